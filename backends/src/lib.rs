@@ -1,0 +1,1 @@
+//! The real drivers, one folder a port: a driver does what it is asked and reports.
