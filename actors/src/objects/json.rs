@@ -1,0 +1,195 @@
+//! Objects from and to Kubernetes' JSON.
+
+use super::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Why a manifest is no object of ours, in words for its author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(pub String);
+
+impl std::fmt::Display for ParseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for ParseError {}
+
+macro_rules! whole {
+    ($value:expr, $type:ty, $variant:ident) => {{
+        let whole: $type = typed($value)?;
+        (
+            whole.metadata,
+            Body::$variant {
+                spec: Arc::new(whole.spec.into_inner()),
+                status: Arc::new(whole.status.into_inner()),
+            },
+        )
+    }};
+}
+
+impl Object {
+    /// Reads a whole object. The apiVersion and kind decide the type.
+    pub fn from_json(value: Value) -> Result<Object, ParseError> {
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        let Some(kind) = Kind::of(api_version, kind) else {
+            return Err(unknown_kind(api_version, kind));
+        };
+        Self::from_json_of(kind, value)
+    }
+
+    /// Reads an object whose kind is known (as from a path).
+    pub fn from_json_of(kind: Kind, value: Value) -> Result<Object, ParseError> {
+        let (meta, body) = match kind {
+            Kind::Namespace => whole!(value, Namespace, Namespace),
+            Kind::Node => whole!(value, Node, Node),
+            Kind::Pod => whole!(value, Pod, Pod),
+            Kind::Service => whole!(value, Service, Service),
+            Kind::Deployment => whole!(value, Deployment, Deployment),
+            Kind::ReplicaSet => whole!(value, ReplicaSet, ReplicaSet),
+            Kind::Subnet => whole!(value, Subnet, Subnet),
+            Kind::Lease => {
+                let whole: Lease = typed(value)?;
+                (whole.metadata, Body::Lease { spec: Arc::new(whole.spec.unwrap_or_default()) })
+            }
+            Kind::ConfigMap => {
+                let mut whole: ConfigMap = typed(value)?;
+                (std::mem::take(&mut whole.metadata), Body::ConfigMap(Arc::new(whole)))
+            }
+            Kind::Event => {
+                let mut whole: Event = typed(value)?;
+                (std::mem::take(&mut whole.metadata), Body::Event(Arc::new(whole)))
+            }
+            Kind::EndpointSlice => {
+                let mut whole: EndpointSlice = typed(value)?;
+                (std::mem::take(&mut whole.metadata), Body::EndpointSlice(Arc::new(whole)))
+            }
+        };
+        Ok(assemble(meta, body))
+    }
+
+    /// The whole object as Kubernetes writes it.
+    pub fn to_json(&self) -> Value {
+        let mut value = match &self.body {
+            Body::Namespace { spec, status } => spec_status(spec, status),
+            Body::Node { spec, status } => spec_status(spec, status),
+            Body::Pod { spec, status } => spec_status(spec, status),
+            Body::Service { spec, status } => spec_status(spec, status),
+            Body::Deployment { spec, status } => spec_status(spec, status),
+            Body::ReplicaSet { spec, status } => spec_status(spec, status),
+            Body::Subnet { spec, status } => spec_status(spec, status),
+            Body::Lease { spec } => Map::from_iter([("spec".to_owned(), json(spec))]),
+            Body::ConfigMap(whole) => into_map(json(whole)),
+            Body::Event(whole) => into_map(json(whole)),
+            Body::EndpointSlice(whole) => into_map(json(whole)),
+        };
+        value.insert("apiVersion".to_owned(), self.kind().api_version().into());
+        value.insert("kind".to_owned(), self.kind().name().into());
+        value.insert("metadata".to_owned(), json(&self.full_meta()));
+        Value::Object(value)
+    }
+
+    /// Metadata with the name, namespace, uid and resource version put back.
+    pub fn full_meta(&self) -> ObjectMeta {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        ObjectMeta {
+            name: some(&self.key.name),
+            namespace: some(&self.key.namespace),
+            uid: (self.uid != Uid::NONE).then(|| self.uid.to_string()),
+            resource_version: (self.version != 0).then(|| self.version.to_string()),
+            ..(*self.meta).clone()
+        }
+    }
+}
+
+fn assemble(mut meta: ObjectMeta, body: Body) -> Object {
+    let name = meta.name.take().unwrap_or_default();
+    let namespace = meta.namespace.take().unwrap_or_default();
+    let uid = meta.uid.take().and_then(|uid| Uid::parse(&uid)).unwrap_or_default();
+    let version = meta.resource_version.take().and_then(|v| v.parse().ok()).unwrap_or_default();
+    let namespaced = body.kind().namespaced();
+    let namespace = match (namespaced, namespace.is_empty()) {
+        (true, true) => Name::new_static("default"),
+        (true, false) => Name::from(namespace),
+        (false, _) => Name::default(),
+    };
+    let key = Key { namespace, name: Name::from(name) };
+    Object { key, uid, version, meta: Arc::new(meta), body }
+}
+
+fn unknown_kind(api_version: &str, kind: &str) -> ParseError {
+    let known: Vec<_> = Kind::ALL.iter().map(|k| format!("{} {k}", k.api_version())).collect();
+    ParseError(format!(
+        "no kind {kind:?} in version {api_version:?}; known are {}",
+        known.join(", ")
+    ))
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ParseError> {
+    serde_json::from_value(value).map_err(|error| ParseError(error.to_string()))
+}
+
+fn json<T: Serialize>(part: &T) -> Value {
+    serde_json::to_value(part).expect("Kubernetes' types have string keys only")
+}
+
+fn into_map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn spec_status<S: Serialize, T: Serialize>(spec: &S, status: &T) -> Map<String, Value> {
+    Map::from_iter([("spec".to_owned(), json(spec)), ("status".to_owned(), json(status))])
+}
+
+/// `spec` and `status` are optional in most of Kubernetes' types and plain in ours.
+trait IntoInner<T> {
+    fn into_inner(self) -> T;
+}
+impl<T: Default> IntoInner<T> for Option<T> {
+    fn into_inner(self) -> T {
+        self.unwrap_or_default()
+    }
+}
+impl IntoInner<SubnetSpec> for SubnetSpec {
+    fn into_inner(self) -> SubnetSpec {
+        self
+    }
+}
+impl IntoInner<SubnetStatus> for SubnetStatus {
+    fn into_inner(self) -> SubnetStatus {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_comes_back_as_it_went() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "x", "labels": {"app": "a"}, "resourceVersion": "7",
+                         "uid": "ffffffff-ffff-4fff-8123-456789abcdef"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+            "status": {"phase": "Running"},
+        });
+        let object = Object::from_json(pod.clone()).unwrap();
+        assert_eq!(object.key, Key::new("x", "a"));
+        assert_eq!(object.version, 7);
+        assert_eq!(object.label("app"), Some("a"));
+        assert_eq!(object.to_json(), pod);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_named() {
+        let error = Object::from_json(json!({"apiVersion": "v1", "kind": "Pood"})).unwrap_err();
+        assert!(error.0.contains("\"Pood\"") && error.0.contains("v1 Pod"), "{error}");
+    }
+}

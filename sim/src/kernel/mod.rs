@@ -1,0 +1,4 @@
+//! The modelled kernel of one machine.
+
+pub mod netfilter;
+pub mod packet;

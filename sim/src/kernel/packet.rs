@@ -1,0 +1,136 @@
+//! Frames and packets, typed.
+
+use crate::body::Body;
+use kubesim_actors::ports::network::Mac;
+use kubesim_actors::ports::rules::Protocol;
+use std::net::Ipv4Addr;
+
+/// An Ethernet frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub src: Mac,
+    pub dst: Mac,
+    pub payload: Payload,
+}
+
+#[derive(Clone, Debug)]
+pub enum Payload {
+    Arp(Arp),
+    Ip(Box<Packet>),
+}
+
+/// RFC 826. A gratuitous one names one address twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    pub request: bool,
+    pub sender_mac: Mac,
+    pub sender_ip: Ipv4Addr,
+    pub target_mac: Mac,
+    pub target_ip: Ipv4Addr,
+}
+
+/// An IPv4 packet, or several segments of one size that travel as one (as Linux' GSO/GRO has it).
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub src: Ipv4Addr,
+    pub dst: Ipv4Addr,
+    pub ttl: u8,
+    pub dont_fragment: bool,
+    /// Bytes of IP in all, headers of one packet included.
+    pub len: u32,
+    /// Bytes of IP of the largest segment: what an MTU is compared with.
+    pub segment: u32,
+    pub l4: L4,
+    pub body: Body,
+    /// `skb->mark`: local to the machine.
+    pub mark: u32,
+    /// The conntrack entry this packet belongs to: local to the machine's namespace.
+    pub ct: Ct,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ct {
+    /// Conntrack has not seen it.
+    #[default]
+    None,
+    Untracked,
+    Invalid,
+    /// An entry by its number, the direction, and whether this packet made it (NEW).
+    Entry { id: u32, reply: bool, new: bool, related: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum L4 {
+    Tcp(Tcp),
+    Udp { sport: u16, dport: u16 },
+    Icmp(Icmp),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    pub sport: u16,
+    pub dport: u16,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: TcpFlags,
+    /// Bytes of payload.
+    pub len: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags {
+    pub syn: bool,
+    pub ack: bool,
+    pub fin: bool,
+    pub rst: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Icmp {
+    EchoRequest { id: u16, seq: u16 },
+    EchoReply { id: u16, seq: u16 },
+    /// An error about the packet that `about` names.
+    Error { kind: IcmpError, about: Quoted },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IcmpError {
+    NetUnreachable,
+    HostUnreachable,
+    PortUnreachable,
+    /// Fragmentation needed and DF set, with the next hop's MTU (RFC 1191).
+    FragmentationNeeded { mtu: u32 },
+    AdminProhibited,
+    TtlExceeded,
+}
+
+/// The header that an ICMP error quotes. For echo requests the ports are the id and 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    pub src: Ipv4Addr,
+    pub dst: Ipv4Addr,
+    pub protocol: Protocol,
+    pub sport: u16,
+    pub dport: u16,
+    /// TCP's sequence number; 0 for others.
+    pub seq: u32,
+}
+
+impl Packet {
+    pub fn protocol(&self) -> Protocol {
+        match self.l4 {
+            L4::Tcp(_) => Protocol::Tcp,
+            L4::Udp { .. } => Protocol::Udp,
+            L4::Icmp(_) => Protocol::Icmp,
+        }
+    }
+    /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for errors.
+    pub fn ports(&self) -> (u16, u16) {
+        match &self.l4 {
+            L4::Tcp(tcp) => (tcp.sport, tcp.dport),
+            L4::Udp { sport, dport } => (*sport, *dport),
+            L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }) => (*id, *id),
+            L4::Icmp(Icmp::Error { .. }) => (0, 0),
+        }
+    }
+}
