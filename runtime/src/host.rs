@@ -1,0 +1,1 @@
+//! The production host: one generic actix actor per component.
