@@ -3,4 +3,6 @@
 
 pub mod body;
 pub mod kernel;
+pub mod queue;
 pub mod scenario;
+pub mod wire;
