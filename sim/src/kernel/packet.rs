@@ -73,7 +73,7 @@ pub struct Tcp {
     pub seq: u32,
     pub ack: u32,
     pub flags: TcpFlags,
-    /// Bytes of payload.
+    /// Bytes of payload; of a SYN, which carries none, the value of its MSS option (RFC 9293).
     pub len: u32,
 }
 
@@ -114,6 +114,17 @@ pub struct Quoted {
     pub dport: u16,
     /// TCP's sequence number; 0 for others.
     pub seq: u32,
+}
+
+impl Tcp {
+    /// Bytes of payload.
+    pub fn payload(&self) -> u32 {
+        if self.flags.syn { 0 } else { self.len }
+    }
+    /// How far it moves the sequence: its payload, and one each for SYN and FIN.
+    pub fn span(&self) -> u32 {
+        self.payload() + u32::from(self.flags.syn) + u32::from(self.flags.fin)
+    }
 }
 
 impl Packet {

@@ -1,0 +1,177 @@
+//! Bridging (net/bridge): a forwarding database that learns and ages, flooding, and the hooks of
+//! br_netfilter. No spanning tree: ports forward from the start (`stp_state 0`, delay 0).
+
+use super::link::Kind;
+use super::netfilter::{Hook, Verdict};
+use super::packet::{Frame, Payload};
+use super::{Cx, Kernel, Mac, Namespace, NsId};
+use kubesim_runtime::Time;
+use rustc_hash::FxHashMap;
+use std::time::Duration;
+
+/// `ageing_time`.
+const AGEING: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bridge {
+    /// Where each MAC was last seen, and when.
+    fdb: FxHashMap<Mac, (u32, Time)>,
+}
+
+impl Bridge {
+    fn port_of(&self, mac: Mac, now: Time) -> Option<u32> {
+        let (port, seen) = self.fdb.get(&mac)?;
+        (now.since(*seen) < AGEING).then_some(*port)
+    }
+    /// Entries in order of MAC.
+    pub fn entries(&self) -> Vec<(Mac, u32, Time)> {
+        let mut entries: Vec<_> =
+            self.fdb.iter().map(|(mac, (port, at))| (*mac, *port, *at)).collect();
+        entries.sort_unstable();
+        entries
+    }
+}
+
+fn is_group(mac: Mac) -> bool {
+    mac.0[0] & 1 == 1
+}
+
+impl Namespace {
+    fn bridge_mut(&mut self, index: u32) -> Option<&mut Bridge> {
+        match &mut self.links.get_mut(index)?.kind {
+            Kind::Bridge(bridge) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    /// A frame came in by a port (br_handle_frame_finish): learn, then up, along, or both.
+    pub(super) fn bridge_input(&mut self, cx: &mut Cx<'_>, index: u32, port: u32, frame: Frame) {
+        let Some(link) = self.links.get(index) else { return };
+        if !link.up {
+            return;
+        }
+        let (own, now) = (link.mac, cx.now);
+        let from_us = self.links.iter().any(|l| l.mac == frame.src && l.master == Some(index));
+        let Some(bridge) = self.bridge_mut(index) else { return };
+        if !is_group(frame.src) && !from_us && frame.src != own {
+            bridge.fdb.insert(frame.src, (port, now));
+        }
+        let mut frame = frame;
+        if !self.bridge_prerouting(cx, index, &mut frame) {
+            return;
+        }
+        if is_group(frame.dst) {
+            self.flood(cx, index, Some(port), &frame);
+            return self.ether_input(cx, index, frame, true);
+        }
+        let local = frame.dst == own
+            || self.links.iter().any(|l| l.mac == frame.dst && l.master == Some(index));
+        if local {
+            frame.dst = own;
+            return self.ether_input(cx, index, frame, true);
+        }
+        match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
+            Some(to) if to != port => self.forward_along(cx, index, to, frame),
+            // No hairpin: what came by the port does not go back by it.
+            Some(_) => {}
+            None => self.flood(cx, index, Some(port), &frame),
+        }
+    }
+
+    /// With bridge-nf-call-iptables a bridged packet walks PREROUTING. Where that rewrote its
+    /// destination, it goes up to be routed (br_nf_pre_routing_finish). False: dropped.
+    fn bridge_prerouting(&mut self, cx: &mut Cx<'_>, index: u32, frame: &mut Frame) -> bool {
+        if !self.sysctls.bridge_nf_call_iptables || self.netfilter.is_idle() {
+            return true;
+        }
+        let Payload::Ip(packet) = &mut frame.payload else { return true };
+        let before = packet.dst;
+        let verdict = self.hook(cx, Hook::Prerouting, packet, Some(index), None, true);
+        if verdict != Verdict::Accept {
+            return false;
+        }
+        if packet.dst != before
+            && let Some(link) = self.links.get(index)
+        {
+            frame.dst = link.mac;
+        }
+        true
+    }
+
+    /// To another port, through FORWARD and POSTROUTING where br_netfilter asks for it.
+    fn forward_along(&mut self, cx: &mut Cx<'_>, index: u32, to: u32, mut frame: Frame) {
+        if self.sysctls.bridge_nf_call_iptables
+            && !self.netfilter.is_idle()
+            && let Payload::Ip(packet) = &mut frame.payload
+        {
+            for (hook, input) in [(Hook::Forward, Some(index)), (Hook::Postrouting, None)] {
+                if self.hook(cx, hook, packet, input, Some(index), true) != Verdict::Accept {
+                    return;
+                }
+            }
+        }
+        let fits = match &frame.payload {
+            Payload::Ip(packet) => {
+                self.links.get(to).is_some_and(|link| packet.segment <= link.mtu)
+            }
+            Payload::Arp(_) => true,
+        };
+        if fits {
+            self.transmit(cx, to, frame);
+        }
+    }
+
+    fn flood(&mut self, cx: &mut Cx<'_>, index: u32, but: Option<u32>, frame: &Frame) {
+        let ports: smallvec::SmallVec<[u32; 16]> = self
+            .links
+            .iter()
+            .filter(|l| l.master == Some(index) && Some(l.index) != but && l.running())
+            .map(|l| l.index)
+            .collect();
+        for port in ports {
+            self.forward_along(cx, index, port, frame.clone());
+        }
+    }
+
+    /// The machine itself sends by the bridge (br_dev_xmit).
+    pub(super) fn bridge_transmit(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame) {
+        let now = cx.now;
+        let known = self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now));
+        match known {
+            Some(port) if !is_group(frame.dst) => self.transmit(cx, port, frame),
+            _ => self.flood_own(cx, index, &frame),
+        }
+    }
+
+    fn flood_own(&mut self, cx: &mut Cx<'_>, index: u32, frame: &Frame) {
+        let of_bridge = |l: &&super::Link| l.master == Some(index) && l.running();
+        let ports: smallvec::SmallVec<[u32; 16]> =
+            self.links.iter().filter(of_bridge).map(|l| l.index).collect();
+        for port in ports {
+            self.transmit(cx, port, frame.clone());
+        }
+    }
+
+    /// A port went down: what was learned by it is forgotten (br_stp_disable_port).
+    pub(super) fn forget_port(&mut self, port: u32) {
+        if let Some(bridge) = self.links.get(port).and_then(|link| link.master) {
+            self.forget_bridge_port(bridge, port);
+        }
+    }
+
+    pub(super) fn forget_bridge_port(&mut self, bridge: u32, port: u32) {
+        if let Some(bridge) = self.bridge_mut(bridge) {
+            bridge.fdb.retain(|_, (at, _)| *at != port);
+        }
+    }
+}
+
+impl Kernel {
+    /// What a bridge has learned: MAC, port, when it was last seen. In order of MAC.
+    pub fn fdb(&self, ns: NsId, bridge: u32) -> Vec<(Mac, u32, Time)> {
+        match self.namespace(ns).and_then(|ns| ns.links.get(bridge)).map(|link| &link.kind) {
+            Some(Kind::Bridge(bridge)) => bridge.entries(),
+            _ => Vec::new(),
+        }
+    }
+}

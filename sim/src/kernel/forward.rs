@@ -1,0 +1,273 @@
+//! IPv4: input, forwarding and output, with netfilter's hooks between (net/ipv4/ip_input.c,
+//! ip_forward.c, ip_output.c, route.c).
+
+use super::address::select_address;
+use super::netfilter::{Hook, HookContext, Verdict};
+use super::packet::{Frame, IcmpError, L4, Packet, Payload};
+use super::route::{Hop, Kind, Scope, Want};
+use super::{Cx, Errno, Kernel, Mac, Namespace};
+use kubesim_actors::ports::rules::RejectWith;
+use std::net::Ipv4Addr;
+
+impl Namespace {
+    /// Walks one hook. `physdev`: the packet came in by a bridge's port.
+    pub(super) fn hook(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hook: Hook,
+        packet: &mut Packet,
+        input: Option<u32>,
+        output: Option<u32>,
+        physdev: bool,
+    ) -> Verdict {
+        if self.netfilter.is_idle() {
+            return Verdict::Accept;
+        }
+        let Namespace { netfilter, links, fib, .. } = self;
+        let masquerade_to = output.filter(|_| hook == Hook::Postrouting).and_then(|dev| {
+            let hop = fib.lookup(packet.dst, Want { dev: Some(dev), scope: Scope::Universe });
+            let next = hop.and_then(|hop| hop.via).unwrap_or(packet.dst);
+            select_address(links, dev, Some(next))
+        });
+        let context = HookContext {
+            now: cx.now,
+            input: input.and_then(|dev| links.name(dev)),
+            output: output.and_then(|dev| links.name(dev)),
+            physdev_in: physdev,
+            addr_type: &|ip| fib.addr_type(ip),
+            masquerade_to,
+        };
+        netfilter.hook(hook, packet, &context, &mut cx.core.rng)
+    }
+
+    /// As [`Namespace::hook`], and answers what was rejected. True: go on.
+    fn passes(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hook: Hook,
+        packet: &mut Packet,
+        input: Option<u32>,
+        output: Option<u32>,
+        physdev: bool,
+    ) -> bool {
+        match self.hook(cx, hook, packet, input, output, physdev) {
+            Verdict::Accept => true,
+            Verdict::Drop => false,
+            Verdict::Reject(with) => {
+                self.reject(cx, packet, with);
+                false
+            }
+        }
+    }
+
+    fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith) {
+        match with {
+            RejectWith::TcpReset => self.send_reset(cx, packet),
+            RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
+            RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
+            RejectWith::AdminProhibited => self.icmp_error(cx, IcmpError::AdminProhibited, packet),
+        }
+    }
+
+    /// A packet came in (ip_rcv). On a bridge with br_netfilter, PREROUTING was walked there.
+    pub(super) fn ip_input(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        mut packet: Box<Packet>,
+        bridged: bool,
+    ) {
+        let done = bridged && self.sysctls.bridge_nf_call_iptables;
+        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, bridged) {
+            return;
+        }
+        if !self.source_is_valid(dev, &packet) {
+            return;
+        }
+        if packet.dst.is_broadcast() {
+            return self.local_input(cx, dev, packet, bridged);
+        }
+        let hop = self.fib.lookup(packet.dst, Want::ANY);
+        match hop {
+            Some(Hop { kind: Kind::Local | Kind::Broadcast, .. }) => {
+                self.local_input(cx, dev, packet, bridged);
+            }
+            _ if !self.links.get(dev).is_some_and(|link| link.forwarding) => {}
+            Some(hop) => self.forward(cx, dev, hop, packet, bridged),
+            None => self.icmp_error(cx, IcmpError::NetUnreachable, &packet),
+        }
+    }
+
+    /// Martians and reverse-path filtering (ip_route_input_slow, fib_validate_source).
+    fn source_is_valid(&self, dev: u32, packet: &Packet) -> bool {
+        let Some(link) = self.links.get(dev) else { return false };
+        if link.is_loopback() {
+            return true;
+        }
+        let (src, dst) = (packet.src, packet.dst);
+        if src.is_unspecified() {
+            return dst.is_broadcast();
+        }
+        let martian = src.is_loopback()
+            || src.is_multicast()
+            || src.is_broadcast()
+            || dst.is_loopback()
+            || dst.is_multicast()
+            || dst.is_unspecified()
+            || self.fib.is_local(src);
+        if martian {
+            return false;
+        }
+        match link.rp_filter.max(self.sysctls.rp_filter_all) {
+            0 => true,
+            // Loose: any route back will do.
+            2 => self.fib.lookup(src, Want::ANY).is_some(),
+            _ => self.fib.lookup(src, Want::ANY).is_some_and(|hop| hop.dev == dev),
+        }
+    }
+
+    fn local_input(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>, bridged: bool) {
+        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, bridged) {
+            return;
+        }
+        match &packet.l4 {
+            L4::Tcp(tcp) => {
+                let tcp = *tcp;
+                self.tcp_input(cx, tcp, packet);
+            }
+            L4::Udp { sport, dport } => {
+                let (sport, dport) = (*sport, *dport);
+                self.udp_input(cx, sport, dport, packet);
+            }
+            L4::Icmp(_) => self.icmp_input(cx, packet),
+        }
+    }
+
+    /// ip_forward: the TTL, the MTU, then the hook.
+    fn forward(
+        &mut self,
+        cx: &mut Cx<'_>,
+        input: u32,
+        hop: Hop,
+        mut packet: Box<Packet>,
+        bridged: bool,
+    ) {
+        if packet.ttl <= 1 {
+            return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
+        }
+        let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
+        if packet.segment > mtu && packet.dont_fragment {
+            return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
+        }
+        packet.ttl -= 1;
+        let (from, to) = (Some(input), Some(hop.dev));
+        if self.passes(cx, Hook::Forward, &mut packet, from, to, bridged) {
+            self.finish_output(cx, hop, packet);
+        }
+    }
+
+    /// The route for a local packet, `dev` where the sender chose the link.
+    pub(super) fn route_output(&self, dst: Ipv4Addr, dev: Option<u32>) -> Result<Hop, Errno> {
+        if dst.is_broadcast() {
+            let dev = dev.ok_or(Errno::Enetunreach)?;
+            return Ok(Hop { kind: Kind::Broadcast, dev, via: None, prefsrc: None });
+        }
+        let hop = self.fib.lookup(dst, Want { dev, scope: Scope::Universe });
+        hop.ok_or(Errno::Enetunreach)
+    }
+
+    /// The address a local packet is sent from (fib_result_prefsrc).
+    pub(super) fn source_for(&self, dst: Ipv4Addr, hop: &Hop) -> Option<Ipv4Addr> {
+        match hop.kind {
+            Kind::Local => Some(dst),
+            _ => hop
+                .prefsrc
+                .or_else(|| select_address(&self.links, hop.dev, Some(hop.via.unwrap_or(dst)))),
+        }
+    }
+
+    /// The largest packet to a destination: a learned path MTU, else the output link's.
+    pub(super) fn path_mtu(&self, dst: Ipv4Addr, hop: &Hop, now: kubesim_runtime::Time) -> u32 {
+        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+        let mtu = self.links.get(dev).map_or(1500, |link| link.mtu);
+        let learned = self.path_mtus.binary_search_by_key(&dst, |(dst, ..)| *dst).ok();
+        match learned.map(|at| self.path_mtus[at]) {
+            Some((_, path, until)) if now < until => path.min(mtu),
+            _ => mtu,
+        }
+    }
+
+    /// Sends a packet of this machine (ip_local_out). An unspecified source is filled in from
+    /// the route, but for broadcasts by a link without an address. A rewrite of the destination
+    /// in OUTPUT routes anew (ip_route_me_harder).
+    ///
+    /// `EINVAL` for a source that is not ours (any more), `ENETUNREACH` without a route, `EPERM`
+    /// where OUTPUT dropped it, `EMSGSIZE`.
+    pub(super) fn output(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut packet: Box<Packet>,
+        dev: Option<u32>,
+    ) -> Result<(), Errno> {
+        let hop = self.route_output(packet.dst, dev)?;
+        if packet.src.is_unspecified() {
+            let chosen = self.source_for(packet.dst, &hop);
+            packet.src = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        } else if !self.fib.is_local(packet.src) {
+            return Err(Errno::Einval);
+        }
+        self.output_by(cx, hop, packet, dev)
+    }
+
+    /// As [`Namespace::output`] from whatever source the packet has (FLOWI_FLAG_ANYSRC).
+    pub(super) fn output_by(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut hop: Hop,
+        mut packet: Box<Packet>,
+        dev: Option<u32>,
+    ) -> Result<(), Errno> {
+        if !self.netfilter.is_idle() {
+            let before = packet.dst;
+            let out = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+            if !self.passes(cx, Hook::Output, &mut packet, None, Some(out), false) {
+                return Err(Errno::Eperm);
+            }
+            if before != packet.dst {
+                hop = self.route_output(packet.dst, dev)?;
+            }
+        }
+        let mtu = self.links.get(hop.dev).map_or(0, |link| link.mtu);
+        if hop.kind == Kind::Unicast && packet.dont_fragment && packet.segment > mtu {
+            self.learn_path_mtu(cx, packet.dst, mtu);
+            return Err(Errno::Emsgsize);
+        }
+        self.finish_output(cx, hop, packet);
+        Ok(())
+    }
+
+    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2).
+    fn finish_output(&mut self, cx: &mut Cx<'_>, hop: Hop, mut packet: Box<Packet>) {
+        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+        let bridged = false;
+        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), bridged) {
+            return;
+        }
+        match hop.kind {
+            Kind::Unicast => {
+                let next = hop.via.unwrap_or(packet.dst);
+                if !self.links.get(dev).is_some_and(|link| link.is_loopback()) {
+                    return self.send_to_neighbour(cx, dev, next, packet);
+                }
+                self.transmit_raw(cx, dev, Mac::default(), packet);
+            }
+            Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
+            Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
+        }
+    }
+
+    fn transmit_raw(&mut self, cx: &mut Cx<'_>, dev: u32, dst: Mac, packet: Box<Packet>) {
+        let Some(src) = self.links.get(dev).map(|link| link.mac) else { return };
+        self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
+    }
+}

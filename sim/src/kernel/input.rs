@@ -1,0 +1,33 @@
+//! What a link hands up: to its bridge, to ARP, or to IP.
+
+use super::packet::{Frame, Payload};
+use super::{Cx, Mac, Namespace};
+
+impl Namespace {
+    /// A frame arrived at a link (`__netif_receive_skb_core`).
+    pub(super) fn link_input(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame) {
+        let Some(link) = self.links.get(index) else { return };
+        if !link.up {
+            return;
+        }
+        match link.master {
+            Some(bridge) => self.bridge_input(cx, bridge, index, frame),
+            None => self.ether_input(cx, index, frame, false),
+        }
+    }
+
+    /// A frame for the machine itself; `bridged` if it came in by a bridge's port.
+    pub(super) fn ether_input(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame, bridged: bool) {
+        let Some(link) = self.links.get(index) else { return };
+        let to_us = frame.dst == link.mac;
+        // PACKET_OTHERHOST
+        if !to_us && frame.dst != Mac::BROADCAST {
+            return;
+        }
+        match frame.payload {
+            Payload::Arp(arp) if !link.is_loopback() => self.arp_input(cx, index, &arp, to_us),
+            Payload::Arp(_) => {}
+            Payload::Ip(packet) => self.ip_input(cx, index, packet, bridged),
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The forwarding table (net/ipv4/fib_trie.c, fib_semantics.c, fib_frontend.c): the local table
+//! and, after it, the main one. The main one is a small sorted table of this machine's own routes
+//! beside a block that thousands of machines share (shared_routes.rs).
+
+use super::link::Links;
+use super::shared_routes::Installed;
+use super::{Errno, Kernel, Namespace, NsId, Output};
+use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_actors::ports::rules::AddrType;
+use kubesim_runtime::Time;
+use std::net::Ipv4Addr;
+
+/// How far away a destination is (`rt_scope_t`), from far to near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    Universe,
+    Link,
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unicast,
+    Local,
+    Broadcast,
+}
+
+/// A route in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub to: u32,
+    pub plen: u8,
+    pub kind: Kind,
+    pub scope: Scope,
+    pub proto: Proto,
+    pub onlink: bool,
+    pub metric: u32,
+    pub via: Option<Ipv4Addr>,
+    pub dev: u32,
+    pub prefsrc: Option<Ipv4Addr>,
+}
+
+/// What a look-up finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub kind: Kind,
+    pub dev: u32,
+    pub via: Option<Ipv4Addr>,
+    pub prefsrc: Option<Ipv4Addr>,
+}
+
+/// Restricts a look-up: to one output link, and to routes at least so near.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub dev: Option<u32>,
+    pub scope: Scope,
+}
+
+impl Want {
+    pub const ANY: Want = Want { dev: None, scope: Scope::Universe };
+
+    pub fn admits(&self, dev: u32, scope: Scope) -> bool {
+        self.dev.is_none_or(|wanted| wanted == dev) && scope >= self.scope
+    }
+}
+
+pub(super) fn mask(plen: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(plen)).unwrap_or(0)
+}
+
+impl Entry {
+    fn key(&self) -> (u32, u8, u32) {
+        (self.to, self.plen, self.metric)
+    }
+    fn hop(&self) -> Hop {
+        Hop { kind: self.kind, dev: self.dev, via: self.via, prefsrc: self.prefsrc }
+    }
+}
+
+/// Routes sorted by destination, prefix length and metric; of equals the first added wins.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    /// Bit n: there is (or was) a route with prefix length n.
+    lengths: u64,
+}
+
+impl Table {
+    fn insert(&mut self, entry: Entry) {
+        let at = self.entries.partition_point(|other| other.key() <= entry.key());
+        self.entries.insert(at, entry);
+        self.lengths |= 1 << entry.plen;
+    }
+
+    fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(keep);
+        self.lengths = self.entries.iter().fold(0, |bits, entry| bits | 1 << entry.plen);
+        before - self.entries.len()
+    }
+
+    /// The routes to exactly this network, by metric.
+    fn exact(&self, to: u32, plen: u8) -> impl Iterator<Item = &Entry> {
+        let from = self.entries.partition_point(|e| (e.to, e.plen) < (to, plen));
+        self.entries[from..].iter().take_while(move |e| e.to == to && e.plen == plen)
+    }
+
+    fn find(&self, dst: u32, plen: u8, want: Want) -> Option<&Entry> {
+        self.exact(dst & mask(plen), plen).find(|entry| want.admits(entry.dev, entry.scope))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fib {
+    local: Table,
+    main: Table,
+    block: Option<Box<Installed>>,
+    /// Moves with every change, so that others may cache what they computed from this.
+    generation: u32,
+}
+
+impl Fib {
+    pub fn touch(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub fn lookup(&self, dst: Ipv4Addr, want: Want) -> Option<Hop> {
+        self.lookup_local(dst, want).or_else(|| self.lookup_main(dst, want))
+    }
+
+    fn lookup_local(&self, dst: Ipv4Addr, want: Want) -> Option<Hop> {
+        let mut lengths = self.local.lengths;
+        while lengths != 0 {
+            let plen = (63 - lengths.leading_zeros()) as u8;
+            lengths &= !(1 << plen);
+            if let Some(entry) = self.local.find(u32::from(dst), plen, want) {
+                return Some(entry.hop());
+            }
+        }
+        None
+    }
+
+    /// Longest prefix, then lowest metric.
+    fn lookup_main(&self, dst: Ipv4Addr, want: Want) -> Option<Hop> {
+        let dst = u32::from(dst);
+        let shared = self.block.as_deref();
+        let mut lengths = self.main.lengths | shared.map_or(0, Installed::lengths);
+        while lengths != 0 {
+            let plen = (63 - lengths.leading_zeros()) as u8;
+            lengths &= !(1 << plen);
+            let own = self.main.find(dst, plen, want);
+            let shared = shared.and_then(|block| block.find(dst & mask(plen), plen, want));
+            match (own, shared) {
+                (Some(own), Some((metric, hop))) => {
+                    return Some(if own.metric <= metric { own.hop() } else { hop });
+                }
+                (Some(own), None) => return Some(own.hop()),
+                (None, Some((_, hop))) => return Some(hop),
+                (None, None) => {}
+            }
+        }
+        None
+    }
+
+    pub fn is_local(&self, ip: Ipv4Addr) -> bool {
+        self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
+    }
+
+    /// `inet_addr_type`.
+    pub fn addr_type(&self, ip: Ipv4Addr) -> AddrType {
+        if ip.is_broadcast() || ip.is_unspecified() {
+            return AddrType::Broadcast;
+        }
+        if ip.is_multicast() {
+            return AddrType::Multicast;
+        }
+        match self.lookup_local(ip, Want::ANY).map(|hop| hop.kind) {
+            Some(Kind::Local) => AddrType::Local,
+            Some(Kind::Broadcast) => AddrType::Broadcast,
+            _ => AddrType::Unicast,
+        }
+    }
+
+    pub fn add_local(&mut self, entry: Entry) {
+        self.local.insert(entry);
+        self.touch();
+    }
+    pub fn remove_local_of(&mut self, dev: u32) {
+        self.local.retain(|entry| entry.dev != dev);
+        self.touch();
+    }
+
+    /// Connected routes of one subnet by several links stand beside each other
+    /// (NLM_F_APPEND in fib_magic).
+    pub fn add_connected(&mut self, entry: Entry) {
+        let is_there = |e: &Entry| e.dev == entry.dev && e.proto == Proto::KERNEL;
+        if !self.main.exact(entry.to, entry.plen).any(is_there) {
+            self.main.insert(entry);
+            self.touch();
+        }
+    }
+    pub fn remove_connected(&mut self, dev: u32, net: ipnet::Ipv4Net) {
+        let (to, plen) = (u32::from(net.network()), net.prefix_len());
+        let proto = Proto::KERNEL;
+        self.main.retain(|e| (e.dev, e.proto, e.to, e.plen) != (dev, proto, to, plen));
+        self.touch();
+    }
+
+    /// Every route by this link goes (fib_sync_down_dev, fib_flush).
+    pub fn flush_device(&mut self, dev: u32) {
+        self.main.retain(|entry| entry.dev != dev);
+        if self.block.as_mut().is_some_and(|block| block.flush_device(dev)) {
+            self.block = None;
+        }
+        self.touch();
+    }
+
+    /// Every route that prefers this source goes (fib_sync_down_addr).
+    pub fn flush_source(&mut self, ip: Ipv4Addr) {
+        if self.main.retain(|entry| entry.prefsrc != Some(ip)) > 0 {
+            self.touch();
+        }
+    }
+
+    /// Checks a route as fib_create_info and fib_check_nh do, and puts it into numbers.
+    pub fn check(&self, route: &Route, proto: Proto, links: &Links) -> Result<Entry, Errno> {
+        if route.to != route.to.trunc() {
+            return Err(Errno::Einval);
+        }
+        let link = links.named(&route.dev).ok_or(Errno::Enodev)?;
+        if !link.up {
+            return Err(match route.via {
+                // The look-up of the gateway finds nothing by a link that is down.
+                Some(_) if !route.onlink => Errno::Enetunreach,
+                _ => Errno::Enetdown,
+            });
+        }
+        if let Some(via) = route.via {
+            self.check_gateway(via, link.index, route.onlink)?;
+        }
+        Ok(Entry {
+            to: u32::from(route.to.network()),
+            plen: route.to.prefix_len(),
+            kind: Kind::Unicast,
+            scope: if route.via.is_some() { Scope::Universe } else { Scope::Link },
+            proto,
+            onlink: route.onlink,
+            metric: route.metric,
+            via: route.via,
+            dev: link.index,
+            prefsrc: None,
+        })
+    }
+
+    /// "Nexthop has invalid gateway" (fib_check_nh_v4_gw): an on-link gateway must be of unicast
+    /// type; any other must be reached by the link without a gateway. One's own address passes
+    /// the second check, as it does in Linux.
+    pub fn check_gateway(&self, via: Ipv4Addr, dev: u32, onlink: bool) -> Result<(), Errno> {
+        if onlink {
+            let unicast = self.addr_type(via) == AddrType::Unicast;
+            return if unicast { Ok(()) } else { Err(Errno::Einval) };
+        }
+        let found = self.lookup(via, Want { dev: Some(dev), scope: Scope::Link });
+        match found.ok_or(Errno::Enetunreach)?.kind {
+            Kind::Unicast | Kind::Local => Ok(()),
+            Kind::Broadcast => Err(Errno::Einval),
+        }
+    }
+
+    /// `ip route add`: exclusive in destination and metric.
+    pub fn add(&mut self, entry: Entry) -> Result<(), Errno> {
+        let taken = self.main.exact(entry.to, entry.plen).any(|e| e.metric == entry.metric);
+        let shared = self.block.as_ref().and_then(|b| b.position(entry.to, entry.plen));
+        let in_block = shared.zip(self.block.as_ref());
+        if taken || in_block.is_some_and(|(at, b)| b.route(at).metric == entry.metric) {
+            return Err(Errno::Eexist);
+        }
+        self.main.insert(entry);
+        self.touch();
+        Ok(())
+    }
+
+    /// `ip route del` of exactly this route; `ESRCH` if there is none.
+    pub fn delete(&mut self, route: &Route, proto: Proto, dev: u32) -> Result<(), Errno> {
+        let (to, plen) = (u32::from(route.to.network()), route.to.prefix_len());
+        let is_it = |e: &Entry| {
+            e.to == to
+                && e.plen == plen
+                && e.metric == route.metric
+                && e.dev == dev
+                && e.proto == proto
+                && e.via == route.via
+        };
+        let first = self.main.entries.iter().position(is_it);
+        if let Some(at) = first {
+            let mut place = 0;
+            self.main.retain(|_| {
+                place += 1;
+                place - 1 != at
+            });
+            self.touch();
+            return Ok(());
+        }
+        let block = self.block.as_mut().filter(|block| block.proto == proto);
+        let block = block.ok_or(Errno::Esrch)?;
+        let at = block.position(to, plen).filter(|&at| block.route(at) == route);
+        block.kill(at.ok_or(Errno::Esrch)?);
+        self.touch();
+        Ok(())
+    }
+
+    pub(super) fn block(&self) -> Option<&Installed> {
+        self.block.as_deref()
+    }
+    pub(super) fn take_block(&mut self) -> Option<Box<Installed>> {
+        self.touch();
+        self.block.take()
+    }
+    pub(super) fn put_block(&mut self, block: Option<Box<Installed>>) {
+        self.block = block;
+        self.touch();
+    }
+    pub(super) fn main_entries(&self) -> &[Entry] {
+        &self.main.entries
+    }
+    pub(super) fn local_entries(&self) -> &[Entry] {
+        &self.local.entries
+    }
+    pub(super) fn retain_main(&mut self, keep: impl FnMut(&Entry) -> bool) {
+        self.main.retain(keep);
+        self.touch();
+    }
+
+    /// How many routes of this owner are in the table.
+    pub fn count(&self, proto: Proto) -> usize {
+        let own = self.main.entries.iter().filter(|entry| entry.proto == proto).count();
+        own + self.block.as_ref().filter(|b| b.proto == proto).map_or(0, |b| b.live())
+    }
+
+    /// The link of the default route with the lowest metric.
+    pub fn default_dev(&self) -> Option<u32> {
+        let own = self.main.exact(0, 0).next().map(|entry| (entry.metric, entry.dev));
+        let shared = self.block.as_ref().and_then(|b| b.find(0, 0, Want::ANY));
+        let shared = shared.map(|(metric, hop)| (metric, hop.dev));
+        [own, shared].into_iter().flatten().min().map(|(_, dev)| dev)
+    }
+}
+
+impl Namespace {
+    /// All routes of the main table, the way they are asked for, in the order of `ip route`.
+    pub(super) fn routes(&self) -> Vec<(Route, Proto)> {
+        let mut routes: Vec<(Route, Proto)> = self
+            .fib
+            .main_entries()
+            .iter()
+            .filter_map(|entry| {
+                let dev = self.links.get(entry.dev)?.name.clone();
+                let to = ipnet::Ipv4Net::new(Ipv4Addr::from(entry.to), entry.plen).ok()?;
+                let (via, onlink, metric) = (entry.via, entry.onlink, entry.metric);
+                Some((Route { to, via, dev, onlink, metric }, entry.proto))
+            })
+            .collect();
+        if let Some(block) = self.fib.block() {
+            routes.extend(block.iter().map(|route| (route.clone(), block.proto)));
+        }
+        routes.sort_by_key(|(route, _)| {
+            (route.to.network(), std::cmp::Reverse(route.to.prefix_len()), route.metric)
+        });
+        routes
+    }
+}
+
+/// `ip route`.
+impl Kernel {
+    /// `EEXIST` for a destination and metric that is there, `ENETUNREACH` for a gateway that is
+    /// not on-link, `EINVAL` for one that is no neighbour's address, `ENODEV`, `ENETDOWN`.
+    pub fn add_route(
+        &mut self,
+        now: Time,
+        ns: NsId,
+        route: &Route,
+        proto: Proto,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Errno> {
+        self.within(now, ns, out, |space, cx| {
+            let entry = space.fib.check(route, proto, &space.links)?;
+            space.fib.add(entry)?;
+            cx.changed(ns);
+            Ok(())
+        })
+    }
+
+    pub fn del_route(
+        &mut self,
+        now: Time,
+        ns: NsId,
+        route: &Route,
+        proto: Proto,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Errno> {
+        self.within(now, ns, out, |space, cx| {
+            let dev = space.links.named(&route.dev).ok_or(Errno::Enodev)?.index;
+            space.fib.delete(route, proto, dev)?;
+            cx.changed(ns);
+            Ok(())
+        })
+    }
+
+    /// The main table in the order of `ip route`.
+    pub fn routes(&self, ns: NsId) -> impl Iterator<Item = (Route, Proto)> {
+        self.namespace(ns).map(Namespace::routes).unwrap_or_default().into_iter()
+    }
+}

@@ -1,0 +1,125 @@
+//! `/proc/sys/net`, as much of it as the model acts on.
+
+use super::link::Link;
+use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
+use kubesim_runtime::Time;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sysctls {
+    /// `net.ipv4.conf.all.forwarding`, which is `net.ipv4.ip_forward`.
+    pub forwarding_all: bool,
+    /// What links made from now on start with.
+    pub forwarding_default: bool,
+    pub rp_filter_all: u8,
+    pub rp_filter_default: u8,
+    /// `net.bridge.bridge-nf-call-iptables`. Linux starts with 1 once br_netfilter is loaded,
+    /// which happens when somebody needs it; 0 here stands for "not loaded".
+    pub bridge_nf_call_iptables: bool,
+}
+
+/// Which `conf` directory.
+enum Conf<'a> {
+    All,
+    Default,
+    Link(&'a str),
+}
+
+enum Key<'a> {
+    Forwarding(Conf<'a>),
+    RpFilter(Conf<'a>),
+    BridgeCall,
+}
+
+fn parse(key: &str) -> Option<Key<'_>> {
+    if key == "net.ipv4.ip_forward" {
+        return Some(Key::Forwarding(Conf::All));
+    }
+    if key == "net.bridge.bridge-nf-call-iptables" {
+        return Some(Key::BridgeCall);
+    }
+    // A link's name may hold dots: the variable is what follows the last one.
+    let (name, variable) = key.strip_prefix("net.ipv4.conf.")?.rsplit_once('.')?;
+    let conf = match name {
+        "all" => Conf::All,
+        "default" => Conf::Default,
+        name => Conf::Link(name),
+    };
+    match variable {
+        "forwarding" => Some(Key::Forwarding(conf)),
+        "rp_filter" => Some(Key::RpFilter(conf)),
+        _ => None,
+    }
+}
+
+impl Namespace {
+    pub(super) fn sysctl(&self, key: &str) -> Option<u8> {
+        let link = |name: &str| self.links.named(name);
+        Some(match parse(key)? {
+            Key::Forwarding(Conf::All) => self.sysctls.forwarding_all.into(),
+            Key::Forwarding(Conf::Default) => self.sysctls.forwarding_default.into(),
+            Key::Forwarding(Conf::Link(name)) => link(name)?.forwarding.into(),
+            Key::RpFilter(Conf::All) => self.sysctls.rp_filter_all,
+            Key::RpFilter(Conf::Default) => self.sysctls.rp_filter_default,
+            Key::RpFilter(Conf::Link(name)) => link(name)?.rp_filter,
+            Key::BridgeCall => self.sysctls.bridge_nf_call_iptables.into(),
+        })
+    }
+
+    /// `EINVAL` for a value that is no small number, `ENODEV` for a key that does not exist.
+    pub(super) fn set_sysctl(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: &str,
+        value: &str,
+    ) -> Result<(), Errno> {
+        let number: u8 = value.trim().parse().map_err(|_| Errno::Einval)?;
+        let on = number != 0;
+        match parse(key).ok_or(Errno::Enodev)? {
+            Key::Forwarding(Conf::All) => self.set_forwarding(on),
+            Key::Forwarding(Conf::Default) => self.sysctls.forwarding_default = on,
+            Key::Forwarding(Conf::Link(name)) => self.link_named(name)?.forwarding = on,
+            Key::RpFilter(Conf::All) => self.sysctls.rp_filter_all = number,
+            Key::RpFilter(Conf::Default) => self.sysctls.rp_filter_default = number,
+            Key::RpFilter(Conf::Link(name)) => self.link_named(name)?.rp_filter = number,
+            Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,
+        }
+        cx.changed(self.id);
+        Ok(())
+    }
+
+    /// devinet_sysctl_forward: a change of `all` is carried to `default` and to every link; to
+    /// write what is there already carries nothing, whatever a link was set to since.
+    fn set_forwarding(&mut self, on: bool) {
+        if self.sysctls.forwarding_all == on {
+            return;
+        }
+        self.sysctls.forwarding_all = on;
+        self.sysctls.forwarding_default = on;
+        self.links.iter_mut().for_each(|link| link.forwarding = on);
+    }
+
+    fn link_named(&mut self, name: &str) -> Result<&mut Link, Errno> {
+        self.links.iter_mut().find(|link| link.name == name).ok_or(Errno::Enodev)
+    }
+}
+
+/// `sysctl`.
+impl Kernel {
+    /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
+    /// rp_filter}`, `net.bridge.bridge-nf-call-iptables`.
+    pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
+        self.namespace(ns)?.sysctl(key).map(|value| value.to_string())
+    }
+
+    /// `ENODEV` for an unknown key or link, `EINVAL` for a value that is no small number.
+    pub fn set_sysctl(
+        &mut self,
+        now: Time,
+        ns: NsId,
+        key: &str,
+        value: &str,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Errno> {
+        self.within(now, ns, out, |space, cx| space.set_sysctl(cx, key, value))
+    }
+}
