@@ -1,0 +1,1 @@
+//! Facts of netfilter, each by a packet or a command.
