@@ -158,12 +158,6 @@ impl Compiled {
             Some(index) => Candidates::Some(index.lists(key)),
         }
     }
-
-    /// The same chain without its index.
-    #[cfg(test)]
-    pub fn forget_index(&mut self) {
-        self.index = None;
-    }
 }
 
 impl Index {
