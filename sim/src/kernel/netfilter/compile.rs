@@ -4,6 +4,7 @@
 //! other, and a set follows a change by compiling the changed chains alone.
 
 use super::matches::{Key, Test};
+use super::walk::Outcome;
 use imbl::{OrdMap, OrdSet};
 use kubesim_actors::ports::rules::{Chain, ChainKey, ChainSet, Protocol, Rule, Table, Target};
 use kubesim_runtime::{Change, Hasher};
@@ -25,75 +26,90 @@ pub(super) fn chain_id(table: Table, name: &str) -> ChainId {
 /// Chains shorter than this are walked rule by rule.
 const INDEX_FROM: usize = 12;
 
+/// A rule: a run of its chain's tests, and what to do when all hold.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
-    /// Header fields first, then the extensions as written.
-    pub tests: Box<[Test]>,
+    from: u32,
+    to: u32,
     pub action: Action,
 }
 
-#[derive(Clone, Debug)]
+/// A target, without names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Jump(ChainId),
     Goto(ChainId),
-    /// Everything that names no chain.
-    Do(Target),
+    Return,
+    End(Outcome),
+    Mark {
+        value: u32,
+        mask: u32,
+    },
+    NoTrack,
+    /// Only counts.
+    None,
 }
 
-impl CompiledRule {
-    pub fn new(table: Table, rule: &Rule) -> CompiledRule {
-        let mut tests: Vec<Test> = rule.matches.iter().filter_map(Test::compile).collect();
-        tests.sort_by_key(|test| !test.is_header());
-        let action = match &rule.target {
+impl Action {
+    fn of(table: Table, target: &Target) -> Action {
+        match target {
             Target::Jump(name) => Action::Jump(chain_id(table, name)),
             Target::Goto(name) => Action::Goto(chain_id(table, name)),
-            other => Action::Do(other.clone()),
-        };
-        CompiledRule {
-            tests: tests.into(),
-            action,
+            Target::Return => Action::Return,
+            Target::Accept => Action::End(Outcome::Accept),
+            Target::Drop => Action::End(Outcome::Drop),
+            Target::Reject(with) => Action::End(Outcome::Reject(*with)),
+            Target::Dnat { to, port } => Action::End(Outcome::Dnat {
+                to: *to,
+                port: *port,
+            }),
+            Target::Snat { to } => Action::End(Outcome::Snat { to: *to }),
+            Target::Masquerade { random_fully } => Action::End(Outcome::Masquerade {
+                random_fully: *random_fully,
+            }),
+            Target::Mark { value, mask } => Action::Mark {
+                value: *value,
+                mask: *mask,
+            },
+            Target::NoTrack => Action::NoTrack,
+            Target::None => Action::None,
         }
     }
+}
 
-    pub fn needs_conntrack(&self) -> bool {
-        matches!(self.action, Action::Do(Target::NoTrack))
-            || self.tests.iter().any(Test::needs_conntrack)
-    }
-
-    /// Where the rule can be found without asking it. Stops at the first test with a side effect:
-    /// from there on the rule has to be asked.
-    fn probe(&self) -> Option<u64> {
-        let (mut src, mut dst, mut protocol, mut dport) = (None, None, None, None);
-        for test in self.tests.iter().take_while(|test| !test.has_side_effect()) {
-            match test {
-                Test::Source {
-                    addr,
-                    mask: u32::MAX,
-                    not: false,
-                } => src = Some(*addr),
-                Test::Destination {
-                    addr,
-                    mask: u32::MAX,
-                    not: false,
-                } => dst = Some(*addr),
-                Test::Protocol { is, not: false } => protocol = Some(*is),
-                Test::DestinationPort {
-                    from,
-                    to,
-                    not: false,
-                } if from == to => {
-                    dport = Some(*from);
-                }
-                _ => {}
+/// Where the rule can be found without asking it. Stops at the first test with a side effect:
+/// from there on the rule has to be asked.
+fn probe_of(tests: &[Test]) -> Option<u64> {
+    let (mut src, mut dst, mut protocol, mut dport) = (None, None, None, None);
+    for test in tests.iter().take_while(|test| !test.has_side_effect()) {
+        match test {
+            Test::Source {
+                addr,
+                mask: u32::MAX,
+                not: false,
+            } => src = Some(*addr),
+            Test::Destination {
+                addr,
+                mask: u32::MAX,
+                not: false,
+            } => dst = Some(*addr),
+            Test::Protocol { is, not: false } => protocol = Some(*is),
+            Test::DestinationPort {
+                from,
+                to,
+                not: false,
+            } if from == to => {
+                dport = Some(*from);
             }
+            _ => {}
         }
-        match (dst, protocol.zip(dport), src) {
-            (Some(dst), Some((protocol, port)), _) => Some(probe::service(dst, protocol, port)),
-            (Some(dst), None, _) => Some(probe::destination(dst)),
-            (None, Some((protocol, port)), _) => Some(probe::port(protocol, port)),
-            (None, None, Some(src)) => Some(probe::source(src)),
-            (None, None, None) => None,
-        }
+    }
+    match (dst, protocol.zip(dport), src) {
+        (Some(dst), Some((protocol, port)), _) => Some(probe::service(dst, protocol, port)),
+        (Some(dst), None, _) => Some(probe::destination(dst)),
+        (None, Some((protocol, port)), _) => Some(probe::port(protocol, port)),
+        (None, None, Some(src)) => Some(probe::source(src)),
+        (None, None, None) => None,
     }
 }
 
@@ -115,10 +131,12 @@ mod probe {
     }
 }
 
+/// A chain. All its tests lie side by side: a short chain costs two cache lines, not one a rule.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
     pub table: Table,
     pub rules: Vec<CompiledRule>,
+    tests: Vec<Test>,
     index: Option<Box<Index>>,
 }
 
@@ -136,18 +154,52 @@ struct Index {
 pub(super) static EMPTY: Compiled = Compiled {
     table: Table::Filter,
     rules: Vec::new(),
+    tests: Vec::new(),
     index: None,
 };
 
 impl Compiled {
     pub fn new<'a>(table: Table, rules: impl Iterator<Item = &'a Rule>) -> Compiled {
-        let rules: Vec<_> = rules.map(|rule| CompiledRule::new(table, rule)).collect();
-        let index = (rules.len() >= INDEX_FROM).then(|| Box::new(Index::new(&rules)));
-        Compiled {
-            table,
-            rules,
-            index,
+        let (mut compiled, mut tests) = (Vec::new(), Vec::new());
+        for rule in rules {
+            let from = tests.len();
+            tests.extend(rule.matches.iter().filter_map(Test::compile));
+            // Header fields first, then the extensions as written.
+            tests[from..].sort_by_key(|test| !test.is_header());
+            let (from, to) = (from as u32, tests.len() as u32);
+            compiled.push(CompiledRule {
+                from,
+                to,
+                action: Action::of(table, &rule.target),
+            });
         }
+        compiled.shrink_to_fit();
+        tests.shrink_to_fit();
+        let mut chain = Compiled {
+            table,
+            rules: compiled,
+            tests,
+            index: None,
+        };
+        if chain.rules.len() >= INDEX_FROM {
+            chain.index = Some(Box::new(Index::new(&chain)));
+        }
+        chain
+    }
+
+    #[inline]
+    pub fn tests(&self, rule: &CompiledRule) -> &[Test] {
+        &self.tests[rule.from as usize..rule.to as usize]
+    }
+
+    pub fn needs_conntrack(&self) -> bool {
+        self.tests.iter().any(Test::needs_conntrack)
+            || self.rules.iter().any(|rule| rule.action == Action::NoTrack)
+    }
+
+    /// The lists of `-m recent` that its rules name.
+    pub fn recent_names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.tests.iter().filter_map(Test::recent_name)
     }
 
     /// The numbers of the rules that may match, ascending.
@@ -161,10 +213,10 @@ impl Compiled {
 }
 
 impl Index {
-    fn new(rules: &[CompiledRule]) -> Index {
+    fn new(chain: &Compiled) -> Index {
         let mut index = Index::default();
-        for (number, rule) in (0u32..).zip(rules) {
-            match rule.probe() {
+        for (number, rule) in (0u32..).zip(&chain.rules) {
+            match probe_of(chain.tests(rule)) {
                 Some(probe) => {
                     index.kinds[(probe >> 62) as usize] = true;
                     index.probed.entry(probe).or_default().push(number);
@@ -279,7 +331,7 @@ impl CompiledSet {
     fn put(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
         let id = chain_id(key.table, &key.name);
         let compiled = Compiled::new(key.table, chain.rules.iter());
-        for name in recent_names(&compiled) {
+        for name in compiled.recent_names() {
             *self.recent.entry(name.clone()).or_insert(0) += 1;
         }
         if let Some(text) = chain.rules.iter().find_map(|rule| refusal(key.table, rule)) {
@@ -297,7 +349,7 @@ impl CompiledSet {
     fn take(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
         let id = chain_id(key.table, &key.name);
         if let Some(compiled) = self.chains.remove(&id) {
-            for name in recent_names(&compiled) {
+            for name in compiled.recent_names() {
                 decrease(&mut self.recent, name, |count| count);
             }
         }
@@ -363,12 +415,4 @@ pub(super) fn jump(table: Table, rule: &Rule) -> Option<ChainKey> {
         }),
         _ => None,
     }
-}
-
-pub(super) fn recent_names(compiled: &Compiled) -> impl Iterator<Item = &SmolStr> {
-    compiled
-        .rules
-        .iter()
-        .flat_map(|rule| rule.tests.iter())
-        .filter_map(Test::recent_name)
 }

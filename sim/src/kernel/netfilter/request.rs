@@ -1,9 +1,7 @@
 //! The rules port: what an owner asks of the tables.
 
 use super::State;
-use super::compile::{
-    ChainId, Compiled, CompiledSet, chain_id, jump, jumps, recent_names, refusal,
-};
+use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
 use super::conntrack::Entry as Connection;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
 use kubesim_actors::ports::rules::{
@@ -37,10 +35,10 @@ impl State {
                     || owner
                         .local
                         .values()
-                        .any(|l| recent_names(&l.compiled).any(|n| n == name))
+                        .any(|l| l.compiled.recent_names().any(|n| n == name))
             }) || user
                 .values()
-                .any(|chain| recent_names(chain.compiled()).any(|n| n == name))
+                .any(|chain| chain.compiled().recent_names().any(|n| n == name))
         });
         self.changed();
         Ok(())

@@ -1,8 +1,6 @@
 //! The tables of one namespace: built-in chains, foreign chains, and what owners have applied.
 
-use super::compile::{
-    ChainId, Compiled, CompiledRule, CompiledSet, EMPTY, chain_id, jump, jumps, refusal,
-};
+use super::compile::{ChainId, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal};
 use super::walk::Counted;
 use super::{Hook, save};
 use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table};
@@ -106,10 +104,7 @@ impl Chained {
         self.compiled = Compiled::new(self.key.table, self.entries.iter().map(|e| &e.rule));
     }
     pub fn needs_conntrack(&self) -> bool {
-        self.compiled
-            .rules
-            .iter()
-            .any(CompiledRule::needs_conntrack)
+        self.compiled.needs_conntrack()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::compile::{Action, Compiled};
 use super::matches::Scene;
 use super::table::Ruleset;
-use kubesim_actors::ports::rules::{RejectWith, Target};
+use kubesim_actors::ports::rules::RejectWith;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
 
@@ -44,55 +44,34 @@ impl<'a> Walk<'a> {
         }
         for number in at.chain.candidates(&self.scene.key) {
             let rule = &at.chain.rules[number as usize];
-            if !rule.tests.iter().all(|test| self.scene.holds(test)) {
+            if !at
+                .chain
+                .tests(rule)
+                .iter()
+                .all(|test| self.scene.holds(test))
+            {
                 continue;
             }
             if let Some(packets) = at.packets.get(number as usize) {
                 packets.set(packets.get() + 1);
             }
-            match &rule.action {
+            match rule.action {
                 Action::Jump(id) => {
-                    if let Some(next) = self.rules.find(*id)
+                    if let Some(next) = self.rules.find(id)
                         && let Some(outcome) = self.chain(next, depth + 1)
                     {
                         return Some(outcome);
                     }
                 }
                 // The end of a chain gone to is the end of this one.
-                Action::Goto(id) => return self.chain(self.rules.find(*id)?, depth + 1),
-                Action::Do(Target::Return) => return None,
-                Action::Do(target) => {
-                    if let Some(outcome) = self.act(target) {
-                        return Some(outcome);
-                    }
-                }
+                Action::Goto(id) => return self.chain(self.rules.find(id)?, depth + 1),
+                Action::Return => return None,
+                Action::End(outcome) => return Some(outcome),
+                Action::Mark { value, mask } => self.scene.mark = (self.scene.mark & !mask) ^ value,
+                Action::NoTrack => self.notrack = true,
+                Action::None => {}
             }
         }
         None
-    }
-
-    fn act(&mut self, target: &Target) -> Option<Outcome> {
-        Some(match target {
-            Target::Accept => Outcome::Accept,
-            Target::Drop => Outcome::Drop,
-            Target::Reject(with) => Outcome::Reject(*with),
-            Target::Dnat { to, port } => Outcome::Dnat {
-                to: *to,
-                port: *port,
-            },
-            Target::Snat { to } => Outcome::Snat { to: *to },
-            Target::Masquerade { random_fully } => Outcome::Masquerade {
-                random_fully: *random_fully,
-            },
-            Target::Mark { value, mask } => {
-                self.scene.mark = (self.scene.mark & !mask) ^ value;
-                return None;
-            }
-            Target::NoTrack => {
-                self.notrack = true;
-                return None;
-            }
-            Target::None | Target::Return | Target::Jump(_) | Target::Goto(_) => return None,
-        })
     }
 }
