@@ -1,9 +1,39 @@
 //! netfilter: the hooks, iptables' tables and chains, conntrack and NAT of one namespace.
+//!
+//! Rules live in [`table`], compiled by [`compile`] and walked by [`walk`]; connections in
+//! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
+//! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
-use super::packet::Packet;
-use kubesim_actors::ports::rules::{AddrType, RejectWith};
+mod compile;
+mod conntrack;
+mod matches;
+mod nat;
+mod parse;
+mod port;
+mod recent;
+mod request;
+mod save;
+mod table;
+mod tcp_state;
+#[cfg(test)]
+mod tests;
+mod tuple;
+mod walk;
+
+pub use conntrack::Entry;
+pub use parse::parse_rule;
+pub use tcp_state::TcpState;
+pub use tuple::Tuple;
+
+use super::packet::{Ct, Packet};
+use conntrack::Conntrack;
+use kubesim_actors::ports::rules::{AddrType, RejectWith, Reply, Request, Rule, Table};
 use kubesim_runtime::{Rng, Time};
+use matches::{Key, Scene, state_of};
+use recent::RecentLists;
 use std::net::Ipv4Addr;
+use table::Ruleset;
+use walk::{Outcome, Walk};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
@@ -37,19 +67,333 @@ pub struct HookContext<'a> {
     pub masquerade_to: Option<Ipv4Addr>,
 }
 
+/// The netfilter of one namespace. One pointer until a rule is loaded.
 #[derive(Clone, Debug, Default)]
-pub struct Netfilter {}
+pub struct Netfilter {
+    state: Option<Box<State>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    rules: Ruleset,
+    conntrack: Conntrack,
+    recent: RecentLists,
+    /// Something in the rules needs conntrack (`nf_ct_netns_get`).
+    tracking: bool,
+    /// The nat table is loaded: it stays so when its last rule goes, so that what is bound goes
+    /// on being translated.
+    nat: bool,
+    idle: bool,
+}
 
 impl Netfilter {
     /// Runs everything registered at a hook, by priority, and rewrites the packet where NAT says
     /// so (`include/uapi/linux/netfilter_ipv4.h`: raw -300, conntrack -200, mangle -150,
     /// nat destination -100, filter 0, nat source 100, confirm last).
-    pub fn hook(&mut self, hook: Hook, packet: &mut Packet, context: &HookContext<'_>, rng: &mut Rng) -> Verdict {
-        let _ = (hook, packet, context, rng);
-        Verdict::Accept
+    ///
+    /// A packet that comes back through loopback keeps its [`Ct`]; one that enters another
+    /// namespace must have it reset to [`Ct::None`].
+    pub fn hook(
+        &mut self,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> Verdict {
+        match &mut self.state {
+            Some(state) if !state.idle => state.hook(hook, packet, context, rng),
+            _ => Verdict::Accept,
+        }
     }
+
     /// Nothing is loaded and nothing is tracked: hooks may be skipped.
     pub fn is_idle(&self) -> bool {
-        true
+        self.state.as_ref().is_none_or(|state| state.idle)
+    }
+
+    /// What the answer to a refused packet (an ICMP error, a reset) belongs to: its connection,
+    /// seen from the other side (`nf_ct_attach`). To be written into the answer before OUTPUT, so
+    /// that its addresses are translated back.
+    pub fn attach(refused: Ct) -> Ct {
+        match refused {
+            Ct::Entry { id, reply, .. } => Ct::Entry {
+                id,
+                reply: !reply,
+                new: false,
+                related: true,
+            },
+            _ => Ct::None,
+        }
+    }
+
+    /// Carries out a request of the rules port; all of it or nothing.
+    pub fn request(&mut self, request: &Request, now: Time) -> Reply {
+        let state = self.state();
+        match request {
+            Request::Apply {
+                owner,
+                base,
+                shared,
+                local,
+            } => {
+                let result = state.apply(owner, base, shared, local);
+                Reply::Applied {
+                    owner: owner.clone(),
+                    version: shared.version(),
+                    result,
+                }
+            }
+            Request::ReadBase { table, chain } => state.read_base(*table, chain),
+            Request::Verify { owner } => state.verify(owner),
+            Request::DeleteConntrack { filters } => state.delete_conntrack(filters, now),
+            Request::ListDnat => state.list_dnat(now),
+        }
+    }
+
+    fn state(&mut self) -> &mut State {
+        self.state.get_or_insert_with(|| {
+            Box::new(State {
+                idle: true,
+                ..State::default()
+            })
+        })
+    }
+    fn edit<T>(
+        &mut self,
+        change: impl FnOnce(&mut Ruleset) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let state = self.state();
+        let result = change(&mut state.rules);
+        state.changed();
+        result
+    }
+
+    /// `iptables -A`, by somebody who owns no chains here. Errors are iptables' own words.
+    pub fn append(&mut self, table: Table, chain: &str, rule: Rule) -> Result<(), String> {
+        self.edit(|rules| rules.put(table, chain, usize::MAX, rule))
+    }
+    /// `iptables -I chain at+1`: 0 is first.
+    pub fn insert(
+        &mut self,
+        table: Table,
+        chain: &str,
+        at: usize,
+        rule: Rule,
+    ) -> Result<(), String> {
+        self.edit(|rules| rules.put(table, chain, at, rule))
+    }
+    /// `iptables -D`: the first rule equal to this one, whoever wrote it.
+    pub fn delete_rule(&mut self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+        self.edit(|rules| rules.delete(table, chain, rule))
+    }
+    /// `iptables -N`
+    pub fn new_chain(&mut self, table: Table, chain: &str) -> Result<(), String> {
+        self.edit(|rules| rules.new_chain(table, chain))
+    }
+    /// `iptables -X chain`, for chains that no owner has applied.
+    pub fn delete_chain(&mut self, table: Table, chain: &str) -> Result<(), String> {
+        self.edit(|rules| rules.delete_chain(table, chain))
+    }
+    /// `iptables -P`, in the filter table.
+    pub fn set_policy(&mut self, chain: &str, drop: bool) -> Result<(), String> {
+        let hook = table::built_in(Table::Filter, chain)
+            .ok_or_else(|| String::from("iptables: Bad built-in chain name."))?;
+        self.edit(|rules| {
+            rules.built_in_mut(Table::Filter, hook).policy_drop = drop;
+            Ok(())
+        })
+    }
+    /// `iptables -F`: a chain, or every chain of a table, those of owners included.
+    pub fn flush(&mut self, table: Table, chain: Option<&str>) -> Result<(), String> {
+        self.edit(|rules| rules.flush(table, chain))
+    }
+    /// A command in iptables' own words, without the program's name:
+    /// `-t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE`, `-P FORWARD DROP`, `-F`.
+    pub fn command(&mut self, line: &str) -> Result<(), String> {
+        parse::command(self, line)
+    }
+
+    /// The rules as `iptables-save` prints them, without its dated comment lines.
+    pub fn save(&self, table: Option<Table>) -> String {
+        save::save(self.state.as_ref().map(|state| &state.rules), table)
+    }
+    /// How many packets rule number `number` (from 0) of a built-in or foreign chain has matched.
+    pub fn counter(&self, table: Table, chain: &str, number: usize) -> Option<u64> {
+        self.state.as_ref()?.rules.counter(table, chain, number)
+    }
+
+    /// An address is gone: so are the connections masqueraded with it
+    /// (`nf_nat_masquerade_inet_event`).
+    pub fn address_gone(&mut self, ip: Ipv4Addr, now: Time) -> u32 {
+        let Some(state) = &mut self.state else {
+            return 0;
+        };
+        let masked = |entry: &Entry| entry.masqueraded.is_some() && entry.reply.dst == ip;
+        state.conntrack.delete(now, masked)
+    }
+    /// A link went down: so do the connections masqueraded to leave by it.
+    pub fn link_down(&mut self, name: &str, now: Time) -> u32 {
+        let Some(state) = &mut self.state else {
+            return 0;
+        };
+        let link = nat::link_hash(name);
+        state
+            .conntrack
+            .delete(now, |entry| entry.masqueraded == Some(link))
+    }
+    /// The tracked connections, in a fixed order. Those past [`Entry::expires`] count as absent.
+    pub fn conntrack(&self) -> impl Iterator<Item = &Entry> {
+        self.state.iter().flat_map(|state| state.conntrack.iter())
+    }
+    /// The entry of a packet between its hooks.
+    pub fn entry(&self, ct: Ct) -> Option<&Entry> {
+        let Ct::Entry { id, .. } = ct else {
+            return None;
+        };
+        self.state.as_ref()?.conntrack.get(id)
+    }
+    /// As `conntrack -L` prints them.
+    pub fn conntrack_list(&self, now: Time) -> String {
+        let live = self.conntrack().filter(|entry| entry.expires() > now);
+        live.map(|entry| save::connection(entry, now) + "\n")
+            .collect()
+    }
+    /// `nf_conntrack_max`.
+    pub fn set_conntrack_max(&mut self, max: u32) {
+        self.state().conntrack.max = max;
+    }
+    /// `insert_failed` and `drop` of `conntrack -S`.
+    pub fn conntrack_losses(&self) -> (u64, u64) {
+        let conntrack = self.state.as_ref().map(|state| &state.conntrack);
+        conntrack.map_or((0, 0), |table| (table.insert_failed, table.table_full))
+    }
+}
+
+impl State {
+    /// After every change of the rules.
+    fn changed(&mut self) {
+        self.nat |= self.rules.has_nat_rules();
+        self.tracking = self.nat || self.rules.needs_conntrack();
+        self.idle = !self.tracking && self.rules.is_empty();
+    }
+
+    fn hook(
+        &mut self,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> Verdict {
+        let verdict = self.stages(hook, packet, context, rng);
+        // The answer to a refused packet still needs its entry (see `Netfilter::attach`).
+        if verdict == Verdict::Drop {
+            self.conntrack.forget(packet.ct);
+        }
+        verdict
+    }
+
+    fn stages(
+        &mut self,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> Verdict {
+        let enters = matches!(hook, Hook::Prerouting | Hook::Output);
+        let leaves = matches!(hook, Hook::Input | Hook::Postrouting);
+        if enters {
+            if self.walk(Table::Raw, hook, packet, context, rng) == Outcome::Drop {
+                return Verdict::Drop;
+            }
+            if self.tracking && self.conntrack.track(packet, context.now).is_err() {
+                return Verdict::Drop;
+            }
+        }
+        if self.walk(Table::Mangle, hook, packet, context, rng) == Outcome::Drop {
+            return Verdict::Drop;
+        }
+        if enters && !self.translate(hook, packet, context, rng) {
+            return Verdict::Drop;
+        }
+        match self.walk(Table::Filter, hook, packet, context, rng) {
+            Outcome::Drop => return Verdict::Drop,
+            Outcome::Reject(with) => return Verdict::Reject(with),
+            _ => {}
+        }
+        if leaves {
+            let fine = self.translate(hook, packet, context, rng)
+                && self.conntrack.confirm(packet, context.now);
+            if !fine {
+                return Verdict::Drop;
+            }
+        }
+        Verdict::Accept
+    }
+
+    /// The nat table at a hook: chains for what is undecided, the rewriting for all.
+    fn translate(
+        &mut self,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> bool {
+        if !self.nat {
+            return true;
+        }
+        if nat::undecided(&self.conntrack, packet, hook) {
+            let outcome = self.walk(Table::Nat, hook, packet, context, rng);
+            if outcome == Outcome::Drop
+                || !nat::bind(&mut self.conntrack, packet, hook, outcome, context, rng)
+            {
+                return false;
+            }
+        }
+        nat::translate(&mut self.conntrack, packet, hook, context)
+    }
+
+    /// What a table says at a hook; its policy at the end.
+    #[inline]
+    fn walk(
+        &mut self,
+        table: Table,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> Outcome {
+        let base = self.rules.built_in(table, hook);
+        let policy = if base.policy_drop {
+            Outcome::Drop
+        } else {
+            Outcome::Accept
+        };
+        if base.entries().is_empty() {
+            return policy;
+        }
+        let dnat = match packet.ct {
+            Ct::Entry { id, .. } => self.conntrack.get(id).is_some_and(|entry| entry.dst_nat),
+            _ => false,
+        };
+        let scene = Scene {
+            key: Key::of(packet),
+            mark: packet.mark,
+            state: state_of(packet.ct),
+            dnat,
+            context,
+            recent: &mut self.recent,
+            rng,
+        };
+        let mut walk = Walk {
+            rules: &self.rules,
+            scene,
+            notrack: false,
+        };
+        let outcome = walk.chain(base.counted(), 0);
+        packet.mark = walk.scene.mark;
+        if walk.notrack && packet.ct == Ct::None {
+            packet.ct = Ct::Untracked;
+        }
+        outcome.unwrap_or(policy)
     }
 }

@@ -1,0 +1,418 @@
+//! Rules and chains, compiled for walking, and whole sets of them, compiled once per version.
+//!
+//! A chain's number is a hash of its table and name, so that a chain compiles without knowing any
+//! other, and a set follows a change by compiling the changed chains alone.
+
+use super::matches::{Key, Test};
+use super::walk::Outcome;
+use imbl::{OrdMap, OrdSet};
+use kubesim_actors::ports::rules::{Chain, ChainKey, ChainSet, Protocol, Rule, Table, Target};
+use kubesim_runtime::{Change, Hasher};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+use std::sync::Arc;
+
+/// A chain by the hash of its table and name.
+pub(super) type ChainId = u64;
+
+pub(super) fn chain_id(table: Table, name: &str) -> ChainId {
+    let mut hasher = Hasher::default();
+    hasher.u64(table as u64);
+    hasher.str(name);
+    hasher.finish()
+}
+
+/// Chains shorter than this are walked rule by rule.
+const INDEX_FROM: usize = 12;
+
+/// A rule: a run of its chain's tests, and what to do when all hold.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledRule {
+    from: u32,
+    to: u32,
+    pub action: Action,
+}
+
+/// A target, without names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Jump(ChainId),
+    Goto(ChainId),
+    Return,
+    End(Outcome),
+    Mark {
+        value: u32,
+        mask: u32,
+    },
+    NoTrack,
+    /// Only counts.
+    None,
+}
+
+impl Action {
+    fn of(table: Table, target: &Target) -> Action {
+        match target {
+            Target::Jump(name) => Action::Jump(chain_id(table, name)),
+            Target::Goto(name) => Action::Goto(chain_id(table, name)),
+            Target::Return => Action::Return,
+            Target::Accept => Action::End(Outcome::Accept),
+            Target::Drop => Action::End(Outcome::Drop),
+            Target::Reject(with) => Action::End(Outcome::Reject(*with)),
+            Target::Dnat { to, port } => Action::End(Outcome::Dnat {
+                to: *to,
+                port: *port,
+            }),
+            Target::Snat { to } => Action::End(Outcome::Snat { to: *to }),
+            Target::Masquerade { random_fully } => Action::End(Outcome::Masquerade {
+                random_fully: *random_fully,
+            }),
+            Target::Mark { value, mask } => Action::Mark {
+                value: *value,
+                mask: *mask,
+            },
+            Target::NoTrack => Action::NoTrack,
+            Target::None => Action::None,
+        }
+    }
+}
+
+/// Where the rule can be found without asking it. Stops at the first test with a side effect:
+/// from there on the rule has to be asked.
+fn probe_of(tests: &[Test]) -> Option<u64> {
+    let (mut src, mut dst, mut protocol, mut dport) = (None, None, None, None);
+    for test in tests.iter().take_while(|test| !test.has_side_effect()) {
+        match test {
+            Test::Source {
+                addr,
+                mask: u32::MAX,
+                not: false,
+            } => src = Some(*addr),
+            Test::Destination {
+                addr,
+                mask: u32::MAX,
+                not: false,
+            } => dst = Some(*addr),
+            Test::Protocol { is, not: false } => protocol = Some(*is),
+            Test::DestinationPort {
+                from,
+                to,
+                not: false,
+            } if from == to => {
+                dport = Some(*from);
+            }
+            _ => {}
+        }
+    }
+    match (dst, protocol.zip(dport), src) {
+        (Some(dst), Some((protocol, port)), _) => Some(probe::service(dst, protocol, port)),
+        (Some(dst), None, _) => Some(probe::destination(dst)),
+        (None, Some((protocol, port)), _) => Some(probe::port(protocol, port)),
+        (None, None, Some(src)) => Some(probe::source(src)),
+        (None, None, None) => None,
+    }
+}
+
+/// Keys of the index: two bits of kind, then what the kind needs.
+mod probe {
+    use super::Protocol;
+
+    pub fn service(dst: u32, protocol: Protocol, port: u16) -> u64 {
+        u64::from(dst) | u64::from(port) << 32 | (protocol as u64) << 48
+    }
+    pub fn destination(dst: u32) -> u64 {
+        u64::from(dst) | 1 << 62
+    }
+    pub fn port(protocol: Protocol, port: u16) -> u64 {
+        u64::from(port) | (protocol as u64) << 48 | 2 << 62
+    }
+    pub fn source(src: u32) -> u64 {
+        u64::from(src) | 3 << 62
+    }
+}
+
+/// A chain. All its tests lie side by side: a short chain costs two cache lines, not one a rule.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    pub table: Table,
+    pub rules: Vec<CompiledRule>,
+    tests: Vec<Test>,
+    index: Option<Box<Index>>,
+}
+
+/// Rule numbers by probe, ascending; rules without a probe apart. A packet meets, in rule order,
+/// the rules without one and those under the few probes it can have; no other could match it.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    probed: FxHashMap<u64, SmallVec<[u32; 4]>>,
+    generic: Vec<u32>,
+    /// Which of the four kinds of probe occur.
+    kinds: [bool; 4],
+}
+
+/// A chain without rules, for one that somebody has emptied.
+pub(super) static EMPTY: Compiled = Compiled {
+    table: Table::Filter,
+    rules: Vec::new(),
+    tests: Vec::new(),
+    index: None,
+};
+
+impl Compiled {
+    pub fn new<'a>(table: Table, rules: impl Iterator<Item = &'a Rule>) -> Compiled {
+        let (mut compiled, mut tests) = (Vec::new(), Vec::new());
+        for rule in rules {
+            let from = tests.len();
+            tests.extend(rule.matches.iter().filter_map(Test::compile));
+            // Header fields first, then the extensions as written.
+            tests[from..].sort_by_key(|test| !test.is_header());
+            let (from, to) = (from as u32, tests.len() as u32);
+            compiled.push(CompiledRule {
+                from,
+                to,
+                action: Action::of(table, &rule.target),
+            });
+        }
+        compiled.shrink_to_fit();
+        tests.shrink_to_fit();
+        let mut chain = Compiled {
+            table,
+            rules: compiled,
+            tests,
+            index: None,
+        };
+        if chain.rules.len() >= INDEX_FROM {
+            chain.index = Some(Box::new(Index::new(&chain)));
+        }
+        chain
+    }
+
+    #[inline]
+    pub fn tests(&self, rule: &CompiledRule) -> &[Test] {
+        &self.tests[rule.from as usize..rule.to as usize]
+    }
+
+    pub fn needs_conntrack(&self) -> bool {
+        self.tests.iter().any(Test::needs_conntrack)
+            || self.rules.iter().any(|rule| rule.action == Action::NoTrack)
+    }
+
+    /// The lists of `-m recent` that its rules name.
+    pub fn recent_names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.tests.iter().filter_map(Test::recent_name)
+    }
+
+    /// The numbers of the rules that may match, ascending.
+    #[inline]
+    pub fn candidates(&self, key: &Key) -> Candidates<'_> {
+        match &self.index {
+            None => Candidates::All(0..self.rules.len() as u32),
+            Some(index) => Candidates::Some(index.lists(key)),
+        }
+    }
+}
+
+impl Index {
+    fn new(chain: &Compiled) -> Index {
+        let mut index = Index::default();
+        for (number, rule) in (0u32..).zip(&chain.rules) {
+            match probe_of(chain.tests(rule)) {
+                Some(probe) => {
+                    index.kinds[(probe >> 62) as usize] = true;
+                    index.probed.entry(probe).or_default().push(number);
+                }
+                None => index.generic.push(number),
+            }
+        }
+        index
+    }
+
+    fn lists(&self, key: &Key) -> SmallVec<[&[u32]; 5]> {
+        let mut lists: SmallVec<[&[u32]; 5]> = SmallVec::new();
+        let mut add = |kind: usize, probe: u64| {
+            if self.kinds[kind] {
+                lists.extend(self.probed.get(&probe).map(SmallVec::as_slice));
+            }
+        };
+        if let Some((_, dport)) = key.ports {
+            add(0, probe::service(key.dst, key.protocol, dport));
+            add(2, probe::port(key.protocol, dport));
+        }
+        add(1, probe::destination(key.dst));
+        add(3, probe::source(key.src));
+        if !self.generic.is_empty() {
+            lists.push(&self.generic);
+        }
+        lists
+    }
+}
+
+pub(super) enum Candidates<'a> {
+    All(std::ops::Range<u32>),
+    /// Ascending lists to be merged.
+    Some(SmallVec<[&'a [u32]; 5]>),
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            Candidates::All(range) => range.next(),
+            Candidates::Some(lists) => {
+                let least = lists.iter_mut().filter(|list| !list.is_empty());
+                let list = least.min_by_key(|list| list[0])?;
+                let (first, rest) = list.split_first()?;
+                *list = rest;
+                Some(*first)
+            }
+        }
+    }
+}
+
+/// What is wrong with a rule in this table, in x_tables' words.
+pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
+    let (target, only) = match rule.target {
+        Target::Dnat { .. } => ("DNAT", Table::Nat),
+        Target::Snat { .. } => ("SNAT", Table::Nat),
+        Target::Masquerade { .. } => ("MASQUERADE", Table::Nat),
+        Target::Reject(_) => ("REJECT", Table::Filter),
+        Target::NoTrack => ("CT", Table::Raw),
+        _ => return None,
+    };
+    (table != only).then(|| {
+        let (is, only) = (
+            super::save::table_name(table),
+            super::save::table_name(only),
+        );
+        format!("{target}: only valid in {only} table, not {is}")
+    })
+}
+
+/// A whole [`ChainSet`], compiled: shared by every machine at its version.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CompiledSet {
+    chains: OrdMap<ChainId, Arc<Compiled>>,
+    /// Who is jumped to, and how often.
+    referenced: OrdMap<ChainId, (ChainKey, u32)>,
+    /// The targets of jumps that no chain of this set is.
+    unresolved: OrdSet<ChainId>,
+    recent: OrdMap<SmolStr, u32>,
+    refused: OrdMap<ChainId, String>,
+}
+
+/// The memo key of compiled sets.
+const MEMO: u64 = 0x6e66_7365_7400;
+
+impl CompiledSet {
+    /// Compiled once per version; from `previous` by its difference where there is one.
+    pub fn of(set: &ChainSet, previous: Option<(&ChainSet, &CompiledSet)>) -> Arc<CompiledSet> {
+        set.memo(MEMO, || match previous {
+            Some((old, compiled)) => compiled.clone().follow(old, set),
+            None => CompiledSet::default().follow(&ChainSet::empty(set.history()), set),
+        })
+    }
+
+    fn follow(mut self, old: &ChainSet, new: &ChainSet) -> CompiledSet {
+        for change in old.diff(new) {
+            match change {
+                Change::Added(key, chain) => self.put(key, chain),
+                Change::Removed(key, chain) => self.take(key, chain),
+                Change::Changed { key, old, new } => {
+                    self.take(key, old);
+                    self.put(key, new);
+                }
+            }
+        }
+        self
+    }
+
+    fn put(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
+        let id = chain_id(key.table, &key.name);
+        let compiled = Compiled::new(key.table, chain.rules.iter());
+        for name in compiled.recent_names() {
+            *self.recent.entry(name.clone()).or_insert(0) += 1;
+        }
+        if let Some(text) = chain.rules.iter().find_map(|rule| refusal(key.table, rule)) {
+            self.refused.insert(id, text);
+        }
+        for to in jumps(key.table, &chain.rules) {
+            let to_id = chain_id(to.table, &to.name);
+            self.referenced.entry(to_id).or_insert((to, 0)).1 += 1;
+            self.judge(to_id);
+        }
+        self.chains.insert(id, Arc::new(compiled));
+        self.judge(id);
+    }
+
+    fn take(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
+        let id = chain_id(key.table, &key.name);
+        if let Some(compiled) = self.chains.remove(&id) {
+            for name in compiled.recent_names() {
+                decrease(&mut self.recent, name, |count| count);
+            }
+        }
+        self.refused.remove(&id);
+        for to in jumps(key.table, &chain.rules) {
+            let to_id = chain_id(to.table, &to.name);
+            decrease(&mut self.referenced, &to_id, |(_, count)| count);
+            self.judge(to_id);
+        }
+        self.judge(id);
+    }
+
+    fn judge(&mut self, id: ChainId) {
+        if self.referenced.contains_key(&id) && !self.chains.contains_key(&id) {
+            self.unresolved.insert(id);
+        } else {
+            self.unresolved.remove(&id);
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, id: ChainId) -> Option<&Compiled> {
+        self.chains.get(&id).map(|chain| &**chain)
+    }
+    pub fn unresolved(&self) -> impl Iterator<Item = (ChainId, &ChainKey)> {
+        self.unresolved
+            .iter()
+            .filter_map(|id| Some((*id, &self.referenced.get(id)?.0)))
+    }
+    pub fn refusal(&self) -> Option<&String> {
+        self.refused.values().next()
+    }
+    pub fn names_recent(&self, name: &SmolStr) -> bool {
+        self.recent.contains_key(name)
+    }
+}
+
+fn decrease<K: Ord + Clone, V: Clone>(
+    map: &mut OrdMap<K, V>,
+    key: &K,
+    count: impl Fn(&mut V) -> &mut u32,
+) {
+    let Some(value) = map.get_mut(key) else {
+        return;
+    };
+    let left = count(value);
+    *left -= 1;
+    if *left == 0 {
+        map.remove(key);
+    }
+}
+
+/// The chains that these rules jump or go to.
+pub(super) fn jumps(table: Table, rules: &[Rule]) -> impl Iterator<Item = ChainKey> {
+    rules.iter().filter_map(move |rule| jump(table, rule))
+}
+
+pub(super) fn jump(table: Table, rule: &Rule) -> Option<ChainKey> {
+    match &rule.target {
+        Target::Jump(name) | Target::Goto(name) => Some(ChainKey {
+            table,
+            name: name.clone(),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,486 @@
+//! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
+
+use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack};
+use super::tuple::Tuple;
+use crate::kernel::packet::{Ct, Icmp, L4, Packet};
+use kubesim_actors::ports::rules::Protocol;
+use kubesim_runtime::Time;
+use rustc_hash::FxHashMap;
+use std::time::Duration;
+
+/// `nf_conntrack_max` of a machine with some gigabytes of memory.
+const DEFAULT_MAX: u32 = 262_144;
+/// How many slots each new entry looks at for expired ones, so that garbage never outgrows a
+/// third of what lives.
+const SWEEP: u32 = 4;
+/// A packet passes its hooks in one go; an entry that is not (or no longer) in the table is kept
+/// this long for the packet that still refers to it.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// Where an entry's number has its generation.
+const GENERATION_SHIFT: u32 = 20;
+
+const UDP_UNREPLIED: Duration = Duration::from_secs(30);
+const UDP_STREAM: Duration = Duration::from_secs(120);
+/// Traffic both ways after this long makes UDP a stream.
+const UDP_STREAM_AFTER: Duration = Duration::from_secs(2);
+const ICMP: Duration = Duration::from_secs(30);
+
+/// One tracked connection.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the client wrote.
+    pub original: Tuple,
+    /// What an answer looks like when it arrives here.
+    pub reply: Tuple,
+    /// `IPS_SEEN_REPLY`; `[UNREPLIED]` without it.
+    pub seen_reply: bool,
+    /// `IPS_ASSURED`: not dropped early when the table is full.
+    pub assured: bool,
+    /// `IPS_SRC_NAT`, `IPS_DST_NAT`: the source, the destination is rewritten.
+    pub src_nat: bool,
+    pub dst_nat: bool,
+    pub(super) src_nat_done: bool,
+    pub(super) dst_nat_done: bool,
+    /// The hash of the link it was masqueraded to leave by (`masq_index`).
+    pub(super) masqueraded: Option<u32>,
+    pub(super) confirmed: bool,
+    /// Out of the table for good (`IPS_DYING`).
+    pub(super) dying: bool,
+    expires: Time,
+    /// When UDP becomes a stream.
+    stream_from: Time,
+    tcp: Option<TcpTrack>,
+}
+
+impl Entry {
+    pub fn tcp_state(&self) -> Option<TcpState> {
+        self.tcp.map(|tcp| tcp.state)
+    }
+    /// From when on it counts as absent, whether collected or not.
+    pub fn expires(&self) -> Time {
+        self.expires
+    }
+    pub fn protocol(&self) -> Protocol {
+        self.original.protocol
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    generation: u16,
+    entry: Option<Entry>,
+}
+
+/// Where a tuple leads: a slot, and whether the tuple is the reply's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    slot: u32,
+    reply: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Conntrack {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Both tuples of every confirmed entry. Looked up, never iterated.
+    tuples: FxHashMap<Tuple, Place>,
+    confirmed: u32,
+    hand: u32,
+    pub max: u32,
+    /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
+    pub insert_failed: u64,
+    pub table_full: u64,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Conntrack {
+            slots: Vec::new(),
+            free: Vec::new(),
+            tuples: FxHashMap::default(),
+            confirmed: 0,
+            hand: 0,
+            max: DEFAULT_MAX,
+            insert_failed: 0,
+            table_full: 0,
+        }
+    }
+}
+
+/// The table is full and nothing can be dropped early: the packet goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TableFull;
+
+impl Conntrack {
+    /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
+    /// must not be tracked is left alone.
+    pub fn track(&mut self, packet: &mut Packet, now: Time) -> Result<(), TableFull> {
+        if packet.ct != Ct::None {
+            return Ok(());
+        }
+        if let L4::Icmp(Icmp::Error { .. }) = packet.l4 {
+            packet.ct = self.related(packet, now);
+            return Ok(());
+        }
+        let tuple = Tuple::of(packet);
+        let place = match self.find(&tuple, now) {
+            Some(place) => place,
+            None => match self.create(packet, tuple, now)? {
+                Some(place) => place,
+                None => {
+                    packet.ct = Ct::Invalid;
+                    return Ok(());
+                }
+            },
+        };
+        packet.ct = match self.update(place, packet, now) {
+            Judged::Fine => self.ct(place),
+            Judged::Invalid => Ct::Invalid,
+            Judged::Reopen => {
+                self.kill(place.slot, now);
+                match self.create(packet, tuple, now)? {
+                    Some(place) => self.ct(place),
+                    None => Ct::Invalid,
+                }
+            }
+        };
+        Ok(())
+    }
+
+    fn ct(&mut self, place: Place) -> Ct {
+        let id = self.id(place.slot);
+        let Some(entry) = &mut self.slots[place.slot as usize].entry else {
+            return Ct::Invalid;
+        };
+        entry.seen_reply |= place.reply;
+        // All packets of one direction are NEW until the other has answered.
+        Ct::Entry {
+            id,
+            reply: place.reply,
+            new: !entry.seen_reply,
+            related: false,
+        }
+    }
+
+    /// An error belongs to the connection that it is about (`nf_conntrack_inet_error`): the quoted
+    /// header, turned round, is the tuple of the direction that the error travels in, and the
+    /// error must be addressed to the one who wrote the quoted packet.
+    fn related(&mut self, packet: &Packet, now: Time) -> Ct {
+        let L4::Icmp(Icmp::Error { about, .. }) = &packet.l4 else {
+            return Ct::Invalid;
+        };
+        let inner = Tuple::quoted(about).inverse();
+        let Some(place) = self.find(&inner, now) else {
+            return Ct::Invalid;
+        };
+        if inner.dst != packet.dst {
+            return Ct::Invalid;
+        }
+        Ct::Entry {
+            id: self.id(place.slot),
+            reply: place.reply,
+            new: false,
+            related: true,
+        }
+    }
+
+    fn find(&mut self, tuple: &Tuple, now: Time) -> Option<Place> {
+        let place = *self.tuples.get(tuple)?;
+        let entry = self.slots[place.slot as usize].entry.as_ref()?;
+        if entry.expires <= now {
+            self.remove(place.slot);
+            return None;
+        }
+        Some(place)
+    }
+
+    /// `init_conntrack`: an entry that only its packet knows until it is confirmed. `None` if
+    /// such a packet cannot open a connection.
+    fn create(
+        &mut self,
+        packet: &Packet,
+        original: Tuple,
+        now: Time,
+    ) -> Result<Option<Place>, TableFull> {
+        let mut tcp = None;
+        match &packet.l4 {
+            L4::Tcp(segment) => match tcp_state::first(Segment::of(segment.flags)) {
+                Some(state) => tcp = Some(TcpTrack::new(state)),
+                None => return Ok(None),
+            },
+            L4::Udp { .. } | L4::Icmp(Icmp::EchoRequest { .. }) => {}
+            L4::Icmp(_) => return Ok(None),
+        }
+        self.sweep(now, SWEEP);
+        if self.confirmed >= self.max {
+            self.early_drop(now)?;
+        }
+        let entry = Entry {
+            original,
+            reply: original.inverse(),
+            seen_reply: false,
+            assured: false,
+            src_nat: false,
+            dst_nat: false,
+            src_nat_done: false,
+            dst_nat_done: false,
+            masqueraded: None,
+            confirmed: false,
+            dying: false,
+            expires: now + IN_FLIGHT,
+            stream_from: now + UDP_STREAM_AFTER,
+            tcp,
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize].entry = Some(entry);
+        Ok(Some(Place { slot, reply: false }))
+    }
+
+    /// The protocol's own view: moves its state and puts off the end.
+    fn update(&mut self, place: Place, packet: &Packet, now: Time) -> Judged {
+        let Some(entry) = &mut self.slots[place.slot as usize].entry else {
+            return Judged::Invalid;
+        };
+        if !entry.confirmed {
+            return Judged::Fine;
+        }
+        let seen_reply = entry.seen_reply || place.reply;
+        match (&packet.l4, &mut entry.tcp) {
+            (L4::Tcp(segment), Some(tcp)) => {
+                let before = match tcp.take(segment, place.reply) {
+                    Judgement::Invalid => return Judged::Invalid,
+                    Judgement::Reopen => return Judged::Reopen,
+                    Judgement::Ignored => return Judged::Fine,
+                    Judgement::Moved(before) => before,
+                };
+                let state = tcp.state;
+                if !seen_reply && segment.flags.rst {
+                    self.kill(place.slot, now);
+                    return Judged::Fine;
+                }
+                let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
+                entry.assured |= seen_reply && opened && state == TcpState::Established;
+                entry.expires = now + tcp_timeout(state, seen_reply);
+            }
+            (L4::Udp { .. }, _) => {
+                let stream = seen_reply && now > entry.stream_from;
+                entry.assured |= stream;
+                entry.expires = now + if stream { UDP_STREAM } else { UDP_UNREPLIED };
+            }
+            _ => entry.expires = now + ICMP,
+        }
+        Judged::Fine
+    }
+
+    /// `__nf_conntrack_confirm`: the packet that made the entry leaves (or is received): from now
+    /// on the entry is everybody's. `false`: somebody else has a tuple of it by now.
+    ///
+    /// Of two UDP packets that raced with the very same mapping, the second joins the first
+    /// (`nf_ct_resolve_clash`); any other clash loses its packet.
+    pub fn confirm(&mut self, packet: &mut Packet, now: Time) -> bool {
+        let Ct::Entry {
+            id, reply: false, ..
+        } = packet.ct
+        else {
+            return true;
+        };
+        let Some(slot) = self.slot(id) else {
+            return true;
+        };
+        let Some(entry) = &mut self.slots[slot as usize].entry else {
+            return true;
+        };
+        if entry.confirmed || entry.dying || entry.expires <= now {
+            return true;
+        }
+        let (original, reply) = (entry.original, entry.reply);
+        let timeout = match entry.tcp {
+            Some(tcp) => tcp_timeout(tcp.state, false),
+            None if original.protocol == Protocol::Icmp => ICMP,
+            None => UDP_UNREPLIED,
+        };
+        let rival = self.find(&original, now).or_else(|| self.find(&reply, now));
+        if let Some(rival) = rival {
+            self.insert_failed += 1;
+            self.release(slot);
+            return self.join(rival, packet, original, reply);
+        }
+        if let Some(entry) = &mut self.slots[slot as usize].entry {
+            entry.confirmed = true;
+            entry.expires = now + timeout;
+        }
+        self.tuples.insert(original, Place { slot, reply: false });
+        self.tuples.insert(reply, Place { slot, reply: true });
+        self.confirmed += 1;
+        true
+    }
+
+    fn join(&mut self, rival: Place, packet: &mut Packet, original: Tuple, reply: Tuple) -> bool {
+        let same = self.slots[rival.slot as usize]
+            .entry
+            .as_ref()
+            .is_some_and(|other| other.original == original && other.reply == reply);
+        if original.protocol != Protocol::Udp || !same {
+            return false;
+        }
+        packet.ct = self.ct(Place {
+            slot: rival.slot,
+            reply: false,
+        });
+        true
+    }
+
+    /// Whether a tuple belongs to an entry of the table (`nf_conntrack_tuple_taken`).
+    pub fn taken(&self, tuple: &Tuple, now: Time) -> bool {
+        let place = self.tuples.get(tuple);
+        let entry = place.and_then(|place| self.slots[place.slot as usize].entry.as_ref());
+        entry.is_some_and(|entry| entry.expires > now)
+    }
+
+    fn id(&self, slot: u32) -> u32 {
+        let generation = u32::from(self.slots[slot as usize].generation);
+        generation << GENERATION_SHIFT | slot
+    }
+    fn slot(&self, id: u32) -> Option<u32> {
+        let slot = id & ((1 << GENERATION_SHIFT) - 1);
+        let generation = (id >> GENERATION_SHIFT) as u16;
+        let found = self.slots.get(slot as usize)?;
+        (found.generation == generation && found.entry.is_some()).then_some(slot)
+    }
+    pub fn get(&self, id: u32) -> Option<&Entry> {
+        self.slots[self.slot(id)? as usize].entry.as_ref()
+    }
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut Entry> {
+        let slot = self.slot(id)?;
+        self.slots[slot as usize].entry.as_mut()
+    }
+
+    /// The packet is gone: so is the entry that only it knew.
+    pub fn forget(&mut self, ct: Ct) {
+        if let Ct::Entry { id, .. } = ct
+            && let Some(slot) = self.slot(id)
+            && self.slots[slot as usize]
+                .entry
+                .as_ref()
+                .is_some_and(|entry| !entry.confirmed)
+        {
+            self.release(slot);
+        }
+    }
+
+    /// Out of the table; the packet at hand may still be rewritten by it.
+    fn kill(&mut self, slot: u32, now: Time) {
+        self.unlink(slot);
+        if let Some(entry) = &mut self.slots[slot as usize].entry {
+            entry.expires = now + IN_FLIGHT;
+            entry.dying = true;
+        }
+    }
+
+    pub fn kill_id(&mut self, id: u32, now: Time) {
+        if let Some(slot) = self.slot(id) {
+            self.kill(slot, now);
+        }
+    }
+
+    fn unlink(&mut self, slot: u32) {
+        let Some(entry) = &mut self.slots[slot as usize].entry else {
+            return;
+        };
+        if std::mem::take(&mut entry.confirmed) {
+            self.confirmed -= 1;
+            self.tuples.remove(&entry.original);
+            self.tuples.remove(&entry.reply);
+        }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        self.unlink(slot);
+        self.release(slot);
+    }
+
+    fn release(&mut self, slot: u32) {
+        let held = &mut self.slots[slot as usize];
+        held.entry = None;
+        held.generation = (held.generation + 1) & 0xfff;
+        self.free.push(slot);
+    }
+
+    fn sweep(&mut self, now: Time, slots: u32) {
+        for _ in 0..slots.min(self.slots.len() as u32) {
+            self.hand = if self.hand + 1 < self.slots.len() as u32 {
+                self.hand + 1
+            } else {
+                0
+            };
+            let entry = self.slots[self.hand as usize].entry.as_ref();
+            if entry.is_some_and(|entry| entry.expires <= now) {
+                self.remove(self.hand);
+            }
+        }
+    }
+
+    /// Makes room at the cost of a connection that is not assured (`early_drop`).
+    fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
+        self.sweep(now, u32::MAX);
+        if self.confirmed < self.max {
+            return Ok(());
+        }
+        let victim = self.slots.iter().position(|slot| {
+            slot.entry
+                .as_ref()
+                .is_some_and(|entry| entry.confirmed && !entry.assured)
+        });
+        match victim {
+            Some(slot) => self.remove(slot as u32),
+            None => {
+                self.table_full += 1;
+                return Err(TableFull);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out every confirmed entry that is so; says how many.
+    pub fn delete(&mut self, now: Time, mut which: impl FnMut(&Entry) -> bool) -> u32 {
+        let mut deleted = 0;
+        for slot in 0..self.slots.len() as u32 {
+            let entry = self.slots[slot as usize].entry.as_ref();
+            let Some(entry) = entry.filter(|entry| entry.confirmed) else {
+                continue;
+            };
+            let expired = entry.expires <= now;
+            if expired || which(entry) {
+                deleted += u32::from(!expired);
+                self.remove(slot);
+            }
+        }
+        deleted
+    }
+
+    /// The confirmed ones, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.entry.as_ref())
+            .filter(|entry| entry.confirmed)
+    }
+}
+
+enum Judged {
+    Fine,
+    Invalid,
+    Reopen,
+}
+
+/// A connection picked up in its middle gets a short life until it is answered.
+fn tcp_timeout(state: TcpState, seen_reply: bool) -> Duration {
+    if seen_reply {
+        state.timeout()
+    } else {
+        state.timeout().min(tcp_state::UNACKNOWLEDGED)
+    }
+}

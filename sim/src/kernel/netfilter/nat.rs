@@ -1,0 +1,224 @@
+//! Network address translation (net/netfilter/nf_nat_core.c, nf_nat_proto.c,
+//! nf_nat_masquerade.c): the first packet decides, all later ones follow.
+
+use super::conntrack::{Conntrack, Entry};
+use super::port::{Range, unique};
+use super::tuple::Tuple;
+use super::walk::Outcome;
+use super::{Hook, HookContext};
+use crate::kernel::packet::{Ct, Icmp, L4, Packet};
+use kubesim_runtime::{Hasher, Rng};
+use std::net::Ipv4Addr;
+
+/// Which end a hook rewrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manip {
+    Source,
+    Destination,
+}
+
+impl Manip {
+    /// `HOOK2MANIP`
+    pub fn at(hook: Hook) -> Manip {
+        match hook {
+            Hook::Prerouting | Hook::Output => Manip::Destination,
+            Hook::Input | Hook::Postrouting | Hook::Forward => Manip::Source,
+        }
+    }
+    fn other(self) -> Manip {
+        match self {
+            Manip::Source => Manip::Destination,
+            Manip::Destination => Manip::Source,
+        }
+    }
+}
+
+impl Entry {
+    fn initialized(&self, manip: Manip) -> bool {
+        match manip {
+            Manip::Source => self.src_nat_done,
+            Manip::Destination => self.dst_nat_done,
+        }
+    }
+    /// Whether a packet of this direction is rewritten at this end. The reply's source is the
+    /// original's destination.
+    fn rewrites(&self, manip: Manip, reply: bool) -> bool {
+        match if reply { manip.other() } else { manip } {
+            Manip::Source => self.src_nat,
+            Manip::Destination => self.dst_nat,
+        }
+    }
+    fn tuple(&self, reply: bool) -> &Tuple {
+        if reply { &self.reply } else { &self.original }
+    }
+}
+
+/// Whether the nat chains have to be asked for this packet at this hook: only for the packet that
+/// opens a connection, and once for each end.
+pub(super) fn undecided(conntrack: &Conntrack, packet: &Packet, hook: Hook) -> bool {
+    let Ct::Entry {
+        id,
+        reply: false,
+        new: true,
+        ..
+    } = packet.ct
+    else {
+        return false;
+    };
+    let entry = conntrack.get(id);
+    let settled = |entry: &Entry| entry.confirmed || entry.dying;
+    entry.is_some_and(|entry| !settled(entry) && !entry.initialized(Manip::at(hook)))
+}
+
+/// Binds the connection as the nat chains said (`nf_nat_setup_info`). `false`: the packet goes,
+/// since the link it leaves by has no address to masquerade with.
+pub(super) fn bind(
+    conntrack: &mut Conntrack,
+    packet: &Packet,
+    hook: Hook,
+    outcome: Outcome,
+    context: &HookContext<'_>,
+    rng: &mut Rng,
+) -> bool {
+    let Ct::Entry { id, .. } = packet.ct else {
+        return true;
+    };
+    let Some(entry) = conntrack.get(id) else {
+        return true;
+    };
+    let manip = Manip::at(hook);
+    let before = entry.reply.inverse();
+    let mut range = null_range(&before, manip);
+    let mut masqueraded = None;
+    match (outcome, manip) {
+        (Outcome::Dnat { to, port }, Manip::Destination) => {
+            range = Range {
+                ip: to,
+                port,
+                random_fully: false,
+            };
+        }
+        (Outcome::Snat { to }, Manip::Source) => range.ip = to,
+        // Locally made and without a source yet: not meant to be masqueraded.
+        (Outcome::Masquerade { random_fully }, Manip::Source) if !before.src.is_unspecified() => {
+            let Some(ip) = context.masquerade_to else {
+                return false;
+            };
+            range = Range {
+                ip,
+                port: None,
+                random_fully,
+            };
+            masqueraded = context.output.map(link_hash);
+        }
+        _ => {}
+    }
+    let taken = |tuple: &Tuple| conntrack.taken(&tuple.inverse(), context.now);
+    let after = unique(before, range, manip, taken, rng);
+    let Some(entry) = conntrack.get_mut(id) else {
+        return true;
+    };
+    entry.reply = after.inverse();
+    let changed = after != before;
+    match manip {
+        Manip::Source => {
+            entry.src_nat_done = true;
+            entry.src_nat |= changed;
+        }
+        Manip::Destination => {
+            entry.dst_nat_done = true;
+            entry.dst_nat |= changed;
+        }
+    }
+    if masqueraded.is_some() {
+        entry.masqueraded = masqueraded;
+    }
+    true
+}
+
+/// No rule said anything: the address stays; a source port still moves if its tuple is taken
+/// (`nf_nat_alloc_null_binding`).
+fn null_range(before: &Tuple, manip: Manip) -> Range {
+    let ip = match manip {
+        Manip::Source => before.src,
+        Manip::Destination => before.dst,
+    };
+    Range {
+        ip,
+        port: None,
+        random_fully: false,
+    }
+}
+
+/// Rewrites a packet as its connection is bound (`nf_nat_packet`). `false`: the packet goes and
+/// so does the entry, since what was masqueraded for one link now leaves by another
+/// (`nf_nat_oif_changed`).
+pub(super) fn translate(
+    conntrack: &mut Conntrack,
+    packet: &mut Packet,
+    hook: Hook,
+    context: &HookContext<'_>,
+) -> bool {
+    let Ct::Entry { id, reply, .. } = packet.ct else {
+        return true;
+    };
+    let Some(entry) = conntrack.get(id) else {
+        return true;
+    };
+    let manip = Manip::at(hook);
+    if let (Some(link), Hook::Postrouting, false) = (entry.masqueraded, hook, reply)
+        && context.output.map(link_hash) != Some(link)
+    {
+        conntrack.kill_id(id, context.now);
+        return false;
+    }
+    if !entry.rewrites(manip, reply) {
+        return true;
+    }
+    // What the packet becomes is what the other direction expects, turned round.
+    let other = *entry.tuple(!reply);
+    let target = other.inverse();
+    if let L4::Icmp(Icmp::Error { about, .. }) = &mut packet.l4 {
+        match manip {
+            Manip::Source => {
+                (about.dst, about.dport) = (other.dst, other.dport);
+                packet.src = target.src;
+            }
+            Manip::Destination => {
+                (about.src, about.sport) = (other.src, other.sport);
+                packet.dst = target.dst;
+            }
+        }
+        if about.protocol == kubesim_actors::ports::rules::Protocol::Icmp {
+            (about.sport, about.dport) = (other.sport, 0);
+        }
+        return true;
+    }
+    rewrite(packet, &target, manip);
+    true
+}
+
+fn rewrite(packet: &mut Packet, target: &Tuple, manip: Manip) {
+    let (mine, to): (&mut Ipv4Addr, _) = match manip {
+        Manip::Source => (&mut packet.src, target.src),
+        Manip::Destination => (&mut packet.dst, target.dst),
+    };
+    *mine = to;
+    match (&mut packet.l4, manip) {
+        (L4::Tcp(tcp), Manip::Source) => tcp.sport = target.sport,
+        (L4::Tcp(tcp), Manip::Destination) => tcp.dport = target.dport,
+        (L4::Udp { sport, .. }, Manip::Source) => *sport = target.sport,
+        (L4::Udp { dport, .. }, Manip::Destination) => *dport = target.dport,
+        (L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }), _) => {
+            *id = target.sport;
+        }
+        (L4::Icmp(Icmp::Error { .. }), _) => {}
+    }
+}
+
+/// A link's name, short enough for every entry.
+pub(super) fn link_hash(name: &str) -> u32 {
+    let mut hasher = Hasher::default();
+    hasher.str(name);
+    hasher.finish() as u32
+}

@@ -1,0 +1,81 @@
+//! The choice of a tuple that nobody else has (`get_unique_tuple`, net/netfilter/nf_nat_core.c).
+
+use super::nat::Manip;
+use super::tuple::Tuple;
+use kubesim_actors::ports::rules::Protocol;
+use kubesim_runtime::Rng;
+use std::net::Ipv4Addr;
+
+/// What a NAT target wants (`struct nf_nat_range2`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub ip: Ipv4Addr,
+    pub port: Option<u16>,
+    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: never keep the port, start anywhere.
+    pub random_fully: bool,
+}
+
+/// How many ports are tried at first; then half as many from another start, down to 16.
+const MAX_ATTEMPTS: u32 = 128;
+
+/// The tuple after translation. `taken` says whether somebody else would get its replies. If no
+/// free one is found, the last tried comes back, and its packet is lost when it is confirmed.
+///
+/// A mapping of the same source towards another peer is not looked for (`find_appropriate_src`):
+/// it only matters where a port had to be changed before.
+pub(super) fn unique(
+    from: Tuple,
+    range: Range,
+    manip: Manip,
+    taken: impl Fn(&Tuple) -> bool,
+    rng: &mut Rng,
+) -> Tuple {
+    let mut tuple = from;
+    match manip {
+        Manip::Source => tuple.src = range.ip,
+        Manip::Destination => tuple.dst = range.ip,
+    }
+    if tuple.protocol != Protocol::Icmp
+        && let (Some(port), Manip::Destination) = (range.port, manip)
+    {
+        // A range of one port: taken or not.
+        tuple.dport = port;
+        return tuple;
+    }
+    if !range.random_fully && !taken(&tuple) {
+        return tuple;
+    }
+    if manip == Manip::Destination {
+        return tuple;
+    }
+    let (least, size) = source_range(&tuple);
+    search(&mut tuple, least, size, taken, rng);
+    tuple
+}
+
+/// Source ports stay in their class: privileged ones privileged.
+fn source_range(tuple: &Tuple) -> (u32, u32) {
+    match (tuple.protocol, tuple.sport) {
+        (Protocol::Icmp, _) => (0, 65_536),
+        (_, 0..512) => (600, 1_024 - 600),
+        (_, 512..1_024) => (512, 1_024 - 512),
+        _ => (1_024, 65_536 - 1_024),
+    }
+}
+
+fn search(tuple: &mut Tuple, least: u32, size: u32, taken: impl Fn(&Tuple) -> bool, rng: &mut Rng) {
+    let mut attempts = size.min(MAX_ATTEMPTS);
+    loop {
+        let start = rng.below(65_536) as u32;
+        for offset in start..start + attempts {
+            tuple.sport = (least + offset % size) as u16;
+            if !taken(tuple) {
+                return;
+            }
+        }
+        if attempts >= size || attempts < 16 {
+            return;
+        }
+        attempts /= 2;
+    }
+}

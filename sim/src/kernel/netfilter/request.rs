@@ -1,0 +1,336 @@
+//! The rules port: what an owner asks of the tables.
+
+use super::State;
+use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
+use super::conntrack::Entry as Connection;
+use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
+use kubesim_actors::ports::rules::{
+    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, Place, Reply, Rule, Table,
+};
+use kubesim_runtime::Time;
+use smol_str::SmolStr;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type LocalChains = Arc<[(ChainKey, Arc<Chain>)]>;
+
+impl State {
+    pub fn apply(
+        &mut self,
+        owner: &SmolStr,
+        base: &Arc<[BaseRule]>,
+        shared: &ChainSet,
+        local: &LocalChains,
+    ) -> Result<(), String> {
+        let next = self.rules.prepare(owner, base, shared, local);
+        self.rules.check(&next).map_err(|what| {
+            format!("iptables-restore v1.8.9 (legacy): {what}\n\nError occurred at line: COMMIT")
+        })?;
+        self.rules.commit(next);
+        let Ruleset { user, owners, .. } = &self.rules;
+        self.recent.retain(|name| {
+            owners.iter().any(|owner| {
+                owner.compiled.names_recent(name)
+                    || owner
+                        .local
+                        .values()
+                        .any(|l| l.compiled.recent_names().any(|n| n == name))
+            }) || user
+                .values()
+                .any(|chain| chain.compiled().recent_names().any(|n| n == name))
+        });
+        self.changed();
+        Ok(())
+    }
+
+    pub fn verify(&self, owner: &SmolStr) -> Reply {
+        let missing = match self.rules.owners.iter().find(|known| known.name == *owner) {
+            Some(known) => self.rules.missing(known),
+            None => vec![format!("nothing of {owner} is loaded")],
+        };
+        Reply::Verified {
+            owner: owner.clone(),
+            intact: missing.is_empty(),
+            missing,
+        }
+    }
+
+    pub fn read_base(&self, table: Table, chain: &SmolStr) -> Reply {
+        let hook = built_in(table, chain);
+        let policy_drop = hook.is_some_and(|hook| self.rules.built_in(table, hook).policy_drop);
+        let key = ChainKey {
+            table,
+            name: chain.clone(),
+        };
+        let rules = self.rules.rules_of(&key).unwrap_or_default().into();
+        Reply::Base {
+            table,
+            chain: chain.clone(),
+            policy_drop,
+            rules,
+        }
+    }
+
+    pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
+        let entries = self.conntrack.delete(now, |entry| {
+            filters.iter().any(|filter| matches_filter(filter, entry))
+        });
+        Reply::ConntrackDeleted { entries }
+    }
+
+    pub fn list_dnat(&self, now: Time) -> Reply {
+        let live = self.conntrack.iter().filter(|entry| entry.dnat(now));
+        let entries = live.map(|entry| CtEntry {
+            protocol: entry.protocol(),
+            src: entry.original.src,
+            sport: entry.original.sport,
+            original_dst: entry.original.dst,
+            original_dport: entry.original.dport,
+            dnat_to: entry.reply.src,
+            dnat_port: entry.reply.sport,
+        });
+        Reply::Dnat {
+            entries: entries.collect(),
+        }
+    }
+}
+
+impl Connection {
+    fn dnat(&self, now: Time) -> bool {
+        self.dst_nat && self.expires() > now
+    }
+}
+
+fn matches_filter(filter: &CtFilter, entry: &Connection) -> bool {
+    let CtFilter {
+        protocol,
+        original_dst,
+        original_dport,
+        dnat_to,
+        dnat_port,
+    } = filter;
+    let rewritten = dnat_to.is_some() || dnat_port.is_some();
+    protocol.is_none_or(|protocol| protocol == entry.protocol())
+        && original_dst.is_none_or(|dst| dst == entry.original.dst)
+        && original_dport.is_none_or(|port| port == entry.original.dport)
+        && (!rewritten || entry.dst_nat)
+        && dnat_to.is_none_or(|to| to == entry.reply.src)
+        && dnat_port.is_none_or(|port| port == entry.reply.sport)
+}
+
+impl Ruleset {
+    fn prepare(
+        &self,
+        name: &SmolStr,
+        base: &Arc<[BaseRule]>,
+        shared: &ChainSet,
+        local: &LocalChains,
+    ) -> Owner {
+        let before = self.owners.iter().find(|owner| owner.name == *name);
+        let compiled = CompiledSet::of(shared, before.map(|old| (&old.shared, &*old.compiled)));
+        let compile = |key: &ChainKey, chain: &Arc<Chain>| {
+            let id = chain_id(key.table, &key.name);
+            let old = before.and_then(|owner| owner.local.get(&id));
+            let compiled = match old.filter(|old| Arc::ptr_eq(&old.chain, chain)) {
+                Some(old) => Arc::clone(&old.compiled),
+                None => Arc::new(Compiled::new(key.table, chain.rules.iter())),
+            };
+            (
+                id,
+                Local {
+                    key: key.clone(),
+                    chain: Arc::clone(chain),
+                    compiled,
+                },
+            )
+        };
+        Owner {
+            name: name.clone(),
+            shared: shared.clone(),
+            compiled,
+            local: local
+                .iter()
+                .map(|(key, chain)| compile(key, chain))
+                .collect(),
+            base: Arc::clone(base),
+            flushed: [false; 4],
+        }
+    }
+
+    /// Whether everything would still make sense with this owner's new rules: the first thing
+    /// that would not.
+    fn check(&self, next: &Owner) -> Result<(), String> {
+        if let Some(text) = next.compiled.refusal() {
+            return Err(text.clone());
+        }
+        let others = || self.owners.iter().filter(|owner| owner.name != next.name);
+        let resolves = |id: ChainId| {
+            next.local.contains_key(&id)
+                || next.compiled.get(id).is_some()
+                || self.user.contains_key(&id)
+                || others().any(|owner| owner.applied_id(id))
+        };
+        for (id, key) in next.compiled.unresolved() {
+            if !resolves(id) {
+                return Err(table::no_target(&key.name));
+            }
+        }
+        for Local { key, chain, .. } in next.local.values() {
+            check_rules(key.table, &chain.rules, &resolves)?;
+        }
+        for base in next.base.iter() {
+            if built_in(base.table, &base.chain).is_none() {
+                return Err(format!("Chain '{}' does not exist", base.chain));
+            }
+            check_rules(base.table, std::slice::from_ref(&base.rule), &resolves)?;
+        }
+        self.check_others(next, &resolves)
+    }
+
+    /// A chain that somebody else still jumps to cannot go.
+    fn check_others(&self, next: &Owner, resolves: &dyn Fn(ChainId) -> bool) -> Result<(), String> {
+        let busy = |name: &str| format!("CHAIN_DEL failed (Device or resource busy): chain {name}");
+        let built_in = self
+            .all_built_in()
+            .flat_map(|(table, _, chain)| chain.entries().iter().map(move |entry| (table, entry)));
+        let user = self.user.values().filter(|chain| {
+            next.applied(&chain.key).is_none() && self.owner_of(&chain.key).is_none()
+        });
+        let user = user.flat_map(|chain| {
+            chain
+                .entries()
+                .iter()
+                .map(move |entry| (chain.key.table, entry))
+        });
+        for (table, entry) in built_in.chain(user) {
+            if entry.owner.as_ref() == Some(&next.name) {
+                continue;
+            }
+            if let Some(to) = jump(table, &entry.rule)
+                && !resolves(chain_id(to.table, &to.name))
+            {
+                return Err(busy(&to.name));
+            }
+        }
+        for owner in self.owners.iter().filter(|owner| owner.name != next.name) {
+            for (id, key) in owner.compiled.unresolved() {
+                if !owner.local.contains_key(&id) && !resolves(id) {
+                    return Err(busy(&key.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, next: Owner) {
+        let before = self.owners.iter().position(|owner| owner.name == next.name);
+        // What others did to the owner's chains is overwritten.
+        let old = before.map(|at| &self.owners[at]);
+        self.user.retain(|_, chain| {
+            next.applied(&chain.key).is_none()
+                && old.is_none_or(|old| old.applied(&chain.key).is_none())
+        });
+        for table in TABLES {
+            for hook in HOOKS {
+                let chain = self.built_in_mut(table, hook);
+                let here = |base: &&BaseRule| {
+                    base.table == table && built_in(table, &base.chain) == Some(hook)
+                };
+                let wanted: Vec<_> = next.base.iter().filter(here).collect();
+                let present = chain
+                    .entries()
+                    .iter()
+                    .any(|e| e.owner.as_ref() == Some(&next.name));
+                if !wanted.is_empty() || present {
+                    chain.edit(|rows| place(rows, &next.name, &wanted));
+                }
+            }
+        }
+        match before {
+            Some(at) => self.owners[at] = next,
+            None => self.owners.push(next),
+        }
+    }
+
+    /// What of an owner's is not as applied, in iptables' words.
+    fn missing(&self, owner: &Owner) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (table, flushed) in TABLES.into_iter().zip(owner.flushed) {
+            if flushed && owner.chains().any(|(key, _)| key.table == table) {
+                let name = super::save::table_name(table);
+                missing.push(format!("-t {name}: all chains of {} are empty", owner.name));
+            }
+        }
+        for chain in self.user.values() {
+            if let Some(applied) = owner.applied(&chain.key)
+                && !chain.rules().eq(applied.rules.iter())
+            {
+                let (table, name) = (super::save::table_name(chain.key.table), &chain.key.name);
+                missing.push(format!("-t {table} {name}: not as applied"));
+            }
+        }
+        let mut left: BTreeMap<(Table, &str), Vec<&Rule>> = BTreeMap::new();
+        for (table, hook, chain) in self.all_built_in() {
+            let ours = chain
+                .entries()
+                .iter()
+                .filter(|e| e.owner.as_ref() == Some(&owner.name));
+            let rules = ours.map(|entry| &entry.rule).collect();
+            left.insert((table, table::hook_name(hook)), rules);
+        }
+        for base in owner.base.iter() {
+            let rules = left.entry((base.table, &base.chain)).or_default();
+            match rules.iter().position(|rule| **rule == base.rule) {
+                Some(at) => {
+                    rules.remove(at);
+                }
+                None => missing.push(table::line(base.table, &base.chain, &base.rule)),
+            }
+        }
+        missing
+    }
+}
+
+impl Owner {
+    fn applied_id(&self, id: ChainId) -> bool {
+        self.local.contains_key(&id) || self.compiled.get(id).is_some()
+    }
+}
+
+fn check_rules(
+    table: Table,
+    rules: &[Rule],
+    resolves: &dyn Fn(ChainId) -> bool,
+) -> Result<(), String> {
+    if let Some(text) = rules.iter().find_map(|rule| refusal(table, rule)) {
+        return Err(text);
+    }
+    match jumps(table, rules).find(|to| !resolves(chain_id(to.table, &to.name))) {
+        Some(to) => Err(table::no_target(&to.name)),
+        None => Ok(()),
+    }
+}
+
+/// The owner's base rules of one chain become exactly `wanted`: the first ones before everything
+/// else, the last ones after. A rule that was there keeps its counter.
+fn place(rows: &mut Vec<(Entry, Cell<u64>)>, owner: &SmolStr, wanted: &[&BaseRule]) {
+    let (mut ours, foreign): (Vec<_>, Vec<_>) = std::mem::take(rows)
+        .into_iter()
+        .partition(|(entry, _)| entry.owner.as_ref() == Some(owner));
+    let mut row =
+        |base: &&BaseRule| match ours.iter().position(|(entry, _)| entry.rule == base.rule) {
+            Some(at) => ours.swap_remove(at),
+            None => {
+                let entry = Entry {
+                    rule: base.rule.clone(),
+                    owner: Some(owner.clone()),
+                };
+                (entry, Cell::new(0))
+            }
+        };
+    let first = |base: &&&BaseRule| base.place == Place::First;
+    rows.extend(wanted.iter().filter(first).map(&mut row));
+    rows.extend(foreign);
+    rows.extend(wanted.iter().filter(|base| !first(base)).map(row));
+}

@@ -1,0 +1,396 @@
+//! The tables of one namespace: built-in chains, foreign chains, and what owners have applied.
+
+use super::compile::{ChainId, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal};
+use super::walk::Counted;
+use super::{Hook, save};
+use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table};
+use smol_str::SmolStr;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(super) const HOOKS: [Hook; 5] = [
+    Hook::Prerouting,
+    Hook::Input,
+    Hook::Forward,
+    Hook::Output,
+    Hook::Postrouting,
+];
+pub(super) const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter];
+
+pub(super) fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting => "PREROUTING",
+        Hook::Input => "INPUT",
+        Hook::Forward => "FORWARD",
+        Hook::Output => "OUTPUT",
+        Hook::Postrouting => "POSTROUTING",
+    }
+}
+
+/// Whether a table has a chain at a hook.
+pub(super) fn is_built_in(table: Table, hook: Hook) -> bool {
+    match table {
+        Table::Raw => matches!(hook, Hook::Prerouting | Hook::Output),
+        Table::Mangle => true,
+        Table::Nat => hook != Hook::Forward,
+        Table::Filter => matches!(hook, Hook::Input | Hook::Forward | Hook::Output),
+    }
+}
+
+/// The hook of a built-in chain of a table.
+pub(super) fn built_in(table: Table, name: &str) -> Option<Hook> {
+    let named = HOOKS.into_iter().find(|hook| hook_name(*hook) == name);
+    named.filter(|hook| is_built_in(table, *hook))
+}
+
+/// A rule that this namespace holds itself.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub rule: Rule,
+    /// Whose base rule it is; `None` for foreign ones.
+    pub owner: Option<SmolStr>,
+}
+
+/// A chain that this namespace holds itself, with its counters.
+#[derive(Clone, Debug)]
+pub(super) struct Chained {
+    pub key: ChainKey,
+    /// Only built-in chains have a policy.
+    pub policy_drop: bool,
+    entries: Vec<Entry>,
+    compiled: Compiled,
+    packets: Vec<Cell<u64>>,
+}
+
+impl Chained {
+    pub fn new(key: ChainKey) -> Chained {
+        let compiled = Compiled::new(key.table, std::iter::empty());
+        Chained {
+            key,
+            policy_drop: false,
+            entries: Vec::new(),
+            compiled,
+            packets: Vec::new(),
+        }
+    }
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.entries.iter().map(|entry| &entry.rule)
+    }
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+    pub fn packets(&self, number: usize) -> Option<u64> {
+        self.packets.get(number).map(Cell::get)
+    }
+    pub fn counted(&self) -> Counted<'_> {
+        Counted {
+            chain: &self.compiled,
+            packets: &self.packets,
+        }
+    }
+    /// Rewrites the rules; those that stay keep their counters.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<(Entry, Cell<u64>)>)) {
+        let packets = std::mem::take(&mut self.packets);
+        let mut rows: Vec<_> = std::mem::take(&mut self.entries)
+            .into_iter()
+            .zip(packets)
+            .collect();
+        change(&mut rows);
+        (self.entries, self.packets) = rows.into_iter().unzip();
+        self.compiled = Compiled::new(self.key.table, self.entries.iter().map(|e| &e.rule));
+    }
+    pub fn needs_conntrack(&self) -> bool {
+        self.compiled.needs_conntrack()
+    }
+}
+
+/// What one owner has applied.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub name: SmolStr,
+    pub shared: ChainSet,
+    pub compiled: Arc<CompiledSet>,
+    pub local: BTreeMap<ChainId, Local>,
+    pub base: Arc<[BaseRule]>,
+    /// Somebody has emptied all chains of a table.
+    pub flushed: [bool; 4],
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Local {
+    pub key: ChainKey,
+    pub chain: Arc<Chain>,
+    pub compiled: Arc<Compiled>,
+}
+
+impl Owner {
+    fn find(&self, id: ChainId) -> Option<&Compiled> {
+        match self.local.get(&id) {
+            Some(local) => Some(&local.compiled),
+            None => self.compiled.get(id),
+        }
+    }
+    /// The chain as applied, whatever has been done to it since.
+    pub fn applied(&self, key: &ChainKey) -> Option<&Arc<Chain>> {
+        match self.local.get(&chain_id(key.table, &key.name)) {
+            Some(local) => Some(&local.chain),
+            None => self.shared.get(key),
+        }
+    }
+    /// All its chains as applied.
+    pub fn chains(&self) -> impl Iterator<Item = (&ChainKey, &Arc<Chain>)> {
+        let overlaid = |key: &ChainKey| self.local.contains_key(&chain_id(key.table, &key.name));
+        let shared = self.shared.iter().filter(move |(key, _)| !overlaid(key));
+        shared.chain(self.local.values().map(|local| (&local.key, &local.chain)))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Ruleset {
+    built_in: Vec<Chained>,
+    /// Foreign chains, and chains of owners that somebody else has changed since.
+    pub user: BTreeMap<ChainId, Chained>,
+    pub owners: Vec<Owner>,
+}
+
+impl Default for Ruleset {
+    fn default() -> Self {
+        let key = |table, hook| ChainKey {
+            table,
+            name: hook_name(hook).into(),
+        };
+        let all = TABLES
+            .into_iter()
+            .flat_map(|table| HOOKS.map(|hook| (table, hook)));
+        let built_in = all
+            .map(|(table, hook)| Chained::new(key(table, hook)))
+            .collect();
+        Ruleset {
+            built_in,
+            user: BTreeMap::new(),
+            owners: Vec::new(),
+        }
+    }
+}
+
+impl Ruleset {
+    #[inline]
+    pub fn built_in(&self, table: Table, hook: Hook) -> &Chained {
+        &self.built_in[table as usize * HOOKS.len() + hook as usize]
+    }
+    pub fn built_in_mut(&mut self, table: Table, hook: Hook) -> &mut Chained {
+        &mut self.built_in[table as usize * HOOKS.len() + hook as usize]
+    }
+    /// The built-in chains that exist, in the order of tables and hooks.
+    pub fn all_built_in(&self) -> impl Iterator<Item = (Table, Hook, &Chained)> {
+        let all = TABLES
+            .into_iter()
+            .flat_map(|table| HOOKS.map(|hook| (table, hook)));
+        let existing = all.filter(|(table, hook)| is_built_in(*table, *hook));
+        existing.map(|(table, hook)| (table, hook, self.built_in(table, hook)))
+    }
+
+    /// A chain by number: as somebody has changed it, else as its owner applied it.
+    #[inline]
+    pub fn find(&self, id: ChainId) -> Option<Counted<'_>> {
+        if let Some(chain) = self.user.get(&id) {
+            return Some(chain.counted());
+        }
+        self.owners.iter().find_map(|owner| {
+            let applied = owner.find(id)?;
+            let flushed = owner.flushed[applied.table as usize];
+            Some(Counted {
+                chain: if flushed { &EMPTY } else { applied },
+                packets: &[],
+            })
+        })
+    }
+
+    /// The owner of a chain as applied.
+    pub fn owner_of(&self, key: &ChainKey) -> Option<&Owner> {
+        self.owners
+            .iter()
+            .find(|owner| owner.applied(key).is_some())
+    }
+
+    pub fn exists(&self, key: &ChainKey) -> bool {
+        built_in(key.table, &key.name).is_some()
+            || self.find(chain_id(key.table, &key.name)).is_some()
+    }
+
+    /// The chain, to be changed: an owner's chain becomes this namespace's own first.
+    fn chain_mut(&mut self, table: Table, name: &str) -> Result<&mut Chained, String> {
+        if let Some(hook) = built_in(table, name) {
+            return Ok(self.built_in_mut(table, hook));
+        }
+        let key = ChainKey {
+            table,
+            name: name.into(),
+        };
+        let id = chain_id(table, name);
+        if !self.user.contains_key(&id) {
+            let rules = self.rules_of(&key).ok_or_else(no_chain)?;
+            let mut own = Chained::new(key);
+            let row = |rule| (Entry { rule, owner: None }, Cell::new(0));
+            own.edit(|rows| rows.extend(rules.into_iter().map(row)));
+            self.user.insert(id, own);
+        }
+        self.user.get_mut(&id).ok_or_else(no_chain)
+    }
+
+    /// Puts a foreign rule at a place (0 is first; past the end is last).
+    pub fn put(&mut self, table: Table, chain: &str, at: usize, rule: Rule) -> Result<(), String> {
+        if let Some(text) = refusal(table, &rule) {
+            return Err(text);
+        }
+        if let Some(to) = jump(table, &rule)
+            && (built_in(to.table, &to.name).is_some() || !self.exists(&to))
+        {
+            return Err(no_target(&to.name));
+        }
+        self.chain_mut(table, chain)?.edit(|rows| {
+            let at = at.min(rows.len());
+            rows.insert(at, (Entry { rule, owner: None }, Cell::new(0)));
+        });
+        Ok(())
+    }
+
+    /// Takes the first rule that is equal.
+    pub fn delete(&mut self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+        let chain = self.chain_mut(table, chain)?;
+        let at = chain.entries.iter().position(|entry| entry.rule == *rule);
+        let at = at.ok_or("iptables: Bad rule (does a matching rule exist in that chain?).")?;
+        chain.edit(|rows| {
+            rows.remove(at);
+        });
+        Ok(())
+    }
+
+    pub fn new_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
+        let key = ChainKey {
+            table,
+            name: name.into(),
+        };
+        if self.exists(&key) {
+            return Err("iptables: Chain already exists.".into());
+        }
+        self.user.insert(chain_id(table, name), Chained::new(key));
+        Ok(())
+    }
+
+    /// `-F`: all rules of a chain, or of every chain of a table.
+    pub fn flush(&mut self, table: Table, chain: Option<&str>) -> Result<(), String> {
+        if let Some(name) = chain {
+            self.chain_mut(table, name)?.edit(Vec::clear);
+            return Ok(());
+        }
+        for hook in HOOKS {
+            self.built_in_mut(table, hook).edit(Vec::clear);
+        }
+        for chain in self
+            .user
+            .values_mut()
+            .filter(|chain| chain.key.table == table)
+        {
+            chain.edit(Vec::clear);
+        }
+        for owner in &mut self.owners {
+            owner.flushed[table as usize] = true;
+        }
+        Ok(())
+    }
+
+    /// `-X`: a foreign chain that is empty and that nothing jumps to.
+    pub fn delete_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
+        let key = ChainKey {
+            table,
+            name: name.into(),
+        };
+        let id = chain_id(table, name);
+        let chain = self.user.get(&id).filter(|_| self.owner_of(&key).is_none());
+        if !chain.ok_or_else(no_chain)?.entries.is_empty() {
+            return Err("iptables: Directory not empty.".into());
+        }
+        let foreign = self
+            .own_rules()
+            .any(|(table, rule)| jump(table, rule).as_ref() == Some(&key));
+        let theirs = |owner: &Owner| {
+            owner
+                .chains()
+                .any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == key))
+        };
+        if foreign || self.owners.iter().any(theirs) {
+            return Err("iptables: Too many links.".into());
+        }
+        self.user.remove(&id);
+        Ok(())
+    }
+
+    /// Every rule that this namespace holds itself, with its table.
+    pub fn own_rules(&self) -> impl Iterator<Item = (Table, &Rule)> {
+        let chains = self.built_in.iter().chain(self.user.values());
+        chains.flat_map(|chain| chain.rules().map(move |rule| (chain.key.table, rule)))
+    }
+
+    /// The rules of a chain as they stand.
+    pub fn rules_of(&self, key: &ChainKey) -> Option<Vec<Rule>> {
+        if let Some(hook) = built_in(key.table, &key.name) {
+            return Some(self.built_in(key.table, hook).rules().cloned().collect());
+        }
+        if let Some(chain) = self.user.get(&chain_id(key.table, &key.name)) {
+            return Some(chain.rules().cloned().collect());
+        }
+        let owner = self.owner_of(key)?;
+        if owner.flushed[key.table as usize] {
+            return Some(Vec::new());
+        }
+        owner.applied(key).map(|chain| chain.rules.clone())
+    }
+
+    pub fn counter(&self, table: Table, chain: &str, number: usize) -> Option<u64> {
+        match built_in(table, chain) {
+            Some(hook) => self.built_in(table, hook).packets(number),
+            None => self.user.get(&chain_id(table, chain))?.packets(number),
+        }
+    }
+
+    pub fn needs_conntrack(&self) -> bool {
+        !self.owners.is_empty()
+            || self
+                .built_in
+                .iter()
+                .chain(self.user.values())
+                .any(Chained::needs_conntrack)
+    }
+    pub fn has_nat_rules(&self) -> bool {
+        HOOKS
+            .into_iter()
+            .any(|hook| !self.built_in(Table::Nat, hook).entries.is_empty())
+    }
+    /// No rule, no policy: nothing that could happen to a packet.
+    pub fn is_empty(&self) -> bool {
+        let idle = |chain: &Chained| chain.entries.is_empty() && !chain.policy_drop;
+        self.owners.is_empty() && self.user.is_empty() && self.built_in.iter().all(idle)
+    }
+}
+
+pub(super) fn no_chain() -> String {
+    "iptables: No chain/target/match by that name.".into()
+}
+
+pub(super) fn no_target(name: &str) -> String {
+    format!("Couldn't load target `{name}':No such file or directory")
+}
+
+/// For messages: `-t nat -A PREROUTING …`.
+pub(super) fn line(table: Table, chain: &str, rule: &Rule) -> String {
+    format!(
+        "-t {} {}",
+        save::table_name(table),
+        save::rule_line(chain, rule)
+    )
+}
