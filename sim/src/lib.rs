@@ -3,6 +3,12 @@
 
 pub mod body;
 pub mod kernel;
+pub mod models;
+pub mod profiles;
 pub mod queue;
+pub mod report;
 pub mod scenario;
+pub mod store;
 pub mod wire;
+
+pub use report::{Observer, Options, Outcome, Report};

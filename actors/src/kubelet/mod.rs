@@ -1,8 +1,32 @@
 //! The kubelet: the pods bound to its node run, and the API knows how they are.
+//!
+//! Level-triggered: an event changes what is known of one pod (or of the node), and
+//! [`Pod::drive`] then asks for the next missing step. What runs is the runtime's to say, what
+//! should run the API's and the manifests'; the kubelet itself remembers nothing that those two
+//! cannot tell it again after a crash.
 
-use crate::objects::Name;
+mod admit;
+mod container_state;
+mod env;
+mod ipam;
+mod local;
+mod node;
+mod pod;
+mod probes;
+mod resolv;
+mod sources;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use self::local::{Call, Local};
+use self::node::NodeAgent;
+use self::pod::{Pod, Sandbox};
+use self::sources::Sources;
+use crate::objects::{Kind, Name, Uid, View};
 use crate::ports::{api, container, files, network, probe};
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -83,7 +107,19 @@ impl Digest for Event {
 }
 
 #[derive(Clone, Debug)]
-pub struct Kubelet {}
+pub struct Kubelet {
+    local: Local,
+    node: NodeAgent,
+    sources: Sources,
+    pods: BTreeMap<Uid, Pod>,
+    retry_armed: Time,
+    /// How often the runtime is still asked for its list: what a dead incarnation asked for may
+    /// come to be after the first one.
+    recounts: u32,
+}
+
+/// The runtime is asked again this often after a start, at the lease's pace.
+const RECOUNTS: u32 = 3;
 
 impl Actor for Kubelet {
     const NAME: &'static str = "kubelet";
@@ -92,9 +128,277 @@ impl Actor for Kubelet {
     type Effect = Effect;
     type Timer = Timer;
 
-    fn start(_config: &Config, _ctx: &mut Context<'_, Self>) -> Self {
-        Kubelet {}
+    fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
+        ctx.perform(Effect::Container(container::Request::Observe));
+        ctx.perform(Effect::Network(network::Request::Observe));
+        for path in [&config.subnet_env, &config.resolv_conf, &config.manifests] {
+            if !path.is_empty() {
+                let path = path.clone();
+                ctx.perform(Effect::Files(files::Request::Watch { path }));
+            }
+        }
+        let own = || api::Scope::Node(config.node.clone());
+        let informers = [(Kind::Pod, own()), (Kind::Node, own()), (Kind::Service, api::Scope::All)];
+        for (kind, scope) in informers {
+            ctx.perform(Effect::Api(api::Effect::Watch { kind, scope }));
+        }
+        // The first renewal registers the lease; the fleet's are spread over one period.
+        let first = ctx.rng().between(Duration::ZERO, config.lease_duration / 4);
+        ctx.set_timer(Timer::Lease, first.min(Duration::from_secs(1)));
+        ctx.set_timer(Timer::NodeStatus, config.status_period);
+        Kubelet {
+            local: Local::new(config),
+            node: NodeAgent::default(),
+            sources: Sources::default(),
+            pods: BTreeMap::new(),
+            retry_armed: Time::NEVER,
+            recounts: RECOUNTS,
+        }
     }
-    fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
-    fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
+
+    fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        match event {
+            Event::Api(api::Event::News(api::News::View { kind, view, .. })) => {
+                self.on_view(kind, view, ctx);
+            }
+            // The last view stays true enough until the next one.
+            Event::Api(api::Event::News(api::News::Closed { .. })) => {}
+            Event::Api(api::Event::Answer(answer)) => self.on_answer(answer, ctx),
+            Event::Api(api::Event::Connected(up)) => self.on_connected(up, ctx),
+            Event::Container(reply) => self.on_container(reply, ctx),
+            Event::Probe(reply) => {
+                if let Some(pod) = self.pods.get_mut(&reply.pod) {
+                    pod.on_probe(&reply, ctx);
+                    self.sync(reply.pod, ctx);
+                }
+            }
+            Event::Files(files::Reply::Content { path, content }) => {
+                self.on_file(&path, content, ctx);
+            }
+            Event::Files(files::Reply::Written { .. }) => {}
+            Event::Network(network::Reply::State(state)) => self.on_network(&state, ctx),
+            Event::Network(_) => {}
+        }
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        match timer {
+            Timer::Lease => {
+                self.node.renew(&mut self.local, ctx);
+                if self.recounts > 0 {
+                    self.recounts -= 1;
+                    ctx.perform(Effect::Container(container::Request::Observe));
+                }
+            }
+            Timer::NodeStatus => {
+                ctx.set_timer(Timer::NodeStatus, self.local.config.status_period);
+                self.node.on_period();
+                self.sync_node(ctx);
+            }
+            Timer::Retry => {
+                self.retry_armed = Time::NEVER;
+                self.keep_house(ctx);
+                self.sync_node(ctx);
+            }
+            Timer::Pod(uid) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.armed = Time::NEVER;
+                    self.sync(uid, ctx);
+                }
+            }
+        }
+    }
+}
+
+impl Kubelet {
+    fn on_view(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
+        match kind {
+            Kind::Pod => self.on_pod_view(view, ctx),
+            Kind::Node => {
+                self.node.on_view(&view);
+                self.sync_node(ctx);
+            }
+            // Read when a container starts, never before.
+            Kind::Service => self.local.services = Some(view),
+            _ => {}
+        }
+    }
+
+    fn on_answer(&mut self, answer: api::Answer, ctx: &mut Context<'_, Self>) {
+        match self.local.answered(answer.tag) {
+            Some(Call::Lease) => {
+                self.node.on_lease_answer(answer.result, &mut self.local, ctx);
+            }
+            Some(Call::Node) => {
+                self.node.on_answer(answer.result, ctx);
+                self.sync_node(ctx);
+            }
+            Some(Call::Status(uid)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_status_written(answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
+            Some(Call::Delete(uid)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_deleted(answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
+            Some(Call::Mirror(uid)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_mirror_answer(answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
+            Some(Call::Stray) | None => {}
+        }
+    }
+
+    fn on_connected(&mut self, up: bool, ctx: &mut Context<'_, Self>) {
+        if !up {
+            return;
+        }
+        self.node.on_connected(&mut self.local, ctx);
+        self.sync_node(ctx);
+        let mut waiting = Vec::new();
+        for pod in self.pods.values_mut().filter(|pod| pod.report.retry.at > Time::ZERO) {
+            pod.report.retry.reset();
+            waiting.push(pod.uid);
+        }
+        for uid in waiting {
+            self.sync(uid, ctx);
+        }
+    }
+
+    fn on_container(&mut self, reply: container::Reply, ctx: &mut Context<'_, Self>) {
+        use container::Reply;
+        let uid = match &reply {
+            Reply::Listed { sandboxes } => {
+                self.on_listed(sandboxes, ctx);
+                return self.sync_node(ctx);
+            }
+            Reply::SandboxReady { pod, .. }
+            | Reply::SandboxRemoved { pod }
+            | Reply::Started { pod, .. }
+            | Reply::Exited { pod, .. }
+            | Reply::Refused { pod, .. }
+            | Reply::NotRunning { pod, .. } => *pod,
+        };
+        let Some(pod) = self.pods.get_mut(&uid) else {
+            return match reply {
+                Reply::Exited { name, attempt, code, .. } => {
+                    self.on_unclaimed_exit(uid, &name, attempt, code);
+                }
+                Reply::SandboxRemoved { .. } => self.on_unclaimed_removed(uid),
+                _ => {}
+            };
+        };
+        match reply {
+            Reply::Listed { .. } => {}
+            Reply::SandboxReady { ip, .. } => pod.on_sandbox_ready(ip, &mut self.local, ctx),
+            Reply::SandboxRemoved { .. } => pod.on_sandbox_removed(&mut self.local, ctx),
+            Reply::Started { name, attempt, id, .. } => pod.on_started(&name, attempt, id, ctx),
+            Reply::Exited { name, attempt, code, .. } => pod.on_exited(&name, attempt, code, ctx),
+            Reply::NotRunning { name, .. } => pod.on_not_running(&name, ctx),
+            Reply::Refused { what, why, image_missing, .. } => {
+                pod.on_refused(&what, &why, image_missing, &mut self.local, ctx);
+            }
+        }
+        self.sync(uid, ctx);
+    }
+
+    fn on_file(
+        &mut self,
+        path: &SmolStr,
+        content: Option<std::sync::Arc<str>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        if *path == self.local.config.subnet_env {
+            let subnet = content.as_deref().and_then(ipam::PodSubnet::parse);
+            if subnet != self.local.subnet {
+                self.local.subnet = subnet;
+                self.sync_node(ctx);
+                self.sync_all(ctx);
+            }
+        } else if *path == self.local.config.resolv_conf {
+            self.local.resolv_conf = content.unwrap_or_default();
+        } else if path.starts_with(self.local.config.manifests.as_str())
+            && *path != self.local.config.manifests
+        {
+            self.on_manifest(path, content.as_deref(), ctx);
+        }
+    }
+
+    fn on_network(&mut self, state: &network::State, ctx: &mut Context<'_, Self>) {
+        let interface = &self.local.config.interface;
+        let link = state.links.iter().find(|link| link.name == *interface);
+        let Some(address) = link.and_then(|link| link.addresses.first()) else {
+            return;
+        };
+        if self.local.address != Some(address.addr()) {
+            self.local.address = Some(address.addr());
+            self.sync_node(ctx);
+            self.sync_all(ctx);
+        }
+    }
+
+    fn sync_node(&mut self, ctx: &mut Context<'_, Self>) {
+        self.node.sync(&mut self.local, ctx);
+        self.arm_retry(ctx);
+    }
+
+    fn sync_all(&mut self, ctx: &mut Context<'_, Self>) {
+        let all: Vec<_> = self.pods.keys().copied().collect();
+        for uid in all {
+            self.sync(uid, ctx);
+        }
+    }
+
+    /// The next step of one pod, and its alarm.
+    fn sync(&mut self, uid: Uid, ctx: &mut Context<'_, Self>) {
+        if self.has_predecessor(uid) {
+            return;
+        }
+        let seen = self.pods_seen();
+        let Some(pod) = self.pods.get_mut(&uid) else {
+            return;
+        };
+        pod.drive(&mut self.local, ctx);
+        if seen {
+            pod.sync_mirror(&mut self.local, ctx);
+        }
+        if self.local.listed && pod.is_finished() {
+            return self.part_with(uid, ctx);
+        }
+        let due = pod.due(ctx);
+        if due != pod.armed {
+            pod.armed = due;
+            match due {
+                Time::NEVER => ctx.clear_timer(Timer::Pod(uid)),
+                due => ctx.set_timer(Timer::Pod(uid), due.since(ctx.now())),
+            }
+        }
+    }
+
+    fn part_with(&mut self, uid: Uid, ctx: &mut Context<'_, Self>) {
+        let Some(pod) = self.pods.get(&uid) else {
+            return;
+        };
+        let key = pod.object.key.clone();
+        debug_assert!(pod.sandbox == Sandbox::None, "a finished pod has no sandbox");
+        if pod.armed != Time::NEVER {
+            ctx.clear_timer(Timer::Pod(uid));
+        }
+        let was_static = pod.is_static;
+        self.forget(uid);
+        ctx.note(|| format!("pod {key} is gone"));
+        if was_static {
+            let same = |pod: &&Pod| pod.is_static && pod.object.key == key;
+            let successors: Vec<_> = self.pods.values().filter(same).map(|pod| pod.uid).collect();
+            for uid in successors {
+                self.sync(uid, ctx);
+            }
+        }
+    }
 }

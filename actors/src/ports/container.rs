@@ -46,9 +46,19 @@ pub struct Container {
     pub image: SmolStr,
     pub command: Vec<String>,
     pub args: Vec<String>,
+    /// Variables that containers of a namespace share: its services. `env` overrides them.
+    pub service_env: Arc<[(String, String)]>,
     pub env: Vec<(String, String)>,
     /// 0 for the first start of this container in this pod.
     pub attempt: u32,
+}
+
+impl Container {
+    /// The whole environment, each name once.
+    pub fn variables(&self) -> impl Iterator<Item = &(String, String)> {
+        let own = |name: &str| self.env.iter().any(|(other, _)| other == name);
+        self.service_env.iter().filter(move |(name, _)| !own(name)).chain(&self.env)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,725 @@
+//! One pod, from its sandbox to its removal. [`Pod::drive`] compares what should be with what is
+//! and asks for the next step; it may be called at any time and any number of times.
+
+use super::admit::{self, Demand, Rejection};
+use super::container_state::{Ctr, Next, Role, State};
+use super::env::{self, Facts};
+use super::local::{self, Call, Local};
+use super::probes::{self, Verdict};
+use super::resolv::{self, ClusterDns};
+use super::{Effect, Kubelet};
+use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
+use crate::ports::{api, container, probe};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
+use kubesim_runtime::{Context, Time};
+use smol_str::SmolStr;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// By which the runtime knows it. A static pod's is made from its manifest.
+    pub uid: Uid,
+    /// What it should be: the API's object or the manifest.
+    pub object: Arc<Object>,
+    /// The object in the API that tells how it is: itself, or its mirror.
+    pub record: Option<Arc<Object>>,
+    pub is_static: bool,
+    /// False once the API or the manifests know it no more.
+    pub wanted: bool,
+    pub rejected: Option<Rejection>,
+    pub sandbox: Sandbox,
+    /// Held in the address pool while the sandbox is being made or there.
+    pub ip: Option<Ipv4Addr>,
+    /// Init containers first, in the order of the spec.
+    pub containers: Vec<Ctr>,
+    /// Succeeded or Failed, once and for all.
+    pub outcome: Option<&'static str>,
+    pub report: Report,
+    demand: Option<Demand>,
+    sandbox_retry: Retry,
+    /// The alarm as it is set.
+    pub armed: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    None,
+    Creating,
+    Up,
+    Removing,
+}
+
+/// What is under way between this pod and its record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    pub status_in_flight: bool,
+    pub delete_in_flight: bool,
+    /// The final delete was carried out (or found nothing to do).
+    pub deleted: bool,
+    pub retry: Retry,
+}
+
+/// When to try again: 1 s after the first failure, doubling to 10 s.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retry {
+    failures: u32,
+    pub at: Time,
+}
+
+impl Retry {
+    pub fn failed(&mut self, ctx: &mut Context<'_, Kubelet>) {
+        let delay = Duration::from_secs(1 << self.failures.min(3)).min(Duration::from_secs(10));
+        self.failures += 1;
+        self.at = ctx.now() + ctx.rng().jitter(delay, 0.2);
+    }
+    pub fn reset(&mut self) {
+        *self = Retry::default();
+    }
+}
+
+impl Pod {
+    pub fn new(uid: Uid, object: Arc<Object>, is_static: bool) -> Self {
+        let spec = object.pod().map(|(spec, _)| Arc::clone(spec)).unwrap_or_default();
+        let inits = spec.init_containers.iter().flatten().map(|c| Ctr::new(c, true));
+        let mains = spec.containers.iter().map(|c| Ctr::new(c, false));
+        let containers = inits.chain(mains).collect();
+        Pod {
+            uid,
+            record: (!is_static).then(|| Arc::clone(&object)),
+            object,
+            is_static,
+            wanted: true,
+            rejected: None,
+            sandbox: Sandbox::None,
+            ip: None,
+            containers,
+            outcome: None,
+            report: Report::default(),
+            demand: None,
+            sandbox_retry: Retry::default(),
+            armed: Time::NEVER,
+        }
+    }
+
+    pub fn spec(&self) -> Arc<PodSpec> {
+        self.object.pod().map(|(spec, _)| Arc::clone(spec)).unwrap_or_default()
+    }
+    pub fn host_network(&self) -> bool {
+        self.object.pod().is_some_and(|(spec, _)| spec.host_network == Some(true))
+    }
+    pub fn policy(&self) -> SmolStr {
+        let policy = self.object.pod().and_then(|(spec, _)| spec.restart_policy.as_deref());
+        SmolStr::from(policy.unwrap_or("Always"))
+    }
+    /// Its address as the world sees it: the node's, if it uses the node's network.
+    pub fn address(&self, node: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        match self.sandbox {
+            Sandbox::Up if self.host_network() => node,
+            Sandbox::Up => self.ip,
+            _ => None,
+        }
+    }
+    fn deleting(&self) -> bool {
+        !self.is_static && self.record.as_ref().is_some_and(|record| record.deleting())
+    }
+    /// It is to end, or has ended.
+    pub fn ending(&self) -> bool {
+        !self.wanted || self.rejected.is_some() || self.outcome.is_some() || self.deleting()
+    }
+    /// Nothing of it is left on the node.
+    pub fn is_gone(&self) -> bool {
+        self.sandbox == Sandbox::None && !self.containers.iter().any(Ctr::is_active)
+    }
+    /// The kubelet may forget it.
+    pub fn is_finished(&self) -> bool {
+        !self.wanted && self.is_gone() && !(self.is_static && self.record.is_some())
+    }
+
+    // What the runtime and the API knew of it before this kubelet did.
+
+    /// Takes over a sandbox that exists, or (`None`) the traces in the API of one that did.
+    pub fn adopt(
+        &mut self,
+        found: Option<&container::SandboxState>,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        let told = self.record.as_ref().and_then(|r| r.pod()).map(|(_, status)| Arc::clone(status));
+        let told = told.unwrap_or_default();
+        self.outcome = match told.phase.as_deref() {
+            Some("Succeeded") => Some("Succeeded"),
+            Some("Failed") => Some("Failed"),
+            _ => None,
+        };
+        if let Some(found) = found {
+            self.sandbox = Sandbox::Up;
+            self.ip = found.ip.filter(|_| !found.host_network);
+        }
+        let (now, wall_now) = (ctx.now(), ctx.wall());
+        for ctr in &mut self.containers {
+            let told = status_of(&told, &ctr.name);
+            let runtime = found.and_then(|f| f.containers.iter().find(|c| c.name == ctr.name));
+            match (runtime, told) {
+                (Some(runtime), told) => take_over(ctr, runtime, told, ctx),
+                (None, Some(told)) => ctr.lost(told, now, wall_now),
+                (None, None) => {}
+            }
+        }
+    }
+
+    // News from the runtime and the prober.
+
+    pub fn on_sandbox_ready(
+        &mut self,
+        ip: Option<Ipv4Addr>,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        if self.sandbox != Sandbox::Creating {
+            return;
+        }
+        self.sandbox = Sandbox::Up;
+        self.sandbox_retry.reset();
+        if self.host_network() || ip == self.ip {
+            return;
+        }
+        // The runtime kept to a sandbox it had already, with another address.
+        if let Some(ours) = self.ip.take() {
+            k.ipam.release(ours, self.uid);
+        }
+        self.ip = ip.filter(|ip| k.ipam.adopt(*ip, self.uid).is_ok());
+        if self.ip.is_none() {
+            // What a dead incarnation asked for came late, and the address is another pod's now.
+            self.remove_sandbox(ctx);
+        }
+    }
+
+    fn remove_sandbox(&mut self, ctx: &mut Context<'_, Kubelet>) {
+        self.sandbox = Sandbox::Removing;
+        let pod = self.uid;
+        ctx.perform(Effect::Container(container::Request::RemoveSandbox { pod }));
+    }
+
+    pub fn on_sandbox_removed(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        self.sandbox = Sandbox::None;
+        if let Some(ip) = self.ip.take() {
+            k.ipam.release(ip, self.uid);
+        }
+        let (now, wall) = (ctx.now(), ctx.wall());
+        for ctr in self.containers.iter_mut().filter(|ctr| ctr.is_active()) {
+            ctr.ended(137, "Error", now, wall);
+        }
+    }
+
+    /// `what` is `sandbox` or a container's name.
+    pub fn on_refused(
+        &mut self,
+        what: &str,
+        why: &str,
+        image_missing: bool,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        let key = &self.object.key;
+        ctx.note(|| format!("the runtime refuses {what} of {key}: {why}"));
+        let now = ctx.now();
+        let stepping = self.sandbox == Sandbox::Creating;
+        match self.containers.iter_mut().find(|ctr| ctr.name == what) {
+            Some(ctr) if !stepping => ctr.on_refused(why, image_missing, now),
+            _ => self.on_sandbox_refused(k, ctx),
+        }
+    }
+
+    fn on_sandbox_refused(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.sandbox != Sandbox::Creating {
+            return;
+        }
+        self.sandbox = Sandbox::None;
+        if let Some(ip) = self.ip.take() {
+            k.ipam.release(ip, self.uid);
+        }
+        self.sandbox_retry.failed(ctx);
+    }
+
+    pub fn on_started(
+        &mut self,
+        name: &str,
+        attempt: u32,
+        id: SmolStr,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        let (now, wall) = (ctx.now(), ctx.wall());
+        let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
+            return;
+        };
+        if ctr.on_started(attempt, id, wall) {
+            ctr.probes.begin(now, (false, false), ctx.rng());
+        }
+    }
+
+    pub fn on_exited(
+        &mut self,
+        name: &str,
+        attempt: u32,
+        code: i32,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        let (now, wall) = (ctx.now(), ctx.wall());
+        let ending = self.ending();
+        let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
+            return;
+        };
+        if ctr.on_exited(attempt, code, now, wall) && !ending {
+            let key = &self.object.key;
+            ctx.note(|| {
+                format!("container {name} of {key} ended with code {code} (attempt {attempt})")
+            });
+        }
+    }
+
+    /// It was to be stopped and does not run: its end was missed.
+    pub fn on_not_running(&mut self, name: &str, ctx: &mut Context<'_, Kubelet>) {
+        let (now, wall) = (ctx.now(), ctx.wall());
+        let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
+            return;
+        };
+        if ctr.stopping && ctr.is_running() {
+            ctr.ended(137, "ContainerStatusUnknown", now, wall);
+        }
+        ctr.stopping = false;
+    }
+
+    pub fn on_probe(&mut self, reply: &probe::Reply, ctx: &mut Context<'_, Kubelet>) {
+        let now = ctx.now();
+        let ending = self.ending();
+        let grace = self.kill_grace(reply);
+        let Some(ctr) = self.containers.iter_mut().find(|c| c.name == reply.container) else {
+            return;
+        };
+        let attempt = ctr.restart_count();
+        let success = reply.result.is_ok();
+        let verdict = ctr.probes.answer(reply.purpose, success, attempt, now, ctx.rng());
+        let key = &self.object.key;
+        let why = || reply.result.as_ref().err().map_or("", |why| why.as_str());
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Turned => ctx.note(|| {
+                let verb = if success { "succeeds" } else { "fails" };
+                format!("{:?} probe of {} in {key} {verb} {}", reply.purpose, ctr.name, why())
+            }),
+            Verdict::Kill if ending || !ctr.is_running() || ctr.stopping => {}
+            Verdict::Kill => {
+                ctr.stopping = true;
+                let (pod, name) = (self.uid, ctr.name.clone());
+                ctx.note(|| {
+                    format!("kills {name} of {key}: {:?} probe failed: {}", reply.purpose, why())
+                });
+                ctx.perform(Effect::Container(container::Request::StopContainer {
+                    pod,
+                    name,
+                    grace,
+                }));
+            }
+        }
+    }
+
+    // News from the API.
+
+    pub fn on_status_written(
+        &mut self,
+        result: Result<api::Reply, api::Error>,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        self.report.status_in_flight = false;
+        match result {
+            Ok(api::Reply::Object(object)) => {
+                self.report.retry.reset();
+                let newer = |record: &Arc<Object>| {
+                    record.uid == object.uid && record.version < object.version
+                };
+                if self.record.as_ref().is_some_and(newer) {
+                    if !self.is_static {
+                        self.object = Arc::clone(&object);
+                    }
+                    self.record = Some(object);
+                }
+            }
+            Ok(api::Reply::List(_)) => {}
+            // After a conflict the view brings the newer object, and that resets the wait.
+            Err(_) => self.report.retry.failed(ctx),
+        }
+    }
+
+    pub fn on_deleted(
+        &mut self,
+        result: Result<api::Reply, api::Error>,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        self.report.delete_in_flight = false;
+        match result {
+            Err(error) if local::is_transient(&error) => self.report.retry.failed(ctx),
+            // Done, not found, or another by now: the view will show it.
+            _ => self.report.deleted = true,
+        }
+    }
+
+    fn kill_grace(&self, reply: &probe::Reply) -> Duration {
+        let spec = self.spec();
+        let of = |c: &ContainerSpec| {
+            let probe = match reply.purpose {
+                probe::Purpose::Startup => c.startup_probe.as_ref(),
+                _ => c.liveness_probe.as_ref(),
+            };
+            probe.and_then(|probe| probe.termination_grace_period_seconds)
+        };
+        let own = container_specs(&spec).find(|c| *c.name == *reply.container).and_then(of);
+        let seconds = own.or(spec.termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    // What to do next.
+
+    pub fn drive(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if !k.listed {
+            return;
+        }
+        if self.outcome.is_none() && self.rejected.is_none() {
+            self.outcome = self.find_outcome();
+        }
+        if !self.ending() {
+            self.admit(k, ctx);
+        }
+        if self.ending() {
+            self.end(k, ctx);
+        } else {
+            self.run(k, ctx);
+        }
+        self.write_status(k, ctx);
+    }
+
+    fn admit(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.demand.is_some() {
+            return;
+        }
+        let demand = Demand::of(&self.spec());
+        // What runs already is not thrown out by a kubelet that starts anew.
+        let privileged = self.is_static || self.sandbox != Sandbox::None;
+        match admit::admit(&k.config, k.used, demand) {
+            Err(rejection) if !privileged => {
+                ctx.note(|| format!("rejects {}: {}", self.object.key, rejection.reason));
+                self.rejected = Some(rejection);
+            }
+            _ => {
+                k.used.add(demand);
+                self.demand = Some(demand);
+            }
+        }
+    }
+
+    /// Succeeded or Failed, if no container is left that will run (`getPhase`).
+    fn find_outcome(&self) -> Option<&'static str> {
+        let policy = self.policy();
+        let failed_init =
+            |c: &Ctr| c.role == Role::Init && c.is_final(&policy) && c.exit_code() != Some(0);
+        if self.containers.iter().any(failed_init) {
+            return Some("Failed");
+        }
+        let mut mains = self.containers.iter().filter(|ctr| ctr.role == Role::Main);
+        if self.containers.is_empty() || !mains.clone().all(|ctr| ctr.is_final(&policy)) {
+            return None;
+        }
+        Some(if mains.all(|ctr| ctr.exit_code() == Some(0)) { "Succeeded" } else { "Failed" })
+    }
+
+    fn run(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        match self.sandbox {
+            Sandbox::None => self.make_sandbox(k, ctx),
+            Sandbox::Creating | Sandbox::Removing => {}
+            Sandbox::Up => {
+                self.start_next_container(k, ctx);
+                self.ask_probes(k, ctx);
+            }
+        }
+    }
+
+    fn make_sandbox(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if ctx.now() < self.sandbox_retry.at {
+            return;
+        }
+        let spec = self.spec();
+        let network = if self.host_network() {
+            container::PodNetwork::Host
+        } else {
+            let Some(subnet) = k.subnet else { return };
+            let Some(ip) = k.ipam.allocate(subnet.gateway, self.uid) else {
+                ctx.note(|| {
+                    format!("no address left in {} for {}", subnet.gateway.trunc(), self.object.key)
+                });
+                self.sandbox_retry.failed(ctx);
+                return;
+            };
+            self.ip = Some(ip);
+            container::PodNetwork::Bridge {
+                bridge: SmolStr::new_static("cni0"),
+                address: Ipv4Net::new(ip, subnet.gateway.prefix_len()).unwrap_or(subnet.gateway),
+                gateway: subnet.gateway.addr(),
+                mtu: subnet.mtu,
+            }
+        };
+        self.sandbox = Sandbox::Creating;
+        // In a new sandbox the init containers run again.
+        for ctr in self.containers.iter_mut().filter(|ctr| ctr.role == Role::Init) {
+            if let State::Exited { how, .. } = &ctr.state {
+                ctr.last = Some(how.clone());
+                ctr.state =
+                    State::Waiting { reason: "", message: String::new(), until: Time::ZERO };
+            }
+        }
+        let dns = ClusterDns { server: k.config.cluster_dns, domain: &k.config.cluster_domain };
+        let sandbox = container::Sandbox {
+            pod: self.object.key.clone(),
+            hostname: self.hostname(&spec, &k.config.node),
+            network,
+            resolv_conf: resolv::resolv_conf(
+                &spec,
+                &self.object.key.namespace,
+                &k.resolv_conf,
+                dns,
+            ),
+        };
+        let (pod, spec) = (self.uid, Arc::new(sandbox));
+        ctx.perform(Effect::Container(container::Request::RunSandbox { pod, spec }));
+    }
+
+    /// `spec.hostname`, or the pod's name up to 63 characters; the node's on its network.
+    fn hostname(&self, spec: &PodSpec, node: &str) -> SmolStr {
+        if self.host_network() {
+            return SmolStr::from(node);
+        }
+        let name = spec.hostname.as_deref().unwrap_or(&self.object.key.name);
+        let cut: String = name.chars().take(63).collect();
+        SmolStr::from(cut.trim_end_matches(['-', '.']))
+    }
+
+    /// One at a time and in order, as upstream's `syncPod` does.
+    fn start_next_container(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.containers.iter().any(|ctr| matches!(ctr.state, State::Starting)) {
+            return;
+        }
+        let policy = self.policy();
+        for index in 0..self.containers.len() {
+            let ctr = &self.containers[index];
+            if ctr.next_step(&policy, ctx.now()) == Next::Start {
+                if self.start_container(index, k, ctx) {
+                    return;
+                }
+                continue;
+            }
+            let passed = match ctr.role {
+                Role::Init => ctr.exit_code() == Some(0),
+                Role::Sidecar => ctr.started(),
+                Role::Main => true,
+            };
+            if !passed {
+                return;
+            }
+        }
+    }
+
+    /// False if its configuration is wrong and nothing was asked.
+    fn start_container(
+        &mut self,
+        index: usize,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) -> bool {
+        let spec = self.spec();
+        let Some(wanted) = container_specs(&spec).nth(index) else {
+            return false;
+        };
+        let links = spec.enable_service_links != Some(false);
+        let namespace = &self.object.key.namespace;
+        let service_env = match &k.services {
+            Some(services) => env::service_variables(services, namespace, links),
+            None => Arc::default(),
+        };
+        let facts = Facts {
+            pod: &self.object,
+            spec: &spec,
+            pod_ip: self.address(k.address),
+            host_ip: k.address,
+            node: &k.config.node,
+        };
+        let now = ctx.now();
+        let ctr = &mut self.containers[index];
+        let env = match env::own_variables(wanted, &service_env, &facts) {
+            Ok(env) => env,
+            Err(message) => {
+                let until = now + Duration::from_secs(10);
+                let reason = "CreateContainerConfigError";
+                ctr.state = State::Waiting { reason, message, until };
+                return false;
+            }
+        };
+        let look_up = |name: &str| {
+            let own = env.iter().chain(service_env.iter()).find(|(known, _)| known == name);
+            own.map(|(_, value)| value.as_str())
+        };
+        let expand = |words: &Option<Vec<String>>| {
+            words.iter().flatten().map(|word| env::expand(word, look_up)).collect()
+        };
+        let container = container::Container {
+            name: ctr.name.clone(),
+            image: SmolStr::from(wanted.image.as_deref().unwrap_or_default()),
+            command: expand(&wanted.command),
+            args: expand(&wanted.args),
+            service_env: service_env.clone(),
+            env: env.clone(),
+            attempt: ctr.next,
+        };
+        ctr.starting(now);
+        let (pod, spec) = (self.uid, Arc::new(container));
+        ctx.perform(Effect::Container(container::Request::StartContainer { pod, spec }));
+        true
+    }
+
+    fn ask_probes(&mut self, k: &Local, ctx: &mut Context<'_, Kubelet>) {
+        let now = ctx.now();
+        if !self.containers.iter().any(|ctr| ctr.probes.due() <= now) {
+            return;
+        }
+        let Some(ip) = self.address(k.address) else {
+            return;
+        };
+        let spec = self.spec();
+        for (ctr, spec) in self.containers.iter_mut().zip(container_specs(&spec)) {
+            for (purpose, timeout) in ctr.probes.ask(now, ctr.restart_count()) {
+                match probes::request(self.uid, spec, ip, purpose, timeout) {
+                    Some(request) => {
+                        ctx.perform(Effect::Probe(request));
+                    }
+                    None => ctr.probes.withdraw(purpose),
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        let grace = self.grace();
+        for ctr in &mut self.containers {
+            ctr.probes.leave_alive();
+            if ctr.is_running() && !ctr.stopping {
+                ctr.stopping = true;
+                let (pod, name) = (self.uid, ctr.name.clone());
+                ctx.perform(Effect::Container(container::Request::StopContainer {
+                    pod,
+                    name,
+                    grace,
+                }));
+            }
+        }
+        if self.containers.iter().any(Ctr::is_active) {
+            return self.ask_probes(k, ctx);
+        }
+        match self.sandbox {
+            Sandbox::Up => self.remove_sandbox(ctx),
+            Sandbox::Creating | Sandbox::Removing => {}
+            Sandbox::None => self.part(k, ctx),
+        }
+    }
+
+    /// Nothing of it is left here: its requests are free again, and the API may forget it.
+    fn part(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if let Some(demand) = self.demand.take() {
+            k.used.take(demand);
+        }
+        let report = &mut self.report;
+        let waits = report.deleted || report.delete_in_flight || ctx.now() < report.retry.at;
+        if waits {
+            return;
+        }
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        if self.wanted && self.deleting() {
+            self.report.delete_in_flight = true;
+            k.delete_pod(Call::Delete(self.uid), &record, ctx);
+        } else if !self.wanted && self.is_static {
+            self.report.delete_in_flight = true;
+            k.delete_pod(Call::Mirror(self.uid), &record, ctx);
+        }
+    }
+
+    /// How long its containers have to end: what the deletion says, or the spec.
+    fn grace(&self) -> Duration {
+        let told = self.record.as_ref().and_then(|r| r.meta.deletion_grace_period_seconds);
+        let spec = self.object.pod().and_then(|(spec, _)| spec.termination_grace_period_seconds);
+        let seconds = told.filter(|_| self.deleting()).or(spec).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// When it has to be looked at again, if nothing happens before.
+    pub fn due(&self, ctx: &Context<'_, Kubelet>) -> Time {
+        let now = ctx.now();
+        let later = |at: Time| if at > now { at } else { Time::NEVER };
+        let mut due = later(self.report.retry.at);
+        if self.sandbox == Sandbox::None {
+            due = due.min(later(self.sandbox_retry.at));
+        }
+        if self.sandbox != Sandbox::Up {
+            return due;
+        }
+        let policy = self.policy();
+        for ctr in &self.containers {
+            due = due.min(later(ctr.probes.due()));
+            if !self.ending()
+                && let Next::StartAt(at) = ctr.next_step(&policy, now)
+            {
+                due = due.min(at);
+            }
+        }
+        due
+    }
+}
+
+/// The specs in the order of [`Pod::containers`].
+pub fn container_specs(spec: &PodSpec) -> impl Iterator<Item = &ContainerSpec> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let inits = status.init_container_statuses.iter().flatten();
+    inits.chain(status.container_statuses.iter().flatten()).find(|status| status.name == name)
+}
+
+/// The runtime has this container already.
+fn take_over(
+    ctr: &mut Ctr,
+    found: &container::ContainerState,
+    told: Option<&ContainerStatus>,
+    ctx: &mut Context<'_, Kubelet>,
+) {
+    let (now, wall_now) = (ctx.now(), ctx.wall());
+    let same = told.filter(|told| u32::try_from(told.restart_count) == Ok(found.attempt));
+    let running = same.and_then(|told| told.state.as_ref()?.running.as_ref());
+    let since = running.and_then(|running| running.started_at.as_ref()).map(|at| wall(at.0));
+    ctr.next = found.attempt + 1;
+    ctr.id = found.id.clone();
+    ctr.last = told.and_then(|told| told.last_state.as_ref()?.terminated.clone()).map(Box::new);
+    ctr.state = State::Running { since: since.unwrap_or(wall_now) };
+    match (found.exited, same) {
+        (Some(code), same) => {
+            let known = same.and_then(|told| told.state.as_ref()?.terminated.clone());
+            ctr.ended(code, if code == 0 { "Completed" } else { "Error" }, now, wall_now);
+            if let (Some(known), State::Exited { how, .. }) = (known, &mut ctr.state) {
+                **how = known;
+            }
+        }
+        (None, Some(told)) if running.is_some() => {
+            ctr.probes.begin(now, (told.started == Some(true), told.ready), ctx.rng());
+        }
+        (None, _) => ctr.probes.begin(now, (false, false), ctx.rng()),
+    }
+}

@@ -1,0 +1,231 @@
+//! Startup, liveness and readiness of one container (pkg/kubelet/prober/worker.go).
+
+use crate::objects::Uid;
+use crate::ports::probe::{Check, Purpose, Request};
+use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kubesim_runtime::{Rng, Time};
+use smol_str::SmolStr;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// The probes of a container; at most one of each purpose.
+#[derive(Clone, Debug)]
+pub struct Probes {
+    workers: Vec<Worker>,
+    began: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    purpose: Purpose,
+    initial_delay: Duration,
+    period: Duration,
+    timeout: Duration,
+    success_threshold: u32,
+    failure_threshold: u32,
+    /// When to ask next; [`Time::NEVER`] while it has to hold.
+    due: Time,
+    /// The attempt of the container that the question under way is about.
+    flight: Option<u32>,
+    /// Successes in a row, or failures if negative.
+    streak: i64,
+    passed: bool,
+}
+
+/// What a result means for the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Same,
+    /// Readiness or startup turned.
+    Turned,
+    /// Liveness or startup failed for good: the container must be killed.
+    Kill,
+}
+
+impl Probes {
+    pub fn new(spec: &Container) -> Self {
+        let worker = |purpose, probe: &Option<Probe>| Some(Worker::new(purpose, probe.as_ref()?));
+        let workers = [
+            worker(Purpose::Startup, &spec.startup_probe),
+            worker(Purpose::Liveness, &spec.liveness_probe),
+            worker(Purpose::Readiness, &spec.readiness_probe),
+        ];
+        Probes { workers: workers.into_iter().flatten().collect(), began: Time::NEVER }
+    }
+
+    fn passed(&self, purpose: Purpose) -> bool {
+        self.workers.iter().find(|w| w.purpose == purpose).is_none_or(|worker| worker.passed)
+    }
+    pub fn started(&self) -> bool {
+        self.passed(Purpose::Startup)
+    }
+    /// No readiness probe, or it says so.
+    pub fn ready(&self) -> bool {
+        self.passed(Purpose::Readiness)
+    }
+
+    /// The container runs from now on; or it did already, and the API was told that it had
+    /// `started` and was `ready`: a kubelet's restart must not take a pod out of service.
+    pub fn begin(&mut self, now: Time, told: (bool, bool), rng: &mut Rng) {
+        self.began = now;
+        for worker in &mut self.workers {
+            worker.streak = 0;
+            worker.passed = match worker.purpose {
+                Purpose::Startup => told.0,
+                Purpose::Liveness => true,
+                Purpose::Readiness => told.1,
+            };
+            worker.due = Time::NEVER;
+        }
+        self.release(now, rng);
+    }
+
+    /// The startup probe holds the others back, and asks no more once it has succeeded.
+    fn release(&mut self, now: Time, rng: &mut Rng) {
+        let (started, began) = (self.started(), self.began);
+        for worker in &mut self.workers {
+            if (worker.purpose == Purpose::Startup) == started {
+                worker.due = Time::NEVER;
+            } else {
+                let first = (began + worker.initial_delay).max(now);
+                worker.due = first + rng.between(Duration::ZERO, worker.period);
+            }
+        }
+    }
+
+    /// The container does not run.
+    pub fn halt(&mut self) {
+        for worker in &mut self.workers {
+            worker.due = Time::NEVER;
+            worker.passed = worker.purpose == Purpose::Liveness;
+        }
+    }
+    /// The pod is being deleted: only readiness still counts.
+    pub fn leave_alive(&mut self) {
+        for worker in self.workers.iter_mut().filter(|w| w.purpose != Purpose::Readiness) {
+            worker.due = Time::NEVER;
+        }
+    }
+
+    pub fn due(&self) -> Time {
+        self.workers.iter().map(|worker| worker.due).min().unwrap_or(Time::NEVER)
+    }
+
+    /// The purposes and timeouts of the questions to ask now.
+    pub fn ask(&mut self, now: Time, attempt: u32) -> Vec<(Purpose, Duration)> {
+        let mut asked = Vec::new();
+        for worker in self.workers.iter_mut().filter(|worker| worker.due <= now) {
+            worker.due = now + worker.period;
+            if worker.flight.is_none() {
+                worker.flight = Some(attempt);
+                asked.push((worker.purpose, worker.timeout));
+            }
+        }
+        asked
+    }
+
+    /// The question could not be put: it counts as neither.
+    pub fn withdraw(&mut self, purpose: Purpose) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.purpose == purpose) {
+            worker.flight = None;
+        }
+    }
+
+    /// An answer; one about an earlier life of the container counts for nothing.
+    pub fn answer(
+        &mut self,
+        purpose: Purpose,
+        success: bool,
+        attempt: u32,
+        now: Time,
+        rng: &mut Rng,
+    ) -> Verdict {
+        let Some(worker) = self.workers.iter_mut().find(|w| w.purpose == purpose) else {
+            return Verdict::Same;
+        };
+        if worker.flight.take() != Some(attempt) || worker.due == Time::NEVER {
+            return Verdict::Same;
+        }
+        worker.streak = match success {
+            true => worker.streak.max(0) + 1,
+            false => worker.streak.min(0) - 1,
+        };
+        let threshold = if success { worker.success_threshold } else { worker.failure_threshold };
+        if worker.streak.unsigned_abs() < u64::from(threshold) {
+            return Verdict::Same;
+        }
+        let turned = worker.passed != success;
+        worker.passed = success;
+        if !success && purpose != Purpose::Readiness {
+            worker.due = Time::NEVER;
+            return Verdict::Kill;
+        }
+        if purpose == Purpose::Startup {
+            self.release(now, rng);
+        }
+        if turned { Verdict::Turned } else { Verdict::Same }
+    }
+}
+
+impl Worker {
+    fn new(purpose: Purpose, probe: &Probe) -> Self {
+        let number = |field: Option<i32>, default: u32, least: u32| {
+            field.and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= least).unwrap_or(default)
+        };
+        let seconds =
+            |field, default, least| Duration::from_secs(u64::from(number(field, default, least)));
+        Worker {
+            purpose,
+            initial_delay: seconds(probe.initial_delay_seconds, 0, 0),
+            period: seconds(probe.period_seconds, 10, 1),
+            timeout: seconds(probe.timeout_seconds, 1, 1),
+            success_threshold: number(probe.success_threshold, 1, 1),
+            failure_threshold: number(probe.failure_threshold, 3, 1),
+            due: Time::NEVER,
+            flight: None,
+            streak: 0,
+            passed: purpose == Purpose::Liveness,
+        }
+    }
+}
+
+/// The question to ask of a container at this address; `None` where the probe names no port that
+/// exists.
+pub fn request(
+    pod: Uid,
+    spec: &Container,
+    ip: Ipv4Addr,
+    purpose: Purpose,
+    timeout: Duration,
+) -> Option<Request> {
+    let probe = match purpose {
+        Purpose::Startup => spec.startup_probe.as_ref(),
+        Purpose::Liveness => spec.liveness_probe.as_ref(),
+        Purpose::Readiness => spec.readiness_probe.as_ref(),
+    }?;
+    let host = |host: &Option<String>| host.as_ref().and_then(|h| h.parse().ok()).unwrap_or(ip);
+    let check = if let Some(http) = &probe.http_get {
+        let path = SmolStr::from(http.path.as_deref().unwrap_or("/"));
+        Check::Http { ip: host(&http.host), port: port(spec, &http.port)?, path }
+    } else if let Some(tcp) = &probe.tcp_socket {
+        Check::Tcp { ip: host(&tcp.host), port: port(spec, &tcp.port)? }
+    } else if let Some(grpc) = &probe.grpc {
+        Check::Tcp { ip, port: u16::try_from(grpc.port).ok()? }
+    } else {
+        Check::Exec { command: probe.exec.as_ref()?.command.clone().unwrap_or_default() }
+    };
+    Some(Request { pod, container: SmolStr::from(&spec.name), purpose, check, timeout })
+}
+
+fn port(spec: &Container, port: &IntOrString) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let ports = spec.ports.as_deref().unwrap_or_default();
+            let named = ports.iter().find(|port| port.name.as_ref() == Some(name));
+            named.map(|port| port.container_port).or_else(|| name.parse().ok())?
+        }
+    };
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}

@@ -1,0 +1,292 @@
+//! How a pod is, in the words of the API (pkg/kubelet/kubelet_pods.go, status/generate.go).
+
+use super::Kubelet;
+use super::container_state::{Ctr, Role, State, container_id};
+use super::local::{Call, Local};
+use super::pod::{Pod, Sandbox, container_specs};
+use crate::objects::{Body, Object, PodSpec, PodStatus, time};
+use crate::ports::api;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
+    HostIP, PodCondition, PodIP,
+};
+use kubesim_runtime::{Context, Wall};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+impl Pod {
+    /// Tells the API how the pod is, if that differs from what it knows. At most one write is
+    /// under way; what happens meanwhile goes with the next one.
+    pub fn write_status(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        let report = self.report;
+        let busy = report.status_in_flight || report.delete_in_flight || report.deleted;
+        if !self.wanted || busy || ctx.now() < report.retry.at {
+            return;
+        }
+        let Some(record) = &self.record else { return };
+        let Some((spec, told)) = record.pod() else {
+            return;
+        };
+        if self.holds_back(record, told) {
+            return;
+        }
+        let status = self.status(told, k.address, ctx.wall());
+        if status == **told {
+            return;
+        }
+        let turned = is_ready(&status) != is_ready(told) || status.phase != told.phase;
+        if turned {
+            let (key, phase) = (&record.key, status.phase.as_deref().unwrap_or_default());
+            let ready = if is_ready(&status) { ", ready" } else { "" };
+            ctx.note(|| format!("pod {key} is {phase}{ready}"));
+        }
+        let body = Body::Pod { spec: Arc::clone(spec), status: Arc::new(status) };
+        let object = Arc::new(Object { body, ..(**record).clone() });
+        self.report.status_in_flight = true;
+        k.call(Call::Status(self.uid), api::Request::UpdateStatus { object }, ctx);
+    }
+
+    /// Upstream's status is made between the steps of `syncPod`, not within: one write says that
+    /// the pod was taken on, the next one how its containers stand. One that is being deleted is
+    /// told of by its final delete.
+    fn holds_back(&self, record: &Object, told: &PodStatus) -> bool {
+        let starting = |ctr: &Ctr| matches!(ctr.state, State::Starting);
+        let stepping = matches!(self.sandbox, Sandbox::Creating | Sandbox::Removing)
+            || self.containers.iter().any(starting);
+        record.deleting() || stepping && told.start_time.is_some()
+    }
+
+    fn status(&self, told: &PodStatus, node: Option<Ipv4Addr>, now: Wall) -> PodStatus {
+        let spec = self.spec();
+        if let Some(rejection) = &self.rejected {
+            return PodStatus {
+                phase: Some("Failed".to_owned()),
+                reason: Some(rejection.reason.clone()),
+                message: Some(rejection.message.clone()),
+                start_time: told.start_time.clone().or_else(|| Some(time(now))),
+                ..told.clone()
+            };
+        }
+        let phase = self.phase();
+        let address = self.address(node);
+        let terminal = self.outcome.is_some();
+        // A pod that ended keeps the addresses it had.
+        let pod_ip =
+            address.map(|ip| ip.to_string()).or_else(|| told.pod_ip.clone().filter(|_| terminal));
+        let (inits, mains) = self.container_statuses(&spec, told, terminal);
+        let host = node.map(|ip| ip.to_string()).or_else(|| told.host_ip.clone());
+        PodStatus {
+            conditions: Some(self.conditions(&spec, told, phase, now)),
+            container_statuses: (!mains.is_empty()).then_some(mains),
+            init_container_statuses: (!inits.is_empty()).then_some(inits),
+            host_ips: host.clone().map(|ip| vec![HostIP { ip }]),
+            host_ip: host,
+            pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
+            pod_ip,
+            phase: Some(phase.to_owned()),
+            qos_class: told.qos_class.clone().or_else(|| Some(qos_class(&spec).to_owned())),
+            start_time: told.start_time.clone().or_else(|| Some(time(now))),
+            reason: told.reason.clone().filter(|_| terminal),
+            message: told.message.clone().filter(|_| terminal),
+            nominated_node_name: None,
+            ..told.clone()
+        }
+    }
+
+    /// `getPhase`.
+    fn phase(&self) -> &'static str {
+        if let Some(outcome) = self.outcome {
+            return outcome;
+        }
+        let mut mains = self.containers.iter().filter(|ctr| ctr.role == Role::Main);
+        let ran = |ctr: &Ctr| ctr.is_running() || ctr.exit_code().is_some() || ctr.last.is_some();
+        if self.initialized() && mains.all(ran) { "Running" } else { "Pending" }
+    }
+
+    fn initialized(&self) -> bool {
+        self.containers.iter().all(|ctr| match ctr.role {
+            Role::Init => ctr.exit_code() == Some(0),
+            Role::Sidecar => ctr.started(),
+            Role::Main => true,
+        })
+    }
+
+    fn container_statuses(
+        &self,
+        spec: &PodSpec,
+        told: &PodStatus,
+        terminal: bool,
+    ) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
+        let has_inits = self.containers.iter().any(|ctr| ctr.role != Role::Main);
+        let creating = if has_inits { "PodInitializing" } else { "ContainerCreating" };
+        let (mut inits, mut mains) = (Vec::new(), Vec::new());
+        let forgotten = terminal && self.containers.iter().all(|ctr| ctr.next == 0);
+        if forgotten {
+            let old = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
+            return (old(&told.init_container_statuses), old(&told.container_statuses));
+        }
+        let policy = self.policy();
+        for (ctr, spec) in self.containers.iter().zip(container_specs(spec)) {
+            let status = container_status(ctr, spec, creating, ctr.is_final(&policy));
+            if ctr.role == Role::Main { mains.push(status) } else { inits.push(status) }
+        }
+        (inits, mains)
+    }
+
+    /// The kubelet's conditions as they are now, and those of others as they were.
+    fn conditions(
+        &self,
+        spec: &PodSpec,
+        told: &PodStatus,
+        phase: &str,
+        now: Wall,
+    ) -> Vec<PodCondition> {
+        let old = told.conditions.as_deref().unwrap_or_default();
+        let completed = match phase {
+            "Succeeded" => Some("PodCompleted"),
+            "Failed" => Some("PodFailed"),
+            _ => None,
+        };
+        let verdict = |ok: bool, reason: &'static str, message: String| match (ok, completed) {
+            (true, None) => (true, None, None),
+            (_, Some(reason)) => (false, Some(reason), None),
+            (false, None) => (false, Some(reason), Some(message)),
+        };
+        let names = |list: Vec<&Ctr>| {
+            list.iter().map(|ctr| ctr.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        let uninitialized: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|ctr| match ctr.role {
+                Role::Init => ctr.exit_code() != Some(0),
+                Role::Sidecar => !ctr.started(),
+                Role::Main => false,
+            })
+            .collect();
+        let initialized = uninitialized.is_empty() || phase == "Succeeded";
+        let incomplete = format!("containers with incomplete status: [{}]", names(uninitialized));
+        let unready: Vec<_> =
+            self.containers.iter().filter(|c| c.role != Role::Init && !c.ready()).collect();
+        let all_ready = unready.is_empty() && self.sandbox == Sandbox::Up;
+        let not_ready = format!("containers with unready status: [{}]", names(unready));
+        let gate = |name: &str| old.iter().any(|c| c.type_ == name && c.status == "True");
+        let gates = spec.readiness_gates.as_deref().unwrap_or_default();
+        let closed = gates.iter().find(|g| !gate(&g.condition_type));
+        let ready = match closed {
+            Some(closed) if all_ready && completed.is_none() => {
+                let name = &closed.condition_type;
+                let message = format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                );
+                (false, Some("ReadinessGatesNotReady"), Some(message))
+            }
+            _ => verdict(all_ready, "ContainersNotReady", not_ready.clone()),
+        };
+        let init_reason = (!initialized).then_some("ContainersNotInitialized");
+        let ours = [
+            ("PodReadyToStartContainers", (self.sandbox == Sandbox::Up, None, None)),
+            ("Initialized", (initialized, init_reason, (!initialized).then_some(incomplete))),
+            ("Ready", ready),
+            ("ContainersReady", verdict(all_ready, "ContainersNotReady", not_ready)),
+            ("PodScheduled", (true, None, None)),
+        ];
+        let mut conditions: Vec<_> = ours
+            .into_iter()
+            .map(|(name, (ok, reason, message))| condition(name, ok, reason, message, old, now))
+            .collect();
+        let is_ours = |c: &&PodCondition| conditions.iter().any(|own| own.type_ == c.type_);
+        let foreign: Vec<_> = old.iter().filter(|c| !is_ours(c)).cloned().collect();
+        conditions.extend(foreign);
+        conditions
+    }
+}
+
+/// The time of the last change of status stays while the status does.
+fn condition(
+    name: &str,
+    ok: bool,
+    reason: Option<&str>,
+    message: Option<String>,
+    old: &[PodCondition],
+    now: Wall,
+) -> PodCondition {
+    let status = if ok { "True" } else { "False" };
+    let before = old.iter().find(|condition| condition.type_ == name);
+    let since = before.filter(|condition| condition.status == status);
+    PodCondition {
+        last_probe_time: before.and_then(|condition| condition.last_probe_time.clone()),
+        last_transition_time: since
+            .and_then(|condition| condition.last_transition_time.clone())
+            .or_else(|| Some(time(now))),
+        message,
+        observed_generation: before.and_then(|condition| condition.observed_generation),
+        reason: reason.map(str::to_owned),
+        status: status.to_owned(),
+        type_: name.to_owned(),
+    }
+}
+
+fn container_status(
+    ctr: &Ctr,
+    spec: &Container,
+    creating: &'static str,
+    ended: bool,
+) -> ContainerStatus {
+    let mut state = ContainerState::default();
+    let mut last = ctr.last.as_deref().cloned();
+    match &ctr.state {
+        State::Running { since } => {
+            state.running = Some(ContainerStateRunning { started_at: Some(time(*since)) });
+        }
+        State::Exited { how, .. } if ended => state.terminated = Some((**how).clone()),
+        waiting => {
+            let (reason, message) = ctr.waiting_reason(creating);
+            let message = (!message.is_empty()).then_some(message);
+            state.waiting =
+                Some(ContainerStateWaiting { message, reason: Some(reason.to_owned()) });
+            if let State::Exited { how, .. } = waiting {
+                last = Some((**how).clone());
+            }
+        }
+    }
+    let image = spec.image.clone().unwrap_or_default();
+    let known = !ctr.id.is_empty();
+    ContainerStatus {
+        container_id: known.then(|| container_id(&ctr.id)),
+        image_id: if known { image.clone() } else { String::new() },
+        image,
+        last_state: Some(ContainerState { terminated: last, ..ContainerState::default() }),
+        name: spec.name.clone(),
+        ready: ctr.ready(),
+        restart_count: i32::try_from(ctr.restart_count()).unwrap_or(i32::MAX),
+        started: Some(ctr.started()),
+        state: Some(state),
+        ..ContainerStatus::default()
+    }
+}
+
+pub fn is_ready(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// pkg/apis/core/v1/helper/qos.
+fn qos_class(spec: &PodSpec) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    for container in container_specs(spec) {
+        let resources = container.resources.clone().unwrap_or_default();
+        let (requests, limits) =
+            (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+        any |= !requests.is_empty() || !limits.is_empty();
+        guaranteed &= ["cpu", "memory"].iter().all(|name| {
+            let limit = limits.get(*name);
+            limit.is_some() && requests.get(*name).is_none_or(|request| Some(request) == limit)
+        });
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
