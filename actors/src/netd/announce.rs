@@ -66,21 +66,11 @@ impl Netd {
     pub(super) fn announce_move(&mut self, ctx: &mut Context<'_, Self>) {
         let me = &self.config.node;
         let names = |peers: &[Peer]| -> BTreeSet<Name> {
-            peers
-                .iter()
-                .map(|peer| peer.node.clone())
-                .filter(|node| node != me)
-                .collect()
+            peers.iter().map(|peer| peer.node.clone()).filter(|node| node != me).collect()
         };
         self.announce.untold = match &self.subnets {
             Some(view) => names(&plan::peers_of(view)),
-            None => self
-                .memory
-                .peers
-                .keys()
-                .filter(|node| *node != me)
-                .cloned()
-                .collect(),
+            None => self.memory.peers.keys().filter(|node| *node != me).cloned().collect(),
         };
         self.announce.since = ctx.now();
         self.announce.round = 0;
@@ -139,20 +129,12 @@ impl Netd {
 
     fn stop_telling_in_vain(&mut self, now: Time) {
         let gone = |node: &Name| self.subnets.is_some() && self.subnet_of(node).is_none();
-        let gone: Vec<Name> = self
-            .announce
-            .untold
-            .iter()
-            .filter(|n| gone(n))
-            .cloned()
-            .collect();
+        let gone: Vec<Name> = self.announce.untold.iter().filter(|n| gone(n)).cloned().collect();
         for node in &gone {
             self.announce.untold.remove(node);
         }
         let published = || {
-            let stored = self
-                .subnet_of(&self.config.node)
-                .and_then(|object| object.subnet());
+            let stored = self.subnet_of(&self.config.node).and_then(|object| object.subnet());
             stored.is_some_and(|(_, status)| status.generation == self.lease.generation)
         };
         if now.since(self.announce.since) >= ENOUGH && !self.announce.api_lost && published() {
@@ -175,25 +157,14 @@ impl Netd {
     }
 
     fn send(&self, to: Ipv4Addr, signed: &Arc<Signed>, ctx: &mut Context<'_, Self>) {
-        let (to, body) = (
-            SocketAddrV4::new(to, peer::PORT),
-            Body::Peer(signed.clone()),
-        );
+        let (to, body) = (SocketAddrV4::new(to, peer::PORT), Body::Peer(signed.clone()));
         let from_port = peer::PORT;
-        ctx.perform(Effect::Packets(Request::Send {
-            from: None,
-            from_port,
-            to,
-            body,
-        }));
+        ctx.perform(Effect::Packets(Request::Send { from: None, from_port, to, body }));
     }
 
     /// Where a node is, as of the highest generation we know.
     pub(super) fn place_of(&self, node: &Name) -> Option<Place> {
-        let shown = self
-            .subnet_of(node)
-            .and_then(|object| Peer::of(object))
-            .map(|p| p.place);
+        let shown = self.subnet_of(node).and_then(|object| Peer::of(object)).map(|p| p.place);
         let known = shown.or_else(|| self.memory.peers.get(node).map(|peer| peer.place.clone()));
         let told = self.told.places.get(node).cloned();
         match (known, told) {
@@ -204,15 +175,10 @@ impl Netd {
 
     /// Every address a peer was ever known by, newest first.
     fn locators_of(&self, node: &Name) -> Vec<Ipv4Addr> {
-        let mut all: Vec<Ipv4Addr> = self
-            .place_of(node)
-            .and_then(|p| p.locator)
-            .into_iter()
-            .collect();
+        let mut all: Vec<Ipv4Addr> =
+            self.place_of(node).and_then(|p| p.locator).into_iter().collect();
         let former = self.told.former.get(node).into_iter().flatten().copied();
-        let shown = self
-            .subnet_of(node)
-            .and_then(|object| object.subnet()?.1.locator);
+        let shown = self.subnet_of(node).and_then(|object| object.subnet()?.1.locator);
         let servers = self.config.servers.iter();
         let configured = servers.filter(|(name, _)| name == node).map(|(_, ip)| *ip);
         for ip in shown.into_iter().chain(former).chain(configured) {
@@ -226,21 +192,12 @@ impl Netd {
     fn public_key_of(&self, node: &Name) -> Option<Name> {
         let shown = self.subnet_of(node).and_then(|object| object.subnet());
         let shown = shown.map(|(spec, _)| Name::from(&spec.public_key));
-        shown.or_else(|| {
-            self.memory
-                .peers
-                .get(node)
-                .map(|peer| peer.public_key.clone())
-        })
+        shown.or_else(|| self.memory.peers.get(node).map(|peer| peer.public_key.clone()))
     }
 
     pub(super) fn on_packet(&mut self, reply: Reply, ctx: &mut Context<'_, Self>) {
         match reply {
-            Reply::Datagram {
-                from,
-                body: Body::Peer(signed),
-                ..
-            } => {
+            Reply::Datagram { from, body: Body::Peer(signed), .. } => {
                 self.on_statement(*from.ip(), &signed, ctx);
             }
             Reply::BindFailed { port, why } => {
@@ -312,17 +269,9 @@ impl Netd {
         known: Option<Place>,
         ctx: &mut Context<'_, Self>,
     ) {
-        let Statement {
-            node,
-            locator,
-            prefix_length,
-            generation,
-            vtep_mac,
-            ..
-        } = statement.clone();
-        let old = known
-            .and_then(|place| place.locator)
-            .filter(|old| *old != locator);
+        let Statement { node, locator, prefix_length, generation, vtep_mac, .. } =
+            statement.clone();
+        let old = known.and_then(|place| place.locator).filter(|old| *old != locator);
         if let Some(old) = old {
             self.told.add_former(&node, old);
         }
@@ -331,12 +280,7 @@ impl Netd {
             None => format!("{node} says it is at {locator}"),
         });
         let (locator, vtep_mac) = (Some(locator), Some(vtep_mac));
-        let place = Place {
-            locator,
-            prefix_length,
-            generation,
-            vtep_mac,
-        };
+        let place = Place { locator, prefix_length, generation, vtep_mac };
         self.told.places.insert(node.clone(), place);
         self.told.keys.insert(node, key);
         self.dial.outdated = true;
@@ -353,12 +297,10 @@ impl Netd {
         let keys = &self.told.keys;
         self.told.places.retain(|node, place| {
             let shown = view.get(&crate::objects::Key::cluster(node.clone()));
-            shown
-                .and_then(|object| object.subnet())
-                .is_some_and(|(spec, status)| {
-                    let verified = keys.get(node).is_some_and(|key| **key == *spec.public_key);
-                    verified && status.generation < place.generation
-                })
+            shown.and_then(|object| object.subnet()).is_some_and(|(spec, status)| {
+                let verified = keys.get(node).is_some_and(|key| **key == *spec.public_key);
+                verified && status.generation < place.generation
+            })
         });
         let places = &self.told.places;
         self.told.keys.retain(|node, _| places.contains_key(node));

@@ -60,18 +60,9 @@ impl NetConf {
         };
         let (subnet_min, subnet_max) = (within("SubnetMin")?, within("SubnetMax")?);
         let section = value.get("Backend").unwrap_or(&Value::Null);
-        let mtu = number(section, "MTU", 576, 65_535)
-            .map_err(in_backend)?
-            .map(|mtu| mtu as u32);
+        let mtu = number(section, "MTU", 576, 65_535).map_err(in_backend)?.map(|mtu| mtu as u32);
         let backend = backend(section).map_err(in_backend)?;
-        Ok(NetConf {
-            network,
-            subnet_len,
-            subnet_min,
-            subnet_max,
-            backend,
-            mtu,
-        })
+        Ok(NetConf { network, subnet_len, subnet_min, subnet_max, backend, mtu })
     }
 }
 
@@ -81,9 +72,7 @@ fn in_backend(error: String) -> String {
 
 fn backend(section: &Value) -> Result<Backend, String> {
     let expected = "expected \"host-gw\" or \"vxlan\"";
-    let kind = section
-        .get("Type")
-        .ok_or_else(|| format!("Type: {expected}, found nothing"))?;
+    let kind = section.get("Type").ok_or_else(|| format!("Type: {expected}, found nothing"))?;
     match kind.as_str() {
         Some("host-gw") => Ok(Backend::HostGw),
         Some("vxlan") => Ok(Backend::Vxlan {
@@ -91,9 +80,7 @@ fn backend(section: &Value) -> Result<Backend, String> {
                 None => false,
                 Some(Value::Bool(direct)) => *direct,
                 Some(other) => {
-                    return Err(format!(
-                        "DirectRouting: expected true or false, found {other}"
-                    ));
+                    return Err(format!("DirectRouting: expected true or false, found {other}"));
                 }
             },
             vni: number(section, "VNI", 1, (1 << 24) - 1)?.map_or(VNI, |vni| vni as u32),
@@ -112,8 +99,7 @@ fn parsed<T: std::str::FromStr>(
         return Ok(None);
     };
     let text = found.as_str().and_then(|text| text.parse().ok());
-    text.map(Some)
-        .ok_or_else(|| format!("{key}: expected {expected}, found {found}"))
+    text.map(Some).ok_or_else(|| format!("{key}: expected {expected}, found {found}"))
 }
 
 fn number(value: &Value, key: &str, min: u64, max: u64) -> Result<Option<u64>, String> {
@@ -121,9 +107,7 @@ fn number(value: &Value, key: &str, min: u64, max: u64) -> Result<Option<u64>, S
         return Ok(None);
     };
     let number = found.as_u64().filter(|n| (min..=max).contains(n));
-    number
-        .map(Some)
-        .ok_or_else(|| format!("{key}: expected {min} to {max}, found {found}"))
+    number.map(Some).ok_or_else(|| format!("{key}: expected {min} to {max}, found {found}"))
 }
 
 #[cfg(test)]
@@ -145,18 +129,8 @@ mod tests {
                 "DirectRouting": true}}"#,
         );
         let conf = conf.unwrap();
-        assert_eq!(
-            conf.backend,
-            Backend::Vxlan {
-                direct: true,
-                vni: 1,
-                port: 8472
-            }
-        );
-        assert_eq!(
-            (conf.subnet_len, conf.network),
-            (24, "10.244.0.0/16".parse().unwrap())
-        );
+        assert_eq!(conf.backend, Backend::Vxlan { direct: true, vni: 1, port: 8472 });
+        assert_eq!((conf.subnet_len, conf.network), (24, "10.244.0.0/16".parse().unwrap()));
     }
 
     #[test]
@@ -165,18 +139,9 @@ mod tests {
             ("{", "expected a JSON object"),
             ("[]", "expected a JSON object"),
             ("{}", "Network: expected an IPv4 network"),
-            (
-                r#"{"Network": "10.244.0.0/33"}"#,
-                "Network: expected an IPv4 network",
-            ),
-            (
-                r#"{"Network": "10.244.0.0/16", "SubnetLen": 16}"#,
-                "SubnetLen: expected more than",
-            ),
-            (
-                r#"{"Network": "10.244.0.0/16", "SubnetMin": "10.0.0.1"}"#,
-                "SubnetMin: expected an",
-            ),
+            (r#"{"Network": "10.244.0.0/33"}"#, "Network: expected an IPv4 network"),
+            (r#"{"Network": "10.244.0.0/16", "SubnetLen": 16}"#, "SubnetLen: expected more than"),
+            (r#"{"Network": "10.244.0.0/16", "SubnetMin": "10.0.0.1"}"#, "SubnetMin: expected an"),
             (r#"{"Network": "10.244.0.0/16"}"#, "Backend.Type: expected"),
             (
                 r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 0}}"#,

@@ -34,10 +34,7 @@ impl Netd {
         for (server, configured) in &self.config.servers {
             let address = match *server == self.config.node {
                 true => Ipv4Addr::LOCALHOST,
-                false => self
-                    .place_of(server)
-                    .and_then(|p| p.locator)
-                    .unwrap_or(*configured),
+                false => self.place_of(server).and_then(|p| p.locator).unwrap_or(*configured),
             };
             if !newest.contains(&address) {
                 newest.push(address);

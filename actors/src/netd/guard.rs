@@ -43,11 +43,7 @@ impl Netd {
         let (Some(conf), Some(own)) = (self.conf, self.lease.cidr) else {
             return;
         };
-        let networks = Networks {
-            pods: conf.network,
-            own,
-            services: self.config.service_network,
-        };
+        let networks = Networks { pods: conf.network, own, services: self.config.service_network };
         if self.guard.applied == Some(networks) || self.guard.applying {
             return;
         }
@@ -86,22 +82,13 @@ impl Netd {
                     }
                 }
             }
-            Reply::Verified {
-                intact: false,
-                missing,
-                ..
-            } => {
+            Reply::Verified { intact: false, missing, .. } => {
                 let missing = missing.join(", ");
                 ctx.note(|| format!("rules were missing and are set again: {missing}"));
                 self.guard.applied = None;
                 self.sync_rules(ctx);
             }
-            Reply::Base {
-                table: Table::Filter,
-                policy_drop,
-                rules,
-                ..
-            } => {
+            Reply::Base { table: Table::Filter, policy_drop, rules, .. } => {
                 self.judge_forward(policy_drop, &rules, ctx);
             }
             _ => {}
@@ -113,9 +100,7 @@ impl Netd {
         let Some(networks) = self.guard.applied.filter(|_| !self.guard.applying) else {
             return;
         };
-        let ours = rules
-            .iter()
-            .position(|rule| rule.target == Target::Jump(FORWARD));
+        let ours = rules.iter().position(|rule| rule.target == Target::Jump(FORWARD));
         let before = &rules[..ours.unwrap_or(rules.len())];
         let culprit = before.iter().find(|rule| may_drop(rule, &networks));
         let remark = match (culprit, policy_drop) {
@@ -130,10 +115,7 @@ impl Netd {
             )),
             (None, false) => None,
         };
-        if let Some(remark) = remark
-            .as_ref()
-            .filter(|r| Some(*r) != self.guard.remarked.as_ref())
-        {
+        if let Some(remark) = remark.as_ref().filter(|r| Some(*r) != self.guard.remarked.as_ref()) {
             ctx.note(|| remark.clone());
         }
         self.guard.remarked = remark;
@@ -161,10 +143,7 @@ fn may_drop(rule: &Rule, networks: &Networks) -> bool {
     // One side elsewhere: pod to pod is not touched, pod to world may be; only what concerns
     // neither side is let stand.
     let sides = rule.matches.iter().filter(|m| elsewhere(m)).count();
-    let state = rule
-        .matches
-        .iter()
-        .any(|m| matches!(m, Match::CtState { .. }) && elsewhere(m));
+    let state = rule.matches.iter().any(|m| matches!(m, Match::CtState { .. }) && elsewhere(m));
     judged && !state && sides < 2
 }
 
@@ -201,76 +180,34 @@ fn describe(rule: &Rule) -> String {
 /// address is left to kube-proxy even so: without an endpoint it has to refuse it there, and
 /// packets out of state are its to drop (k/k#74839).
 pub fn apply(owner: SmolStr, networks: &Networks, place: Place) -> Request {
-    let Networks {
-        pods,
-        own,
-        services,
-    } = *networks;
+    let Networks { pods, own, services } = *networks;
     let source = |net, not| Match::Source { net, not };
     let destination = |net, not| Match::Destination { net, not };
     let rule = |matches: Vec<Match>, target| Rule { matches, target };
     let multicast = Ipv4Net::new(Ipv4Addr::new(224, 0, 0, 0), 4).expect("4 is a prefix length");
     let masquerade = Target::Masquerade { random_fully: true };
-    let invalid = CtStates {
-        invalid: true,
-        ..CtStates::default()
-    };
+    let invalid = CtStates { invalid: true, ..CtStates::default() };
     let postrouting = vec![
-        rule(
-            vec![source(pods, false), destination(pods, false)],
-            Target::Return,
-        ),
-        rule(
-            vec![source(pods, false), destination(multicast, true)],
-            masquerade.clone(),
-        ),
-        rule(
-            vec![source(pods, true), destination(own, false)],
-            Target::Return,
-        ),
-        rule(
-            vec![source(pods, true), destination(pods, false)],
-            masquerade,
-        ),
+        rule(vec![source(pods, false), destination(pods, false)], Target::Return),
+        rule(vec![source(pods, false), destination(multicast, true)], masquerade.clone()),
+        rule(vec![source(pods, true), destination(own, false)], Target::Return),
+        rule(vec![source(pods, true), destination(pods, false)], masquerade),
     ];
     let forward = vec![
-        rule(
-            vec![Match::CtState {
-                any: invalid,
-                not: false,
-            }],
-            Target::Return,
-        ),
+        rule(vec![Match::CtState { any: invalid, not: false }], Target::Return),
         rule(vec![destination(pods, false)], Target::Accept),
-        rule(
-            vec![source(pods, false), destination(services, true)],
-            Target::Accept,
-        ),
+        rule(vec![source(pods, false), destination(services, true)], Target::Accept),
     ];
     let chain = |table, name, rules| (ChainKey { table, name }, Arc::new(Chain { rules }));
     let jump = |table, from, to: SmolStr, comment, place| {
         let comment = Match::Comment(SmolStr::new_static(comment));
-        let (chain, rule) = (
-            SmolStr::new_static(from),
-            rule(vec![comment], Target::Jump(to)),
-        );
-        BaseRule {
-            table,
-            chain,
-            place,
-            rule,
-        }
+        let (chain, rule) = (SmolStr::new_static(from), rule(vec![comment], Target::Jump(to)));
+        BaseRule { table, chain, place, rule }
     };
     Request::Apply {
         owner,
         base: Arc::new([
-            jump(
-                Table::Nat,
-                "POSTROUTING",
-                POSTROUTING,
-                "kubesim masq",
-                Place::Last,
-            ),
+            jump(Table::Nat, "POSTROUTING", POSTROUTING, "kubesim masq", Place::Last),
             jump(Table::Filter, "FORWARD", FORWARD, "kubesim forward", place),
         ]),
         shared: ChainSet::empty(0),

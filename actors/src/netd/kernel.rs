@@ -73,11 +73,7 @@ impl LinkSeen {
             addresses: link.addresses.iter().copied().collect(),
             forwarding: link.forwarding,
             // A bridge takes the lowest MAC of its ports: no news for us.
-            mac: if link.kind == LinkKind::Bridge {
-                Mac::default()
-            } else {
-                link.mac
-            },
+            mac: if link.kind == LinkKind::Bridge { Mac::default() } else { link.mac },
         }
     }
 }
@@ -117,11 +113,7 @@ impl NetConf {
     /// The MTU of pods. With host-gw it stays the link's even where one peer is behind the vxlan:
     /// packets that do not fit there are answered with ICMP "fragmentation needed" (RFC 1191).
     fn pod_mtu(&self, link: u32) -> u32 {
-        let overhead = if self.backend == Backend::HostGw {
-            0
-        } else {
-            VXLAN_OVERHEAD
-        };
+        let overhead = if self.backend == Backend::HostGw { 0 } else { VXLAN_OVERHEAD };
         self.mtu.unwrap_or(link.saturating_sub(overhead))
     }
 }
@@ -158,13 +150,7 @@ impl Netd {
 
     fn on_state(&mut self, state: &State, ctx: &mut Context<'_, Self>) {
         let vxlan = self.conf.map(|conf| conf.vxlan_name());
-        let link = |name: &IfName| {
-            state
-                .links
-                .iter()
-                .find(|l| l.name == *name)
-                .map(LinkSeen::of)
-        };
+        let link = |name: &IfName| state.links.iter().find(|l| l.name == *name).map(LinkSeen::of);
         let seen = Seen {
             uplink: link(&self.config.interface),
             bridge: link(&self.config.bridge),
@@ -230,11 +216,7 @@ impl Netd {
         } else if self.kernel.bridge_asked != Some(wanted) {
             self.kernel.bridge_asked = Some(wanted);
             let (name, (address, mtu)) = (self.config.bridge.clone(), wanted);
-            ctx.perform(Effect::Network(Request::EnsureBridge {
-                name,
-                address,
-                mtu,
-            }));
+            ctx.perform(Effect::Network(Request::EnsureBridge { name, address, mtu }));
         }
     }
 
@@ -255,12 +237,7 @@ impl Netd {
                 return None;
             }
             let own = own.map(|net| (&self.config.node, net));
-            return Some(Arc::new(plan::compile(
-                &self.remembered_peers(),
-                told,
-                &params,
-                own,
-            )));
+            return Some(Arc::new(plan::compile(&self.remembered_peers(), told, &params, own)));
         };
         let shared = plan::shared(view, told, &params);
         let Some(own) = own else { return Some(shared) };
@@ -275,12 +252,7 @@ impl Netd {
         }
         // Somebody's lease overlaps ours: what is on our bridge is ours, whoever leased later.
         let own = Some((&self.config.node, own));
-        Some(Arc::new(plan::compile(
-            &plan::peers_of(view),
-            told,
-            &params,
-            own,
-        )))
+        Some(Arc::new(plan::compile(&plan::peers_of(view), told, &params, own)))
     }
 
     fn sync_overlay_and_routes(&mut self, seen: &Seen, ctx: &mut Context<'_, Self>) {
@@ -298,14 +270,8 @@ impl Netd {
             self.kernel.routes_set = Some(set);
             let own = self.lease.cidr.filter(|own| plan.has_route_to(*own));
             self.kernel.routes_expected = plan.routes.len() - usize::from(own.is_some());
-            let routes = RouteSet {
-                shared: plan.routes.clone(),
-                except: self.lease.cidr,
-            };
-            ctx.perform(Effect::Network(Request::SetRoutes {
-                proto: Proto::NETD,
-                routes,
-            }));
+            let routes = RouteSet { shared: plan.routes.clone(), except: self.lease.cidr };
+            ctx.perform(Effect::Network(Request::SetRoutes { proto: Proto::NETD, routes }));
         }
         self.kernel.plan = Some(plan);
     }
@@ -326,23 +292,13 @@ impl Netd {
         };
         let ((vni, port), name) = (conf.vxlan(), conf.vxlan_name());
         let mtu = uplink.mtu.saturating_sub(VXLAN_OVERHEAD);
-        let spec = Vxlan {
-            vni,
-            port,
-            mac: self.vtep_mac,
-            mtu,
-            local: locator.addr(),
-            address,
-        };
+        let spec = Vxlan { vni, port, mac: self.vtep_mac, mtu, local: locator.addr(), address };
         if self.kernel.vxlan_asked.as_ref() != Some(&spec) {
             self.kernel.vxlan_asked = Some(spec.clone());
             // Where Linux cannot change the device it is made anew, and its tables are empty.
             self.kernel.overlay_set = None;
             self.kernel.routes_set = None;
-            ctx.perform(Effect::Network(Request::EnsureVxlan {
-                name: name.clone(),
-                spec,
-            }));
+            ctx.perform(Effect::Network(Request::EnsureVxlan { name: name.clone(), spec }));
         }
         if self.kernel.overlay_set != Some(plan.hash) {
             self.kernel.overlay_set = Some(plan.hash);
@@ -366,12 +322,10 @@ impl Netd {
             (&self.config.bridge, &seen.bridge),
             (&conf.vxlan_name(), &seen.vxlan),
         ];
-        let off = links
-            .into_iter()
-            .filter(|(_, link)| link.as_ref().is_some_and(|l| !l.forwarding));
-        let keys: SmallVec<[SmolStr; 3]> = off
-            .map(|(name, _)| format_smolstr!("net.ipv4.conf.{name}.forwarding"))
-            .collect();
+        let off =
+            links.into_iter().filter(|(_, link)| link.as_ref().is_some_and(|l| !l.forwarding));
+        let keys: SmallVec<[SmolStr; 3]> =
+            off.map(|(name, _)| format_smolstr!("net.ipv4.conf.{name}.forwarding")).collect();
         for key in keys {
             self.set_to_one(key, ctx);
         }
@@ -435,10 +389,7 @@ impl Netd {
         }
         let known = std::mem::take(&mut self.kernel.left_out);
         let mine = &self.config.node;
-        let news = plan
-            .left_out
-            .iter()
-            .filter(|out| out.node != *mine && !known.contains(out));
+        let news = plan.left_out.iter().filter(|out| out.node != *mine && !known.contains(out));
         for out in news.take(3) {
             ctx.note(|| out.to_string());
         }
@@ -451,17 +402,11 @@ impl Netd {
         let (Some(conf), Some(plan)) = (self.conf, &self.kernel.plan) else {
             return;
         };
-        let there = self
-            .kernel
-            .seen
-            .as_ref()
-            .is_some_and(|seen| seen.vxlan.is_some());
+        let there = self.kernel.seen.as_ref().is_some_and(|seen| seen.vxlan.is_some());
         let idle = there && !plan.needs_vxlan() && conf.backend == Backend::HostGw;
         if idle && self.kernel.vxlan_idle {
             self.kernel.vxlan_asked = None;
-            ctx.perform(Effect::Network(Request::DeleteLink {
-                name: conf.vxlan_name(),
-            }));
+            ctx.perform(Effect::Network(Request::DeleteLink { name: conf.vxlan_name() }));
         }
         self.kernel.vxlan_idle = idle;
     }

@@ -56,14 +56,7 @@ impl Lease {
 /// restart, so peers' FDB entries stay true.
 pub(super) fn vtep_mac(key: &SigningKey) -> Mac {
     let hash = Sha256::digest(key.verifying_key().as_bytes());
-    Mac([
-        hash[0] & 0xfc | 0x02,
-        hash[1],
-        hash[2],
-        hash[3],
-        hash[4],
-        hash[5],
-    ])
+    Mac([hash[0] & 0xfc | 0x02, hash[1], hash[2], hash[3], hash[4], hash[5]])
 }
 
 impl Netd {
@@ -200,33 +193,21 @@ impl Netd {
             let (spec, status) = (Arc::new(spec), Arc::new(status?));
             let mut object = Object::new(self.own_key(), Body::Subnet { spec, status });
             Arc::make_mut(&mut object.meta).owner_references = Some(vec![owner]);
-            return Some(Request::Create {
-                object: Arc::new(object),
-            });
+            return Some(Request::Create { object: Arc::new(object) });
         };
         let (stored_spec, stored_status) = stored.subnet()?;
         if **stored_spec != spec {
             let held = (**stored_spec).clone();
             let mut object = (**stored).clone();
-            object.body = Body::Subnet {
-                spec: Arc::new(spec),
-                status: stored_status.clone(),
-            };
+            object.body = Body::Subnet { spec: Arc::new(spec), status: stored_status.clone() };
             Arc::make_mut(&mut object.meta).owner_references = Some(vec![owner]);
             let allowed = self.may_take_over(&held, ctx);
-            return allowed.then(|| Request::Update {
-                object: Arc::new(object),
-            });
+            return allowed.then(|| Request::Update { object: Arc::new(object) });
         }
         let status = status.filter(|status| *status != **stored_status)?;
         let mut object = (**stored).clone();
-        object.body = Body::Subnet {
-            spec: stored_spec.clone(),
-            status: Arc::new(status),
-        };
-        Some(Request::UpdateStatus {
-            object: Arc::new(object),
-        })
+        object.body = Body::Subnet { spec: stored_spec.clone(), status: Arc::new(status) };
+        Some(Request::UpdateStatus { object: Arc::new(object) })
     }
 
     /// `None` while there is no locator that may be told.
@@ -247,13 +228,8 @@ impl Netd {
         let Some(node) = &self.node else { return false };
         let own_key = held.public_key == *self.public_key;
         let at = self.kernel.address().map(|net| net.addr().to_string());
-        let addresses = node
-            .node()
-            .and_then(|(_, status)| status.addresses.as_ref());
-        let mut internal = addresses
-            .into_iter()
-            .flatten()
-            .filter(|a| a.type_ == "InternalIP");
+        let addresses = node.node().and_then(|(_, status)| status.addresses.as_ref());
+        let mut internal = addresses.into_iter().flatten().filter(|a| a.type_ == "InternalIP");
         let here = internal.any(|a| Some(&a.address) == at.as_ref());
         let allowed = own_key || here || held.node_uid != node.uid;
         if !allowed && !self.lease.contested {
@@ -307,10 +283,8 @@ impl Netd {
         self.lease.read_first = !matches!(error.reason, Reason::Unreachable);
         self.lease.failures += 1;
         self.lease.backing_off = true;
-        let raced = matches!(
-            error.reason,
-            Reason::Conflict | Reason::AlreadyExists | Reason::NotFound
-        );
+        let raced =
+            matches!(error.reason, Reason::Conflict | Reason::AlreadyExists | Reason::NotFound);
         let silent = matches!(error.reason, Reason::Unreachable | Reason::Unknown);
         if !raced && !silent && self.lease.failures == 1 {
             ctx.note(|| format!("the subnet could not be published: {error}"));

@@ -127,18 +127,9 @@ impl Netd {
         }
         // What was told before a restart may still be newer than what the API shows.
         self.told.places.insert(record.node.clone(), place.clone());
-        self.told
-            .keys
-            .insert(record.node.clone(), record.public_key.clone());
+        self.told.keys.insert(record.node.clone(), record.public_key.clone());
         let (subnet, public_key) = (record.subnet, record.public_key);
-        self.memory.peers.insert(
-            record.node,
-            Known {
-                subnet,
-                place,
-                public_key,
-            },
-        );
+        self.memory.peers.insert(record.node, Known { subnet, place, public_key });
     }
 
     /// Peers to plan with while the API has shown none.
@@ -177,10 +168,7 @@ impl Netd {
         self.memory.written = Some(content.clone());
         self.memory.written_at = ctx.now();
         self.memory.writing = Some(self.lease.generation);
-        ctx.perform(Effect::Files(Request::Write {
-            path: PATH,
-            content,
-        }));
+        ctx.perform(Effect::Files(Request::Write { path: PATH, content }));
     }
 
     pub(super) fn on_remembered(&mut self, done: bool, ctx: &mut Context<'_, Self>) {
@@ -201,11 +189,7 @@ impl Netd {
 
     fn to_file(&self) -> String {
         let (subnet, locator) = (self.lease.cidr, self.lease.locator);
-        let own = Own {
-            subnet,
-            locator,
-            generation: self.lease.generation,
-        };
+        let own = Own { subnet, locator, generation: self.lease.generation };
         let complete = self.subnet_count() <= SMALL;
         let record = |peer: &Peer, public_key: Name| {
             let place = self.place_of(&peer.node).unwrap_or_default();
@@ -222,35 +206,22 @@ impl Netd {
         };
         let key_of = |node: &Name| Some(Name::from(&self.subnet_of(node)?.subnet()?.0.public_key));
         let worth = |peer: &&Peer| {
-            let server = self
-                .config
-                .servers
-                .iter()
-                .any(|(name, _)| *name == peer.node);
+            let server = self.config.servers.iter().any(|(name, _)| *name == peer.node);
             peer.node != self.config.node && (complete || server)
         };
         let peers = match &self.subnets {
             Some(view) => {
                 let peers = plan::peers_of(view);
                 let worthy = peers.iter().filter(worth);
-                worthy
-                    .filter_map(|peer| Some(record(peer, key_of(&peer.node)?)))
-                    .collect()
+                worthy.filter_map(|peer| Some(record(peer, key_of(&peer.node)?))).collect()
             }
             None => {
                 let key_of = |peer: &Peer| self.memory.peers[&peer.node].public_key.clone();
                 let remembered = self.remembered_peers();
-                remembered
-                    .iter()
-                    .map(|peer| record(peer, key_of(peer)))
-                    .collect()
+                remembered.iter().map(|peer| record(peer, key_of(peer))).collect()
             }
         };
-        let file = File {
-            own,
-            complete,
-            peers,
-        };
+        let file = File { own, complete, peers };
         serde_json::to_string(&file).expect("string keys and plain values only")
     }
 }

@@ -242,18 +242,12 @@ impl Netd {
     }
 
     fn subnet_count(&self) -> usize {
-        self.subnets
-            .as_ref()
-            .map_or(self.memory.peers.len(), |view| view.len())
+        self.subnets.as_ref().map_or(self.memory.peers.len(), |view| view.len())
     }
 
     fn on_news(&mut self, news: api::News, ctx: &mut Context<'_, Self>) {
         match news {
-            api::News::View {
-                kind: Kind::Node,
-                view,
-                ..
-            } => {
+            api::News::View { kind: Kind::Node, view, .. } => {
                 let node = view.get(&Key::cluster(self.config.node.clone())).cloned();
                 // Heartbeats of the node's status are no news here.
                 let same = |a: &Object, b: &Object| {
@@ -270,11 +264,7 @@ impl Netd {
                     self.sync(ctx);
                 }
             }
-            api::News::View {
-                kind: Kind::Subnet,
-                view,
-                ..
-            } => {
+            api::News::View { kind: Kind::Subnet, view, .. } => {
                 let first = self.subnets.is_none();
                 self.remember_moves(&view);
                 self.subnets = Some(view);

@@ -54,10 +54,7 @@ impl Statement {
         let mut signature = [[0; 32]; 2];
         signature[0].copy_from_slice(&bytes[..32]);
         signature[1].copy_from_slice(&bytes[32..]);
-        Signed {
-            statement: self,
-            signature,
-        }
+        Signed { statement: self, signature }
     }
 }
 
@@ -70,18 +67,13 @@ impl Signed {
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&self.signature[0]);
         bytes[32..].copy_from_slice(&self.signature[1]);
-        key.verify_strict(&self.statement.canonical(), &Signature::from_bytes(&bytes))
-            .is_ok()
+        key.verify_strict(&self.statement.canonical(), &Signature::from_bytes(&bytes)).is_ok()
     }
 }
 
 /// A public key as Subnet objects hold it: 64 hex digits.
 pub fn key_text(key: &SigningKey) -> String {
-    key.verifying_key()
-        .to_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    key.verifying_key().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse_key(text: &str) -> Option<VerifyingKey> {
@@ -114,10 +106,7 @@ mod tests {
 
     #[test]
     fn only_the_key_holder_and_only_the_same_words_verify() {
-        let (mine, other) = (
-            SigningKey::from_bytes(&[1; 32]),
-            SigningKey::from_bytes(&[2; 32]),
-        );
+        let (mine, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
         let signed = statement().sign(&mine);
         assert!(signed.is_by(&key_text(&mine)));
         assert!(!signed.is_by(&key_text(&other)));

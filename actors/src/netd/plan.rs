@@ -38,9 +38,7 @@ pub struct Place {
 impl Place {
     /// The network the locator is in.
     pub fn network(&self) -> Option<Ipv4Net> {
-        Ipv4Net::new(self.locator?, self.prefix_length)
-            .ok()
-            .map(|net| net.trunc())
+        Ipv4Net::new(self.locator?, self.prefix_length).ok().map(|net| net.trunc())
     }
 }
 
@@ -68,11 +66,7 @@ const PEERS: u64 = 1;
 
 /// Everybody's subnets, parsed once per version however many machines look.
 pub fn peers_of(view: &View) -> Arc<Vec<Peer>> {
-    view.memo(PEERS, || {
-        view.values()
-            .filter_map(|object| Peer::of(object))
-            .collect()
-    })
+    view.memo(PEERS, || view.values().filter_map(|object| Peer::of(object)).collect())
 }
 
 /// What a plan depends on beside the peers.
@@ -105,9 +99,7 @@ impl Plan {
         !self.fdb.is_empty()
     }
     pub fn has_route_to(&self, net: Ipv4Net) -> bool {
-        self.routes
-            .binary_search_by(|route| route.to.cmp(&net))
-            .is_ok()
+        self.routes.binary_search_by(|route| route.to.cmp(&net)).is_ok()
     }
 }
 
@@ -141,10 +133,7 @@ impl std::fmt::Display for LeftOut {
                 "no route to {subnet} of {node}: its locator {locator} is not on this link and it \
                  has no vxlan device"
             ),
-            Why::Overlaps {
-                node: other,
-                subnet: net,
-            } => write!(
+            Why::Overlaps { node: other, subnet: net } => write!(
                 f,
                 "no route to {subnet} of {node}: it overlaps {net} of {other}, leased later"
             ),
@@ -157,9 +146,7 @@ pub fn shared(view: &View, told: &Told, params: &Params) -> Arc<Plan> {
     let mut hasher = Hasher::default();
     params.hash(&mut hasher);
     told.hash(&mut hasher);
-    view.memo(hasher.finish(), || {
-        compile(&peers_of(view), told, params, None)
-    })
+    view.memo(hasher.finish(), || compile(&peers_of(view), told, params, None))
 }
 
 /// Rule for overlaps: a peer is left out if a peer that overlaps it leased later (by name where
@@ -197,10 +184,7 @@ fn overlaps(order: &[&Peer], own: Option<(&Name, Ipv4Net)>) -> Vec<Option<(Name,
     let mut losers = vec![None; order.len()];
     let mut covering: Vec<usize> = Vec::new();
     for (i, peer) in order.iter().enumerate() {
-        while covering
-            .last()
-            .is_some_and(|&top| !order[top].subnet.contains(&peer.subnet))
-        {
+        while covering.last().is_some_and(|&top| !order[top].subnet.contains(&peer.subnet)) {
             covering.pop();
         }
         for &other in &covering {
@@ -239,32 +223,14 @@ impl Tables {
         let locator = place.locator.ok_or(Why::NoLocator)?;
         if directly(place, params) {
             let (via, dev) = (Some(locator), params.uplink.clone());
-            self.routes.push(Route {
-                to: subnet,
-                via,
-                dev,
-                onlink: false,
-                metric: 0,
-            });
+            self.routes.push(Route { to: subnet, via, dev, onlink: false, metric: 0 });
             return Ok(());
         }
         let mac = place.vtep_mac.ok_or(Why::NoVtep { locator })?;
         let (via, dev) = (Some(subnet.network()), params.vxlan.clone());
-        self.routes.push(Route {
-            to: subnet,
-            via,
-            dev,
-            onlink: true,
-            metric: 0,
-        });
-        self.neighbours.push(Neighbour {
-            ip: subnet.network(),
-            mac,
-        });
-        self.fdb.push(FdbEntry {
-            mac,
-            remote: locator,
-        });
+        self.routes.push(Route { to: subnet, via, dev, onlink: true, metric: 0 });
+        self.neighbours.push(Neighbour { ip: subnet.network(), mac });
+        self.fdb.push(FdbEntry { mac, remote: locator });
         Ok(())
     }
 

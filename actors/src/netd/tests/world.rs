@@ -83,14 +83,7 @@ pub fn home(index: usize) -> Ipv4Net {
 impl World {
     /// `count` machines at home, not started; n0 is the server; n<i> has 10.244.<i>.0/24.
     pub fn new(count: usize, conf: &str) -> World {
-        let rng = |index| {
-            Rng::new(Stream {
-                seed: 1,
-                label: "test",
-                index,
-                incarnation: 0,
-            })
-        };
+        let rng = |index| Rng::new(Stream { seed: 1, label: "test", index, incarnation: 0 });
         let mut world = World {
             now: Time::ZERO,
             machines: Vec::new(),
@@ -122,11 +115,7 @@ impl World {
             world.machines.push(Machine {
                 config: config(index, home(0).addr()),
                 files: BTreeMap::from([(CONF.into(), conf.into())]),
-                state: State {
-                    links,
-                    netd_routes: 0,
-                    ip_forward: false,
-                },
+                state: State { links, netd_routes: 0, ip_forward: false },
                 routes: BTreeMap::new(),
                 neighbours: Vec::new(),
                 fdb: Vec::new(),
@@ -147,20 +136,13 @@ impl World {
 
     pub fn put_node(&mut self, index: usize, cidr: &str) {
         let name: Name = format!("n{index}").into();
-        let spec = NodeSpec {
-            pod_cidr: Some(cidr.to_owned()),
-            ..NodeSpec::default()
-        };
-        let body = Body::Node {
-            spec: Arc::new(spec),
-            status: Arc::default(),
-        };
+        let spec = NodeSpec { pod_cidr: Some(cidr.to_owned()), ..NodeSpec::default() };
+        let body = Body::Node { spec: Arc::new(spec), status: Arc::default() };
         let mut node = Object::new(Key::cluster(name.clone()), body);
         self.revision += 1;
         node.uid = Uid(1000 + index as u128);
         node.version = self.revision;
-        self.nodes
-            .insert(node.key.clone(), Arc::new(node), self.revision);
+        self.nodes.insert(node.key.clone(), Arc::new(node), self.revision);
         for machine in 0..self.machines.len() {
             self.tell_node(machine);
         }
@@ -218,11 +200,7 @@ impl World {
 
     pub fn run(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
-        while let Some(entry) = self
-            .queue
-            .first_entry()
-            .filter(|entry| entry.key().0 <= end)
-        {
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
             self.now = entry.key().0;
             let (index, incarnation, what) = entry.remove();
             if self.machines[index].incarnation == incarnation {
@@ -236,10 +214,7 @@ impl World {
         let at = self.now + Duration::from_millis(millis);
         self.sequence += 1;
         let incarnation = self.machines[index].incarnation;
-        self.queue.insert(
-            (at, self.sequence),
-            (index, incarnation, What::Event(event)),
-        );
+        self.queue.insert((at, self.sequence), (index, incarnation, What::Event(event)));
     }
 
     pub fn tell_state(&mut self, index: usize) {
@@ -253,11 +228,7 @@ impl World {
         }
         let (kind, scope) = (Kind::Node, api::Scope::Node(format!("n{index}").into()));
         let view = self.nodes.clone();
-        self.post(
-            index,
-            1,
-            Event::Api(api::Event::News(api::News::View { kind, scope, view })),
-        );
+        self.post(index, 1, Event::Api(api::Event::News(api::News::View { kind, scope, view })));
     }
 
     fn tell_subnets(&mut self, index: usize) {
@@ -265,11 +236,7 @@ impl World {
             return;
         }
         let (kind, scope, view) = (Kind::Subnet, api::Scope::All, self.view.clone());
-        self.post(
-            index,
-            1,
-            Event::Api(api::Event::News(api::News::View { kind, scope, view })),
-        );
+        self.post(index, 1, Event::Api(api::Event::News(api::News::View { kind, scope, view })));
     }
 
     fn news(&mut self) {
@@ -282,11 +249,7 @@ impl World {
 
     fn step(&mut self, index: usize, what: Option<What>) {
         let machine = &mut self.machines[index];
-        let clocks = Clocks {
-            now: self.now,
-            boot: self.now,
-            wall: Wall::from_unix_secs(0),
-        };
+        let clocks = Clocks { now: self.now, boot: self.now, wall: Wall::from_unix_secs(0) };
         let mut out = Outbox::new(true);
         let mut ctx = Context::new(clocks, &mut machine.rng, &mut machine.ticket, &mut out);
         match (&mut machine.netd, what) {
@@ -340,16 +303,8 @@ impl World {
             return;
         };
         self.datagrams += 1;
-        let from = self.machines[index].state.links[0]
-            .addresses
-            .first()
-            .map(|net| net.addr());
-        let owns = |m: &Machine| {
-            m.state.links[0]
-                .addresses
-                .iter()
-                .any(|n| n.addr() == *to.ip())
-        };
+        let from = self.machines[index].state.links[0].addresses.first().map(|net| net.addr());
+        let owns = |m: &Machine| m.state.links[0].addresses.iter().any(|n| n.addr() == *to.ip());
         let Some(from) = from else { return };
         let Some(target) = self.machines.iter().position(owns) else {
             return;
@@ -358,17 +313,9 @@ impl World {
             if self.dice.below(100) < self.loss {
                 continue;
             }
-            let delay = if self.loss == 0 {
-                1
-            } else {
-                self.dice.below(300)
-            };
+            let delay = if self.loss == 0 { 1 } else { self.dice.below(300) };
             let from = std::net::SocketAddrV4::new(from, peer::PORT);
-            let reply = packets::Reply::Datagram {
-                local: to,
-                from,
-                body: body.clone(),
-            };
+            let reply = packets::Reply::Datagram { local: to, from, body: body.clone() };
             self.post(target, delay, Event::Packets(reply));
         }
     }
@@ -378,23 +325,12 @@ impl World {
         match request {
             files::Request::Watch { path } | files::Request::Read { path } => {
                 let content = machine.files.get(&path).cloned();
-                self.post(
-                    index,
-                    0,
-                    Event::Files(files::Reply::Content { path, content }),
-                );
+                self.post(index, 0, Event::Files(files::Reply::Content { path, content }));
             }
             files::Request::Write { path, content } => {
                 self.count(index, "write");
                 self.write(index, &path, &content);
-                self.post(
-                    index,
-                    1,
-                    Event::Files(files::Reply::Written {
-                        path,
-                        result: Ok(()),
-                    }),
-                );
+                self.post(index, 1, Event::Files(files::Reply::Written { path, result: Ok(()) }));
             }
             files::Request::Remove { .. } => unreachable!("netd removes no file"),
         }
@@ -402,15 +338,9 @@ impl World {
 
     pub fn write(&mut self, index: usize, path: &str, text: &str) {
         let (path, content): (Name, Arc<str>) = (path.into(), text.into());
-        self.machines[index]
-            .files
-            .insert(path.clone(), content.clone());
+        self.machines[index].files.insert(path.clone(), content.clone());
         let content = Some(content);
-        self.post(
-            index,
-            0,
-            Event::Files(files::Reply::Content { path, content }),
-        );
+        self.post(index, 0, Event::Files(files::Reply::Content { path, content }));
     }
 
     fn rules(&mut self, index: usize, request: rules::Request) {
@@ -422,38 +352,18 @@ impl World {
                 self.count(index, "apply");
                 let machine = &mut self.machines[index];
                 machine.forward.retain(|rule| !ours(rule));
-                let forward = base
-                    .iter()
-                    .filter(|b| b.chain == "FORWARD")
-                    .map(|b| b.rule.clone());
+                let forward = base.iter().filter(|b| b.chain == "FORWARD").map(|b| b.rule.clone());
                 machine.forward.splice(0..0, forward);
-                rules::Reply::Applied {
-                    owner,
-                    version: 0,
-                    result: Ok(()),
-                }
+                rules::Reply::Applied { owner, version: 0, result: Ok(()) }
             }
             rules::Request::Verify { owner } => {
                 let intact = machine.forward.iter().any(ours);
-                let missing = if intact {
-                    vec![]
-                } else {
-                    vec!["KUBESIM-FORWARD".to_owned()]
-                };
-                rules::Reply::Verified {
-                    owner,
-                    intact,
-                    missing,
-                }
+                let missing = if intact { vec![] } else { vec!["KUBESIM-FORWARD".to_owned()] };
+                rules::Reply::Verified { owner, intact, missing }
             }
             rules::Request::ReadBase { table, chain } => {
                 let (policy_drop, rules) = (machine.policy_drop, machine.forward.clone().into());
-                rules::Reply::Base {
-                    table,
-                    chain,
-                    policy_drop,
-                    rules,
-                }
+                rules::Reply::Base { table, chain, policy_drop, rules }
             }
             _ => unreachable!("netd does not touch conntrack"),
         };
@@ -505,14 +415,7 @@ impl World {
             Request::GetSysctl { .. } => unreachable!("netd observes"),
         };
         let changed = machine.state != before;
-        self.post(
-            index,
-            1,
-            Event::Network(Reply::Done {
-                subject,
-                result: ok,
-            }),
-        );
+        self.post(index, 1, Event::Network(Reply::Done { subject, result: ok }));
         if changed {
             self.tell_state(index);
         }
@@ -521,16 +424,11 @@ impl World {
     fn api(&mut self, index: usize, effect: api::Effect) {
         match effect {
             api::Effect::Dial { addresses } => self.machines[index].dialled = addresses,
-            api::Effect::Watch {
-                kind: Kind::Node, ..
-            } => self.tell_node(index),
+            api::Effect::Watch { kind: Kind::Node, .. } => self.tell_node(index),
             api::Effect::Watch { .. } => self.tell_subnets(index),
             api::Effect::Call { tag, request } => {
                 let result = match self.cut[index] {
-                    true => Err(api::Error::new(
-                        api::Reason::Unreachable,
-                        "no route to host",
-                    )),
+                    true => Err(api::Error::new(api::Reason::Unreachable, "no route to host")),
                     false => self.call(index, &request),
                 };
                 let answer = api::Answer { tag, result };
@@ -561,8 +459,7 @@ impl World {
         object.version = self.revision;
         object.uid = stored.map_or(Uid(u128::from(self.revision)), |stored| stored.uid);
         let object = Arc::new(object);
-        self.view
-            .insert(object.key.clone(), object.clone(), self.revision);
+        self.view.insert(object.key.clone(), object.clone(), self.revision);
         self.news();
         Ok(api::Reply::Object(object))
     }
@@ -579,18 +476,9 @@ impl Machine {
     }
 
     fn put_link(&mut self, name: &str, kind: LinkKind, address: Ipv4Net, mtu: u32, mac: Mac) {
-        let forwarding = self
-            .state
-            .links
-            .iter()
-            .any(|l| l.name == name && l.forwarding);
+        let forwarding = self.state.links.iter().any(|l| l.name == name && l.forwarding);
         let index = self.state.links.iter().map(|l| l.index).max().unwrap_or(0) + 1;
-        let old = self
-            .state
-            .links
-            .iter()
-            .find(|l| l.name == name)
-            .map(|l| l.index);
+        let old = self.state.links.iter().find(|l| l.name == name).map(|l| l.index);
         self.state.links.retain(|link| link.name != name);
         self.state.links.push(Link {
             name: name.into(),
@@ -632,9 +520,7 @@ impl Machine {
             self.state.ip_forward = true;
             return;
         }
-        let name = key
-            .strip_prefix("net.ipv4.conf.")
-            .and_then(|k| k.strip_suffix(".forwarding"));
+        let name = key.strip_prefix("net.ipv4.conf.").and_then(|k| k.strip_suffix(".forwarding"));
         for link in &mut self.state.links {
             link.forwarding |= Some(link.name.as_str()) == name;
         }
