@@ -3,4 +3,5 @@
 
 pub mod body;
 pub mod kernel;
+pub mod profiles;
 pub mod scenario;

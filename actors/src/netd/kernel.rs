@@ -119,7 +119,7 @@ impl NetConf {
 }
 
 /// The subnet's first address, which the bridge has: `10.244.1.1/24`.
-fn gateway(subnet: Ipv4Net) -> Option<Ipv4Net> {
+pub fn gateway(subnet: Ipv4Net) -> Option<Ipv4Net> {
     let first = u32::from(subnet.network()).checked_add(1)?;
     Ipv4Net::new(Ipv4Addr::from(first), subnet.prefix_len()).ok()
 }

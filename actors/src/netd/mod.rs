@@ -16,6 +16,8 @@ pub mod plan;
 #[cfg(test)]
 mod tests;
 
+pub use kernel::{gateway, subnet_env};
+
 use crate::objects::{Key, Kind, Name, Object, View};
 use crate::ports::{api, files, network, packets, rules};
 use conf::NetConf;
