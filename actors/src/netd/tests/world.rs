@@ -30,6 +30,9 @@ pub struct Machine {
     pub notes: Vec<String>,
     pub netd: Option<Netd>,
     pub effects: BTreeMap<&'static str, u32>,
+    /// Sets of routes of earlier commands, for those that land late.
+    commands: Vec<network::RouteSet>,
+    pub steps: u64,
     incarnation: u32,
     ticket: u64,
     rng: Rng,
@@ -46,7 +49,8 @@ pub struct World {
     /// Draws which datagrams are lost, out of 100.
     pub loss: u64,
     pub datagrams: u32,
-    /// Cut machines that answer writes only after they happened.
+    /// This machine's netd dies after this many steps and starts again soon after.
+    pub crash_at: Option<(usize, u64)>,
     dice: Rng,
     queue: BTreeMap<(Time, u64), (usize, u32, What)>,
     sequence: u64,
@@ -54,6 +58,7 @@ pub struct World {
 
 #[derive(Clone)]
 enum What {
+    Start,
     Event(Event),
     Timer(Timer),
 }
@@ -93,6 +98,7 @@ impl World {
             cut: vec![false; count],
             loss: 0,
             datagrams: 0,
+            crash_at: None,
             dice: rng(1 << 20),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -125,6 +131,8 @@ impl World {
                 notes: Vec::new(),
                 netd: None,
                 effects: BTreeMap::new(),
+                commands: Vec::new(),
+                steps: 0,
                 incarnation: 0,
                 ticket: 0,
                 rng: rng(index as u64),
@@ -204,7 +212,10 @@ impl World {
             self.now = entry.key().0;
             let (index, incarnation, what) = entry.remove();
             if self.machines[index].incarnation == incarnation {
-                self.step(index, Some(what));
+                match what {
+                    What::Start => self.start(index),
+                    what => self.step(index, Some(what)),
+                }
             }
         }
         self.now = end;
@@ -277,6 +288,22 @@ impl World {
         }
         for (_, effect) in out.effects {
             self.perform(index, effect);
+        }
+        self.machines[index].steps += 1;
+        if self.crash_at == Some((index, self.machines[index].steps)) {
+            self.crash(index);
+            self.sequence += 1;
+            let at = self.now + Duration::from_millis(100);
+            let incarnation = self.machines[index].incarnation;
+            self.queue.insert((at, self.sequence), (index, incarnation, What::Start));
+        }
+    }
+
+    /// A command of an earlier life reaches the kernel only now.
+    pub fn land_late(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        if let Some(routes) = machine.commands.first().cloned() {
+            machine.set_routes(&routes);
         }
     }
 
@@ -393,6 +420,9 @@ impl World {
             Request::SetRoutes { proto, routes } => {
                 assert_eq!(proto, Proto::NETD);
                 let refused = machine.set_routes(&routes);
+                machine.commands.push(routes);
+                let surplus = machine.commands.len().saturating_sub(4);
+                machine.commands.drain(..surplus);
                 self.count(index, "routes");
                 let reply = Reply::RoutesSet { proto, refused };
                 return self.post(index, 1, Event::Network(reply));
@@ -430,6 +460,11 @@ impl World {
                 let result = match self.cut[index] {
                     true => Err(api::Error::new(api::Reason::Unreachable, "no route to host")),
                     false => self.call(index, &request),
+                };
+                let lost = self.dice.below(100) < self.loss;
+                let result = match lost {
+                    true => Err(api::Error::new(api::Reason::Unknown, "no answer in time")),
+                    false => result,
                 };
                 let answer = api::Answer { tag, result };
                 self.post(index, 2, Event::Api(api::Event::Answer(answer)));
