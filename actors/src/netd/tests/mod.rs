@@ -1,0 +1,3 @@
+mod convergence;
+mod stories;
+mod world;
