@@ -1,9 +1,45 @@
 //! The controllers: each compares what is desired with what is, and asks the API for the rest.
+//!
+//! One actor, one file (or folder) per controller, one shape: `observe` is told each change of a
+//! view and marks the subjects it concerns; `sync` looks at one subject and asks for what is
+//! missing; `answered` (where it matters) hears how a call ended. The [`client`] keeps the marks,
+//! the alarms, the calls and what each subject still has to see before it is judged again.
 
-use crate::ports::api;
+mod client;
+mod collector;
+mod deployment;
+mod endpoints;
+mod evictions;
+mod ipam;
+mod lifecycle;
+mod names;
+mod pods;
+mod replica_set;
+mod selectors;
+mod service_ip;
+mod template;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use crate::objects::{Kind, View};
+use crate::ports::api::{self, News, Reason, Request, Scope};
+use client::{Client, Loop, Outcome, Subject};
+use collector::Collector;
+use deployment::Deployments;
+use endpoints::Endpoints;
+use evictions::Evictions;
+use ipam::Ipam;
 use ipnet::Ipv4Net;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
+use lifecycle::Lifecycle;
+use replica_set::ReplicaSets;
+use service_ip::ServiceIps;
 use std::time::Duration;
+use world::{Desk, World};
+
+/// Syncs of a busy moment are made together: this long after the last round.
+const ROUND: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -47,7 +83,28 @@ impl Digest for Event {
 }
 
 #[derive(Clone, Debug)]
-pub struct Controllers {}
+pub struct Controllers {
+    world: World,
+    client: Client,
+    loops: Loops,
+    /// No round of syncs before this.
+    quiet_until: Time,
+    /// What the timers are set to.
+    sync_at: Option<Time>,
+    check_at: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Loops {
+    deployments: Deployments,
+    replica_sets: ReplicaSets,
+    endpoints: Endpoints,
+    service_ips: ServiceIps,
+    ipam: Ipam,
+    lifecycle: Lifecycle,
+    evictions: Evictions,
+    collector: Collector,
+}
 
 impl Actor for Controllers {
     const NAME: &'static str = "controllers";
@@ -56,9 +113,192 @@ impl Actor for Controllers {
     type Effect = Effect;
     type Timer = Timer;
 
-    fn start(_config: &Config, _ctx: &mut Context<'_, Self>) -> Self {
-        Controllers {}
+    fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
+        for kind in world::WATCHED {
+            ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
+        }
+        let incarnation = ctx.rng().u64();
+        Controllers {
+            world: World::default(),
+            client: Client::default(),
+            loops: Loops {
+                deployments: Deployments::default(),
+                replica_sets: ReplicaSets::default(),
+                endpoints: Endpoints::default(),
+                service_ips: ServiceIps::default(),
+                ipam: Ipam::new(config.pod_network, config.node_mask, incarnation),
+                lifecycle: Lifecycle::new(config.node_grace, config.node_monitor),
+                evictions: Evictions::default(),
+                collector: Collector::default(),
+            },
+            quiet_until: Time::ZERO,
+            sync_at: None,
+            check_at: None,
+        }
     }
-    fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
-    fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
+
+    fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        let Event::Api(event) = event;
+        match event {
+            api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
+            api::Event::News(News::Closed { kind: Kind::Lease, .. }) => {
+                self.loops.lifecycle.blinded();
+            }
+            api::Event::News(News::Closed { .. }) => {}
+            api::Event::Connected(true) => self.client.hurry(ctx.now()),
+            api::Event::Connected(false) => self.loops.lifecycle.blinded(),
+            api::Event::Answer(answer) => {
+                let now = ctx.now();
+                if let Some(outcome) = self.client.answered(answer, &self.world, now, ctx.rng()) {
+                    self.answered(&outcome, ctx);
+                }
+            }
+        }
+        self.round(ctx);
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        match timer {
+            Timer::Sync => self.sync_at = None,
+            Timer::NodeMonitor => {
+                self.check_at = None;
+                self.loops.lifecycle.check(&mut self.client, ctx.now());
+            }
+        }
+        self.round(ctx);
+    }
+}
+
+impl Controllers {
+    /// A newer view: every loop is told what changed.
+    fn look(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
+        let (world, client, loops, now) =
+            (&mut self.world, &mut self.client, &mut self.loops, ctx.now());
+        let old = world.replace(kind, view.clone());
+        for change in old.diff(&view) {
+            if matches!(kind, Kind::Pod | Kind::ReplicaSet) {
+                world.index(kind, &change);
+            }
+            let (key, before, after) = world::sides(&change);
+            if before.is_some() {
+                client.object_left(kind, key, after.map(|object| &**object));
+            }
+            loops.observe(kind, &change, world, client, ctx);
+        }
+        match kind {
+            Kind::Node => {
+                let nodes = view.iter().filter(|(_, node)| !has_share(node));
+                loops.ipam.first_view_seen(nodes.map(|(key, node)| (key.name.clone(), node.uid)));
+                loops.lifecycle.settle_zones(client, |remark| ctx.note(|| remark));
+            }
+            Kind::Lease => loops.lifecycle.sighted(now),
+            _ => {}
+        }
+        client.view_moved(kind, &old, &view);
+    }
+
+    fn answered(&mut self, outcome: &Outcome, ctx: &mut Context<'_, Self>) {
+        let (world, client, loops) = (&self.world, &mut self.client, &mut self.loops);
+        match (&*outcome.request, &outcome.result) {
+            (Request::Create { object }, Err(error)) if error.reason == Reason::AlreadyExists => {
+                // The answer does not say which version that is: the look-up does.
+                let (kind, key) = (object.kind(), object.key.clone());
+                client.ask(outcome.subject.clone(), Request::Get { kind, key });
+            }
+            (Request::Get { .. }, Ok(Some(found))) => {
+                client.expect(found, &outcome.subject, world);
+            }
+            (_, Err(error)) if matches!(error.reason, Reason::Invalid | Reason::Forbidden) => {
+                let Subject { kind, key, .. } = &outcome.subject;
+                let verb = outcome.request.verb();
+                ctx.note(|| format!("{kind} {key}: {verb} was refused: {error}"));
+            }
+            _ => {}
+        }
+        match outcome.subject.of {
+            Loop::Deployment => loops.deployments.answered(outcome, world),
+            Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
+            Loop::Ipam => loops.ipam.answered(outcome, client),
+            Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
+            Loop::Endpoints | Loop::ServiceIp | Loop::Lifecycle | Loop::Eviction => {}
+        }
+    }
+
+    /// Syncs what is marked (if the last round is long enough ago), sends calls, sets timers.
+    fn round(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        self.client.wake(now);
+        if self.world.complete() && self.client.has_dirty() && now >= self.quiet_until {
+            self.quiet_until = now + ROUND;
+            while let Some(subject) = self.client.next_dirty(now) {
+                let (world, client) = (&self.world, &mut self.client);
+                self.loops.sync(&subject, &mut Desk { world, client, ctx: &mut *ctx });
+            }
+        }
+        self.client.pump(ctx);
+        self.set_timers(ctx);
+    }
+
+    fn set_timers(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        let dirty = self.world.complete() && self.client.has_dirty();
+        let round = dirty.then_some(self.quiet_until);
+        let sync_at = self.client.next_alarm().into_iter().chain(round).min();
+        let check_at = self.loops.lifecycle.next_check(now);
+        for (timer, wanted, set) in [
+            (Timer::Sync, sync_at, &mut self.sync_at),
+            (Timer::NodeMonitor, check_at, &mut self.check_at),
+        ] {
+            if *set != wanted {
+                match wanted {
+                    Some(at) => ctx.set_timer(timer, at.since(now)),
+                    None => ctx.clear_timer(timer),
+                }
+                *set = wanted;
+            }
+        }
+    }
+}
+
+fn has_share(node: &crate::objects::Object) -> bool {
+    node.node().is_some_and(|(spec, _)| spec.pod_cidr.is_some())
+}
+
+impl Loops {
+    fn observe(
+        &mut self,
+        kind: Kind,
+        change: &world::ObjectChange<'_>,
+        world: &World,
+        client: &mut Client,
+        ctx: &mut Context<'_, Controllers>,
+    ) {
+        let now = ctx.now();
+        self.lifecycle.observe(kind, change, client, now);
+        self.collector.observe(kind, change, world, client, now);
+        match kind {
+            Kind::Lease | Kind::Subnet => return,
+            Kind::Node => self.ipam.observe(change, client),
+            Kind::Service => self.service_ips.observe(change, ctx),
+            _ => {}
+        }
+        self.deployments.observe(kind, change, client);
+        self.replica_sets.observe(kind, change, world, client);
+        self.endpoints.observe(kind, change, world, client, now);
+        self.evictions.observe(kind, change, world, client, now);
+    }
+
+    fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
+        let key = &subject.key;
+        match subject.of {
+            Loop::Deployment => self.deployments.sync(key, desk),
+            Loop::ReplicaSet => self.replica_sets.sync(key, desk),
+            Loop::Endpoints => self.endpoints.sync(key, desk),
+            Loop::ServiceIp => {}
+            Loop::Ipam => self.ipam.sync(key, desk),
+            Loop::Lifecycle => self.lifecycle.sync(key, desk),
+            Loop::Eviction => self.evictions.sync(key, desk),
+            Loop::Collector => self.collector.sync(subject.kind, key, desk),
+        }
+    }
 }

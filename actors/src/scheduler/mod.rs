@@ -55,3 +55,23 @@ impl Actor for Scheduler {
     fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
     fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
 }
+
+/// `Toleration.ToleratesTaint` (core/v1 `toleration.go`).
+pub fn tolerates(
+    toleration: &k8s_openapi::api::core::v1::Toleration,
+    taint: &k8s_openapi::api::core::v1::Taint,
+) -> bool {
+    let text = |of: &Option<String>| of.clone().unwrap_or_default();
+    let effect = text(&toleration.effect);
+    let key = text(&toleration.key);
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        None | Some("" | "Equal") => {
+            !key.is_empty() && text(&toleration.value) == text(&taint.value)
+        }
+        Some(_) => false,
+    }
+}

@@ -1,0 +1,395 @@
+//! EndpointSlices: for each Service with a selector, where its pods can be reached (upstream
+//! `pkg/controller/endpointslice` and `staging/.../endpointslice`).
+
+mod pack;
+
+use super::client::{Client, Loop, Subject};
+use super::names;
+use super::pods;
+use super::selectors::{SelectorIndex, includes, labels};
+use super::world::{Desk, ObjectChange, World, node_of, sides};
+use crate::objects::{Body, EndpointSlice, Key, Kind, Object, ObjectMeta, ServiceSpec};
+use crate::ports::api::{DeleteOptions, Request};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kubesim_runtime::Time;
+use pack::{Packed, Shelf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Changes of one Service within this time cost one write.
+const BATCH: Duration = Duration::from_millis(50);
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    selectors: SelectorIndex,
+    /// The pods whose labels match, by Service.
+    members: BTreeMap<Key, BTreeSet<Key>>,
+    /// Our slices, by Service.
+    slices: BTreeMap<Key, BTreeSet<Key>>,
+    /// Services whose alarm is set.
+    scheduled: BTreeSet<Key>,
+}
+
+/// What tells one group of slices from another: pods that resolve a named port differently are
+/// in different slices.
+type Ports = Vec<EndpointPort>;
+
+fn subject(key: &Key) -> Subject {
+    Subject::new(Loop::Endpoints, Kind::Service, key)
+}
+
+impl Endpoints {
+    pub fn observe(
+        &mut self,
+        kind: Kind,
+        change: &ObjectChange<'_>,
+        world: &World,
+        client: &mut Client,
+        now: Time,
+    ) {
+        match kind {
+            Kind::Service => self.service_changed(change, world, client, now),
+            Kind::Pod => self.pod_changed(change, world, client, now),
+            Kind::EndpointSlice => self.slice_changed(change, client, now),
+            Kind::Node => self.node_changed(change, world, client, now),
+            _ => {}
+        }
+    }
+
+    fn schedule(&mut self, service: &Key, client: &mut Client, now: Time) {
+        if self.scheduled.insert(service.clone()) {
+            client.mark_at(now + BATCH, subject(service));
+        }
+    }
+
+    fn service_changed(
+        &mut self,
+        change: &ObjectChange<'_>,
+        world: &World,
+        client: &mut Client,
+        now: Time,
+    ) {
+        let (key, old, new) = sides(change);
+        let selector = |object: Option<&Arc<Object>>| {
+            let (spec, _) = object?.service()?;
+            spec.selector.clone().filter(|pairs| !pairs.is_empty())
+        };
+        let (was, is) = (selector(old), selector(new));
+        if was != is {
+            self.members.remove(key);
+            self.selectors.remove(key);
+            if let Some(pairs) = &is {
+                self.selectors.insert(key, pairs);
+                let members = self.members.entry(key.clone()).or_default();
+                let from = Key::new(key.namespace.clone(), "");
+                let all = world.view(Kind::Pod).into_iter().flat_map(|pods| pods.iter_from(&from));
+                for (pod, object) in all.take_while(|(pod, _)| pod.namespace == key.namespace) {
+                    if includes(labels(object.meta.labels.as_ref()), pairs) {
+                        members.insert(pod.clone());
+                    }
+                }
+            }
+        }
+        self.schedule(key, client, now);
+    }
+
+    fn pod_changed(
+        &mut self,
+        change: &ObjectChange<'_>,
+        world: &World,
+        client: &mut Client,
+        now: Time,
+    ) {
+        let (key, old, new) = sides(change);
+        let mut concerned = BTreeSet::new();
+        let relabelled = match (old, new) {
+            (Some(old), Some(new)) => {
+                !Arc::ptr_eq(&old.meta, &new.meta) && old.meta.labels != new.meta.labels
+            }
+            _ => true,
+        };
+        for (pod, there) in [(old.filter(|_| relabelled), false), (new, true)] {
+            let Some(pod) = pod else { continue };
+            let of = labels(pod.meta.labels.as_ref());
+            for service in self.selectors.candidates(&key.namespace, of) {
+                let spec = world.get(Kind::Service, &service).and_then(|o| o.service());
+                let pairs = spec.and_then(|(spec, _)| spec.selector.as_ref());
+                if !pairs.is_some_and(|pairs| includes(of, pairs)) {
+                    continue;
+                }
+                let members = self.members.entry(service.clone()).or_default();
+                if there {
+                    members.insert(key.clone());
+                } else {
+                    members.remove(key);
+                }
+                concerned.insert(service);
+            }
+        }
+        for service in concerned {
+            if !old.zip(new).is_some_and(|(old, new)| !relabelled && same_endpoint(old, new)) {
+                self.schedule(&service, client, now);
+            }
+        }
+    }
+
+    fn slice_changed(&mut self, change: &ObjectChange<'_>, client: &mut Client, now: Time) {
+        let (key, old, new) = sides(change);
+        let service = |object: Option<&Arc<Object>>| {
+            let object = object.filter(|o| o.label(MANAGED_BY) == Some(CONTROLLER))?;
+            Some(Key::new(key.namespace.clone(), object.label(SERVICE_NAME)?))
+        };
+        let (was, is) = (service(old), service(new));
+        if let Some(service) = &was
+            && was != is
+        {
+            if let Some(slices) = self.slices.get_mut(service) {
+                slices.remove(key);
+            }
+            self.schedule(service, client, now);
+        }
+        if let Some(service) = is {
+            self.slices.entry(service.clone()).or_default().insert(key.clone());
+            self.schedule(&service, client, now);
+        }
+    }
+
+    /// A node's zone is part of its pods' endpoints.
+    fn node_changed(
+        &mut self,
+        change: &ObjectChange<'_>,
+        world: &World,
+        client: &mut Client,
+        now: Time,
+    ) {
+        let (key, old, new) = sides(change);
+        let zone = |node: Option<&Arc<Object>>| node.and_then(|n| n.label(ZONE)).map(str::to_owned);
+        if zone(old) == zone(new) {
+            return;
+        }
+        let pods: Vec<_> = world.bound_to(&key.name).cloned().collect();
+        for pod in pods {
+            let of = labels(pod.meta.labels.as_ref());
+            for service in self.selectors.candidates(&pod.key.namespace, of) {
+                self.schedule(&service, client, now);
+            }
+        }
+    }
+
+    pub fn sync(&mut self, key: &Key, desk: &mut Desk<'_, '_>) {
+        self.scheduled.remove(key);
+        // A deleted Service's slices go with it: see the collector.
+        let Some(service) = desk.world.get(Kind::Service, key).cloned() else { return };
+        let Some((spec, _)) = service.service() else { return };
+        if service.deleting() || spec.selector.as_ref().is_none_or(BTreeMap::is_empty) {
+            return;
+        }
+        let world = desk.world;
+        let wanted = self.wanted(&service, spec, world);
+        let slices = self.slices.get(key).into_iter().flatten();
+        let present: Vec<&Arc<Object>> = slices
+            .filter_map(|slice| world.get(Kind::EndpointSlice, slice))
+            .filter(|slice| !slice.deleting())
+            .collect();
+        let packed = pack::pack(&shelves(&present), wanted);
+        for request in requests(&service, &present, packed, world) {
+            desk.ask(Loop::Endpoints, Kind::Service, key, request);
+        }
+    }
+
+    /// The endpoints that should be, by the ports they resolve.
+    fn wanted(
+        &self,
+        service: &Object,
+        spec: &ServiceSpec,
+        world: &World,
+    ) -> Vec<(Ports, BTreeMap<String, Endpoint>)> {
+        let mut groups: Vec<(Ports, BTreeMap<String, Endpoint>)> = Vec::new();
+        for key in self.members.get(&service.key).into_iter().flatten() {
+            let Some(pod) = world.get(Kind::Pod, key) else { continue };
+            let Some(endpoint) = endpoint(pod, service, spec, world) else { continue };
+            let ports = resolve(spec, pod);
+            let uid = pod.uid.to_string();
+            match groups.iter_mut().find(|(has, _)| *has == ports) {
+                Some((_, group)) => _ = group.insert(uid, endpoint),
+                None => groups.push((ports, BTreeMap::from([(uid, endpoint)]))),
+            }
+        }
+        if groups.is_empty() {
+            // A Service without endpoints has one empty slice, so that it is known to be empty.
+            groups.push((Vec::new(), BTreeMap::new()));
+        }
+        groups
+    }
+}
+
+fn shelves(present: &[&Arc<Object>]) -> Vec<Shelf> {
+    let shelf = |object: &&Arc<Object>| {
+        let slice = object.endpoint_slice()?;
+        let ports = slice.ports.clone().unwrap_or_default();
+        Some(Shelf { ports, endpoints: slice.endpoints.clone() })
+    };
+    present.iter().map(|object| shelf(object).unwrap_or_default()).collect()
+}
+
+fn requests(
+    service: &Arc<Object>,
+    present: &[&Arc<Object>],
+    packed: Packed,
+    world: &World,
+) -> Vec<Request> {
+    let meta = slice_meta(service);
+    let body = |shelf: Shelf| {
+        let ports = Some(shelf.ports);
+        let endpoints = shelf.endpoints;
+        let address_type = "IPv4".to_owned();
+        Body::EndpointSlice(Arc::new(EndpointSlice {
+            address_type,
+            endpoints,
+            ports,
+            metadata: ObjectMeta::default(),
+        }))
+    };
+    let mut requests = Vec::new();
+    for (object, shelf) in present.iter().zip(packed.kept) {
+        match shelf {
+            pack::Fate::Delete => {
+                let options = DeleteOptions { uid: Some(object.uid), grace: None };
+                let (kind, key) = (Kind::EndpointSlice, object.key.clone());
+                requests.push(Request::Delete { kind, key, options });
+            }
+            pack::Fate::Keep if object.meta.labels == meta.labels => {}
+            pack::Fate::Keep => {
+                let object = Object { meta: relabelled(object, &meta), ..(***object).clone() };
+                requests.push(Request::Update { object: Arc::new(object) });
+            }
+            pack::Fate::Write(shelf) => {
+                let meta = relabelled(object, &meta);
+                let object = Object { meta, body: body(shelf), ..(***object).clone() };
+                requests.push(Request::Update { object: Arc::new(object) });
+            }
+        }
+    }
+    let (namespace, name) = (&service.key.namespace, &service.key.name);
+    let taken = |key: &Key| world.get(Kind::EndpointSlice, key).is_some();
+    let keys = names::free_children(namespace, name, service.uid, packed.new.len(), taken);
+    for (key, shelf) in keys.into_iter().zip(packed.new) {
+        let object = Object::new(key, body(shelf)).with_meta(meta.clone());
+        requests.push(Request::Create { object: Arc::new(object) });
+    }
+    requests
+}
+
+fn relabelled(object: &Object, wanted: &ObjectMeta) -> Arc<ObjectMeta> {
+    if object.meta.labels == wanted.labels {
+        return Arc::clone(&object.meta);
+    }
+    let mut meta = (*object.meta).clone();
+    meta.labels.clone_from(&wanted.labels);
+    Arc::new(meta)
+}
+
+/// The Service's own labels, and those by which its slices are found.
+fn slice_meta(service: &Arc<Object>) -> ObjectMeta {
+    let mut all = service.meta.labels.clone().unwrap_or_default();
+    all.insert(SERVICE_NAME.to_owned(), service.key.name.to_string());
+    all.insert(MANAGED_BY.to_owned(), CONTROLLER.to_owned());
+    let ip = service.service().and_then(|(spec, _)| spec.cluster_ip.as_deref());
+    if ip.is_none_or(|ip| ip.is_empty() || ip == "None") {
+        all.insert(HEADLESS.to_owned(), String::new());
+    } else {
+        all.remove(HEADLESS);
+    }
+    ObjectMeta {
+        labels: Some(all),
+        generate_name: Some(format!("{}-", service.key.name)),
+        owner_references: Some(vec![service.as_controller()]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Nothing that an endpoint shows differs.
+fn same_endpoint(old: &Object, new: &Object) -> bool {
+    let shows = |pod: &Object| {
+        let (spec, status) = pod.pod()?;
+        let facts = (pods::is_ready(pod), pods::is_terminated(pod), pod.deleting());
+        Some((pod.uid, status.pod_ip.clone(), spec.node_name.clone(), facts))
+    };
+    shows(old) == shows(new)
+}
+
+/// `podToEndpoint`; `None` for a pod without an address or one that has ended.
+fn endpoint(pod: &Object, service: &Object, spec: &ServiceSpec, world: &World) -> Option<Endpoint> {
+    let (pod_spec, status) = pod.pod()?;
+    let address = status.pod_ip.clone().filter(|ip| !ip.is_empty())?;
+    if pods::is_terminated(pod) {
+        return None;
+    }
+    let (serving, terminating) = (pods::is_ready(pod), pod.deleting());
+    let publish = spec.publish_not_ready_addresses == Some(true);
+    let node = node_of(pod).map(str::to_owned);
+    let zone = node.as_ref().and_then(|node| {
+        let node = world.get(Kind::Node, &Key::cluster(node.as_str()))?;
+        node.label(ZONE).map(str::to_owned)
+    });
+    let subdomain = pod_spec.subdomain.as_deref() == Some(&service.key.name);
+    Some(Endpoint {
+        addresses: vec![address],
+        conditions: Some(EndpointConditions {
+            ready: Some(publish || serving && !terminating),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: pod_spec.hostname.clone().filter(|name| subdomain && !name.is_empty()),
+        node_name: node,
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.key.namespace.to_string()),
+            name: Some(pod.key.name.to_string()),
+            uid: Some(pod.uid.to_string()),
+            ..ObjectReference::default()
+        }),
+        zone,
+        ..Endpoint::default()
+    })
+}
+
+/// `getEndpointPorts`: each port of the Service as this pod serves it; a name that no container
+/// has is left out.
+fn resolve(spec: &ServiceSpec, pod: &Object) -> Ports {
+    let containers = pod.pod().map(|(spec, _)| spec.containers.as_slice()).unwrap_or_default();
+    let mut ports = Vec::new();
+    for port in spec.ports.iter().flatten() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let named = |name: &str| {
+            let mut all = containers.iter().flat_map(|c| c.ports.iter().flatten());
+            let same = all.find(|p| {
+                p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol
+            });
+            same.map(|p| p.container_port)
+        };
+        let number = match &port.target_port {
+            None => Some(port.port),
+            Some(IntOrString::Int(0)) => Some(port.port),
+            Some(IntOrString::Int(number)) => Some(*number),
+            Some(IntOrString::String(name)) => name.parse().ok().or_else(|| named(name)),
+        };
+        let Some(number) = number else { continue };
+        ports.push(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            port: Some(number),
+            protocol: Some(protocol.to_owned()),
+            app_protocol: port.app_protocol.clone(),
+        });
+    }
+    ports
+}

@@ -1,0 +1,147 @@
+//! What the controllers have been shown: the newest view of each kind, and who owns and holds
+//! which pods.
+
+use super::client::{Client, Loop, Subject};
+use super::Controllers;
+use crate::objects::{Key, Kind, Name, Object, Uid, View};
+use crate::ports::api::Request;
+use kubesim_runtime::{Change, Context};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub type ObjectChange<'a> = Change<'a, Key, Arc<Object>>;
+
+/// The kinds that the controllers watch.
+pub const WATCHED: [Kind; 8] = [
+    Kind::Node,
+    Kind::Pod,
+    Kind::Service,
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::EndpointSlice,
+    Kind::Lease,
+    Kind::Subnet,
+];
+
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    views: BTreeMap<Kind, View>,
+    /// Pods and ReplicaSets by the uid of the owner that controls them.
+    controlled: BTreeMap<(Kind, Uid), BTreeSet<Key>>,
+    /// Pods by the node they are bound to.
+    bound: BTreeMap<Name, BTreeSet<Key>>,
+    /// Pods that nobody controls.
+    orphans: BTreeSet<Key>,
+}
+
+/// The change's key, and the object before and after it.
+pub fn sides<'a>(
+    change: &ObjectChange<'a>,
+) -> (&'a Key, Option<&'a Arc<Object>>, Option<&'a Arc<Object>>) {
+    match change {
+        Change::Added(key, new) => (key, None, Some(new)),
+        Change::Changed { key, old, new } => (key, Some(old), Some(new)),
+        Change::Removed(key, old) => (key, Some(old), None),
+    }
+}
+
+/// The node a pod is bound to.
+pub fn node_of(pod: &Object) -> Option<&str> {
+    pod.pod()?.0.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+impl World {
+    pub fn view(&self, kind: Kind) -> Option<&View> {
+        self.views.get(&kind)
+    }
+
+    /// Every kind was shown at least once.
+    pub fn complete(&self) -> bool {
+        self.views.len() == WATCHED.len()
+    }
+
+    pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
+        self.views.get(&kind)?.get(key)
+    }
+
+    /// Puts the new view in place and returns the old one (an empty one at first).
+    pub fn replace(&mut self, kind: Kind, view: View) -> View {
+        let history = view.history();
+        self.views.insert(kind, view).unwrap_or_else(|| View::empty(history))
+    }
+
+    pub fn controlled(&self, kind: Kind, owner: Uid) -> impl Iterator<Item = &Arc<Object>> {
+        let keys = self.controlled.get(&(kind, owner)).into_iter().flatten();
+        keys.filter_map(move |key| self.get(kind, key))
+    }
+
+    pub fn bound_to(&self, node: &Name) -> impl Iterator<Item = &Arc<Object>> {
+        let keys = self.bound.get(node).into_iter().flatten();
+        keys.filter_map(|key| self.get(Kind::Pod, key))
+    }
+
+    /// Pods of the namespace that nobody controls.
+    pub fn orphans(&self, namespace: &Name) -> impl Iterator<Item = &Arc<Object>> {
+        let from = Key::new(namespace.clone(), "");
+        let keys = self.orphans.range(from..).take_while(move |key| key.namespace == *namespace);
+        keys.filter_map(|key| self.get(Kind::Pod, key))
+    }
+
+    /// Keeps the indexes; `Pod` and `ReplicaSet` changes only.
+    pub fn index(&mut self, kind: Kind, change: &ObjectChange<'_>) {
+        let (key, old, new) = sides(change);
+        let owner = |object: Option<&Arc<Object>>| object.and_then(|o| Some(o.controller()?.1));
+        let (was, is) = match (old, new) {
+            (Some(old), Some(new)) if Arc::ptr_eq(&old.meta, &new.meta) => (None, None),
+            _ => (owner(old), owner(new)),
+        };
+        if was != is {
+            move_key(&mut self.controlled, was.map(|u| (kind, u)), is.map(|u| (kind, u)), key);
+        }
+        if kind != Kind::Pod {
+            return;
+        }
+        match new {
+            Some(pod) if pod.controller().is_none() => _ = self.orphans.insert(key.clone()),
+            _ if old.is_some() => _ = self.orphans.remove(key),
+            _ => {}
+        }
+        let node = |pod: Option<&Arc<Object>>| pod.and_then(|pod| node_of(pod).map(Name::from));
+        let (was, is) = (node(old), node(new));
+        if was != is {
+            move_key(&mut self.bound, was, is, key);
+        }
+    }
+}
+
+fn move_key<I: Ord>(
+    index: &mut BTreeMap<I, BTreeSet<Key>>,
+    was: Option<I>,
+    is: Option<I>,
+    key: &Key,
+) {
+    if let Some(was) = was
+        && let Some(keys) = index.get_mut(&was)
+    {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(&was);
+        }
+    }
+    if let Some(is) = is {
+        index.entry(is).or_default().insert(key.clone());
+    }
+}
+
+/// What a sync works with.
+pub struct Desk<'a, 'c> {
+    pub world: &'a World,
+    pub client: &'a mut Client,
+    pub ctx: &'a mut Context<'c, Controllers>,
+}
+
+impl Desk<'_, '_> {
+    pub fn ask(&mut self, of: Loop, kind: Kind, key: &Key, request: Request) {
+        self.client.ask(Subject::new(of, kind, key), request);
+    }
+}
