@@ -3,13 +3,13 @@
 //! endpoint costs what its Service does.
 
 use super::base;
+use super::by_service::ByService;
 use super::piece::{Backend, COMMON, Piece, nat};
-use super::service::{is_foreign, service_of};
 use crate::objects::{Key, Object, View};
 use crate::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule};
 use imbl::{OrdMap, OrdSet};
 use ipnet::Ipv4Net;
-use kubesim_runtime::{Change, Hasher};
+use kubesim_runtime::Hasher;
 use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,8 +27,7 @@ pub struct Compiled {
     pub(super) local: OrdSet<Key>,
     /// How many Services have this endpoint.
     pub(super) backends: OrdMap<Backend, u32>,
-    /// The slices of each Service, in the order of their names.
-    slices: OrdMap<Key, Arc<[Arc<Object>]>>,
+    slices: ByService,
 }
 
 /// A compilation and the views it was made of, from which a newer one may start.
@@ -73,7 +72,7 @@ pub fn compile_anew(
         Some(basis) => {
             let mut compiled = (*basis.compiled).clone();
             compiled.chains.advance(version);
-            compiled.update(&basis.services, &basis.slices, services, slices);
+            compiled.update((&basis.services, &basis.slices), (services, slices));
             compiled
         }
         None => {
@@ -82,7 +81,7 @@ pub fn compile_anew(
                 View::empty(services.history()),
                 View::empty(slices.history()),
             );
-            compiled.update(&nothing.0, &nothing.1, services, slices);
+            compiled.update((&nothing.0, &nothing.1), (services, slices));
             compiled
         }
     }
@@ -115,7 +114,7 @@ impl Compiled {
             pieces: OrdMap::new(),
             local: OrdSet::new(),
             backends: OrdMap::new(),
-            slices: OrdMap::new(),
+            slices: ByService::default(),
         };
         for index in 0..COMMON.len() {
             compiled.rebuild_common(index);
@@ -136,61 +135,15 @@ impl Compiled {
         self.chains.diff(&other.chains).next().is_none()
     }
 
-    fn update(&mut self, old_services: &View, old_slices: &View, services: &View, slices: &View) {
-        let mut changed = BTreeSet::new();
-        for change in old_services.diff(services) {
-            let (Change::Added(key, _) | Change::Changed { key, .. } | Change::Removed(key, _)) =
-                change;
-            changed.insert(key.clone());
-        }
-        for change in old_slices.diff(slices) {
-            let (old, new) = match change {
-                Change::Added(_, new) => (None, Some(new)),
-                Change::Changed { old, new, .. } => (Some(old), Some(new)),
-                Change::Removed(_, old) => (Some(old), None),
-            };
-            changed.extend(old.and_then(|slice| self.forget_slice(slice)));
-            changed.extend(new.and_then(|slice| self.learn_slice(slice)));
-        }
+    fn update(&mut self, old: (&View, &View), new: (&View, &View)) {
+        let changed = self.slices.advance(old, new);
         let mut common = [false; COMMON.len()];
         for key in changed {
-            let service = services.get(&key);
-            self.update_service(&key, service, &mut common);
+            self.update_service(&key, new.0.get(&key), &mut common);
         }
         for (index, _) in common.iter().enumerate().filter(|(_, dirty)| **dirty) {
             self.rebuild_common(index);
         }
-    }
-
-    fn forget_slice(&mut self, slice: &Object) -> Option<Key> {
-        let service = service_of(slice)?;
-        let rest: Arc<[_]> = {
-            let all = self.slices.get(&service)?;
-            all.iter()
-                .filter(|one| one.key != slice.key)
-                .cloned()
-                .collect()
-        };
-        if rest.is_empty() {
-            self.slices.remove(&service);
-        } else {
-            self.slices.insert(service.clone(), rest);
-        }
-        Some(service)
-    }
-
-    fn learn_slice(&mut self, slice: &Arc<Object>) -> Option<Key> {
-        let service = service_of(slice).filter(|_| !is_foreign(slice))?;
-        let mut all: Vec<_> = self
-            .slices
-            .get(&service)
-            .into_iter()
-            .flat_map(|all| all.iter().cloned())
-            .collect();
-        let place = all.partition_point(|one| one.key < slice.key);
-        all.insert(place, Arc::clone(slice));
-        self.slices.insert(service.clone(), all.into());
-        Some(service)
     }
 
     fn update_service(
@@ -199,8 +152,8 @@ impl Compiled {
         service: Option<&Arc<Object>>,
         common: &mut [bool; COMMON.len()],
     ) {
-        let slices = self.slices.get(key).cloned().unwrap_or_default();
-        let new = service.and_then(|service| Piece::of(service, &slices, self.cluster_cidr));
+        let slices = self.slices.get(key);
+        let new = service.and_then(|service| Piece::of(service, slices, self.cluster_cidr));
         let old = self.pieces.get(key).cloned().unwrap_or_default();
         let new = new.map(Arc::new);
         let none = Piece::default();

@@ -5,6 +5,7 @@
 //! decides when to hand them to its kernel, and which remembered connections must go then.
 
 mod base;
+mod by_service;
 mod compile;
 mod conntrack;
 mod local;
@@ -16,6 +17,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use by_service::ByService;
 pub use compile::{Basis, Compiled, compile, compile_anew};
 pub use local::{Overlay, overlay};
 pub use text::{rule_text, table_name, to_iptables_save};

@@ -140,14 +140,14 @@ pub fn service_of(slice: &Object) -> Option<Key> {
 }
 
 /// A slice that this proxy leaves to others.
-pub fn is_foreign(slice: &Object) -> bool {
+fn is_foreign(slice: &Object) -> bool {
     slice.label(PROXY_NAME_LABEL).is_some() || slice.label(HEADLESS_LABEL).is_some()
 }
 
 /// The endpoints behind a port, each address once, in the order of their text as upstream has it.
 pub fn endpoints(label: Option<&str>, protocol: Protocol, slices: &[Arc<Object>]) -> Vec<Endpoint> {
     let mut found: BTreeMap<SmolStr, Endpoint> = BTreeMap::new();
-    let slices = slices.iter().filter_map(|object| object.endpoint_slice());
+    let slices = slices.iter().filter(|slice| !is_foreign(slice)).filter_map(|slice| slice.endpoint_slice());
     for slice in slices.filter(|slice| slice.address_type == "IPv4") {
         for port in slice.ports.iter().flatten() {
             let named = port.name.as_deref().unwrap_or_default() == label.unwrap_or_default();
