@@ -19,9 +19,15 @@ pub enum Answer {
     Elsewhere,
     NxDomain,
     /// The name exists; no records means it has none of that type.
-    Records { answers: Vec<Record>, additional: Vec<Record> },
+    Records {
+        answers: Vec<Record>,
+        additional: Vec<Record>,
+    },
     /// Another name stands for it, which has to be looked up as well.
-    Alias { cname: Record, target: SmolStr },
+    Alias {
+        cname: Record,
+        target: SmolStr,
+    },
 }
 
 impl Answer {
@@ -137,12 +143,8 @@ impl Lookup<'_> {
             protocol.strip_prefix('_') == Some(&one.protocol)
                 && port.is_none_or(|port| port.strip_prefix('_') == Some(&one.name))
         };
-        let service = format_smolstr!(
-            "{}.{}.svc.{}",
-            key.name,
-            key.namespace,
-            self.config.cluster_domain
-        );
+        let service =
+            format_smolstr!("{}.{}.svc.{}", key.name, key.namespace, self.config.cluster_domain);
         let mut found: Vec<(SmolStr, Ipv4Addr, u16)> = Vec::new();
         match entry {
             Entry::Cluster { ip, ports } => {

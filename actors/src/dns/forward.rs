@@ -260,11 +260,13 @@ impl Forwarder {
             tried.map_or(0, |(_, times)| *times)
         };
         let count = self.servers.iter().count().max(1);
-        let usable = self.servers.iter().enumerate().filter(|(_, server)| {
-            server.state != State::Looping && tries(server.address) < TRIES
-        });
+        let usable =
+            self.servers.iter().enumerate().filter(|(_, server)| {
+                server.state != State::Looping && tries(server.address) < TRIES
+            });
         let best = usable.min_by_key(|(place, server)| {
-            let place = if self.rotate { (place + count - self.turn % count) % count } else { *place };
+            let place =
+                if self.rotate { (place + count - self.turn % count) % count } else { *place };
             (tries(server.address), server.state, place)
         });
         best.map(|(_, server)| server.address)

@@ -353,12 +353,7 @@ fn send_from_port(port: u16, to: SocketAddrV4, message: Message, ctx: &mut Conte
 }
 
 /// From the address that was asked, cut to what the asker takes.
-fn send_reply(
-    local: Ipv4Addr,
-    to: SocketAddrV4,
-    mut reply: Message,
-    ctx: &mut Context<'_, Dns>,
-) {
+fn send_reply(local: Ipv4Addr, to: SocketAddrV4, mut reply: Message, ctx: &mut Context<'_, Dns>) {
     reply.fit();
     let body = packets::Body::Dns(Arc::new(reply));
     let send = packets::Request::Send { from: Some(local), from_port: PORT, to, body };

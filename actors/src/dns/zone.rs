@@ -187,9 +187,14 @@ fn hosts(slices: &[Arc<Object>], unready: bool) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     let slices = slices.iter().filter_map(|object| object.endpoint_slice());
     for slice in slices.filter(|slice| slice.address_type == "IPv4") {
-        let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| {
-            named_port(port.name.as_deref(), port.protocol.as_deref(), port.port)
-        }).collect();
+        let ports: Vec<_> = slice
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| {
+                named_port(port.name.as_deref(), port.protocol.as_deref(), port.port)
+            })
+            .collect();
         for endpoint in &slice.endpoints {
             let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
             if !ready && !unready {

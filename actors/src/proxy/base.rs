@@ -20,23 +20,11 @@ pub fn base_rules() -> Arc<[BaseRule]> {
     let portals = "kubernetes service portals";
     Arc::new([
         jump(Filter, "INPUT", true, load_balancer, PROXY_FIREWALL),
-        jump(
-            Filter,
-            "INPUT",
-            false,
-            "kubernetes health check service ports",
-            NODE_PORTS,
-        ),
+        jump(Filter, "INPUT", false, "kubernetes health check service ports", NODE_PORTS),
         jump(Filter, "INPUT", true, external, EXTERNAL_SERVICES),
         jump(Filter, "INPUT", false, "", FIREWALL),
         jump(Filter, "FORWARD", true, load_balancer, PROXY_FIREWALL),
-        jump(
-            Filter,
-            "FORWARD",
-            false,
-            "kubernetes forwarding rules",
-            FORWARD,
-        ),
+        jump(Filter, "FORWARD", false, "kubernetes forwarding rules", FORWARD),
         jump(Filter, "FORWARD", true, portals, SERVICES),
         jump(Filter, "FORWARD", true, external, EXTERNAL_SERVICES),
         jump(Filter, "OUTPUT", true, load_balancer, PROXY_FIREWALL),
@@ -44,57 +32,28 @@ pub fn base_rules() -> Arc<[BaseRule]> {
         jump(Filter, "OUTPUT", false, "", FIREWALL),
         jump(Nat, "PREROUTING", false, portals, SERVICES),
         jump(Nat, "OUTPUT", false, portals, SERVICES),
-        jump(
-            Nat,
-            "POSTROUTING",
-            false,
-            "kubernetes postrouting rules",
-            POSTROUTING,
-        ),
+        jump(Nat, "POSTROUTING", false, "kubernetes postrouting rules", POSTROUTING),
     ])
 }
 
 fn jump(table: Table, chain: &'static str, new: bool, comment: &str, to: &str) -> BaseRule {
     let mut matches = Vec::new();
     if new {
-        let any = CtStates {
-            new: true,
-            ..CtStates::default()
-        };
+        let any = CtStates { new: true, ..CtStates::default() };
         matches.push(Match::CtState { any, not: false });
     }
     if !comment.is_empty() {
         matches.push(Match::Comment(comment.into()));
     }
-    let rule = Rule {
-        matches,
-        target: Target::Jump(to.into()),
-    };
-    BaseRule {
-        table,
-        chain: chain.into(),
-        place: Place::First,
-        rule,
-    }
+    let rule = Rule { matches, target: Target::Jump(to.into()) };
+    BaseRule { table, chain: chain.into(), place: Place::First, rule }
 }
 
 /// Chains that are the same in every cluster.
 pub fn fixed_chains() -> Vec<(ChainKey, Chain)> {
-    let chain = |table, name: &str, rules| {
-        (
-            ChainKey {
-                table,
-                name: name.into(),
-            },
-            Chain { rules },
-        )
-    };
+    let chain = |table, name: &str, rules| (ChainKey { table, name: name.into() }, Chain { rules });
     vec![
-        chain(
-            Table::Nat,
-            MARK_MASQ,
-            vec![mark(MASQUERADE_MARK, MASQUERADE_MARK)],
-        ),
+        chain(Table::Nat, MARK_MASQ, vec![mark(MASQUERADE_MARK, MASQUERADE_MARK)]),
         chain(Table::Nat, POSTROUTING, postrouting()),
         chain(Table::Filter, FORWARD, forward()),
         chain(Table::Filter, FIREWALL, firewall()),
@@ -107,40 +66,24 @@ pub fn last_rule(table: Table, chain: &str) -> Option<Rule> {
         return None;
     }
     let text = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
-    let local = Match::DestinationType {
-        is: AddrType::Local,
-        not: false,
-    };
+    let local = Match::DestinationType { is: AddrType::Local, not: false };
     let matches = vec![Match::Comment(text.into()), local];
-    Some(Rule {
-        matches,
-        target: Target::Jump(NODE_PORTS.into()),
-    })
+    Some(Rule { matches, target: Target::Jump(NODE_PORTS.into()) })
 }
 
 fn mark(value: u32, mask: u32) -> Rule {
-    Rule {
-        matches: Vec::new(),
-        target: Target::Mark { value, mask },
-    }
+    Rule { matches: Vec::new(), target: Target::Mark { value, mask } }
 }
 
 fn marked(not: bool) -> Match {
-    Match::Mark {
-        value: MASQUERADE_MARK,
-        mask: MASQUERADE_MARK,
-        not,
-    }
+    Match::Mark { value: MASQUERADE_MARK, mask: MASQUERADE_MARK, not }
 }
 
 /// The mark is taken off again, so that a packet that passes the stack twice is masqueraded once.
 fn postrouting() -> Vec<Rule> {
     let comment = "kubernetes service traffic requiring SNAT";
     vec![
-        Rule {
-            matches: vec![marked(true)],
-            target: Target::Return,
-        },
+        Rule { matches: vec![marked(true)], target: Target::Return },
         mark(MASQUERADE_MARK, 0),
         Rule {
             matches: vec![Match::Comment(comment.into())],
@@ -151,27 +94,14 @@ fn postrouting() -> Vec<Rule> {
 
 fn forward() -> Vec<Rule> {
     let state = |any| Match::CtState { any, not: false };
-    let invalid = CtStates {
-        invalid: true,
-        ..CtStates::default()
-    };
-    let known = CtStates {
-        related: true,
-        established: true,
-        ..CtStates::default()
-    };
+    let invalid = CtStates { invalid: true, ..CtStates::default() };
+    let known = CtStates { related: true, established: true, ..CtStates::default() };
     vec![
         // An out-of-window segment that is not translated back would reset the connection
         // (kubernetes/kubernetes#74839).
+        Rule { matches: vec![state(invalid)], target: Target::Drop },
         Rule {
-            matches: vec![state(invalid)],
-            target: Target::Drop,
-        },
-        Rule {
-            matches: vec![
-                Match::Comment("kubernetes forwarding rules".into()),
-                marked(false),
-            ],
+            matches: vec![Match::Comment("kubernetes forwarding rules".into()), marked(false)],
             target: Target::Accept,
         },
         Rule {
@@ -189,21 +119,11 @@ fn forward() -> Vec<Rule> {
 /// is a rule of its own before it, which accepts and drops the same packets.
 fn firewall() -> Vec<Rule> {
     let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-    let known = CtStates {
-        related: true,
-        established: true,
-        ..CtStates::default()
-    };
+    let known = CtStates { related: true, established: true, ..CtStates::default() };
     let outside = |state: Match, target: Target| Rule {
         matches: vec![
-            Match::Source {
-                net: loopback,
-                not: true,
-            },
-            Match::Destination {
-                net: loopback,
-                not: false,
-            },
+            Match::Source { net: loopback, not: true },
+            Match::Destination { net: loopback, not: false },
             Match::Comment("block incoming localnet connections".into()),
             state,
         ],
@@ -211,12 +131,6 @@ fn firewall() -> Vec<Rule> {
     };
     vec![
         outside(Match::CtDnat, Target::Return),
-        outside(
-            Match::CtState {
-                any: known,
-                not: true,
-            },
-            Target::Drop,
-        ),
+        outside(Match::CtState { any: known, not: true }, Target::Drop),
     ]
 }

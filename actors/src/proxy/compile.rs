@@ -50,9 +50,7 @@ pub fn compile(
     key.u64(services.history());
     key.u64(services.version());
     cluster_cidr.hash(&mut key);
-    slices.memo(key.finish(), || {
-        compile_anew(services, slices, cluster_cidr, basis)
-    })
+    slices.memo(key.finish(), || compile_anew(services, slices, cluster_cidr, basis))
 }
 
 /// [`compile`] without the memo.
@@ -77,10 +75,7 @@ pub fn compile_anew(
         }
         None => {
             let mut compiled = Compiled::empty(services, slices, cluster_cidr, version);
-            let nothing = (
-                View::empty(services.history()),
-                View::empty(slices.history()),
-            );
+            let nothing = (View::empty(services.history()), View::empty(slices.history()));
             compiled.update((&nothing.0, &nothing.1), (services, slices));
             compiled
         }
@@ -180,11 +175,7 @@ impl Compiled {
     fn update_chains(&mut self, old: &Piece, new: &Piece) {
         let version = self.chains.version();
         let stays: BTreeSet<&str> = new.chains.iter().map(|(name, _)| name.as_str()).collect();
-        for (name, _) in old
-            .chains
-            .iter()
-            .filter(|(name, _)| !stays.contains(name.as_str()))
-        {
+        for (name, _) in old.chains.iter().filter(|(name, _)| !stays.contains(name.as_str())) {
             self.chains.remove(&nat(name), version);
         }
         for (name, chain) in &new.chains {
@@ -217,10 +208,7 @@ impl Compiled {
             rules.extend(piece.shared[index].iter().cloned());
         }
         rules.extend(base::last_rule(table, name));
-        let key = ChainKey {
-            table,
-            name: name.into(),
-        };
+        let key = ChainKey { table, name: name.into() };
         let version = self.chains.version();
         self.chains.insert(key, Arc::new(Chain { rules }), version);
     }

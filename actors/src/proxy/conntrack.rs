@@ -20,9 +20,7 @@ pub fn stale(old: &Compiled, new: &Compiled) -> Arc<[CtFilter]> {
     let mut key = Hasher::default();
     key.u64(old.chains.history());
     key.u64(old.chains.version());
-    let found = new
-        .chains
-        .memo(key.finish(), || Stale(stale_anew(old, new)));
+    let found = new.chains.memo(key.finish(), || Stale(stale_anew(old, new)));
     Arc::clone(&found.0)
 }
 
@@ -34,10 +32,7 @@ fn stale_anew(old: &Compiled, new: &Compiled) -> Arc<[CtFilter]> {
     for item in old.pieces.diff(&new.pieces) {
         let (was, is) = match item {
             DiffItem::Add(_, is) => (None, Some(is)),
-            DiffItem::Update {
-                old: (_, was),
-                new: (_, is),
-            } => (Some(was), Some(is)),
+            DiffItem::Update { old: (_, was), new: (_, is) } => (Some(was), Some(is)),
             DiffItem::Remove(_, was) => (Some(was), None),
         };
         for (front, backends) in was.into_iter().flat_map(|piece| &piece.fronts) {
@@ -50,10 +45,7 @@ fn stale_anew(old: &Compiled, new: &Compiled) -> Arc<[CtFilter]> {
         gone.extend(listed.filter(|one| is_gone(one, new)).copied());
     }
     let mut filters = Vec::new();
-    for (front, (was, is)) in fronts
-        .iter()
-        .filter(|(front, _)| front.protocol == Protocol::Udp)
-    {
+    for (front, (was, is)) in fronts.iter().filter(|(front, _)| front.protocol == Protocol::Udp) {
         udp(*front, was.as_deref(), is.as_deref(), &mut filters);
     }
     filters.extend(gone.into_iter().map(to_backend));
@@ -77,14 +69,8 @@ fn udp(front: Front, was: Option<&[Backend]>, is: Option<&[Backend]>, filters: &
         return;
     }
     for backend in old.iter().filter(|one| !new.contains(one)) {
-        let rewritten = CtFilter {
-            dnat_to: Some(backend.ip),
-            ..to_front(front)
-        };
-        filters.push(CtFilter {
-            dnat_port: Some(backend.port),
-            ..rewritten
-        });
+        let rewritten = CtFilter { dnat_to: Some(backend.ip), ..to_front(front) };
+        filters.push(CtFilter { dnat_port: Some(backend.port), ..rewritten });
     }
 }
 
@@ -110,9 +96,7 @@ fn to_backend(backend: Backend) -> CtFilter {
 /// An entry that leads neither from a Service nor to a pod is somebody else's.
 pub fn stale_entries(compiled: &Compiled, entries: &[CtEntry]) -> Vec<CtFilter> {
     let fronts = compiled.chains.memo(0, || Fronts::of(compiled));
-    let stale = entries
-        .iter()
-        .filter(|entry| fronts.is_stale(compiled, entry));
+    let stale = entries.iter().filter(|entry| fronts.is_stale(compiled, entry));
     let filter = |entry: &CtEntry| CtFilter {
         protocol: Some(entry.protocol),
         original_dst: Some(entry.original_dst),
@@ -134,14 +118,8 @@ pub fn stale_entries(compiled: &Compiled, entries: &[CtEntry]) -> Vec<CtFilter> 
 pub fn never_rewritten(compiled: &Compiled) -> Vec<CtFilter> {
     let fronts = compiled.chains.memo(0, || Fronts::of(compiled));
     let of = |(front, backends): (&Front, &Backends)| {
-        let ip = front
-            .ip
-            .filter(|_| front.protocol == Protocol::Udp && !backends.is_empty())?;
-        Some(CtFilter {
-            dnat_to: Some(ip),
-            dnat_port: Some(front.port),
-            ..to_front(*front)
-        })
+        let ip = front.ip.filter(|_| front.protocol == Protocol::Udp && !backends.is_empty())?;
+        Some(CtFilter { dnat_to: Some(ip), dnat_port: Some(front.port), ..to_front(*front) })
     };
     fronts.0.iter().filter_map(of).collect()
 }
@@ -153,36 +131,18 @@ impl Fronts {
     fn of(compiled: &Compiled) -> Self {
         let pieces = compiled.pieces.values();
         let fronts = pieces.flat_map(|piece| &piece.fronts);
-        Fronts(
-            fronts
-                .map(|(front, backends)| (*front, Arc::clone(backends)))
-                .collect(),
-        )
+        Fronts(fronts.map(|(front, backends)| (*front, Arc::clone(backends))).collect())
     }
 
     fn backends(&self, entry: &CtEntry) -> Option<&Backends> {
         let (protocol, port) = (entry.protocol, entry.original_dport);
-        let exact = Front {
-            protocol,
-            ip: Some(entry.original_dst),
-            port,
-        };
-        self.0.get(&exact).or_else(|| {
-            self.0.get(&Front {
-                protocol,
-                ip: None,
-                port,
-            })
-        })
+        let exact = Front { protocol, ip: Some(entry.original_dst), port };
+        self.0.get(&exact).or_else(|| self.0.get(&Front { protocol, ip: None, port }))
     }
 
     fn is_stale(&self, compiled: &Compiled, entry: &CtEntry) -> bool {
         let protocol = entry.protocol;
-        let backend = Backend {
-            protocol,
-            ip: entry.dnat_to,
-            port: entry.dnat_port,
-        };
+        let backend = Backend { protocol, ip: entry.dnat_to, port: entry.dnat_port };
         match (self.backends(entry), protocol) {
             (Some(allowed), Protocol::Udp) => !allowed.contains(&backend),
             (Some(_), _) => !compiled.backends.contains_key(&backend),

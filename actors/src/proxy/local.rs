@@ -17,10 +17,7 @@ pub type Overlay = Arc<[(ChainKey, Arc<Chain>)]>;
 pub fn overlay(compiled: &Compiled, node: &str) -> Overlay {
     let mut chains: BTreeMap<ChainKey, Arc<Chain>> = BTreeMap::new();
     let mut lifted: Vec<(usize, Rule)> = Vec::new();
-    let pieces = compiled
-        .local
-        .iter()
-        .filter_map(|key| compiled.pieces.get(key));
+    let pieces = compiled.local.iter().filter_map(|key| compiled.pieces.get(key));
     for local in pieces.flat_map(|piece| &piece.local) {
         if has_endpoint(local, node) {
             port(compiled, local, node, &mut chains);
@@ -76,15 +73,8 @@ fn lift(
     chains: &mut BTreeMap<ChainKey, Arc<Chain>>,
 ) {
     let (table, name) = COMMON[index];
-    let key = ChainKey {
-        table,
-        name: name.into(),
-    };
-    let gone: Vec<_> = lifted
-        .iter()
-        .filter(|(i, _)| *i == index)
-        .map(|(_, rule)| rule)
-        .collect();
+    let key = ChainKey { table, name: name.into() };
+    let gone: Vec<_> = lifted.iter().filter(|(i, _)| *i == index).map(|(_, rule)| rule).collect();
     let Some(shared) = compiled.chains.get(&key).filter(|_| !gone.is_empty()) else {
         return;
     };

@@ -123,10 +123,7 @@ impl Actor for Proxy {
 
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
         for kind in [Kind::Service, Kind::EndpointSlice] {
-            ctx.perform(Effect::Api(api::Effect::Watch {
-                kind,
-                scope: api::Scope::All,
-            }));
+            ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: api::Scope::All }));
         }
         Proxy {
             config: config.clone(),
@@ -156,18 +153,10 @@ impl Actor for Proxy {
             }
             // A closed stream comes back by itself: until then the last view is the best one.
             Event::Api(_) => {}
-            Event::Rules(rules::Reply::Applied {
-                owner,
-                version,
-                result,
-            }) if owner == OWNER => {
+            Event::Rules(rules::Reply::Applied { owner, version, result }) if owner == OWNER => {
                 self.applied(version, result, ctx);
             }
-            Event::Rules(rules::Reply::Verified {
-                owner,
-                intact,
-                missing,
-            }) if owner == OWNER => {
+            Event::Rules(rules::Reply::Verified { owner, intact, missing }) if owner == OWNER => {
                 if !intact {
                     self.repair(&missing, ctx);
                 }
@@ -197,9 +186,7 @@ impl Proxy {
         if self.dirty || self.services.is_none() || self.slices.is_none() {
             return;
         }
-        let due = self
-            .last_sync
-            .map_or(Time::ZERO, |last| last + self.config.min_sync);
+        let due = self.last_sync.map_or(Time::ZERO, |last| last + self.config.min_sync);
         self.dirty = true;
         if due <= ctx.now() {
             self.sync(ctx);
@@ -224,12 +211,7 @@ impl Proxy {
             compiled: Arc::clone(&compiled),
         });
         let program = Program::new(compiled, &self.config.node);
-        if !self.force
-            && self
-                .applied
-                .as_ref()
-                .is_some_and(|applied| applied.same(&program))
-        {
+        if !self.force && self.applied.as_ref().is_some_and(|applied| applied.same(&program)) {
             // The rules are the same, but an endpoint that was in none of them may be gone.
             let old = self.applied.replace(program);
             old.iter().for_each(|old| self.flush(&old.compiled, ctx));
@@ -301,9 +283,7 @@ impl Proxy {
             return;
         }
         if std::mem::replace(&mut self.settled, true) {
-            ctx.perform(Effect::Rules(rules::Request::Verify {
-                owner: OWNER.into(),
-            }));
+            ctx.perform(Effect::Rules(rules::Request::Verify { owner: OWNER.into() }));
         } else {
             // A write of the proxy that ran here before may have landed after our first one.
             self.force = true;
@@ -314,12 +294,7 @@ impl Proxy {
 
     fn repair(&mut self, missing: &[String], ctx: &mut Context<'_, Self>) {
         ctx.note(|| {
-            let some = missing
-                .iter()
-                .take(3)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join("; ");
+            let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
             format!("{} rules were gone and are put back: {some}", missing.len())
         });
         self.force = true;

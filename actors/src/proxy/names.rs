@@ -66,9 +66,7 @@ fn hash(parts: &[&str]) -> SmolStr {
         sha.update(part.as_bytes());
     }
     let digest = sha.finalize();
-    let bits = digest[..10]
-        .iter()
-        .fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let bits = digest[..10].iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
     let digit = |i: u32| char::from(ALPHABET[(bits >> (75 - 5 * i)) as usize & 31]);
     (0..16).map(digit).collect()
 }
@@ -80,10 +78,7 @@ mod tests {
     /// Names that pkg/proxy/iptables/proxier_test.go and countless dumps of clusters show.
     #[test]
     fn the_names_are_upstreams() {
-        assert_eq!(
-            Names::of("ns1/svc1:p80", Protocol::Tcp).cluster,
-            "KUBE-SVC-XPGD46QRK7WJZT7O"
-        );
+        assert_eq!(Names::of("ns1/svc1:p80", Protocol::Tcp).cluster, "KUBE-SVC-XPGD46QRK7WJZT7O");
         assert_eq!(
             endpoint("ns1/svc1:p80", Protocol::Tcp, "10.180.0.1:80"),
             "KUBE-SEP-SXIVWICOYRO3J4NJ"

@@ -75,10 +75,7 @@ impl Piece {
             piece.port(port, &endpoints, cluster_cidr);
             piece.connections(port, &endpoints);
             if port.uses_local_endpoints() {
-                piece.local.push(LocalPort {
-                    port: port.clone(),
-                    endpoints,
-                });
+                piece.local.push(LocalPort { port: port.clone(), endpoints });
             }
         }
         (!ports.is_empty()).then_some(piece)
@@ -91,17 +88,8 @@ impl Piece {
             self.refuse(port);
             return;
         }
-        let inside = if port.internal_local {
-            &port.names.local
-        } else {
-            &port.names.cluster
-        };
-        let cluster_ip = to(
-            port,
-            port.cluster_ip,
-            " cluster IP",
-            Target::Jump(inside.clone()),
-        );
+        let inside = if port.internal_local { &port.names.local } else { &port.names.cluster };
+        let cluster_ip = to(port, port.cluster_ip, " cluster IP", Target::Jump(inside.clone()));
         self.shared[NAT_SERVICES].push(cluster_ip);
         self.capture_external(port);
         for (chain, rule) in no_local_endpoints(port) {
@@ -113,10 +101,7 @@ impl Piece {
             self.chain(&port.names.local, Vec::new());
         }
         if port.externally_accessible() {
-            self.chain(
-                &port.names.external,
-                external_rules(port, cluster_cidr, false),
-            );
+            self.chain(&port.names.external, external_rules(port, cluster_cidr, false));
         }
         if port.uses_firewall() {
             self.chain(&port.names.firewall, firewall_rules(port));
@@ -144,17 +129,11 @@ impl Piece {
             return;
         };
         let matches = vec![
-            Match::Protocol {
-                is: Protocol::Tcp,
-                not: false,
-            },
+            Match::Protocol { is: Protocol::Tcp, not: false },
             Match::Comment(format_smolstr!("{} health check node port", port.name)),
             dport(number),
         ];
-        self.shared[FILTER_NODE_PORTS].push(Rule {
-            matches,
-            target: Target::Accept,
-        });
+        self.shared[FILTER_NODE_PORTS].push(Rule { matches, target: Target::Accept });
     }
 
     /// A port without endpoints says so at once.
@@ -172,11 +151,8 @@ impl Piece {
             self.shared[NAT_SERVICES].push(rule);
         }
         for ip in &port.load_balancer_ips {
-            let chain = if port.uses_firewall() {
-                &port.names.firewall
-            } else {
-                &port.names.external
-            };
+            let chain =
+                if port.uses_firewall() { &port.names.firewall } else { &port.names.external };
             let target = Target::Jump(chain.clone());
             self.shared[NAT_SERVICES].push(to(port, *ip, " loadbalancer IP", target));
             if port.uses_firewall() {
@@ -186,17 +162,11 @@ impl Piece {
         }
         if let Some(number) = port.node_port {
             let matches = vec![
-                Match::Protocol {
-                    is: port.protocol,
-                    not: false,
-                },
+                Match::Protocol { is: port.protocol, not: false },
                 Match::Comment(port.name.clone()),
                 dport(number),
             ];
-            self.shared[NAT_NODE_PORTS].push(Rule {
-                matches,
-                target: external,
-            });
+            self.shared[NAT_NODE_PORTS].push(Rule { matches, target: external });
         }
     }
 
@@ -204,29 +174,14 @@ impl Piece {
     /// serve keep their flows).
     fn connections(&mut self, port: &ServicePort, endpoints: &[Endpoint]) {
         let protocol = port.protocol;
-        let backend = |one: &Endpoint| Backend {
-            protocol,
-            ip: one.ip,
-            port: one.port,
-        };
-        let serving: Arc<[Backend]> = endpoints
-            .iter()
-            .filter(|one| one.serving)
-            .map(backend)
-            .collect();
+        let backend = |one: &Endpoint| Backend { protocol, ip: one.ip, port: one.port };
+        let serving: Arc<[Backend]> =
+            endpoints.iter().filter(|one| one.serving).map(backend).collect();
         let addresses = [port.cluster_ip].into_iter();
         let addresses = addresses.chain(port.external_ips.iter().copied());
         let addresses = addresses.chain(port.load_balancer_ips.iter().copied());
-        let fronts = addresses.map(|ip| Front {
-            protocol,
-            ip: Some(ip),
-            port: port.port,
-        });
-        let node_port = port.node_port.map(|port| Front {
-            protocol,
-            ip: None,
-            port,
-        });
+        let fronts = addresses.map(|ip| Front { protocol, ip: Some(ip), port: port.port });
+        let node_port = port.node_port.map(|port| Front { protocol, ip: None, port });
         for front in fronts.chain(node_port) {
             self.fronts.push((front, Arc::clone(&serving)));
         }
@@ -239,10 +194,7 @@ pub fn no_local_endpoints(port: &ServicePort) -> Vec<(usize, Rule)> {
     let why = " has no local endpoints";
     let mut rules = Vec::new();
     if port.internal_local {
-        rules.push((
-            FILTER_SERVICES,
-            to(port, port.cluster_ip, why, Target::Drop),
-        ));
+        rules.push((FILTER_SERVICES, to(port, port.cluster_ip, why, Target::Drop)));
     }
     if port.external_local {
         let externals = to_externals(port, why, &Target::Drop);
@@ -253,55 +205,30 @@ pub fn no_local_endpoints(port: &ServicePort) -> Vec<(usize, Rule)> {
 
 /// `KUBE-EXT-…`. With the policy Local, `here` says whether this node has an endpoint.
 pub fn external_rules(port: &ServicePort, cluster_cidr: Ipv4Net, here: bool) -> Vec<Rule> {
-    let about = |what: &str| {
-        Match::Comment(format_smolstr!(
-            "{what} {} external destinations",
-            port.name
-        ))
-    };
+    let about =
+        |what: &str| Match::Comment(format_smolstr!("{what} {} external destinations", port.name));
     let masquerade = || Target::Jump(MARK_MASQ.into());
     let cluster = || Target::Jump(port.names.cluster.clone());
     if !port.external_local {
         let matches = vec![about("masquerade traffic for")];
         return vec![
-            Rule {
-                matches,
-                target: masquerade(),
-            },
-            Rule {
-                matches: Vec::new(),
-                target: cluster(),
-            },
+            Rule { matches, target: masquerade() },
+            Rule { matches: Vec::new(), target: cluster() },
         ];
     }
     let from_here = |what: &str, target: Target| {
-        let matches = vec![
-            about(what),
-            Match::SourceType {
-                is: AddrType::Local,
-                not: false,
-            },
-        ];
+        let matches = vec![about(what), Match::SourceType { is: AddrType::Local, not: false }];
         Rule { matches, target }
     };
-    let pods = Match::Source {
-        net: cluster_cidr,
-        not: false,
-    };
+    let pods = Match::Source { net: cluster_cidr, not: false };
     let mut rules = vec![
-        Rule {
-            matches: vec![pods, about("pod traffic for")],
-            target: cluster(),
-        },
+        Rule { matches: vec![pods, about("pod traffic for")], target: cluster() },
         from_here("masquerade LOCAL traffic for", masquerade()),
         from_here("route LOCAL traffic for", cluster()),
     ];
     if here {
         let target = Target::Jump(port.names.local.clone());
-        rules.push(Rule {
-            matches: Vec::new(),
-            target,
-        });
+        rules.push(Rule { matches: Vec::new(), target });
     }
     rules
 }
@@ -310,41 +237,22 @@ pub fn external_rules(port: &ServicePort, cluster_cidr: Ipv4Net, here: bool) -> 
 fn firewall_rules(port: &ServicePort) -> Vec<Rule> {
     let allowed = |net: &Ipv4Net| Rule {
         matches: vec![
-            Match::Source {
-                net: net.trunc(),
-                not: false,
-            },
+            Match::Source { net: net.trunc(), not: false },
             Match::Comment(format_smolstr!("{} loadbalancer IP", port.name)),
         ],
         target: Target::Jump(port.names.external.clone()),
     };
-    let rest = format_smolstr!(
-        "other traffic to {} will be dropped by {PROXY_FIREWALL}",
-        port.name
-    );
+    let rest =
+        format_smolstr!("other traffic to {} will be dropped by {PROXY_FIREWALL}", port.name);
     let mut rules: Vec<_> = port.source_ranges.iter().map(allowed).collect();
-    rules.push(Rule {
-        matches: vec![Match::Comment(rest)],
-        target: Target::None,
-    });
+    rules.push(Rule { matches: vec![Match::Comment(rest)], target: Target::None });
     rules
 }
 
 /// What is not from a pod may come back by another way: it gets this node's address.
 pub fn masquerade_outsiders(port: &ServicePort, cluster_cidr: Ipv4Net) -> Rule {
-    let mut rule = to(
-        port,
-        port.cluster_ip,
-        " cluster IP",
-        Target::Jump(MARK_MASQ.into()),
-    );
-    rule.matches.insert(
-        0,
-        Match::Source {
-            net: cluster_cidr.trunc(),
-            not: true,
-        },
-    );
+    let mut rule = to(port, port.cluster_ip, " cluster IP", Target::Jump(MARK_MASQ.into()));
+    rule.matches.insert(0, Match::Source { net: cluster_cidr.trunc(), not: true });
     rule
 }
 
@@ -355,37 +263,23 @@ pub fn balance(port: &ServicePort, endpoints: &[&Endpoint]) -> Vec<Rule> {
         .iter()
         .map(|one| {
             let comment = format_smolstr!("{} -> {}", port.name, one.text);
-            (
-                Match::Comment(comment),
-                names::endpoint(&port.name, port.protocol, &one.text),
-            )
+            (Match::Comment(comment), names::endpoint(&port.name, port.protocol, &one.text))
         })
         .collect();
     if let Some(seconds) = port.affinity {
         for (comment, name) in &named {
-            let recent = Match::RecentCheck {
-                name: name.clone(),
-                seconds,
-            };
+            let recent = Match::RecentCheck { name: name.clone(), seconds };
             let matches = vec![comment.clone(), recent];
-            rules.push(Rule {
-                matches,
-                target: Target::Jump(name.clone()),
-            });
+            rules.push(Rule { matches, target: Target::Jump(name.clone()) });
         }
     }
     let count = named.len();
     for (i, (comment, name)) in named.into_iter().enumerate() {
         let mut matches = vec![comment];
         if i + 1 < count {
-            matches.push(Match::Random {
-                probability: probability(count - i),
-            });
+            matches.push(Match::Random { probability: probability(count - i) });
         }
-        rules.push(Rule {
-            matches,
-            target: Target::Jump(name),
-        });
+        rules.push(Rule { matches, target: Target::Jump(name) });
     }
     rules
 }
@@ -395,28 +289,14 @@ pub fn balance(port: &ServicePort, endpoints: &[&Endpoint]) -> Vec<Rule> {
 pub fn endpoint_chain(port: &ServicePort, endpoint: &Endpoint) -> (SmolStr, Arc<Chain>) {
     let name = names::endpoint(&port.name, port.protocol, &endpoint.text);
     let comment = Match::Comment(port.name.clone());
-    let itself = Match::Source {
-        net: endpoint.ip.into(),
-        not: false,
-    };
-    let hairpin = Rule {
-        matches: vec![itself, comment.clone()],
-        target: Target::Jump(MARK_MASQ.into()),
-    };
-    let mut matches = vec![
-        Match::Protocol {
-            is: port.protocol,
-            not: false,
-        },
-        comment,
-    ];
+    let itself = Match::Source { net: endpoint.ip.into(), not: false };
+    let hairpin =
+        Rule { matches: vec![itself, comment.clone()], target: Target::Jump(MARK_MASQ.into()) };
+    let mut matches = vec![Match::Protocol { is: port.protocol, not: false }, comment];
     if port.affinity.is_some() {
         matches.push(Match::RecentSet { name: name.clone() });
     }
-    let target = Target::Dnat {
-        to: endpoint.ip,
-        port: Some(endpoint.port),
-    };
+    let target = Target::Dnat { to: endpoint.ip, port: Some(endpoint.port) };
     let rules = vec![hairpin, Rule { matches, target }];
     (name, Arc::new(Chain { rules }))
 }
@@ -428,24 +308,14 @@ fn probability(n: usize) -> u32 {
 }
 
 fn dport(port: u16) -> Match {
-    Match::DestinationPort {
-        from: port,
-        to: port,
-        not: false,
-    }
+    Match::DestinationPort { from: port, to: port, not: false }
 }
 
 /// Traffic to the port on one address; `what` follows the port's name in the comment.
 fn to(port: &ServicePort, ip: Ipv4Addr, what: &str, target: Target) -> Rule {
     let matches = vec![
-        Match::Destination {
-            net: ip.into(),
-            not: false,
-        },
-        Match::Protocol {
-            is: port.protocol,
-            not: false,
-        },
+        Match::Destination { net: ip.into(), not: false },
+        Match::Protocol { is: port.protocol, not: false },
         Match::Comment(format_smolstr!("{}{what}", port.name)),
         dport(port.port),
     ];
@@ -455,34 +325,20 @@ fn to(port: &ServicePort, ip: Ipv4Addr, what: &str, target: Target) -> Rule {
 /// Traffic to the port on all addresses outside the cluster.
 fn to_externals(port: &ServicePort, what: &str, target: &Target) -> Vec<Rule> {
     let addresses = port.external_ips.iter().chain(&port.load_balancer_ips);
-    let mut rules: Vec<_> = addresses
-        .map(|ip| to(port, *ip, what, target.clone()))
-        .collect();
+    let mut rules: Vec<_> = addresses.map(|ip| to(port, *ip, what, target.clone())).collect();
     if let Some(number) = port.node_port {
         let matches = vec![
-            Match::Protocol {
-                is: port.protocol,
-                not: false,
-            },
+            Match::Protocol { is: port.protocol, not: false },
             Match::Comment(format_smolstr!("{}{what}", port.name)),
-            Match::DestinationType {
-                is: AddrType::Local,
-                not: false,
-            },
+            Match::DestinationType { is: AddrType::Local, not: false },
             dport(number),
         ];
-        rules.push(Rule {
-            matches,
-            target: target.clone(),
-        });
+        rules.push(Rule { matches, target: target.clone() });
     }
     rules
 }
 
 /// A chain of the nat table.
 pub fn nat(name: &SmolStr) -> ChainKey {
-    ChainKey {
-        table: Table::Nat,
-        name: name.clone(),
-    }
+    ChainKey { table: Table::Nat, name: name.clone() }
 }

@@ -77,32 +77,18 @@ pub fn service_ports(service: &Object) -> Vec<(Option<SmolStr>, ServicePort)> {
     let Body::Service { spec, status } = &service.body else {
         return Vec::new();
     };
-    let foreign = [PROXY_NAME_LABEL, HEADLESS_LABEL]
-        .iter()
-        .any(|l| service.label(l).is_some());
+    let foreign = [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|l| service.label(l).is_some());
     let external_name = spec.type_.as_deref() == Some("ExternalName");
-    let cluster_ip = spec
-        .cluster_ip
-        .as_deref()
-        .and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+    let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
     let (false, false, Some(cluster_ip)) = (foreign, external_name, cluster_ip) else {
         return Vec::new();
     };
-    let ingress = status
-        .load_balancer
-        .as_ref()
-        .and_then(|lb| lb.ingress.as_ref());
+    let ingress = status.load_balancer.as_ref().and_then(|lb| lb.ingress.as_ref());
     // `ipMode: Proxy` (KEP-1860): the balancer wants to see its own traffic.
-    let vips = ingress
-        .into_iter()
-        .flatten()
-        .filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+    let vips = ingress.into_iter().flatten().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
     let load_balancer_ips: Vec<_> = vips.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect();
     let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
-    let timeout = spec
-        .session_affinity_config
-        .as_ref()
-        .and_then(|c| c.client_ip.as_ref());
+    let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
     let timeout = timeout.and_then(|c| u32::try_from(c.timeout_seconds?).ok());
     let of = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let label = port.name.as_deref().filter(|name| !name.is_empty());
@@ -133,10 +119,7 @@ pub fn service_ports(service: &Object) -> Vec<(Option<SmolStr>, ServicePort)> {
 
 /// The Service whose endpoints this slice lists.
 pub fn service_of(slice: &Object) -> Option<Key> {
-    Some(Key::new(
-        slice.key.namespace.clone(),
-        slice.label(SERVICE_LABEL)?,
-    ))
+    Some(Key::new(slice.key.namespace.clone(), slice.label(SERVICE_LABEL)?))
 }
 
 /// A slice that this proxy leaves to others.
@@ -147,7 +130,8 @@ fn is_foreign(slice: &Object) -> bool {
 /// The endpoints behind a port, each address once, in the order of their text as upstream has it.
 pub fn endpoints(label: Option<&str>, protocol: Protocol, slices: &[Arc<Object>]) -> Vec<Endpoint> {
     let mut found: BTreeMap<SmolStr, Endpoint> = BTreeMap::new();
-    let slices = slices.iter().filter(|slice| !is_foreign(slice)).filter_map(|slice| slice.endpoint_slice());
+    let slices =
+        slices.iter().filter(|slice| !is_foreign(slice)).filter_map(|slice| slice.endpoint_slice());
     for slice in slices.filter(|slice| slice.address_type == "IPv4") {
         for port in slice.ports.iter().flatten() {
             let named = port.name.as_deref().unwrap_or_default() == label.unwrap_or_default();
@@ -155,11 +139,7 @@ pub fn endpoints(label: Option<&str>, protocol: Protocol, slices: &[Arc<Object>]
             let (true, true, Some(number)) = (named, speaks, port.port.and_then(number)) else {
                 continue;
             };
-            for endpoint in slice
-                .endpoints
-                .iter()
-                .filter_map(|one| of_slice(one, number))
-            {
+            for endpoint in slice.endpoints.iter().filter_map(|one| of_slice(one, number)) {
                 // Two slices may show one endpoint while it moves between them: it is ready if
                 // either says so.
                 match found.get(&endpoint.text) {
@@ -194,9 +174,7 @@ pub fn usable<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<
     if !ready.is_empty() {
         return ready;
     }
-    endpoints
-        .filter(|one| one.serving && one.terminating)
-        .collect()
+    endpoints.filter(|one| one.serving && one.terminating).collect()
 }
 
 fn protocol(text: Option<&str>) -> Option<Protocol> {
@@ -214,9 +192,5 @@ fn number(port: i32) -> Option<u16> {
 }
 
 fn parsed<T: std::str::FromStr>(texts: &Option<Vec<String>>) -> Vec<T> {
-    texts
-        .iter()
-        .flatten()
-        .filter_map(|text| text.trim().parse().ok())
-        .collect()
+    texts.iter().flatten().filter_map(|text| text.trim().parse().ok()).collect()
 }

@@ -48,20 +48,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        World {
-            services: View::empty(1),
-            slices: View::empty(2),
-            version: 0,
-        }
+        World { services: View::empty(1), slices: View::empty(2), version: 0 }
     }
     fn put(&mut self, manifest: Value) -> &mut Self {
         self.version += 1;
         let slice = manifest["kind"] == "EndpointSlice";
-        let view = if slice {
-            &mut self.slices
-        } else {
-            &mut self.services
-        };
+        let view = if slice { &mut self.slices } else { &mut self.services };
         put(view, manifest, self.version);
         self
     }
@@ -77,19 +69,12 @@ impl World {
 
 fn web(extra: Value) -> Value {
     let mut spec = json!({"clusterIP": "10.3.0.252", "ports": [{"port": 80, "targetPort": 80}]});
-    spec.as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     service("frontend", spec)
 }
 
 fn web_slice(endpoints: &[(&str, &str, bool, bool)]) -> Value {
-    slice(
-        "frontend",
-        "frontend-1",
-        json!({"port": 80, "protocol": "TCP"}),
-        endpoints,
-    )
+    slice("frontend", "frontend-1", json!({"port": 80, "protocol": "TCP"}), endpoints)
 }
 
 /// Compares with `tests/golden/proxy/<name>.txt`, or writes it where `UPDATE_GOLDEN=1` is set.
@@ -97,10 +82,7 @@ fn golden(name: &str, world: &World, node: &str) {
     let compiled = world.compiled();
     let local = overlay(&compiled, node);
     let text = to_iptables_save(&compiled.base, &compiled.chains, &local);
-    let path = format!(
-        "{}/../tests/golden/proxy/{name}.txt",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../tests/golden/proxy/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
@@ -120,24 +102,15 @@ fn golden_files() {
     let ports =
         json!({"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
     world.put(web(ports));
-    world.put(slice(
-        "frontend",
-        "a",
-        json!({"name": "http", "port": 8080}),
-        &up(&all[..1]),
-    ));
+    world.put(slice("frontend", "a", json!({"name": "http", "port": 8080}), &up(&all[..1])));
     golden("node-port", &world, "w1");
 
     let mut world = World::new();
-    world
-        .put(web(json!({"externalIPs": ["172.17.4.101"]})))
-        .put(web_slice(&up(&all[..1])));
+    world.put(web(json!({"externalIPs": ["172.17.4.101"]}))).put(web_slice(&up(&all[..1])));
     golden("guestbook-external-ip", &world, "w1");
 
     let mut world = World::new();
-    world
-        .put(web(json!({"sessionAffinity": "ClientIP"})))
-        .put(web_slice(&up(&all[..2])));
+    world.put(web(json!({"sessionAffinity": "ClientIP"}))).put(web_slice(&up(&all[..2])));
     golden("session-affinity", &world, "w1");
 
     let mut world = World::new();
@@ -174,10 +147,7 @@ fn golden_files_of_traffic_policies() {
     golden("external-local-terminating", &world, "w3");
     let mut world = World::new();
     world.put(web(json!({"internalTrafficPolicy": "Local"})));
-    world.put(web_slice(&[
-        ("10.2.59.13", "w1", true, false),
-        ("10.2.60.2", "w2", true, false),
-    ]));
+    world.put(web_slice(&[("10.2.59.13", "w1", true, false), ("10.2.60.2", "w2", true, false)]));
     golden("internal-local-here", &world, "w1");
     golden("internal-local-elsewhere", &world, "w9");
 }
@@ -194,32 +164,20 @@ fn no_jump_dangles() {
         for (key, chain) in &chains {
             for rule in &chain.rules {
                 if let rules::Target::Jump(name) = &rule.target {
-                    let to = rules::ChainKey {
-                        table: key.table,
-                        name: name.clone(),
-                    };
+                    let to = rules::ChainKey { table: key.table, name: name.clone() };
                     assert!(chains.contains_key(&to), "{node}: {} -> {name}", key.name);
                 }
             }
         }
     }
-    assert!(
-        overlay(&compiled, "w9").is_empty(),
-        "most nodes have nothing of their own"
-    );
+    assert!(overlay(&compiled, "w9").is_empty(), "most nodes have nothing of their own");
 }
 
 #[test]
 fn what_is_not_ours_is_skipped() {
     let mut world = World::new();
-    world.put(service(
-        "headless",
-        json!({"clusterIP": "None", "ports": [{"port": 1}]}),
-    ));
-    world.put(service(
-        "name",
-        json!({"type": "ExternalName", "externalName": "a.b"}),
-    ));
+    world.put(service("headless", json!({"clusterIP": "None", "ports": [{"port": 1}]})));
+    world.put(service("name", json!({"type": "ExternalName", "externalName": "a.b"})));
     let mut foreign = web(json!({}));
     foreign["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "x"});
     world.put(foreign);
@@ -229,20 +187,12 @@ fn what_is_not_ours_is_skipped() {
 #[test]
 fn terminating_endpoints_serve_only_while_none_is_ready() {
     let mut world = World::new();
-    world
-        .put(web(json!({})))
-        .put(web_slice(&[("10.2.0.1", "w1", false, true)]));
+    world.put(web(json!({}))).put(web_slice(&[("10.2.0.1", "w1", false, true)]));
     let one = to_iptables_save(&[], &world.compiled().chains, &[]);
     assert!(one.contains("--to-destination 10.2.0.1:80"), "{one}");
-    world.put(web_slice(&[
-        ("10.2.0.1", "w1", false, true),
-        ("10.2.0.2", "w1", true, false),
-    ]));
+    world.put(web_slice(&[("10.2.0.1", "w1", false, true), ("10.2.0.2", "w1", true, false)]));
     let two = to_iptables_save(&[], &world.compiled().chains, &[]);
-    assert!(
-        !two.contains("10.2.0.1:80") && two.contains("10.2.0.2:80"),
-        "{two}"
-    );
+    assert!(!two.contains("10.2.0.1:80") && two.contains("10.2.0.2:80"), "{two}");
 }
 
 #[test]
@@ -254,22 +204,10 @@ fn the_memo_lets_a_version_be_compiled_once() {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Service {
-        name: u8,
-        flavour: u8,
-    },
-    DropService {
-        name: u8,
-    },
-    Slice {
-        service: u8,
-        index: u8,
-        endpoints: Vec<(u8, u8, bool, bool)>,
-    },
-    DropSlice {
-        service: u8,
-        index: u8,
-    },
+    Service { name: u8, flavour: u8 },
+    DropService { name: u8 },
+    Slice { service: u8, index: u8, endpoints: Vec<(u8, u8, bool, bool)> },
+    DropSlice { service: u8, index: u8 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -277,13 +215,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (0u8..4, 0u8..6).prop_map(|(name, flavour)| Op::Service { name, flavour }),
         (0u8..4).prop_map(|name| Op::DropService { name }),
-        (0u8..4, 0u8..2, prop::collection::vec(endpoint, 0..4)).prop_map(
-            |(service, index, endpoints)| Op::Slice {
-                service,
-                index,
-                endpoints
-            }
-        ),
+        (0u8..4, 0u8..2, prop::collection::vec(endpoint, 0..4))
+            .prop_map(|(service, index, endpoints)| Op::Slice { service, index, endpoints }),
         (0u8..4, 0u8..2).prop_map(|(service, index)| Op::DropSlice { service, index }),
     ]
 }
@@ -302,26 +235,16 @@ impl World {
                     5 => json!({"clusterIP": "None"}),
                     _ => json!({}),
                 };
-                spec.as_object_mut()
-                    .unwrap()
-                    .extend(extra.as_object().unwrap().clone());
+                spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
                 self.put(service(&format!("s{name}"), spec));
             }
             Op::DropService { name } => {
                 self.version += 1;
-                self.services
-                    .remove(&Key::new("default", format!("s{name}")), self.version);
+                self.services.remove(&Key::new("default", format!("s{name}")), self.version);
             }
-            Op::Slice {
-                service,
-                index,
-                endpoints,
-            } => {
+            Op::Slice { service, index, endpoints } => {
                 let nodes = ["w1", "w2", "w3"];
-                let ips: Vec<_> = endpoints
-                    .iter()
-                    .map(|e| format!("10.2.0.{}", e.0))
-                    .collect();
+                let ips: Vec<_> = endpoints.iter().map(|e| format!("10.2.0.{}", e.0)).collect();
                 let endpoints: Vec<_> = endpoints
                     .iter()
                     .zip(&ips)
@@ -389,31 +312,16 @@ impl Rig {
             resync: Duration::from_secs(30),
             interface: "eth0".into(),
         };
-        let mut rng = Rng::new(Stream {
-            seed: 1,
-            label: "proxy",
-            index: 0,
-            incarnation: 0,
-        });
+        let mut rng = Rng::new(Stream { seed: 1, label: "proxy", index: 0, incarnation: 0 });
         let (mut next, mut out) = (0, Outbox::new(false));
         let mut ctx = Context::new(Clocks::default(), &mut rng, &mut next, &mut out);
         let proxy = Proxy::start(&config, &mut ctx);
-        Rig {
-            proxy,
-            now: Time::ZERO,
-            rng,
-            next,
-            timers: Default::default(),
-            asked: Vec::new(),
-        }
+        Rig { proxy, now: Time::ZERO, rng, next, timers: Default::default(), asked: Vec::new() }
     }
 
     fn step(&mut self, step: impl FnOnce(&mut Proxy, &mut Context<'_, Proxy>)) {
         let mut out = Outbox::new(true);
-        let clocks = Clocks {
-            now: self.now,
-            ..Clocks::default()
-        };
+        let clocks = Clocks { now: self.now, ..Clocks::default() };
         let mut ctx = Context::new(clocks, &mut self.rng, &mut self.next, &mut out);
         step(&mut self.proxy, &mut ctx);
         for (_, effect) in out.effects {
@@ -434,16 +342,10 @@ impl Rig {
     }
 
     fn show(&mut self, world: &World) {
-        for (kind, view) in [
-            (Kind::Service, &world.services),
-            (Kind::EndpointSlice, &world.slices),
-        ] {
+        for (kind, view) in [(Kind::Service, &world.services), (Kind::EndpointSlice, &world.slices)]
+        {
             let (scope, view) = (api::Scope::All, view.clone());
-            self.handle(Event::Api(api::Event::News(api::News::View {
-                kind,
-                scope,
-                view,
-            })));
+            self.handle(Event::Api(api::Event::News(api::News::View { kind, scope, view })));
         }
     }
 
@@ -455,20 +357,13 @@ impl Rig {
             _ => None,
         });
         let version = version.expect("an Apply was asked");
-        self.handle(Event::Rules(Reply::Applied {
-            owner: OWNER.into(),
-            version,
-            result,
-        }));
+        self.handle(Event::Rules(Reply::Applied { owner: OWNER.into(), version, result }));
     }
 
     /// Lets the time pass until `to`, firing timers.
     fn pass(&mut self, to: Time) {
-        while let Some((timer, at)) = self
-            .timers
-            .iter()
-            .map(|(t, at)| (*t, *at))
-            .min_by_key(|t| t.1)
+        while let Some((timer, at)) =
+            self.timers.iter().map(|(t, at)| (*t, *at)).min_by_key(|t| t.1)
         {
             if at > to {
                 break;
@@ -481,10 +376,7 @@ impl Rig {
     }
 
     fn applies(&self) -> usize {
-        self.asked
-            .iter()
-            .filter(|request| matches!(request, Request::Apply { .. }))
-            .count()
+        self.asked.iter().filter(|request| matches!(request, Request::Apply { .. })).count()
     }
 
     fn deleted(&self) -> Vec<CtFilter> {
@@ -508,12 +400,7 @@ fn udp_world(endpoints: &[&'static str]) -> World {
 }
 
 fn udp_endpoints(world: &mut World, endpoints: &[&'static str]) {
-    world.put(slice(
-        "s",
-        "s-1",
-        json!({"port": 8125, "protocol": "UDP"}),
-        &up(endpoints),
-    ));
+    world.put(slice("s", "s-1", json!({"port": 8125, "protocol": "UDP"}), &up(endpoints)));
 }
 
 #[test]
@@ -553,11 +440,7 @@ fn udp_flows_go_when_their_endpoint_does_and_only_then() {
     rig.answer(Ok(()));
     let deleted = rig.deleted();
     assert_eq!(deleted.len(), 2, "the ClusterIP's and the node port's");
-    assert!(
-        deleted
-            .iter()
-            .all(|f| f.dnat_to == Some(Ipv4Addr::new(10, 2, 0, 1)))
-    );
+    assert!(deleted.iter().all(|f| f.dnat_to == Some(Ipv4Addr::new(10, 2, 0, 1))));
     rig.asked.clear();
     // To zero, and back: whatever there is of the Service goes both times.
     for endpoints in [&[][..], &["10.2.0.7"][..]] {
@@ -566,9 +449,7 @@ fn udp_flows_go_when_their_endpoint_does_and_only_then() {
         rig.show(&world);
         rig.answer(Ok(()));
         let deleted = rig.deleted();
-        let whole = deleted
-            .iter()
-            .filter(|f| f.dnat_to.is_none() && f.original_dport.is_some());
+        let whole = deleted.iter().filter(|f| f.dnat_to.is_none() && f.original_dport.is_some());
         assert_eq!(whole.count(), 2, "{deleted:?}");
         rig.asked.clear();
     }
@@ -577,17 +458,12 @@ fn udp_flows_go_when_their_endpoint_does_and_only_then() {
 #[test]
 fn a_tcp_flow_stays_while_any_service_lists_its_endpoint() {
     let mut world = World::new();
-    world
-        .put(web(json!({})))
-        .put(web_slice(&up(&["10.2.0.1", "10.2.0.2"])));
+    world.put(web(json!({}))).put(web_slice(&up(&["10.2.0.1", "10.2.0.2"])));
     let mut rig = Rig::new();
     rig.show(&world);
     rig.answer(Ok(()));
     rig.pass(Time::from_secs(5));
-    world.put(web_slice(&[
-        ("10.2.0.1", "w1", false, true),
-        ("10.2.0.2", "w1", true, false),
-    ]));
+    world.put(web_slice(&[("10.2.0.1", "w1", false, true), ("10.2.0.2", "w1", true, false)]));
     rig.show(&world);
     rig.answer(Ok(()));
     assert!(rig.deleted().is_empty(), "it terminates gracefully");
@@ -623,22 +499,12 @@ fn a_restart_deletes_only_what_is_stale() {
     rig.asked.clear();
     let entries = vec![
         entry(Protocol::Udp, ([10, 3, 0, 9], 8125), ([10, 2, 0, 1], 8125)),
-        entry(
-            Protocol::Udp,
-            ([192, 168, 1, 1], 30125),
-            ([10, 2, 0, 1], 8125),
-        ),
+        entry(Protocol::Udp, ([192, 168, 1, 1], 30125), ([10, 2, 0, 1], 8125)),
         entry(Protocol::Udp, ([10, 3, 0, 9], 8125), ([10, 2, 0, 5], 8125)),
         entry(Protocol::Tcp, ([10, 3, 0, 77], 80), ([10, 2, 0, 6], 80)),
-        entry(
-            Protocol::Tcp,
-            ([192, 168, 1, 1], 8080),
-            ([172, 18, 0, 2], 80),
-        ),
+        entry(Protocol::Tcp, ([192, 168, 1, 1], 8080), ([172, 18, 0, 2], 80)),
     ];
-    rig.handle(Event::Rules(Reply::Dnat {
-        entries: entries.into(),
-    }));
+    rig.handle(Event::Rules(Reply::Dnat { entries: entries.into() }));
     let deleted = rig.deleted();
     let rewritten = deleted.iter().filter(|f| f.dnat_to != f.original_dst);
     let gone: Vec<_> = rewritten.map(|f| f.dnat_to.unwrap().octets()).collect();
@@ -653,21 +519,13 @@ fn what_a_third_party_flushed_is_put_back() {
     rig.answer(Ok(()));
     rig.asked.clear();
     rig.pass(Time::from_secs(30));
-    assert_eq!(
-        rig.applies(),
-        1,
-        "the first resync overwrites what an earlier proxy left"
-    );
+    assert_eq!(rig.applies(), 1, "the first resync overwrites what an earlier proxy left");
     rig.answer(Ok(()));
     rig.asked.clear();
     rig.pass(Time::from_secs(60));
     assert!(matches!(rig.asked[..], [Request::Verify { .. }]));
     let missing = vec!["nat KUBE-SERVICES".to_owned()];
-    let verified = Reply::Verified {
-        owner: OWNER.into(),
-        intact: false,
-        missing,
-    };
+    let verified = Reply::Verified { owner: OWNER.into(), intact: false, missing };
     rig.asked.clear();
     rig.handle(Event::Rules(verified));
     assert_eq!(rig.applies(), 1);

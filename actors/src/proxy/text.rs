@@ -20,10 +20,7 @@ pub fn to_iptables_save(
     let mut chains: BTreeMap<&ChainKey, &Arc<Chain>> = shared.iter().collect();
     chains.extend(local.iter().map(|(key, chain)| (key, chain)));
     for table in [Table::Raw, Table::Mangle, Table::Filter, Table::Nat] {
-        let own: Vec<_> = chains
-            .iter()
-            .filter(|(key, _)| key.table == table)
-            .collect();
+        let own: Vec<_> = chains.iter().filter(|(key, _)| key.table == table).collect();
         let jumps: Vec<_> = base.iter().filter(|rule| rule.table == table).collect();
         if own.is_empty() && jumps.is_empty() {
             continue;
@@ -85,28 +82,14 @@ fn match_text(one: &Match, protocol: Option<Protocol>, ports: &mut bool, text: &
         Match::InInterface { name, not } => write!(text, " {}-i {name}", no(*not)),
         Match::OutInterface { name, not } => write!(text, " {}-o {name}", no(*not)),
         Match::Mark { value, mask, not } => {
-            let mask = if *mask == u32::MAX {
-                String::new()
-            } else {
-                format!("/{mask:#x}")
-            };
+            let mask = if *mask == u32::MAX { String::new() } else { format!("/{mask:#x}") };
             write!(text, " -m mark {}--mark {value:#x}{mask}", no(*not))
         }
         Match::SourceType { is, not } => {
-            write!(
-                text,
-                " -m addrtype {}--src-type {}",
-                no(*not),
-                addr_type(*is)
-            )
+            write!(text, " -m addrtype {}--src-type {}", no(*not), addr_type(*is))
         }
         Match::DestinationType { is, not } => {
-            write!(
-                text,
-                " -m addrtype {}--dst-type {}",
-                no(*not),
-                addr_type(*is)
-            )
+            write!(text, " -m addrtype {}--dst-type {}", no(*not), addr_type(*is))
         }
         Match::PhysdevIsIn { not } => write!(text, " -m physdev {}--physdev-is-in", no(*not)),
         Match::Random { probability } => {
@@ -119,10 +102,7 @@ fn match_text(one: &Match, protocol: Option<Protocol>, ports: &mut bool, text: &
              --mask 255.255.255.255 --rsource"
         ),
         Match::RecentSet { name } => {
-            write!(
-                text,
-                " -m recent --set --name {name} --mask 255.255.255.255 --rsource"
-            )
+            write!(text, " -m recent --set --name {name} --mask 255.255.255.255 --rsource")
         }
         Match::CtState { any, not } => {
             write!(text, " -m conntrack {}--ctstate {}", no(*not), states(any))
@@ -145,11 +125,7 @@ fn port_text(
         write!(text, " -m {}", protocol.map_or("tcp", lower))?;
     }
     write!(text, " {no}--{what} {from}")?;
-    if to != from {
-        write!(text, ":{to}")
-    } else {
-        Ok(())
-    }
+    if to != from { write!(text, ":{to}") } else { Ok(()) }
 }
 
 fn target_text(target: &Target, text: &mut String) {
@@ -160,18 +136,13 @@ fn target_text(target: &Target, text: &mut String) {
         Target::Accept => write!(text, " -j ACCEPT"),
         Target::Drop => write!(text, " -j DROP"),
         Target::Reject(with) => write!(text, " -j REJECT --reject-with {}", reject(*with)),
-        Target::Dnat {
-            to,
-            port: Some(port),
-        } => {
+        Target::Dnat { to, port: Some(port) } => {
             write!(text, " -j DNAT --to-destination {to}:{port}")
         }
         Target::Dnat { to, port: None } => write!(text, " -j DNAT --to-destination {to}"),
         Target::Snat { to } => write!(text, " -j SNAT --to-source {to}"),
         Target::Masquerade { random_fully: true } => write!(text, " -j MASQUERADE --random-fully"),
-        Target::Masquerade {
-            random_fully: false,
-        } => write!(text, " -j MASQUERADE"),
+        Target::Masquerade { random_fully: false } => write!(text, " -j MASQUERADE"),
         Target::Mark { value, mask } => {
             // iptables prints a zero mask as 0x0, which `{:#x}` does too.
             write!(text, " -j MARK --set-xmark {value:#x}/{mask:#x}")
@@ -226,10 +197,6 @@ fn states(any: &CtStates) -> String {
         (any.established, "ESTABLISHED"),
         (any.untracked, "UNTRACKED"),
     ];
-    let named: Vec<_> = all
-        .iter()
-        .filter(|(is, _)| *is)
-        .map(|(_, name)| *name)
-        .collect();
+    let named: Vec<_> = all.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     named.join(",")
 }
