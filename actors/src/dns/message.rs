@@ -62,3 +62,117 @@ pub enum Data {
     Txt(SmolStr),
     Soa,
 }
+
+impl Message {
+    pub fn query(id: u16, name: SmolStr, qtype: Type) -> Self {
+        Message {
+            id,
+            response: false,
+            authoritative: false,
+            truncated: false,
+            recursion_desired: true,
+            rcode: Rcode::NoError,
+            name,
+            qtype,
+            answers: Vec::new(),
+            additional: Vec::new(),
+            udp_size: EDNS_SIZE,
+        }
+    }
+
+    /// An empty answer to this question.
+    pub fn reply(&self, rcode: Rcode) -> Self {
+        Message {
+            response: true,
+            authoritative: false,
+            truncated: false,
+            rcode,
+            answers: Vec::new(),
+            additional: Vec::new(),
+            name: self.name.clone(),
+            ..*self
+        }
+    }
+
+    /// Bytes on the wire (RFC 1035, section 4) with names compressed as servers do it: whole
+    /// names and their suffixes, but none within SRV (RFC 2782). A payload size above 512 is
+    /// said in an OPT record (RFC 6891).
+    pub fn wire_len(&self) -> usize {
+        let mut names = Compressor { seen: Vec::new() };
+        let mut len = HEADER + names.put(&self.name) + 4;
+        for record in self.answers.iter().chain(&self.additional) {
+            len += names.put(&record.name) + 10 + names.data(&record.data);
+        }
+        len + if self.udp_size > PLAIN_SIZE { OPT } else { 0 }
+    }
+
+    /// Takes records away until the message fits into `udp_size`: first the additional ones,
+    /// which nobody needs, then answers, and then it says that it is truncated (RFC 2181, 9).
+    pub fn fit(&mut self) {
+        let limit = usize::from(self.udp_size.max(PLAIN_SIZE));
+        if self.wire_len() <= limit {
+            return;
+        }
+        self.additional.clear();
+        while self.wire_len() > limit && self.answers.pop().is_some() {
+            self.truncated = true;
+        }
+    }
+}
+
+/// What a resolver without EDNS takes.
+pub const PLAIN_SIZE: u16 = 512;
+/// What one without fragments takes (DNS flag day 2020).
+pub const EDNS_SIZE: u16 = 1232;
+const HEADER: usize = 12;
+const OPT: usize = 11;
+/// Names of the primary server and the mailbox, which mostly repeat known suffixes, and five
+/// numbers.
+const SOA: usize = 22 + 20;
+
+struct Compressor<'a> {
+    seen: Vec<&'a str>,
+}
+
+impl<'a> Compressor<'a> {
+    /// Labels up to the longest suffix that stands in the message already, and a pointer to it.
+    fn put(&mut self, name: &'a str) -> usize {
+        let mut len = 0;
+        let mut rest = name;
+        while !rest.is_empty() {
+            if self.seen.contains(&rest) {
+                return len + 2;
+            }
+            self.seen.push(rest);
+            let (label, tail) = rest.split_once('.').unwrap_or((rest, ""));
+            len += 1 + label.len();
+            rest = tail;
+        }
+        len + 1
+    }
+
+    fn data(&mut self, data: &'a Data) -> usize {
+        match data {
+            Data::A(_) => 4,
+            Data::Aaaa(_) => 16,
+            Data::Ptr(name) | Data::Cname(name) => self.put(name),
+            Data::Srv { target, .. } => 6 + target.len() + 2,
+            Data::Txt(text) => text.len() + text.len().div_ceil(255).max(1),
+            Data::Soa => SOA,
+        }
+    }
+}
+
+impl Data {
+    pub fn rtype(&self) -> Type {
+        match self {
+            Data::A(_) => Type::A,
+            Data::Aaaa(_) => Type::Aaaa,
+            Data::Ptr(_) => Type::Ptr,
+            Data::Cname(_) => Type::Cname,
+            Data::Srv { .. } => Type::Srv,
+            Data::Txt(_) => Type::Txt,
+            Data::Soa => Type::Soa,
+        }
+    }
+}

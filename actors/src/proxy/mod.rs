@@ -1,10 +1,36 @@
 //! The proxy: service addresses lead to ready endpoints, by rules in the kernel.
+//!
+//! The rules are upstream's (kube-proxy of Kubernetes 1.33 in iptables mode, with its defaults).
+//! They are compiled once per version of the API's views and shared by all nodes; a proxy only
+//! decides when to hand them to its kernel, and which remembered connections must go then.
 
-use crate::objects::Name;
+mod base;
+mod by_service;
+mod compile;
+mod conntrack;
+mod local;
+mod names;
+mod piece;
+mod service;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use by_service::ByService;
+pub use compile::{Basis, Compiled, compile, compile_anew};
+pub use local::{Overlay, overlay};
+pub use text::{rule_text, table_name, to_iptables_save};
+
+use crate::objects::{Kind, Name, View};
 use crate::ports::{api, network, rules};
 use ipnet::Ipv4Net;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Under this name the rules port keeps what is ours.
+pub const OWNER: &str = "kube-proxy";
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -55,8 +81,38 @@ impl Digest for Event {
     }
 }
 
+/// The longest wait before rules that the kernel refused are tried again.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Debug)]
-pub struct Proxy {}
+pub struct Proxy {
+    config: Config,
+    services: Option<View>,
+    slices: Option<View>,
+    /// The newest compilation and its views: the next one starts from it.
+    basis: Option<Basis>,
+    /// What the kernel has confirmed.
+    applied: Option<Program>,
+    in_flight: Option<Program>,
+    /// When rules were last sent.
+    last_sync: Option<Time>,
+    /// A change waits for its turn.
+    dirty: bool,
+    /// The kernel may differ from what was confirmed: send the rules whatever they were.
+    force: bool,
+    /// Compare all remembered connections with the rules once these are in place.
+    audit: bool,
+    /// What a proxy that ran here before had still asked for has been overwritten.
+    settled: bool,
+    failures: u32,
+}
+
+/// The rules of this node at one version.
+#[derive(Clone, Debug)]
+struct Program {
+    compiled: Arc<Compiled>,
+    overlay: Overlay,
+}
 
 impl Actor for Proxy {
     const NAME: &'static str = "proxy";
@@ -65,9 +121,203 @@ impl Actor for Proxy {
     type Effect = Effect;
     type Timer = Timer;
 
-    fn start(_config: &Config, _ctx: &mut Context<'_, Self>) -> Self {
-        Proxy {}
+    fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
+        for kind in [Kind::Service, Kind::EndpointSlice] {
+            ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: api::Scope::All }));
+        }
+        Proxy {
+            config: config.clone(),
+            services: None,
+            slices: None,
+            basis: None,
+            applied: None,
+            in_flight: None,
+            last_sync: None,
+            dirty: false,
+            force: true,
+            audit: true,
+            settled: false,
+            failures: 0,
+        }
     }
-    fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
-    fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
+
+    fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        match event {
+            Event::Api(api::Event::News(api::News::View { kind, view, .. })) => {
+                match kind {
+                    Kind::Service => self.services = Some(view),
+                    Kind::EndpointSlice => self.slices = Some(view),
+                    _ => return,
+                }
+                self.changed(ctx);
+            }
+            // A closed stream comes back by itself: until then the last view is the best one.
+            Event::Api(_) => {}
+            Event::Rules(rules::Reply::Applied { owner, version, result }) if owner == OWNER => {
+                self.applied(version, result, ctx);
+            }
+            Event::Rules(rules::Reply::Verified { owner, intact, missing }) if owner == OWNER => {
+                if !intact {
+                    self.repair(&missing, ctx);
+                }
+            }
+            Event::Rules(rules::Reply::Dnat { entries }) => self.audit(&entries, ctx),
+            Event::Rules(rules::Reply::ConntrackDeleted { entries }) => {
+                if entries > 0 {
+                    ctx.note(|| format!("{entries} connections led to no endpoint and are gone"));
+                }
+            }
+            Event::Rules(_) => {}
+        }
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        match timer {
+            Timer::Sync => self.sync(ctx),
+            Timer::Resync => self.resync(ctx),
+        }
+    }
+}
+
+impl Proxy {
+    /// Syncs now if the last sync is `min_sync` ago, else when it is: the first change after a
+    /// quiet time goes at once, the rest together (`BoundedFrequencyRunner`).
+    fn changed(&mut self, ctx: &mut Context<'_, Self>) {
+        if self.dirty || self.services.is_none() || self.slices.is_none() {
+            return;
+        }
+        let due = self.last_sync.map_or(Time::ZERO, |last| last + self.config.min_sync);
+        self.dirty = true;
+        if due <= ctx.now() {
+            self.sync(ctx);
+        } else {
+            ctx.set_timer(Timer::Sync, due.since(ctx.now()));
+        }
+    }
+
+    fn sync(&mut self, ctx: &mut Context<'_, Self>) {
+        let (Some(services), Some(slices)) = (&self.services, &self.slices) else {
+            return;
+        };
+        if self.in_flight.is_some() {
+            return;
+        }
+        self.dirty = false;
+        let cidr = self.config.cluster_cidr;
+        let compiled = compile(services, slices, cidr, self.basis.as_ref());
+        self.basis = Some(Basis {
+            services: services.clone(),
+            slices: slices.clone(),
+            compiled: Arc::clone(&compiled),
+        });
+        let program = Program::new(compiled, &self.config.node);
+        if !self.force && self.applied.as_ref().is_some_and(|applied| applied.same(&program)) {
+            // The rules are the same, but an endpoint that was in none of them may be gone.
+            let old = self.applied.replace(program);
+            old.iter().for_each(|old| self.flush(&old.compiled, ctx));
+            return;
+        }
+        self.last_sync = Some(ctx.now());
+        ctx.perform(Effect::Rules(rules::Request::Apply {
+            owner: OWNER.into(),
+            base: Arc::clone(&program.compiled.base),
+            shared: program.compiled.chains.clone(),
+            local: Arc::clone(&program.overlay),
+        }));
+        self.in_flight = Some(program);
+    }
+
+    fn applied(&mut self, version: u64, result: Result<(), String>, ctx: &mut Context<'_, Self>) {
+        let ours = |program: &mut Program| program.compiled.chains.version() == version;
+        let Some(program) = self.in_flight.take_if(ours) else {
+            return;
+        };
+        if let Err(why) = result {
+            return self.refused(&why, ctx);
+        }
+        self.failures = 0;
+        self.force = false;
+        let (services, endpoints) = (program.compiled.services(), program.compiled.endpoints());
+        match self.applied.replace(program) {
+            Some(old) => self.flush(&old.compiled, ctx),
+            None => {
+                ctx.set_timer(Timer::Resync, self.config.resync);
+                ctx.note(|| format!("{services} services with {endpoints} endpoints programmed"));
+            }
+        }
+        if std::mem::take(&mut self.audit) {
+            ctx.perform(Effect::Rules(rules::Request::ListDnat));
+        }
+        if std::mem::take(&mut self.dirty) {
+            self.changed(ctx);
+        }
+    }
+
+    fn refused(&mut self, why: &str, ctx: &mut Context<'_, Self>) {
+        ctx.note(|| format!("the kernel refused the rules: {why}"));
+        self.failures += 1;
+        self.force = true;
+        self.dirty = true;
+        let doublings = (self.failures - 1).min(10);
+        let wait = self.config.min_sync.max(Duration::from_secs(1)) * (1 << doublings);
+        ctx.set_timer(Timer::Sync, wait.min(MAX_RETRY));
+    }
+
+    /// The rules are in place: now, and not before, what they would not make again is deleted,
+    /// so that no packet in between makes it anew.
+    fn flush(&self, old: &Compiled, ctx: &mut Context<'_, Self>) {
+        let Some(new) = &self.applied else { return };
+        delete(conntrack::stale(old, &new.compiled), ctx);
+    }
+
+    fn audit(&self, entries: &[rules::CtEntry], ctx: &mut Context<'_, Self>) {
+        let Some(applied) = &self.applied else { return };
+        let mut filters = conntrack::stale_entries(&applied.compiled, entries);
+        filters.extend(conntrack::never_rewritten(&applied.compiled));
+        delete(filters.into(), ctx);
+    }
+
+    fn resync(&mut self, ctx: &mut Context<'_, Self>) {
+        ctx.set_timer(Timer::Resync, self.config.resync);
+        if self.in_flight.is_some() {
+            return;
+        }
+        if std::mem::replace(&mut self.settled, true) {
+            ctx.perform(Effect::Rules(rules::Request::Verify { owner: OWNER.into() }));
+        } else {
+            // A write of the proxy that ran here before may have landed after our first one.
+            self.force = true;
+            self.audit = true;
+            self.sync(ctx);
+        }
+    }
+
+    fn repair(&mut self, missing: &[String], ctx: &mut Context<'_, Self>) {
+        ctx.note(|| {
+            let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+            format!("{} rules were gone and are put back: {some}", missing.len())
+        });
+        self.force = true;
+        self.audit = true;
+        self.sync(ctx);
+    }
+}
+
+fn delete(filters: Arc<[rules::CtFilter]>, ctx: &mut Context<'_, Proxy>) {
+    if !filters.is_empty() {
+        ctx.perform(Effect::Rules(rules::Request::DeleteConntrack { filters }));
+    }
+}
+
+impl Program {
+    fn new(compiled: Arc<Compiled>, node: &str) -> Self {
+        let overlay = overlay(&compiled, node);
+        Program { compiled, overlay }
+    }
+
+    fn same(&self, other: &Program) -> bool {
+        self.overlay == other.overlay
+            && (Arc::ptr_eq(&self.compiled, &other.compiled)
+                || self.compiled.same_rules(&other.compiled))
+    }
 }
