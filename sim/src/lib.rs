@@ -4,3 +4,4 @@
 pub mod body;
 pub mod kernel;
 pub mod scenario;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Bookkeeping of watches for whoever serves them: who has news, and what it is.
