@@ -9,6 +9,7 @@ mod defaults;
 mod errors;
 pub mod hub;
 mod kinds;
+pub mod memory_store;
 mod namespaces;
 mod networks;
 mod patch;
