@@ -41,6 +41,10 @@ enum Fate {
     AnswerLost(u8),
     /// It never arrives.
     Lost(u8),
+    /// The answer is given up on, and it arrives after all, later.
+    Delayed(u8),
+    /// What was late lands.
+    Late,
     /// The timer.
     Retry,
 }
@@ -60,6 +64,8 @@ struct Sent {
     version: u64,
     value: String,
     call: u64,
+    /// Sent to an incarnation that is dead by now.
+    orphan: bool,
 }
 
 struct World {
@@ -145,20 +151,22 @@ impl World {
             version,
             value,
             call,
+            orphan: false,
         });
     }
 
     fn deliver(&mut self, fate: Fate) {
-        if !self.late.is_empty() {
+        if matches!(fate, Fate::Late) && !self.late.is_empty() {
             let late = self.late.remove(0);
             self.rig.store.request(&late);
         }
         let count = self.rig.outgoing.len() + self.held.len();
-        let (Fate::Answered(n) | Fate::Held(n) | Fate::AnswerLost(n) | Fate::Lost(n)) = fate else {
-            if self.rig.retry {
-                self.rig.timeout(Timer::Retry);
-            }
-            return;
+        let n = match fate {
+            Fate::Answered(n) | Fate::Held(n) | Fate::AnswerLost(n) => n,
+            Fate::Lost(n) | Fate::Delayed(n) => n,
+            Fate::Late => return,
+            Fate::Retry if self.rig.retry => return self.rig.timeout(Timer::Retry),
+            Fate::Retry => return,
         };
         let Some(pick) = usize::from(n).checked_rem(count) else {
             return;
@@ -174,6 +182,10 @@ impl World {
         };
         match fate {
             Fate::Lost(_) => self.rig.reply(unknown),
+            Fate::Delayed(_) => {
+                self.rig.reply(unknown);
+                self.late.push(request);
+            }
             Fate::AnswerLost(_) => {
                 self.rig.store.request(&request);
                 self.rig.reply(unknown);
@@ -233,6 +245,7 @@ impl World {
             .map(|(_, r)| r)
             .collect();
         self.held.clear();
+        self.sent.iter_mut().for_each(|sent| sent.orphan = true);
         self.rig.restart();
     }
 
@@ -244,6 +257,11 @@ impl World {
             let mut candidates = BTreeSet::new();
             for sent in sent.iter().filter(|sent| sent.key == key) {
                 let answer = self.rig.answers.get(&sent.call);
+                assert!(
+                    answer.is_some() || sent.orphan,
+                    "{:?} was never answered",
+                    sent.op
+                );
                 let before = state.clone().flatten().map(|(_, value)| value);
                 if state.is_some() {
                     candidates = BTreeSet::from([before]);
@@ -324,6 +342,8 @@ fn fate() -> impl Strategy<Value = Fate> {
         6 => any::<u8>().prop_map(Fate::Held),
         1 => any::<u8>().prop_map(Fate::AnswerLost),
         1 => any::<u8>().prop_map(Fate::Lost),
+        1 => any::<u8>().prop_map(Fate::Delayed),
+        2 => Just(Fate::Late),
         1 => Just(Fate::Retry),
     ]
 }
