@@ -3,12 +3,32 @@
 //! Writes go through the actor: a pure apply, then one store transaction. Reads and watches are
 //! served by the front from the [`Cache`] that the actor publishes.
 
-use crate::objects::{Kind, View};
+mod apply;
+mod cache;
+mod defaults;
+mod errors;
+pub mod hub;
+mod kinds;
+pub mod memory_store;
+mod namespaces;
+mod networks;
+mod patch;
+mod pending;
+mod service;
+mod services_ip;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use cache::{Cache, LastWrite};
+
+use crate::objects::Name;
 use crate::ports::{api, store};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,7 +54,10 @@ pub struct RequestId {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A write (a read never enters the actor).
-    Request { id: RequestId, request: Arc<api::Request> },
+    Request {
+        id: RequestId,
+        request: Arc<api::Request>,
+    },
     Store(store::Reply),
 }
 
@@ -43,19 +66,14 @@ pub enum Effect {
     Store(store::Request),
     /// What reads and watches are served from, from now on.
     Publish(Cache),
-    Respond { id: RequestId, result: Result<api::Reply, api::Error> },
+    Respond {
+        id: RequestId,
+        result: Result<api::Reply, api::Error>,
+    },
     /// The configuration cannot work: the process says so and ends.
-    Refuse { why: String },
-}
-
-/// The newest views, by kind; absent until the store was read.
-#[derive(Clone, Debug, Default)]
-pub struct Cache {
-    pub views: BTreeMap<Kind, View>,
-    /// The store revision this is a view of.
-    pub revision: u64,
-    /// Watches from before this revision get 410.
-    pub compacted: u64,
+    Refuse {
+        why: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,8 +103,25 @@ impl Digest for Event {
     }
 }
 
+/// How often old versions are forgotten (etcd compaction by the API server, 5 min upstream).
+const COMPACTION: Duration = Duration::from_secs(300);
+
 #[derive(Clone, Debug)]
-pub struct ApiServer {}
+pub struct ApiServer {
+    config: Arc<Config>,
+    /// Why nothing can be served.
+    refused: Option<Arc<str>>,
+    /// As published.
+    cache: Cache,
+    services: services_ip::Allocations,
+    pending: pending::Pending,
+    /// Namespaces being deleted.
+    terminating: BTreeSet<Name>,
+    /// The store was read and what must exist exists.
+    open: bool,
+    /// Requests from before that.
+    waiting: Vec<(RequestId, Arc<api::Request>)>,
+}
 
 impl Actor for ApiServer {
     const NAME: &'static str = "apiserver";
@@ -95,9 +130,73 @@ impl Actor for ApiServer {
     type Effect = Effect;
     type Timer = Timer;
 
-    fn start(_config: &Config, _ctx: &mut Context<'_, Self>) -> Self {
-        ApiServer {}
+    fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
+        let refused = networks::overlap(config).filter(|_| config.refuse_overlap);
+        let mut server = ApiServer {
+            config: Arc::new(config.clone()),
+            refused: refused.as_deref().map(Arc::from),
+            cache: Cache::default(),
+            services: services_ip::Allocations::new(config.service_network, config.node_ports),
+            pending: pending::Pending::default(),
+            terminating: BTreeSet::new(),
+            open: false,
+            waiting: Vec::new(),
+        };
+        if let Some(why) = refused {
+            ctx.note(|| format!("refuses to start: {why}"));
+            ctx.perform(Effect::Refuse { why });
+            return server;
+        }
+        server.ask_range(ctx);
+        ctx.set_timer(Timer::Compact, COMPACTION);
+        server
     }
-    fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
-    fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
+
+    fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        match event {
+            Event::Request { id, request } => self.request(id, request, ctx),
+            Event::Store(reply) => self.stored(reply, ctx),
+        }
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        match timer {
+            Timer::Compact => self.compact(ctx),
+            Timer::Retry => self.retry(ctx),
+        }
+    }
+}
+
+impl ApiServer {
+    fn request(&mut self, id: RequestId, request: Arc<api::Request>, ctx: &mut Context<'_, Self>) {
+        if let Some(error) = self.refusal() {
+            ctx.perform(Effect::Respond {
+                id,
+                result: Err(error),
+            });
+        } else if !self.open {
+            self.waiting.push((id, request));
+        } else if let Some(result) = self.cache.read(&request) {
+            ctx.perform(Effect::Respond { id, result });
+        } else {
+            self.submit(
+                pending::Job {
+                    id: Some(id),
+                    request,
+                    tries: 0,
+                },
+                ctx,
+            );
+        }
+    }
+
+    /// Keeps the newest `history` revisions.
+    fn compact(&mut self, ctx: &mut Context<'_, Self>) {
+        ctx.set_timer(Timer::Compact, COMPACTION);
+        let history = u64::try_from(self.config.history).unwrap_or(u64::MAX);
+        let revision = self.cache.revision.saturating_sub(history);
+        if self.open && revision > self.cache.compacted {
+            ctx.perform(Effect::Store(store::Request::Compact { revision }));
+        }
+    }
 }

@@ -1,0 +1,348 @@
+//! What a write would do to the known state: a pure function, but for the dice (uids, addresses).
+//! Nothing happens until the store has committed it.
+
+use super::cache::Cache;
+use super::services_ip::Allocations;
+use super::{Config, errors, kinds, patch, service};
+use crate::objects::{Body, Key, Kind, Object, ObjectMeta, Uid, time, wall};
+use crate::ports::api::{DeleteOptions, Error, Request, Subresource};
+use k8s_openapi::api::core::v1::PodCondition;
+use kubesim_runtime::{Rng, Wall};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What an apply may see and use.
+pub(super) struct State<'a> {
+    pub cache: &'a Cache,
+    pub config: &'a Config,
+    pub services: &'a mut Allocations,
+    pub wall: Wall,
+    pub rng: &'a mut Rng,
+    /// The server's own write at start: the namespace need not be there yet.
+    pub internal: bool,
+}
+
+/// `expected` is the version that the store must still have (0: absent).
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nothing to write: the object is so already.
+    Same(Arc<Object>),
+    Put {
+        object: Object,
+        expected: u64,
+    },
+    /// Removed; the object is as last seen.
+    Remove {
+        object: Arc<Object>,
+        expected: u64,
+    },
+}
+
+/// `key` is the subject, with a generated name where the request left it out.
+pub(super) fn apply(state: State<'_>, request: &Request, key: &Key) -> Result<Outcome, Error> {
+    let (kind, _) = request.subject();
+    if let Request::Create { object } = request {
+        return create(state, object, key);
+    }
+    let Some(old) = state.cache.object(kind, key).cloned() else {
+        return Err(errors::not_found(kind, &key.name));
+    };
+    match request {
+        Request::Update { object } => update(state, object, &old),
+        Request::UpdateStatus { object } => update_status(&state, object, &old),
+        Request::Patch {
+            subresource, patch, ..
+        } => {
+            let new = patch::merged(&old, *subresource, patch)?;
+            match subresource {
+                Subresource::Main => update(state, &new, &old),
+                Subresource::Status => update_status(&state, &new, &old),
+            }
+        }
+        Request::Delete { options, .. } => delete(&state, &old, options),
+        Request::Bind { uid, node, .. } => bind(&state, &old, *uid, node),
+        Request::Create { .. } | Request::Get { .. } | Request::List { .. } => {
+            Ok(Outcome::Same(old))
+        }
+    }
+}
+
+fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, Error> {
+    let kind = object.kind();
+    if object.version != 0 {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(errors::bad_request(why));
+    }
+    if kind.namespaced() && !state.internal {
+        namespace_open(state.cache, kind, key)?;
+    }
+    let mut new = object.clone();
+    new.key = key.clone();
+    new.uid = Uid::from_random(state.rng.u64(), state.rng.u64());
+    let meta = Arc::make_mut(&mut new.meta);
+    meta.creation_timestamp = Some(time(state.wall));
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.generation = kinds::has_generation(kind).then_some(1);
+    strip(meta);
+    kinds::prepare_create(&mut new);
+    kinds::validate(&new, None, state.config)?;
+    if state.cache.object(kind, key).is_some() {
+        return Err(errors::already_exists(kind, &key.name));
+    }
+    service::allocate(&mut state, &mut new)?;
+    Ok(Outcome::Put {
+        object: new,
+        expected: 0,
+    })
+}
+
+/// What the key, the uid and the version say already.
+fn strip(meta: &mut ObjectMeta) {
+    meta.name = None;
+    meta.namespace = None;
+    meta.uid = None;
+    meta.resource_version = None;
+}
+
+/// The NamespaceLifecycle admission plugin.
+fn namespace_open(cache: &Cache, kind: Kind, key: &Key) -> Result<(), Error> {
+    let Some(namespace) = cache.object(Kind::Namespace, &Key::cluster(key.namespace.clone()))
+    else {
+        return Err(errors::not_found(Kind::Namespace, &key.namespace));
+    };
+    if !namespace.deleting() {
+        return Ok(());
+    }
+    let why = format_args!(
+        "unable to create new content in namespace {} because it is being terminated",
+        key.namespace
+    );
+    Err(errors::forbidden(kind, &key.name, why))
+}
+
+/// The uid, if given, must be the stored one, and so must the version.
+fn same_object(new: &Object, old: &Object) -> Result<(), Error> {
+    if new.uid != Uid::NONE && new.uid != old.uid {
+        return Err(errors::other_uid(
+            old.kind(),
+            &old.key.name,
+            new.uid,
+            old.uid,
+        ));
+    }
+    if new.version != 0 && new.version != old.version {
+        return Err(errors::modified(old.kind(), &old.key.name));
+    }
+    Ok(())
+}
+
+fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
+    same_object(new, old)?;
+    let mut body = kinds::with_new_spec(&new.body, &old.body);
+    service::keep_allocated(&mut body, &old.body);
+    let spec_changed = !kinds::same_spec(&body, &old.body);
+    let meta = next_meta(&new.meta, old, spec_changed);
+    let unchanged = Arc::ptr_eq(&meta, &old.meta) && !spec_changed;
+    if unchanged {
+        return Ok(Outcome::Same(old.clone()));
+    }
+    let mut object = Object {
+        key: old.key.clone(),
+        uid: old.uid,
+        version: old.version,
+        meta,
+        body,
+    };
+    kinds::validate(&object, Some(old), state.config)?;
+    if finally_gone(&object) {
+        let object = Arc::new(object);
+        return Ok(Outcome::Remove {
+            object,
+            expected: old.version,
+        });
+    }
+    if spec_changed {
+        service::allocate(&mut state, &mut object)?;
+    }
+    Ok(Outcome::Put {
+        object,
+        expected: old.version,
+    })
+}
+
+/// The new metadata with what only the server writes; the old one itself if nothing differs.
+fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<ObjectMeta> {
+    let bump = spec_changed && kinds::has_generation(old.kind());
+    if Arc::ptr_eq(new, &old.meta) && !bump {
+        return old.meta.clone();
+    }
+    let mut meta = (**new).clone();
+    strip(&mut meta);
+    meta.creation_timestamp
+        .clone_from(&old.meta.creation_timestamp);
+    meta.deletion_timestamp
+        .clone_from(&old.meta.deletion_timestamp);
+    meta.deletion_grace_period_seconds = old.meta.deletion_grace_period_seconds;
+    meta.generate_name.clone_from(&old.meta.generate_name);
+    meta.generation = old.meta.generation.map(|n| n + i64::from(bump));
+    if meta == *old.meta {
+        old.meta.clone()
+    } else {
+        Arc::new(meta)
+    }
+}
+
+/// Being deleted, past its grace, and the last finalizer is gone.
+fn finally_gone(object: &Object) -> bool {
+    object.deleting()
+        && object.meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && object.meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        // A namespace goes when it is empty, which the server sees to.
+        && object.kind() != Kind::Namespace
+}
+
+fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
+    same_object(new, old)?;
+    let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
+        return Err(errors::not_found(old.kind(), &old.key.name));
+    };
+    if kinds::same_status(&body, &old.body) {
+        return Ok(Outcome::Same(old.clone()));
+    }
+    let object = Object {
+        body,
+        ..(**old).clone()
+    };
+    kinds::validate(&object, Some(old), state.config)?;
+    Ok(Outcome::Put {
+        object,
+        expected: old.version,
+    })
+}
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Result<Outcome, Error> {
+    let kind = old.kind();
+    if let Some(uid) = options.uid.filter(|uid| *uid != old.uid) {
+        return Err(errors::other_uid(kind, &old.key.name, uid, old.uid));
+    }
+    let grace = match &old.body {
+        Body::Pod { spec, status } => {
+            let asked = options
+                .grace
+                .map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);
+            kinds::pod_grace(spec, status, asked)
+        }
+        Body::Namespace { .. } if !state.internal => return delete_namespace(state, old),
+        _ => 0,
+    };
+    let finalized = old.meta.finalizers.as_ref().is_none_or(Vec::is_empty);
+    if grace == 0 && finalized {
+        return Ok(Outcome::Remove {
+            object: old.clone(),
+            expected: old.version,
+        });
+    }
+    if old.deleting() {
+        return Ok(shorten(old, options, grace));
+    }
+    Ok(mark_deleted(
+        old,
+        grace,
+        state.wall + Duration::from_secs(grace as u64),
+    ))
+}
+
+/// Already being deleted: a further request may only shorten the grace period.
+fn shorten(old: &Arc<Object>, options: &DeleteOptions, grace: i64) -> Outcome {
+    let before = old.meta.deletion_grace_period_seconds.unwrap_or(0);
+    if (options.grace.is_none() && grace != 0) || grace >= before {
+        return Outcome::Same(old.clone());
+    }
+    let deadline = old
+        .meta
+        .deletion_timestamp
+        .as_ref()
+        .map_or(Wall::default(), |t| wall(t.0));
+    let gain = i128::from(before - grace) * 1_000_000_000;
+    let earlier = Wall::from_unix_nanos(deadline.unix_nanos() - gain);
+    mark_deleted(old, grace, earlier)
+}
+
+fn mark_deleted(old: &Arc<Object>, grace: i64, deadline: Wall) -> Outcome {
+    let mut object = (**old).clone();
+    let meta = Arc::make_mut(&mut object.meta);
+    meta.deletion_timestamp = Some(time(deadline));
+    meta.deletion_grace_period_seconds = Some(grace);
+    meta.generation = meta.generation.map(|n| n + 1);
+    Outcome::Put {
+        object,
+        expected: old.version,
+    }
+}
+
+/// In two steps: marked here, and gone once the server has emptied it.
+fn delete_namespace(state: &State<'_>, old: &Arc<Object>) -> Result<Outcome, Error> {
+    let name = &old.key.name;
+    if IMMORTAL.contains(&name.as_str()) {
+        let why = "this namespace may not be deleted";
+        return Err(errors::forbidden(Kind::Namespace, name, why));
+    }
+    if old.deleting() {
+        return Ok(Outcome::Same(old.clone()));
+    }
+    let Outcome::Put {
+        mut object,
+        expected,
+    } = mark_deleted(old, 0, state.wall)
+    else {
+        return Ok(Outcome::Same(old.clone()));
+    };
+    if let Body::Namespace { status, .. } = &mut object.body {
+        Arc::make_mut(status).phase = Some("Terminating".to_owned());
+    }
+    Ok(Outcome::Put { object, expected })
+}
+
+fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Outcome, Error> {
+    let name = &old.key.name;
+    let Body::Pod { spec, status } = &old.body else {
+        return Err(errors::not_found(Kind::Pod, name));
+    };
+    if uid != Uid::NONE && uid != old.uid {
+        return Err(errors::other_uid(Kind::Pod, name, uid, old.uid));
+    }
+    if node.is_empty() {
+        return Err(errors::bad_request("target.name: Required value"));
+    }
+    if old.deleting() {
+        let why = format_args!("pod {name} is being deleted, cannot be assigned to a host");
+        return Err(errors::conflict(Kind::Pod, name, why));
+    }
+    if let Some(other) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
+        let why = format_args!("pod {name} is already assigned to node {other:?}");
+        return Err(errors::conflict(Kind::Pod, name, why));
+    }
+    let (mut spec, mut status) = (spec.clone(), status.clone());
+    Arc::make_mut(&mut spec).node_name = Some(node.to_owned());
+    let conditions = Arc::make_mut(&mut status)
+        .conditions
+        .get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "PodScheduled");
+    conditions.push(PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(time(state.wall)),
+        ..PodCondition::default()
+    });
+    let object = Object {
+        body: Body::Pod { spec, status },
+        ..(**old).clone()
+    };
+    Ok(Outcome::Put {
+        object,
+        expected: old.version,
+    })
+}

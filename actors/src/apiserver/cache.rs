@@ -1,0 +1,83 @@
+//! Reads: pure functions of a published [`Cache`].
+
+use super::errors;
+use crate::objects::{Key, Kind, Name, Object, View};
+use crate::ports::api::{Error, Reason, Reply, Request};
+use kubesim_runtime::{Hasher, Snapshot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The newest views, by kind; absent until the store was read.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    pub views: BTreeMap<Kind, View>,
+    /// The store revision this is a view of.
+    pub revision: u64,
+    /// Watches from before this revision get 410.
+    pub compacted: u64,
+    /// What the write at `revision` changed, if this cache is one write ahead of the one published
+    /// before it; spares observers of the stream the comparison of views.
+    pub last: Option<LastWrite>,
+}
+
+/// One object before and after one write.
+#[derive(Clone, Debug)]
+pub struct LastWrite {
+    pub kind: Kind,
+    pub key: Key,
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+}
+
+impl Cache {
+    pub fn object(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
+        self.views.get(&kind)?.get(key)
+    }
+
+    /// The object of this name, or upstream's `pods "a" not found`.
+    pub fn get(&self, kind: Kind, key: &Key) -> Result<Reply, Error> {
+        let found = self.object(kind, key).cloned().map(Reply::Object);
+        found.ok_or_else(|| errors::not_found(kind, &key.name))
+    }
+
+    /// All of a kind, in one namespace or (empty) in all, as of the kind's newest version.
+    pub fn list(&self, kind: Kind, namespace: &Name) -> Result<Reply, Error> {
+        let Some(view) = self.views.get(&kind) else {
+            return Err(Error::new(
+                Reason::TooManyRequests,
+                "storage is (re)initializing",
+            ));
+        };
+        if namespace.is_empty() || !kind.namespaced() {
+            return Ok(Reply::List(view.clone()));
+        }
+        let mut part = Snapshot::empty(derived_history(view.history(), kind, namespace));
+        part.advance(view.version());
+        let first = Key::new(namespace.clone(), "");
+        for (key, object) in view
+            .iter_from(&first)
+            .take_while(|(k, _)| k.namespace == *namespace)
+        {
+            part.insert(key.clone(), object.clone(), view.version());
+        }
+        Ok(Reply::List(part))
+    }
+
+    /// Answers a read; `None` for a write.
+    pub fn read(&self, request: &Request) -> Option<Result<Reply, Error>> {
+        match request {
+            Request::Get { kind, key } => Some(self.get(*kind, key)),
+            Request::List { kind, namespace } => Some(self.list(*kind, namespace)),
+            _ => None,
+        }
+    }
+}
+
+/// The history of a part of a view: another one for each part, the same for the same part.
+pub(super) fn derived_history(history: u64, kind: Kind, part: &str) -> u64 {
+    let mut hasher = Hasher::default();
+    hasher.u64(history);
+    hasher.u64(kind as u64);
+    hasher.str(part);
+    hasher.finish()
+}

@@ -1,0 +1,123 @@
+//! Failures in upstream's words (apimachinery `pkg/api/errors`, `pkg/util/validation/field`).
+
+use crate::objects::{Kind, Uid};
+use crate::ports::api::{Error, Reason};
+use std::fmt;
+
+/// The group and resource as errors name it: `pods`, `deployments.apps`.
+struct Resource(Kind);
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.group() {
+            "" => f.write_str(self.0.plural()),
+            group => write!(f, "{}.{group}", self.0.plural()),
+        }
+    }
+}
+
+pub(super) fn not_found(kind: Kind, name: &str) -> Error {
+    Error::new(
+        Reason::NotFound,
+        format!("{} {name:?} not found", Resource(kind)),
+    )
+}
+
+pub(super) fn already_exists(kind: Kind, name: &str) -> Error {
+    Error::new(
+        Reason::AlreadyExists,
+        format!("{} {name:?} already exists", Resource(kind)),
+    )
+}
+
+pub(super) fn conflict(kind: Kind, name: &str, why: impl fmt::Display) -> Error {
+    let text = format!(
+        "Operation cannot be fulfilled on {} {name:?}: {why}",
+        Resource(kind)
+    );
+    Error::new(Reason::Conflict, text)
+}
+
+pub(super) fn modified(kind: Kind, name: &str) -> Error {
+    conflict(
+        kind,
+        name,
+        "the object has been modified; please apply your changes to the latest version and try \
+         again",
+    )
+}
+
+pub(super) fn other_uid(kind: Kind, name: &str, asked: Uid, stored: Uid) -> Error {
+    conflict(
+        kind,
+        name,
+        format_args!(
+            "Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"
+        ),
+    )
+}
+
+pub(super) fn forbidden(kind: Kind, name: &str, why: impl fmt::Display) -> Error {
+    Error::new(
+        Reason::Forbidden,
+        format!("{} {name:?} is forbidden: {why}", Resource(kind)),
+    )
+}
+
+pub(super) fn bad_request(why: impl Into<String>) -> Error {
+    Error::new(Reason::BadRequest, why)
+}
+
+pub(super) fn internal(why: impl fmt::Display) -> Error {
+    Error::new(
+        Reason::InternalError,
+        format!("Internal error occurred: {why}"),
+    )
+}
+
+/// What is wrong with which fields of one object, in the order found.
+#[derive(Debug, Default)]
+pub(super) struct Causes(Vec<String>);
+
+impl Causes {
+    pub fn required(&mut self, field: impl fmt::Display, why: &str) {
+        let colon = if why.is_empty() { "" } else { ": " };
+        self.0.push(format!("{field}: Required value{colon}{why}"));
+    }
+    /// The value as it is to be printed: strings quoted, structures as JSON.
+    pub fn invalid(
+        &mut self,
+        field: impl fmt::Display,
+        value: impl fmt::Display,
+        why: impl fmt::Display,
+    ) {
+        self.0
+            .push(format!("{field}: Invalid value: {value}: {why}"));
+    }
+    pub fn forbidden(&mut self, field: impl fmt::Display, why: impl fmt::Display) {
+        self.0.push(format!("{field}: Forbidden: {why}"));
+    }
+    pub fn duplicate(&mut self, field: impl fmt::Display, value: impl fmt::Display) {
+        self.0.push(format!("{field}: Duplicate value: {value}"));
+    }
+    pub fn unsupported(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
+        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let list = list.join(", ");
+        self.0.push(format!(
+            "{field}: Unsupported value: {value:?}: supported values: {list}"
+        ));
+    }
+
+    /// `Deployment.apps "a" is invalid: …`, if anything is.
+    pub fn into_result(self, kind: Kind, name: &str) -> Result<(), Error> {
+        let causes = match &self.0[..] {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let group = kind.group();
+        let dot = if group.is_empty() { "" } else { "." };
+        let text = format!("{}{dot}{group} {name:?} is invalid: {causes}", kind.name());
+        Err(Error::new(Reason::Invalid, text))
+    }
+}

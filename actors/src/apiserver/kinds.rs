@@ -1,0 +1,256 @@
+//! What is particular to each kind when an object is created or updated (upstream's strategies,
+//! `pkg/registry/*/*/strategy.go`).
+
+use super::errors::Causes;
+use super::{Config, defaults, networks, validate};
+use crate::objects::{
+    Body, DeploymentStatus, Kind, Object, PodStatus, ReplicaSetStatus, ServiceStatus,
+};
+use crate::ports::api::Error;
+use std::sync::Arc;
+
+/// Which kinds count the changes of their spec in `metadata.generation`.
+pub(super) fn has_generation(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(kind, Pod | Deployment | ReplicaSet | EndpointSlice | Subnet)
+}
+
+/// Defaults a new object and takes away the status that only a status write may set. Nodes and
+/// subnets keep it: a node registers itself with its addresses.
+pub(super) fn prepare_create(new: &mut Object) {
+    let namespace_phase = || Some("Active".to_owned());
+    default_spec(&mut new.body);
+    match &mut new.body {
+        Body::Namespace { status, .. } => Arc::make_mut(status).phase = namespace_phase(),
+        Body::Pod { spec, status } => {
+            defaults::toleration_seconds(Arc::make_mut(spec));
+            *status = Arc::new(defaults::pod_status(spec));
+        }
+        Body::Service { status, .. } => *status = Arc::new(ServiceStatus::default()),
+        Body::Deployment { status, .. } => *status = Arc::new(DeploymentStatus::default()),
+        Body::ReplicaSet { status, .. } => *status = Arc::new(ReplicaSetStatus::default()),
+        Body::Node { .. }
+        | Body::Subnet { .. }
+        | Body::Lease { .. }
+        | Body::ConfigMap(_)
+        | Body::Event(_)
+        | Body::EndpointSlice(_) => {}
+    }
+}
+
+fn default_spec(body: &mut Body) {
+    match body {
+        Body::Pod { spec, .. } => defaults::pod_spec(Arc::make_mut(spec)),
+        Body::Service { spec, .. } => defaults::service(Arc::make_mut(spec)),
+        Body::Deployment { spec, .. } => defaults::deployment(Arc::make_mut(spec)),
+        Body::ReplicaSet { spec, .. } => defaults::replica_set(Arc::make_mut(spec)),
+        Body::Node { spec, .. } => {
+            // podCIDR is the first of podCIDRs, whichever of the two was written.
+            let first = spec.pod_cidrs.as_ref().and_then(|all| all.first().cloned());
+            if spec.pod_cidr.is_none() && first.is_some() {
+                Arc::make_mut(spec).pod_cidr = first;
+            } else if let (Some(one), None) = (&spec.pod_cidr, first) {
+                let one = one.clone();
+                Arc::make_mut(spec).pod_cidrs = Some(vec![one]);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The new spec (defaulted) with the old status; shares whatever is equal with the old object.
+pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
+    if same_spec(new, old) {
+        return old.clone();
+    }
+    let mut body = new.clone();
+    match (&mut body, old) {
+        (Body::Namespace { status, .. }, Body::Namespace { status: old, .. }) => {
+            *status = old.clone();
+        }
+        (Body::Node { status, .. }, Body::Node { status: old, .. }) => *status = old.clone(),
+        (Body::Pod { status, .. }, Body::Pod { status: old, .. }) => *status = old.clone(),
+        (Body::Service { status, .. }, Body::Service { status: old, .. }) => *status = old.clone(),
+        (Body::Deployment { status, .. }, Body::Deployment { status: old, .. }) => {
+            *status = old.clone();
+        }
+        (Body::ReplicaSet { status, .. }, Body::ReplicaSet { status: old, .. }) => {
+            *status = old.clone();
+        }
+        (Body::Subnet { status, .. }, Body::Subnet { status: old, .. }) => *status = old.clone(),
+        _ => {}
+    }
+    default_spec(&mut body);
+    if same_spec(&body, old) {
+        old.clone()
+    } else {
+        body
+    }
+}
+
+/// The old spec with the new status; `None` if this kind has no status.
+pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
+    macro_rules! join {
+        ($($kind:ident),*) => {
+            match (new, old) {
+                $((Body::$kind { status, .. }, Body::$kind { spec, status: before }) => {
+                    let same = same(status, before);
+                    let status = if same { before } else { status };
+                    Body::$kind { spec: spec.clone(), status: status.clone() }
+                })*
+                _ => return None,
+            }
+        };
+    }
+    Some(join!(
+        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet
+    ))
+}
+
+fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+/// Everything but the status is equal.
+pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
+    macro_rules! compare {
+        ($($kind:ident),*) => {
+            match (a, b) {
+                $((Body::$kind { spec: a, .. }, Body::$kind { spec: b, .. }) => same(a, b),)*
+                (Body::ConfigMap(a), Body::ConfigMap(b)) => same(a, b),
+                (Body::Event(a), Body::Event(b)) => same(a, b),
+                (Body::EndpointSlice(a), Body::EndpointSlice(b)) => same(a, b),
+                _ => false,
+            }
+        };
+    }
+    compare!(
+        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Lease, Subnet
+    )
+}
+
+/// The parts of two bodies are the very same ones: a status write that changed nothing.
+pub(super) fn same_status(a: &Body, b: &Body) -> bool {
+    macro_rules! compare {
+        ($($kind:ident),*) => {
+            match (a, b) {
+                $((Body::$kind { status: a, .. }, Body::$kind { status: b, .. }) => same(a, b),)*
+                _ => true,
+            }
+        };
+    }
+    compare!(
+        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet
+    )
+}
+
+/// Whether this object may be stored, as a new one or in place of `old`.
+pub(super) fn validate(new: &Object, old: Option<&Object>, config: &Config) -> Result<(), Error> {
+    let mut causes = Causes::default();
+    let kind = new.kind();
+    if old.is_none() {
+        validate::name(kind, &new.key.name, &mut causes);
+    }
+    let meta_changed = old.is_none_or(|old| !Arc::ptr_eq(&old.meta, &new.meta));
+    if meta_changed {
+        validate::meta(&new.meta, &mut causes);
+    }
+    if let Some(old) = old {
+        validate::no_new_finalizers(new, old, &mut causes);
+    }
+    let unchanged = old.is_some_and(|old| same_spec(&new.body, &old.body));
+    if !unchanged {
+        validate_spec(new, old, &mut causes);
+    }
+    if let Body::Node { status, .. } = &new.body
+        && old
+            .and_then(Object::node)
+            .is_none_or(|(_, before)| !Arc::ptr_eq(before, status))
+    {
+        networks::check_node(config, status, &mut causes);
+    }
+    causes.into_result(kind, &new.key.name)
+}
+
+fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
+    match &new.body {
+        Body::Pod { spec, .. } => {
+            validate::pod_spec("spec", spec, causes);
+            if let Some((before, _)) = old.and_then(Object::pod) {
+                validate::pod_update(spec, before, causes);
+            }
+        }
+        Body::Service { spec, .. } => {
+            validate::service(spec, causes);
+            if let Some((before, _)) = old.and_then(Object::service) {
+                validate::service_update(spec, before, causes);
+            }
+        }
+        Body::Deployment { spec, .. } => {
+            validate::selector(&spec.selector, Some(&spec.template), causes);
+            validate::not_negative("spec.replicas", spec.replicas, causes);
+            let before = old
+                .and_then(Object::deployment)
+                .map(|(spec, _)| &spec.selector);
+            immutable_selector(&spec.selector, before, causes);
+        }
+        Body::ReplicaSet { spec, .. } => {
+            validate::selector(&spec.selector, spec.template.as_ref(), causes);
+            validate::not_negative("spec.replicas", spec.replicas, causes);
+            let before = old
+                .and_then(Object::replica_set)
+                .map(|(spec, _)| &spec.selector);
+            immutable_selector(&spec.selector, before, causes);
+        }
+        Body::Node { spec, .. } => {
+            let before = old
+                .and_then(Object::node)
+                .and_then(|(spec, _)| spec.pod_cidr.as_ref());
+            if before.is_some() && before != spec.pod_cidr.as_ref() {
+                let why = "node updates may not change podCIDR except from \"\" to valid";
+                causes.forbidden("spec.podCIDRs", why);
+            }
+        }
+        Body::EndpointSlice(slice) => {
+            let supported = ["FQDN", "IPv4", "IPv6"];
+            if !supported.contains(&slice.address_type.as_str()) {
+                causes.unsupported("addressType", &slice.address_type, &supported);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn immutable_selector(
+    now: &crate::objects::LabelSelector,
+    before: Option<&crate::objects::LabelSelector>,
+    causes: &mut Causes,
+) {
+    if before.is_some_and(|before| before != now) {
+        causes.invalid("spec.selector", validate::json(now), "field is immutable");
+    }
+}
+
+/// Seconds a pod is given to end: none if it runs nowhere or has ended already.
+pub(super) fn pod_grace(
+    spec: &crate::objects::PodSpec,
+    status: &PodStatus,
+    asked: Option<i64>,
+) -> i64 {
+    let placed = spec
+        .node_name
+        .as_deref()
+        .is_some_and(|node| !node.is_empty());
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if !placed || ended {
+        return 0;
+    }
+    // A negative period means one second, as upstream has it.
+    match asked
+        .or(spec.termination_grace_period_seconds)
+        .unwrap_or(30)
+    {
+        seconds if seconds < 0 => 1,
+        seconds => seconds,
+    }
+}

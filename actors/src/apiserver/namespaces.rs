@@ -1,0 +1,163 @@
+//! The namespaces and the service that are there from the start, and the emptying of a namespace
+//! that is being deleted.
+
+use super::pending::Job;
+use super::{ApiServer, errors};
+use crate::objects::{Body, Key, Kind, Name, Object, ObjectMeta, ServiceSpec, ServiceStatus};
+use crate::ports::api::{DeleteOptions, Request};
+use k8s_openapi::api::core::v1::ServicePort;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kubesim_runtime::Context;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+type Ctx<'a> = Context<'a, ApiServer>;
+
+fn kubernetes() -> Key {
+    Key::new("default", "kubernetes")
+}
+
+impl ApiServer {
+    /// Creates what is missing; once all is there, the server opens and takes what waited.
+    pub(super) fn bootstrap(&mut self, ctx: &mut Ctx<'_>) {
+        if self.open {
+            return;
+        }
+        let Some(address) = self.services.first_address() else {
+            return ctx.fail("the service network has no address to give");
+        };
+        let namespaces = NAMESPACES.map(|name| Object::new(Key::cluster(name), namespace()));
+        let wanted = namespaces
+            .into_iter()
+            .chain([kubernetes_service(&address.to_string())]);
+        let mut missing = false;
+        for object in wanted {
+            if self.cache.object(object.kind(), &object.key).is_some() {
+                continue;
+            }
+            missing = true;
+            if !self.busy(&(object.kind(), object.key.clone())) {
+                self.submit_own(
+                    Request::Create {
+                        object: Arc::new(object),
+                    },
+                    ctx,
+                );
+            }
+        }
+        if missing {
+            return;
+        }
+        self.open = true;
+        ctx.note(|| format!("serving from revision {}", self.cache.revision));
+        for (id, request) in std::mem::take(&mut self.waiting) {
+            self.request(id, request, ctx);
+        }
+    }
+
+    fn submit_own(&mut self, request: Request, ctx: &mut Ctx<'_>) {
+        self.submit(
+            Job {
+                id: None,
+                request: Arc::new(request),
+                tries: 0,
+            },
+            ctx,
+        );
+    }
+
+    /// What a published write means for the server itself.
+    pub(super) fn after_write(&mut self, kind: Kind, key: &Key, ctx: &mut Ctx<'_>) {
+        if !self.open {
+            self.bootstrap(ctx);
+        }
+        if kind == Kind::Namespace {
+            let deleting = self
+                .cache
+                .object(kind, key)
+                .is_some_and(|object| object.deleting());
+            if deleting {
+                self.terminating.insert(key.name.clone());
+                self.sweep(&key.name, ctx);
+            } else {
+                self.terminating.remove(&key.name);
+            }
+        } else if !self.terminating.is_empty() && self.terminating.contains(&key.namespace) {
+            match self.cache.object(kind, key) {
+                // Its creation was under way when the namespace was marked.
+                Some(object) if !object.deleting() => self.delete_own(kind, key.clone(), ctx),
+                Some(_) => {}
+                None if self.cache.namespace_is_empty(&key.namespace) => {
+                    self.delete_own(Kind::Namespace, Key::cluster(key.namespace.clone()), ctx);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Deletes everything in a namespace that is being deleted, or an empty one itself.
+    pub(super) fn sweep(&mut self, namespace: &Name, ctx: &mut Ctx<'_>) {
+        let content = self.cache.in_namespace(namespace);
+        if content.is_empty() {
+            return self.delete_own(Kind::Namespace, Key::cluster(namespace.clone()), ctx);
+        }
+        for (kind, key) in content {
+            if self
+                .cache
+                .object(kind, &key)
+                .is_some_and(|object| !object.deleting())
+            {
+                self.delete_own(kind, key, ctx);
+            }
+        }
+    }
+
+    fn delete_own(&mut self, kind: Kind, key: Key, ctx: &mut Ctx<'_>) {
+        // By uid: a namespace of the same name that comes later is not meant.
+        let uid = self.cache.object(kind, &key).map(|object| object.uid);
+        let options = DeleteOptions { uid, grace: None };
+        self.submit_own(Request::Delete { kind, key, options }, ctx);
+    }
+
+    pub(super) fn refusal(&self) -> Option<crate::ports::api::Error> {
+        self.refused.as_ref().map(errors::internal)
+    }
+}
+
+fn namespace() -> Body {
+    Body::Namespace {
+        spec: Arc::default(),
+        status: Arc::default(),
+    }
+}
+
+/// The API server's own service, at the first address of the range.
+fn kubernetes_service(address: &str) -> Object {
+    let labels = [("component", "apiserver"), ("provider", "kubernetes")];
+    let labels: BTreeMap<_, _> = labels
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let port = ServicePort {
+        name: Some("https".to_owned()),
+        port: 443,
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(IntOrString::Int(6443)),
+        ..ServicePort::default()
+    };
+    let spec = ServiceSpec {
+        cluster_ip: Some(address.to_owned()),
+        ports: Some(vec![port]),
+        ..ServiceSpec::default()
+    };
+    let body = Body::Service {
+        spec: Arc::new(spec),
+        status: Arc::new(ServiceStatus::default()),
+    };
+    Object::new(kubernetes(), body).with_meta(ObjectMeta {
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    })
+}

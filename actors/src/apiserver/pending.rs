@@ -1,0 +1,512 @@
+//! Writes on their way: applied to the published state, sent to the store as one transaction each,
+//! published in the order of their revisions and only then answered.
+//!
+//! Writes on different keys are in flight together; those on one key wait in its *lane*, first in,
+//! first out. A lane opens again when its write is published, so an apply always sees the newest
+//! state of its object.
+//!
+//! What the store did not tell is read again: a comparison that failed, a transaction without an
+//! answer, or a revision that nobody accounts for (a late transaction of an earlier incarnation).
+
+use super::apply::{self, Outcome, State};
+use super::cache::LastWrite;
+use super::{ApiServer, Cache, Effect, RequestId, Timer, errors};
+use crate::objects::{Key, Kind, Object};
+use crate::ports::api::{Error, Reason, Reply, Request};
+use crate::ports::store::{self, Op, StoreKey};
+use kubesim_runtime::{Context, Snapshot};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often one request is applied anew after the store knew better.
+const MAX_TRIES: u32 = 5;
+/// After this long an unanswered Range is asked again, and a missing revision looked up.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// `None` for the server's own writes.
+    pub id: Option<RequestId>,
+    pub request: Arc<Request>,
+    pub tries: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    job: Job,
+    key: StoreKey,
+    write: Write,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Put(Arc<Object>),
+    Remove(Arc<Object>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Range {
+    #[default]
+    Idle,
+    Asked,
+    /// Something came up after it was asked.
+    AskAgain,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    last_id: u64,
+    in_flight: BTreeMap<u64, Flight>,
+    /// Committed, but a lower revision has not been heard of yet.
+    arrived: BTreeMap<u64, Flight>,
+    /// Keys with a write under way, and the writes behind it.
+    lanes: FxHashMap<StoreKey, VecDeque<Job>>,
+    /// To be applied anew once the store was read.
+    stale: Vec<(Job, StoreKey)>,
+    /// Lanes whose last write may have happened; closed until the store was read.
+    doubtful: Vec<StoreKey>,
+    range: Range,
+}
+
+type Ctx<'a> = Context<'a, ApiServer>;
+
+impl ApiServer {
+    pub(super) fn busy(&self, key: &StoreKey) -> bool {
+        self.pending.lanes.contains_key(key)
+    }
+
+    /// A write: at once, or behind the one under way on its key.
+    pub(super) fn submit(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        let (kind, mut key) = job.request.subject();
+        if let (Request::Create { object }, true) = (&*job.request, key.name.is_empty()) {
+            match self.generate_name(object, ctx) {
+                Ok(name) => key.name = name.into(),
+                Err(error) => return respond(&job, Err(error), ctx),
+            }
+        }
+        let key = (kind, key);
+        if let Some(lane) = self.pending.lanes.get_mut(&key) {
+            lane.push_back(job);
+            return;
+        }
+        self.pending.lanes.insert(key.clone(), VecDeque::new());
+        if !self.execute(job, &key, ctx) {
+            self.release(&key, ctx);
+        }
+    }
+
+    /// `generateName` and five characters without vowels, as apimachinery's `SimpleNameGenerator`.
+    fn generate_name(&self, object: &Object, ctx: &mut Ctx<'_>) -> Result<String, Error> {
+        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        const MAX_BASE: usize = 58;
+        let kind = object.kind();
+        let Some(base) = object
+            .meta
+            .generate_name
+            .as_deref()
+            .filter(|base| !base.is_empty())
+        else {
+            let mut causes = errors::Causes::default();
+            causes.required("metadata.name", "name or generateName is required");
+            causes.into_result(kind, "")?;
+            return Ok(String::new());
+        };
+        let base = base.get(..MAX_BASE).unwrap_or(base);
+        let mut name = String::new();
+        for _ in 0..8 {
+            name = base.to_owned();
+            for _ in 0..5 {
+                name.push(char::from(*ctx.rng().pick(ALPHABET).unwrap_or(&b'b')));
+            }
+            let key = Key::new(object.key.namespace.clone(), name.as_str());
+            if self.cache.object(kind, &key).is_none() && !self.busy(&(kind, key)) {
+                return Ok(name);
+            }
+        }
+        Err(errors::already_exists(kind, &name))
+    }
+
+    /// True if a transaction is under way now; false if the job is answered already.
+    fn execute(&mut self, job: Job, key: &StoreKey, ctx: &mut Ctx<'_>) -> bool {
+        let wall = ctx.wall();
+        let state = State {
+            cache: &self.cache,
+            config: &self.config,
+            services: &mut self.services,
+            wall,
+            rng: ctx.rng(),
+            internal: job.id.is_none(),
+        };
+        let (write, op, expected) = match apply::apply(state, &job.request, &key.1) {
+            Err(error) => {
+                respond(&job, Err(error), ctx);
+                return false;
+            }
+            Ok(Outcome::Same(object)) => {
+                respond(&job, Ok(Reply::Object(object)), ctx);
+                return false;
+            }
+            Ok(Outcome::Put { object, expected }) => {
+                let value = Arc::new(object);
+                (
+                    Write::Put(value.clone()),
+                    Op::Put {
+                        key: key.clone(),
+                        value,
+                    },
+                    expected,
+                )
+            }
+            Ok(Outcome::Remove { object, expected }) => (
+                Write::Remove(object),
+                Op::Delete { key: key.clone() },
+                expected,
+            ),
+        };
+        self.pending.last_id += 1;
+        let id = self.pending.last_id;
+        self.pending.in_flight.insert(
+            id,
+            Flight {
+                job,
+                key: key.clone(),
+                write,
+            },
+        );
+        let compare = vec![(key.clone(), expected)];
+        ctx.perform(Effect::Store(store::Request::Txn {
+            id,
+            compare,
+            then: vec![op],
+        }));
+        true
+    }
+
+    /// The lane's write is over: the next one's turn.
+    fn release(&mut self, key: &StoreKey, ctx: &mut Ctx<'_>) {
+        while let Some(lane) = self.pending.lanes.get_mut(key) {
+            let Some(job) = lane.pop_front() else {
+                self.pending.lanes.remove(key);
+                return;
+            };
+            if self.execute(job, key, ctx) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn stored(&mut self, reply: store::Reply, ctx: &mut Ctx<'_>) {
+        match reply {
+            store::Reply::Committed { id, revision } => self.committed(id, revision, ctx),
+            store::Reply::Mismatch { id, .. } => self.mismatch(id, ctx),
+            store::Reply::Unknown { id } => self.unknown(id, ctx),
+            store::Reply::Range {
+                revision,
+                compacted,
+                objects,
+            } => {
+                self.ranged(revision, compacted, objects, ctx);
+            }
+            store::Reply::Compacted { revision } => {
+                if revision > self.cache.compacted {
+                    self.cache.compacted = revision;
+                    self.cache.last = None;
+                    self.publish(ctx);
+                }
+            }
+        }
+    }
+
+    fn committed(&mut self, id: u64, revision: u64, ctx: &mut Ctx<'_>) {
+        let Some(flight) = self.pending.in_flight.remove(&id) else {
+            return;
+        };
+        if revision <= self.cache.revision {
+            // A Range has shown it (and maybe what came after it) already.
+            return self.finish(flight, revision, ctx);
+        }
+        let expected = self.cache.revision + 1;
+        if revision > expected {
+            if self.pending.arrived.is_empty() {
+                ctx.set_timer(Timer::Retry, RETRY);
+            }
+            self.pending.arrived.insert(revision, flight);
+        } else {
+            self.publish_write(flight, revision, ctx);
+        }
+        self.publish_arrived(ctx);
+        self.look_for_gap(ctx);
+    }
+
+    fn publish_arrived(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(entry) = self.pending.arrived.first_entry() {
+            let revision = *entry.key();
+            if revision > self.cache.revision + 1 {
+                return;
+            }
+            let flight = entry.remove();
+            if revision <= self.cache.revision {
+                self.finish(flight, revision, ctx);
+            } else {
+                self.publish_write(flight, revision, ctx);
+            }
+        }
+    }
+
+    /// More revisions are missing than writes of ours are under way: somebody else's.
+    fn look_for_gap(&mut self, ctx: &mut Ctx<'_>) {
+        let Some((first, _)) = self.pending.arrived.first_key_value() else {
+            return;
+        };
+        let missing = first.saturating_sub(self.cache.revision + 1);
+        if missing > self.pending.in_flight.len() as u64 {
+            self.ask_range(ctx);
+        }
+    }
+
+    fn publish_write(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
+        let (kind, key) = flight.key.clone();
+        let Some(view) = self.cache.views.get_mut(&kind) else {
+            return;
+        };
+        let (old, new) = match &flight.write {
+            Write::Put(object) => {
+                let object = Arc::new(Object {
+                    version: revision,
+                    ..(**object).clone()
+                });
+                (
+                    view.insert(key.clone(), object.clone(), revision),
+                    Some(object),
+                )
+            }
+            Write::Remove(_) => (view.remove(&key, revision), None),
+        };
+        self.cache.revision = revision;
+        self.cache.last = Some(LastWrite {
+            kind,
+            key: key.clone(),
+            old,
+            new,
+        });
+        self.publish(ctx);
+        self.finish(flight, revision, ctx);
+        self.after_write(kind, &key, ctx);
+    }
+
+    pub(super) fn publish(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.perform(Effect::Publish(self.cache.clone()));
+    }
+
+    /// Durable and published (or superseded by what is): answered, and the lane goes on.
+    fn finish(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
+        let object = match flight.write {
+            Write::Put(object) => match self.cache.object(flight.key.0, &flight.key.1) {
+                Some(current) if current.version == revision => current.clone(),
+                _ => Arc::new(Object {
+                    version: revision,
+                    ..(*object).clone()
+                }),
+            },
+            Write::Remove(object) => object,
+        };
+        respond(&flight.job, Ok(Reply::Object(object)), ctx);
+        self.settle(&flight.key);
+        self.release(&flight.key, ctx);
+    }
+
+    /// A service holds what is stored of it, once no write of it is under way.
+    fn settle(&mut self, (kind, key): &StoreKey) {
+        if *kind == Kind::Service {
+            let stored = self.cache.object(*kind, key).and_then(|o| o.service());
+            self.services.settle(key, stored.map(|(spec, _)| &**spec));
+        }
+    }
+
+    fn mismatch(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+        let Some(mut flight) = self.pending.in_flight.remove(&id) else {
+            return;
+        };
+        self.settle(&flight.key);
+        flight.job.tries += 1;
+        if flight.job.tries > MAX_TRIES {
+            let (kind, key) = &flight.key;
+            respond(&flight.job, Err(errors::modified(*kind, &key.name)), ctx);
+            return self.release(&flight.key, ctx);
+        }
+        self.pending.stale.push((flight.job, flight.key));
+        self.ask_range(ctx);
+    }
+
+    fn unknown(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+        if let Some(flight) = self.pending.in_flight.remove(&id) {
+            let why = "the store did not answer in time: the write may have happened";
+            respond(&flight.job, Err(Error::new(Reason::Unknown, why)), ctx);
+            self.pending.doubtful.push(flight.key);
+            self.ask_range(ctx);
+        } else if self.pending.range != Range::Idle {
+            // A Range has no id of its own: it is asked again by the timer.
+            ctx.set_timer(Timer::Retry, RETRY);
+        }
+    }
+
+    pub(super) fn ask_range(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pending.range != Range::Idle {
+            self.pending.range = Range::AskAgain;
+            return;
+        }
+        self.pending.range = Range::Asked;
+        ctx.perform(Effect::Store(store::Request::Range));
+        ctx.set_timer(Timer::Retry, RETRY);
+    }
+
+    pub(super) fn retry(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pending.range != Range::Idle || !self.pending.arrived.is_empty() {
+            self.pending.range = Range::Idle;
+            self.ask_range(ctx);
+        }
+    }
+
+    fn ranged(
+        &mut self,
+        revision: u64,
+        compacted: u64,
+        objects: Vec<Arc<Object>>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let again = self.pending.range == Range::AskAgain;
+        self.pending.range = Range::Idle;
+        if self.cache.views.is_empty() || revision > self.cache.revision {
+            self.take_range(revision, compacted, objects, ctx);
+        }
+        if again {
+            // What made us ask again may have happened after this reading.
+            return self.ask_range(ctx);
+        }
+        self.publish_arrived(ctx);
+        for (job, key) in std::mem::take(&mut self.pending.stale) {
+            if job.request.subject().1.name.is_empty() {
+                self.release(&key, ctx);
+                self.submit(job, ctx);
+            } else if !self.execute(job, &key, ctx) {
+                self.release(&key, ctx);
+            }
+        }
+        for key in std::mem::take(&mut self.pending.doubtful) {
+            self.settle(&key);
+            self.release(&key, ctx);
+        }
+        self.bootstrap(ctx);
+        for namespace in self.terminating.clone() {
+            self.sweep(&namespace, ctx);
+        }
+        self.look_for_gap(ctx);
+    }
+
+    /// Makes the views what the store holds, touching only what differs.
+    fn take_range(
+        &mut self,
+        revision: u64,
+        compacted: u64,
+        objects: Vec<Arc<Object>>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let first = self.cache.views.is_empty();
+        let mut by_kind: BTreeMap<Kind, BTreeMap<Key, Arc<Object>>> = BTreeMap::new();
+        for object in objects {
+            by_kind
+                .entry(object.kind())
+                .or_default()
+                .insert(object.key.clone(), object);
+        }
+        let mut changed = Vec::new();
+        for kind in Kind::ALL {
+            let stored = by_kind.remove(kind).unwrap_or_default();
+            let view = self
+                .cache
+                .views
+                .entry(*kind)
+                .or_insert_with(|| Snapshot::empty(ctx.rng().u64()));
+            let gone: Vec<Key> = view
+                .iter()
+                .map(|(k, _)| k)
+                .filter(|k| !stored.contains_key(k))
+                .cloned()
+                .collect();
+            for key in gone {
+                view.remove(&key, revision);
+                changed.push((*kind, key));
+            }
+            for (key, object) in stored {
+                if view.get(&key).is_none_or(|known| *known != object) {
+                    view.insert(key.clone(), object, revision);
+                    changed.push((*kind, key));
+                }
+            }
+            if first {
+                view.advance(revision);
+            }
+        }
+        self.cache.revision = revision;
+        self.cache.compacted = self.cache.compacted.max(compacted);
+        self.cache.last = None;
+        for key in changed.iter().filter(|(kind, _)| *kind == Kind::Service) {
+            if !self.busy(key) {
+                self.settle(key);
+            }
+        }
+        self.note_terminating();
+        self.publish(ctx);
+    }
+
+    fn note_terminating(&mut self) {
+        let namespaces = self.cache.views.get(&Kind::Namespace);
+        let all = namespaces.into_iter().flat_map(|view| view.values());
+        self.terminating = all
+            .filter(|o| o.deleting())
+            .map(|o| o.key.name.clone())
+            .collect();
+    }
+}
+
+fn respond(job: &Job, result: Result<Reply, Error>, ctx: &mut Ctx<'_>) {
+    match (job.id, result) {
+        (Some(id), result) => {
+            ctx.perform(Effect::Respond { id, result });
+        }
+        (None, Err(error)) if error.reason != Reason::NotFound => {
+            let (kind, key) = job.request.subject();
+            ctx.note(|| format!("own {} of {kind} {key} failed: {error}", job.request.verb()));
+        }
+        (None, _) => {}
+    }
+}
+
+impl Cache {
+    /// Keys of every object in this namespace.
+    pub(super) fn in_namespace(&self, namespace: &str) -> Vec<StoreKey> {
+        let first = Key::new(namespace, "");
+        let mut found = Vec::new();
+        for (kind, view) in self.views.iter().filter(|(kind, _)| kind.namespaced()) {
+            let here = view
+                .iter_from(&first)
+                .take_while(|(key, _)| key.namespace == namespace);
+            found.extend(here.map(|(key, _)| (*kind, key.clone())));
+        }
+        found
+    }
+
+    pub(super) fn namespace_is_empty(&self, namespace: &str) -> bool {
+        let first = Key::new(namespace, "");
+        self.views
+            .iter()
+            .filter(|(kind, _)| kind.namespaced())
+            .all(|(_, view)| {
+                view.iter_from(&first)
+                    .next()
+                    .is_none_or(|(key, _)| key.namespace != namespace)
+            })
+    }
+}

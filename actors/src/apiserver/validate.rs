@@ -1,0 +1,428 @@
+//! Names, labels and specs, refused in upstream's words.
+
+use super::errors::Causes;
+use crate::objects::{Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ServicePort};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+    characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+    'example.com', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
+    characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  \
+    or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
+    '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
+    'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+
+fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    !text.is_empty()
+        && bytes.iter().all(inner)
+        && bytes[0] != b'-'
+        && bytes[bytes.len() - 1] != b'-'
+}
+
+/// Namespaces are labels, services DNS-1035 labels, everything else subdomains.
+pub(super) fn name(kind: Kind, name: &str, causes: &mut Causes) {
+    let (limit, good, why) = match kind {
+        Kind::Namespace => (63, is_label(name), LABEL),
+        Kind::Service => (
+            63,
+            is_label(name) && name.as_bytes()[0].is_ascii_lowercase(),
+            LABEL_1035,
+        ),
+        _ => (253, name.split('.').all(is_label), SUBDOMAIN),
+    };
+    if !good {
+        causes.invalid("metadata.name", format_args!("{name:?}"), why);
+    }
+    if name.len() > limit {
+        let why = format_args!("must be no more than {limit} characters");
+        causes.invalid("metadata.name", format_args!("{name:?}"), why);
+    }
+}
+
+/// A qualified name's last part or a label's value: at most 63 of `[-A-Za-z0-9_.]`, alphanumeric
+/// at both ends.
+fn is_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    bytes.len() <= 63
+        && bytes.iter().all(inner)
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+pub(super) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, causes: &mut Causes) {
+    for (key, value) in labels.into_iter().flatten() {
+        let (prefix, word) = key
+            .rsplit_once('/')
+            .map_or((None, &**key), |(p, w)| (Some(p), w));
+        if !is_word(word) || prefix.is_some_and(|p| !p.split('.').all(is_label)) {
+            let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and \
+                       must start and end with an alphanumeric character";
+            causes.invalid(field, format_args!("{key:?}"), why);
+        }
+        if !value.is_empty() && !is_word(value) {
+            let why = "a valid label must be an empty string or consist of alphanumeric \
+                       characters, '-', '_' or '.', and must start and end with an alphanumeric \
+                       character";
+            causes.invalid(field, format_args!("{value:?}"), why);
+        }
+    }
+}
+
+pub(super) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
+    labels("metadata.labels", meta.labels.as_ref(), causes);
+    for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
+        let field = format!("metadata.ownerReferences[{index}]");
+        let parts = [
+            ("name", &owner.name),
+            ("uid", &owner.uid),
+            ("kind", &owner.kind),
+        ];
+        for (part, value) in parts {
+            if value.is_empty() {
+                causes.required(format_args!("{field}.{part}"), "must not be empty");
+            }
+        }
+    }
+    let owners = meta.owner_references.iter().flatten();
+    if owners
+        .filter(|owner| owner.controller == Some(true))
+        .count()
+        > 1
+    {
+        causes.invalid(
+            "metadata.ownerReferences",
+            "[]",
+            "Only one reference can have Controller set to true",
+        );
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
+    if spec.containers.is_empty() {
+        causes.required(format_args!("{field}.containers"), "");
+    }
+    let mut names = BTreeSet::new();
+    let lists = [(
+        "initContainers",
+        spec.init_containers.as_deref().unwrap_or_default(),
+    )];
+    for (list, containers) in lists
+        .into_iter()
+        .chain([("containers", &spec.containers[..])])
+    {
+        for (index, each) in containers.iter().enumerate() {
+            container(
+                &format!("{field}.{list}[{index}]"),
+                each,
+                &mut names,
+                causes,
+            );
+        }
+    }
+    let policy = spec.restart_policy.as_deref().unwrap_or_default();
+    if !matches!(policy, "Always" | "OnFailure" | "Never") {
+        let supported = ["Always", "OnFailure", "Never"];
+        causes.unsupported(format_args!("{field}.restartPolicy"), policy, &supported);
+    }
+    let dns = spec.dns_policy.as_deref().unwrap_or_default();
+    let supported = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    if !supported.contains(&dns) {
+        causes.unsupported(format_args!("{field}.dnsPolicy"), dns, &supported);
+    }
+    labels(
+        &format!("{field}.nodeSelector"),
+        spec.node_selector.as_ref(),
+        causes,
+    );
+}
+
+fn container<'a>(
+    field: &str,
+    container: &'a Container,
+    names: &mut BTreeSet<&'a str>,
+    causes: &mut Causes,
+) {
+    if container.name.is_empty() {
+        causes.required(format_args!("{field}.name"), "");
+    } else if !is_label(&container.name) {
+        causes.invalid(
+            format_args!("{field}.name"),
+            format_args!("{:?}", container.name),
+            LABEL,
+        );
+    } else if !names.insert(&container.name) {
+        causes.duplicate(
+            format_args!("{field}.name"),
+            format_args!("{:?}", container.name),
+        );
+    }
+    if container.image.as_deref().is_none_or(str::is_empty) {
+        causes.required(format_args!("{field}.image"), "");
+    }
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        port_number(
+            format_args!("{field}.ports[{index}].containerPort"),
+            port.container_port,
+            causes,
+        );
+    }
+}
+
+fn port_number(field: std::fmt::Arguments<'_>, port: i32, causes: &mut Causes) {
+    if !(1..=65535).contains(&port) {
+        causes.invalid(field, port, "must be between 1 and 65535, inclusive");
+    }
+}
+
+/// The selector of a Deployment or ReplicaSet must be there and match the pods it makes.
+pub(super) fn selector(
+    selector: &LabelSelector,
+    template: Option<&PodTemplateSpec>,
+    causes: &mut Causes,
+) {
+    let labels = selector
+        .match_labels
+        .as_ref()
+        .is_none_or(BTreeMap::is_empty);
+    let expressions = selector
+        .match_expressions
+        .as_ref()
+        .is_none_or(Vec::is_empty);
+    if labels && expressions {
+        let why = "empty selector is invalid for deployment";
+        causes.invalid("spec.selector", "{}", why);
+        return;
+    }
+    let empty = BTreeMap::new();
+    let pod_labels = template
+        .and_then(|t| t.metadata.as_ref())
+        .and_then(|m| m.labels.as_ref());
+    let pod_labels = pod_labels.unwrap_or(&empty);
+    if !matches(selector, pod_labels) {
+        let why = "`selector` does not match template `labels`";
+        causes.invalid("spec.template.metadata.labels", json(pod_labels), why);
+    }
+    match template.and_then(|t| t.spec.as_ref()) {
+        None => causes.required("spec.template.spec.containers", ""),
+        Some(spec) => {
+            pod_spec("spec.template.spec", spec, causes);
+            if spec.restart_policy.as_deref() != Some("Always") {
+                let policy = spec.restart_policy.as_deref().unwrap_or_default();
+                causes.unsupported("spec.template.spec.restartPolicy", policy, &["Always"]);
+            }
+        }
+    }
+}
+
+fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let exact = selector.match_labels.iter().flatten();
+    let expressions = selector.match_expressions.iter().flatten();
+    exact
+        .into_iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+        && expressions.into_iter().all(|each| {
+            let found = labels.get(&each.key);
+            let listed = found.is_some_and(|v| each.values.iter().flatten().any(|x| x == v));
+            match each.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => found.is_some(),
+                "DoesNotExist" => found.is_none(),
+                _ => false,
+            }
+        })
+}
+
+pub(super) fn not_negative(field: &str, number: Option<i32>, causes: &mut Causes) {
+    if let Some(number) = number.filter(|n| *n < 0) {
+        causes.invalid(field, number, "must be greater than or equal to 0");
+    }
+}
+
+pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
+    let kind = spec.type_.as_deref().unwrap_or_default();
+    let supported = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    if !supported.contains(&kind) {
+        causes.unsupported("spec.type", kind, &supported);
+    }
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    if ports.is_empty() && !headless && kind != "ExternalName" {
+        causes.required("spec.ports", "");
+    }
+    service_ports(ports, kind, causes);
+    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
+        let why = format_args!("may not be set to 'None' for {kind} services");
+        causes.invalid("spec.clusterIPs[0]", "\"None\"", why);
+    }
+    if kind == "ExternalName" {
+        if spec.external_name.as_deref().is_none_or(str::is_empty) {
+            causes.required("spec.externalName", "");
+        }
+        if spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty()) {
+            causes.forbidden(
+                "spec.clusterIPs",
+                "may not be set for ExternalName services",
+            );
+        }
+    }
+    let affinity = spec.session_affinity.as_deref().unwrap_or_default();
+    if !matches!(affinity, "None" | "ClientIP") {
+        causes.unsupported("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
+    }
+    for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
+        if let Some(why) = bad_external_ip(ip) {
+            causes.invalid(
+                format_args!("spec.externalIPs[{index}]"),
+                format_args!("{ip:?}"),
+                why,
+            );
+        }
+    }
+    labels("spec.selector", spec.selector.as_ref(), causes);
+}
+
+fn service_ports(ports: &[ServicePort], kind: &str, causes: &mut Causes) {
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let mut node_ports = BTreeSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let field = format!("spec.ports[{index}]");
+        port_number(format_args!("{field}.port"), port.port, causes);
+        let protocol = port.protocol.as_deref().unwrap_or_default();
+        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
+            let supported = ["SCTP", "TCP", "UDP"];
+            causes.unsupported(format_args!("{field}.protocol"), protocol, &supported);
+        }
+        let name = port.name.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            if ports.len() > 1 {
+                causes.required(format_args!("{field}.name"), "");
+            }
+        } else if !is_label(name) {
+            causes.invalid(
+                format_args!("{field}.name"),
+                format_args!("{name:?}"),
+                LABEL,
+            );
+        } else if !names.insert(name) {
+            causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
+        }
+        if !numbers.insert((port.port, protocol)) {
+            let value = format_args!("{{\"port\":{},\"protocol\":\"{protocol}\"}}", port.port);
+            causes.duplicate(&field, value);
+        }
+        let Some(node_port) = port.node_port.filter(|p| *p != 0) else {
+            continue;
+        };
+        if matches!(kind, "ClusterIP" | "ExternalName") {
+            let why = format_args!("may not be used when `type` is '{kind}'");
+            causes.forbidden(format_args!("{field}.nodePort"), why);
+        }
+        if !node_ports.insert((node_port, protocol)) {
+            causes.duplicate(format_args!("{field}.nodePort"), node_port);
+        }
+    }
+}
+
+fn bad_external_ip(text: &str) -> Option<&'static str> {
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        return Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    };
+    if ip.is_unspecified() {
+        return Some("may not be unspecified (0.0.0.0 or ::)");
+    }
+    if ip.is_loopback() {
+        return Some("may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    link_local.then_some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+}
+
+const POD_FIELDS: &str = "pod updates may not change fields other than \
+    `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// What a write may change in a pod once it exists.
+pub(super) fn pod_update(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
+    if let Some(seconds) = new.active_deadline_seconds.filter(|s| *s < 1) {
+        let why = "must be between 1 and 2147483647, inclusive";
+        causes.invalid("spec.activeDeadlineSeconds", seconds, why);
+    }
+    let mut same = new.clone();
+    let pairs = same.containers.iter_mut().zip(&old.containers);
+    let init = same.init_containers.iter_mut().flatten();
+    let init = init.zip(old.init_containers.iter().flatten());
+    for (new, old) in pairs.chain(init) {
+        new.image.clone_from(&old.image);
+    }
+    same.active_deadline_seconds = old.active_deadline_seconds;
+    let kept = old.tolerations.iter().flatten();
+    let now = new.tolerations.as_deref().unwrap_or_default();
+    if kept.into_iter().all(|old| now.contains(old)) {
+        same.tolerations.clone_from(&old.tolerations);
+    } else {
+        causes.forbidden(
+            "spec.tolerations",
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
+        return;
+    }
+    if same != *old {
+        causes.forbidden("spec", POD_FIELDS);
+    }
+}
+
+/// `spec.clusterIP` may be left out of an update, but not changed.
+pub(super) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut Causes) {
+    let set = |spec: &ServiceSpec| spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
+    let external = |spec: &ServiceSpec| spec.type_.as_deref() == Some("ExternalName");
+    if external(new) || external(old) {
+        return;
+    }
+    if let Some(before) = set(old)
+        && set(new) != Some(before)
+    {
+        let value = format_args!("{:?}", new.cluster_ip.as_deref().unwrap_or_default());
+        causes.invalid("spec.clusterIPs[0]", value, "may not change once set");
+    }
+}
+
+pub(super) fn no_new_finalizers(new: &Object, old: &Object, causes: &mut Causes) {
+    let before = old.meta.finalizers.as_deref().unwrap_or_default();
+    let now = new.meta.finalizers.iter().flatten();
+    let added: Vec<_> = now.filter(|f| !before.contains(f)).collect();
+    if old.deleting() && !added.is_empty() {
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers \
+             []string{{{}}}",
+            added
+                .iter()
+                .map(|f| format!("{f:?}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        causes.forbidden("metadata.finalizers", why);
+    }
+}
+
+/// The IPv4 address in a field, if it is one.
+pub(super) fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    text.parse().ok()
+}
