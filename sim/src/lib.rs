@@ -3,4 +3,7 @@
 
 pub mod body;
 pub mod kernel;
+pub mod report;
 pub mod scenario;
+
+pub use report::{Observer, Options, Outcome, Report};
