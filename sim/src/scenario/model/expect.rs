@@ -43,7 +43,8 @@ pub struct Deadline {
 
 #[derive(Clone, Debug)]
 pub enum Expect {
-    /// Every matching pod is Ready at some moment before the deadline; `count`: and so many are there.
+    /// Every matching pod that is not being deleted is Ready at some moment before the deadline, and there
+    /// are `count` of them (when `None`: at least one).
     PodsReady {
         pods: PodRef,
         count: Option<u32>,
@@ -61,7 +62,7 @@ pub enum Expect {
         until: Duration,
         fails: bool,
     },
-    /// The next success after the anchor comes within the deadline.
+    /// A try that began after the anchor (of a stream: a delivery after it) succeeds within the deadline.
     Resumes {
         probe: Name,
         by: Deadline,

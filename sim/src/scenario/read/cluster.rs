@@ -1,25 +1,29 @@
 use super::super::fields::Fields;
 use super::super::keys;
-use super::super::model::{
-    Backend, Cluster, DnsProgram, DnsUpstreams, NetdProgram, Overlap, Span,
-};
+use super::super::model::{Backend, Cluster, DnsProgram, DnsUpstreams, NetdProgram, Overlap, Span};
 use super::super::tree::{Item, Table, Value};
-use super::network::nth;
 use super::Reader;
+use super::network::nth;
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
 use std::time::Duration;
 
-pub const NETD: &[(&str, NetdProgram)] =
-    &[("kubesim", NetdProgram::Kubesim), ("flannel", NetdProgram::Flannel)];
-pub const DNS: &[(&str, DnsProgram)] =
-    &[("kubesim", DnsProgram::Kubesim), ("kube-dns", DnsProgram::KubeDns)];
-pub const OVERLAP: &[(&str, Overlap)] =
-    &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
+pub const NETD: &[(&str, NetdProgram)] = &[
+    ("kubesim", NetdProgram::Kubesim),
+    ("flannel", NetdProgram::Flannel),
+];
+pub const DNS: &[(&str, DnsProgram)] = &[
+    ("kubesim", DnsProgram::Kubesim),
+    ("kube-dns", DnsProgram::KubeDns),
+];
+pub const OVERLAP: &[(&str, Overlap)] = &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
 
 impl Reader<'_> {
     pub fn cluster(&self, top: Fields<'_>, root: &Item) -> Cluster {
-        let empty = Item { at: root.at, value: Value::Table(Table::default()) };
+        let empty = Item {
+            at: root.at,
+            value: Value::Table(Table::default()),
+        };
         let item = top.item("cluster").unwrap_or(&empty);
         let f = Fields::open(self.log, item, &[&keys::CLUSTER]);
         let net = |key, a, length| f.cidr(key).unwrap_or_else(|| network(a, length));
@@ -70,12 +74,15 @@ impl Reader<'_> {
             vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
             port: f.port("vxlan-port").unwrap_or(8472),
         };
-        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
+        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)])
+            .unwrap_or(vxlan)
     }
 
     fn node_ports(&self, f: Fields<'_>) -> (u16, u16) {
         const DEFAULT: (u16, u16) = (30000, 32767);
-        let Some(text) = f.text("node-ports") else { return DEFAULT };
+        let Some(text) = f.text("node-ports") else {
+            return DEFAULT;
+        };
         let range = text.split_once('-').and_then(|(first, last)| {
             Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
         });

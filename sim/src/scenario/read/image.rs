@@ -20,7 +20,8 @@ impl Reader<'_> {
     fn image(&self, name: Name, item: &Item) -> Image {
         let f = Fields::open(self.log, item, &[&keys::IMAGE]);
         let span = |key, millis| {
-            f.span(key).unwrap_or(Span::exact(Duration::from_millis(millis)))
+            f.span(key)
+                .unwrap_or(Span::exact(Duration::from_millis(millis)))
         };
         Image {
             name,
@@ -29,8 +30,16 @@ impl Reader<'_> {
             stop: span("stop", 50),
             tcp: f.ports("tcp"),
             udp: f.ports("udp"),
-            http: f.tables("http").iter().map(|item| self.http(item)).collect(),
-            streams: f.tables("stream").iter().map(|item| self.stream(item)).collect(),
+            http: f
+                .tables("http")
+                .iter()
+                .map(|item| self.http(item))
+                .collect(),
+            streams: f
+                .tables("stream")
+                .iter()
+                .map(|item| self.stream(item))
+                .collect(),
             crash: f.item("crash").and_then(|item| self.crash(item)),
         }
     }
@@ -41,8 +50,12 @@ impl Reader<'_> {
         HttpRoute {
             port: f.port("port").unwrap_or(80),
             path: Name::from(f.text("path").unwrap_or("/")),
-            status: f.int("status", 100..=599).map_or(200, |status| status as u16),
-            delay: f.span("delay").unwrap_or(Span::exact(Duration::from_millis(1))),
+            status: f
+                .int("status", 100..=599)
+                .map_or(200, |status| status as u16),
+            delay: f
+                .span("delay")
+                .unwrap_or(Span::exact(Duration::from_millis(1))),
             text: Name::from(f.text("text").unwrap_or_default()),
             calls: calls
                 .map(|item| self.call(Fields::open(self.log, item, &[&keys::CALL])))
@@ -58,16 +71,21 @@ impl Reader<'_> {
             Some(text) => match text.strip_prefix('$').filter(|name| !name.is_empty()) {
                 Some(variable) => FindHost::Variable(Name::from(variable)),
                 None => {
-                    self.log.unknown(f.place("find"), "way to find a host", text, [
-                        "env",
-                        "dns",
-                        "$VARIABLE",
-                    ]);
+                    self.log.unknown(
+                        f.place("find"),
+                        "way to find a host",
+                        text,
+                        ["env", "dns", "$VARIABLE"],
+                    );
                     FindHost::Dns
                 }
             },
         };
-        Call { host: f.required_name("host"), port: f.port("port").unwrap_or_default(), find }
+        Call {
+            host: f.required_name("host"),
+            port: f.port("port").unwrap_or_default(),
+            find,
+        }
     }
 
     fn stream(&self, item: &Item) -> StreamClient {
@@ -76,7 +94,10 @@ impl Reader<'_> {
         if every.is_zero() {
             f.error("every", "`every` must be longer than nothing", "");
         }
-        StreamClient { to: self.call(f), every }
+        StreamClient {
+            to: self.call(f),
+            every,
+        }
     }
 
     fn crash(&self, item: &Item) -> Option<Crash> {

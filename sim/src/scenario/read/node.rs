@@ -29,17 +29,22 @@ impl Reader<'_> {
                 if count.is_some() {
                     node.name = Name::from(format!("{}{}", first.name, index + 1));
                 }
-                node.rack = rack_size
-                    .map(|size| Name::from(format!("rack-{}", racks + index / size + 1)));
-                if let (Address::Static(start), Some(network)) =
-                    (first.address, networks.iter().find(|n| n.name == first.network))
-                {
+                node.rack =
+                    rack_size.map(|size| Name::from(format!("rack-{}", racks + index / size + 1)));
+                if let (Address::Static(start), Some(network)) = (
+                    first.address,
+                    networks.iter().find(|n| n.name == first.network),
+                ) {
                     let address = Ipv4Addr::from(u32::from(start).wrapping_add(index as u32));
                     node.address = Address::Static(address);
-                    let fits = network.cidr.contains(&address) && address != network.cidr.broadcast();
+                    let fits =
+                        network.cidr.contains(&address) && address != network.cidr.broadcast();
                     if !fits {
-                        let message = format!("`{}` has no room for {} machines from {start} on",
-                            network.cidr, count.unwrap_or(1));
+                        let message = format!(
+                            "`{}` has no room for {} machines from {start} on",
+                            network.cidr,
+                            count.unwrap_or(1)
+                        );
                         f.error("address", message, "");
                         break;
                     }
@@ -65,7 +70,9 @@ impl Reader<'_> {
         Node {
             template: name.clone(),
             name,
-            server: f.word("role", &[("server", true), ("worker", false)]).unwrap_or(false),
+            server: f
+                .word("role", &[("server", true), ("worker", false)])
+                .unwrap_or(false),
             rack: None,
             interface: Name::from(f.text("interface").unwrap_or("eth0")),
             address: self.node_address(f, lan),
@@ -78,7 +85,11 @@ impl Reader<'_> {
             off: f.bool("off", false),
             boot_delay: f.span("boot-delay").unwrap_or_default(),
             sysctls: self.sysctls(f),
-            files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
+            files: f
+                .text_map("files")
+                .into_iter()
+                .map(|(k, v)| (Name::from(k), v))
+                .collect(),
             software: self.software(f),
             bridge: Name::from(f.text("bridge").unwrap_or("cni0")),
         }
@@ -88,11 +99,17 @@ impl Reader<'_> {
         let dhcp = !f.has("address") || f.item("address").and_then(|i| i.text()) == Some("dhcp");
         let Some(lan) = lan else { return Address::Dhcp };
         if !dhcp {
-            return self.inside(f, "address", lan.cidr).map_or(Address::Dhcp, Address::Static);
+            return self
+                .inside(f, "address", lan.cidr)
+                .map_or(Address::Dhcp, Address::Static);
         }
         if lan.dhcp.is_none() {
             let message = format!("the network `{}` has no DHCP server", lan.name);
-            f.error("address", message, "give it a dhcp table, or the node an address");
+            f.error(
+                "address",
+                message,
+                "give it a dhcp table, or the node an address",
+            );
         }
         Address::Dhcp
     }
@@ -110,7 +127,12 @@ impl Reader<'_> {
     }
 
     /// A Kubernetes quantity, as a text or an integer.
-    pub fn quantity(&self, f: Fields<'_>, key: &str, parse: fn(&str) -> Option<u64>) -> Option<u64> {
+    pub fn quantity(
+        &self,
+        f: Fields<'_>,
+        key: &str,
+        parse: fn(&str) -> Option<u64>,
+    ) -> Option<u64> {
         let item = f.item(key)?;
         let quantity = match &item.value {
             Value::Text(text) => parse(text),
@@ -118,7 +140,11 @@ impl Reader<'_> {
             _ => None,
         };
         if quantity.is_none() {
-            f.error(key, format!("`{key}` is not a quantity"), "write it like \"500m\" or \"8Gi\"");
+            f.error(
+                key,
+                format!("`{key}` is not a quantity"),
+                "write it like \"500m\" or \"8Gi\"",
+            );
         }
         quantity
     }
@@ -144,7 +170,10 @@ impl Reader<'_> {
             let s = Fields::open(self.log, item, &[&keys::SOFTWARE]);
             s.required("kind");
             if let Some(kind) = self.software_kind(s, "kind") {
-                software.push(Software { kind, start: s.duration("start").unwrap_or_default() });
+                software.push(Software {
+                    kind,
+                    start: s.duration("start").unwrap_or_default(),
+                });
             }
         }
         software
@@ -157,13 +186,20 @@ impl Reader<'_> {
             Some((major.parse().ok()?, minor.parse().ok()?))
         });
         let Some((major, minor)) = numbers else {
-            f.error("version", format!("`{version}` is not a version"), "write it like \"1.13\"");
+            f.error(
+                "version",
+                format!("`{version}` is not a version"),
+                "write it like \"1.13\"",
+            );
             return None;
         };
-        f.word(key, &[
-            ("docker", SoftwareKind::Docker { major, minor }),
-            ("ufw", SoftwareKind::Ufw),
-            ("network-manager", SoftwareKind::NetworkManager),
-        ])
+        f.word(
+            key,
+            &[
+                ("docker", SoftwareKind::Docker { major, minor }),
+                ("ufw", SoftwareKind::Ufw),
+                ("network-manager", SoftwareKind::NetworkManager),
+            ],
+        )
     }
 }

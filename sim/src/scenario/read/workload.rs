@@ -36,7 +36,9 @@ impl Reader<'_> {
         let mut objects = Vec::new();
         for (pattern, at) in f.texts("manifests") {
             match (self.files)(pattern) {
-                Err(why) => self.log.error(at, why, "paths start at the scenario's folder"),
+                Err(why) => self
+                    .log
+                    .error(at, why, "paths start at the scenario's folder"),
                 Ok(files) => {
                     for (name, text) in files {
                         self.manifest(at, &name, &text, &mut objects);
@@ -68,7 +70,9 @@ impl Reader<'_> {
     fn manifest(&self, at: At, name: &str, text: &str, objects: &mut Vec<Arc<Object>>) {
         match manifest::parse(name, text) {
             Ok(found) => objects.extend(found),
-            Err(wrong) => wrong.into_iter().for_each(|mistake| self.foreign(at, mistake)),
+            Err(wrong) => wrong
+                .into_iter()
+                .for_each(|mistake| self.foreign(at, mistake)),
         }
     }
 
@@ -126,5 +130,6 @@ impl Reader<'_> {
 
 /// An IntOrString: `1` is a number of pods, `25%` a share.
 fn amount(text: &str) -> Value {
-    text.parse::<u32>().map_or_else(|_| Value::from(text), Value::from)
+    text.parse::<u32>()
+        .map_or_else(|_| Value::from(text), Value::from)
 }
