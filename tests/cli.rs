@@ -24,11 +24,7 @@ fn pretend(
     observer.line(Time::from_millis(1500), "netd@laptop", "locator 10.20.0.7");
     observer.progress(Time::from_millis(1500), scenario.duration, 42);
     let failed = seed % 2 == 1;
-    let outcome = if failed {
-        Outcome::Failed
-    } else {
-        Outcome::Passed
-    };
+    let outcome = if failed { Outcome::Failed } else { Outcome::Passed };
     let expectation = |name: &str, outcome, measured: &str, reason: &str| Expectation {
         name: name.to_owned(),
         outcome,
@@ -37,10 +33,7 @@ fn pretend(
     };
     Ok(Report {
         scenario: scenario.name.clone(),
-        profile: scenario
-            .profile
-            .as_ref()
-            .map(|profile| profile.name.clone()),
+        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
         seed,
         outcome,
         digest: 0xabc + seed,
@@ -88,15 +81,8 @@ fn kubesim(args: &[&str]) -> (Exit, String, String) {
 }
 
 fn to(args: &[&str], out: Box<dyn Write>, err: Box<dyn Write>) -> Exit {
-    let mut output = Output {
-        out,
-        err,
-        progress: false,
-        closed: false,
-    };
-    let args = std::iter::once("kubesim")
-        .chain(args.iter().copied())
-        .map(OsString::from);
+    let mut output = Output { out, err, progress: false, closed: false };
+    let args = std::iter::once("kubesim").chain(args.iter().copied()).map(OsString::from);
     command(args, &pretend, &mut output)
 }
 
@@ -119,30 +105,18 @@ laptop-ip-change: passed, seed 2, digest 0000000000000abe, 180.0 s in ";
 
 #[test]
 fn a_run_that_fails_says_why_and_how_to_replay_it() {
-    let args = [
-        "run",
-        FILE,
-        "--seed",
-        "3",
-        "--profile",
-        "flannel",
-        "--set",
-        "node.desk.count=3",
-    ];
+    let args = ["run", FILE, "--seed", "3", "--profile", "flannel", "--set", "node.desk.count=3"];
     let (exit, out, _) = kubesim(&[&args[..], &["--until", "90s"]].concat());
     assert_eq!(exit, Exit::Failed);
     assert!(
         out.contains("profile flannel)\nexpected under this profile: The lease is found"),
         "{out}"
     );
-    assert!(
-        out.contains("FAILED   streams resume    2.5 s\n         late by 0.5 s\n"),
-        "{out}"
-    );
+    assert!(out.contains("FAILED   streams resume    2.5 s\n         late by 0.5 s\n"), "{out}");
     assert!(
         out.ends_with(
             "replay: kubesim run scenarios/laptop-ip-change.toml --seed 3 --profile flannel \
-             --set node.desk.count=3 --until 90000000000ns\n"
+             --set node.desk.count=3 --until 90s\n"
         ),
         "{out}"
     );
@@ -170,27 +144,15 @@ fn the_json_of_a_run_is_one_object() {
 
 #[test]
 fn many_seeds_are_told_in_their_order_whichever_ends_first() {
-    let args = [
-        "run", FILE, "--seeds", "1..14", "--jobs", "4", "--format", "json",
-    ];
+    let args = ["run", FILE, "--seeds", "1..14", "--jobs", "4", "--format", "json"];
     let (exit, out, _) = kubesim(&args);
     assert_eq!(exit, Exit::Failed);
-    let runs: Vec<serde_json::Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let seeds: Vec<_> = runs
-        .iter()
-        .map(|run| run["seed"].as_u64().unwrap())
-        .collect();
+    let runs: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seeds: Vec<_> = runs.iter().map(|run| run["seed"].as_u64().unwrap()).collect();
     assert_eq!(seeds, (1..=14).collect::<Vec<_>>());
     // A panic fails its run and no other.
-    assert!(
-        runs[12]["failure"]
-            .as_str()
-            .unwrap()
-            .contains("an unlucky seed")
-    );
+    assert!(runs[12]["failure"].as_str().unwrap().contains("an unlucky seed"));
     assert_eq!(runs[13]["outcome"], "passed");
 }
 
@@ -204,10 +166,7 @@ fn many_seeds_are_summed_up() {
     assert!(
         out.contains("FAILED   streams resume: 2 of 4, first seed 3\n         late by 0.5 s\n")
     );
-    assert!(
-        out.contains("laptop-ip-change: 2 of 4 seeds passed, "),
-        "{out}"
-    );
+    assert!(out.contains("laptop-ip-change: 2 of 4 seeds passed, "), "{out}");
     assert!(out.ends_with("replay: kubesim run scenarios/laptop-ip-change.toml --seed 3\n"));
     let (exit, _, _) = kubesim(&["run", FILE, "--seeds", "4..4"]);
     assert_eq!(exit, Exit::Held);
@@ -217,46 +176,16 @@ fn many_seeds_are_summed_up() {
 fn wrong_input_exits_2_and_names_its_place() {
     let bad: &[(&[&str], &str)] = &[
         (&["run", "scenarios/none.toml"], "cannot read the scenario"),
-        (
-            &["run", FILE, "--profile", "flanel"],
-            "did you mean `flannel`?",
-        ),
-        (
-            &["run", FILE, "--set", "node.dsk.count=3"],
-            "did you mean `desk`?",
-        ),
-        (
-            &["run", FILE, "--set", "node.desk.count=lots"],
-            "--> --set:1:17",
-        ),
-        (
-            &["run", FILE, "--set", "nothing"],
-            "write it like node.n.count=500",
-        ),
-        (
-            &["run", FILE, "--until", "1h"],
-            "--until is past the end of the run",
-        ),
-        (
-            &["run", FILE, "--until", "soon"],
-            "`soon` is not a duration",
-        ),
-        (
-            &["run", FILE, "--seeds", "9..1"],
-            "the last seed comes before the first",
-        ),
-        (
-            &["run", FILE, "--seeds", "1..2", "--seed", "1"],
-            "cannot be used with",
-        ),
-        (
-            &["run", FILE, "--trace", "packet"],
-            "expected packets, events, api or node=NAME",
-        ),
-        (
-            &["run", FILE, "--trace", "node=desktop"],
-            "the scenario has no node `desktop`",
-        ),
+        (&["run", FILE, "--profile", "flanel"], "did you mean `flannel`?"),
+        (&["run", FILE, "--set", "node.dsk.count=3"], "did you mean `desk`?"),
+        (&["run", FILE, "--set", "node.desk.count=lots"], "--> --set:1:17"),
+        (&["run", FILE, "--set", "nothing"], "write it like node.n.count=500"),
+        (&["run", FILE, "--until", "1h"], "--until is past the end of the run"),
+        (&["run", FILE, "--until", "soon"], "`soon` is not a duration"),
+        (&["run", FILE, "--seeds", "9..1"], "the last seed comes before the first"),
+        (&["run", FILE, "--seeds", "1..2", "--seed", "1"], "cannot be used with"),
+        (&["run", FILE, "--trace", "packet"], "expected packets, events, api or node=NAME"),
+        (&["run", FILE, "--trace", "node=desktop"], "the scenario has no node `desktop`"),
         (&["run", FILE, "--format", "xml"], "possible values"),
         (&["run", FILE, "--jobs", "0"], "--jobs"),
         (&["fly"], "unrecognized subcommand"),
@@ -287,9 +216,7 @@ fn an_environment_that_lacks_something_exits_3() {
             progress: false,
             closed: false,
         };
-        let args = std::iter::once("kubesim")
-            .chain(args.iter().copied())
-            .map(OsString::from);
+        let args = std::iter::once("kubesim").chain(args.iter().copied()).map(OsString::from);
         let lacking = |_: &Scenario, _: &Options, _: &mut dyn Observer| Err("no wire".to_owned());
         assert_eq!(command(args, &lacking, &mut output), Exit::Environment);
         assert_eq!(err.text(), "error: no wire\n");
@@ -313,17 +240,10 @@ fn a_closed_output_changes_no_exit_status() {
     for (args, expected) in [
         (&["run", FILE, "--seed", "2"][..], Exit::Held),
         (&["run", FILE, "--seed", "3"], Exit::Failed),
-        (
-            &["run", FILE, "--seeds", "2..3", "--format", "json"],
-            Exit::Failed,
-        ),
+        (&["run", FILE, "--seeds", "2..3", "--format", "json"], Exit::Failed),
         (&["--help"], Exit::Held),
         (&["run", "scenarios/none.toml"], Exit::Input),
     ] {
-        assert_eq!(
-            to(args, Box::new(Gone), Box::new(Gone)),
-            expected,
-            "{args:?}"
-        );
+        assert_eq!(to(args, Box::new(Gone), Box::new(Gone)), expected, "{args:?}");
     }
 }

@@ -25,19 +25,10 @@ fn every_shipped_scenario_parses_under_each_of_its_profiles() {
     assert!(files.len() >= 7);
     for path in files {
         let scenario = load(&path, None);
-        assert_eq!(
-            Some(scenario.name.as_str()),
-            path.file_stem().and_then(|stem| stem.to_str())
-        );
-        assert!(
-            !scenario.expectations.is_empty(),
-            "{path:?} expects nothing"
-        );
+        assert_eq!(Some(scenario.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
+        assert!(!scenario.expectations.is_empty(), "{path:?} expects nothing");
         for profile in &scenario.profiles {
-            assert_eq!(
-                load(&path, Some(profile)).profile.map(|p| p.name).as_ref(),
-                Some(profile)
-            );
+            assert_eq!(load(&path, Some(profile)).profile.map(|p| p.name).as_ref(), Some(profile));
         }
     }
 }

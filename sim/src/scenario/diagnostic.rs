@@ -79,11 +79,7 @@ impl fmt::Display for Diagnostic {
         if self.line == 0 {
             writeln!(f, " --> {}", self.file)?;
         } else {
-            writeln!(
-                f,
-                "{:margin$}--> {}:{}:{}",
-                "", self.file, self.line, self.column
-            )?;
+            writeln!(f, "{:margin$}--> {}:{}:{}", "", self.file, self.line, self.column)?;
             writeln!(f, "{:margin$} |", "")?;
             writeln!(f, "{} | {}", self.line, self.source)?;
             // Tabs before the caret stay tabs, so that it stands under its text.
@@ -120,10 +116,7 @@ impl std::error::Error for Diagnostics {}
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 24;
     let known: Vec<&str> = known.into_iter().collect();
-    let near = known
-        .iter()
-        .map(|k| (distance(name, k), *k))
-        .min_by_key(|(distance, _)| *distance);
+    let near = known.iter().map(|k| (distance(name, k), *k)).min_by_key(|(distance, _)| *distance);
     match near {
         Some((distance, near)) if distance <= 1 + name.chars().count().max(3) / 3 => {
             format!("did you mean `{near}`?")
@@ -132,10 +125,7 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         Some(_) if known.len() <= SHOWN => format!("expected one of {}", known.join(", ")),
         Some(_) => {
             let more = known.len() - SHOWN;
-            format!(
-                "expected one of {} and {more} more",
-                known[..SHOWN].join(", ")
-            )
+            format!("expected one of {} and {more} more", known[..SHOWN].join(", "))
         }
     }
 }
@@ -165,14 +155,8 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_suggested() {
-        assert_eq!(
-            suggest("latnecy", ["latency", "loss"]),
-            "did you mean `latency`?"
-        );
-        assert_eq!(
-            suggest("zzz", ["latency", "loss"]),
-            "expected one of latency, loss"
-        );
+        assert_eq!(suggest("latnecy", ["latency", "loss"]), "did you mean `latency`?");
+        assert_eq!(suggest("zzz", ["latency", "loss"]), "expected one of latency, loss");
         assert_eq!(suggest("zzz", []), "there are none");
         assert_eq!(distance("ab", "ba"), 1);
         assert_eq!(distance("", "abc"), 3);
@@ -183,10 +167,7 @@ mod tests {
         let text = "a\n\té = bad\n";
         let at = text.find("bad").unwrap();
         let shown = Diagnostic::at("f", text, at, at + 3, "m".into()).to_string();
-        assert_eq!(
-            shown,
-            "error: m\n --> f:2:6\n  |\n2 | \té = bad\n  | \t    ^^^\n"
-        );
+        assert_eq!(shown, "error: m\n --> f:2:6\n  |\n2 | \té = bad\n  | \t    ^^^\n");
         let inside = Diagnostic::at("f", text, 4, 99, "m".into());
         assert_eq!((inside.line, inside.column), (2, 2));
     }

@@ -21,10 +21,7 @@ pub struct Log {
 
 impl Log {
     pub fn new(sources: Vec<Source>) -> Self {
-        Log {
-            sources,
-            found: RefCell::default(),
-        }
+        Log { sources, found: RefCell::default() }
     }
 
     pub fn error(&self, at: At, message: impl Into<String>, help: impl Into<String>) {
@@ -53,10 +50,7 @@ impl Log {
     pub fn finish(&self) -> Vec<Diagnostic> {
         let mut found = self.found.take();
         found.sort_by_key(|(at, _)| (at.source, at.start));
-        found
-            .into_iter()
-            .map(|(_, diagnostic)| diagnostic)
-            .collect()
+        found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
     }
 }
 
@@ -69,33 +63,18 @@ pub struct Fields<'a> {
     table: &'a Table,
 }
 
-static EMPTY: Table = Table {
-    entries: Vec::new(),
-};
+static EMPTY: Table = Table { entries: Vec::new() };
 
 impl<'a> Fields<'a> {
     /// Complains about keys that are in none of `sections`; their first one gives the heading.
     pub fn open(log: &'a Log, item: &'a Item, sections: &[&'static Section]) -> Fields<'a> {
         let heading = sections.first().map_or("", |section| section.heading);
         let table = item.table().unwrap_or_else(|| {
-            log.error(
-                item.at,
-                format!("expected a table, found {}", item.kind()),
-                "",
-            );
+            log.error(item.at, format!("expected a table, found {}", item.kind()), "");
             &EMPTY
         });
-        let fields = Fields {
-            log,
-            at: item.at,
-            heading,
-            table,
-        };
-        let known = || {
-            sections
-                .iter()
-                .flat_map(|section| section.keys.iter().map(|k| k.name))
-        };
+        let fields = Fields { log, at: item.at, heading, table };
+        let known = || sections.iter().flat_map(|section| section.keys.iter().map(|k| k.name));
         for entry in &table.entries {
             if !known().any(|name| name == entry.key) {
                 let place = sections.last().map_or("", |section| section.heading);
@@ -124,11 +103,7 @@ impl<'a> Fields<'a> {
     pub fn required(&self, key: &str) -> Option<&'a Item> {
         let item = self.item(key);
         if item.is_none() {
-            self.log.error(
-                self.at,
-                format!("{} lacks the key `{key}`", self.heading),
-                "",
-            );
+            self.log.error(self.at, format!("{} lacks the key `{key}`", self.heading), "");
         }
         item
     }
@@ -150,19 +125,13 @@ impl<'a> Fields<'a> {
         self.text(key).unwrap_or_default().to_owned()
     }
     pub fn required_name(&self, key: &str) -> Name {
-        self.required(key)
-            .and_then(|_| self.text(key))
-            .map(Name::from)
-            .unwrap_or_default()
+        self.required(key).and_then(|_| self.text(key)).map(Name::from).unwrap_or_default()
     }
 
     pub fn bool(&self, key: &str, default: bool) -> bool {
         match self.item(key) {
             None => default,
-            Some(Item {
-                value: Value::Bool(yes),
-                ..
-            }) => *yes,
+            Some(Item { value: Value::Bool(yes), .. }) => *yes,
             Some(item) => {
                 self.wrong(item, key, "true or false");
                 default
@@ -187,9 +156,7 @@ impl<'a> Fields<'a> {
     }
     pub fn u32(&self, key: &str, default: u32) -> u32 {
         let number = self.int(key, 0..=i64::from(u32::MAX));
-        number
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(default)
+        number.and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
     }
     pub fn port(&self, key: &str) -> Option<u16> {
         self.int(key, 1..=65535).and_then(|n| u16::try_from(n).ok())
@@ -210,11 +177,7 @@ impl<'a> Fields<'a> {
             Some(share) => share,
             None => {
                 let message = format!("`{key}` is not a share");
-                self.log.error(
-                    item.at,
-                    message,
-                    "write 0.02 or \"2%\", at most 1.0 or 100%",
-                );
+                self.log.error(item.at, message, "write 0.02 or \"2%\", at most 1.0 or 100%");
                 0.0
             }
         }
@@ -247,13 +210,9 @@ impl<'a> Fields<'a> {
         let ends = Fields::open(self.log, item, &[&super::keys::SPAN]);
         ends.required("from")?;
         ends.required("to")?;
-        let span = Span {
-            from: ends.duration("from")?,
-            to: ends.duration("to")?,
-        };
+        let span = Span { from: ends.duration("from")?, to: ends.duration("to")? };
         if span.to < span.from {
-            self.log
-                .error(item.at, format!("`{key}` ends before it begins"), "");
+            self.log.error(item.at, format!("`{key}` ends before it begins"), "");
             return None;
         }
         Some(span)
@@ -265,11 +224,7 @@ impl<'a> Fields<'a> {
             Ok(cidr) if cidr.trunc() == cidr => Some(cidr),
             Ok(cidr) => {
                 let help = format!("the network of this address is {}", cidr.trunc());
-                self.error(
-                    key,
-                    format!("`{text}` has bits set behind its prefix"),
-                    help,
-                );
+                self.error(key, format!("`{text}` has bits set behind its prefix"), help);
                 None
             }
             Err(_) => {
@@ -290,26 +245,19 @@ impl<'a> Fields<'a> {
         };
         let address = text.parse().ok();
         if address.is_none() {
-            self.log
-                .error(item.at, format!("`{text}` is not an IPv4 address"), "");
+            self.log.error(item.at, format!("`{text}` is not an IPv4 address"), "");
         }
         address
     }
     pub fn addresses(&self, key: &str) -> Vec<Ipv4Addr> {
-        self.list(key)
-            .iter()
-            .filter_map(|item| self.address_of(item, key))
-            .collect()
+        self.list(key).iter().filter_map(|item| self.address_of(item, key)).collect()
     }
 
     /// A list; one value stands for a list of one.
     pub fn list(&self, key: &str) -> &'a [Item] {
         match self.item(key) {
             None => &[],
-            Some(Item {
-                value: Value::List(items),
-                ..
-            }) => items,
+            Some(Item { value: Value::List(items), .. }) => items,
             Some(item) => std::slice::from_ref(item),
         }
     }
@@ -328,19 +276,14 @@ impl<'a> Fields<'a> {
         texts
     }
     pub fn strings(&self, key: &str) -> Vec<String> {
-        self.texts(key)
-            .into_iter()
-            .map(|(text, _)| text.to_owned())
-            .collect()
+        self.texts(key).into_iter().map(|(text, _)| text.to_owned()).collect()
     }
     pub fn ports(&self, key: &str) -> Vec<u16> {
         let mut ports = Vec::new();
         for item in self.list(key) {
             match &item.value {
                 Value::Int(port @ 1..=65535) => ports.push(*port as u16),
-                _ => self
-                    .log
-                    .error(item.at, format!("`{key}` wants ports, 1 to 65535"), ""),
+                _ => self.log.error(item.at, format!("`{key}` wants ports, 1 to 65535"), ""),
             }
         }
         ports
@@ -350,10 +293,7 @@ impl<'a> Fields<'a> {
     pub fn entries(&self, key: &str) -> &'a [Entry] {
         match self.item(key) {
             None => &[],
-            Some(Item {
-                value: Value::Table(table),
-                ..
-            }) => &table.entries,
+            Some(Item { value: Value::Table(table), .. }) => &table.entries,
             Some(item) => {
                 self.wrong(item, key, "a table");
                 &[]

@@ -22,13 +22,7 @@ impl Scenario {
             Diagnostics(vec![Diagnostic::of_file(&name, message)])
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Scenario::parse(
-            &name,
-            &text,
-            &|pattern| find(folder, pattern),
-            sets,
-            profile,
-        )
+        Scenario::parse(&name, &text, &|pattern| find(folder, pattern), sets, profile)
     }
 
     /// The same without touching the disk: `files` finds what `manifests` names.
@@ -40,58 +34,37 @@ impl Scenario {
         profile: Option<&str>,
     ) -> Result<Scenario, Diagnostics> {
         let mut root = tree::parse(0, name, text)?;
-        let mut sources = vec![Source {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        }];
+        let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
         let mut wrong = Vec::new();
+        ensure_cluster(&mut root);
         if let Some(profile) = profile {
             wrong.extend(apply_profile(&mut root, &sources[0], profile));
         }
         for (path, value) in sets {
-            let source = Source {
-                name: "--set".to_owned(),
-                text: format!("{path}={value}"),
-            };
+            let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
             wrong.extend(apply_set(&mut root, sources.len(), &source, path.len()));
             sources.push(source);
         }
         let log = Log::new(sources);
         let scenario = read::scenario(&log, &root, profile, files);
         wrong.extend(log.finish());
-        if wrong.is_empty() {
-            Ok(scenario)
-        } else {
-            Err(Diagnostics(wrong))
-        }
+        if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
     }
 }
 
 /// A value is TOML where it parses as such, else a text: `--set duration=2m` needs no quotes.
 fn apply_set(root: &mut Item, number: usize, source: &Source, path: usize) -> Option<Diagnostic> {
-    let at = At {
-        source: number,
-        start: path + 1,
-        end: source.text.len(),
-    };
+    let at = At { source: number, start: path + 1, end: source.text.len() };
     let text = &source.text[path + 1..];
     let value = match tree::parse_value(number, text) {
         Some(mut item) => {
             shift(&mut item, path + 1);
             item
         }
-        None => Item {
-            at,
-            value: Value::Text(text.to_owned()),
-        },
+        None => Item { at, value: Value::Text(text.to_owned()) },
     };
-    let over = Override {
-        source: number,
-        name: &source.name,
-        text: &source.text,
-        path: 0..path,
-        value,
-    };
+    let over =
+        Override { source: number, name: &source.name, text: &source.text, path: 0..path, value };
     set::apply(root, over).err().map(|wrong| *wrong)
 }
 
@@ -114,24 +87,15 @@ fn shift(item: &mut Item, by: usize) {
 
 /// The named profile's programs and settings become the cluster's.
 fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic> {
-    let profiles = root
-        .table()
-        .and_then(|top| top.get("profile"))
-        .and_then(Item::table);
+    let profiles = root.table().and_then(|top| top.get("profile")).and_then(Item::table);
     let Some(profile) = profiles.and_then(|profiles| profiles.get(name)).cloned() else {
-        let known = profiles
-            .map(|profiles| profiles.entries.as_slice())
-            .unwrap_or_default();
+        let known = profiles.map(|profiles| profiles.entries.as_slice()).unwrap_or_default();
         let help = suggest(name, known.iter().map(|entry| entry.key.as_str()));
         let message = format!("the scenario has no profile `{name}`");
         return vec![Diagnostic::of_file(&source.name, message).help(help)];
     };
     let mut overrides = Vec::new();
-    for entry in profile
-        .table()
-        .map(|table| table.entries.as_slice())
-        .unwrap_or_default()
-    {
+    for entry in profile.table().map(|table| table.entries.as_slice()).unwrap_or_default() {
         let path = match entry.key.as_str() {
             "netd" => "cluster.netd",
             "dns" => "cluster.dns-program",
@@ -140,56 +104,38 @@ fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic
         };
         overrides.push((path.to_owned(), entry.key_at, entry.item.clone()));
     }
-    let set = profile
-        .table()
-        .and_then(|table| table.get("set"))
-        .and_then(Item::table);
-    for entry in set
-        .map(|table| table.entries.as_slice())
-        .unwrap_or_default()
-    {
+    let set = profile.table().and_then(|table| table.get("set")).and_then(Item::table);
+    let mut wrong = Vec::new();
+    for entry in set.map(|table| table.entries.as_slice()).unwrap_or_default() {
+        if entry.item.table().is_some() {
+            let At { start, end, .. } = entry.key_at;
+            let message = format!("`{}` is a table, expected a value", entry.key);
+            let shown = Diagnostic::at(&source.name, &source.text, start, end, message);
+            wrong.push(shown.help("quote the whole path: \"cluster.backend\" = \"vxlan\""));
+        }
         overrides.push((entry.key.clone(), entry.key_at, entry.item.clone()));
     }
-    ensure_cluster(root);
-    let mut wrong = Vec::new();
     for (path, at, value) in overrides {
         let length = path.len();
-        let over = Override {
-            source: 0,
-            name: "",
-            text: &path,
-            path: 0..length,
-            value,
-        };
+        let over = Override { source: 0, name: "", text: &path, path: 0..length, value };
         if let Err(mistake) = set::apply(root, over) {
             // The path stands inside the file: show it there.
-            let shown = Diagnostic::at(
-                &source.name,
-                &source.text,
-                at.start,
-                at.end,
-                mistake.message,
-            );
+            let shown =
+                Diagnostic::at(&source.name, &source.text, at.start, at.end, mistake.message);
             wrong.push(shown.help(mistake.help));
         }
     }
     wrong
 }
 
+/// So that overrides find the table where a file has none.
 fn ensure_cluster(root: &mut Item) {
     let at = root.at;
     if let Value::Table(top) = &mut root.value
         && top.get("cluster").is_none()
     {
-        let item = Item {
-            at,
-            value: Value::Table(tree::Table::default()),
-        };
-        top.entries.push(tree::Entry {
-            key: "cluster".to_owned(),
-            key_at: at,
-            item,
-        });
+        let item = Item { at, value: Value::Table(tree::Table::default()) };
+        top.entries.push(tree::Entry { key: "cluster".to_owned(), key_at: at, item });
     }
 }
 
@@ -201,20 +147,15 @@ fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
         Ok((path.display().to_string(), text))
     };
     let path = folder.join(pattern);
-    let last = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let last = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some((before, after)) = last.split_once('*') else {
         return Ok(vec![read(&path)?]);
     };
     let parent = path.parent().unwrap_or(folder);
     let entries = std::fs::read_dir(parent)
         .map_err(|error| format!("cannot read {}: {error}", parent.display()))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| {
         name.len() >= before.len() + after.len()
             && name.starts_with(before)

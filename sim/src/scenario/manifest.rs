@@ -23,11 +23,7 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Arc<Object>>, Vec<Diagnostic>
             Err(error) => wrong.push(syntax(name, text, start, document, &error)),
         }
     }
-    if wrong.is_empty() {
-        Ok(objects)
-    } else {
-        Err(wrong)
-    }
+    if wrong.is_empty() { Ok(objects) } else { Err(wrong) }
 }
 
 /// A document's objects, or why not.
@@ -51,13 +47,7 @@ fn collect(value: Value, objects: &mut Vec<Arc<Object>>, mut report: impl FnMut(
 
 /// One object of a kind that a scenario may give to the API.
 pub fn object(value: Value) -> Result<Object, String> {
-    let text = |key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let object = Object::from_json(value).map_err(|error| error.to_string())?;
     if object.key.name.is_empty() && object.meta.generate_name.is_none() {
@@ -78,19 +68,13 @@ fn syntax(
     document: &str,
     error: &serde_saphyr::Error,
 ) -> Diagnostic {
-    let (line, column) = error.location().map_or((1, 1), |at| {
-        (at.line().max(1) as usize, at.column().max(1) as usize)
-    });
-    let line_start: usize = document
-        .split_inclusive('\n')
-        .take(line - 1)
-        .map(str::len)
-        .sum::<usize>();
+    let (line, column) = error
+        .location()
+        .map_or((1, 1), |at| (at.line().max(1) as usize, at.column().max(1) as usize));
+    let line_start: usize =
+        document.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
     let rest = &document[line_start..];
-    let inside = rest
-        .char_indices()
-        .nth(column - 1)
-        .map_or(rest.len(), |(at, _)| at);
+    let inside = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
     let at = start + line_start + inside;
     let message = error.to_string();
     let first = message.lines().next().unwrap_or("not YAML").trim();
@@ -112,9 +96,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     }
     documents.push((start, &text[start..]));
     documents.retain(|(_, document)| {
-        document
-            .lines()
-            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
     });
     documents
 }

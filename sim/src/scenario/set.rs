@@ -24,11 +24,7 @@ pub fn apply(root: &mut Item, set: Override<'_>) -> Result<(), Box<Diagnostic>> 
     };
     let Some(parts) = split(set.text, set.path.clone()) else {
         let help = "write it like node.n.count=500, image.\"redis:7\".pull=1s".to_owned();
-        return fail(
-            set.path.clone(),
-            "this is not a path of keys".to_owned(),
-            help,
-        );
+        return fail(set.path.clone(), "this is not a path of keys".to_owned(), help);
     };
     let Some(((last, last_range), parents)) = parts.split_last() else {
         return Ok(());
@@ -54,33 +50,21 @@ pub fn apply(root: &mut Item, set: Override<'_>) -> Result<(), Box<Diagnostic>> 
         }
         _ => {
             let help = suggest(last, known.iter().map(String::as_str));
-            return fail(
-                last_range.clone(),
-                format!("there is no `{last}` here"),
-                help,
-            );
+            return fail(last_range.clone(), format!("there is no `{last}` here"), help);
         }
     }
     Ok(())
 }
 
 fn place(source: usize, range: &std::ops::Range<usize>) -> At {
-    At {
-        source,
-        start: range.start,
-        end: range.end,
-    }
+    At { source, start: range.start, end: range.end }
 }
 
 /// An unknown key goes in too: the reader then says so, with the place in the override.
 fn put(table: &mut Table, key: &str, key_at: At, value: Item) {
     match table.get_mut(key) {
         Some(item) => *item = value,
-        None => table.entries.push(Entry {
-            key: key.to_owned(),
-            key_at,
-            item: value,
-        }),
+        None => table.entries.push(Entry { key: key.to_owned(), key_at, item: value }),
     }
 }
 
@@ -103,11 +87,7 @@ fn step<'a>(item: &'a mut Item, part: &str) -> Option<&'a mut Item> {
 /// What can be named below an item.
 fn names(item: &Item) -> Vec<String> {
     match &item.value {
-        Value::Table(table) => table
-            .entries
-            .iter()
-            .map(|entry| entry.key.clone())
-            .collect(),
+        Value::Table(table) => table.entries.iter().map(|entry| entry.key.clone()).collect(),
         Value::List(items) => {
             let name = |(n, item): (usize, &Item)| {
                 name_of(item).map_or_else(|| n.to_string(), str::to_owned)

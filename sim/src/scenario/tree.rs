@@ -52,16 +52,10 @@ pub struct Entry {
 
 impl Table {
     pub fn get(&self, key: &str) -> Option<&Item> {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &entry.item)
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.item)
     }
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Item> {
-        self.entries
-            .iter_mut()
-            .find(|entry| entry.key == key)
-            .map(|entry| &mut entry.item)
+        self.entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.item)
     }
 }
 
@@ -102,9 +96,7 @@ impl Item {
             Value::List(items) => items.iter().map(Item::to_json).collect(),
             Value::Table(table) => {
                 let entries = table.entries.iter();
-                entries
-                    .map(|entry| (entry.key.clone(), entry.item.to_json()))
-                    .collect()
+                entries.map(|entry| (entry.key.clone(), entry.item.to_json())).collect()
             }
         }
     }
@@ -114,24 +106,12 @@ impl Item {
 pub fn parse(source: usize, name: &str, text: &str) -> Result<Item, Diagnostics> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(Diagnostics(
-            errors
-                .iter()
-                .map(|error| syntax(name, text, error))
-                .collect(),
-        ));
+        return Err(Diagnostics(errors.iter().map(|error| syntax(name, text, error)).collect()));
     }
     let mut wrong = Vec::new();
     let table = table(source, document.get_ref(), &mut wrong);
     if wrong.is_empty() {
-        return Ok(Item {
-            at: At {
-                source,
-                start: 0,
-                end: 0,
-            },
-            value: Value::Table(table),
-        });
+        return Ok(Item { at: At { source, start: 0, end: 0 }, value: Value::Table(table) });
     }
     let report = |(at, why): (At, String)| Diagnostic::at(name, text, at.start, at.end, why);
     Err(Diagnostics(wrong.into_iter().map(report).collect()))
@@ -147,13 +127,7 @@ pub fn parse_value(source: usize, text: &str) -> Option<Item> {
 
 fn syntax(name: &str, text: &str, error: &toml::de::Error) -> Diagnostic {
     let span = error.span().unwrap_or_default();
-    Diagnostic::at(
-        name,
-        text,
-        span.start,
-        span.end,
-        format!("not TOML: {}", error.message()),
-    )
+    Diagnostic::at(name, text, span.start, span.end, format!("not TOML: {}", error.message()))
 }
 
 fn table(source: usize, table: &DeTable<'_>, wrong: &mut Vec<(At, String)>) -> Table {
@@ -183,21 +157,14 @@ fn item(source: usize, value: &Spanned<DeValue<'_>>, wrong: &mut Vec<(At, String
         DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(yes) => Value::Bool(*yes),
         DeValue::Datetime(date) => Value::Date(date.to_string()),
-        DeValue::Array(items) => Value::List(
-            items
-                .iter()
-                .map(|value| item(source, value, wrong))
-                .collect(),
-        ),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|value| item(source, value, wrong)).collect())
+        }
         DeValue::Table(inner) => Value::Table(table(source, inner, wrong)),
     };
     Item { at, value }
 }
 
 fn place(source: usize, span: std::ops::Range<usize>) -> At {
-    At {
-        source,
-        start: span.start,
-        end: span.end,
-    }
+    At { source, start: span.start, end: span.end }
 }

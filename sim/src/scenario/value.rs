@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// `1.5s`, `200ms`, `26h`, `2m30s`. Units: ns, us, ms, s, m, h, d.
+/// `1.5s`, `200ms`, `26h`, `2m30s`. Units: ns, us (µs), ms, s, m, h, d.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 7] = [
+    const UNITS: [(&str, u64); 8] = [
         ("ns", 1),
         ("us", 1_000),
+        ("µs", 1_000),
         ("ms", 1_000_000),
         ("s", 1_000_000_000),
         ("m", 60_000_000_000),
@@ -20,22 +21,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     let mut nanos = 0u64;
     while !rest.is_empty() {
-        let number = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(bad)?;
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
         let (digits, tail) = rest.split_at(number);
-        let unit = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
-        let (_, scale) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(bad)?;
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?;
         let part = decimal(digits, *scale).ok_or_else(bad)?;
-        nanos = nanos
-            .checked_add(part)
-            .ok_or_else(|| format!("`{text}` is too long"))?;
+        nanos = nanos.checked_add(part).ok_or_else(|| format!("`{text}` is too long"))?;
         rest = tail;
     }
     Ok(Duration::from_nanos(nanos))
@@ -84,9 +76,7 @@ pub fn memory(text: &str) -> Option<u64> {
         ("T", 1_000_000_000_000),
         ("", 1),
     ];
-    let at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (digits, unit) = text.split_at(at);
     let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
     decimal(digits, *scale)
@@ -103,19 +93,7 @@ mod tests {
         assert_eq!(duration("26h"), Ok(Duration::from_secs(26 * 3600)));
         assert_eq!(duration("2m30s"), Ok(Duration::from_secs(150)));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for bad in [
-            "",
-            "5",
-            "s",
-            "5x",
-            "1.s",
-            ".5s",
-            "1..5s",
-            "-1s",
-            "9999999999d",
-            "5 s",
-            "1é",
-        ] {
+        for bad in ["", "5", "s", "5x", "1.s", ".5s", "1..5s", "-1s", "9999999999d", "5 s", "1é"] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
     }

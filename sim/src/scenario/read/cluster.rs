@@ -8,22 +8,15 @@ use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
 use std::time::Duration;
 
-pub const NETD: &[(&str, NetdProgram)] = &[
-    ("kubesim", NetdProgram::Kubesim),
-    ("flannel", NetdProgram::Flannel),
-];
-pub const DNS: &[(&str, DnsProgram)] = &[
-    ("kubesim", DnsProgram::Kubesim),
-    ("kube-dns", DnsProgram::KubeDns),
-];
+pub const NETD: &[(&str, NetdProgram)] =
+    &[("kubesim", NetdProgram::Kubesim), ("flannel", NetdProgram::Flannel)];
+pub const DNS: &[(&str, DnsProgram)] =
+    &[("kubesim", DnsProgram::Kubesim), ("kube-dns", DnsProgram::KubeDns)];
 pub const OVERLAP: &[(&str, Overlap)] = &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
 
 impl Reader<'_> {
     pub fn cluster(&self, top: Fields<'_>, root: &Item) -> Cluster {
-        let empty = Item {
-            at: root.at,
-            value: Value::Table(Table::default()),
-        };
+        let empty = Item { at: root.at, value: Value::Table(Table::default()) };
         let item = top.item("cluster").unwrap_or(&empty);
         let f = Fields::open(self.log, item, &[&keys::CLUSTER]);
         let net = |key, a, length| f.cidr(key).unwrap_or_else(|| network(a, length));
@@ -74,8 +67,7 @@ impl Reader<'_> {
             vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
             port: f.port("vxlan-port").unwrap_or(8472),
         };
-        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)])
-            .unwrap_or(vxlan)
+        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
     }
 
     fn node_ports(&self, f: Fields<'_>) -> (u16, u16) {

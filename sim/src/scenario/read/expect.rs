@@ -31,10 +31,7 @@ impl Reader<'_> {
             let name = f.required_name("name");
             self.unique(&mut names, "expectation", &name, f.place("name"));
             if let Some(expect) = self.expect(word, f, probes, faults) {
-                expectations.push(Expectation {
-                    name: name.to_string(),
-                    expect,
-                });
+                expectations.push(Expectation { name: name.to_string(), expect });
             }
         }
         expectations
@@ -64,17 +61,13 @@ impl Reader<'_> {
             "nodes-ready" => Expect::NodesReady { nodes, by: by? },
             "subnet-kept" => Expect::SubnetKept { nodes },
             "bridge-kept" => Expect::BridgeKept { nodes },
-            "restarts" => Expect::Restarts {
-                pods: self.pods(f, "pod-name"),
-                at_most: f.u32("at-most", 0),
-            },
+            "restarts" => {
+                Expect::Restarts { pods: self.pods(f, "pod-name"), at_most: f.u32("at-most", 0) }
+            }
             "routes-clean" => Expect::RoutesClean { nodes, by: by? },
-            "rules" => Expect::Rules {
-                nodes,
-                has: f.strings("has"),
-                absent: f.strings("absent"),
-                by: by?,
-            },
+            "rules" => {
+                Expect::Rules { nodes, has: f.strings("has"), absent: f.strings("absent"), by: by? }
+            }
             "refused" => {
                 f.required("actor");
                 Expect::Refused {
@@ -103,16 +96,9 @@ impl Reader<'_> {
                 f.required("deployment");
                 let (namespace, name) = self.namespaced(f.text("deployment")?);
                 let deployment = Key::new(namespace, name);
-                Expect::Replicas {
-                    deployment,
-                    ready: f.u32("ready", 0),
-                    by: by?,
-                }
+                Expect::Replicas { deployment, ready: f.u32("ready", 0), by: by? }
             }
-            "rollout" => Expect::Rollout {
-                labels: f.text_map("labels"),
-                by: by?,
-            },
+            "rollout" => Expect::Rollout { labels: f.text_map("labels"), by: by? },
             "says" => Expect::Says {
                 actor: self.actor(f, "actor"),
                 node: self.node(f, "node"),
@@ -157,27 +143,17 @@ impl Reader<'_> {
                 until: self.time(f, "until").unwrap_or(probe.until),
                 fails: f.bool("fails", false),
             },
-            "resumes" => Expect::Resumes {
-                probe: name,
-                by: by?,
-            },
+            "resumes" => Expect::Resumes { probe: name, by: by? },
             "max-gap" => {
                 f.required("within");
-                Expect::MaxGap {
-                    probe: name,
-                    within: f.duration("within")?,
-                }
+                Expect::MaxGap { probe: name, within: f.duration("within")? }
             }
             _ => {
                 if !matches!(probe.kind, ProbeKind::Dig { .. }) {
                     f.error("probe", format!("the probe `{name}` is not a dig"), "");
                 }
                 f.required("answer");
-                Expect::DnsAnswer {
-                    probe: name,
-                    answer: f.addresses("answer"),
-                    by: by?,
-                }
+                Expect::DnsAnswer { probe: name, answer: f.addresses("answer"), by: by? }
             }
         })
     }
@@ -192,18 +168,11 @@ impl Reader<'_> {
         if !f.has("after") {
             for key in ["moment", "within"] {
                 if f.has(key) {
-                    f.error(
-                        key,
-                        format!("`{key}` wants an `after`"),
-                        "or give `by`, a time",
-                    );
+                    f.error(key, format!("`{key}` wants an `after`"), "or give `by`, a time");
                 }
             }
             let within = self.time(f, "by").unwrap_or(self.duration);
-            return Some(Deadline {
-                after: Anchor::Start,
-                within,
-            });
+            return Some(Deadline { after: Anchor::Start, within });
         }
         if f.has("by") {
             f.error("by", "`by` and `after` exclude each other", "");
@@ -218,13 +187,7 @@ impl Reader<'_> {
         if fault.at.to.saturating_add(within) > self.duration {
             f.error("within", "this can be past the end of the run", "");
         }
-        Some(Deadline {
-            after: Anchor::Fault {
-                fault: name,
-                moment,
-            },
-            within,
-        })
+        Some(Deadline { after: Anchor::Fault { fault: name, moment }, within })
     }
 
     /// Not every fault has every moment.

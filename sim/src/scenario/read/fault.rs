@@ -22,9 +22,8 @@ impl Reader<'_> {
                 continue;
             };
             let f = Fields::open(self.log, item, &[&keys::FAULT, section]);
-            let name = f
-                .text("name")
-                .map_or_else(|| format!("{word}-{}", index + 1), str::to_owned);
+            let name =
+                f.text("name").map_or_else(|| format!("{word}-{}", index + 1), str::to_owned);
             let name = Name::from(name);
             self.unique(&mut names, "fault", &name, f.place("name"));
             f.required("at");
@@ -51,8 +50,7 @@ impl Reader<'_> {
         let Some(kind) = table.get("kind") else {
             let message = format!("{} lacks the key `kind`", common.heading);
             let words: Vec<_> = kinds.map(|(word, _)| word).collect();
-            self.log
-                .error(item.at, message, format!("one of {}", words.join(", ")));
+            self.log.error(item.at, message, format!("one of {}", words.join(", ")));
             return None;
         };
         let words: Vec<_> = kinds.collect();
@@ -73,18 +71,11 @@ impl Reader<'_> {
             "move" => FaultKind::Move {
                 node: self.required_node(f, "node"),
                 network: network(),
-                outage: f
-                    .span("outage")
-                    .unwrap_or(Span::exact(Duration::from_secs(1))),
+                outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
                 address: f.address("address"),
             },
-            "link-down" => FaultKind::LinkDown {
-                target: self.target(f)?,
-                lasts: self.lasts(f),
-            },
-            "link-up" => FaultKind::LinkUp {
-                target: self.target(f)?,
-            },
+            "link-down" => FaultKind::LinkDown { target: self.target(f)?, lasts: self.lasts(f) },
+            "link-up" => FaultKind::LinkUp { target: self.target(f)? },
             "partition" => FaultKind::Partition {
                 from: self.places(f, "from"),
                 to: self.places(f, "to"),
@@ -97,16 +88,12 @@ impl Reader<'_> {
                 lasts: self.required_lasts(f),
             },
             "kill" | "stop" | "start" => return self.actor_fault(word, f),
-            "power-off" => FaultKind::PowerOff {
-                nodes: nodes(),
-                lasts: self.lasts(f),
-            },
+            "power-off" => FaultKind::PowerOff { nodes: nodes(), lasts: self.lasts(f) },
             "power-on" => FaultKind::PowerOn { nodes: nodes() },
             "node-add" => FaultKind::NodeAdd { nodes: nodes() },
-            "node-delete" => FaultKind::NodeDelete {
-                nodes: nodes(),
-                power_off: f.bool("power-off", true),
-            },
+            "node-delete" => {
+                FaultKind::NodeDelete { nodes: nodes(), power_off: f.bool("power-off", true) }
+            }
             "apply" | "patch" | "delete" | "scale" => return self.api_fault(word, f),
             "write-file" => FaultKind::WriteFile {
                 nodes: nodes(),
@@ -125,22 +112,13 @@ impl Reader<'_> {
             },
             "dhcp-push-dns" => {
                 f.required("dns");
-                FaultKind::DhcpPushDns {
-                    network: network(),
-                    dns: f.addresses("dns"),
-                }
+                FaultKind::DhcpPushDns { network: network(), dns: f.addresses("dns") }
             }
             "start-software" => {
                 f.required("software");
                 let kind = self.software_kind(f, "software")?;
-                let software = Software {
-                    kind,
-                    start: Duration::ZERO,
-                };
-                FaultKind::StartSoftware {
-                    nodes: nodes(),
-                    software,
-                }
+                let software = Software { kind, start: Duration::ZERO };
+                FaultKind::StartSoftware { nodes: nodes(), software }
             }
             "upstream" => {
                 f.required("behaviour");
@@ -171,26 +149,18 @@ impl Reader<'_> {
 
     fn api_fault(&self, word: &str, f: Fields<'_>) -> Option<FaultKind> {
         if word == "apply" {
-            return Some(FaultKind::Apply {
-                objects: self.objects(f),
-            });
+            return Some(FaultKind::Apply { objects: self.objects(f) });
         }
         let of = self.object_ref(f);
         Some(match word {
             "patch" => {
                 let patch = f.required("patch")?.to_json();
-                FaultKind::Patch {
-                    of: of?,
-                    patch: Arc::new(patch),
-                }
+                FaultKind::Patch { of: of?, patch: Arc::new(patch) }
             }
             "delete" => FaultKind::Delete { of: of? },
             _ => {
                 f.required("replicas");
-                FaultKind::Scale {
-                    of: of?,
-                    replicas: f.u32("replicas", 0),
-                }
+                FaultKind::Scale { of: of?, replicas: f.u32("replicas", 0) }
             }
         })
     }
@@ -204,11 +174,7 @@ impl Reader<'_> {
                 [kind, namespace, name] => (*kind, *namespace, *name),
                 _ => {
                     let message = format!("`{text}` does not name an object");
-                    f.error(
-                        "object",
-                        message,
-                        "write Deployment/web or Deployment/default/web",
-                    );
+                    f.error("object", message, "write Deployment/web or Deployment/default/web");
                     return None;
                 }
             };
@@ -217,24 +183,14 @@ impl Reader<'_> {
                 true => Key::new(namespace, name),
                 false => Key::cluster(name),
             };
-            return Some(ObjectRef {
-                kind,
-                which: Which::Key(key),
-            });
+            return Some(ObjectRef { kind, which: Which::Key(key) });
         }
         let Some(text) = f.text("of-kind") else {
-            f.error(
-                "object",
-                "which object is meant?",
-                "give `object`, or `of-kind` and `labels`",
-            );
+            f.error("object", "which object is meant?", "give `object`, or `of-kind` and `labels`");
             return None;
         };
         let kind = self.object_kind(f, "of-kind", text)?;
-        Some(ObjectRef {
-            kind,
-            which: Which::Labels(f.text_map("labels")),
-        })
+        Some(ObjectRef { kind, which: Which::Labels(f.text_map("labels")) })
     }
 
     fn object_kind(&self, f: Fields<'_>, key: &str, text: &str) -> Option<Kind> {
@@ -274,28 +230,17 @@ impl Reader<'_> {
 
     /// Exactly one of a node's cable, a link and a whole network.
     fn target(&self, f: Fields<'_>) -> Option<LinkTarget> {
-        let given = ["node", "link", "network"]
-            .into_iter()
-            .filter(|key| f.has(key))
-            .count();
+        let given = ["node", "link", "network"].into_iter().filter(|key| f.has(key)).count();
         if given != 1 {
             let message = "which cable is meant?";
-            self.log.error(
-                f.at,
-                message,
-                "give exactly one of `node`, `link` and `network`",
-            );
+            self.log.error(f.at, message, "give exactly one of `node`, `link` and `network`");
             return None;
         }
         let node = self.node(f, "node").map(LinkTarget::Node);
-        let link = || {
-            self.reference(f, "link", "link", &self.names.links)
-                .map(LinkTarget::Link)
-        };
+        let link = || self.reference(f, "link", "link", &self.names.links).map(LinkTarget::Link);
         let network = || {
             let known = &self.names.networks;
-            self.reference(f, "network", "network", known)
-                .map(LinkTarget::Network)
+            self.reference(f, "network", "network", known).map(LinkTarget::Network)
         };
         node.or_else(link).or_else(network)
     }
@@ -318,11 +263,7 @@ impl Reader<'_> {
             } else if let Some(upstream) = among(&names.upstreams) {
                 places.push(Place::Upstream(upstream));
             } else {
-                let known = names
-                    .networks
-                    .iter()
-                    .chain(&names.clients)
-                    .chain(&names.upstreams);
+                let known = names.networks.iter().chain(&names.clients).chain(&names.upstreams);
                 let known = known.chain(names.groups.keys()).chain(&names.nodes);
                 self.log.unknown(at, "place", text, known.map(Name::as_str));
             }
@@ -338,8 +279,5 @@ const WRITES: &[(&str, WriteHow)] = &[
     ("empty", WriteHow::Empty),
 ];
 
-const LOSSES: &[(&str, Loss)] = &[
-    ("process", Loss::Process),
-    ("power", Loss::Power),
-    ("disk", Loss::Disk),
-];
+const LOSSES: &[(&str, Loss)] =
+    &[("process", Loss::Process), ("power", Loss::Power), ("disk", Loss::Disk)];

@@ -19,10 +19,7 @@ impl Reader<'_> {
 
     fn image(&self, name: Name, item: &Item) -> Image {
         let f = Fields::open(self.log, item, &[&keys::IMAGE]);
-        let span = |key, millis| {
-            f.span(key)
-                .unwrap_or(Span::exact(Duration::from_millis(millis)))
-        };
+        let span = |key, millis| f.span(key).unwrap_or(Span::exact(Duration::from_millis(millis)));
         Image {
             name,
             pull: span("pull", 1000),
@@ -30,16 +27,8 @@ impl Reader<'_> {
             stop: span("stop", 50),
             tcp: f.ports("tcp"),
             udp: f.ports("udp"),
-            http: f
-                .tables("http")
-                .iter()
-                .map(|item| self.http(item))
-                .collect(),
-            streams: f
-                .tables("stream")
-                .iter()
-                .map(|item| self.stream(item))
-                .collect(),
+            http: f.tables("http").iter().map(|item| self.http(item)).collect(),
+            streams: f.tables("stream").iter().map(|item| self.stream(item)).collect(),
             crash: f.item("crash").and_then(|item| self.crash(item)),
         }
     }
@@ -50,12 +39,8 @@ impl Reader<'_> {
         HttpRoute {
             port: f.port("port").unwrap_or(80),
             path: Name::from(f.text("path").unwrap_or("/")),
-            status: f
-                .int("status", 100..=599)
-                .map_or(200, |status| status as u16),
-            delay: f
-                .span("delay")
-                .unwrap_or(Span::exact(Duration::from_millis(1))),
+            status: f.int("status", 100..=599).map_or(200, |status| status as u16),
+            delay: f.span("delay").unwrap_or(Span::exact(Duration::from_millis(1))),
             text: Name::from(f.text("text").unwrap_or_default()),
             calls: calls
                 .map(|item| self.call(Fields::open(self.log, item, &[&keys::CALL])))
@@ -81,11 +66,7 @@ impl Reader<'_> {
                 }
             },
         };
-        Call {
-            host: f.required_name("host"),
-            port: f.port("port").unwrap_or_default(),
-            find,
-        }
+        Call { host: f.required_name("host"), port: f.port("port").unwrap_or_default(), find }
     }
 
     fn stream(&self, item: &Item) -> StreamClient {
@@ -94,10 +75,7 @@ impl Reader<'_> {
         if every.is_zero() {
             f.error("every", "`every` must be longer than nothing", "");
         }
-        StreamClient {
-            to: self.call(f),
-            every,
-        }
+        StreamClient { to: self.call(f), every }
     }
 
     fn crash(&self, item: &Item) -> Option<Crash> {

@@ -46,17 +46,10 @@ struct Reader<'a> {
 /// Reads everything; what it returns means something only when the log stayed empty.
 pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>) -> Scenario {
     let top = Fields::open(log, root, &[&keys::ROOT]);
-    let duration = top
-        .required("duration")
-        .and_then(|_| top.duration("duration"));
+    let duration = top.required("duration").and_then(|_| top.duration("duration"));
     // A bad duration is told once, not again as "past the end" everywhere.
     let judged = duration.unwrap_or(Duration::MAX);
-    let mut reader = Reader {
-        log,
-        names: Names::default(),
-        files,
-        duration: judged,
-    };
+    let mut reader = Reader { log, names: Names::default(), files, duration: judged };
     let networks = reader.networks(top);
     reader.names.networks = networks.iter().map(|n| n.name.clone()).collect();
     let links = reader.links(top);
@@ -65,7 +58,11 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     reader.names.upstreams = upstreams.iter().map(|u| u.name.clone()).collect();
     let clients = reader.clients(top, &networks);
     reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
-    let nodes = reader.nodes(top, &networks);
+    let routers = networks.iter().map(|n| (n.gateway, Name::from(format!("{}'s router", n.name))));
+    let others = upstreams.iter().map(|u| (u.address, u.name.clone()));
+    let others = others.chain(clients.iter().map(|c| (c.address, c.name.clone())));
+    let taken: Vec<_> = routers.chain(others).collect();
+    let nodes = reader.nodes(top, &networks, &taken);
     reader.name_nodes(top, &nodes);
     let faults = reader.faults(top);
     reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();
@@ -102,11 +99,7 @@ impl<'a> Reader<'a> {
         let mut seen = BTreeMap::new();
         for node in nodes {
             if seen.insert(node.name.clone(), ()).is_some() {
-                top.error(
-                    "node",
-                    format!("two machines are called `{}`", node.name),
-                    "",
-                );
+                top.error("node", format!("two machines are called `{}`", node.name), "");
             }
             self.names.nodes.push(node.name.clone());
             for group in std::iter::once(&node.template).chain(&node.rack) {
@@ -115,19 +108,14 @@ impl<'a> Reader<'a> {
             }
         }
         if !nodes.is_empty() && !nodes.iter().any(|node| node.server) {
-            top.error(
-                "node",
-                "no machine is the server",
-                "give one [[node]] role = \"server\"",
-            );
+            top.error("node", "no machine is the server", "give one [[node]] role = \"server\"");
         }
     }
 
     /// Complains about a name that was given before.
     fn unique(&self, seen: &mut Vec<Name>, what: &str, name: &Name, at: At) {
         if !name.is_empty() && seen.contains(name) {
-            self.log
-                .error(at, format!("a second {what} is called `{name}`"), "");
+            self.log.error(at, format!("a second {what} is called `{name}`"), "");
         }
         seen.push(name.clone());
     }
@@ -137,8 +125,7 @@ impl<'a> Reader<'a> {
         let text = f.text(key)?;
         let found = known.iter().find(|name| *name == text).cloned();
         if found.is_none() {
-            self.log
-                .unknown(f.place(key), what, text, known.iter().map(Name::as_str));
+            self.log.unknown(f.place(key), what, text, known.iter().map(Name::as_str));
         }
         found
     }
@@ -164,11 +151,7 @@ impl<'a> Reader<'a> {
             } else if let Some(members) = self.names.groups.get(text) {
                 nodes.extend(members.iter().cloned());
             } else {
-                let groups = self
-                    .names
-                    .groups
-                    .keys()
-                    .filter(|g| !self.names.nodes.contains(g));
+                let groups = self.names.groups.keys().filter(|g| !self.names.nodes.contains(g));
                 let known = groups.chain(&self.names.nodes).map(Name::as_str);
                 self.log.unknown(at, "node", text, known);
             }
@@ -180,11 +163,7 @@ impl<'a> Reader<'a> {
         self.nodes_of(f, key)
     }
     fn all_or_nodes(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
-        if f.has(key) {
-            self.nodes_of(f, key)
-        } else {
-            self.names.nodes.clone()
-        }
+        if f.has(key) { self.nodes_of(f, key) } else { self.names.nodes.clone() }
     }
 
     fn actor(&self, f: Fields<'_>, key: &str) -> Option<ActorName> {
@@ -195,11 +174,7 @@ impl<'a> Reader<'a> {
     fn within_run(&self, f: Fields<'_>, key: &str, time: Duration) {
         if time > self.duration {
             let message = format!("`{key}` is past the end of the run");
-            f.error(
-                key,
-                message,
-                format!("the run's duration is {:?}", self.duration),
-            );
+            f.error(key, message, format!("the run's duration is {:?}", self.duration));
         }
     }
     fn time(&self, f: Fields<'_>, key: &str) -> Option<Duration> {
@@ -214,11 +189,7 @@ impl<'a> Reader<'a> {
         let Some(text) = f.text(key) else {
             return labels;
         };
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             match part.split_once('=') {
                 Some((label, value)) => {
                     labels.insert(label.trim().to_owned(), value.trim().to_owned());
@@ -251,8 +222,7 @@ impl<'a> Reader<'a> {
             match INVARIANTS.iter().find(|(name, _)| *name == text) {
                 Some((_, id)) => ids.push(*id),
                 None => {
-                    self.log
-                        .unknown(at, "invariant", text, INVARIANTS.iter().map(|(n, _)| *n));
+                    self.log.unknown(at, "invariant", text, INVARIANTS.iter().map(|(n, _)| *n));
                 }
             }
         }
@@ -269,17 +239,10 @@ impl<'a> Reader<'a> {
             f.word("overlap", cluster::OVERLAP);
             f.entries("set");
             if asked == Some(entry.key.as_str()) {
-                found = Some(Profile {
-                    name: entry.key.clone(),
-                    shows: f.string("shows"),
-                });
+                found = Some(Profile { name: entry.key.clone(), shows: f.string("shows") });
             }
         }
-        let names = top
-            .entries("profile")
-            .iter()
-            .map(|entry| entry.key.clone())
-            .collect();
+        let names = top.entries("profile").iter().map(|entry| entry.key.clone()).collect();
         (found, names)
     }
 

@@ -32,28 +32,13 @@ impl Reader<'_> {
                     "the networks `{name}` ({cidr}) and `{}` ({}) overlap",
                     other.name, other.cidr
                 );
-                f.error(
-                    "cidr",
-                    message,
-                    "every [[network]] needs a range of its own",
-                );
+                f.error("cidr", message, "every [[network]] needs a range of its own");
             }
-            let gateway = self
-                .inside(f, "gateway", cidr)
-                .unwrap_or_else(|| nth(cidr, 1));
+            let gateway = self.inside(f, "gateway", cidr).unwrap_or_else(|| nth(cidr, 1));
             let mtu = f.int("mtu", 576..=65535).map_or(1500, |mtu| mtu as u32);
             let quality = self.quality(f, Duration::from_micros(100));
-            let dhcp = f
-                .item("dhcp")
-                .and_then(|item| self.dhcp(item, cidr, gateway));
-            networks.push(Network {
-                name,
-                cidr,
-                gateway,
-                mtu,
-                quality,
-                dhcp,
-            });
+            let dhcp = f.item("dhcp").and_then(|item| self.dhcp(item, cidr, gateway));
+            networks.push(Network { name, cidr, gateway, mtu, quality, dhcp });
         }
         networks
     }
@@ -65,24 +50,11 @@ impl Reader<'_> {
         let first = self.inside(f, "first", cidr)?;
         let last = self.inside(f, "last", cidr)?;
         if last < first {
-            f.error(
-                "last",
-                format!("the pool ends ({last}) before it begins ({first})"),
-                "",
-            );
+            f.error("last", format!("the pool ends ({last}) before it begins ({first})"), "");
         }
         let lease = f.duration("lease").unwrap_or(Duration::from_secs(3600));
-        let dns = if f.has("dns") {
-            f.addresses("dns")
-        } else {
-            vec![gateway]
-        };
-        Some(Dhcp {
-            first,
-            last,
-            lease,
-            dns,
-        })
+        let dns = if f.has("dns") { f.addresses("dns") } else { vec![gateway] };
+        Some(Dhcp { first, last, lease, dns })
     }
 
     pub fn quality(&self, f: Fields<'_>, latency: Duration) -> Quality {
@@ -101,11 +73,7 @@ impl Reader<'_> {
         let host = address != cidr.network() && address != cidr.broadcast();
         if !(cidr.contains(&address) && (host || cidr.prefix_len() >= 31)) {
             let help = format!("its machines are {} to {}", nth(cidr, 1), last(cidr));
-            f.error(
-                key,
-                format!("{address} is not a machine's address in {cidr}"),
-                help,
-            );
+            f.error(key, format!("{address} is not a machine's address in {cidr}"), help);
         }
         Some(address)
     }
@@ -133,9 +101,7 @@ impl Reader<'_> {
                 continue;
             };
             let nat = self.reference(f, "nat", "network", &[a.clone(), b.clone()]);
-            let name = f
-                .text("name")
-                .map_or_else(|| Name::from(format!("{a}-{b}")), Name::from);
+            let name = f.text("name").map_or_else(|| Name::from(format!("{a}-{b}")), Name::from);
             self.unique(&mut names, "link", &name, f.place("name"));
             links.push(Link {
                 name,
@@ -173,9 +139,7 @@ impl Reader<'_> {
                 latency: f.duration("latency").unwrap_or(Duration::from_millis(1)),
                 records,
                 ttl: f.duration("ttl").unwrap_or(Duration::from_secs(30)),
-                behaviour: f
-                    .word("behaviour", BEHAVIOURS)
-                    .unwrap_or(UpstreamBehaviour::Answer),
+                behaviour: f.word("behaviour", BEHAVIOURS).unwrap_or(UpstreamBehaviour::Answer),
             });
         }
         upstreams
@@ -198,12 +162,7 @@ impl Reader<'_> {
                     routes.push((to, via));
                 }
             }
-            clients.push(Client {
-                name,
-                network,
-                address,
-                routes,
-            });
+            clients.push(Client { name, network, address, routes });
         }
         clients
     }

@@ -12,10 +12,15 @@ use std::net::Ipv4Addr;
 const MOST_NODES: i64 = 100_000;
 
 impl Reader<'_> {
-    pub fn nodes(&self, top: Fields<'_>, networks: &[Network]) -> Vec<Node> {
+    pub fn nodes(
+        &self,
+        top: Fields<'_>,
+        networks: &[Network],
+        others: &[(Ipv4Addr, Name)],
+    ) -> Vec<Node> {
         top.required("node");
         let mut nodes = Vec::new();
-        let mut taken = BTreeMap::new();
+        let mut taken: BTreeMap<Ipv4Addr, Name> = others.iter().cloned().collect();
         let mut templates = Vec::new();
         let mut racks = 0;
         for item in top.tables("node") {
@@ -31,10 +36,9 @@ impl Reader<'_> {
                 }
                 node.rack =
                     rack_size.map(|size| Name::from(format!("rack-{}", racks + index / size + 1)));
-                if let (Address::Static(start), Some(network)) = (
-                    first.address,
-                    networks.iter().find(|n| n.name == first.network),
-                ) {
+                if let (Address::Static(start), Some(network)) =
+                    (first.address, networks.iter().find(|n| n.name == first.network))
+                {
                     let address = Ipv4Addr::from(u32::from(start).wrapping_add(index as u32));
                     node.address = Address::Static(address);
                     let fits =
@@ -70,9 +74,7 @@ impl Reader<'_> {
         Node {
             template: name.clone(),
             name,
-            server: f
-                .word("role", &[("server", true), ("worker", false)])
-                .unwrap_or(false),
+            server: f.word("role", &[("server", true), ("worker", false)]).unwrap_or(false),
             rack: None,
             interface: Name::from(f.text("interface").unwrap_or("eth0")),
             address: self.node_address(f, lan),
@@ -85,11 +87,7 @@ impl Reader<'_> {
             off: f.bool("off", false),
             boot_delay: f.span("boot-delay").unwrap_or_default(),
             sysctls: self.sysctls(f),
-            files: f
-                .text_map("files")
-                .into_iter()
-                .map(|(k, v)| (Name::from(k), v))
-                .collect(),
+            files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
             software: self.software(f),
             bridge: Name::from(f.text("bridge").unwrap_or("cni0")),
         }
@@ -99,17 +97,11 @@ impl Reader<'_> {
         let dhcp = !f.has("address") || f.item("address").and_then(|i| i.text()) == Some("dhcp");
         let Some(lan) = lan else { return Address::Dhcp };
         if !dhcp {
-            return self
-                .inside(f, "address", lan.cidr)
-                .map_or(Address::Dhcp, Address::Static);
+            return self.inside(f, "address", lan.cidr).map_or(Address::Dhcp, Address::Static);
         }
         if lan.dhcp.is_none() {
             let message = format!("the network `{}` has no DHCP server", lan.name);
-            f.error(
-                "address",
-                message,
-                "give it a dhcp table, or the node an address",
-            );
+            f.error("address", message, "give it a dhcp table, or the node an address");
         }
         Address::Dhcp
     }
@@ -140,11 +132,7 @@ impl Reader<'_> {
             _ => None,
         };
         if quantity.is_none() {
-            f.error(
-                key,
-                format!("`{key}` is not a quantity"),
-                "write it like \"500m\" or \"8Gi\"",
-            );
+            f.error(key, format!("`{key}` is not a quantity"), "write it like \"500m\" or \"8Gi\"");
         }
         quantity
     }
@@ -170,10 +158,7 @@ impl Reader<'_> {
             let s = Fields::open(self.log, item, &[&keys::SOFTWARE]);
             s.required("kind");
             if let Some(kind) = self.software_kind(s, "kind") {
-                software.push(Software {
-                    kind,
-                    start: s.duration("start").unwrap_or_default(),
-                });
+                software.push(Software { kind, start: s.duration("start").unwrap_or_default() });
             }
         }
         software
@@ -186,11 +171,7 @@ impl Reader<'_> {
             Some((major.parse().ok()?, minor.parse().ok()?))
         });
         let Some((major, minor)) = numbers else {
-            f.error(
-                "version",
-                format!("`{version}` is not a version"),
-                "write it like \"1.13\"",
-            );
+            f.error("version", format!("`{version}` is not a version"), "write it like \"1.13\"");
             return None;
         };
         f.word(

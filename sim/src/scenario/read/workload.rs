@@ -36,9 +36,7 @@ impl Reader<'_> {
         let mut objects = Vec::new();
         for (pattern, at) in f.texts("manifests") {
             match (self.files)(pattern) {
-                Err(why) => self
-                    .log
-                    .error(at, why, "paths start at the scenario's folder"),
+                Err(why) => self.log.error(at, why, "paths start at the scenario's folder"),
                 Ok(files) => {
                     for (name, text) in files {
                         self.manifest(at, &name, &text, &mut objects);
@@ -47,16 +45,7 @@ impl Reader<'_> {
             }
         }
         if let Some(yaml) = f.text("yaml") {
-            let name = format!("the yaml of {}", f.heading);
-            match manifest::parse(&name, yaml) {
-                Ok(found) => objects.extend(found),
-                Err(wrong) => {
-                    for mistake in wrong {
-                        let help = format!("in its line {}: {}", mistake.line, mistake.source);
-                        f.error("yaml", mistake.message, help);
-                    }
-                }
-            }
+            self.inline(f, yaml, &mut objects);
         }
         for item in f.tables("object") {
             match manifest::object(item.to_json()) {
@@ -67,12 +56,34 @@ impl Reader<'_> {
         objects
     }
 
+    /// YAML inside the TOML. Where it stands there as it is, its mistakes are shown there.
+    fn inline(&self, f: Fields<'_>, yaml: &str, objects: &mut Vec<Arc<Object>>) {
+        let at = f.place("yaml");
+        let source = &self.log.sources[at.source];
+        let raw = source.text.get(at.start..at.end).unwrap_or_default();
+        let verbatim = ["\"\"\"\n", "'''\n"]
+            .iter()
+            .any(|quote| raw.strip_prefix(quote).is_some_and(|text| text.starts_with(yaml)));
+        let Err(wrong) = manifest::parse(&source.name, yaml).map(|found| objects.extend(found))
+        else {
+            return;
+        };
+        let above = source.text[..at.start].matches('\n').count() + 1;
+        for mut mistake in wrong {
+            if verbatim {
+                mistake.line += above;
+                self.foreign(at, mistake);
+            } else {
+                let help = format!("in its line {}: {}", mistake.line, mistake.source);
+                f.error("yaml", mistake.message, help);
+            }
+        }
+    }
+
     fn manifest(&self, at: At, name: &str, text: &str, objects: &mut Vec<Arc<Object>>) {
         match manifest::parse(name, text) {
             Ok(found) => objects.extend(found),
-            Err(wrong) => wrong
-                .into_iter()
-                .for_each(|mistake| self.foreign(at, mistake)),
+            Err(wrong) => wrong.into_iter().for_each(|mistake| self.foreign(at, mistake)),
         }
     }
 
@@ -130,6 +141,5 @@ impl Reader<'_> {
 
 /// An IntOrString: `1` is a number of pods, `25%` a share.
 fn amount(text: &str) -> Value {
-    text.parse::<u32>()
-        .map_or_else(|_| Value::from(text), Value::from)
+    text.parse::<u32>().map_or_else(|_| Value::from(text), Value::from)
 }
