@@ -1,1 +1,22 @@
-//! The scenario language.
+//! The scenario language: a TOML file in, plain data out, or messages that say where and why not.
+//!
+//! The reference is `docs/scenario-language.md`. [`Scenario::load`] reads files, [`Scenario::parse`]
+//! is pure: overrides are laid over the tree of the file ([`set`]), then every part is read by typed
+//! getters that know where each value stands ([`fields`]).
+
+mod diagnostic;
+mod fields;
+mod keys;
+mod load;
+mod manifest;
+mod model;
+mod read;
+mod set;
+mod tree;
+mod value;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use keys::{Key, SECTIONS, Section};
+pub use model::*;
+pub use read::Files;
+pub use value::duration as parse_duration;

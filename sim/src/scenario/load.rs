@@ -1,0 +1,169 @@
+//! From a path or a text to a scenario.
+
+use super::diagnostic::{Diagnostic, Diagnostics, suggest};
+use super::fields::Log;
+use super::model::Scenario;
+use super::read::{self, Files};
+use super::set::{self, Override};
+use super::tree::{self, At, Item, Source, Value};
+use std::path::Path;
+
+impl Scenario {
+    /// Reads a file and the manifests that it names. `sets` are `(path, value)`, applied in order,
+    /// after the profile's own.
+    pub fn load(
+        path: &Path,
+        sets: &[(String, String)],
+        profile: Option<&str>,
+    ) -> Result<Scenario, Diagnostics> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot read the scenario: {error}");
+            Diagnostics(vec![Diagnostic::of_file(&name, message)])
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Scenario::parse(&name, &text, &|pattern| find(folder, pattern), sets, profile)
+    }
+
+    /// The same without touching the disk: `files` finds what `manifests` names.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        files: Files<'_>,
+        sets: &[(String, String)],
+        profile: Option<&str>,
+    ) -> Result<Scenario, Diagnostics> {
+        let mut root = tree::parse(0, name, text)?;
+        let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
+        let mut wrong = Vec::new();
+        ensure_cluster(&mut root);
+        if let Some(profile) = profile {
+            wrong.extend(apply_profile(&mut root, &sources[0], profile));
+        }
+        for (path, value) in sets {
+            let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
+            wrong.extend(apply_set(&mut root, sources.len(), &source, path.len()));
+            sources.push(source);
+        }
+        let log = Log::new(sources);
+        let scenario = read::scenario(&log, &root, profile, files);
+        wrong.extend(log.finish());
+        if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
+    }
+}
+
+/// A value is TOML where it parses as such, else a text: `--set duration=2m` needs no quotes.
+fn apply_set(root: &mut Item, number: usize, source: &Source, path: usize) -> Option<Diagnostic> {
+    let at = At { source: number, start: path + 1, end: source.text.len() };
+    let text = &source.text[path + 1..];
+    let value = match tree::parse_value(number, text) {
+        Some(mut item) => {
+            shift(&mut item, path + 1);
+            item
+        }
+        None => Item { at, value: Value::Text(text.to_owned()) },
+    };
+    let over =
+        Override { source: number, name: &source.name, text: &source.text, path: 0..path, value };
+    set::apply(root, over).err().map(|wrong| *wrong)
+}
+
+/// Places of a value parsed by itself, as places of the whole override.
+fn shift(item: &mut Item, by: usize) {
+    item.at.start += by;
+    item.at.end += by;
+    match &mut item.value {
+        Value::List(items) => items.iter_mut().for_each(|item| shift(item, by)),
+        Value::Table(table) => {
+            for entry in &mut table.entries {
+                entry.key_at.start += by;
+                entry.key_at.end += by;
+                shift(&mut entry.item, by);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The named profile's programs and settings become the cluster's.
+fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic> {
+    let profiles = root.table().and_then(|top| top.get("profile")).and_then(Item::table);
+    let Some(profile) = profiles.and_then(|profiles| profiles.get(name)).cloned() else {
+        let known = profiles.map(|profiles| profiles.entries.as_slice()).unwrap_or_default();
+        let help = suggest(name, known.iter().map(|entry| entry.key.as_str()));
+        let message = format!("the scenario has no profile `{name}`");
+        return vec![Diagnostic::of_file(&source.name, message).help(help)];
+    };
+    let mut overrides = Vec::new();
+    for entry in profile.table().map(|table| table.entries.as_slice()).unwrap_or_default() {
+        let path = match entry.key.as_str() {
+            "netd" => "cluster.netd",
+            "dns" => "cluster.dns-program",
+            "overlap" => "cluster.overlap",
+            _ => continue,
+        };
+        overrides.push((path.to_owned(), entry.key_at, entry.item.clone()));
+    }
+    let set = profile.table().and_then(|table| table.get("set")).and_then(Item::table);
+    let mut wrong = Vec::new();
+    for entry in set.map(|table| table.entries.as_slice()).unwrap_or_default() {
+        if entry.item.table().is_some() {
+            let At { start, end, .. } = entry.key_at;
+            let message = format!("`{}` is a table, expected a value", entry.key);
+            let shown = Diagnostic::at(&source.name, &source.text, start, end, message);
+            wrong.push(shown.help("quote the whole path: \"cluster.backend\" = \"vxlan\""));
+        }
+        overrides.push((entry.key.clone(), entry.key_at, entry.item.clone()));
+    }
+    for (path, at, value) in overrides {
+        let length = path.len();
+        let over = Override { source: 0, name: "", text: &path, path: 0..length, value };
+        if let Err(mistake) = set::apply(root, over) {
+            // The path stands inside the file: show it there.
+            let shown =
+                Diagnostic::at(&source.name, &source.text, at.start, at.end, mistake.message);
+            wrong.push(shown.help(mistake.help));
+        }
+    }
+    wrong
+}
+
+/// So that overrides find the table where a file has none.
+fn ensure_cluster(root: &mut Item) {
+    let at = root.at;
+    if let Value::Table(top) = &mut root.value
+        && top.get("cluster").is_none()
+    {
+        let item = Item { at, value: Value::Table(tree::Table::default()) };
+        top.entries.push(tree::Entry { key: "cluster".to_owned(), key_at: at, item });
+    }
+}
+
+/// The files of a pattern: `*` in the last part of the path stands for any text.
+fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok((path.display().to_string(), text))
+    };
+    let path = folder.join(pattern);
+    let last = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some((before, after)) = last.split_once('*') else {
+        return Ok(vec![read(&path)?]);
+    };
+    let parent = path.parent().unwrap_or(folder);
+    let entries = std::fs::read_dir(parent)
+        .map_err(|error| format!("cannot read {}: {error}", parent.display()))?;
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| {
+        name.len() >= before.len() + after.len()
+            && name.starts_with(before)
+            && name.ends_with(after)
+    });
+    names.sort();
+    if names.is_empty() {
+        return Err(format!("no file matches {}", path.display()));
+    }
+    names.iter().map(|name| read(&parent.join(name))).collect()
+}

@@ -1,0 +1,105 @@
+use super::super::fields::Fields;
+use super::super::keys;
+use super::super::model::{Backend, Cluster, DnsProgram, DnsUpstreams, NetdProgram, Overlap, Span};
+use super::super::tree::{Item, Table, Value};
+use super::Reader;
+use super::network::nth;
+use ipnet::Ipv4Net;
+use kubesim_actors::objects::Name;
+use std::time::Duration;
+
+pub const NETD: &[(&str, NetdProgram)] =
+    &[("kubesim", NetdProgram::Kubesim), ("flannel", NetdProgram::Flannel)];
+pub const DNS: &[(&str, DnsProgram)] =
+    &[("kubesim", DnsProgram::Kubesim), ("kube-dns", DnsProgram::KubeDns)];
+pub const OVERLAP: &[(&str, Overlap)] = &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
+
+impl Reader<'_> {
+    pub fn cluster(&self, top: Fields<'_>, root: &Item) -> Cluster {
+        let empty = Item { at: root.at, value: Value::Table(Table::default()) };
+        let item = top.item("cluster").unwrap_or(&empty);
+        let f = Fields::open(self.log, item, &[&keys::CLUSTER]);
+        let net = |key, a, length| f.cidr(key).unwrap_or_else(|| network(a, length));
+        let pod_network = net("pod-network", [10, 244, 0, 0], 16);
+        let service_network = net("service-network", [10, 96, 0, 0], 12);
+        let seconds = |key, default| f.duration(key).unwrap_or(Duration::from_secs(default));
+        Cluster {
+            pod_network,
+            service_network,
+            node_mask: self.node_mask(f, pod_network),
+            backend: self.backend(f),
+            node_ports: self.node_ports(f),
+            dns: f.bool("dns", true),
+            dns_address: self
+                .inside(f, "dns-address", service_network)
+                .unwrap_or_else(|| nth(service_network, 10)),
+            domain: f.text("domain").unwrap_or("cluster.local").to_owned(),
+            pod_records: f.bool("pod-records", false),
+            dns_upstreams: self.dns_upstreams(f),
+            proxy: f.bool("proxy", true),
+            proxy_min_sync: seconds("proxy-min-sync", 1),
+            proxy_resync: seconds("proxy-resync", 30),
+            netd_resync: seconds("netd-resync", 10),
+            lease_duration: seconds("lease-duration", 40),
+            status_period: seconds("status-period", 300),
+            node_grace: seconds("node-grace", 50),
+            node_monitor: seconds("node-monitor", 5),
+            history: f.u32("history", 10_000),
+            watch_delay: f.span("watch-delay").unwrap_or(Span::default()),
+            overlap: f.word("overlap", OVERLAP).unwrap_or(Overlap::Refuse),
+            netd: f.word("netd", NETD).unwrap_or(NetdProgram::Kubesim),
+            dns_program: f.word("dns-program", DNS).unwrap_or(DnsProgram::Kubesim),
+        }
+    }
+
+    fn node_mask(&self, f: Fields<'_>, pod_network: Ipv4Net) -> u8 {
+        let mask = f.int("node-mask", 8..=30).map_or(24, |mask| mask as u8);
+        if mask < pod_network.prefix_len() {
+            let message = format!("a node's /{mask} is larger than the pod network {pod_network}");
+            f.error("node-mask", message, "");
+        }
+        mask
+    }
+
+    fn backend(&self, f: Fields<'_>) -> Backend {
+        let vxlan = Backend::Vxlan {
+            direct_routing: f.bool("direct-routing", false),
+            vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
+            port: f.port("vxlan-port").unwrap_or(8472),
+        };
+        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
+    }
+
+    fn node_ports(&self, f: Fields<'_>) -> (u16, u16) {
+        const DEFAULT: (u16, u16) = (30000, 32767);
+        let Some(text) = f.text("node-ports") else {
+            return DEFAULT;
+        };
+        let range = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+        });
+        match range {
+            Some((first, last)) if 0 < first && first <= last => (first, last),
+            _ => {
+                let message = format!("`{text}` is not a range of ports");
+                f.error("node-ports", message, "write it like 30000-32767");
+                DEFAULT
+            }
+        }
+    }
+
+    /// A list is addresses, one text an address or a path.
+    fn dns_upstreams(&self, f: Fields<'_>) -> DnsUpstreams {
+        match f.item("dns-upstreams").and_then(Item::text) {
+            Some(path) if path.starts_with('/') => DnsUpstreams::File(Name::from(path)),
+            None if !f.has("dns-upstreams") => {
+                DnsUpstreams::File(Name::new_static("/etc/resolv.conf"))
+            }
+            _ => DnsUpstreams::Explicit(f.addresses("dns-upstreams")),
+        }
+    }
+}
+
+fn network(address: [u8; 4], length: u8) -> Ipv4Net {
+    Ipv4Net::new(address.into(), length).expect("the defaults are networks")
+}

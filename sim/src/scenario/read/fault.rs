@@ -1,0 +1,283 @@
+use super::super::diagnostic::suggest;
+use super::super::fields::Fields;
+use super::super::keys::{self, Section};
+use super::super::manifest;
+use super::super::model::{
+    Disturbance, Fault, FaultKind, LinkTarget, Loss, ObjectRef, Place, Software, Span, Which,
+    WriteHow,
+};
+use super::super::tree::Item;
+use super::Reader;
+use super::network::BEHAVIOURS;
+use kubesim_actors::objects::{Key, Kind, Name};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Reader<'_> {
+    pub fn faults(&self, top: Fields<'_>) -> Vec<Fault> {
+        let mut names = Vec::new();
+        let mut faults = Vec::new();
+        for (index, item) in top.tables("fault").iter().enumerate() {
+            let Some((word, section)) = self.kind(item, &keys::FAULT, keys::faults()) else {
+                continue;
+            };
+            let f = Fields::open(self.log, item, &[&keys::FAULT, section]);
+            let name =
+                f.text("name").map_or_else(|| format!("{word}-{}", index + 1), str::to_owned);
+            let name = Name::from(name);
+            self.unique(&mut names, "fault", &name, f.place("name"));
+            f.required("at");
+            let at = f.span("at").unwrap_or_default();
+            self.within_run(f, "at", at.to);
+            if let Some(kind) = self.fault_kind(word, f) {
+                faults.push(Fault { name, at, kind });
+            }
+        }
+        faults
+    }
+
+    /// The `kind` of a fault or an expectation, and its keys.
+    pub fn kind(
+        &self,
+        item: &Item,
+        common: &'static Section,
+        kinds: impl Iterator<Item = (&'static str, &'static Section)>,
+    ) -> Option<(&'static str, &'static Section)> {
+        let Some(table) = item.table() else {
+            Fields::open(self.log, item, &[common]);
+            return None;
+        };
+        let Some(kind) = table.get("kind") else {
+            let message = format!("{} lacks the key `kind`", common.heading);
+            let words: Vec<_> = kinds.map(|(word, _)| word).collect();
+            self.log.error(item.at, message, format!("one of {}", words.join(", ")));
+            return None;
+        };
+        let words: Vec<_> = kinds.collect();
+        let text = kind.text().unwrap_or_default();
+        let found = words.iter().find(|(word, _)| *word == text).copied();
+        if found.is_none() {
+            let help = suggest(text, words.iter().map(|(word, _)| *word));
+            let message = format!("unknown kind `{text}` of {}", common.heading);
+            self.log.error(kind.at, message, help);
+        }
+        found
+    }
+
+    fn fault_kind(&self, word: &str, f: Fields<'_>) -> Option<FaultKind> {
+        let nodes = || self.required_nodes(f, "nodes");
+        let network = || self.required_reference(f, "network", "network", &self.names.networks);
+        Some(match word {
+            "move" => FaultKind::Move {
+                node: self.required_node(f, "node"),
+                network: network(),
+                outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
+                address: f.address("address"),
+            },
+            "link-down" => FaultKind::LinkDown { target: self.target(f)?, lasts: self.lasts(f) },
+            "link-up" => FaultKind::LinkUp { target: self.target(f)? },
+            "partition" => FaultKind::Partition {
+                from: self.places(f, "from"),
+                to: self.places(f, "to"),
+                one_way: f.bool("one-way", false),
+                lasts: self.required_lasts(f),
+            },
+            "disturb" => FaultKind::Disturb {
+                target: self.target(f)?,
+                by: self.disturbance(f),
+                lasts: self.required_lasts(f),
+            },
+            "kill" | "stop" | "start" => return self.actor_fault(word, f),
+            "power-off" => FaultKind::PowerOff { nodes: nodes(), lasts: self.lasts(f) },
+            "power-on" => FaultKind::PowerOn { nodes: nodes() },
+            "node-add" => FaultKind::NodeAdd { nodes: nodes() },
+            "node-delete" => {
+                FaultKind::NodeDelete { nodes: nodes(), power_off: f.bool("power-off", true) }
+            }
+            "apply" | "patch" | "delete" | "scale" => return self.api_fault(word, f),
+            "write-file" => FaultKind::WriteFile {
+                nodes: nodes(),
+                path: f.required_name("path"),
+                how: f.word("how", WRITES).unwrap_or(WriteHow::Rename),
+                text: f.string("text"),
+            },
+            "sysctl" => FaultKind::Sysctl {
+                nodes: nodes(),
+                key: f.required_name("key").to_string(),
+                value: self.required_int(f, "value"),
+            },
+            "iptables" => FaultKind::Iptables {
+                nodes: nodes(),
+                command: f.required_name("command").to_string(),
+            },
+            "dhcp-push-dns" => {
+                f.required("dns");
+                FaultKind::DhcpPushDns { network: network(), dns: f.addresses("dns") }
+            }
+            "start-software" => {
+                f.required("software");
+                let kind = self.software_kind(f, "software")?;
+                let software = Software { kind, start: Duration::ZERO };
+                FaultKind::StartSoftware { nodes: nodes(), software }
+            }
+            "upstream" => {
+                f.required("behaviour");
+                FaultKind::Upstream {
+                    upstream: self.required_upstream(f),
+                    behaviour: f.word("behaviour", BEHAVIOURS)?,
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    fn actor_fault(&self, word: &str, f: Fields<'_>) -> Option<FaultKind> {
+        f.required("actor");
+        let nodes = self.required_nodes(f, "nodes");
+        let actor = self.actor(f, "actor")?;
+        Some(match word {
+            "kill" => FaultKind::Kill {
+                actor,
+                nodes,
+                loss: f.word("loss", LOSSES).unwrap_or(Loss::Process),
+                restart: f.span("restart"),
+            },
+            "stop" => FaultKind::Stop { actor, nodes },
+            _ => FaultKind::Start { actor, nodes },
+        })
+    }
+
+    fn api_fault(&self, word: &str, f: Fields<'_>) -> Option<FaultKind> {
+        if word == "apply" {
+            return Some(FaultKind::Apply { objects: self.objects(f) });
+        }
+        let of = self.object_ref(f);
+        Some(match word {
+            "patch" => {
+                let patch = f.required("patch")?.to_json();
+                FaultKind::Patch { of: of?, patch: Arc::new(patch) }
+            }
+            "delete" => FaultKind::Delete { of: of? },
+            _ => {
+                f.required("replicas");
+                FaultKind::Scale { of: of?, replicas: f.u32("replicas", 0) }
+            }
+        })
+    }
+
+    /// `object = "Deployment/default/web"`, or `of-kind` and `labels`.
+    fn object_ref(&self, f: Fields<'_>) -> Option<ObjectRef> {
+        if let Some(text) = f.text("object") {
+            let parts: Vec<&str> = text.split('/').collect();
+            let (kind, namespace, name) = match parts.as_slice() {
+                [kind, name] => (*kind, "default", *name),
+                [kind, namespace, name] => (*kind, *namespace, *name),
+                _ => {
+                    let message = format!("`{text}` does not name an object");
+                    f.error("object", message, "write Deployment/web or Deployment/default/web");
+                    return None;
+                }
+            };
+            let kind = self.object_kind(f, "object", kind)?;
+            let key = match kind.namespaced() {
+                true => Key::new(namespace, name),
+                false => Key::cluster(name),
+            };
+            return Some(ObjectRef { kind, which: Which::Key(key) });
+        }
+        let Some(text) = f.text("of-kind") else {
+            f.error("object", "which object is meant?", "give `object`, or `of-kind` and `labels`");
+            return None;
+        };
+        let kind = self.object_kind(f, "of-kind", text)?;
+        Some(ObjectRef { kind, which: Which::Labels(f.text_map("labels")) })
+    }
+
+    fn object_kind(&self, f: Fields<'_>, key: &str, text: &str) -> Option<Kind> {
+        let kind = manifest::kind(text);
+        if kind.is_none() {
+            let known = Kind::ALL.iter().map(|kind| kind.name());
+            self.log.unknown(f.place(key), "kind", text, known);
+        }
+        kind
+    }
+
+    fn disturbance(&self, f: Fields<'_>) -> Disturbance {
+        let quality = self.quality(f, Duration::ZERO);
+        Disturbance {
+            latency: quality.latency,
+            jitter: quality.jitter,
+            loss: quality.loss,
+            duplicate: quality.duplicate,
+            reorder: quality.reorder,
+        }
+    }
+
+    fn lasts(&self, f: Fields<'_>) -> Option<Span> {
+        f.span("lasts")
+    }
+    fn required_lasts(&self, f: Fields<'_>) -> Span {
+        f.required("lasts");
+        self.lasts(f).unwrap_or_default()
+    }
+    pub fn required_int(&self, f: Fields<'_>, key: &str) -> i64 {
+        f.required(key);
+        f.int(key, i64::MIN..=i64::MAX).unwrap_or_default()
+    }
+    pub fn required_upstream(&self, f: Fields<'_>) -> Name {
+        self.required_reference(f, "upstream", "upstream", &self.names.upstreams)
+    }
+
+    /// Exactly one of a node's cable, a link and a whole network.
+    fn target(&self, f: Fields<'_>) -> Option<LinkTarget> {
+        let given = ["node", "link", "network"].into_iter().filter(|key| f.has(key)).count();
+        if given != 1 {
+            let message = "which cable is meant?";
+            self.log.error(f.at, message, "give exactly one of `node`, `link` and `network`");
+            return None;
+        }
+        let node = self.node(f, "node").map(LinkTarget::Node);
+        let link = || self.reference(f, "link", "link", &self.names.links).map(LinkTarget::Link);
+        let network = || {
+            let known = &self.names.networks;
+            self.reference(f, "network", "network", known).map(LinkTarget::Network)
+        };
+        node.or_else(link).or_else(network)
+    }
+
+    /// Nodes (racks, templates), networks, clients and upstreams by name.
+    fn places(&self, f: Fields<'_>, key: &str) -> Vec<Place> {
+        f.required(key);
+        let mut places = Vec::new();
+        let names = &self.names;
+        for (text, at) in f.texts(key) {
+            let among = |known: &[Name]| known.iter().find(|name| *name == text).cloned();
+            if let Some(node) = among(&names.nodes) {
+                places.push(Place::Node(node));
+            } else if let Some(members) = names.groups.get(text) {
+                places.extend(members.iter().cloned().map(Place::Node));
+            } else if let Some(network) = among(&names.networks) {
+                places.push(Place::Network(network));
+            } else if let Some(client) = among(&names.clients) {
+                places.push(Place::Client(client));
+            } else if let Some(upstream) = among(&names.upstreams) {
+                places.push(Place::Upstream(upstream));
+            } else {
+                let known = names.networks.iter().chain(&names.clients).chain(&names.upstreams);
+                let known = known.chain(names.groups.keys()).chain(&names.nodes);
+                self.log.unknown(at, "place", text, known.map(Name::as_str));
+            }
+        }
+        places
+    }
+}
+
+const WRITES: &[(&str, WriteHow)] = &[
+    ("rename", WriteHow::Rename),
+    ("symlink", WriteHow::Symlink),
+    ("in-place", WriteHow::InPlace),
+    ("empty", WriteHow::Empty),
+];
+
+const LOSSES: &[(&str, Loss)] =
+    &[("process", Loss::Process), ("power", Loss::Power), ("disk", Loss::Disk)];

@@ -1,0 +1,285 @@
+//! From the tree to the model, a file per part of the language.
+
+mod cluster;
+mod expect;
+mod fault;
+mod image;
+mod network;
+mod node;
+mod probe;
+mod workload;
+
+use super::diagnostic::Diagnostic;
+use super::fields::{Fields, Log};
+use super::keys;
+use super::model::{ActorName, Invariant, Node, PodRef, Profile, Scenario};
+use super::tree::{At, Item};
+use kubesim_actors::objects::Name;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by name.
+pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<(String, String)>, String>;
+
+/// Every name that something else may refer to.
+#[derive(Default)]
+struct Names {
+    networks: Vec<Name>,
+    links: Vec<Name>,
+    upstreams: Vec<Name>,
+    clients: Vec<Name>,
+    nodes: Vec<Name>,
+    /// Templates and racks: the machines they stand for.
+    groups: BTreeMap<Name, Vec<Name>>,
+    probes: Vec<Name>,
+    faults: Vec<Name>,
+}
+
+/// What every part is read with.
+struct Reader<'a> {
+    log: &'a Log,
+    names: Names,
+    files: Files<'a>,
+    duration: Duration,
+}
+
+/// Reads everything; what it returns means something only when the log stayed empty.
+pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>) -> Scenario {
+    let top = Fields::open(log, root, &[&keys::ROOT]);
+    let duration = top.required("duration").and_then(|_| top.duration("duration"));
+    // A bad duration is told once, not again as "past the end" everywhere.
+    let judged = duration.unwrap_or(Duration::MAX);
+    let mut reader = Reader { log, names: Names::default(), files, duration: judged };
+    let networks = reader.networks(top);
+    reader.names.networks = networks.iter().map(|n| n.name.clone()).collect();
+    let links = reader.links(top);
+    reader.names.links = links.iter().map(|l| l.name.clone()).collect();
+    let upstreams = reader.upstreams(top, &networks);
+    reader.names.upstreams = upstreams.iter().map(|u| u.name.clone()).collect();
+    let clients = reader.clients(top, &networks);
+    reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
+    let routers = networks.iter().map(|n| (n.gateway, Name::from(format!("{}'s router", n.name))));
+    let others = upstreams.iter().map(|u| (u.address, u.name.clone()));
+    let others = others.chain(clients.iter().map(|c| (c.address, c.name.clone())));
+    let taken: Vec<_> = routers.chain(others).collect();
+    let nodes = reader.nodes(top, &networks, &taken);
+    reader.name_nodes(top, &nodes);
+    let faults = reader.faults(top);
+    reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();
+    let probes = reader.probes(top);
+    reader.names.probes = probes.iter().map(|p| p.name.clone()).collect();
+    let expectations = reader.expectations(top, &probes, &faults);
+    let (profile, profiles) = reader.profiles(top, profile);
+    Scenario {
+        name: top.required_name("name").to_string(),
+        title: top.string("title"),
+        shows: top.string("shows"),
+        seen: top.strings("seen"),
+        seeds: top.string("seeds"),
+        duration: duration.unwrap_or_default(),
+        cluster: reader.cluster(top, root),
+        images: reader.images(top),
+        workloads: reader.workloads(top),
+        invariants: reader.invariants(top),
+        networks,
+        links,
+        upstreams,
+        clients,
+        nodes,
+        faults,
+        probes,
+        expectations,
+        profile,
+        profiles,
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn name_nodes(&mut self, top: Fields<'_>, nodes: &[Node]) {
+        let mut seen = BTreeMap::new();
+        for node in nodes {
+            if seen.insert(node.name.clone(), ()).is_some() {
+                top.error("node", format!("two machines are called `{}`", node.name), "");
+            }
+            self.names.nodes.push(node.name.clone());
+            for group in std::iter::once(&node.template).chain(&node.rack) {
+                let members = self.names.groups.entry(group.clone()).or_default();
+                members.push(node.name.clone());
+            }
+        }
+        if !nodes.is_empty() && !nodes.iter().any(|node| node.server) {
+            top.error("node", "no machine is the server", "give one [[node]] role = \"server\"");
+        }
+    }
+
+    /// Complains about a name that was given before.
+    fn unique(&self, seen: &mut Vec<Name>, what: &str, name: &Name, at: At) {
+        if !name.is_empty() && seen.contains(name) {
+            self.log.error(at, format!("a second {what} is called `{name}`"), "");
+        }
+        seen.push(name.clone());
+    }
+
+    /// The name under `key` if it is one of `known`.
+    fn reference(&self, f: Fields<'_>, key: &str, what: &str, known: &[Name]) -> Option<Name> {
+        let text = f.text(key)?;
+        let found = known.iter().find(|name| *name == text).cloned();
+        if found.is_none() {
+            self.log.unknown(f.place(key), what, text, known.iter().map(Name::as_str));
+        }
+        found
+    }
+    fn required_reference(&self, f: Fields<'_>, key: &str, what: &str, known: &[Name]) -> Name {
+        f.required(key);
+        self.reference(f, key, what, known).unwrap_or_default()
+    }
+
+    fn node(&self, f: Fields<'_>, key: &str) -> Option<Name> {
+        self.reference(f, key, "node", &self.names.nodes)
+    }
+    fn required_node(&self, f: Fields<'_>, key: &str) -> Name {
+        f.required(key);
+        self.node(f, key).unwrap_or_default()
+    }
+
+    /// Machines by their own name, by their template's or their rack's.
+    fn nodes_of(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
+        let mut nodes: Vec<Name> = Vec::new();
+        for (text, at) in f.texts(key) {
+            if let Some(node) = self.names.nodes.iter().find(|name| *name == text) {
+                nodes.push(node.clone());
+            } else if let Some(members) = self.names.groups.get(text) {
+                nodes.extend(members.iter().cloned());
+            } else {
+                let groups = self.names.groups.keys().filter(|g| !self.names.nodes.contains(g));
+                let known = groups.chain(&self.names.nodes).map(Name::as_str);
+                self.log.unknown(at, "node", text, known);
+            }
+        }
+        nodes
+    }
+    fn required_nodes(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
+        f.required(key);
+        self.nodes_of(f, key)
+    }
+    fn all_or_nodes(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
+        if f.has(key) { self.nodes_of(f, key) } else { self.names.nodes.clone() }
+    }
+
+    fn actor(&self, f: Fields<'_>, key: &str) -> Option<ActorName> {
+        f.word(key, ACTORS)
+    }
+
+    /// A time of the run.
+    fn within_run(&self, f: Fields<'_>, key: &str, time: Duration) {
+        if time > self.duration {
+            let message = format!("`{key}` is past the end of the run");
+            f.error(key, message, format!("the run's duration is {:?}", self.duration));
+        }
+    }
+    fn time(&self, f: Fields<'_>, key: &str) -> Option<Duration> {
+        let time = f.duration(key)?;
+        self.within_run(f, key, time);
+        Some(time)
+    }
+
+    /// `app=web,tier=front`.
+    fn labels(&self, f: Fields<'_>, key: &str) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        let Some(text) = f.text(key) else {
+            return labels;
+        };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((label, value)) => {
+                    labels.insert(label.trim().to_owned(), value.trim().to_owned());
+                }
+                None => {
+                    let message = format!("`{part}` is not a label and its value");
+                    f.error(key, message, "write them like app=web,tier=front");
+                }
+            }
+        }
+        labels
+    }
+
+    /// Pods out of the keys of a table; `name_key` holds a pod's own name.
+    fn pods(&self, f: Fields<'_>, name_key: &str) -> PodRef {
+        PodRef {
+            namespace: f.text("namespace").map(Name::from).unwrap_or_default(),
+            name: f.text(name_key).map(Name::from),
+            labels: self.labels(f, "pod"),
+            node: self.node(f, "on"),
+        }
+    }
+
+    fn invariants(&self, top: Fields<'_>) -> Vec<Invariant> {
+        if !top.has("invariants") {
+            return INVARIANTS.iter().map(|(_, id)| *id).collect();
+        }
+        let mut ids = Vec::new();
+        for (text, at) in top.texts("invariants") {
+            match INVARIANTS.iter().find(|(name, _)| *name == text) {
+                Some((_, id)) => ids.push(*id),
+                None => {
+                    self.log.unknown(at, "invariant", text, INVARIANTS.iter().map(|(n, _)| *n));
+                }
+            }
+        }
+        ids
+    }
+
+    /// Checks every profile; the overrides of the one asked for are in the tree already.
+    fn profiles(&self, top: Fields<'_>, asked: Option<&str>) -> (Option<Profile>, Vec<String>) {
+        let mut found = None;
+        for entry in top.entries("profile") {
+            let f = Fields::open(self.log, &entry.item, &[&keys::PROFILE]);
+            f.word("netd", cluster::NETD);
+            f.word("dns", cluster::DNS);
+            f.word("overlap", cluster::OVERLAP);
+            f.entries("set");
+            if asked == Some(entry.key.as_str()) {
+                found = Some(Profile { name: entry.key.clone(), shows: f.string("shows") });
+            }
+        }
+        let names = top.entries("profile").iter().map(|entry| entry.key.clone()).collect();
+        (found, names)
+    }
+
+    fn foreign(&self, at: At, diagnostic: Diagnostic) {
+        self.log.foreign(at, diagnostic);
+    }
+}
+
+const ACTORS: &[(&str, ActorName)] = &[
+    ("apiserver", ActorName::Apiserver),
+    ("controllers", ActorName::Controllers),
+    ("scheduler", ActorName::Scheduler),
+    ("kubelet", ActorName::Kubelet),
+    ("netd", ActorName::Netd),
+    ("proxy", ActorName::Proxy),
+    ("dns", ActorName::Dns),
+];
+
+const INVARIANTS: &[(&str, Invariant)] = &[
+    ("I1", Invariant::I1),
+    ("I2", Invariant::I2),
+    ("I3", Invariant::I3),
+    ("I4", Invariant::I4),
+    ("I5", Invariant::I5),
+    ("I6", Invariant::I6),
+    ("I7", Invariant::I7),
+    ("I8", Invariant::I8),
+    ("I9", Invariant::I9),
+    ("I10", Invariant::I10),
+    ("I11", Invariant::I11),
+    ("I12", Invariant::I12),
+    ("I13", Invariant::I13),
+    ("I14", Invariant::I14),
+    ("I15", Invariant::I15),
+    ("I16", Invariant::I16),
+    ("I17", Invariant::I17),
+    ("I18", Invariant::I18),
+    ("I19", Invariant::I19),
+    ("I20", Invariant::I20),
+];

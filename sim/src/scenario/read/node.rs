@@ -1,0 +1,186 @@
+use super::super::fields::Fields;
+use super::super::keys;
+use super::super::model::{Address, Network, Node, Software, SoftwareKind};
+use super::super::tree::Value;
+use super::super::value;
+use super::Reader;
+use kubesim_actors::objects::Name;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// More than any machine can simulate; keeps a slip of the finger from filling the memory.
+const MOST_NODES: i64 = 100_000;
+
+impl Reader<'_> {
+    pub fn nodes(
+        &self,
+        top: Fields<'_>,
+        networks: &[Network],
+        others: &[(Ipv4Addr, Name)],
+    ) -> Vec<Node> {
+        top.required("node");
+        let mut nodes = Vec::new();
+        let mut taken: BTreeMap<Ipv4Addr, Name> = others.iter().cloned().collect();
+        let mut templates = Vec::new();
+        let mut racks = 0;
+        for item in top.tables("node") {
+            let f = Fields::open(self.log, item, &[&keys::NODE]);
+            let first = self.node_template(f, networks);
+            self.unique(&mut templates, "node", &first.name, f.place("name"));
+            let count = f.int("count", 1..=MOST_NODES);
+            let rack_size = f.int("rack-size", 1..=MOST_NODES);
+            for index in 0..count.unwrap_or(1) {
+                let mut node = first.clone();
+                if count.is_some() {
+                    node.name = Name::from(format!("{}{}", first.name, index + 1));
+                }
+                node.rack =
+                    rack_size.map(|size| Name::from(format!("rack-{}", racks + index / size + 1)));
+                if let (Address::Static(start), Some(network)) =
+                    (first.address, networks.iter().find(|n| n.name == first.network))
+                {
+                    let address = Ipv4Addr::from(u32::from(start).wrapping_add(index as u32));
+                    node.address = Address::Static(address);
+                    let fits =
+                        network.cidr.contains(&address) && address != network.cidr.broadcast();
+                    if !fits {
+                        let message = format!(
+                            "`{}` has no room for {} machines from {start} on",
+                            network.cidr,
+                            count.unwrap_or(1)
+                        );
+                        f.error("address", message, "");
+                        break;
+                    }
+                    if let Some(other) = taken.insert(address, node.name.clone()) {
+                        let message = format!("`{}` has the address {address} already", other);
+                        f.error("address", message, "");
+                        break;
+                    }
+                }
+                nodes.push(node);
+            }
+            if let Some(size) = rack_size {
+                racks += (count.unwrap_or(1) + size - 1) / size;
+            }
+        }
+        nodes
+    }
+
+    fn node_template(&self, f: Fields<'_>, networks: &[Network]) -> Node {
+        let name = f.required_name("name");
+        let network = self.required_reference(f, "network", "network", &self.names.networks);
+        let lan = networks.iter().find(|n| n.name == network);
+        Node {
+            template: name.clone(),
+            name,
+            server: f.word("role", &[("server", true), ("worker", false)]).unwrap_or(false),
+            rack: None,
+            interface: Name::from(f.text("interface").unwrap_or("eth0")),
+            address: self.node_address(f, lan),
+            network,
+            labels: f.text_map("labels"),
+            taints: self.taints(f),
+            cpu_millis: self.quantity(f, "cpu", value::cpu).unwrap_or(4000),
+            memory_bytes: self.quantity(f, "memory", value::memory).unwrap_or(8 << 30),
+            max_pods: f.u32("max-pods", 110),
+            off: f.bool("off", false),
+            boot_delay: f.span("boot-delay").unwrap_or_default(),
+            sysctls: self.sysctls(f),
+            files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
+            software: self.software(f),
+            bridge: Name::from(f.text("bridge").unwrap_or("cni0")),
+        }
+    }
+
+    fn node_address(&self, f: Fields<'_>, lan: Option<&Network>) -> Address {
+        let dhcp = !f.has("address") || f.item("address").and_then(|i| i.text()) == Some("dhcp");
+        let Some(lan) = lan else { return Address::Dhcp };
+        if !dhcp {
+            return self.inside(f, "address", lan.cidr).map_or(Address::Dhcp, Address::Static);
+        }
+        if lan.dhcp.is_none() {
+            let message = format!("the network `{}` has no DHCP server", lan.name);
+            f.error("address", message, "give it a dhcp table, or the node an address");
+        }
+        Address::Dhcp
+    }
+
+    fn taints(&self, f: Fields<'_>) -> Vec<String> {
+        const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        for (text, at) in f.texts("taints") {
+            let effect = text.rsplit_once(':').map_or("", |(_, effect)| effect);
+            if !EFFECTS.contains(&effect) {
+                let help = "write it like key=value:NoSchedule";
+                self.log.error(at, format!("`{text}` is not a taint"), help);
+            }
+        }
+        f.strings("taints")
+    }
+
+    /// A Kubernetes quantity, as a text or an integer.
+    pub fn quantity(
+        &self,
+        f: Fields<'_>,
+        key: &str,
+        parse: fn(&str) -> Option<u64>,
+    ) -> Option<u64> {
+        let item = f.item(key)?;
+        let quantity = match &item.value {
+            Value::Text(text) => parse(text),
+            Value::Int(number) => parse(&number.to_string()),
+            _ => None,
+        };
+        if quantity.is_none() {
+            f.error(key, format!("`{key}` is not a quantity"), "write it like \"500m\" or \"8Gi\"");
+        }
+        quantity
+    }
+
+    fn sysctls(&self, f: Fields<'_>) -> Vec<(String, i64)> {
+        let mut sysctls = Vec::new();
+        for entry in f.entries("sysctls") {
+            match &entry.item.value {
+                Value::Int(value) => sysctls.push((entry.key.clone(), *value)),
+                _ => self.log.error(
+                    entry.item.at,
+                    format!("the sysctl is {}, expected an integer", entry.item.kind()),
+                    "quote its name: \"net.ipv4.ip_forward\" = 1",
+                ),
+            }
+        }
+        sysctls
+    }
+
+    fn software(&self, f: Fields<'_>) -> Vec<Software> {
+        let mut software = Vec::new();
+        for item in f.tables("software") {
+            let s = Fields::open(self.log, item, &[&keys::SOFTWARE]);
+            s.required("kind");
+            if let Some(kind) = self.software_kind(s, "kind") {
+                software.push(Software { kind, start: s.duration("start").unwrap_or_default() });
+            }
+        }
+        software
+    }
+
+    pub fn software_kind(&self, f: Fields<'_>, key: &str) -> Option<SoftwareKind> {
+        let version = f.text("version").unwrap_or("1.13");
+        let numbers = version.split_once('.').and_then(|(major, rest)| {
+            let minor = rest.split('.').next()?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        });
+        let Some((major, minor)) = numbers else {
+            f.error("version", format!("`{version}` is not a version"), "write it like \"1.13\"");
+            return None;
+        };
+        f.word(
+            key,
+            &[
+                ("docker", SoftwareKind::Docker { major, minor }),
+                ("ufw", SoftwareKind::Ufw),
+                ("network-manager", SoftwareKind::NetworkManager),
+            ],
+        )
+    }
+}

@@ -1,0 +1,77 @@
+//! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that tests
+//! can hand in something else.
+
+mod output;
+mod run;
+
+use clap::Parser;
+use kubesim_sim::scenario::Scenario;
+use kubesim_sim::{Observer, Options, Report};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+pub use output::Output;
+
+/// Plays a scenario with a seed. The error says what the environment lacks.
+pub type Runner<'a> =
+    &'a (dyn Fn(&Scenario, &Options, &mut dyn Observer) -> Result<Report, String> + Sync);
+
+/// The command's exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything held.
+    Held = 0,
+    /// An expectation or an invariant failed.
+    Failed = 1,
+    /// The input is wrong.
+    Input = 2,
+    /// The environment lacks something.
+    Environment = 3,
+}
+
+/// A Kubernetes-compatible cluster and a deterministic, packet-level simulator of one.
+#[derive(Parser)]
+#[command(name = "kubesim", version)]
+enum Command {
+    /// Play a scenario in virtual time and judge it.
+    Run(run::Args),
+}
+
+/// The whole program.
+pub fn main(runner: Runner<'_>) -> ExitCode {
+    let mut output = Output {
+        out: Box::new(std::io::stdout()),
+        err: Box::new(std::io::stderr()),
+        progress: std::io::stderr().is_terminal(),
+        closed: false,
+    };
+    ExitCode::from(command(std::env::args_os(), runner, &mut output) as u8)
+}
+
+/// The same with everything that it touches given; `args` begin with the program's name.
+pub fn command(
+    args: impl IntoIterator<Item = OsString>,
+    runner: Runner<'_>,
+    output: &mut Output,
+) -> Exit {
+    match Command::try_parse_from(args) {
+        Ok(Command::Run(args)) => run::execute(&args, runner, output),
+        Err(error) if error.use_stderr() => {
+            output.complain(&error.render().to_string());
+            Exit::Input
+        }
+        // `--help` and `--version`.
+        Err(error) => {
+            output.line(error.render().to_string().trim_end());
+            Exit::Held
+        }
+    }
+}
+
+impl Output {
+    /// To standard error; nobody to read it is nobody to tell.
+    pub(crate) fn complain(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{}", text.trim_end());
+    }
+}

@@ -1,0 +1,280 @@
+//! What the command writes: lines as things happen, a table at the end, or JSON.
+
+use indicatif::ProgressBar;
+use kubesim_runtime::Time;
+use kubesim_sim::scenario::Scenario;
+use kubesim_sim::{Observer, Outcome, Report};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Where text goes.
+pub struct Output {
+    pub out: Box<dyn Write>,
+    pub err: Box<dyn Write>,
+    /// Draw progress on standard error.
+    pub progress: bool,
+    /// Nobody reads `out` any more (`| head`): the run goes on to its exit status without words.
+    pub closed: bool,
+}
+
+impl Output {
+    pub(crate) fn line(&mut self, text: &str) {
+        if self.closed {
+            return;
+        }
+        let written = writeln!(self.out, "{text}");
+        self.check(written);
+    }
+
+    pub(crate) fn flush(&mut self) {
+        if !self.closed {
+            let flushed = self.out.flush();
+            self.check(flushed);
+        }
+    }
+
+    fn check(&mut self, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            self.closed = true;
+            if error.kind() != ErrorKind::BrokenPipe {
+                self.complain(&format!("error: cannot write: {error}"));
+            }
+        }
+    }
+}
+
+/// A finished run and how long it took.
+pub struct Result {
+    pub report: Report,
+    pub wall: Duration,
+}
+
+impl Result {
+    pub fn failed(&self) -> bool {
+        self.report.outcome == Outcome::Failed
+    }
+    fn verdict(&self) -> &'static str {
+        if self.failed() { "failed" } else { "passed" }
+    }
+}
+
+/// Shows a run while it goes on.
+pub struct Live<'a> {
+    pub output: &'a mut Output,
+    pub bar: Option<&'a ProgressBar>,
+    pub lines: bool,
+}
+
+impl Observer for Live<'_> {
+    fn line(&mut self, at: Time, who: &str, text: &str) {
+        if self.lines {
+            let output = &mut *self.output;
+            hidden(self.bar, || output.line(&format!("{:>10}  {who}: {text}", at.to_string())));
+        }
+    }
+
+    fn progress(&mut self, at: Time, of: Duration, events: u64) {
+        if let Some(bar) = self.bar {
+            bar.set_position(at.as_millis());
+            bar.set_message(format!("{at} of {} s, {events} events", of.as_secs()));
+        }
+    }
+}
+
+/// Watches nothing: many seeds at a time.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn line(&mut self, _at: Time, _who: &str, _text: &str) {}
+    fn progress(&mut self, _at: Time, _of: Duration, _events: u64) {}
+}
+
+/// Takes the bar away while something else is written.
+pub fn hidden(bar: Option<&ProgressBar>, write: impl FnOnce()) {
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+pub fn header(output: &mut Output, scenario: &Scenario, seed: u64) {
+    let profile = scenario.profile.as_ref();
+    let under = profile.map_or_else(String::new, |p| format!(", profile {}", p.name));
+    output.line(&format!("{}: {} (seed {seed}{under})", scenario.name, scenario.title));
+    if let Some(profile) = profile.filter(|profile| !profile.shows.is_empty()) {
+        output.line(&format!("expected under this profile: {}", profile.shows));
+    }
+}
+
+/// The expectations with what was measured, and how the run ended.
+pub fn table(output: &mut Output, shown: &Result) {
+    let report = &shown.report;
+    let width = report.expectations.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
+    output.line("");
+    for expectation in &report.expectations {
+        let word = match expectation.outcome {
+            Outcome::Passed => "held",
+            Outcome::Failed => "FAILED",
+            Outcome::Skipped => "skipped",
+        };
+        // Padding counts characters, as the terminal does.
+        let pad = " ".repeat(width - expectation.name.chars().count());
+        let line = format!("{word:<7}  {}{pad}  {}", expectation.name, expectation.measured);
+        output.line(line.trim_end());
+        if !expectation.reason.is_empty() {
+            output.line(&format!("         {}", expectation.reason));
+        }
+    }
+    for (name, value) in &report.measures {
+        output.line(&format!("{name}: {value}"));
+    }
+    if let Some(failure) = &report.failure {
+        output.line(&format!("FAILED   {failure}"));
+    }
+    output.line(&closing(shown));
+}
+
+/// `laptop-ip-change: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`
+fn closing(shown: &Result) -> String {
+    let Report { scenario, seed, digest, virtual_time, events, .. } = &shown.report;
+    let (of, wall) = (virtual_time.as_secs_f64(), shown.wall.as_secs_f64());
+    format!(
+        "{scenario}: {}, seed {seed}, digest {digest:016x}, {of:.1} s in {wall:.2} s \
+         ({:.0} times real time), {events} events",
+        shown.verdict(),
+        if wall > 0.0 { of / wall } else { 0.0 },
+    )
+}
+
+/// One of many seeds.
+pub fn seed_line(output: &mut Output, shown: &Result) {
+    let report = &shown.report;
+    let failed = report.expectations.iter().filter(|e| e.outcome == Outcome::Failed);
+    let mut why: Vec<&str> = failed.map(|e| e.name.as_str()).collect();
+    why.extend(report.failure.as_deref());
+    let mut line = format!(
+        "seed {:<6} {}  digest {:016x}  {} events",
+        report.seed,
+        shown.verdict(),
+        report.digest,
+        report.events
+    );
+    if !why.is_empty() {
+        line += &format!("  {}", why.join("; "));
+    }
+    output.line(&line);
+}
+
+/// What many seeds say together.
+#[derive(Default)]
+pub struct Summary {
+    runs: u64,
+    failed: Vec<u64>,
+    /// By expectation, in their order: how many runs failed it, the first seed and its reason.
+    reasons: BTreeMap<(usize, String), (u64, u64, String)>,
+    wall: Duration,
+}
+
+impl Summary {
+    pub fn add(&mut self, shown: &Result) {
+        let report = &shown.report;
+        self.runs += 1;
+        self.wall += shown.wall;
+        if shown.failed() {
+            self.failed.push(report.seed);
+        }
+        let expectations = report.expectations.iter().enumerate();
+        let failed = expectations.filter(|(_, e)| e.outcome == Outcome::Failed);
+        for (place, expectation) in failed {
+            let first = || (0, report.seed, expectation.reason.clone());
+            let key = (place, expectation.name.clone());
+            self.reasons.entry(key).or_insert_with(first).0 += 1;
+        }
+        if let Some(failure) = &report.failure {
+            let key = (usize::MAX, failure.clone());
+            self.reasons.entry(key).or_insert((0, report.seed, String::new())).0 += 1;
+        }
+    }
+
+    pub fn first_failed(&self) -> Option<u64> {
+        self.failed.first().copied()
+    }
+
+    pub fn show(&self, output: &mut Output, scenario: &Scenario) {
+        output.line("");
+        for ((_, name), (times, seed, reason)) in &self.reasons {
+            output.line(&format!("FAILED   {name}: {times} of {}, first seed {seed}", self.runs));
+            if !reason.is_empty() {
+                output.line(&format!("         {reason}"));
+            }
+        }
+        let passed = self.runs - self.failed.len() as u64;
+        output.line(&format!(
+            "{}: {passed} of {} seeds passed, {:.1} s of processor time",
+            scenario.name,
+            self.runs,
+            self.wall.as_secs_f64()
+        ));
+    }
+}
+
+/// One object on one line.
+pub fn json(output: &mut Output, shown: &Result) {
+    #[derive(Serialize)]
+    struct Expectation<'a> {
+        name: &'a str,
+        outcome: &'static str,
+        measured: &'a str,
+        reason: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        scenario: &'a str,
+        world: &'static str,
+        profile: Option<&'a str>,
+        seed: u64,
+        outcome: &'static str,
+        digest: String,
+        virtual_seconds: f64,
+        wall_seconds: f64,
+        events: u64,
+        expectations: Vec<Expectation<'a>>,
+        measures: BTreeMap<&'a str, &'a str>,
+        failure: Option<&'a str>,
+    }
+    let report = &shown.report;
+    let expectations = report.expectations.iter().map(|expectation| Expectation {
+        name: &expectation.name,
+        outcome: match expectation.outcome {
+            Outcome::Passed => "passed",
+            Outcome::Failed => "failed",
+            Outcome::Skipped => "skipped",
+        },
+        measured: &expectation.measured,
+        reason: &expectation.reason,
+    });
+    let whole = Whole {
+        scenario: &report.scenario,
+        world: "sim",
+        profile: report.profile.as_deref(),
+        seed: report.seed,
+        outcome: shown.verdict(),
+        digest: format!("{:016x}", report.digest),
+        virtual_seconds: report.virtual_time.as_secs_f64(),
+        wall_seconds: shown.wall.as_secs_f64(),
+        events: report.events,
+        expectations: expectations.collect(),
+        measures: report.measures.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        failure: report.failure.as_deref(),
+    };
+    let text = serde_json::to_string(&whole).expect("texts, numbers and lists are JSON");
+    output.line(&text);
+}

@@ -1,0 +1,342 @@
+//! `kubesim run`: one seed as it happens, or many side by side.
+
+use crate::output::{self, Format, Live, Output, Result as Shown, Silent};
+use crate::{Exit, Runner};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kubesim_sim::report::Trace;
+use kubesim_sim::scenario::{Scenario, parse_duration};
+use kubesim_sim::{Observer, Options, Outcome, Report};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The scenario, a TOML file.
+    pub file: PathBuf,
+    /// What everything random is drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Play every seed from A to B, both included, side by side.
+    #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "seed")]
+    pub seeds: Option<Seeds>,
+    /// Replace a component by an upstream-like one, as the scenario's [profile.NAME] says.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Change a value of the scenario: node.n.count=500. May be given many times.
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = setting)]
+    pub sets: Vec<(String, String)>,
+    /// Stop at this virtual time; what is due later is not judged.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub until: Option<Duration>,
+    /// Show more: packets, events, api, node=NAME; several with commas.
+    #[arg(long, value_name = "WHAT", value_parser = trace, default_value = "")]
+    pub trace: Trace,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// How many seeds at a time; as many as there are processors when absent.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// Both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds {
+    first: u64,
+    last: u64,
+}
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let bad = || "write it like 1..200".to_owned();
+    let (first, last) = text.split_once("..").ok_or_else(bad)?;
+    let last = last.strip_prefix('=').unwrap_or(last);
+    let seeds =
+        Seeds { first: first.parse().map_err(|_| bad())?, last: last.parse().map_err(|_| bad())? };
+    if seeds.last < seeds.first {
+        return Err("the last seed comes before the first".to_owned());
+    }
+    Ok(seeds)
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((path, value)) if !path.trim().is_empty() => {
+            Ok((path.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("write it like node.n.count=500".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|why| format!("{why}; write it like 90s, 1.5s or 26h"))
+}
+
+fn trace(text: &str) -> Result<Trace, String> {
+    let mut trace = Trace::default();
+    for what in text.split(',').map(str::trim).filter(|what| !what.is_empty()) {
+        match what {
+            "packets" => trace.packets = true,
+            "events" => trace.events = true,
+            "api" => trace.api = true,
+            _ => match what.strip_prefix("node=").filter(|name| !name.is_empty()) {
+                Some(name) => trace.nodes.push(name.to_owned()),
+                None => return Err("expected packets, events, api or node=NAME".to_owned()),
+            },
+        }
+    }
+    Ok(trace)
+}
+
+pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
+    let scenario = match Scenario::load(&args.file, &args.sets, args.profile.as_deref()) {
+        Ok(scenario) => scenario,
+        Err(wrong) => {
+            output.complain(&wrong.to_string());
+            return Exit::Input;
+        }
+    };
+    if let Err(wrong) = fits(args, &scenario) {
+        output.complain(&format!("error: {wrong}"));
+        return Exit::Input;
+    }
+    let exit = match args.seeds {
+        None => one(args, &scenario, runner, output),
+        Some(seeds) => many(args, seeds, &scenario, runner, output),
+    };
+    output.flush();
+    exit
+}
+
+/// What only the scenario can tell about the options.
+fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
+    if args.until.is_some_and(|until| until > scenario.duration) {
+        return Err(format!("--until is past the end of the run, {:?}", scenario.duration));
+    }
+    match args.trace.nodes.iter().find(|name| !scenario.nodes.iter().any(|n| n.name == **name)) {
+        Some(name) => Err(format!("--trace: the scenario has no node `{name}`")),
+        None => Ok(()),
+    }
+}
+
+fn options(args: &Args, seed: u64) -> Options {
+    Options { seed, until: args.until, trace: args.trace.clone() }
+}
+
+fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output) -> Exit {
+    let bar = output.progress.then(|| {
+        let until = args.until.unwrap_or(scenario.duration);
+        bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
+    });
+    if args.format == Format::Text {
+        output::header(output, scenario, args.seed);
+    }
+    let result = {
+        let mut live = Live { output, bar: bar.as_ref(), lines: args.format == Format::Text };
+        play(scenario, &options(args, args.seed), runner, &mut live)
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    match result {
+        Err(lacks) => {
+            output.complain(&format!("error: {lacks}"));
+            Exit::Environment
+        }
+        Ok(shown) => {
+            match args.format {
+                Format::Json => output::json(output, &shown),
+                Format::Text => {
+                    output::table(output, &shown);
+                    if shown.failed() {
+                        output.line(&format!("replay: {}", replay(args, args.seed)));
+                    }
+                }
+            }
+            if shown.failed() { Exit::Failed } else { Exit::Held }
+        }
+    }
+}
+
+/// One run with its wall time. A panic fails the run and not the command.
+fn play(
+    scenario: &Scenario,
+    options: &Options,
+    runner: Runner<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Shown, String> {
+    let begun = Instant::now();
+    let run = catch_unwind(AssertUnwindSafe(|| runner(scenario, options, observer)));
+    let report = match run {
+        Ok(result) => result?,
+        Err(panic) => panicked(scenario, options, panic.as_ref()),
+    };
+    Ok(Shown { report, wall: begun.elapsed() })
+}
+
+fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any + Send)) -> Report {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Report {
+        scenario: scenario.name.clone(),
+        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
+        seed: options.seed,
+        outcome: Outcome::Failed,
+        digest: 0,
+        virtual_time: Duration::ZERO,
+        events: 0,
+        expectations: Vec::new(),
+        measures: Vec::new(),
+        failure: Some(format!("the simulator panicked: {text}")),
+    }
+}
+
+fn many(
+    args: &Args,
+    seeds: Seeds,
+    scenario: &Scenario,
+    runner: Runner<'_>,
+    output: &mut Output,
+) -> Exit {
+    let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let count = (seeds.last - seeds.first).saturating_add(1);
+    let jobs = args.jobs.map_or_else(processors, NonZeroUsize::get);
+    let jobs = jobs.min(usize::try_from(count).unwrap_or(usize::MAX));
+    let bar = output.progress.then(|| bar(count, "{bar:40} seed {pos} of {len} {msg}"));
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let (send, results) = mpsc::channel();
+    let mut summary = output::Summary::default();
+    let lacks = std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let send = send.clone();
+            scope.spawn(|| {
+                let send = send;
+                while !stop.load(Ordering::Relaxed) {
+                    let offset = next.fetch_add(1, Ordering::Relaxed);
+                    if offset >= count {
+                        break;
+                    }
+                    let options = options(args, seeds.first + offset);
+                    let result = play(scenario, &options, runner, &mut Silent);
+                    if send.send((offset, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let lacks = in_order(results, |shown| {
+            if let Some(bar) = &bar {
+                bar.inc(1);
+            }
+            output::hidden(bar.as_ref(), || match args.format {
+                Format::Json => output::json(output, &shown),
+                Format::Text => output::seed_line(output, &shown),
+            });
+            summary.add(&shown);
+        });
+        stop.store(true, Ordering::Relaxed);
+        lacks
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    if let Some(lacks) = lacks {
+        output.complain(&format!("error: {lacks}"));
+        return Exit::Environment;
+    }
+    if args.format == Format::Text {
+        summary.show(output, scenario);
+        if let Some(seed) = summary.first_failed() {
+            output.line(&format!("replay: {}", replay(args, seed)));
+        }
+    }
+    if summary.first_failed().is_some() { Exit::Failed } else { Exit::Held }
+}
+
+/// Hands results on in the order of their seeds, whichever was ready first; ends early with what
+/// the environment lacks.
+fn in_order(
+    results: mpsc::Receiver<(u64, Result<Shown, String>)>,
+    mut show: impl FnMut(Shown),
+) -> Option<String> {
+    let mut early = BTreeMap::new();
+    let mut due = 0;
+    for (offset, result) in results {
+        match result {
+            Ok(shown) => early.insert(offset, shown),
+            Err(lacks) => return Some(lacks),
+        };
+        while let Some(shown) = early.remove(&due) {
+            show(shown);
+            due += 1;
+        }
+    }
+    None
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// The command that plays this very run again.
+fn replay(args: &Args, seed: u64) -> String {
+    let mut line = format!("kubesim run {} --seed {seed}", quoted(&args.file.to_string_lossy()));
+    if let Some(profile) = &args.profile {
+        line += &format!(" --profile {}", quoted(profile));
+    }
+    for (path, value) in &args.sets {
+        line += &format!(" --set {}", quoted(&format!("{path}={value}")));
+    }
+    if let Some(until) = args.until {
+        line += &format!(" --until {until:?}");
+    }
+    line
+}
+
+/// As a shell wants it.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_inclusive_and_in_order() {
+        assert_eq!(seeds("1..200"), Ok(Seeds { first: 1, last: 200 }));
+        assert_eq!(seeds("7..=7"), Ok(Seeds { first: 7, last: 7 }));
+        for bad in ["", "1", "2..1", "a..b", "1..", "-1..2"] {
+            assert!(seeds(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_a_list_of_words() {
+        let all = trace("packets, node=n1,node=n2,api").unwrap();
+        assert!(all.packets && all.api && !all.events);
+        assert_eq!(all.nodes, ["n1", "n2"]);
+        assert_eq!(trace(""), Ok(Trace::default()));
+        assert!(trace("packet").is_err() && trace("node=").is_err());
+    }
+
+    #[test]
+    fn a_replay_line_survives_the_shell() {
+        assert_eq!(quoted("scenarios/a.toml"), "scenarios/a.toml");
+        assert_eq!(quoted("image.\"r:7\".pull=1s"), "'image.\"r:7\".pull=1s'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
