@@ -24,8 +24,8 @@ pub enum Body {
     /// Number `seq` of an application's stream of small messages.
     Stream { seq: u64 },
     Text(SmolStr),
-    /// A message between an API client and server: a slot number of the transport that sent it.
-    Api(u64),
+    /// A message between an API client and an API server.
+    Api(Arc<crate::world::api::Message>),
 }
 
 /// A DHCP message (RFC 2131), as much of it as lease and renewal need.

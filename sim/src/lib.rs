@@ -2,13 +2,18 @@
 //! port, faults, oracles and the scenario language. One run is one thread and one seed.
 
 pub mod body;
+pub mod judge;
 pub mod kernel;
 pub mod models;
+pub mod oracles;
 pub mod profiles;
 pub mod queue;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod store;
 pub mod wire;
+pub mod world;
 
 pub use report::{Observer, Options, Outcome, Report};
+pub use run::run;

@@ -10,6 +10,8 @@ pub struct Options {
     /// Stop here instead of at the scenario's end; what is due later is not judged.
     pub until: Option<Duration>,
     pub trace: Trace,
+    /// Steps of each actor kept for the report of a failure.
+    pub keep_steps: usize,
 }
 
 /// What the observer is told besides remarks. Empty `nodes` means all.

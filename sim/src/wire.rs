@@ -183,6 +183,13 @@ impl Wire {
         }
     }
 
+    /// Cuts or mends a card's cable.
+    pub fn set_up(&mut self, port: PortId, up: bool) {
+        if let Some((_, cable)) = self.ports[port.0 as usize].cable {
+            self.graph[cable].up = up;
+        }
+    }
+
     /// Cuts or mends every cable between a switch and other switches.
     pub fn set_uplinks(&mut self, switch: SwitchId, up: bool) {
         let edges: Vec<_> = self.graph.edges(switch.0).map(|e| (e.id(), e.target())).collect();

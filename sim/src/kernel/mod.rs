@@ -15,6 +15,7 @@ mod dump;
 mod forward;
 mod icmp;
 mod input;
+mod inspect;
 mod link;
 mod neigh;
 pub mod netfilter;

@@ -4,6 +4,7 @@
 //! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
 //! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
+mod inspect;
 mod compile;
 mod conntrack;
 mod matches;

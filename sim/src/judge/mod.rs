@@ -1,0 +1,363 @@
+//! The judge of a run: every expectation of the scenario, looked at while it is open, with the
+//! value that was measured and the reason when it does not hold.
+
+mod network;
+mod workload;
+
+pub use workload::why_waiting;
+
+use crate::oracles;
+use crate::report;
+use crate::scenario::{Anchor, Deadline, Expect, Expectation, Moment};
+use crate::world::World;
+use kubesim_actors::objects::{Name, Uid};
+use kubesim_runtime::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What is known of one expectation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Open,
+    Held { measured: String },
+    Broken { measured: String, reason: String },
+}
+
+impl Verdict {
+    fn held(measured: impl Into<String>) -> Self {
+        Verdict::Held { measured: measured.into() }
+    }
+    fn broken(measured: impl Into<String>, reason: impl Into<String>) -> Self {
+        Verdict::Broken { measured: measured.into(), reason: reason.into() }
+    }
+}
+
+#[derive(Debug)]
+pub struct Judge {
+    expectations: Vec<Expectation>,
+    verdicts: Vec<Verdict>,
+    history: History,
+    /// When a state that has to last began, by expectation.
+    since: BTreeMap<usize, Time>,
+    looked: Time,
+}
+
+/// What nodes and pods were, as far as an expectation asks for it later.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Every pod subnet a node announced in its subnet.env, in order.
+    pub subnets: BTreeMap<Name, Vec<(Time, String)>>,
+    /// Every address its bridge had.
+    pub bridges: BTreeMap<Name, Vec<(Time, String)>>,
+    /// Pods that were seen Running.
+    pub pods: BTreeMap<Uid, String>,
+    /// Pod subnets of Node objects, by node, as last seen.
+    pub cidrs: BTreeMap<Name, String>,
+}
+
+impl Judge {
+    pub fn new(world: &World) -> Self {
+        let expectations = world.scenario.expectations.clone();
+        let verdicts = vec![Verdict::Open; expectations.len()];
+        Judge {
+            expectations,
+            verdicts,
+            history: History::default(),
+            since: BTreeMap::new(),
+            looked: Time::ZERO,
+        }
+    }
+
+    /// How often a run of this size is looked at.
+    pub fn period(world: &World) -> Duration {
+        match world.scenario.nodes.len() {
+            0..=20 => Duration::from_millis(20),
+            21..=200 => Duration::from_millis(200),
+            _ => Duration::from_secs(1),
+        }
+    }
+
+    /// Looks at everything that is still open.
+    pub fn look(&mut self, world: &World) {
+        if world.now.since(self.looked) >= Duration::from_millis(200) || self.looked == Time::ZERO {
+            self.looked = world.now;
+            self.remember(world);
+        }
+        for index in 0..self.expectations.len() {
+            if self.verdicts[index] == Verdict::Open {
+                self.verdicts[index] = self.judge(index, world, false);
+            }
+        }
+    }
+
+    /// The last look: nothing stays open but what is due later than the run went.
+    pub fn finish(&mut self, world: &World, cut_short: bool) -> Vec<report::Expectation> {
+        self.remember(world);
+        for index in 0..self.expectations.len() {
+            if self.verdicts[index] == Verdict::Open {
+                self.verdicts[index] = self.judge(index, world, true);
+            }
+        }
+        let verdicts = self.expectations.iter().zip(&self.verdicts);
+        verdicts.map(|(expectation, verdict)| told(expectation, verdict, cut_short)).collect()
+    }
+
+    fn remember(&mut self, world: &World) {
+        self.history.remember(world, &self.expectations);
+    }
+
+    fn judge(&mut self, index: usize, world: &World, last: bool) -> Verdict {
+        let expect = self.expectations[index].expect.clone();
+        match &expect {
+            Expect::PodsReady { pods, count, by } => {
+                self.before(world, by, last, |_, w| workload::pods_ready(w, pods, *count))
+            }
+            Expect::NodesReady { nodes, by } => {
+                self.before(world, by, last, |_, w| workload::nodes_ready(w, nodes))
+            }
+            Expect::Replicas { deployment, ready, by } => {
+                self.before(world, by, last, |_, w| workload::replicas(w, deployment, *ready))
+            }
+            Expect::Rollout { labels, by } => {
+                self.before(world, by, last, |_, w| workload::rollout(w, labels))
+            }
+            Expect::Restarts { pods, at_most } if last => {
+                workload::restarts(world, &self.history, pods, *at_most)
+            }
+            Expect::Probe { probe, from, until, fails } => {
+                workload::probe(world, probe, (*from, *until), *fails, last)
+            }
+            Expect::Resumes { probe, by } => resumes(world, probe, by, last),
+            Expect::MaxGap { probe, within } if last => workload::max_gap(world, probe, *within),
+            Expect::SubnetKept { nodes } if last => {
+                network::kept(world, nodes, &self.history.subnets, "pod subnet")
+            }
+            Expect::BridgeKept { nodes } if last => {
+                network::kept(world, nodes, &self.history.bridges, "bridge address")
+            }
+            Expect::RoutesClean { nodes, by } => self.routes_clean(index, world, nodes, by, last),
+            Expect::Rules { nodes, has, absent, by } => {
+                self.before(world, by, last, |_, w| network::rules(w, nodes, has, absent))
+            }
+            Expect::Mtu { nodes, interface, pods, mtu, by } => {
+                self.before(world, by, last, |_, w| network::mtu(w, nodes, interface, *pods, *mtu))
+            }
+            Expect::Sysctl { nodes, key, value, by } => {
+                self.before(world, by, last, |_, w| network::sysctl(w, nodes, key, *value))
+            }
+            Expect::File { nodes, path, contains, by } => {
+                self.before(world, by, last, |_, w| network::file(w, nodes, path, contains))
+            }
+            Expect::Forwards { nodes, by } => {
+                self.before(world, by, last, |_, w| network::forwards(w, nodes))
+            }
+            Expect::SubnetReassigned { from, to, by } => {
+                self.before(world, by, last, |h, w| network::reassigned(w, h, from, to))
+            }
+            Expect::Refused { actor, text, by } => {
+                self.before(world, by, last, |_, w| workload::refused(w, *actor, text))
+            }
+            Expect::Says { actor, node, text, by } => {
+                let after = anchor(world, &by.after);
+                self.before(world, by, last, |_, w| {
+                    workload::says(w, *actor, node.as_ref(), text, after.unwrap_or(Time::ZERO))
+                })
+            }
+            Expect::DnsAnswer { probe, answer, by } => {
+                workload::dns_answer(world, probe, answer, deadline(world, by), last)
+            }
+            Expect::UpstreamUsed { node, upstream, by } => {
+                workload::upstream_used(world, node, upstream, by, last)
+            }
+            _ => Verdict::Open,
+        }
+    }
+
+    /// Something that must be so at some moment between the anchor and the deadline.
+    fn before(
+        &self,
+        world: &World,
+        by: &Deadline,
+        last: bool,
+        look: impl FnOnce(&History, &World) -> Result<String, String>,
+    ) -> Verdict {
+        let Some(start) = anchor(world, &by.after) else {
+            return never(by, last);
+        };
+        let deadline = start + by.within;
+        match look(&self.history, world) {
+            Ok(what) => {
+                let took = world.now.since(start).as_secs_f64();
+                Verdict::held(join(&what, &format!("after {took:.3} s")))
+            }
+            Err(why) if world.now >= deadline || last => {
+                Verdict::broken(format!("not within {} s", by.within.as_secs_f64()), why)
+            }
+            Err(_) => Verdict::Open,
+        }
+    }
+
+    /// Clean at the deadline, and from then on until the next fault.
+    fn routes_clean(&mut self, index: usize, world: &World, nodes: &[Name], by: &Deadline, last: bool) -> Verdict {
+        let Some(start) = anchor(world, &by.after) else { return never(by, last) };
+        let deadline = start + by.within;
+        let until = next_fault(world, start).unwrap_or(Time::NEVER);
+        let measured = |since: Option<&Time>| {
+            since.map_or_else(String::new, |at| format!("clean after {:.3} s", at.since(start).as_secs_f64()))
+        };
+        if world.now >= until || (last && self.since.contains_key(&index) && world.now >= deadline) {
+            return match self.since.get(&index) {
+                Some(_) => Verdict::held(measured(self.since.get(&index))),
+                None => Verdict::broken("never clean", "the next fault came first"),
+            };
+        }
+        // A big cluster's tables are compared when it matters, not at every look.
+        let known_clean = self.since.contains_key(&index);
+        if world.scenario.nodes.len() > 200 && known_clean && !last {
+            return Verdict::Open;
+        }
+        let stale = oracles::stale_routes(world, nodes);
+        match stale.first() {
+            None => {
+                self.since.entry(index).or_insert(world.now);
+                if last { Verdict::held(measured(self.since.get(&index))) } else { Verdict::Open }
+            }
+            Some(first) if world.now >= deadline => Verdict::broken(
+                format!("{} stale after {:.3} s", stale.len(), world.now.since(start).as_secs_f64()),
+                first.clone(),
+            ),
+            Some(_) if last => Verdict::broken(format!("{} stale", stale.len()), stale[0].clone()),
+            Some(_) => {
+                self.since.remove(&index);
+                Verdict::Open
+            }
+        }
+    }
+}
+
+fn join(what: &str, took: &str) -> String {
+    if what.is_empty() { took.to_owned() } else { format!("{what}, {took}") }
+}
+
+fn told(expectation: &Expectation, verdict: &Verdict, cut_short: bool) -> report::Expectation {
+    let (outcome, measured, reason) = match verdict {
+        Verdict::Held { measured } => (report::Outcome::Passed, measured.clone(), String::new()),
+        Verdict::Broken { measured, reason } if !cut_short => {
+            (report::Outcome::Failed, measured.clone(), reason.clone())
+        }
+        _ => (report::Outcome::Skipped, String::new(), "the run ended before it was due".to_owned()),
+    };
+    report::Expectation { name: expectation.name.clone(), outcome, measured, reason }
+}
+
+/// The moment came, or not yet.
+pub(crate) fn anchor(world: &World, anchor: &Anchor) -> Option<Time> {
+    match anchor {
+        Anchor::Start => Some(Time::ZERO),
+        Anchor::Fault { fault, moment } => {
+            let fault = world.happened.iter().find(|known| known.name == *fault)?;
+            match moment {
+                Moment::Begins => fault.began,
+                Moment::Ends => fault.ended,
+                Moment::AddressAcquired => fault.address_acquired,
+            }
+        }
+    }
+}
+
+pub(crate) fn deadline(world: &World, by: &Deadline) -> Option<Time> {
+    Some(anchor(world, &by.after)? + by.within)
+}
+
+/// When the first fault after a moment begins.
+pub(crate) fn next_fault(world: &World, after: Time) -> Option<Time> {
+    world.happened.iter().filter_map(|fault| fault.began).filter(|began| *began > after).min()
+}
+
+fn never(by: &Deadline, last: bool) -> Verdict {
+    if last {
+        Verdict::broken("", format!("{:?} never came", by.after))
+    } else {
+        Verdict::Open
+    }
+}
+
+fn resumes(world: &World, name: &str, by: &Deadline, last: bool) -> Verdict {
+    let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
+        return Verdict::broken("", format!("no probe {name}"));
+    };
+    let Some(start) = anchor(world, &by.after) else { return never(by, last) };
+    match probe.resumed_after(start) {
+        Some(took) if took <= by.within => Verdict::held(format!("{:.3} s", took.as_secs_f64())),
+        Some(took) => Verdict::broken(
+            format!("{:.3} s", took.as_secs_f64()),
+            format!("more than {} s", by.within.as_secs_f64()),
+        ),
+        None if last || world.now > start + by.within => {
+            let stale = oracles::stale_routes(world, &[]);
+            let why = stale.first().cloned().unwrap_or_else(|| "nothing arrived any more".to_owned());
+            Verdict::broken("never", why)
+        }
+        None => Verdict::Open,
+    }
+}
+
+impl History {
+    fn remember(&mut self, world: &World, expectations: &[Expectation]) {
+        let mut watched = BTreeSet::new();
+        let mut pods = false;
+        for expectation in expectations {
+            match &expectation.expect {
+                Expect::SubnetKept { nodes } | Expect::BridgeKept { nodes } => {
+                    watched.extend(nodes.iter().cloned());
+                }
+                Expect::Restarts { .. } => pods = true,
+                Expect::SubnetReassigned { .. } => self.remember_cidrs(world),
+                _ => {}
+            }
+        }
+        for node in watched {
+            self.remember_node(world, node);
+        }
+        if pods {
+            self.remember_pods(world);
+        }
+    }
+
+    fn remember_node(&mut self, world: &World, node: Name) {
+        let Some(index) = world.machine_named(&node) else { return };
+        let machine = &world.machines[index as usize];
+        let Some(bridge) = network::bridge_of(world, &node) else { return };
+        if let Some(subnet) = network::announced_subnet(machine) {
+            note(self.subnets.entry(node.clone()).or_default(), world.now, subnet);
+        }
+        let state = machine.kernel.state();
+        let address = state.links.iter().find(|link| link.name == bridge).and_then(|l| l.addresses.first());
+        if let Some(address) = address {
+            note(self.bridges.entry(node).or_default(), world.now, address.to_string());
+        }
+    }
+
+    fn remember_pods(&mut self, world: &World) {
+        for pod in world.objects(kubesim_actors::objects::Kind::Pod) {
+            let running = pod.pod().is_some_and(|(_, status)| status.phase.as_deref() == Some("Running"));
+            if running && !self.pods.contains_key(&pod.uid) {
+                self.pods.insert(pod.uid, pod.key.to_string());
+            }
+        }
+    }
+
+    fn remember_cidrs(&mut self, world: &World) {
+        for node in world.objects(kubesim_actors::objects::Kind::Node) {
+            if let Some(cidr) = node.node().and_then(|(spec, _)| spec.pod_cidr.clone()) {
+                self.cidrs.insert(node.key.name.clone(), cidr);
+            }
+        }
+    }
+}
+
+fn note(seen: &mut Vec<(Time, String)>, now: Time, value: String) {
+    if seen.last().is_none_or(|(_, last)| *last != value) {
+        seen.push((now, value));
+    }
+}

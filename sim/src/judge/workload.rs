@@ -1,0 +1,289 @@
+//! Expectations of pods, probes, names and words.
+
+use super::{History, Verdict, anchor, deadline, next_fault};
+use crate::scenario::{ActorName, Deadline, PodRef, ProbeKind};
+use crate::world::probes::is_ready;
+use crate::world::{Kind, World};
+use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
+use kubesim_runtime::Time;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+pub fn pods_ready(world: &World, pods: &PodRef, count: Option<u32>) -> Result<String, String> {
+    let (mut all, mut ready, mut waiting) = (0, 0, None);
+    for pod in world.pods(pods) {
+        all += 1;
+        if is_ready(pod) {
+            ready += 1;
+        } else {
+            waiting = waiting.or(Some(pod));
+        }
+    }
+    let wanted = count.unwrap_or(all).max(1);
+    if ready >= wanted && ready == all {
+        return Ok(format!("{ready} ready"));
+    }
+    let example = waiting.map(|pod| format!("; {} is {}", pod.key, why_waiting(pod))).unwrap_or_default();
+    Err(format!("{ready} of {} pods ready{example}", wanted.max(all)))
+}
+
+/// A pod's state in a word, with the first reason found.
+pub fn why_waiting(pod: &Object) -> String {
+    let Some((spec, status)) = pod.pod() else { return String::new() };
+    if spec.node_name.is_none() {
+        let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled");
+        let why = scheduled.and_then(|c| c.message.clone()).unwrap_or_default();
+        return format!("not scheduled {why}");
+    }
+    let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let phase = status.phase.clone().unwrap_or_default();
+    format!("{phase} {} on {}", waiting.unwrap_or_default(), spec.node_name.as_deref().unwrap_or_default())
+}
+
+pub fn nodes_ready(world: &World, nodes: &[Name]) -> Result<String, String> {
+    let mut missing = Vec::new();
+    let mut ready = 0;
+    let all: Vec<Name> = if nodes.is_empty() {
+        world.scenario.nodes.iter().filter(|node| !node.off).map(|node| node.name.clone()).collect()
+    } else {
+        nodes.to_vec()
+    };
+    for name in all {
+        let node = world.object(ObjectKind::Node, &Key::cluster(name.clone()));
+        let condition = node.and_then(|node| node.node()).and_then(|(_, status)| {
+            status.conditions.iter().flatten().find(|c| c.type_ == "Ready").cloned()
+        });
+        match condition {
+            Some(condition) if condition.status == "True" => ready += 1,
+            Some(condition) => missing.push(format!("{name}: {}", condition.message.unwrap_or_default())),
+            None => missing.push(format!("{name}: not registered")),
+        }
+    }
+    match missing.first() {
+        None => Ok(format!("{ready} ready")),
+        Some(first) => Err(format!("{} not ready; {first}", missing.len())),
+    }
+}
+
+pub fn replicas(world: &World, key: &Key, wanted: u32) -> Result<String, String> {
+    let deployment = world.object(ObjectKind::Deployment, key).and_then(|d| d.deployment());
+    let set = world.object(ObjectKind::ReplicaSet, key).and_then(|d| d.replica_set());
+    let ready = match (deployment, set) {
+        (Some((_, status)), _) => status.ready_replicas,
+        (None, Some((_, status))) => status.ready_replicas,
+        (None, None) => return Err(format!("no Deployment or ReplicaSet {key}")),
+    };
+    let ready = ready.unwrap_or(0);
+    if ready == wanted as i32 { Ok(format!("{ready} ready")) } else { Err(format!("{ready} ready, not {wanted}")) }
+}
+
+pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut done = 0;
+    for object in world.objects(ObjectKind::Deployment) {
+        if !labels.iter().all(|(name, value)| object.label(name) == Some(value)) {
+            continue;
+        }
+        let Some((spec, status)) = object.deployment() else { continue };
+        let wanted = spec.replicas.unwrap_or(1);
+        let observed = status.observed_generation >= object.meta.generation;
+        let numbers = [status.updated_replicas, status.available_replicas, status.replicas];
+        if !observed || numbers.iter().any(|n| n.unwrap_or(0) != wanted) {
+            let [updated, available, all] = numbers.map(|n| n.unwrap_or(0));
+            return Err(format!(
+                "{}: {updated} updated, {available} available, {all} in all of {wanted}",
+                object.key
+            ));
+        }
+        done += 1;
+    }
+    if done > 0 { Ok(format!("{done} rolled out")) } else { Err("no Deployment has these labels".to_owned()) }
+}
+
+pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -> Verdict {
+    let (mut restarts, mut seen) = (0, 0);
+    let mut example = None;
+    for pod in world.pods(pods) {
+        seen += 1;
+        let Some((_, status)) = pod.pod() else { continue };
+        let count: i32 = status.container_statuses.iter().flatten().map(|c| c.restart_count).sum();
+        restarts += count as u32;
+        if count > 0 {
+            example = example.or(Some(format!("{} restarted {count} times", pod.key)));
+        }
+    }
+    let mut replaced = Vec::new();
+    if *pods == PodRef::default() {
+        let alive: std::collections::BTreeSet<_> = world.objects(ObjectKind::Pod).map(|p| p.uid).collect();
+        replaced = history.pods.iter().filter(|(uid, _)| !alive.contains(uid)).map(|(_, key)| key.clone()).collect();
+    }
+    let measured = format!("{restarts} restarts, {} replaced, of {seen} pods", replaced.len());
+    if restarts > at_most {
+        Verdict::broken(measured, example.unwrap_or_default())
+    } else if at_most == 0 && !replaced.is_empty() {
+        Verdict::broken(measured, format!("{} is gone", replaced[0]))
+    } else {
+        Verdict::held(measured)
+    }
+}
+
+pub fn probe(world: &World, name: &str, (from, until): (Duration, Duration), fails: bool, last: bool) -> Verdict {
+    let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
+        return Verdict::broken("", format!("no probe {name}"));
+    };
+    let (start, end) = (Time::ZERO + from, Time::ZERO + until);
+    if !last && world.now <= end + probe.spec.timeout {
+        return Verdict::Open;
+    }
+    let tries: Vec<_> = probe.tries.iter().filter(|t| t.began >= start && t.began <= end).collect();
+    // A try of the last moments may have had no time to end.
+    let judged: Vec<_> = tries.iter().filter(|t| t.ended.is_some() || world.now > t.began + probe.spec.timeout).collect();
+    let good = judged.iter().filter(|t| t.succeeded()).count();
+    let measured = format!("{good} of {} succeeded", judged.len());
+    if judged.is_empty() {
+        return Verdict::broken(measured, "it was never tried in that time");
+    }
+    let wanted = if fails { 0 } else { judged.len() };
+    if good == wanted {
+        return Verdict::held(measured);
+    }
+    let odd = judged.iter().find(|t| t.succeeded() == fails);
+    let reason = odd.map_or_else(String::new, |t| match &t.result {
+        Ok(()) if t.ended.is_none() => format!("at {} nothing arrived", t.began),
+        Ok(()) => format!("at {} it succeeded", t.began),
+        Err(why) => format!("at {}: {why}", t.began),
+    });
+    Verdict::broken(measured, reason)
+}
+
+pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
+    let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
+        return Verdict::broken("", format!("no probe {name}"));
+    };
+    let mut times: Vec<Time> = probe.successes().collect();
+    times.sort_unstable();
+    let Some(&first) = times.first() else {
+        return Verdict::broken("never", "it never succeeded");
+    };
+    let end = world.now.min(Time::ZERO + probe.spec.until);
+    let (mut longest, mut at, mut before) = (Duration::ZERO, first, first);
+    for time in times.into_iter().chain([end]) {
+        if time.since(before) > longest {
+            (longest, at) = (time.since(before), before);
+        }
+        before = time;
+    }
+    let measured = format!("{:.3} s", longest.as_secs_f64());
+    if longest <= within {
+        Verdict::held(measured)
+    } else {
+        Verdict::broken(measured, format!("nothing came for so long from {at} on"))
+    }
+}
+
+pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<String, String> {
+    let of = world.refusals.iter().filter(|(cell, _)| is(cell.kind, actor));
+    let mut seen = None;
+    for (_, why) in of {
+        if texts.iter().all(|text| why.contains(text)) {
+            return Ok(why.clone());
+        }
+        seen = Some(why.clone());
+    }
+    Err(seen.map_or_else(
+        || format!("the {actor:?} did not refuse: it runs{}", first_wrong(world)),
+        |why| format!("it refused with other words: {why}"),
+    ))
+}
+
+/// Where overlapping networks were accepted: the first address that two of them claim.
+fn first_wrong(world: &World) -> String {
+    let overlap = crate::oracles::first_clash(world);
+    overlap.map(|text| format!("; {text}")).unwrap_or_default()
+}
+
+fn is(kind: Kind, actor: ActorName) -> bool {
+    match actor {
+        ActorName::Apiserver => kind == Kind::ApiServer,
+        ActorName::Controllers => kind == Kind::Controllers,
+        ActorName::Scheduler => kind == Kind::Scheduler,
+        ActorName::Kubelet => kind == Kind::Kubelet,
+        ActorName::Netd => matches!(kind, Kind::Netd | Kind::Flannel),
+        ActorName::Proxy => kind == Kind::Proxy,
+        ActorName::Dns => matches!(kind, Kind::Dns | Kind::KubeDns),
+    }
+}
+
+pub fn says(
+    world: &World,
+    actor: Option<ActorName>,
+    node: Option<&Name>,
+    texts: &[String],
+    after: Time,
+) -> Result<String, String> {
+    let mut last = None;
+    for (at, cell, text) in &world.notes {
+        let named = node.is_none_or(|node| world.who(*cell).ends_with(&format!("@{node}")));
+        if *at < after || !named || !actor.is_none_or(|actor| is(cell.kind, actor)) {
+            continue;
+        }
+        if texts.iter().all(|wanted| text.contains(wanted)) {
+            return Ok(text.clone());
+        }
+        last = Some(text.clone());
+    }
+    Err(last.map_or_else(|| "it said nothing".to_owned(), |text| format!("it said last: {text}")))
+}
+
+pub fn dns_answer(world: &World, name: &str, answer: &[Ipv4Addr], by: Option<Time>, last: bool) -> Verdict {
+    let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
+        return Verdict::broken("", format!("no probe {name}"));
+    };
+    let Some(by) = by else { return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open } };
+    if !last && world.now < by {
+        return Verdict::Open;
+    }
+    debug_assert!(matches!(probe.spec.kind, ProbeKind::Dig { .. }), "the scenario's reader checks it");
+    let mut wanted = answer.to_vec();
+    wanted.sort_unstable();
+    let found = probe.tries.iter().rev().find(|t| t.ended.is_some_and(|ended| ended <= by));
+    match found {
+        Some(t) if t.answer == wanted => Verdict::held(format!("{:?} at {}", t.answer, t.began)),
+        Some(t) => {
+            let why = t.result.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
+            Verdict::broken(format!("{:?}{why}", t.answer), format!("{wanted:?} was expected"))
+        }
+        None => Verdict::broken("", "no query was answered before"),
+    }
+}
+
+pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, last: bool) -> Verdict {
+    let Some(start) = anchor(world, &by.after) else {
+        return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open };
+    };
+    let due = deadline(world, by).unwrap_or(start);
+    let until = next_fault(world, start).unwrap_or(Time::NEVER);
+    if !last && world.now < until {
+        return Verdict::Open;
+    }
+    let address = world.scenario.upstreams.iter().find(|u| u.name == upstream).map(|u| u.address);
+    let queries: Vec<_> = world
+        .forwarded
+        .iter()
+        .filter(|(at, cell, _)| *at >= start && *at < until && world.who(*cell).ends_with(&format!("@{node}")))
+        .collect();
+    let first = queries.iter().find(|(_, _, to)| Some(*to) == address).map(|(at, _, _)| *at);
+    let stray = queries.iter().find(|(at, _, to)| *at > due && Some(*to) != address);
+    match (first, stray) {
+        (Some(first), None) if first <= due => Verdict::held(format!("after {:.3} s", first.since(start).as_secs_f64())),
+        (Some(first), None) => Verdict::broken(
+            format!("after {:.3} s", first.since(start).as_secs_f64()),
+            format!("more than {} s", by.within.as_secs_f64()),
+        ),
+        (_, Some((at, _, to))) => Verdict::broken(
+            format!("{to} still asked at {at}"),
+            format!("queries should go to {upstream} since {due}"),
+        ),
+        (None, None) => Verdict::broken("never", "no query was sent on"),
+    }
+}

@@ -1,0 +1,54 @@
+//! What judges and drivers read of a kernel: single facts, without a dump.
+
+use super::{Kernel, NsId, Output, Owner, SocketId, link};
+use kubesim_actors::ports::network::Mac;
+use kubesim_runtime::Time;
+use rustc_hash::FxHashMap;
+use std::net::Ipv4Addr;
+
+impl Kernel {
+    /// The address a socket sends from; `None` for one that is not connected, or gone.
+    pub fn local_address(&self, socket: SocketId) -> Option<Ipv4Addr> {
+        match self.core.sockets.get(socket)?.demux {
+            super::socket::Demux::Connection { local, .. } => Some(*local.ip()),
+            _ => None,
+        }
+    }
+
+    pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {
+        self.link(ns, name).map(|link| link.mtu)
+    }
+
+    pub fn is_vxlan(&self, ns: NsId, name: &str) -> bool {
+        self.link(ns, name).is_some_and(|link| matches!(link.kind, link::Kind::Vxlan(_)))
+    }
+
+    /// Where each MAC address behind a vxlan device of the namespace lives.
+    pub fn vxlan_remotes(&self, ns: NsId) -> FxHashMap<Mac, Ipv4Addr> {
+        let devices = self.links(ns).filter_map(|link| match &link.kind {
+            link::Kind::Vxlan(device) => Some(device),
+            _ => None,
+        });
+        devices.flat_map(|device| device.fdb.slice().iter().map(|e| (e.mac, e.remote))).collect()
+    }
+
+    /// The MAC address that a link knows for an address, permanent or learned.
+    pub fn neighbour_mac(&self, ns: NsId, name: &str, ip: Ipv4Addr) -> Option<Mac> {
+        let dev = self.link(ns, name)?.index;
+        self.neighbours(ns).find(|known| known.dev == dev && known.ip == ip)?.mac
+    }
+
+    /// The process that owned these sockets ended: connections are closed, the rest is gone.
+    pub fn close_all(&mut self, now: Time, owner: Owner, out: &mut Vec<Output>) {
+        let owned: Vec<SocketId> = self
+            .core
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.owner == owner)
+            .map(|(id, _)| id)
+            .collect();
+        for socket in owned {
+            self.close(now, socket, out);
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! The invariants: what must hold whatever happens, and the reasons when it does not.
+//!
+//! Some hold at every moment (unique addresses, no NAT between pods); others must hold again once
+//! the faults have been over for a while (routes lead to live owners, conntrack leads to
+//! endpoints, nothing is pending). Numbers are those of the invariants in the scenario reference.
+
+use crate::kernel::NsId;
+use crate::scenario::{FaultKind, Invariant, Scenario};
+use crate::world::probes::{is_ready, pod_ip};
+use crate::world::{Machine, Role, SUBNET_ENV, World};
+use ipnet::Ipv4Net;
+use kubesim_actors::objects::{Kind, Name};
+use kubesim_actors::ports::network::Proto;
+use kubesim_runtime::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// Faults have to be over for so long before what they broke must be whole again. A killed
+/// kubelet's pods come back after at most a restart back-off and a few probe periods.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// The oracles of one run.
+#[derive(Debug)]
+pub struct Oracles {
+    invariants: BTreeSet<Invariant>,
+    pub violations: Vec<String>,
+    looked: Time,
+    period: Duration,
+    /// Pods beyond what their ReplicaSet wants, by set, since when.
+    surplus: BTreeMap<kubesim_actors::objects::Uid, (Time, i32)>,
+}
+
+impl Oracles {
+    pub fn new(scenario: &Scenario) -> Self {
+        let period = match scenario.nodes.len() {
+            0..=20 => Duration::from_millis(500),
+            21..=200 => Duration::from_secs(2),
+            _ => Duration::from_secs(60),
+        };
+        Oracles {
+            invariants: scenario.invariants.iter().copied().collect(),
+            violations: Vec::new(),
+            looked: Time::ZERO,
+            period,
+            surplus: BTreeMap::new(),
+        }
+    }
+
+    fn wants(&self, invariant: Invariant) -> bool {
+        self.invariants.contains(&invariant)
+    }
+
+    fn report(&mut self, world: &World, invariant: Invariant, what: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(format!("{invariant:?} at {}: {what}", world.now));
+        }
+    }
+
+    /// What must hold at every moment.
+    pub fn look(&mut self, world: &World) {
+        if world.now.since(self.looked) < self.period {
+            return;
+        }
+        self.looked = world.now;
+        if self.wants(Invariant::I1)
+            && let Some(what) = shared_address(world)
+        {
+            self.report(world, Invariant::I1, what);
+        }
+        if self.wants(Invariant::I3)
+            && let Some(what) = shared_subnet(world)
+        {
+            self.report(world, Invariant::I3, what);
+        }
+        if self.wants(Invariant::I4)
+            && let Some(what) = nat_between_pods(world)
+        {
+            self.report(world, Invariant::I4, what);
+        }
+        if self.wants(Invariant::I11) {
+            self.surplus(world);
+        }
+    }
+
+    /// What must hold again when the faults have been over for a while.
+    pub fn finish(&mut self, world: &mut World, cut_short: bool) {
+        self.look(world);
+        if cut_short || !quiet(world) {
+            return;
+        }
+        let checks: [(Invariant, fn(&World) -> Option<String>); 5] = [
+            (Invariant::I2, |world| stale_routes(world, &[]).into_iter().next()),
+            (Invariant::I5, unprogrammed_service),
+            (Invariant::I6, conntrack_to_nowhere),
+            (Invariant::I10, leaked_address),
+            (Invariant::I18, pending),
+        ];
+        for (invariant, check) in checks {
+            if self.wants(invariant)
+                && let Some(what) = check(world)
+            {
+                self.report(world, invariant, what);
+            }
+        }
+    }
+
+    /// I11: never more pods than wanted and allowed on top, for longer than a deletion takes to be
+    /// asked for after a scale-down.
+    fn surplus(&mut self, world: &World) {
+        let mut active: BTreeMap<_, i32> = BTreeMap::new();
+        for pod in world.objects(Kind::Pod) {
+            let over = pod.pod().is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Failed" | "Succeeded")));
+            if !pod.deleting() && !over && let Some((_, owner)) = pod.controller() {
+                *active.entry(owner).or_default() += 1;
+            }
+        }
+        let mut broken = Vec::new();
+        for set in world.objects(Kind::ReplicaSet) {
+            let wanted = set.replica_set().and_then(|(spec, _)| spec.replicas).unwrap_or(1);
+            let extra = active.get(&set.uid).copied().unwrap_or(0) - wanted;
+            if extra <= 0 {
+                self.surplus.remove(&set.uid);
+                continue;
+            }
+            let since = self.surplus.entry(set.uid).or_insert((world.now, extra)).0;
+            if world.now.since(since) > Duration::from_secs(60) {
+                broken.push(format!("ReplicaSet {} has had {extra} pods too many since {since}", set.key));
+            }
+        }
+        for what in broken {
+            self.report(world, Invariant::I11, what);
+        }
+    }
+}
+
+/// All faults have been over for long enough.
+fn quiet(world: &World) -> bool {
+    world.happened.iter().all(|fault| {
+        let over = fault.address_acquired.or(fault.ended).or(fault.began);
+        let lasting = matches!(fault.kind, FaultKind::Stop { .. });
+        !lasting || started_again(world, fault) || over.is_none() || world.now.since(fault.at) < SETTLED
+    }) && world.happened.iter().filter_map(|f| f.address_acquired.or(f.ended).or(f.began)).all(|at| world.now.since(at) >= SETTLED)
+}
+
+fn started_again(world: &World, stop: &crate::world::Happened) -> bool {
+    world.happened.iter().any(|f| matches!(f.kind, FaultKind::Start { .. }) && f.began > stop.began)
+}
+
+// I1, I3.
+
+/// Two pods, or two nodes, with one address.
+fn shared_address(world: &World) -> Option<String> {
+    let mut holders: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
+    for pod in world.objects(Kind::Pod) {
+        let Some((spec, status)) = pod.pod() else { continue };
+        let live = status.phase.as_deref() == Some("Running") && !pod.deleting();
+        if !live || spec.host_network == Some(true) {
+            continue;
+        }
+        // A node that is away cannot take back what it said of its pods.
+        let away = spec.node_name.as_deref().and_then(|n| world.machine_named(n)).is_none_or(|m| !world.machines[m as usize].on);
+        if away {
+            continue;
+        }
+        if let Some(ip) = pod_ip(status)
+            && let Some(other) = holders.insert(ip, pod.key.to_string())
+        {
+            return Some(format!("pods {other} and {} both have {ip}", pod.key));
+        }
+    }
+    None
+}
+
+fn shared_subnet(world: &World) -> Option<String> {
+    let mut holders: BTreeMap<String, Name> = BTreeMap::new();
+    for node in world.objects(Kind::Node) {
+        let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());
+        if let Some(cidr) = cidr
+            && let Some(other) = holders.insert(cidr.clone(), node.key.name.clone())
+        {
+            return Some(format!("nodes {other} and {} both have pod subnet {cidr}", node.key.name));
+        }
+    }
+    None
+}
+
+// I4.
+
+/// A tracked connection between two pods whose source was rewritten: `getpeername` lies.
+fn nat_between_pods(world: &World) -> Option<String> {
+    let pods = world.scenario.cluster.pod_network;
+    for machine in nodes_on(world) {
+        let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { continue };
+        for entry in netfilter.conntrack() {
+            let (src, dst) = (entry.original.src, entry.original.dst);
+            let rewritten = entry.reply.dst != src;
+            let pods_only = pods.contains(&src) && pods.contains(&dst) && entry.reply.src == dst;
+            // A bridge's own address is the node's, not a pod's.
+            if rewritten && pods_only && !is_bridge(machine, src) {
+                return Some(format!("on {} {src} -> {dst} is masqueraded as {}", machine.name, entry.reply.dst));
+            }
+        }
+    }
+    None
+}
+
+fn is_bridge(machine: &Machine, ip: Ipv4Addr) -> bool {
+    machine.told.as_ref().is_some_and(|state| state.links.iter().any(|l| l.addresses.iter().any(|a| a.addr() == ip)))
+}
+
+// I2.
+
+/// A live owner of a pod subnet.
+struct Owner {
+    name: Name,
+    address: Option<Ipv4Addr>,
+}
+
+fn owners(world: &World) -> BTreeMap<Ipv4Net, Owner> {
+    let mut owners = BTreeMap::new();
+    for machine in nodes_on(world) {
+        let announced = machine.files.read(SUBNET_ENV).and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET="))?.trim().to_owned();
+            line.parse::<Ipv4Net>().ok()
+        });
+        if let Some(net) = announced {
+            let owner = Owner { name: machine.name.clone(), address: world.address_of(&machine.name) };
+            owners.insert(net.trunc(), owner);
+        }
+    }
+    owners
+}
+
+/// Every route to a pod subnet, of these nodes or all, that does not lead to its live owner, every
+/// one that is missing, and every one without an owner, in words.
+pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
+    let owners = owners(world);
+    let mut stale = Vec::new();
+    for machine in nodes_on(world) {
+        if nodes.is_empty() || nodes.contains(&machine.name) {
+            stale_on(world, machine, &owners, &mut stale);
+        }
+        if stale.len() > 100 {
+            break;
+        }
+    }
+    stale
+}
+
+fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>, stale: &mut Vec<String>) {
+    let pods = world.scenario.cluster.pod_network;
+    let name = &machine.name;
+    let fdb = machine.kernel.vxlan_remotes(NsId::HOST);
+    let mut reached = BTreeSet::new();
+    for (route, proto) in machine.kernel.routes(NsId::HOST) {
+        if proto == Proto::KERNEL || !pods.contains(&route.to) || route.to == pods {
+            continue;
+        }
+        let via = route.via.map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
+        let Some(owner) = owners.get(&route.to) else {
+            stale.push(format!("{name}: stale route to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
+            continue;
+        };
+        if owner.name == *name {
+            stale.push(format!("{name}: a route to its own subnet {} via {via}", route.to));
+            continue;
+        }
+        let leads_to = match route.via {
+            Some(gateway) if machine.kernel.is_vxlan(NsId::HOST, &route.dev) => {
+                machine.kernel.neighbour_mac(NsId::HOST, &route.dev, gateway).and_then(|mac| fdb.get(&mac).copied())
+            }
+            gateway => gateway,
+        };
+        if leads_to != owner.address {
+            stale.push(format!(
+                "{name}: stale route to {} via {via}: leads to {}, and {} is at {}",
+                route.to,
+                leads_to.map_or_else(|| "nowhere".to_owned(), |ip| ip.to_string()),
+                owner.name,
+                owner.address.map_or_else(|| "no address".to_owned(), |ip| ip.to_string()),
+            ));
+        }
+        reached.insert(route.to);
+    }
+    for (net, owner) in owners {
+        if owner.name != *name && !reached.contains(net) {
+            stale.push(format!("{name}: no route to {net} of {}", owner.name));
+            if stale.len() > 100 {
+                return;
+            }
+        }
+    }
+}
+
+/// Who leases a subnet in the API, in words.
+fn lease_of(world: &World, net: Ipv4Net) -> String {
+    let text = net.to_string();
+    let lease = world.objects(Kind::Subnet).find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == text));
+    lease.map_or_else(String::new, |lease| {
+        let locator = lease.subnet().and_then(|(_, status)| status.locator);
+        let locator = locator.map_or_else(String::new, |ip| format!(" for {ip}"));
+        format!(" (ghost lease {}{locator})", lease.key.name)
+    })
+}
+
+/// A lease that still holds a node's former subnet under an address the node has no more.
+pub fn ghost_lease(world: &World, node: &str, subnet: &str) -> Option<String> {
+    let now = world.address_of(node);
+    let lease = world.objects(Kind::Subnet).find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == subnet))?;
+    let (_, status) = lease.subnet()?;
+    (status.locator != now).then(|| {
+        let ip = status.locator.map_or_else(|| "no address".to_owned(), |ip| ip.to_string());
+        let now = now.map_or_else(|| "no address".to_owned(), |ip| ip.to_string());
+        format!("ghost lease {} keeps {subnet} for {ip}, and {node} is at {now}", lease.key.name)
+    })
+}
+
+// I5, I6.
+
+/// A service whose ready endpoints a node's rules do not lead to.
+fn unprogrammed_service(world: &World) -> Option<String> {
+    if !world.scenario.cluster.proxy {
+        return None;
+    }
+    let ready = ready_endpoints(world);
+    // The compiled rules are shared: a few nodes stand for all of a big cluster.
+    let step = (world.scenario.nodes.len() / 10).max(1);
+    for machine in nodes_on(world).step_by(step) {
+        let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { continue };
+        let programmed = netfilter.dnat_targets();
+        if let Some((service, to)) = ready.iter().find(|(_, to)| !programmed.contains(to)) {
+            return Some(format!("{}: no rule leads {service} to its ready endpoint {}:{}", machine.name, to.0, to.1));
+        }
+        let known: BTreeSet<_> = ready.iter().map(|(_, to)| *to).collect();
+        let pods = world.scenario.cluster.pod_network;
+        if let Some(to) = programmed.iter().find(|to| pods.contains(&to.0) && !known.contains(to)) {
+            return Some(format!("{}: a rule leads to {}:{}, which is no ready endpoint", machine.name, to.0, to.1));
+        }
+    }
+    None
+}
+
+fn ready_endpoints(world: &World) -> Vec<(String, (Ipv4Addr, u16))> {
+    let mut found = Vec::new();
+    let cluster_ips: BTreeSet<String> = world
+        .objects(Kind::Service)
+        .filter(|s| {
+            let proxied = s.label("service.kubernetes.io/service-proxy-name").is_none();
+            let ip = s.service().and_then(|(spec, _)| spec.cluster_ip.clone());
+            proxied && ip.is_some_and(|ip| ip != "None" && !ip.is_empty())
+        })
+        .map(|s| s.key.to_string())
+        .collect();
+    for object in world.objects(Kind::EndpointSlice) {
+        let Some(slice) = object.endpoint_slice() else { continue };
+        let service = object.label("kubernetes.io/service-name").unwrap_or_default();
+        let key = format!("{}/{service}", object.key.namespace);
+        if !cluster_ips.contains(&key) {
+            continue;
+        }
+        for endpoint in &slice.endpoints {
+            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+            for port in slice.ports.iter().flatten().filter_map(|p| p.port) {
+                let ip = endpoint.addresses.first().and_then(|ip| ip.parse().ok());
+                if let Some(ip) = ip.filter(|_| ready) {
+                    found.push((key.clone(), (ip, port as u16)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A conntrack entry that sends datagrams, or a connection that is not closing, to an address that
+/// is nobody's.
+fn conntrack_to_nowhere(world: &World) -> Option<String> {
+    let mut alive: BTreeSet<Ipv4Addr> = world
+        .objects(Kind::Pod)
+        .filter_map(|pod| pod.pod().and_then(|(_, status)| pod_ip(status)))
+        .collect();
+    alive.extend(world.machines.iter().filter_map(|m| world.address_of(&m.name)));
+    let services = world.scenario.cluster.service_network;
+    for machine in nodes_on(world) {
+        let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { continue };
+        for entry in netfilter.conntrack() {
+            let (asked, got) = (entry.original.dst, entry.reply.src);
+            let udp = entry.protocol() == kubesim_actors::ports::rules::Protocol::Udp;
+            if udp && asked != got && services.contains(&asked) && !alive.contains(&got) && entry.expires() > world.now {
+                return Some(format!("{}: UDP to {asked} still goes to {got}, which is nobody", machine.name));
+            }
+        }
+    }
+    None
+}
+
+// I10.
+
+/// Addresses of sandboxes and of running pods differ.
+fn leaked_address(world: &World) -> Option<String> {
+    for machine in nodes_on(world) {
+        let mut held = BTreeSet::new();
+        for ip in machine.sandbox_addresses() {
+            if !held.insert(ip) {
+                return Some(format!("{}: two sandboxes hold {ip}", machine.name));
+            }
+        }
+        let claimed: BTreeSet<Ipv4Addr> = world
+            .objects(Kind::Pod)
+            .filter_map(|pod| pod.pod())
+            .filter(|(spec, status)| {
+                spec.node_name.as_deref() == Some(machine.name.as_str())
+                    && spec.host_network != Some(true)
+                    && status.phase.as_deref() == Some("Running")
+            })
+            .filter_map(|(_, status)| pod_ip(status))
+            .collect();
+        if world.scenario.nodes.len() > 200 {
+            // Comparing each of thousands of nodes with all pods is the fleet bench's business.
+            return None;
+        }
+        if let Some(ip) = claimed.difference(&held).next() {
+            return Some(format!("{}: a pod claims {ip}, which no sandbox holds", machine.name));
+        }
+        if let Some(ip) = held.difference(&claimed).next() {
+            return Some(format!("{}: a sandbox holds {ip} for no running pod", machine.name));
+        }
+    }
+    None
+}
+
+// I18.
+
+/// What has not converged, in words.
+pub fn pending(world: &World) -> Option<String> {
+    if !world.refusals.is_empty() {
+        return None;
+    }
+    for pod in world.objects(Kind::Pod) {
+        if pod.deleting() {
+            return Some(format!("pod {} is still being deleted", pod.key));
+        }
+        let finished = pod.pod().is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        if !is_ready(pod) && !finished {
+            return Some(format!("pod {} is {}", pod.key, crate::judge::why_waiting(pod)));
+        }
+    }
+    for set in world.objects(Kind::ReplicaSet) {
+        let Some((spec, status)) = set.replica_set() else { continue };
+        if status.replicas != spec.replicas.unwrap_or(1) {
+            return Some(format!("ReplicaSet {} has {} of {:?} pods", set.key, status.replicas, spec.replicas));
+        }
+    }
+    None
+}
+
+// FORWARD.
+
+/// Which rule or policy keeps forwarded pod packets out, in words.
+pub fn forward_culprit(machine: &Machine) -> String {
+    let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { return String::new() };
+    let save = netfilter.save(Some(kubesim_actors::ports::rules::Table::Filter));
+    let policy = save.lines().find(|line| line.starts_with(":FORWARD DROP"));
+    let rule = save.lines().find(|line| line.starts_with("-A FORWARD") && line.ends_with("-j DROP"));
+    match (rule, policy) {
+        (Some(rule), _) => rule.to_owned(),
+        (None, Some(_)) => "the FORWARD policy is DROP and no rule accepts pod traffic".to_owned(),
+        (None, None) => "a chain that FORWARD jumps to".to_owned(),
+    }
+}
+
+/// Where overlapping networks were accepted: an address that both claim.
+pub fn first_clash(world: &World) -> Option<String> {
+    let cluster = &world.scenario.cluster;
+    let (pods, services) = (cluster.pod_network, cluster.service_network);
+    for service in world.objects(Kind::Service) {
+        let ip = service.service().and_then(|(spec, _)| spec.cluster_ip.as_ref()?.parse::<Ipv4Addr>().ok());
+        let Some(ip) = ip else { continue };
+        if pods.contains(&ip) {
+            return Some(format!(
+                "the first packet that goes wrong: one for {ip} is both for service {} (of {services}) and for a pod (of {pods})",
+                service.key
+            ));
+        }
+        if let Some(lan) = world.scenario.networks.iter().find(|lan| lan.cidr.contains(&ip)) {
+            return Some(format!("service {} has {ip}, which is also an address of network {}", service.key, lan.name));
+        }
+    }
+    None
+}
+
+fn nodes_on(world: &World) -> impl Iterator<Item = &Machine> {
+    world.machines.iter().filter(|machine| machine.on && matches!(machine.role, Role::Node(_)))
+}
+

@@ -1,0 +1,140 @@
+//! A whole run: the world is built, moved through virtual time, looked at, and judged.
+
+use crate::judge::Judge;
+use crate::oracles::Oracles;
+use crate::report::{Observer, Options, Outcome, Report};
+use crate::scenario::Scenario;
+use crate::world::{self, Kill, Knobs, World};
+use kubesim_runtime::Time;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What tests ask of a run beyond [`Options`].
+#[derive(Clone, Debug, Default)]
+pub struct Inject {
+    pub kill: Option<Kill>,
+    /// Remember the digest after every so many events.
+    pub checkpoints: u64,
+}
+
+/// Plays a scenario to its end, or to `options.until`.
+pub fn run(scenario: &Arc<Scenario>, options: &Options, observer: &mut dyn Observer) -> Report {
+    play(scenario, options, Inject::default(), observer).0
+}
+
+/// The same with a crash to inject; returns the world as it was left, unless an actor panicked.
+pub fn play(
+    scenario: &Arc<Scenario>,
+    options: &Options,
+    inject: Inject,
+    observer: &mut dyn Observer,
+) -> (Report, Option<World>) {
+    let knobs = Knobs {
+        seed: options.seed,
+        trace: options.trace.clone(),
+        notes: true,
+        keep_steps: options.keep_steps,
+        kill: inject.kill,
+        checkpoints: inject.checkpoints,
+    };
+    let mut world = world::build(scenario, knobs);
+    let end = Time::ZERO + options.until.unwrap_or(scenario.duration).min(scenario.duration);
+    let mut judge = Judge::new(&world);
+    let mut oracles = Oracles::new(scenario);
+    let went = catch_unwind(AssertUnwindSafe(|| {
+        advance(&mut world, end, &mut judge, &mut oracles, observer);
+    }));
+    if let Err(panic) = went {
+        let report = panicked(&world, scenario, options, &*panic);
+        return (report, None);
+    }
+    let cut_short = end < Time::ZERO + scenario.duration;
+    let expectations = judge.finish(&world, cut_short);
+    oracles.finish(&mut world, cut_short);
+    let failure = first_failure(&world, &oracles);
+    let failed = failure.is_some() || expectations.iter().any(|e| e.outcome == Outcome::Failed);
+    let report = Report {
+        scenario: scenario.name.clone(),
+        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
+        seed: options.seed,
+        outcome: if failed { Outcome::Failed } else { Outcome::Passed },
+        digest: world.digest.finish(),
+        virtual_time: world.now.since(Time::ZERO),
+        events: world.counts.events,
+        expectations,
+        measures: measures(&world),
+        failure,
+    };
+    (report, Some(world))
+}
+
+/// Moves the world to `end`, a look at a time.
+fn advance(
+    world: &mut World,
+    end: Time,
+    judge: &mut Judge,
+    oracles: &mut Oracles,
+    observer: &mut dyn Observer,
+) {
+    let period = Judge::period(world);
+    let mut next = Time::ZERO;
+    let mut progress = Time::ZERO;
+    loop {
+        world.run_until(next);
+        for line in world.lines.drain(..) {
+            observer.line(line.at, &line.who, &line.text);
+        }
+        judge.look(world);
+        oracles.look(world);
+        if world.now >= progress {
+            observer.progress(world.now, end.since(Time::ZERO), world.counts.events);
+            progress = world.now + Duration::from_secs(1);
+        }
+        if next >= end {
+            break;
+        }
+        next = (next + period).min(end);
+    }
+}
+
+fn first_failure(world: &World, oracles: &Oracles) -> Option<String> {
+    let broken = oracles.violations.first().cloned();
+    broken.or_else(|| world.violations.first().cloned())
+}
+
+fn panicked(world: &World, scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any + Send)) -> Report {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    Report {
+        scenario: scenario.name.clone(),
+        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
+        seed: options.seed,
+        outcome: Outcome::Failed,
+        digest: world.digest.finish(),
+        virtual_time: world.now.since(Time::ZERO),
+        events: world.counts.events,
+        expectations: Vec::new(),
+        measures: Vec::new(),
+        failure: Some(format!("panic at {}: {text}", world.now)),
+    }
+}
+
+fn measures(world: &World) -> Vec<(String, String)> {
+    let counts = &world.counts;
+    let mut measures = vec![
+        ("actor events".to_owned(), counts.actor_events.to_string()),
+        ("packets delivered".to_owned(), counts.packets.to_string()),
+        ("packets lost".to_owned(), world.wire.lost.to_string()),
+        ("API writes".to_owned(), counts.api_writes.to_string()),
+        ("API reads".to_owned(), counts.api_reads.to_string()),
+        ("news told".to_owned(), counts.news.to_string()),
+    ];
+    for fault in &world.happened {
+        if let (Some(began), Some(acquired)) = (fault.began, fault.address_acquired) {
+            let outage = acquired.since(began).as_secs_f64();
+            measures.push((format!("outage of {}", fault.name), format!("{outage:.3} s")));
+        }
+    }
+    measures
+}

@@ -1,0 +1,586 @@
+//! What happens to the world: the scenario's faults, drawn from the seed before the run, and a
+//! person's (`kubectl`'s) writes.
+
+use super::programs::Task;
+use super::{Cell, Due, Kind, World};
+use crate::kernel::NsId;
+use crate::scenario::{
+    self, ActorName, Disturbance, FaultKind, LinkTarget, ObjectRef, Place, Span, Which, WriteHow,
+};
+use crate::wire::{Cut, PortId, Quality};
+use kubesim_actors::apiserver::{self, ApiServer, RequestId};
+use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
+use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request, Subresource};
+use kubesim_runtime::{Loss, Rng, Stream, Time};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A crash to be injected: the actor dies in place of handling its `step`-th event, counted over
+/// all its lives from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    pub cell: Cell,
+    pub step: u64,
+    pub loss: Loss,
+}
+
+/// A fault of this run: what the seed drew, and when its moments came.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    pub name: Name,
+    pub kind: FaultKind,
+    pub at: Time,
+    pub lasts: Duration,
+    pub began: Option<Time>,
+    pub ended: Option<Time>,
+    /// Of a move: when the new address was acquired.
+    pub address_acquired: Option<Time>,
+    /// What it found in place and has to put back.
+    before: Vec<(PortId, Quality)>,
+}
+
+/// Writes that a person gave to the API and that were not answered yet.
+#[derive(Debug, Default)]
+pub struct Operator {
+    calls: BTreeMap<u64, Arc<Request>>,
+    next: u64,
+}
+
+/// The connection number of a person at the server itself.
+pub(super) const OPERATOR: u64 = u64::MAX;
+/// From carrier to address, DHCP included: two round trips on a quiet LAN.
+const DHCP_TAKES: Duration = Duration::from_millis(4);
+const RETRY: Duration = Duration::from_secs(2);
+
+fn draw(rng: &mut Rng, span: Span) -> Duration {
+    super::programs::draw(rng, span)
+}
+
+impl World {
+    /// Expands the scenario's faults and workloads with this run's seed.
+    pub(super) fn plan_faults(&mut self) {
+        let scenario = self.scenario.clone();
+        let seed = self.knobs.seed;
+        for (index, fault) in scenario.faults.iter().enumerate() {
+            let stream = Stream { seed, label: "fault", index: index as u64, incarnation: 0 };
+            let mut rng = Rng::new(stream);
+            let at = Time::ZERO + draw(&mut rng, fault.at);
+            let lasts = lasts(&fault.kind).map_or(Duration::ZERO, |span| draw(&mut rng, span));
+            self.happened.push(Happened {
+                name: fault.name.clone(),
+                kind: fault.kind.clone(),
+                at,
+                lasts,
+                began: None,
+                ended: None,
+                address_acquired: None,
+                before: Vec::new(),
+            });
+            self.queue.push(at, Due::Fault { index: index as u32 });
+        }
+        for (index, workload) in scenario.workloads.iter().enumerate() {
+            let stream = Stream { seed, label: "workload", index: index as u64, incarnation: 0 };
+            let at = Time::ZERO + draw(&mut Rng::new(stream), workload.at);
+            self.queue.push(at, Due::Workload { index: index as u32 });
+        }
+    }
+
+    pub(super) fn apply_workload(&mut self, index: usize) {
+        let scenario = self.scenario.clone();
+        let workload = &scenario.workloads[index];
+        self.line("kubectl", || format!("apply {}: {} objects", workload.name, workload.objects.len()));
+        for object in &workload.objects {
+            self.operate(Request::Create { object: object.clone() });
+        }
+    }
+
+    pub(super) fn fault_begins(&mut self, index: usize) {
+        let kind = self.happened[index].kind.clone();
+        let name = self.happened[index].name.clone();
+        let lasts = self.happened[index].lasts;
+        self.happened[index].began = Some(self.now);
+        self.line("fault", || format!("{name}: {}", describe(&kind, lasts)));
+        let moves = matches!(kind, FaultKind::Move { .. });
+        if lasts > Duration::ZERO && !moves {
+            self.queue.push(self.now + lasts, Due::FaultEnds { index: index as u32 });
+        }
+        match &kind {
+            FaultKind::Move { node, network, outage: _, address } => {
+                self.move_begins(index, node, network, *address, lasts);
+            }
+            FaultKind::LinkDown { target, .. } => self.links(target, false),
+            FaultKind::LinkUp { target } => self.links(target, true),
+            FaultKind::Partition { from, to, one_way, .. } => {
+                let (from, to) = (self.machines_of(from), self.machines_of(to));
+                let cut = Cut { name: name.to_string(), from, to, both_ways: !one_way };
+                self.wire.cut(cut);
+            }
+            FaultKind::Disturb { target, by, .. } => self.disturb(index, target, *by),
+            FaultKind::Kill { actor, nodes, loss, restart } => {
+                self.kill_actors(*actor, nodes, *loss, restart.is_some());
+            }
+            FaultKind::Stop { actor, nodes } => self.stop_actors(*actor, nodes),
+            FaultKind::Start { actor, nodes } => self.start_actors(*actor, nodes),
+            FaultKind::PowerOff { nodes, .. } => {
+                self.each_machine(nodes, |world, machine| world.power_off(machine, Loss::Power));
+            }
+            FaultKind::PowerOn { nodes } | FaultKind::NodeAdd { nodes } => {
+                self.each_machine(nodes, |world, machine| world.boot(machine));
+            }
+            FaultKind::NodeDelete { nodes, power_off } => {
+                if *power_off {
+                    self.each_machine(nodes, |world, machine| world.power_off(machine, Loss::Power));
+                }
+                for node in nodes {
+                    self.operate_delete(ObjectKind::Node, Key::cluster(node.clone()));
+                }
+            }
+            FaultKind::Apply { objects } => {
+                for object in objects {
+                    self.operate(Request::Create { object: object.clone() });
+                }
+            }
+            FaultKind::Patch { of, patch } => {
+                for key in self.keys_of(of) {
+                    self.operate_patch(of.kind, key, (**patch).clone());
+                }
+            }
+            FaultKind::Delete { of } => {
+                for key in self.keys_of(of) {
+                    self.operate_delete(of.kind, key);
+                }
+            }
+            FaultKind::Scale { of, replicas } => {
+                for key in self.keys_of(of) {
+                    self.operate_patch(of.kind, key, json!({"spec": {"replicas": replicas}}));
+                }
+            }
+            FaultKind::WriteFile { nodes, path, how, text } => {
+                self.each_machine(nodes, |world, machine| world.write_file(machine, path, text, *how));
+            }
+            FaultKind::Sysctl { nodes, key, value } => {
+                let value = value.to_string();
+                self.each_machine(nodes, |world, machine| {
+                    let set = world.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
+                    if set.is_err() {
+                        world.line("fault", || format!("sysctl {key}: no such key"));
+                    }
+                });
+            }
+            FaultKind::Iptables { nodes, command } => {
+                self.each_machine(nodes, |world, machine| world.iptables(machine, command));
+            }
+            FaultKind::DhcpPushDns { network, dns } => self.push_dns(network, dns.clone()),
+            FaultKind::StartSoftware { nodes, software } => {
+                self.each_machine(nodes, |world, machine| world.start_software(machine, software));
+            }
+            FaultKind::Upstream { upstream, behaviour } => {
+                let behaviour = *behaviour;
+                let machine = self.machine_named(upstream);
+                self.with_task(machine, |_, _, task| {
+                    if let Task::Upstream(server) = task {
+                        server.behaviour = behaviour;
+                    }
+                });
+            }
+        }
+        if lasts.is_zero() && !moves {
+            self.happened[index].ended = Some(self.now);
+        }
+    }
+
+    pub(super) fn fault_ends(&mut self, index: usize) {
+        let kind = self.happened[index].kind.clone();
+        let name = self.happened[index].name.clone();
+        self.happened[index].ended = Some(self.now);
+        match &kind {
+            FaultKind::Move { node, .. } => {
+                if let Some(machine) = self.machine_named(node) {
+                    self.carrier(machine, true);
+                }
+            }
+            FaultKind::LinkDown { target, .. } => self.links(target, true),
+            FaultKind::Partition { .. } => self.wire.mend(&name),
+            FaultKind::Disturb { .. } => {
+                for (port, quality) in std::mem::take(&mut self.happened[index].before) {
+                    self.wire.set_quality(port, quality);
+                }
+            }
+            FaultKind::Kill { actor, nodes, loss, .. } => {
+                if *loss == scenario::Loss::Process {
+                    self.start_actors(*actor, nodes);
+                } else {
+                    self.each_machine(nodes, |world, machine| world.boot(machine));
+                }
+            }
+            FaultKind::PowerOff { nodes, .. } => {
+                self.each_machine(nodes, |world, machine| world.boot(machine));
+            }
+            _ => {}
+        }
+        self.line("fault", || format!("{name}: over"));
+    }
+
+    // Machines and links.
+
+    fn each_machine(&mut self, nodes: &[Name], mut act: impl FnMut(&mut World, u32)) {
+        for node in nodes {
+            if let Some(machine) = self.machine_named(node) {
+                act(self, machine);
+            }
+        }
+    }
+
+    fn machines_of(&self, places: &[Place]) -> BTreeSet<u32> {
+        let mut machines = BTreeSet::new();
+        for place in places {
+            match place {
+                Place::Node(name) | Place::Client(name) | Place::Upstream(name) => {
+                    machines.extend(self.machine_named(name));
+                }
+                Place::Network(name) => {
+                    let ports = self.ports_of_network(name);
+                    machines.extend(ports.into_iter().map(|port| self.wire.machine_of(port).0));
+                }
+            }
+        }
+        machines
+    }
+
+    fn ports_of_network(&self, name: &str) -> Vec<PortId> {
+        let Some(switch) = self.switch_named(name) else { return Vec::new() };
+        let mut ports = Vec::new();
+        for machine in &self.machines {
+            for (_, port) in &machine.ports {
+                let reached = self.wire.switch_of(*port);
+                if reached == Some(switch) || reached.is_some_and(|s| self.rack_of(s) == Some(switch)) {
+                    ports.push(*port);
+                }
+            }
+        }
+        ports
+    }
+
+    fn ports_of_target(&self, target: &LinkTarget) -> Vec<PortId> {
+        match target {
+            LinkTarget::Node(name) => {
+                let machine = self.machine_named(name).map(|m| &self.machines[m as usize]);
+                machine.and_then(super::Machine::first_port).map(|(_, port)| port).into_iter().collect()
+            }
+            LinkTarget::Link(name) => self.link_ports(name),
+            LinkTarget::Network(name) => self.ports_of_network(name),
+        }
+    }
+
+    fn links(&mut self, target: &LinkTarget, up: bool) {
+        for port in self.ports_of_target(target) {
+            let (machine, link) = self.wire.machine_of(port);
+            self.wire.set_up(port, up);
+            self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
+            self.dhcp_carrier(machine, up);
+        }
+    }
+
+    /// The carrier of a machine's first card, and what its DHCP client makes of it.
+    fn carrier(&mut self, machine: u32, up: bool) {
+        let Some((link, _)) = self.machines[machine as usize].first_port() else { return };
+        self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
+        self.dhcp_carrier(machine, up);
+    }
+
+    fn dhcp_carrier(&mut self, machine: u32, up: bool) {
+        self.with_task(Some(machine), |world, seat, task| {
+            if let Task::DhcpClient(client) = task {
+                client.carrier(world, seat, up);
+            }
+        });
+    }
+
+    /// Runs something on each of a machine's own programs.
+    fn with_task(
+        &mut self,
+        machine: Option<u32>,
+        mut act: impl FnMut(&mut World, &mut super::programs::Seat, &mut Task),
+    ) {
+        let Some(machine) = machine else { return };
+        for slot in self.machines[machine as usize].programs.clone() {
+            self.run_program(slot, &mut act);
+        }
+    }
+
+    fn move_begins(&mut self, index: usize, node: &str, network: &str, address: Option<Ipv4Addr>, outage: Duration) {
+        let (Some(machine), Some(switch)) = (self.machine_named(node), self.switch_named(network)) else {
+            return;
+        };
+        let Some((link, port)) = self.machines[machine as usize].first_port() else { return };
+        let quality = self.network_quality(network);
+        self.carrier(machine, false);
+        self.wire.plug(port, switch, quality);
+        self.machines[machine as usize].home = Some(switch);
+        if let Some(address) = address {
+            self.readdress(machine, link, network, address);
+        }
+        // DHCP takes its share of the outage.
+        let back = self.now + outage.saturating_sub(DHCP_TAKES);
+        self.happened[index].lasts = outage;
+        self.queue.push(back, Due::FaultEnds { index: index as u32 });
+    }
+
+    /// The DHCP client (or a static move) put an address on a card.
+    pub(super) fn address_acquired(&mut self, machine: u32, address: Ipv4Addr) {
+        let name = self.machines[machine as usize].name.clone();
+        let now = self.now;
+        let mut outage = None;
+        for fault in self.happened.iter_mut().rev() {
+            if let FaultKind::Move { node, .. } = &fault.kind
+                && *node == name
+                && fault.began.is_some()
+            {
+                if fault.address_acquired.is_none() {
+                    fault.address_acquired = Some(now);
+                    outage = fault.began.map(|began| now.since(began));
+                }
+                break;
+            }
+        }
+        self.line(&format!("dhcp@{name}"), || match outage {
+            Some(outage) => format!("{address} acquired after {:.3} s without one", outage.as_secs_f64()),
+            None => format!("{address} acquired"),
+        });
+    }
+
+    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr) {
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: no carrier or no lease"));
+    }
+
+    fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {
+        for port in self.ports_of_target(target) {
+            let Some(before) = self.wire.quality(port) else { continue };
+            self.happened[index].before.push((port, before));
+            let jitter = if by.jitter.is_zero() { before.reorder_by } else { by.jitter };
+            let quality = Quality {
+                latency: before.latency + by.latency,
+                loss: by.loss.max(before.loss),
+                duplicate: by.duplicate.max(before.duplicate),
+                reorder: if by.jitter.is_zero() { by.reorder.max(before.reorder) } else { 1.0 },
+                reorder_by: if by.reorder > 0.0 && jitter.is_zero() { Duration::from_millis(5) } else { jitter },
+            };
+            self.wire.set_quality(port, quality);
+        }
+    }
+
+    fn push_dns(&mut self, network: &str, dns: Vec<Ipv4Addr>) {
+        let router = self.router_of(network);
+        self.with_task(router, |world, seat, task| {
+            if let Task::DhcpServer(server) = task {
+                server.push_dns(world, seat, dns.clone());
+            }
+        });
+    }
+
+    pub(super) fn write_file(&mut self, machine: u32, path: &str, text: &str, how: WriteHow) {
+        let files = &mut self.machines[machine as usize].files;
+        let told = match how {
+            WriteHow::Rename => files.rename_over(path, text.into()),
+            WriteHow::Symlink => {
+                let target = format!("{path}.{}", self.happened.len());
+                files.rename_over(&target, text.into());
+                files.symlink_to(path, &target)
+            },
+            WriteHow::InPlace => files.write_in_place(path, text.into()),
+            WriteHow::Empty => files.truncate(path),
+        };
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("files@{name}"), || format!("{path} changed ({how:?})").to_lowercase());
+        for (watcher, reply) in told {
+            if let Some(life) = super::Life::unpack(watcher) {
+                self.tell_files(life, None, reply);
+            }
+        }
+    }
+
+    // Actors.
+
+    fn cells_of(&self, actor: ActorName, nodes: &[Name]) -> Vec<Cell> {
+        let matches = |kind: Kind| match actor {
+            ActorName::Apiserver => kind == Kind::ApiServer,
+            ActorName::Controllers => kind == Kind::Controllers,
+            ActorName::Scheduler => kind == Kind::Scheduler,
+            ActorName::Kubelet => kind == Kind::Kubelet,
+            ActorName::Netd => matches!(kind, Kind::Netd | Kind::Flannel),
+            ActorName::Proxy => kind == Kind::Proxy,
+            ActorName::Dns => matches!(kind, Kind::Dns | Kind::KubeDns),
+        };
+        let on_node = |machine: &&super::Machine| nodes.is_empty() || nodes.contains(&machine.name);
+        let machines = self.machines.iter().filter(on_node);
+        machines.flat_map(|m| m.cells.iter().copied()).filter(|cell| matches(cell.kind)).collect()
+    }
+
+    fn kill_actors(&mut self, actor: ActorName, nodes: &[Name], loss: scenario::Loss, again: bool) {
+        let loss = match loss {
+            scenario::Loss::Process => Loss::Process,
+            scenario::Loss::Power => Loss::Power,
+            scenario::Loss::Disk => Loss::Disk,
+        };
+        for cell in self.cells_of(actor, nodes) {
+            if loss == Loss::Process {
+                self.drop_actor(cell);
+                self.set_stopped(cell, !again);
+            } else {
+                self.power_off(self.machine_of(cell), loss);
+            }
+        }
+    }
+
+    fn stop_actors(&mut self, actor: ActorName, nodes: &[Name]) {
+        for cell in self.cells_of(actor, nodes) {
+            self.drop_actor(cell);
+            self.set_stopped(cell, true);
+        }
+    }
+
+    fn start_actors(&mut self, actor: ActorName, nodes: &[Name]) {
+        for cell in self.cells_of(actor, nodes) {
+            self.set_stopped(cell, false);
+            let life = self.life(cell);
+            self.queue.push(self.now, Due::Start { life });
+        }
+    }
+
+    // A person's writes.
+
+    fn keys_of(&self, of: &ObjectRef) -> Vec<Key> {
+        match &of.which {
+            Which::Key(key) => vec![key.clone()],
+            Which::Labels(labels) => {
+                let view = self.front.cache().and_then(|cache| cache.views.get(&of.kind));
+                let has = |object: &&Arc<Object>| {
+                    labels.iter().all(|(name, value)| object.label(name) == Some(value.as_str()))
+                };
+                view.into_iter().flat_map(|v| v.values()).filter(has).map(|o| o.key.clone()).collect()
+            }
+        }
+    }
+
+    fn operate_patch(&mut self, kind: ObjectKind, key: Key, patch: Value) {
+        self.operate(Request::Patch { kind, key, subresource: Subresource::Main, patch });
+    }
+
+    fn operate_delete(&mut self, kind: ObjectKind, key: Key) {
+        self.operate(Request::Delete { kind, key, options: DeleteOptions::default() });
+    }
+
+    fn operate(&mut self, request: Request) {
+        let call = self.operator.next;
+        self.operator.next += 1;
+        self.operator.calls.insert(call, Arc::new(request));
+        self.operate_again(call);
+    }
+
+    /// Sends a write, and again until it is answered.
+    pub(super) fn operate_again(&mut self, call: u64) {
+        let Some(request) = self.operator.calls.get(&call).cloned() else { return };
+        self.queue.push(self.now + RETRY, Due::Operator { call });
+        if self.front.cache().is_some() {
+            let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
+            let id = RequestId { connection: OPERATOR, call };
+            self.send::<ApiServer>(life, self.now, None, apiserver::Event::Request { id, request });
+        }
+    }
+
+    pub(super) fn operator_answered(&mut self, call: u64, result: Result<Reply, Error>) {
+        let Some(request) = self.operator.calls.get(&call).cloned() else { return };
+        let error = match result {
+            Ok(_) => {
+                self.operator.calls.remove(&call);
+                return;
+            }
+            Err(error) => error,
+        };
+        match (error.reason, &*request) {
+            (Reason::AlreadyExists, Request::Create { object }) => {
+                self.operator.calls.remove(&call);
+                self.replace(object);
+            }
+            (Reason::NotFound, Request::Delete { .. }) => {
+                self.operator.calls.remove(&call);
+            }
+            (Reason::Unknown | Reason::InternalError | Reason::TooManyRequests | Reason::Conflict, _) => {}
+            _ => {
+                self.operator.calls.remove(&call);
+                let (kind, key) = request.subject();
+                let verb = request.verb();
+                self.line("kubectl", || format!("{verb} {kind} {key}: {error}"));
+                self.operator_errors.push((self.now, format!("{verb} {kind} {key}: {error}")));
+            }
+        }
+    }
+
+    /// What stands already is changed to what the file says.
+    fn replace(&mut self, object: &Object) {
+        let mut patch = object.to_json();
+        if let Value::Object(fields) = &mut patch {
+            fields.remove("status");
+            fields.remove("apiVersion");
+            fields.remove("kind");
+        }
+        self.operate_patch(object.kind(), object.key.clone(), patch);
+    }
+}
+
+fn lasts(kind: &FaultKind) -> Option<Span> {
+    match kind {
+        FaultKind::Move { outage, .. } => Some(*outage),
+        FaultKind::LinkDown { lasts, .. } | FaultKind::PowerOff { lasts, .. } => *lasts,
+        FaultKind::Partition { lasts, .. } | FaultKind::Disturb { lasts, .. } => Some(*lasts),
+        FaultKind::Kill { restart, .. } => *restart,
+        _ => None,
+    }
+}
+
+/// A fault in words.
+pub fn describe(kind: &FaultKind, lasts: Duration) -> String {
+    let some = |nodes: &[Name]| match nodes {
+        [] => "all".to_owned(),
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}..{last} ({})", nodes.len()),
+    };
+    let text = match kind {
+        FaultKind::Move { node, network, .. } => format!("{node} moves to {network}"),
+        FaultKind::LinkDown { target, .. } => format!("link down: {target:?}"),
+        FaultKind::LinkUp { target } => format!("link up: {target:?}"),
+        FaultKind::Partition { from, to, one_way, .. } => {
+            let arrow = if *one_way { "-/->" } else { "<-/->" };
+            format!("partition {from:?} {arrow} {to:?}")
+        }
+        FaultKind::Disturb { target, by, .. } => format!("{target:?} disturbed: {by:?}"),
+        FaultKind::Kill { actor, nodes, loss, .. } => {
+            format!("{actor:?} on {} killed, {loss:?} lost", some(nodes))
+        }
+        FaultKind::Stop { actor, nodes } => format!("{actor:?} on {} stopped", some(nodes)),
+        FaultKind::Start { actor, nodes } => format!("{actor:?} on {} started", some(nodes)),
+        FaultKind::PowerOff { nodes, .. } => format!("power lost: {}", some(nodes)),
+        FaultKind::PowerOn { nodes } => format!("power back: {}", some(nodes)),
+        FaultKind::NodeAdd { nodes } => format!("{} joins", some(nodes)),
+        FaultKind::NodeDelete { nodes, .. } => format!("{} deleted", some(nodes)),
+        FaultKind::Apply { objects } => format!("{} objects applied", objects.len()),
+        FaultKind::Patch { of, .. } => format!("{} {:?} patched", of.kind, of.which),
+        FaultKind::Delete { of } => format!("{} {:?} deleted", of.kind, of.which),
+        FaultKind::Scale { of, replicas } => format!("{:?} scaled to {replicas}", of.which),
+        FaultKind::WriteFile { nodes, path, how, .. } => {
+            format!("{path} on {} written ({how:?})", some(nodes))
+        }
+        FaultKind::Sysctl { nodes, key, value } => format!("sysctl {key}={value} on {}", some(nodes)),
+        FaultKind::Iptables { nodes, command } => format!("iptables {command} on {}", some(nodes)),
+        FaultKind::DhcpPushDns { network, dns } => format!("DHCP of {network} hands out DNS {dns:?}"),
+        FaultKind::StartSoftware { nodes, software } => {
+            format!("{:?} starts on {}", software.kind, some(nodes))
+        }
+        FaultKind::Upstream { upstream, behaviour } => format!("{upstream} now does: {behaviour:?}"),
+    };
+    if lasts.is_zero() { text } else { format!("{text}, for {:.3} s", lasts.as_secs_f64()) }
+}

@@ -1,0 +1,89 @@
+//! Foreign programs of a node that change its network once when they start: docker and ufw.
+
+use crate::kernel::NsId;
+use crate::scenario::{Software, SoftwareKind};
+use crate::world::World;
+use ipnet::Ipv4Net;
+use kubesim_actors::ports::network::Mac;
+use kubesim_actors::ports::rules::Table;
+use std::net::Ipv4Addr;
+
+impl World {
+    pub(in crate::world) fn start_software(&mut self, machine: u32, software: &Software) {
+        match software.kind {
+            SoftwareKind::Docker { major, minor } => self.start_docker(machine, (major, minor)),
+            SoftwareKind::Ufw => self.start_ufw(machine),
+            // It is the DHCP client's way of writing resolv.conf: see `programs::dhcp`.
+            SoftwareKind::NetworkManager => {}
+        }
+    }
+
+    /// docker0 on 172.17.0.1/16, ip_forward on, masquerading; since 1.13 FORWARD is set to DROP,
+    /// but only where dockerd itself turned ip_forward on (moby/moby#28257).
+    fn start_docker(&mut self, machine: u32, version: (u32, u32)) {
+        let net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 1), 16);
+        let turned_on = self.kernel(machine, |kernel, now, out| {
+            let mac = Mac([0x02, 0x42, 0xa4, 0x56, 0xd7, 0x04]);
+            let bridge = kernel.add_bridge(NsId::HOST, "docker0", mac, 1500);
+            if let Ok(bridge) = bridge {
+                let _ = kernel.add_address(now, NsId::HOST, bridge, net, out);
+                let _ = kernel.set_up(now, NsId::HOST, bridge, true, out);
+            }
+            let was_on = kernel.sysctl(NsId::HOST, "net.ipv4.ip_forward").as_deref() == Some("1");
+            if !was_on {
+                let _ = kernel.set_sysctl(now, NsId::HOST, "net.ipv4.ip_forward", "1", out);
+            }
+            !was_on
+        });
+        let drops = turned_on && version >= (1, 13);
+        let rules: &[&str] = &[
+            "-t nat -N DOCKER",
+            "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+            "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+            "-t filter -N DOCKER",
+            "-t filter -A FORWARD -o docker0 -j DOCKER",
+            "-t filter -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-t filter -A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+            "-t filter -A FORWARD -i docker0 -o docker0 -j ACCEPT",
+        ];
+        for rule in rules {
+            self.iptables(machine, rule);
+        }
+        if drops {
+            self.iptables(machine, "-P FORWARD DROP");
+        }
+        let (major, minor) = version;
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("docker@{name}"), || {
+            let did = if turned_on { "turned ip_forward on" } else { "found ip_forward on" };
+            let policy = if drops { "FORWARD policy set to DROP" } else { "FORWARD policy left alone" };
+            format!("{major}.{minor} started: docker0 is up, {did}, {policy}")
+        });
+    }
+
+    fn start_ufw(&mut self, machine: u32) {
+        for rule in ["-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"] {
+            self.iptables(machine, rule);
+        }
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("ufw@{name}"), || "started: FORWARD policy set to DROP".to_owned());
+    }
+
+    /// One `iptables` command in its own words. What it refuses is said in the run's lines.
+    pub(in crate::world) fn iptables(&mut self, machine: u32, command: &str) {
+        let result = self.kernel(machine, |kernel, _, _| {
+            let rules = kernel.netfilter_mut(NsId::HOST);
+            rules.map_or(Ok(()), |rules| rules.command(command))
+        });
+        if let Err(why) = result {
+            let name = self.machines[machine as usize].name.clone();
+            self.line(&format!("iptables@{name}"), || format!("iptables {command}: {why}"));
+        }
+    }
+
+    /// `iptables-save` of a machine, one table or all.
+    pub fn iptables_save(&self, machine: u32, table: Option<Table>) -> String {
+        let rules = self.machines[machine as usize].kernel.netfilter(NsId::HOST);
+        rules.map(|rules| rules.save(table)).unwrap_or_default()
+    }
+}
