@@ -5,10 +5,11 @@
 
 use super::matches::{Key, Test};
 use super::walk::Outcome;
-use imbl::{OrdMap, OrdSet};
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap, OrdSet};
 use kubesim_actors::ports::rules::{Chain, ChainKey, ChainSet, Protocol, Rule, Table, Target};
 use kubesim_runtime::{Change, Hasher};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::sync::Arc;
@@ -293,7 +294,8 @@ pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
 /// A whole [`ChainSet`], compiled: shared by every machine at its version.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompiledSet {
-    chains: OrdMap<ChainId, Arc<Compiled>>,
+    /// Looked up at every jump, never iterated.
+    chains: GenericHashMap<ChainId, Arc<Compiled>, FxBuildHasher, DefaultSharedPtr>,
     /// Who is jumped to, and how often.
     referenced: OrdMap<ChainId, (ChainKey, u32)>,
     /// The targets of jumps that no chain of this set is.

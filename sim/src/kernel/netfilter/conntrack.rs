@@ -13,6 +13,8 @@ const DEFAULT_MAX: u32 = 262_144;
 /// How many slots each new entry looks at for expired ones, so that garbage never outgrows a
 /// third of what lives.
 const SWEEP: u32 = 4;
+/// How many slots are searched for a victim when the table is full.
+const EVICTION_RANGE: u32 = 64;
 /// A packet passes its hooks in one go; an entry that is not (or no longer) in the table is kept
 /// this long for the packet that still refers to it.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
@@ -423,19 +425,21 @@ impl Conntrack {
         }
     }
 
-    /// Makes room at the cost of a connection that is not assured (`early_drop`).
+    /// Makes room at the cost of a connection that is not assured (`early_drop`). Looks at a
+    /// bounded number of slots, as the kernel looks at a few buckets only.
     fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
-        self.sweep(now, u32::MAX);
+        self.sweep(now, EVICTION_RANGE);
         if self.confirmed < self.max {
             return Ok(());
         }
-        let victim = self.slots.iter().position(|slot| {
-            slot.entry
-                .as_ref()
-                .is_some_and(|entry| entry.confirmed && !entry.assured)
+        let slots = self.slots.len() as u32;
+        let victim = (1..=EVICTION_RANGE.min(slots)).find_map(|step| {
+            let slot = (self.hand + step) % slots;
+            let entry = self.slots[slot as usize].entry.as_ref()?;
+            (entry.confirmed && !entry.assured).then_some(slot)
         });
         match victim {
-            Some(slot) => self.remove(slot as u32),
+            Some(slot) => self.remove(slot),
             None => {
                 self.table_full += 1;
                 return Err(TableFull);

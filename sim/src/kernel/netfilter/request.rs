@@ -238,11 +238,7 @@ impl Ruleset {
                     base.table == table && built_in(table, &base.chain) == Some(hook)
                 };
                 let wanted: Vec<_> = next.base.iter().filter(here).collect();
-                let present = chain
-                    .entries()
-                    .iter()
-                    .any(|e| e.owner.as_ref() == Some(&next.name));
-                if !wanted.is_empty() || present {
+                if !stands(chain.entries(), &next.name, &wanted) {
                     chain.edit(|rows| place(rows, &next.name, &wanted));
                 }
             }
@@ -310,6 +306,28 @@ fn check_rules(
         Some(to) => Err(table::no_target(&to.name)),
         None => Ok(()),
     }
+}
+
+/// Whether the owner's base rules of one chain stand where [`place`] would put them.
+fn stands(entries: &[Entry], owner: &SmolStr, wanted: &[&BaseRule]) -> bool {
+    let ours = |entry: &Entry| entry.owner.as_ref() == Some(owner);
+    let firsts = wanted
+        .iter()
+        .filter(|base| base.place == Place::First)
+        .count();
+    let lasts = wanted.len() - firsts;
+    if entries.len() < wanted.len() || entries.iter().filter(|e| ours(e)).count() != wanted.len() {
+        return false;
+    }
+    let (head, tail) = (&entries[..firsts], &entries[entries.len() - lasts..]);
+    let wanted_in = |place: Place| wanted.iter().filter(move |base| base.place == place);
+    let same = |entries: &[Entry], place: Place| {
+        entries
+            .iter()
+            .zip(wanted_in(place))
+            .all(|(e, base)| ours(e) && e.rule == base.rule)
+    };
+    same(head, Place::First) && same(tail, Place::Last)
 }
 
 /// The owner's base rules of one chain become exactly `wanted`: the first ones before everything

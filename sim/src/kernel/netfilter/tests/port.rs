@@ -301,3 +301,72 @@ fn conntrack_is_listed_and_deleted_by_filter() {
     assert_eq!(delete(dnat), 0);
     assert_eq!(delete(CtFilter::default()), 1);
 }
+
+mod following {
+    use super::*;
+    use crate::kernel::netfilter::compile::{CompiledSet, chain_id};
+    use proptest::prelude::*;
+
+    /// A chain by number, and its rules: jumps to other chains, a recent list, a DNAT.
+    fn edits() -> impl Strategy<Value = Vec<(u8, Option<Vec<u8>>)>> {
+        let rules = prop::collection::vec(0u8..8, 0..4);
+        prop::collection::vec((0u8..5, prop::option::weighted(0.7, rules)), 1..30)
+    }
+
+    fn key(number: u8) -> ChainKey {
+        let table = if number == 4 {
+            Table::Filter
+        } else {
+            Table::Nat
+        };
+        ChainKey {
+            table,
+            name: format!("C{number}").into(),
+        }
+    }
+
+    fn rule(kind: u8) -> Rule {
+        let line = match kind {
+            0..5 => format!("-A X -j C{kind}"),
+            5 => "-A X -j DNAT --to-destination 1.1.1.1".into(),
+            _ => format!("-A X -m recent --set --name L{kind} --rsource"),
+        };
+        parse_rule(&line).expect("a rule").1
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_that_followed_every_change_is_the_set_compiled_anew(edits in edits()) {
+            let mut set = ChainSet::empty(1);
+            let mut followed = CompiledSet::of(&set, None);
+            for (version, (number, rules)) in (1..).zip(edits) {
+                let old = set.clone();
+                match rules {
+                    Some(rules) => {
+                        let rules = rules.into_iter().map(rule).collect();
+                        set.insert(key(number), Arc::new(Chain { rules }), version);
+                    }
+                    None => {
+                        set.remove(&key(number), version);
+                    }
+                }
+                followed = CompiledSet::of(&set, Some((&old, &followed)));
+                let mut copy = ChainSet::empty(2);
+                for (key, chain) in set.iter() {
+                    copy.insert(key.clone(), chain.clone(), 1);
+                }
+                let fresh = CompiledSet::of(&copy, None);
+                prop_assert!(followed.unresolved().eq(fresh.unresolved()));
+                prop_assert_eq!(followed.refusal(), fresh.refusal());
+                for list in ["L6", "L7"] {
+                    prop_assert_eq!(followed.names_recent(&list.into()), fresh.names_recent(&list.into()));
+                }
+                for number in 0..5 {
+                    let id = chain_id(key(number).table, &key(number).name);
+                    let rules = |set: &CompiledSet| set.get(id).map(|chain| chain.rules.len());
+                    prop_assert_eq!(rules(&followed), rules(&fresh));
+                }
+            }
+        }
+    }
+}
