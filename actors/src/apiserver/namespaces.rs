@@ -28,17 +28,20 @@ impl ApiServer {
         };
         let namespaces = NAMESPACES.map(|name| Object::new(Key::cluster(name), namespace()));
         let wanted = namespaces.into_iter().chain([kubernetes_service(&address.to_string())]);
-        let mut missing = false;
+        let mut coming = false;
         for object in wanted {
-            if self.cache.object(object.kind(), &object.key).is_some() {
+            let key = (object.kind(), object.key.clone());
+            if self.cache.object(key.0, &key.1).is_some() {
                 continue;
             }
-            missing = true;
-            if !self.busy(&(object.kind(), object.key.clone())) {
+            if !self.busy(&key) {
                 self.submit_own(Request::Create { object: Arc::new(object) }, ctx);
             }
+            // One that was refused (a service holds the address since the range was changed) is
+            // left to people: the rest of the API must not wait for it.
+            coming |= self.busy(&key);
         }
-        if missing || self.open {
+        if coming || self.open {
             return;
         }
         self.open = true;
