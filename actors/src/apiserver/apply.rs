@@ -50,9 +50,7 @@ pub(super) fn apply(state: State<'_>, request: &Request, key: &Key) -> Result<Ou
     match request {
         Request::Update { object } => update(state, object, &old),
         Request::UpdateStatus { object } => update_status(&state, object, &old),
-        Request::Patch {
-            subresource, patch, ..
-        } => {
+        Request::Patch { subresource, patch, .. } => {
             let new = patch::merged(&old, *subresource, patch)?;
             match subresource {
                 Subresource::Main => update(state, &new, &old),
@@ -91,10 +89,7 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
         return Err(errors::already_exists(kind, &key.name));
     }
     service::allocate(&mut state, &mut new)?;
-    Ok(Outcome::Put {
-        object: new,
-        expected: 0,
-    })
+    Ok(Outcome::Put { object: new, expected: 0 })
 }
 
 /// What the key, the uid and the version say already.
@@ -124,12 +119,7 @@ fn namespace_open(cache: &Cache, kind: Kind, key: &Key) -> Result<(), Error> {
 /// The uid, if given, must be the stored one, and so must the version.
 fn same_object(new: &Object, old: &Object) -> Result<(), Error> {
     if new.uid != Uid::NONE && new.uid != old.uid {
-        return Err(errors::other_uid(
-            old.kind(),
-            &old.key.name,
-            new.uid,
-            old.uid,
-        ));
+        return Err(errors::other_uid(old.kind(), &old.key.name, new.uid, old.uid));
     }
     if new.version != 0 && new.version != old.version {
         return Err(errors::modified(old.kind(), &old.key.name));
@@ -147,28 +137,17 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
     if unchanged {
         return Ok(Outcome::Same(old.clone()));
     }
-    let mut object = Object {
-        key: old.key.clone(),
-        uid: old.uid,
-        version: old.version,
-        meta,
-        body,
-    };
+    let mut object =
+        Object { key: old.key.clone(), uid: old.uid, version: old.version, meta, body };
     kinds::validate(&object, Some(old), state.config)?;
     if finally_gone(&object) {
         let object = Arc::new(object);
-        return Ok(Outcome::Remove {
-            object,
-            expected: old.version,
-        });
+        return Ok(Outcome::Remove { object, expected: old.version });
     }
     if spec_changed {
         service::allocate(&mut state, &mut object)?;
     }
-    Ok(Outcome::Put {
-        object,
-        expected: old.version,
-    })
+    Ok(Outcome::Put { object, expected: old.version })
 }
 
 /// The new metadata with what only the server writes; the old one itself if nothing differs.
@@ -179,18 +158,12 @@ fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<Obj
     }
     let mut meta = (**new).clone();
     strip(&mut meta);
-    meta.creation_timestamp
-        .clone_from(&old.meta.creation_timestamp);
-    meta.deletion_timestamp
-        .clone_from(&old.meta.deletion_timestamp);
+    meta.creation_timestamp.clone_from(&old.meta.creation_timestamp);
+    meta.deletion_timestamp.clone_from(&old.meta.deletion_timestamp);
     meta.deletion_grace_period_seconds = old.meta.deletion_grace_period_seconds;
     meta.generate_name.clone_from(&old.meta.generate_name);
     meta.generation = old.meta.generation.map(|n| n + i64::from(bump));
-    if meta == *old.meta {
-        old.meta.clone()
-    } else {
-        Arc::new(meta)
-    }
+    if meta == *old.meta { old.meta.clone() } else { Arc::new(meta) }
 }
 
 /// Being deleted, past its grace, and the last finalizer is gone.
@@ -207,18 +180,12 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
         return Err(errors::not_found(old.kind(), &old.key.name));
     };
-    if kinds::same_status(&body, &old.body) {
+    if kinds::shared_status(&body, &old.body) {
         return Ok(Outcome::Same(old.clone()));
     }
-    let object = Object {
-        body,
-        ..(**old).clone()
-    };
+    let object = Object { body, ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
-    Ok(Outcome::Put {
-        object,
-        expected: old.version,
-    })
+    Ok(Outcome::Put { object, expected: old.version })
 }
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -230,9 +197,7 @@ fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Resu
     }
     let grace = match &old.body {
         Body::Pod { spec, status } => {
-            let asked = options
-                .grace
-                .map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);
+            let asked = options.grace.map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);
             kinds::pod_grace(spec, status, asked)
         }
         Body::Namespace { .. } if !state.internal => return delete_namespace(state, old),
@@ -240,19 +205,12 @@ fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Resu
     };
     let finalized = old.meta.finalizers.as_ref().is_none_or(Vec::is_empty);
     if grace == 0 && finalized {
-        return Ok(Outcome::Remove {
-            object: old.clone(),
-            expected: old.version,
-        });
+        return Ok(Outcome::Remove { object: old.clone(), expected: old.version });
     }
     if old.deleting() {
         return Ok(shorten(old, options, grace));
     }
-    Ok(mark_deleted(
-        old,
-        grace,
-        state.wall + Duration::from_secs(grace as u64),
-    ))
+    Ok(mark_deleted(old, grace, state.wall + Duration::from_secs(grace as u64)))
 }
 
 /// Already being deleted: a further request may only shorten the grace period.
@@ -261,11 +219,7 @@ fn shorten(old: &Arc<Object>, options: &DeleteOptions, grace: i64) -> Outcome {
     if (options.grace.is_none() && grace != 0) || grace >= before {
         return Outcome::Same(old.clone());
     }
-    let deadline = old
-        .meta
-        .deletion_timestamp
-        .as_ref()
-        .map_or(Wall::default(), |t| wall(t.0));
+    let deadline = old.meta.deletion_timestamp.as_ref().map_or(Wall::default(), |t| wall(t.0));
     let gain = i128::from(before - grace) * 1_000_000_000;
     let earlier = Wall::from_unix_nanos(deadline.unix_nanos() - gain);
     mark_deleted(old, grace, earlier)
@@ -277,10 +231,7 @@ fn mark_deleted(old: &Arc<Object>, grace: i64, deadline: Wall) -> Outcome {
     meta.deletion_timestamp = Some(time(deadline));
     meta.deletion_grace_period_seconds = Some(grace);
     meta.generation = meta.generation.map(|n| n + 1);
-    Outcome::Put {
-        object,
-        expected: old.version,
-    }
+    Outcome::Put { object, expected: old.version }
 }
 
 /// In two steps: marked here, and gone once the server has emptied it.
@@ -293,11 +244,7 @@ fn delete_namespace(state: &State<'_>, old: &Arc<Object>) -> Result<Outcome, Err
     if old.deleting() {
         return Ok(Outcome::Same(old.clone()));
     }
-    let Outcome::Put {
-        mut object,
-        expected,
-    } = mark_deleted(old, 0, state.wall)
-    else {
+    let Outcome::Put { mut object, expected } = mark_deleted(old, 0, state.wall) else {
         return Ok(Outcome::Same(old.clone()));
     };
     if let Body::Namespace { status, .. } = &mut object.body {
@@ -327,9 +274,7 @@ fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Ou
     }
     let (mut spec, mut status) = (spec.clone(), status.clone());
     Arc::make_mut(&mut spec).node_name = Some(node.to_owned());
-    let conditions = Arc::make_mut(&mut status)
-        .conditions
-        .get_or_insert_default();
+    let conditions = Arc::make_mut(&mut status).conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),
@@ -337,12 +282,6 @@ fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Ou
         last_transition_time: Some(time(state.wall)),
         ..PodCondition::default()
     });
-    let object = Object {
-        body: Body::Pod { spec, status },
-        ..(**old).clone()
-    };
-    Ok(Outcome::Put {
-        object,
-        expected: old.version,
-    })
+    let object = Object { body: Body::Pod { spec, status }, ..(**old).clone() };
+    Ok(Outcome::Put { object, expected: old.version })
 }

@@ -3,6 +3,7 @@
 use super::errors;
 use crate::objects::{Key, Kind, Name, Object, View};
 use crate::ports::api::{Error, Reason, Reply, Request};
+use crate::ports::store::StoreKey;
 use kubesim_runtime::{Hasher, Snapshot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,10 +44,7 @@ impl Cache {
     /// All of a kind, in one namespace or (empty) in all, as of the kind's newest version.
     pub fn list(&self, kind: Kind, namespace: &Name) -> Result<Reply, Error> {
         let Some(view) = self.views.get(&kind) else {
-            return Err(Error::new(
-                Reason::TooManyRequests,
-                "storage is (re)initializing",
-            ));
+            return Err(Error::new(Reason::TooManyRequests, "storage is (re)initializing"));
         };
         if namespace.is_empty() || !kind.namespaced() {
             return Ok(Reply::List(view.clone()));
@@ -54,10 +52,7 @@ impl Cache {
         let mut part = Snapshot::empty(derived_history(view.history(), kind, namespace));
         part.advance(view.version());
         let first = Key::new(namespace.clone(), "");
-        for (key, object) in view
-            .iter_from(&first)
-            .take_while(|(k, _)| k.namespace == *namespace)
-        {
+        for (key, object) in view.iter_from(&first).take_while(|(k, _)| k.namespace == *namespace) {
             part.insert(key.clone(), object.clone(), view.version());
         }
         Ok(Reply::List(part))
@@ -70,6 +65,26 @@ impl Cache {
             Request::List { kind, namespace } => Some(self.list(*kind, namespace)),
             _ => None,
         }
+    }
+}
+
+impl Cache {
+    /// Keys of every object in this namespace.
+    pub(super) fn in_namespace(&self, namespace: &str) -> Vec<StoreKey> {
+        let first = Key::new(namespace, "");
+        let mut found = Vec::new();
+        for (kind, view) in self.views.iter().filter(|(kind, _)| kind.namespaced()) {
+            let here = view.iter_from(&first).take_while(|(key, _)| key.namespace == namespace);
+            found.extend(here.map(|(key, _)| (*kind, key.clone())));
+        }
+        found
+    }
+
+    pub(super) fn namespace_is_empty(&self, namespace: &str) -> bool {
+        let first = Key::new(namespace, "");
+        self.views.iter().filter(|(kind, _)| kind.namespaced()).all(|(_, view)| {
+            view.iter_from(&first).next().is_none_or(|(key, _)| key.namespace != namespace)
+        })
     }
 }
 

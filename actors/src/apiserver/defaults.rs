@@ -27,34 +27,18 @@ pub(super) fn pod_spec(spec: &mut PodSpec) {
     default(&mut spec.enable_service_links, || true);
     default(&mut spec.security_context, Default::default);
     let host_network = spec.host_network == Some(true);
-    for each in spec
-        .init_containers
-        .iter_mut()
-        .flatten()
-        .chain(&mut spec.containers)
-    {
+    for each in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container(each, host_network);
     }
 }
 
 fn container(container: &mut Container, host_network: bool) {
-    if container
-        .image_pull_policy
-        .as_deref()
-        .is_none_or(str::is_empty)
-    {
+    if container.image_pull_policy.as_deref().is_none_or(str::is_empty) {
         let image = container.image.as_deref().unwrap_or_default();
-        let policy = if is_latest(image) {
-            "Always"
-        } else {
-            "IfNotPresent"
-        };
+        let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
         container.image_pull_policy = Some(policy.to_owned());
     }
-    text(
-        &mut container.termination_message_path,
-        "/dev/termination-log",
-    );
+    text(&mut container.termination_message_path, "/dev/termination-log");
     text(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
         text(&mut port.protocol, "TCP");
@@ -75,9 +59,7 @@ fn container(container: &mut Container, host_network: bool) {
     {
         let requests = resources.requests.get_or_insert_default();
         for (name, limit) in limits {
-            requests
-                .entry(name.clone())
-                .or_insert_with(|| limit.clone());
+            requests.entry(name.clone()).or_insert_with(|| limit.clone());
         }
     }
 }
@@ -106,10 +88,7 @@ fn probe(probe: &mut Probe) {
 /// unreachable, unless it says otherwise.
 pub(super) fn toleration_seconds(spec: &mut PodSpec) {
     let tolerations = spec.tolerations.get_or_insert_default();
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let covers = |t: &Toleration| {
             let any_key = t.key.as_deref().is_none_or(str::is_empty);
             let effect = t.effect.as_deref().unwrap_or_default();
@@ -140,12 +119,7 @@ pub(super) fn pod_status(spec: &PodSpec) -> PodStatus {
 /// asks for either, else `Burstable`.
 fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
-    for container in spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-    {
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         let resources = container.resources.as_ref();
         let limits = resources.and_then(|r| r.limits.as_ref());
         let requests = resources.and_then(|r| r.requests.as_ref());
@@ -171,20 +145,12 @@ pub(super) fn deployment(spec: &mut DeploymentSpec) {
     default(&mut spec.replicas, || 1);
     default(&mut spec.revision_history_limit, || 10);
     default(&mut spec.progress_deadline_seconds, || 600);
-    let strategy = spec
-        .strategy
-        .get_or_insert_with(DeploymentStrategy::default);
+    let strategy = spec.strategy.get_or_insert_with(DeploymentStrategy::default);
     text(&mut strategy.type_, "RollingUpdate");
     if strategy.type_.as_deref() == Some("RollingUpdate") {
-        let rolling = strategy
-            .rolling_update
-            .get_or_insert_with(RollingUpdateDeployment::default);
-        default(&mut rolling.max_surge, || {
-            IntOrString::String("25%".to_owned())
-        });
-        default(&mut rolling.max_unavailable, || {
-            IntOrString::String("25%".to_owned())
-        });
+        let rolling = strategy.rolling_update.get_or_insert_with(RollingUpdateDeployment::default);
+        default(&mut rolling.max_surge, || IntOrString::String("25%".to_owned()));
+        default(&mut rolling.max_unavailable, || IntOrString::String("25%".to_owned()));
     }
     template(&mut spec.template);
 }
@@ -200,9 +166,8 @@ pub(super) fn service(spec: &mut ServiceSpec) {
     text(&mut spec.type_, "ClusterIP");
     text(&mut spec.session_affinity, "None");
     if spec.session_affinity.as_deref() == Some("ClientIP") {
-        let config = spec
-            .session_affinity_config
-            .get_or_insert_with(SessionAffinityConfig::default);
+        let config =
+            spec.session_affinity_config.get_or_insert_with(SessionAffinityConfig::default);
         let client = config.client_ip.get_or_insert_with(ClientIPConfig::default);
         default(&mut client.timeout_seconds, || 10_800);
     }
@@ -220,10 +185,7 @@ pub(super) fn service(spec: &mut ServiceSpec) {
         return;
     }
     let external = matches!(kind, "NodePort" | "LoadBalancer")
-        || spec
-            .external_ips
-            .as_ref()
-            .is_some_and(|ips| !ips.is_empty());
+        || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
     if kind == "LoadBalancer" {
         default(&mut spec.allocate_load_balancer_node_ports, || true);
     }

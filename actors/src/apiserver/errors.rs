@@ -17,24 +17,15 @@ impl fmt::Display for Resource {
 }
 
 pub(super) fn not_found(kind: Kind, name: &str) -> Error {
-    Error::new(
-        Reason::NotFound,
-        format!("{} {name:?} not found", Resource(kind)),
-    )
+    Error::new(Reason::NotFound, format!("{} {name:?} not found", Resource(kind)))
 }
 
 pub(super) fn already_exists(kind: Kind, name: &str) -> Error {
-    Error::new(
-        Reason::AlreadyExists,
-        format!("{} {name:?} already exists", Resource(kind)),
-    )
+    Error::new(Reason::AlreadyExists, format!("{} {name:?} already exists", Resource(kind)))
 }
 
 pub(super) fn conflict(kind: Kind, name: &str, why: impl fmt::Display) -> Error {
-    let text = format!(
-        "Operation cannot be fulfilled on {} {name:?}: {why}",
-        Resource(kind)
-    );
+    let text = format!("Operation cannot be fulfilled on {} {name:?}: {why}", Resource(kind));
     Error::new(Reason::Conflict, text)
 }
 
@@ -58,10 +49,7 @@ pub(super) fn other_uid(kind: Kind, name: &str, asked: Uid, stored: Uid) -> Erro
 }
 
 pub(super) fn forbidden(kind: Kind, name: &str, why: impl fmt::Display) -> Error {
-    Error::new(
-        Reason::Forbidden,
-        format!("{} {name:?} is forbidden: {why}", Resource(kind)),
-    )
+    Error::new(Reason::Forbidden, format!("{} {name:?} is forbidden: {why}", Resource(kind)))
 }
 
 pub(super) fn bad_request(why: impl Into<String>) -> Error {
@@ -69,10 +57,7 @@ pub(super) fn bad_request(why: impl Into<String>) -> Error {
 }
 
 pub(super) fn internal(why: impl fmt::Display) -> Error {
-    Error::new(
-        Reason::InternalError,
-        format!("Internal error occurred: {why}"),
-    )
+    Error::new(Reason::InternalError, format!("Internal error occurred: {why}"))
 }
 
 /// What is wrong with which fields of one object, in the order found.
@@ -91,8 +76,7 @@ impl Causes {
         value: impl fmt::Display,
         why: impl fmt::Display,
     ) {
-        self.0
-            .push(format!("{field}: Invalid value: {value}: {why}"));
+        self.0.push(format!("{field}: Invalid value: {value}: {why}"));
     }
     pub fn forbidden(&mut self, field: impl fmt::Display, why: impl fmt::Display) {
         self.0.push(format!("{field}: Forbidden: {why}"));
@@ -103,9 +87,7 @@ impl Causes {
     pub fn unsupported(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
         let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
         let list = list.join(", ");
-        self.0.push(format!(
-            "{field}: Unsupported value: {value:?}: supported values: {list}"
-        ));
+        self.0.push(format!("{field}: Unsupported value: {value:?}: supported values: {list}"));
     }
 
     /// `Deployment.apps "a" is invalid: …`, if anything is.

@@ -66,10 +66,7 @@ struct Topic<W> {
 
 impl<W> Default for Topic<W> {
     fn default() -> Self {
-        Topic {
-            events: 0,
-            idle: Vec::new(),
-        }
+        Topic { events: 0, idle: Vec::new() }
     }
 }
 
@@ -115,9 +112,9 @@ impl<W: Copy + Ord> Hub<W> {
             (None, _) => 0,
             (Some(_), None) => self.in_scope(kind, &scope),
             // At most one event for each revision since.
-            (Some(version), Some(from)) => version
-                .saturating_sub(from)
-                .min(self.in_scope(kind, &scope).max(1)),
+            (Some(version), Some(from)) => {
+                version.saturating_sub(from).min(self.in_scope(kind, &scope).max(1))
+            }
         };
         let ready = known.is_some_and(|version| from.is_none_or(|from| from < version));
         let topic = self.topic(kind, &scope);
@@ -127,17 +124,7 @@ impl<W: Copy + Ord> Hub<W> {
         } else {
             self.ready.push((serial, watcher));
         }
-        self.watches.insert(
-            watcher,
-            Watch {
-                kind,
-                scope,
-                serial,
-                ready,
-                seen,
-                backlog,
-            },
-        );
+        self.watches.insert(watcher, Watch { kind, scope, serial, ready, seen, backlog });
         Ok(())
     }
 
@@ -198,10 +185,7 @@ impl<W: Copy + Ord> Hub<W> {
         };
         let history = derived_history(full.history(), kind, node);
         if kind == Kind::Pod {
-            let own = self
-                .pods
-                .entry(node.clone())
-                .or_insert_with(|| Snapshot::empty(history));
+            let own = self.pods.entry(node.clone()).or_insert_with(|| Snapshot::empty(history));
             own.advance(full.version());
             return Some(own.clone());
         }
@@ -234,9 +218,7 @@ impl<W: Copy + Ord> Hub<W> {
     pub fn publish(&mut self, cache: Cache) {
         let old = std::mem::replace(&mut self.cache, cache);
         let same_history = self.cache.views.iter().all(|(kind, view)| {
-            old.views
-                .get(kind)
-                .is_some_and(|old| old.history() == view.history())
+            old.views.get(kind).is_some_and(|old| old.history() == view.history())
         });
         if !same_history {
             return self.restart();
@@ -369,10 +351,7 @@ fn wake<W: Copy + Ord>(
 
 fn node_of(pod: &Arc<Object>) -> Option<Name> {
     let (spec, _) = pod.pod()?;
-    spec.node_name
-        .as_deref()
-        .filter(|node| !node.is_empty())
-        .map(Name::from)
+    spec.node_name.as_deref().filter(|node| !node.is_empty()).map(Name::from)
 }
 
 /// The key of the Node, Lease or Subnet of this name.
@@ -389,14 +368,8 @@ mod tests {
     use crate::objects::{Body, PodSpec};
 
     fn pod(name: &str, node: Option<&str>, version: u64) -> Arc<Object> {
-        let spec = PodSpec {
-            node_name: node.map(str::to_owned),
-            ..PodSpec::default()
-        };
-        let body = Body::Pod {
-            spec: Arc::new(spec),
-            status: Arc::default(),
-        };
+        let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };
+        let body = Body::Pod { spec: Arc::new(spec), status: Arc::default() };
         let mut object = Object::new(Key::new("n", name), body);
         object.version = version;
         Arc::new(object)
@@ -414,20 +387,12 @@ mod tests {
             view.insert(key.clone(), object.clone(), next.revision)
         };
         let new = (!gone).then(|| object.clone());
-        next.last = Some(super::super::LastWrite {
-            kind,
-            key,
-            old,
-            new,
-        });
+        next.last = Some(super::super::LastWrite { kind, key, old, new });
         next
     }
 
     fn empty() -> Cache {
-        let mut cache = Cache {
-            revision: 10,
-            ..Cache::default()
-        };
+        let mut cache = Cache { revision: 10, ..Cache::default() };
         for kind in Kind::ALL {
             let mut view = Snapshot::empty(7);
             view.advance(10);
@@ -451,8 +416,7 @@ mod tests {
         let mut cache = empty();
         hub.publish(cache.clone());
         for (watcher, node) in [(1, "a"), (2, "b"), (3, "c")] {
-            hub.open(watcher, Kind::Pod, Scope::Node(node.into()), None)
-                .unwrap();
+            hub.open(watcher, Kind::Pod, Scope::Node(node.into()), None).unwrap();
         }
         hub.open(4, Kind::Pod, Scope::All, None).unwrap();
         assert_eq!(hub.take_ready(), [1, 2, 3, 4]);
@@ -469,10 +433,7 @@ mod tests {
         // 4 has not taken its first news yet and is not told twice.
         assert_eq!(hub.take_ready(), [1, 2]);
         assert_eq!(hub.bytes(4), 2 * 2048);
-        assert_eq!(
-            (names(hub.take(1)), names(hub.take(2))),
-            (vec![], vec!["p".to_owned()])
-        );
+        assert_eq!((names(hub.take(1)), names(hub.take(2))), (vec![], vec!["p".to_owned()]));
         cache = with(&cache, &pod("p", Some("b"), 13), true);
         hub.publish(cache);
         assert_eq!(hub.take_ready(), [2]);
@@ -484,8 +445,7 @@ mod tests {
         let mut hub = Hub::<u32>::new();
         let first = empty();
         hub.publish(first.clone());
-        hub.open(1, Kind::Pod, Scope::Node("a".into()), Some(10))
-            .unwrap();
+        hub.open(1, Kind::Pod, Scope::Node("a".into()), Some(10)).unwrap();
         hub.open(2, Kind::Node, Scope::All, Some(10)).unwrap();
         assert!(hub.take_ready().is_empty());
         let second = with(&first, &pod("p", Some("a"), 11), false);
@@ -498,10 +458,7 @@ mod tests {
     #[test]
     fn a_watch_from_before_the_compaction_is_expired() {
         let mut hub = Hub::<u32>::new();
-        hub.publish(Cache {
-            compacted: 5,
-            ..empty()
-        });
+        hub.publish(Cache { compacted: 5, ..empty() });
         assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(4)), Err(Expired));
         assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(5)), Ok(()));
         assert_eq!(hub.take_ready(), [1]);

@@ -18,10 +18,13 @@ pub(super) fn has_generation(kind: Kind) -> bool {
 /// Defaults a new object and takes away the status that only a status write may set. Nodes and
 /// subnets keep it: a node registers itself with its addresses.
 pub(super) fn prepare_create(new: &mut Object) {
-    let namespace_phase = || Some("Active".to_owned());
     default_spec(&mut new.body);
     match &mut new.body {
-        Body::Namespace { status, .. } => Arc::make_mut(status).phase = namespace_phase(),
+        Body::Namespace { status, .. } => {
+            Arc::make_mut(status).phase = Some("Active".to_owned());
+            let labels = Arc::make_mut(&mut new.meta).labels.get_or_insert_default();
+            labels.insert("kubernetes.io/metadata.name".to_owned(), new.key.name.to_string());
+        }
         Body::Pod { spec, status } => {
             defaults::toleration_seconds(Arc::make_mut(spec));
             *status = Arc::new(defaults::pod_status(spec));
@@ -81,11 +84,7 @@ pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
         _ => {}
     }
     default_spec(&mut body);
-    if same_spec(&body, old) {
-        old.clone()
-    } else {
-        body
-    }
+    if same_spec(&body, old) { old.clone() } else { body }
 }
 
 /// The old spec with the new status; `None` if this kind has no status.
@@ -102,9 +101,7 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
             }
         };
     }
-    Some(join!(
-        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet
-    ))
+    Some(join!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet))
 }
 
 fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
@@ -124,24 +121,22 @@ pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
             }
         };
     }
-    compare!(
-        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Lease, Subnet
-    )
+    compare!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Lease, Subnet)
 }
 
-/// The parts of two bodies are the very same ones: a status write that changed nothing.
-pub(super) fn same_status(a: &Body, b: &Body) -> bool {
+/// Whether two bodies share their status, as [`with_new_status`] makes them if nothing changed.
+pub(super) fn shared_status(a: &Body, b: &Body) -> bool {
     macro_rules! compare {
         ($($kind:ident),*) => {
             match (a, b) {
-                $((Body::$kind { status: a, .. }, Body::$kind { status: b, .. }) => same(a, b),)*
+                $((Body::$kind { status: a, .. }, Body::$kind { status: b, .. }) => {
+                    Arc::ptr_eq(a, b)
+                })*
                 _ => true,
             }
         };
     }
-    compare!(
-        Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet
-    )
+    compare!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet)
 }
 
 /// Whether this object may be stored, as a new one or in place of `old`.
@@ -163,9 +158,7 @@ pub(super) fn validate(new: &Object, old: Option<&Object>, config: &Config) -> R
         validate_spec(new, old, &mut causes);
     }
     if let Body::Node { status, .. } = &new.body
-        && old
-            .and_then(Object::node)
-            .is_none_or(|(_, before)| !Arc::ptr_eq(before, status))
+        && old.and_then(Object::node).is_none_or(|(_, before)| !Arc::ptr_eq(before, status))
     {
         networks::check_node(config, status, &mut causes);
     }
@@ -189,23 +182,17 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
         Body::Deployment { spec, .. } => {
             validate::selector(&spec.selector, Some(&spec.template), causes);
             validate::not_negative("spec.replicas", spec.replicas, causes);
-            let before = old
-                .and_then(Object::deployment)
-                .map(|(spec, _)| &spec.selector);
+            let before = old.and_then(Object::deployment).map(|(spec, _)| &spec.selector);
             immutable_selector(&spec.selector, before, causes);
         }
         Body::ReplicaSet { spec, .. } => {
             validate::selector(&spec.selector, spec.template.as_ref(), causes);
             validate::not_negative("spec.replicas", spec.replicas, causes);
-            let before = old
-                .and_then(Object::replica_set)
-                .map(|(spec, _)| &spec.selector);
+            let before = old.and_then(Object::replica_set).map(|(spec, _)| &spec.selector);
             immutable_selector(&spec.selector, before, causes);
         }
         Body::Node { spec, .. } => {
-            let before = old
-                .and_then(Object::node)
-                .and_then(|(spec, _)| spec.pod_cidr.as_ref());
+            let before = old.and_then(Object::node).and_then(|(spec, _)| spec.pod_cidr.as_ref());
             if before.is_some() && before != spec.pod_cidr.as_ref() {
                 let why = "node updates may not change podCIDR except from \"\" to valid";
                 causes.forbidden("spec.podCIDRs", why);
@@ -237,19 +224,13 @@ pub(super) fn pod_grace(
     status: &PodStatus,
     asked: Option<i64>,
 ) -> i64 {
-    let placed = spec
-        .node_name
-        .as_deref()
-        .is_some_and(|node| !node.is_empty());
+    let placed = spec.node_name.as_deref().is_some_and(|node| !node.is_empty());
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if !placed || ended {
         return 0;
     }
     // A negative period means one second, as upstream has it.
-    match asked
-        .or(spec.termination_grace_period_seconds)
-        .unwrap_or(30)
-    {
+    match asked.or(spec.termination_grace_period_seconds).unwrap_or(30) {
         seconds if seconds < 0 => 1,
         seconds => seconds,
     }

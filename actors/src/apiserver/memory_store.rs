@@ -23,11 +23,7 @@ pub struct Store {
 impl Default for Store {
     /// etcd's counter starts at 1.
     fn default() -> Self {
-        Store {
-            objects: OrdMap::new(),
-            revision: 1,
-            compacted: 0,
-        }
+        Store { objects: OrdMap::new(), revision: 1, compacted: 0 }
     }
 }
 
@@ -61,9 +57,7 @@ impl Store {
             Request::Compact { revision } => {
                 // etcd refuses a future revision and one that is compacted already.
                 self.compacted = self.compacted.max((*revision).min(self.revision));
-                Reply::Compacted {
-                    revision: self.compacted,
-                }
+                Reply::Compacted { revision: self.compacted }
             }
         }
     }
@@ -72,11 +66,7 @@ impl Store {
         for (key, expected) in compare {
             let found = self.objects.get(key).map_or(0, |object| object.version);
             if found != *expected {
-                return Reply::Mismatch {
-                    id,
-                    key: key.clone(),
-                    found,
-                };
+                return Reply::Mismatch { id, key: key.clone(), found };
             }
         }
         let revision = self.revision + 1;
@@ -84,10 +74,7 @@ impl Store {
         for op in then {
             match op {
                 Op::Put { key, value } => {
-                    let stored = Object {
-                        version: revision,
-                        ..(**value).clone()
-                    };
+                    let stored = Object { version: revision, ..(**value).clone() };
                     self.objects.insert(key.clone(), Arc::new(stored));
                     changed = true;
                 }
@@ -98,10 +85,7 @@ impl Store {
         if changed {
             self.revision = revision;
         }
-        Reply::Committed {
-            id,
-            revision: self.revision,
-        }
+        Reply::Committed { id, revision: self.revision }
     }
 
     /// The disk is lost: an empty store, as a new member without peers is.
@@ -120,10 +104,7 @@ mod tests {
     }
     fn put(name: &str) -> Op {
         let value = Object::new(key(name).1, Body::ConfigMap(Arc::default()));
-        Op::Put {
-            key: key(name),
-            value: Arc::new(value),
-        }
+        Op::Put { key: key(name), value: Arc::new(value) }
     }
     fn txn(id: u64, compare: Vec<(StoreKey, u64)>, then: Vec<Op>) -> Request {
         Request::Txn { id, compare, then }
@@ -133,10 +114,7 @@ mod tests {
     fn a_put_gets_the_revision_of_its_transaction_as_its_version() {
         let mut store = Store::default();
         let reply = store.request(&txn(1, vec![(key("a"), 0)], vec![put("a"), put("b")]));
-        assert!(
-            matches!(reply, Reply::Committed { id: 1, revision: 2 }),
-            "{reply:?}"
-        );
+        assert!(matches!(reply, Reply::Committed { id: 1, revision: 2 }), "{reply:?}");
         let versions: Vec<_> = store.objects().map(|object| object.version).collect();
         assert_eq!(versions, [2, 2]);
     }
@@ -146,17 +124,7 @@ mod tests {
         let mut store = Store::default();
         store.request(&txn(1, vec![], vec![put("a")]));
         let reply = store.request(&txn(2, vec![(key("a"), 0)], vec![put("a"), put("b")]));
-        assert!(
-            matches!(
-                reply,
-                Reply::Mismatch {
-                    id: 2,
-                    found: 2,
-                    ..
-                }
-            ),
-            "{reply:?}"
-        );
+        assert!(matches!(reply, Reply::Mismatch { id: 2, found: 2, .. }), "{reply:?}");
         assert_eq!((store.len(), store.revision()), (1, 2));
     }
 
@@ -164,16 +132,9 @@ mod tests {
     fn a_deleted_key_compares_as_absent() {
         let mut store = Store::default();
         store.request(&txn(1, vec![], vec![put("a")]));
-        store.request(&txn(
-            2,
-            vec![(key("a"), 2)],
-            vec![Op::Delete { key: key("a") }],
-        ));
+        store.request(&txn(2, vec![(key("a"), 2)], vec![Op::Delete { key: key("a") }]));
         let reply = store.request(&txn(3, vec![(key("a"), 0)], vec![put("a")]));
-        assert!(
-            matches!(reply, Reply::Committed { id: 3, revision: 4 }),
-            "{reply:?}"
-        );
+        assert!(matches!(reply, Reply::Committed { id: 3, revision: 4 }), "{reply:?}");
     }
 
     #[test]
@@ -182,14 +143,8 @@ mod tests {
         store.request(&txn(1, vec![], vec![put("a")]));
         store.request(&Request::Compact { revision: 2 });
         let reply = store.request(&Request::Compact { revision: 1 });
-        assert!(
-            matches!(reply, Reply::Compacted { revision: 2 }),
-            "{reply:?}"
-        );
+        assert!(matches!(reply, Reply::Compacted { revision: 2 }), "{reply:?}");
         let reply = store.request(&Request::Compact { revision: 99 });
-        assert!(
-            matches!(reply, Reply::Compacted { revision: 2 }),
-            "{reply:?}"
-        );
+        assert!(matches!(reply, Reply::Compacted { revision: 2 }), "{reply:?}");
     }
 }

@@ -14,6 +14,7 @@ mod namespaces;
 mod networks;
 mod patch;
 mod pending;
+mod reread;
 mod service;
 mod services_ip;
 #[cfg(test)]
@@ -170,23 +171,13 @@ impl Actor for ApiServer {
 impl ApiServer {
     fn request(&mut self, id: RequestId, request: Arc<api::Request>, ctx: &mut Context<'_, Self>) {
         if let Some(error) = self.refusal() {
-            ctx.perform(Effect::Respond {
-                id,
-                result: Err(error),
-            });
+            ctx.perform(Effect::Respond { id, result: Err(error) });
         } else if !self.open {
             self.waiting.push((id, request));
         } else if let Some(result) = self.cache.read(&request) {
             ctx.perform(Effect::Respond { id, result });
         } else {
-            self.submit(
-                pending::Job {
-                    id: Some(id),
-                    request,
-                    tries: 0,
-                },
-                ctx,
-            );
+            self.submit(pending::Job { id: Some(id), request, tries: 0 }, ctx);
         }
     }
 

@@ -20,34 +20,28 @@ fn kubernetes() -> Key {
 }
 
 impl ApiServer {
-    /// Creates what is missing; once all is there, the server opens and takes what waited.
+    /// Creates what is missing, at start and when somebody deleted it; once all is there, the
+    /// server opens and takes what waited.
     pub(super) fn bootstrap(&mut self, ctx: &mut Ctx<'_>) {
-        if self.open {
-            return;
-        }
         let Some(address) = self.services.first_address() else {
             return ctx.fail("the service network has no address to give");
         };
         let namespaces = NAMESPACES.map(|name| Object::new(Key::cluster(name), namespace()));
-        let wanted = namespaces
-            .into_iter()
-            .chain([kubernetes_service(&address.to_string())]);
-        let mut missing = false;
+        let wanted = namespaces.into_iter().chain([kubernetes_service(&address.to_string())]);
+        let mut coming = false;
         for object in wanted {
-            if self.cache.object(object.kind(), &object.key).is_some() {
+            let key = (object.kind(), object.key.clone());
+            if self.cache.object(key.0, &key.1).is_some() {
                 continue;
             }
-            missing = true;
-            if !self.busy(&(object.kind(), object.key.clone())) {
-                self.submit_own(
-                    Request::Create {
-                        object: Arc::new(object),
-                    },
-                    ctx,
-                );
+            if !self.busy(&key) {
+                self.submit_own(Request::Create { object: Arc::new(object) }, ctx);
             }
+            // One that was refused (a service holds the address since the range was changed) is
+            // left to people: the rest of the API must not wait for it.
+            coming |= self.busy(&key);
         }
-        if missing {
+        if coming || self.open {
             return;
         }
         self.open = true;
@@ -58,26 +52,18 @@ impl ApiServer {
     }
 
     fn submit_own(&mut self, request: Request, ctx: &mut Ctx<'_>) {
-        self.submit(
-            Job {
-                id: None,
-                request: Arc::new(request),
-                tries: 0,
-            },
-            ctx,
-        );
+        self.submit(Job { id: None, request: Arc::new(request), tries: 0 }, ctx);
     }
 
     /// What a published write means for the server itself.
     pub(super) fn after_write(&mut self, kind: Kind, key: &Key, ctx: &mut Ctx<'_>) {
-        if !self.open {
+        let gone = matches!(kind, Kind::Namespace | Kind::Service)
+            && self.cache.object(kind, key).is_none();
+        if !self.open || gone {
             self.bootstrap(ctx);
         }
         if kind == Kind::Namespace {
-            let deleting = self
-                .cache
-                .object(kind, key)
-                .is_some_and(|object| object.deleting());
+            let deleting = self.cache.object(kind, key).is_some_and(|object| object.deleting());
             if deleting {
                 self.terminating.insert(key.name.clone());
                 self.sweep(&key.name, ctx);
@@ -104,11 +90,7 @@ impl ApiServer {
             return self.delete_own(Kind::Namespace, Key::cluster(namespace.clone()), ctx);
         }
         for (kind, key) in content {
-            if self
-                .cache
-                .object(kind, &key)
-                .is_some_and(|object| !object.deleting())
-            {
+            if self.cache.object(kind, &key).is_some_and(|object| !object.deleting()) {
                 self.delete_own(kind, key, ctx);
             }
         }
@@ -127,19 +109,14 @@ impl ApiServer {
 }
 
 fn namespace() -> Body {
-    Body::Namespace {
-        spec: Arc::default(),
-        status: Arc::default(),
-    }
+    Body::Namespace { spec: Arc::default(), status: Arc::default() }
 }
 
 /// The API server's own service, at the first address of the range.
 fn kubernetes_service(address: &str) -> Object {
     let labels = [("component", "apiserver"), ("provider", "kubernetes")];
-    let labels: BTreeMap<_, _> = labels
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
+    let labels: BTreeMap<_, _> =
+        labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let port = ServicePort {
         name: Some("https".to_owned()),
         port: 443,
@@ -152,12 +129,7 @@ fn kubernetes_service(address: &str) -> Object {
         ports: Some(vec![port]),
         ..ServiceSpec::default()
     };
-    let body = Body::Service {
-        spec: Arc::new(spec),
-        status: Arc::new(ServiceStatus::default()),
-    };
-    Object::new(kubernetes(), body).with_meta(ObjectMeta {
-        labels: Some(labels),
-        ..ObjectMeta::default()
-    })
+    let body = Body::Service { spec: Arc::new(spec), status: Arc::new(ServiceStatus::default()) };
+    Object::new(kubernetes(), body)
+        .with_meta(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() })
 }

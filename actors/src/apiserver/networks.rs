@@ -32,11 +32,7 @@ pub(super) fn overlap(config: &Config) -> Option<String> {
 }
 
 fn describe(a_role: &str, a: Ipv4Net, b_role: &str, b: Ipv4Net) -> String {
-    let change = if a_role.contains("node") {
-        "renumber one of them"
-    } else {
-        advice(a_role)
-    };
+    let change = if a_role.contains("node") { "renumber one of them" } else { advice(a_role) };
     format!("{a_role} {a} overlaps {b_role} {b}: {change}")
 }
 
@@ -64,15 +60,10 @@ pub(super) fn check_node(config: &Config, status: &NodeStatus, causes: &mut Caus
         let Ok(ip) = address.address.parse::<Ipv4Addr>() else {
             continue;
         };
-        let roles = [
-            ("pod network", config.pod_network),
-            ("service network", config.service_network),
-        ];
+        let roles =
+            [("pod network", config.pod_network), ("service network", config.service_network)];
         for (role, network) in roles.iter().filter(|(_, network)| network.contains(&ip)) {
-            let own = config
-                .node_networks
-                .iter()
-                .find(|(_, net)| net.contains(&ip));
+            let own = config.node_networks.iter().find(|(_, net)| net.contains(&ip));
             let own = own.map_or(format!("{ip}/32"), |(name, net)| format!("{name:?} {net}"));
             causes.invalid(
                 format_args!("status.addresses[{index}].address"),
@@ -96,10 +87,7 @@ mod tests {
             pod_network: net(pods),
             service_network: net(services),
             node_ports: (30000, 32767),
-            node_networks: nodes
-                .iter()
-                .map(|(n, c)| ((*n).to_owned(), net(c)))
-                .collect(),
+            node_networks: nodes.iter().map(|(n, c)| ((*n).to_owned(), net(c))).collect(),
             refuse_overlap: true,
             history: 1000,
         }
@@ -108,10 +96,7 @@ mod tests {
     #[test]
     fn disjoint_networks_are_fine() {
         let nodes = [("home", "192.168.1.0/24"), ("cafe", "192.168.2.0/24")];
-        assert_eq!(
-            overlap(&config("10.244.0.0/16", "10.96.0.0/12", &nodes)),
-            None
-        );
+        assert_eq!(overlap(&config("10.244.0.0/16", "10.96.0.0/12", &nodes)), None);
     }
 
     #[test]
@@ -121,10 +106,7 @@ mod tests {
         assert!(
             why.contains("the pod network 10.0.0.0/16 overlaps the service network 10.0.0.0/16")
         );
-        assert!(
-            why.contains("overlaps the node network \"lan\" 10.0.0.0/24"),
-            "{why}"
-        );
+        assert!(why.contains("overlaps the node network \"lan\" 10.0.0.0/24"), "{why}");
         assert!(why.contains("choose another"), "{why}");
     }
 }

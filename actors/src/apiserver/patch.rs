@@ -16,15 +16,9 @@ pub(super) fn merged(
     patch: &Value,
 ) -> Result<Object, Error> {
     let Value::Object(patch) = patch else {
-        return Err(errors::bad_request(
-            "a merge patch of an object must be an object",
-        ));
+        return Err(errors::bad_request("a merge patch of an object must be an object"));
     };
-    let mut new = Object {
-        uid: Uid::NONE,
-        version: 0,
-        ..old.clone()
-    };
+    let mut new = Object { uid: Uid::NONE, version: 0, ..old.clone() };
     check_type(old.kind(), patch)?;
     if let Some(meta) = patch.get("metadata") {
         let Value::Object(meta) = meta else {
@@ -54,9 +48,7 @@ pub(super) fn merged(
 
 fn check_type(kind: Kind, patch: &Map<String, Value>) -> Result<(), Error> {
     let differs = |field: &str, ours: &str| {
-        patch
-            .get(field)
-            .is_some_and(|theirs| theirs.as_str() != Some(ours))
+        patch.get(field).is_some_and(|theirs| theirs.as_str() != Some(ours))
     };
     if differs("kind", kind.name()) || differs("apiVersion", kind.api_version()) {
         return Err(errors::bad_request(format!(
@@ -178,17 +170,9 @@ mod tests {
     fn the_examples_of_the_rfc_hold() {
         let cases = [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (
-                json!({"a": "b"}),
-                json!({"b": "c"}),
-                json!({"a": "b", "b": "c"}),
-            ),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
             (json!({"a": "b"}), json!({"a": null}), json!({})),
-            (
-                json!({"a": "b", "b": "c"}),
-                json!({"a": null}),
-                json!({"b": "c"}),
-            ),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
             (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
             (
@@ -196,29 +180,13 @@ mod tests {
                 json!({"a": {"b": "d", "c": null}}),
                 json!({"a": {"b": "d"}}),
             ),
-            (
-                json!({"a": [{"b": "c"}]}),
-                json!({"a": [1]}),
-                json!({"a": [1]}),
-            ),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
             (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a": "b"}), json!(["c"]), json!(["c"])),
             (json!({"a": "foo"}), json!(null), json!(null)),
-            (
-                json!({"e": null}),
-                json!({"a": 1}),
-                json!({"e": null, "a": 1}),
-            ),
-            (
-                json!([1, 2]),
-                json!({"a": "b", "c": null}),
-                json!({"a": "b"}),
-            ),
-            (
-                json!({}),
-                json!({"a": {"bb": {"ccc": null}}}),
-                json!({"a": {"bb": {}}}),
-            ),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ];
         for (mut target, patch, expected) in cases {
             merge(&mut target, &patch);

@@ -10,11 +10,11 @@
 
 use super::apply::{self, Outcome, State};
 use super::cache::LastWrite;
-use super::{ApiServer, Cache, Effect, RequestId, Timer, errors};
+use super::{ApiServer, Effect, RequestId, Timer, errors};
 use crate::objects::{Key, Kind, Object};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::{self, Op, StoreKey};
-use kubesim_runtime::{Context, Snapshot};
+use kubesim_runtime::Context;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// How often one request is applied anew after the store knew better.
 const MAX_TRIES: u32 = 5;
 /// After this long an unanswered Range is asked again, and a missing revision looked up.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Job {
@@ -47,7 +47,7 @@ enum Write {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Range {
+pub(super) enum Range {
     #[default]
     Idle,
     Asked,
@@ -64,10 +64,10 @@ pub(super) struct Pending {
     /// Keys with a write under way, and the writes behind it.
     lanes: FxHashMap<StoreKey, VecDeque<Job>>,
     /// To be applied anew once the store was read.
-    stale: Vec<(Job, StoreKey)>,
+    pub stale: Vec<(Job, StoreKey)>,
     /// Lanes whose last write may have happened; closed until the store was read.
-    doubtful: Vec<StoreKey>,
-    range: Range,
+    pub doubtful: Vec<StoreKey>,
+    pub range: Range,
 }
 
 type Ctx<'a> = Context<'a, ApiServer>;
@@ -102,11 +102,7 @@ impl ApiServer {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         const MAX_BASE: usize = 58;
         let kind = object.kind();
-        let Some(base) = object
-            .meta
-            .generate_name
-            .as_deref()
-            .filter(|base| !base.is_empty())
+        let Some(base) = object.meta.generate_name.as_deref().filter(|base| !base.is_empty())
         else {
             let mut causes = errors::Causes::default();
             causes.required("metadata.name", "name or generateName is required");
@@ -129,7 +125,7 @@ impl ApiServer {
     }
 
     /// True if a transaction is under way now; false if the job is answered already.
-    fn execute(&mut self, job: Job, key: &StoreKey, ctx: &mut Ctx<'_>) -> bool {
+    pub(super) fn execute(&mut self, job: Job, key: &StoreKey, ctx: &mut Ctx<'_>) -> bool {
         let wall = ctx.wall();
         let state = State {
             cache: &self.cache,
@@ -150,42 +146,22 @@ impl ApiServer {
             }
             Ok(Outcome::Put { object, expected }) => {
                 let value = Arc::new(object);
-                (
-                    Write::Put(value.clone()),
-                    Op::Put {
-                        key: key.clone(),
-                        value,
-                    },
-                    expected,
-                )
+                (Write::Put(value.clone()), Op::Put { key: key.clone(), value }, expected)
             }
-            Ok(Outcome::Remove { object, expected }) => (
-                Write::Remove(object),
-                Op::Delete { key: key.clone() },
-                expected,
-            ),
+            Ok(Outcome::Remove { object, expected }) => {
+                (Write::Remove(object), Op::Delete { key: key.clone() }, expected)
+            }
         };
         self.pending.last_id += 1;
         let id = self.pending.last_id;
-        self.pending.in_flight.insert(
-            id,
-            Flight {
-                job,
-                key: key.clone(),
-                write,
-            },
-        );
+        self.pending.in_flight.insert(id, Flight { job, key: key.clone(), write });
         let compare = vec![(key.clone(), expected)];
-        ctx.perform(Effect::Store(store::Request::Txn {
-            id,
-            compare,
-            then: vec![op],
-        }));
+        ctx.perform(Effect::Store(store::Request::Txn { id, compare, then: vec![op] }));
         true
     }
 
     /// The lane's write is over: the next one's turn.
-    fn release(&mut self, key: &StoreKey, ctx: &mut Ctx<'_>) {
+    pub(super) fn release(&mut self, key: &StoreKey, ctx: &mut Ctx<'_>) {
         while let Some(lane) = self.pending.lanes.get_mut(key) {
             let Some(job) = lane.pop_front() else {
                 self.pending.lanes.remove(key);
@@ -202,11 +178,7 @@ impl ApiServer {
             store::Reply::Committed { id, revision } => self.committed(id, revision, ctx),
             store::Reply::Mismatch { id, .. } => self.mismatch(id, ctx),
             store::Reply::Unknown { id } => self.unknown(id, ctx),
-            store::Reply::Range {
-                revision,
-                compacted,
-                objects,
-            } => {
+            store::Reply::Range { revision, compacted, objects } => {
                 self.ranged(revision, compacted, objects, ctx);
             }
             store::Reply::Compacted { revision } => {
@@ -224,8 +196,7 @@ impl ApiServer {
             return;
         };
         if revision <= self.cache.revision {
-            // A Range has shown it (and maybe what came after it) already.
-            return self.finish(flight, revision, ctx);
+            return self.superseded(flight, revision, ctx);
         }
         let expected = self.cache.revision + 1;
         if revision > expected {
@@ -240,7 +211,7 @@ impl ApiServer {
         self.look_for_gap(ctx);
     }
 
-    fn publish_arrived(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn publish_arrived(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(entry) = self.pending.arrived.first_entry() {
             let revision = *entry.key();
             if revision > self.cache.revision + 1 {
@@ -248,15 +219,20 @@ impl ApiServer {
             }
             let flight = entry.remove();
             if revision <= self.cache.revision {
-                self.finish(flight, revision, ctx);
+                self.superseded(flight, revision, ctx);
             } else {
                 self.publish_write(flight, revision, ctx);
             }
         }
     }
 
+    /// Committed revisions wait for a lower one.
+    pub(super) fn has_gap(&self) -> bool {
+        !self.pending.arrived.is_empty()
+    }
+
     /// More revisions are missing than writes of ours are under way: somebody else's.
-    fn look_for_gap(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn look_for_gap(&mut self, ctx: &mut Ctx<'_>) {
         let Some((first, _)) = self.pending.arrived.first_key_value() else {
             return;
         };
@@ -271,28 +247,18 @@ impl ApiServer {
         let Some(view) = self.cache.views.get_mut(&kind) else {
             return;
         };
-        let (old, new) = match &flight.write {
+        let (answer, old, new) = match &flight.write {
             Write::Put(object) => {
-                let object = Arc::new(Object {
-                    version: revision,
-                    ..(**object).clone()
-                });
-                (
-                    view.insert(key.clone(), object.clone(), revision),
-                    Some(object),
-                )
+                let object = at_version(object, revision);
+                let old = view.insert(key.clone(), object.clone(), revision);
+                (object.clone(), old, Some(object))
             }
-            Write::Remove(_) => (view.remove(&key, revision), None),
+            Write::Remove(object) => (object.clone(), view.remove(&key, revision), None),
         };
         self.cache.revision = revision;
-        self.cache.last = Some(LastWrite {
-            kind,
-            key: key.clone(),
-            old,
-            new,
-        });
+        self.cache.last = Some(LastWrite { kind, key: key.clone(), old, new });
         self.publish(ctx);
-        self.finish(flight, revision, ctx);
+        self.finish(flight, answer, ctx);
         self.after_write(kind, &key, ctx);
     }
 
@@ -300,25 +266,24 @@ impl ApiServer {
         ctx.perform(Effect::Publish(self.cache.clone()));
     }
 
-    /// Durable and published (or superseded by what is): answered, and the lane goes on.
-    fn finish(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
-        let object = match flight.write {
-            Write::Put(object) => match self.cache.object(flight.key.0, &flight.key.1) {
-                Some(current) if current.version == revision => current.clone(),
-                _ => Arc::new(Object {
-                    version: revision,
-                    ..(*object).clone()
-                }),
-            },
-            Write::Remove(object) => object,
+    /// A Range has shown it (and maybe what came after it) already.
+    fn superseded(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
+        let object = match &flight.write {
+            Write::Put(object) => at_version(object, revision),
+            Write::Remove(object) => object.clone(),
         };
+        self.finish(flight, object, ctx);
+    }
+
+    /// Durable and published: answered, and the lane goes on.
+    fn finish(&mut self, flight: Flight, object: Arc<Object>, ctx: &mut Ctx<'_>) {
         respond(&flight.job, Ok(Reply::Object(object)), ctx);
         self.settle(&flight.key);
         self.release(&flight.key, ctx);
     }
 
     /// A service holds what is stored of it, once no write of it is under way.
-    fn settle(&mut self, (kind, key): &StoreKey) {
+    pub(super) fn settle(&mut self, (kind, key): &StoreKey) {
         if *kind == Kind::Service {
             let stored = self.cache.object(*kind, key).and_then(|o| o.service());
             self.services.settle(key, stored.map(|(spec, _)| &**spec));
@@ -351,124 +316,10 @@ impl ApiServer {
             ctx.set_timer(Timer::Retry, RETRY);
         }
     }
+}
 
-    pub(super) fn ask_range(&mut self, ctx: &mut Ctx<'_>) {
-        if self.pending.range != Range::Idle {
-            self.pending.range = Range::AskAgain;
-            return;
-        }
-        self.pending.range = Range::Asked;
-        ctx.perform(Effect::Store(store::Request::Range));
-        ctx.set_timer(Timer::Retry, RETRY);
-    }
-
-    pub(super) fn retry(&mut self, ctx: &mut Ctx<'_>) {
-        if self.pending.range != Range::Idle || !self.pending.arrived.is_empty() {
-            self.pending.range = Range::Idle;
-            self.ask_range(ctx);
-        }
-    }
-
-    fn ranged(
-        &mut self,
-        revision: u64,
-        compacted: u64,
-        objects: Vec<Arc<Object>>,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let again = self.pending.range == Range::AskAgain;
-        self.pending.range = Range::Idle;
-        if self.cache.views.is_empty() || revision > self.cache.revision {
-            self.take_range(revision, compacted, objects, ctx);
-        }
-        if again {
-            // What made us ask again may have happened after this reading.
-            return self.ask_range(ctx);
-        }
-        self.publish_arrived(ctx);
-        for (job, key) in std::mem::take(&mut self.pending.stale) {
-            if job.request.subject().1.name.is_empty() {
-                self.release(&key, ctx);
-                self.submit(job, ctx);
-            } else if !self.execute(job, &key, ctx) {
-                self.release(&key, ctx);
-            }
-        }
-        for key in std::mem::take(&mut self.pending.doubtful) {
-            self.settle(&key);
-            self.release(&key, ctx);
-        }
-        self.bootstrap(ctx);
-        for namespace in self.terminating.clone() {
-            self.sweep(&namespace, ctx);
-        }
-        self.look_for_gap(ctx);
-    }
-
-    /// Makes the views what the store holds, touching only what differs.
-    fn take_range(
-        &mut self,
-        revision: u64,
-        compacted: u64,
-        objects: Vec<Arc<Object>>,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let first = self.cache.views.is_empty();
-        let mut by_kind: BTreeMap<Kind, BTreeMap<Key, Arc<Object>>> = BTreeMap::new();
-        for object in objects {
-            by_kind
-                .entry(object.kind())
-                .or_default()
-                .insert(object.key.clone(), object);
-        }
-        let mut changed = Vec::new();
-        for kind in Kind::ALL {
-            let stored = by_kind.remove(kind).unwrap_or_default();
-            let view = self
-                .cache
-                .views
-                .entry(*kind)
-                .or_insert_with(|| Snapshot::empty(ctx.rng().u64()));
-            let gone: Vec<Key> = view
-                .iter()
-                .map(|(k, _)| k)
-                .filter(|k| !stored.contains_key(k))
-                .cloned()
-                .collect();
-            for key in gone {
-                view.remove(&key, revision);
-                changed.push((*kind, key));
-            }
-            for (key, object) in stored {
-                if view.get(&key).is_none_or(|known| *known != object) {
-                    view.insert(key.clone(), object, revision);
-                    changed.push((*kind, key));
-                }
-            }
-            if first {
-                view.advance(revision);
-            }
-        }
-        self.cache.revision = revision;
-        self.cache.compacted = self.cache.compacted.max(compacted);
-        self.cache.last = None;
-        for key in changed.iter().filter(|(kind, _)| *kind == Kind::Service) {
-            if !self.busy(key) {
-                self.settle(key);
-            }
-        }
-        self.note_terminating();
-        self.publish(ctx);
-    }
-
-    fn note_terminating(&mut self) {
-        let namespaces = self.cache.views.get(&Kind::Namespace);
-        let all = namespaces.into_iter().flat_map(|view| view.values());
-        self.terminating = all
-            .filter(|o| o.deleting())
-            .map(|o| o.key.name.clone())
-            .collect();
-    }
+fn at_version(object: &Object, version: u64) -> Arc<Object> {
+    Arc::new(Object { version, ..object.clone() })
 }
 
 fn respond(job: &Job, result: Result<Reply, Error>, ctx: &mut Ctx<'_>) {
@@ -481,32 +332,5 @@ fn respond(job: &Job, result: Result<Reply, Error>, ctx: &mut Ctx<'_>) {
             ctx.note(|| format!("own {} of {kind} {key} failed: {error}", job.request.verb()));
         }
         (None, _) => {}
-    }
-}
-
-impl Cache {
-    /// Keys of every object in this namespace.
-    pub(super) fn in_namespace(&self, namespace: &str) -> Vec<StoreKey> {
-        let first = Key::new(namespace, "");
-        let mut found = Vec::new();
-        for (kind, view) in self.views.iter().filter(|(kind, _)| kind.namespaced()) {
-            let here = view
-                .iter_from(&first)
-                .take_while(|(key, _)| key.namespace == namespace);
-            found.extend(here.map(|(key, _)| (*kind, key.clone())));
-        }
-        found
-    }
-
-    pub(super) fn namespace_is_empty(&self, namespace: &str) -> bool {
-        let first = Key::new(namespace, "");
-        self.views
-            .iter()
-            .filter(|(kind, _)| kind.namespaced())
-            .all(|(_, view)| {
-                view.iter_from(&first)
-                    .next()
-                    .is_none_or(|(key, _)| key.namespace != namespace)
-            })
     }
 }

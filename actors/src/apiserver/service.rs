@@ -52,12 +52,7 @@ pub(super) fn keep_allocated(new: &mut Body, old: &Body) {
         let same = |p: &&k8s_openapi::api::core::v1::ServicePort| {
             p.port == port.port && p.protocol == port.protocol
         };
-        let before = old
-            .ports
-            .iter()
-            .flatten()
-            .find(same)
-            .and_then(|p| p.node_port);
+        let before = old.ports.iter().flatten().find(same).and_then(|p| p.node_port);
         if wants && port.node_port.is_none_or(|p| p == 0) {
             port.node_port = before;
         } else if !wants && had && port.node_port == before {
@@ -85,15 +80,8 @@ fn address(state: &mut State<'_>, key: &Key, spec: &mut ServiceSpec) -> Result<(
     if !needs_address(spec) {
         return Ok(());
     }
-    let first = spec
-        .cluster_ips
-        .as_ref()
-        .and_then(|all| all.first().cloned());
-    let asked = spec
-        .cluster_ip
-        .clone()
-        .filter(|ip| !ip.is_empty())
-        .or(first);
+    let first = spec.cluster_ips.as_ref().and_then(|all| all.first().cloned());
+    let asked = spec.cluster_ip.clone().filter(|ip| !ip.is_empty()).or(first);
     let given = match asked {
         Some(ip) if ip == "None" => ip,
         Some(ip) => {
@@ -149,18 +137,13 @@ fn ports(state: &mut State<'_>, key: &Key, spec: &mut ServiceSpec) -> Result<(),
         let asked = port.node_port.filter(|number| *number != 0);
         let Some(number) = asked else {
             let Some(number) = state.services.draw_port(key, state.rng) else {
-                return Err(errors::internal(
-                    "failed to allocate a nodePort: range is full",
-                ));
+                return Err(errors::internal("failed to allocate a nodePort: range is full"));
             };
             port.node_port = i32::try_from(number).ok();
             continue;
         };
         let field = format!("spec.ports[{index}].nodePort");
-        match state
-            .services
-            .claim_port(u32::try_from(number).unwrap_or(0), key)
-        {
+        match state.services.claim_port(u32::try_from(number).unwrap_or(0), key) {
             Ok(()) => {}
             Err(Taken::Allocated) => {
                 causes.invalid(field, number, "provided port is already allocated");

@@ -29,12 +29,7 @@ pub(super) enum Taken {
 
 impl Pool {
     fn new(first: u32, last: u32, band_size: u32) -> Self {
-        Pool {
-            first,
-            last,
-            band: first.saturating_add(band_size),
-            held: BTreeMap::new(),
-        }
+        Pool { first, last, band: first.saturating_add(band_size), held: BTreeMap::new() }
     }
 
     fn claim(&mut self, number: u32, by: &Key) -> Result<(), Taken> {
@@ -42,18 +37,11 @@ impl Pool {
             return Err(Taken::OutOfRange);
         }
         let holder = self.held.entry(number).or_insert_with(|| by.clone());
-        if holder == by {
-            Ok(())
-        } else {
-            Err(Taken::Allocated)
-        }
+        if holder == by { Ok(()) } else { Err(Taken::Allocated) }
     }
 
     fn draw(&mut self, by: &Key, rng: &mut Rng) -> Option<u32> {
-        let bands = [
-            (self.band, self.last),
-            (self.first, self.band.saturating_sub(1)),
-        ];
+        let bands = [(self.band, self.last), (self.first, self.band.saturating_sub(1))];
         for (first, last) in bands {
             if let Some(number) = self.free_in(first, last.min(self.last), rng) {
                 self.held.insert(number, by.clone());
@@ -68,8 +56,7 @@ impl Pool {
         let size = u64::from(last.checked_sub(first)?) + 1;
         let offset = rng.below(size) as u32;
         let from = first + offset;
-        self.gap(from, last)
-            .or_else(|| self.gap(first, from.checked_sub(1)?))
+        self.gap(from, last).or_else(|| self.gap(first, from.checked_sub(1)?))
     }
 
     fn gap(&self, first: u32, last: u32) -> Option<u32> {
@@ -162,12 +149,7 @@ impl Allocations {
             // Out of range after the range was changed: nobody else can draw it.
             let _ = self.claim_address(address, service);
         }
-        for port in spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| port.node_port)
-        {
+        for port in spec.ports.iter().flatten().filter_map(|port| port.node_port) {
             let _ = self.claim_port(u32::try_from(port).unwrap_or(0), service);
         }
     }
@@ -191,12 +173,7 @@ mod tests {
     use kubesim_runtime::Stream;
 
     fn rng() -> Rng {
-        Rng::new(Stream {
-            seed: 1,
-            label: "ip",
-            index: 0,
-            incarnation: 0,
-        })
+        Rng::new(Stream { seed: 1, label: "ip", index: 0, incarnation: 0 })
     }
     fn pool() -> Allocations {
         Allocations::new("10.96.0.0/27".parse().unwrap(), (30000, 32767))
@@ -213,14 +190,8 @@ mod tests {
         }
         // 32 addresses less network and broadcast; the band of 16 leaves .17 to .30 on top.
         assert_eq!(drawn.len(), 30);
-        assert!(
-            drawn[..14].iter().all(|ip| ip.octets()[3] >= 17),
-            "{drawn:?}"
-        );
-        assert!(
-            drawn[14..].iter().all(|ip| ip.octets()[3] < 17),
-            "{drawn:?}"
-        );
+        assert!(drawn[..14].iter().all(|ip| ip.octets()[3] >= 17), "{drawn:?}");
+        assert!(drawn[14..].iter().all(|ip| ip.octets()[3] < 17), "{drawn:?}");
     }
 
     #[test]
@@ -240,9 +211,7 @@ mod tests {
     fn node_ports_leave_the_first_86_of_the_default_range_for_people() {
         let (mut pool, mut rng) = (pool(), rng());
         for n in 0..50 {
-            let port = pool
-                .draw_port(&Key::new("n", format!("s{n}")), &mut rng)
-                .unwrap();
+            let port = pool.draw_port(&Key::new("n", format!("s{n}")), &mut rng).unwrap();
             assert!((30086..=32767).contains(&port), "{port}");
         }
     }

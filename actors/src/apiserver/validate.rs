@@ -31,11 +31,9 @@ fn is_label(text: &str) -> bool {
 pub(super) fn name(kind: Kind, name: &str, causes: &mut Causes) {
     let (limit, good, why) = match kind {
         Kind::Namespace => (63, is_label(name), LABEL),
-        Kind::Service => (
-            63,
-            is_label(name) && name.as_bytes()[0].is_ascii_lowercase(),
-            LABEL_1035,
-        ),
+        Kind::Service => {
+            (63, is_label(name) && name.as_bytes()[0].is_ascii_lowercase(), LABEL_1035)
+        }
         _ => (253, name.split('.').all(is_label), SUBDOMAIN),
     };
     if !good {
@@ -60,9 +58,7 @@ fn is_word(text: &str) -> bool {
 
 pub(super) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, causes: &mut Causes) {
     for (key, value) in labels.into_iter().flatten() {
-        let (prefix, word) = key
-            .rsplit_once('/')
-            .map_or((None, &**key), |(p, w)| (Some(p), w));
+        let (prefix, word) = key.rsplit_once('/').map_or((None, &**key), |(p, w)| (Some(p), w));
         if !is_word(word) || prefix.is_some_and(|p| !p.split('.').all(is_label)) {
             let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and \
                        must start and end with an alphanumeric character";
@@ -81,11 +77,7 @@ pub(super) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
     labels("metadata.labels", meta.labels.as_ref(), causes);
     for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
         let field = format!("metadata.ownerReferences[{index}]");
-        let parts = [
-            ("name", &owner.name),
-            ("uid", &owner.uid),
-            ("kind", &owner.kind),
-        ];
+        let parts = [("name", &owner.name), ("uid", &owner.uid), ("kind", &owner.kind)];
         for (part, value) in parts {
             if value.is_empty() {
                 causes.required(format_args!("{field}.{part}"), "must not be empty");
@@ -93,11 +85,7 @@ pub(super) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
         }
     }
     let owners = meta.owner_references.iter().flatten();
-    if owners
-        .filter(|owner| owner.controller == Some(true))
-        .count()
-        > 1
-    {
+    if owners.filter(|owner| owner.controller == Some(true)).count() > 1 {
         causes.invalid(
             "metadata.ownerReferences",
             "[]",
@@ -115,21 +103,10 @@ pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
         causes.required(format_args!("{field}.containers"), "");
     }
     let mut names = BTreeSet::new();
-    let lists = [(
-        "initContainers",
-        spec.init_containers.as_deref().unwrap_or_default(),
-    )];
-    for (list, containers) in lists
-        .into_iter()
-        .chain([("containers", &spec.containers[..])])
-    {
+    let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default())];
+    for (list, containers) in lists.into_iter().chain([("containers", &spec.containers[..])]) {
         for (index, each) in containers.iter().enumerate() {
-            container(
-                &format!("{field}.{list}[{index}]"),
-                each,
-                &mut names,
-                causes,
-            );
+            container(&format!("{field}.{list}[{index}]"), each, &mut names, causes);
         }
     }
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
@@ -142,11 +119,7 @@ pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
     if !supported.contains(&dns) {
         causes.unsupported(format_args!("{field}.dnsPolicy"), dns, &supported);
     }
-    labels(
-        &format!("{field}.nodeSelector"),
-        spec.node_selector.as_ref(),
-        causes,
-    );
+    labels(&format!("{field}.nodeSelector"), spec.node_selector.as_ref(), causes);
 }
 
 fn container<'a>(
@@ -158,16 +131,9 @@ fn container<'a>(
     if container.name.is_empty() {
         causes.required(format_args!("{field}.name"), "");
     } else if !is_label(&container.name) {
-        causes.invalid(
-            format_args!("{field}.name"),
-            format_args!("{:?}", container.name),
-            LABEL,
-        );
+        causes.invalid(format_args!("{field}.name"), format_args!("{:?}", container.name), LABEL);
     } else if !names.insert(&container.name) {
-        causes.duplicate(
-            format_args!("{field}.name"),
-            format_args!("{:?}", container.name),
-        );
+        causes.duplicate(format_args!("{field}.name"), format_args!("{:?}", container.name));
     }
     if container.image.as_deref().is_none_or(str::is_empty) {
         causes.required(format_args!("{field}.image"), "");
@@ -193,23 +159,14 @@ pub(super) fn selector(
     template: Option<&PodTemplateSpec>,
     causes: &mut Causes,
 ) {
-    let labels = selector
-        .match_labels
-        .as_ref()
-        .is_none_or(BTreeMap::is_empty);
-    let expressions = selector
-        .match_expressions
-        .as_ref()
-        .is_none_or(Vec::is_empty);
+    let labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
+    let expressions = selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
     if labels && expressions {
-        let why = "empty selector is invalid for deployment";
-        causes.invalid("spec.selector", "{}", why);
+        causes.required("spec.selector", "");
         return;
     }
     let empty = BTreeMap::new();
-    let pod_labels = template
-        .and_then(|t| t.metadata.as_ref())
-        .and_then(|m| m.labels.as_ref());
+    let pod_labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
     let pod_labels = pod_labels.unwrap_or(&empty);
     if !matches(selector, pod_labels) {
         let why = "`selector` does not match template `labels`";
@@ -230,9 +187,7 @@ pub(super) fn selector(
 fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let exact = selector.match_labels.iter().flatten();
     let expressions = selector.match_expressions.iter().flatten();
-    exact
-        .into_iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    exact.into_iter().all(|(key, value)| labels.get(key) == Some(value))
         && expressions.into_iter().all(|each| {
             let found = labels.get(&each.key);
             let listed = found.is_some_and(|v| each.values.iter().flatten().any(|x| x == v));
@@ -273,10 +228,7 @@ pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
             causes.required("spec.externalName", "");
         }
         if spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty()) {
-            causes.forbidden(
-                "spec.clusterIPs",
-                "may not be set for ExternalName services",
-            );
+            causes.forbidden("spec.clusterIPs", "may not be set for ExternalName services");
         }
     }
     let affinity = spec.session_affinity.as_deref().unwrap_or_default();
@@ -285,11 +237,7 @@ pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
     }
     for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
         if let Some(why) = bad_external_ip(ip) {
-            causes.invalid(
-                format_args!("spec.externalIPs[{index}]"),
-                format_args!("{ip:?}"),
-                why,
-            );
+            causes.invalid(format_args!("spec.externalIPs[{index}]"), format_args!("{ip:?}"), why);
         }
     }
     labels("spec.selector", spec.selector.as_ref(), causes);
@@ -312,11 +260,7 @@ fn service_ports(ports: &[ServicePort], kind: &str, causes: &mut Causes) {
                 causes.required(format_args!("{field}.name"), "");
             }
         } else if !is_label(name) {
-            causes.invalid(
-                format_args!("{field}.name"),
-                format_args!("{name:?}"),
-                LABEL,
-            );
+            causes.invalid(format_args!("{field}.name"), format_args!("{name:?}"), LABEL);
         } else if !names.insert(name) {
             causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
         }
@@ -412,11 +356,7 @@ pub(super) fn no_new_finalizers(new: &Object, old: &Object, causes: &mut Causes)
         let why = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers \
              []string{{{}}}",
-            added
-                .iter()
-                .map(|f| format!("{f:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
         );
         causes.forbidden("metadata.finalizers", why);
     }

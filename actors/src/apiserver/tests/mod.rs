@@ -45,12 +45,7 @@ pub(super) fn config() -> Config {
 }
 
 fn dice(incarnation: u32) -> Rng {
-    Rng::new(Stream {
-        seed: 1,
-        label: "apiserver",
-        index: 0,
-        incarnation,
-    })
+    Rng::new(Stream { seed: 1, label: "apiserver", index: 0, incarnation })
 }
 
 impl Rig {
@@ -100,11 +95,7 @@ impl Rig {
 
     fn clocks(&self) -> Clocks {
         let wall = Wall::from_unix_secs(1_700_000_000) + self.now.since(Time::ZERO);
-        Clocks {
-            now: self.now,
-            boot: self.now,
-            wall,
-        }
+        Clocks { now: self.now, boot: self.now, wall }
     }
 
     fn step(&mut self, act: impl FnOnce(&mut ApiServer, &mut Context<'_, ApiServer>)) {
@@ -145,23 +136,14 @@ impl Rig {
     /// An answer speaks of what is durable and published.
     fn answered(&mut self, call: u64, result: Result<Reply, Error>) {
         if let Ok(Reply::Object(object)) = &result {
-            assert!(
-                object.version <= self.cache.revision,
-                "{object:?} is not published"
-            );
+            assert!(object.version <= self.cache.revision, "{object:?} is not published");
         }
-        assert!(
-            self.answers.insert(call, result).is_none(),
-            "call {call} is answered twice"
-        );
+        assert!(self.answers.insert(call, result).is_none(), "call {call} is answered twice");
     }
 
     pub fn send(&mut self, request: Request) -> u64 {
         self.calls += 1;
-        let id = RequestId {
-            connection: 1,
-            call: self.calls,
-        };
+        let id = RequestId { connection: 1, call: self.calls };
         let request = Arc::new(request);
         self.step(|server, ctx| server.handle(Event::Request { id, request }, ctx));
         id.call
@@ -211,20 +193,11 @@ impl Rig {
         subresource: Subresource,
         patch: Value,
     ) -> Result<Arc<Object>, String> {
-        self.object(Request::Patch {
-            kind,
-            key,
-            subresource,
-            patch,
-        })
+        self.object(Request::Patch { kind, key, subresource, patch })
     }
 
     pub fn delete(&mut self, kind: Kind, key: Key) -> Result<Arc<Object>, String> {
-        self.object(Request::Delete {
-            kind,
-            key,
-            options: DeleteOptions::default(),
-        })
+        self.object(Request::Delete { kind, key, options: DeleteOptions::default() })
     }
 
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {

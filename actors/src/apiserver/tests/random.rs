@@ -86,14 +86,8 @@ fn name(key: u8) -> Key {
 
 fn object(key: u8, version: u64, value: &str) -> Arc<Object> {
     let data = BTreeMap::from([("v".to_owned(), value.to_owned())]);
-    let body = Body::ConfigMap(Arc::new(ConfigMap {
-        data: Some(data),
-        ..ConfigMap::default()
-    }));
-    Arc::new(Object {
-        version,
-        ..Object::new(name(key), body)
-    })
+    let body = Body::ConfigMap(Arc::new(ConfigMap { data: Some(data), ..ConfigMap::default() }));
+    Arc::new(Object { version, ..Object::new(name(key), body) })
 }
 
 fn value_of(object: &Object) -> Option<String> {
@@ -120,18 +114,10 @@ impl World {
         self.writes += 1;
         let value = self.writes.to_string();
         let seen = self.seen.get(&key).copied().unwrap_or(0);
-        let version = if matches!(op, Op::Update { versioned: true }) {
-            seen
-        } else {
-            0
-        };
+        let version = if matches!(op, Op::Update { versioned: true }) { seen } else { 0 };
         let request = match op {
-            Op::Create => Request::Create {
-                object: object(key, 0, &value),
-            },
-            Op::Update { .. } => Request::Update {
-                object: object(key, version, &value),
-            },
+            Op::Create => Request::Create { object: object(key, 0, &value) },
+            Op::Update { .. } => Request::Update { object: object(key, version, &value) },
             Op::Patch => Request::Patch {
                 kind: Kind::ConfigMap,
                 key: name(key),
@@ -145,14 +131,7 @@ impl World {
             },
         };
         let call = self.rig.send(request);
-        self.sent.push(Sent {
-            key,
-            op: op.clone(),
-            version,
-            value,
-            call,
-            orphan: false,
-        });
+        self.sent.push(Sent { key, op: op.clone(), version, value, call, orphan: false });
     }
 
     fn deliver(&mut self, fate: Fate) {
@@ -222,28 +201,15 @@ impl World {
             }
         }
         assert_eq!(self.rig.cache.revision, self.rig.store.revision());
-        let stored: Vec<_> = self
-            .rig
-            .store
-            .objects()
-            .map(|o| (o.uid, o.version))
-            .collect();
+        let stored: Vec<_> = self.rig.store.objects().map(|o| (o.uid, o.version)).collect();
         let views = self.rig.cache.views.values().flat_map(|view| view.values());
-        assert_eq!(
-            views.map(|o| (o.uid, o.version)).collect::<Vec<_>>(),
-            stored
-        );
+        assert_eq!(views.map(|o| (o.uid, o.version)).collect::<Vec<_>>(), stored);
     }
 
     fn crash(&mut self, late: bool) {
         let outgoing = std::mem::take(&mut self.rig.outgoing);
         let lands = |(index, _): &(usize, store::Request)| late && index % 2 == 0;
-        self.late = outgoing
-            .into_iter()
-            .enumerate()
-            .filter(lands)
-            .map(|(_, r)| r)
-            .collect();
+        self.late = outgoing.into_iter().enumerate().filter(lands).map(|(_, r)| r).collect();
         self.held.clear();
         self.sent.iter_mut().for_each(|sent| sent.orphan = true);
         self.rig.restart();
@@ -257,11 +223,7 @@ impl World {
             let mut candidates = BTreeSet::new();
             for sent in sent.iter().filter(|sent| sent.key == key) {
                 let answer = self.rig.answers.get(&sent.call);
-                assert!(
-                    answer.is_some() || sent.orphan,
-                    "{:?} was never answered",
-                    sent.op
-                );
+                assert!(answer.is_some() || sent.orphan, "{:?} was never answered", sent.op);
                 let before = state.clone().flatten().map(|(_, value)| value);
                 if state.is_some() {
                     candidates = BTreeSet::from([before]);
@@ -279,10 +241,7 @@ impl World {
                 Some(state) => assert_eq!(stored, state, "key {key}"),
                 None => {
                     let value = stored.clone().map(|(_, value)| value);
-                    assert!(
-                        candidates.contains(&value),
-                        "key {key}: {value:?} {candidates:?}"
-                    );
+                    assert!(candidates.contains(&value), "key {key}: {value:?} {candidates:?}");
                 }
             }
             self.known.insert(key, stored);
@@ -303,9 +262,7 @@ fn judge_one(
         Some(Ok(_)) => None,
     };
     let now = state?;
-    let stale = now
-        .as_ref()
-        .is_some_and(|(v, _)| sent.version != 0 && sent.version != *v);
+    let stale = now.as_ref().is_some_and(|(v, _)| sent.version != 0 && sent.version != *v);
     let expected = match (&sent.op, &now) {
         (Op::Create, Some(_)) => Some(Reason::AlreadyExists),
         (Op::Create, None) => None,
@@ -320,10 +277,7 @@ fn judge_one(
         return Some(None);
     }
     assert_eq!(value_of(object).as_ref(), Some(&sent.value));
-    assert!(
-        now.is_none_or(|(version, _)| object.version > version),
-        "versions only grow"
-    );
+    assert!(now.is_none_or(|(version, _)| object.version > version), "versions only grow");
     Some(Some((object.version, sent.value.clone())))
 }
 
@@ -354,10 +308,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn phase() -> impl Strategy<Value = (Vec<Step>, End)> {
-    let end = prop_oneof![
-        Just(End::Quiet),
-        any::<bool>().prop_map(|late| End::Crash { late }),
-    ];
+    let end = prop_oneof![Just(End::Quiet), any::<bool>().prop_map(|late| End::Crash { late }),];
     (prop::collection::vec(step(), 0..25), end)
 }
 

@@ -23,18 +23,17 @@ fn deployment(name: &str) -> Value {
 
 #[test]
 fn what_must_exist_exists_from_the_start() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
     for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
-        assert!(
-            rig.get(Kind::Namespace, &Key::cluster(name)).is_some(),
-            "{name}"
-        );
+        assert!(rig.get(Kind::Namespace, &Key::cluster(name)).is_some(), "{name}");
     }
-    let service = rig.get(Kind::Service, &key("kubernetes")).unwrap();
-    assert_eq!(
-        service.service().unwrap().0.cluster_ip.as_deref(),
-        Some("10.96.0.1")
-    );
+    let address = |rig: &Rig| {
+        let service = rig.get(Kind::Service, &key("kubernetes"))?;
+        service.service()?.0.cluster_ip.clone()
+    };
+    assert_eq!(address(&rig).as_deref(), Some("10.96.0.1"));
+    rig.delete(Kind::Service, key("kubernetes")).unwrap();
+    assert_eq!(address(&rig).as_deref(), Some("10.96.0.1"), "it comes back");
 }
 
 #[test]
@@ -49,21 +48,12 @@ fn requests_before_the_store_was_read_wait() {
 
 #[test]
 fn overlapping_networks_are_refused_and_so_is_every_request() {
-    let config = Config {
-        pod_network: "10.96.0.0/12".parse().unwrap(),
-        ..config()
-    };
+    let config = Config { pod_network: "10.96.0.0/12".parse().unwrap(), ..config() };
     let mut rig = Rig::starting(config.clone());
     let why = rig.refused.clone().unwrap();
-    assert!(
-        why.contains("10.96.0.0/12") && why.contains("10.96.0.0/16"),
-        "{why}"
-    );
+    assert!(why.contains("10.96.0.0/12") && why.contains("10.96.0.0/16"), "{why}");
     assert!(rig.create(pod("a")).unwrap_err().contains("overlaps"));
-    let rig = Rig::starting(Config {
-        refuse_overlap: false,
-        ..config
-    });
+    let rig = Rig::starting(Config { refuse_overlap: false, ..config });
     assert_eq!(rig.refused, None);
 }
 
@@ -75,16 +65,11 @@ fn a_node_inside_the_pod_network_is_refused_with_both_ranges() {
                "status": {"addresses": [{"type": "InternalIP", "address": ip}]}})
     };
     let why = rig.create(node("10.244.3.4")).unwrap_err();
-    assert!(
-        why.contains("10.244.3.4/32") && why.contains("10.244.0.0/16"),
-        "{why}"
-    );
+    assert!(why.contains("10.244.3.4/32") && why.contains("10.244.0.0/16"), "{why}");
     rig.create(node("192.168.1.4")).unwrap();
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.96.0.9"}]}});
     let key = Key::cluster("n1");
-    let why = rig
-        .patch(Kind::Node, key, Subresource::Status, status)
-        .unwrap_err();
+    let why = rig.patch(Kind::Node, key, Subresource::Status, status).unwrap_err();
     assert!(why.contains("the service network 10.96.0.0/16"), "{why}");
 }
 
@@ -105,10 +90,7 @@ fn a_pod_is_defaulted() {
     assert_eq!(spec["tolerations"][0]["tolerationSeconds"], 300);
     assert_eq!(value["status"]["phase"], "Pending");
     assert_eq!(value["status"]["qosClass"], "BestEffort");
-    assert_eq!(
-        value["metadata"]["creationTimestamp"],
-        "2023-11-14T22:13:20Z"
-    );
+    assert_eq!(value["metadata"]["creationTimestamp"], "2023-11-14T22:13:20Z");
 }
 
 #[test]
@@ -116,13 +98,9 @@ fn a_write_with_an_old_version_is_a_conflict_and_one_without_is_not() {
     let mut rig = Rig::new();
     let first = rig.create(pod("a")).unwrap();
     let label = |text: &str| json!({"metadata": {"labels": {"x": text}}});
-    let second = rig
-        .patch(Kind::Pod, key("a"), Subresource::Main, label("1"))
-        .unwrap();
+    let second = rig.patch(Kind::Pod, key("a"), Subresource::Main, label("1")).unwrap();
     assert!(second.version > first.version);
-    let request = Request::Update {
-        object: first.clone(),
-    };
+    let request = Request::Update { object: first.clone() };
     let error = rig.call(request).err().unwrap();
     assert_eq!(error.reason, Reason::Conflict);
     assert_eq!(
@@ -130,29 +108,15 @@ fn a_write_with_an_old_version_is_a_conflict_and_one_without_is_not() {
         "Operation cannot be fulfilled on pods \"a\": the object has been modified; please apply \
          your changes to the latest version and try again"
     );
-    let unversioned = Object {
-        version: 0,
-        ..(*first).clone()
-    };
-    let third = rig
-        .object(Request::Update {
-            object: Arc::new(unversioned),
-        })
-        .unwrap();
+    let unversioned = Object { version: 0, ..(*first).clone() };
+    let third = rig.object(Request::Update { object: Arc::new(unversioned) }).unwrap();
     assert_eq!(third.label("x"), None);
     let stale = json!({"metadata": {"resourceVersion": first.version.to_string(), "labels": {}}});
-    let why = rig
-        .patch(Kind::Pod, key("a"), Subresource::Main, stale)
-        .unwrap_err();
+    let why = rig.patch(Kind::Pod, key("a"), Subresource::Main, stale).unwrap_err();
     assert!(why.contains("has been modified"), "{why}");
     let other = json!({"metadata": {"uid": "ffffffff-ffff-4fff-8123-456789abcdef"}});
-    let why = rig
-        .patch(Kind::Pod, key("a"), Subresource::Main, other)
-        .unwrap_err();
-    assert!(
-        why.contains("Precondition failed: UID in precondition"),
-        "{why}"
-    );
+    let why = rig.patch(Kind::Pod, key("a"), Subresource::Main, other).unwrap_err();
+    assert!(why.contains("Precondition failed: UID in precondition"), "{why}");
 }
 
 #[test]
@@ -160,18 +124,10 @@ fn a_write_that_changes_nothing_takes_no_version() {
     let mut rig = Rig::new();
     let made = rig.create(pod("a")).unwrap();
     let before = rig.store.revision();
-    let same = rig
-        .object(Request::Update {
-            object: made.clone(),
-        })
-        .unwrap();
+    let same = rig.object(Request::Update { object: made.clone() }).unwrap();
     let status = json!({"status": {"phase": "Pending"}});
-    rig.patch(Kind::Pod, key("a"), Subresource::Status, status)
-        .unwrap();
-    rig.object(Request::UpdateStatus {
-        object: made.clone(),
-    })
-    .unwrap();
+    rig.patch(Kind::Pod, key("a"), Subresource::Status, status).unwrap();
+    rig.object(Request::UpdateStatus { object: made.clone() }).unwrap();
     assert_eq!((same.version, rig.store.revision()), (made.version, before));
 }
 
@@ -198,21 +154,13 @@ fn a_deployment_is_defaulted_and_its_selector_stays() {
     let mut rig = Rig::new();
     let value = rig.create(deployment("d")).unwrap().to_json();
     let spec = &value["spec"];
-    assert_eq!(
-        (&spec["replicas"], &spec["revisionHistoryLimit"]),
-        (&json!(1), &json!(10))
-    );
+    assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"]), (&json!(1), &json!(10)));
     assert_eq!(spec["progressDeadlineSeconds"], 600);
     assert_eq!(spec["strategy"]["rollingUpdate"]["maxSurge"], "25%");
-    assert_eq!(
-        spec["template"]["spec"]["containers"][0]["imagePullPolicy"],
-        "Always"
-    );
+    assert_eq!(spec["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
     let patch = json!({"spec": {"selector": {"matchLabels": {"app": "b"}},
                                 "template": {"metadata": {"labels": {"app": "b"}}}}});
-    let why = rig
-        .patch(Kind::Deployment, key("d"), Subresource::Main, patch)
-        .unwrap_err();
+    let why = rig.patch(Kind::Deployment, key("d"), Subresource::Main, patch).unwrap_err();
     assert_eq!(
         why,
         "Deployment.apps \"d\" is invalid: spec.selector: Invalid value: \
@@ -221,10 +169,7 @@ fn a_deployment_is_defaulted_and_its_selector_stays() {
     let mut other = deployment("e");
     other["spec"]["template"]["metadata"]["labels"] = json!({"app": "z"});
     let why = rig.create(other).unwrap_err();
-    assert!(
-        why.contains("`selector` does not match template `labels`"),
-        "{why}"
-    );
+    assert!(why.contains("`selector` does not match template `labels`"), "{why}");
 }
 
 #[test]
@@ -246,34 +191,19 @@ fn bad_objects_are_refused_in_upstreams_words() {
     );
     let mut elsewhere = pod("a");
     elsewhere["metadata"]["namespace"] = json!("nowhere");
-    assert_eq!(
-        rig.create(elsewhere).unwrap_err(),
-        "namespaces \"nowhere\" not found"
-    );
+    assert_eq!(rig.create(elsewhere).unwrap_err(), "namespaces \"nowhere\" not found");
     rig.create(pod("a")).unwrap();
-    assert_eq!(
-        rig.create(pod("a")).unwrap_err(),
-        "pods \"a\" already exists"
-    );
+    assert_eq!(rig.create(pod("a")).unwrap_err(), "pods \"a\" already exists");
     let gone = rig.delete(Kind::Deployment, key("x")).unwrap_err();
     assert_eq!(gone, "deployments.apps \"x\" not found");
     let why = rig
-        .patch(
-            Kind::Pod,
-            key("a"),
-            Subresource::Main,
-            json!({"spec": {"hostname": "h"}}),
-        )
+        .patch(Kind::Pod, key("a"), Subresource::Main, json!({"spec": {"hostname": "h"}}))
         .unwrap_err();
-    assert!(
-        why.contains("spec: Forbidden: pod updates may not change fields other than"),
-        "{why}"
-    );
+    assert!(why.contains("spec: Forbidden: pod updates may not change fields other than"), "{why}");
     let image = json!({"spec": {"containers": [{"name": "c", "image": "nginx:2",
         "imagePullPolicy": "IfNotPresent", "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File"}]}});
-    rig.patch(Kind::Pod, key("a"), Subresource::Main, image)
-        .unwrap();
+    rig.patch(Kind::Pod, key("a"), Subresource::Main, image).unwrap();
 }
 
 #[test]
@@ -281,46 +211,26 @@ fn names_are_generated_out_of_the_alphabet() {
     let mut rig = Rig::new();
     let mut manifest = pod("");
     manifest["metadata"] = json!({"generateName": "web-", "namespace": "default"});
-    let (a, b) = (
-        rig.create(manifest.clone()).unwrap(),
-        rig.create(manifest).unwrap(),
-    );
+    let (a, b) = (rig.create(manifest.clone()).unwrap(), rig.create(manifest).unwrap());
     assert_ne!(a.key, b.key);
     let suffix = a.key.name.strip_prefix("web-").unwrap();
-    assert!(
-        suffix.len() == 5
-            && suffix
-                .chars()
-                .all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c))
-    );
+    assert!(suffix.len() == 5 && suffix.chars().all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c)));
     let mut nameless = pod("");
     nameless["metadata"] = json!({});
     let why = rig.create(nameless).unwrap_err();
-    assert!(
-        why.contains("metadata.name: Required value: name or generateName"),
-        "{why}"
-    );
+    assert!(why.contains("metadata.name: Required value: name or generateName"), "{why}");
 }
 
 #[test]
 fn a_bound_pod_is_deleted_in_two_steps() {
     let mut rig = Rig::new();
     let made = rig.create(pod("a")).unwrap();
-    let bind = |node: &str| Request::Bind {
-        pod: key("a"),
-        uid: made.uid,
-        node: node.into(),
-    };
+    let bind = |node: &str| Request::Bind { pod: key("a"), uid: made.uid, node: node.into() };
     let bound = rig.object(bind("n1")).unwrap();
     assert_eq!(bound.pod().unwrap().0.node_name.as_deref(), Some("n1"));
     let error = rig.call(bind("n2")).err().unwrap();
     assert_eq!(error.reason, Reason::Conflict);
-    assert!(
-        error
-            .message
-            .ends_with("pod a is already assigned to node \"n1\""),
-        "{error}"
-    );
+    assert!(error.message.ends_with("pod a is already assigned to node \"n1\""), "{error}");
     let marked = rig.delete(Kind::Pod, key("a")).unwrap();
     assert_eq!(marked.meta.deletion_grace_period_seconds, Some(30));
     let stamp = marked.to_json()["metadata"]["deletionTimestamp"].clone();
@@ -332,10 +242,7 @@ fn a_bound_pod_is_deleted_in_two_steps() {
     let grace = |seconds, uid| Request::Delete {
         kind: Kind::Pod,
         key: key("a"),
-        options: DeleteOptions {
-            uid,
-            grace: Some(Duration::from_secs(seconds)),
-        },
+        options: DeleteOptions { uid, grace: Some(Duration::from_secs(seconds)) },
     };
     let shorter = rig.object(grace(10, None)).unwrap();
     let stamp = shorter.to_json()["metadata"]["deletionTimestamp"].clone();
@@ -359,13 +266,10 @@ fn an_object_with_a_finalizer_goes_when_the_last_one_does() {
     let marked = rig.delete(Kind::Deployment, key("d")).unwrap();
     assert!(marked.deleting());
     let more = json!({"metadata": {"finalizers": ["x.dev/a", "x.dev/b"]}});
-    let why = rig
-        .patch(Kind::Deployment, key("d"), Subresource::Main, more)
-        .unwrap_err();
+    let why = rig.patch(Kind::Deployment, key("d"), Subresource::Main, more).unwrap_err();
     assert!(why.contains("no new finalizers can be added"), "{why}");
     let none = json!({"metadata": {"finalizers": null}});
-    rig.patch(Kind::Deployment, key("d"), Subresource::Main, none)
-        .unwrap();
+    rig.patch(Kind::Deployment, key("d"), Subresource::Main, none).unwrap();
     assert!(rig.get(Kind::Deployment, &key("d")).is_none());
 }
 
@@ -377,12 +281,7 @@ fn a_namespace_is_emptied_and_then_goes() {
     let mut inside = pod("a");
     inside["metadata"]["namespace"] = json!("x");
     let made = rig.create(inside.clone()).unwrap();
-    rig.object(Request::Bind {
-        pod: made.key.clone(),
-        uid: made.uid,
-        node: "n".into(),
-    })
-    .unwrap();
+    rig.object(Request::Bind { pod: made.key.clone(), uid: made.uid, node: "n".into() }).unwrap();
     rig.delete(Kind::Namespace, Key::cluster("x")).unwrap();
     inside["metadata"]["name"] = json!("b");
     let why = rig.create(inside).unwrap_err();
@@ -391,20 +290,10 @@ fn a_namespace_is_emptied_and_then_goes() {
     // The kubelet removes the pod, and a restart in between is no obstacle.
     rig.restart();
     rig.run();
-    let options = DeleteOptions {
-        uid: Some(made.uid),
-        grace: Some(Duration::ZERO),
-    };
-    rig.object(Request::Delete {
-        kind: Kind::Pod,
-        key: made.key.clone(),
-        options,
-    })
-    .unwrap();
+    let options = DeleteOptions { uid: Some(made.uid), grace: Some(Duration::ZERO) };
+    rig.object(Request::Delete { kind: Kind::Pod, key: made.key.clone(), options }).unwrap();
     assert!(rig.get(Kind::Namespace, &Key::cluster("x")).is_none());
-    let why = rig
-        .delete(Kind::Namespace, Key::cluster("default"))
-        .unwrap_err();
+    let why = rig.delete(Kind::Namespace, Key::cluster("default")).unwrap_err();
     assert!(why.contains("this namespace may not be deleted"), "{why}");
 }
 
@@ -426,10 +315,7 @@ fn nothing_is_answered_or_published_before_it_is_durable_and_in_order() {
     assert!(rig.answers.is_empty() && rig.get(Kind::Pod, &key("b")).is_none());
     rig.reply(first);
     assert!(rig.answers[&a].is_ok() && rig.answers[&b].is_ok());
-    assert_eq!(
-        rig.answers[&again].as_ref().err().unwrap().reason,
-        Reason::AlreadyExists
-    );
+    assert_eq!(rig.answers[&again].as_ref().err().unwrap().reason, Reason::AlreadyExists);
 }
 
 #[test]
@@ -442,10 +328,7 @@ fn a_write_of_an_earlier_life_that_lands_late_is_found() {
     rig.run();
     rig.store.request(&late);
     // The same name meets it, another one sees the gap.
-    assert_eq!(
-        rig.create(pod("a")).unwrap_err(),
-        "pods \"a\" already exists"
-    );
+    assert_eq!(rig.create(pod("a")).unwrap_err(), "pods \"a\" already exists");
     rig.create(pod("b")).unwrap();
     assert_eq!(rig.cache.revision, rig.store.revision());
 }
@@ -454,26 +337,16 @@ fn a_write_of_an_earlier_life_that_lands_late_is_found() {
 fn a_write_without_an_answer_is_unknown_until_the_store_was_read() {
     let mut rig = Rig::new();
     let object = Arc::new(Object::from_json(pod("a")).unwrap());
-    let call = rig.send(Request::Create {
-        object: object.clone(),
-    });
+    let call = rig.send(Request::Create { object: object.clone() });
     let txn = rig.outgoing.pop().unwrap();
     rig.store.request(&txn);
-    let store::Request::Txn { id, .. } = txn else {
-        panic!("{txn:?}")
-    };
+    let store::Request::Txn { id, .. } = txn else { panic!("{txn:?}") };
     rig.reply(store::Reply::Unknown { id });
-    assert_eq!(
-        rig.answers[&call].as_ref().err().unwrap().reason,
-        Reason::Unknown
-    );
+    assert_eq!(rig.answers[&call].as_ref().err().unwrap().reason, Reason::Unknown);
     let again = rig.send(Request::Create { object });
     assert!(!rig.answers.contains_key(&again));
     rig.run();
-    assert_eq!(
-        rig.answers[&again].as_ref().err().unwrap().reason,
-        Reason::AlreadyExists
-    );
+    assert_eq!(rig.answers[&again].as_ref().err().unwrap().reason, Reason::AlreadyExists);
 }
 
 #[test]
@@ -482,8 +355,7 @@ fn old_versions_are_compacted() {
     rig.create(pod("a")).unwrap();
     for n in 0..150 {
         let patch = json!({"metadata": {"labels": {"n": n.to_string()}}});
-        rig.patch(Kind::Pod, key("a"), Subresource::Main, patch)
-            .unwrap();
+        rig.patch(Kind::Pod, key("a"), Subresource::Main, patch).unwrap();
     }
     rig.timeout(Timer::Compact);
     rig.run();
@@ -498,14 +370,7 @@ fn lists_are_by_namespace() {
         Ok(Reply::List(view)) => view.len(),
         _ => usize::MAX,
     };
-    assert_eq!(
-        (
-            len(&rig, ""),
-            len(&rig, "default"),
-            len(&rig, "kube-system")
-        ),
-        (1, 1, 0)
-    );
+    assert_eq!((len(&rig, ""), len(&rig, "default"), len(&rig, "kube-system")), (1, 1, 0));
     let error = rig.cache.get(Kind::Pod, &key("z")).err().unwrap();
     assert_eq!(error.message, "pods \"z\" not found");
 }

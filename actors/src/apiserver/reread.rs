@@ -1,0 +1,118 @@
+//! Reading the store again: at start, and whenever it did not tell something or knew better.
+
+use super::pending::{RETRY, Range};
+use super::{ApiServer, Effect, Timer};
+use crate::objects::{Key, Kind, Object};
+use crate::ports::store;
+use kubesim_runtime::{Context, Snapshot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Ctx<'a> = Context<'a, ApiServer>;
+
+impl ApiServer {
+    pub(super) fn ask_range(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pending.range != Range::Idle {
+            self.pending.range = Range::AskAgain;
+            return;
+        }
+        self.pending.range = Range::Asked;
+        ctx.perform(Effect::Store(store::Request::Range));
+        ctx.set_timer(Timer::Retry, RETRY);
+    }
+
+    pub(super) fn retry(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pending.range != Range::Idle || self.has_gap() {
+            self.pending.range = Range::Idle;
+            self.ask_range(ctx);
+        }
+    }
+
+    pub(super) fn ranged(
+        &mut self,
+        revision: u64,
+        compacted: u64,
+        objects: Vec<Arc<Object>>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let again = self.pending.range == Range::AskAgain;
+        self.pending.range = Range::Idle;
+        if self.cache.views.is_empty() || revision > self.cache.revision {
+            self.take_range(revision, compacted, objects, ctx);
+        }
+        if again {
+            // What made us ask again may have happened after this reading.
+            return self.ask_range(ctx);
+        }
+        self.publish_arrived(ctx);
+        for (job, key) in std::mem::take(&mut self.pending.stale) {
+            if job.request.subject().1.name.is_empty() {
+                self.release(&key, ctx);
+                self.submit(job, ctx);
+            } else if !self.execute(job, &key, ctx) {
+                self.release(&key, ctx);
+            }
+        }
+        for key in std::mem::take(&mut self.pending.doubtful) {
+            self.settle(&key);
+            self.release(&key, ctx);
+        }
+        self.bootstrap(ctx);
+        for namespace in self.terminating.clone() {
+            self.sweep(&namespace, ctx);
+        }
+        self.look_for_gap(ctx);
+    }
+
+    /// Makes the views what the store holds, touching only what differs.
+    fn take_range(
+        &mut self,
+        revision: u64,
+        compacted: u64,
+        objects: Vec<Arc<Object>>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let first = self.cache.views.is_empty();
+        let mut by_kind: BTreeMap<Kind, BTreeMap<Key, Arc<Object>>> = BTreeMap::new();
+        for object in objects {
+            by_kind.entry(object.kind()).or_default().insert(object.key.clone(), object);
+        }
+        let mut changed = Vec::new();
+        for kind in Kind::ALL {
+            let stored = by_kind.remove(kind).unwrap_or_default();
+            let view =
+                self.cache.views.entry(*kind).or_insert_with(|| Snapshot::empty(ctx.rng().u64()));
+            let gone: Vec<Key> =
+                view.iter().map(|(k, _)| k).filter(|k| !stored.contains_key(k)).cloned().collect();
+            for key in gone {
+                view.remove(&key, revision);
+                changed.push((*kind, key));
+            }
+            for (key, object) in stored {
+                if view.get(&key).is_none_or(|known| *known != object) {
+                    view.insert(key.clone(), object, revision);
+                    changed.push((*kind, key));
+                }
+            }
+            if first {
+                view.advance(revision);
+            }
+        }
+        self.cache.revision = revision;
+        self.cache.compacted = self.cache.compacted.max(compacted);
+        self.cache.last = None;
+        for key in changed.iter().filter(|(kind, _)| *kind == Kind::Service) {
+            if !self.busy(key) {
+                self.settle(key);
+            }
+        }
+        self.note_terminating();
+        self.publish(ctx);
+    }
+
+    fn note_terminating(&mut self) {
+        let namespaces = self.cache.views.get(&Kind::Namespace);
+        let all = namespaces.into_iter().flat_map(|view| view.values());
+        self.terminating = all.filter(|o| o.deleting()).map(|o| o.key.name.clone()).collect();
+    }
+}
