@@ -155,17 +155,17 @@ impl Rig {
     fn ask(&mut self, from: SocketAddrV4, name: &str, qtype: Type) -> Vec<Arc<Message>> {
         let query = Message::query(77, name.into(), qtype);
         self.datagram(SocketAddrV4::new(LISTEN, PORT), from, query);
-        self.to_clients()
+        self.client_mail()
     }
 
-    fn to_clients(&mut self) -> Vec<Arc<Message>> {
+    fn client_mail(&mut self) -> Vec<Arc<Message>> {
         let (clients, rest) = self.sent.drain(..).partition(|(port, ..)| *port == PORT);
         self.sent = rest;
         clients.into_iter().map(|(_, _, message): (u16, SocketAddrV4, _)| message).collect()
     }
 
     /// Queries sent to upstream servers, without probes.
-    fn to_servers(&mut self) -> Vec<(SocketAddrV4, Arc<Message>)> {
+    fn server_mail(&mut self) -> Vec<(SocketAddrV4, Arc<Message>)> {
         let all = self.sent.drain(..).filter(|(port, ..)| *port != PORT);
         let all = all.filter(|(_, _, message)| !message.name.ends_with("loop.kubesim"));
         all.map(|(_, to, message)| (to, message)).collect()
@@ -181,7 +181,7 @@ impl Rig {
     fn reply(&mut self, from: SocketAddrV4, reply: Message) -> Vec<Arc<Message>> {
         let local = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 50), self.dns.forwarder.port());
         self.datagram(local, from, reply);
-        self.to_clients()
+        self.client_mail()
     }
 
     fn synced(mut self) -> Self {

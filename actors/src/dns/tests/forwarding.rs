@@ -18,7 +18,7 @@ fn an_answer_finds_its_asker_and_is_kept_while_it_holds() {
     let mut rig = from_file("nameserver 192.168.1.1");
     assert!(rig.ask(client(1), "Example.com", Type::A).is_empty());
     assert!(rig.ask(client(2), "example.com", Type::A).is_empty());
-    let queries: Vec<_> = rig.to_servers();
+    let queries: Vec<_> = rig.server_mail();
     let [(to, query)] = &queries[..] else { panic!("one question: {queries:?}") };
     assert_ne!(query.id, 77, "ids are our own");
     let forged = address(query, 66, 60);
@@ -35,7 +35,7 @@ fn an_answer_finds_its_asker_and_is_kept_while_it_holds() {
     assert_eq!(kept[0].answers[0].ttl, 1);
     rig.pass(Duration::from_secs(1));
     assert!(rig.ask(client(3), "example.com", Type::A).is_empty(), "never longer than its TTL");
-    assert_eq!(rig.to_servers().len(), 1);
+    assert_eq!(rig.server_mail().len(), 1);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn lifetimes_are_capped_and_negative_answers_have_one() {
     for (ttl, records, negative) in [(3600, true, false), (3600, false, true)] {
         let name = if negative { "no.example.com" } else { "example.com" };
         rig.ask(client(1), name, Type::A);
-        let (to, query) = rig.to_servers().pop().unwrap();
+        let (to, query) = rig.server_mail().pop().unwrap();
         let mut reply = address(&query, 1, ttl);
         if !records {
             reply.answers.clear();
@@ -60,7 +60,7 @@ fn lifetimes_are_capped_and_negative_answers_have_one() {
         rig.sent.clear();
     }
     rig.ask(client(1), "void.example.com", Type::A);
-    let (to, query) = rig.to_servers().pop().unwrap();
+    let (to, query) = rig.server_mail().pop().unwrap();
     rig.reply(to, query.reply(Rcode::NxDomain));
     assert!(rig.ask(client(1), "void.example.com", Type::A).is_empty(), "no SOA, no memory");
 }
@@ -69,19 +69,19 @@ fn lifetimes_are_capped_and_negative_answers_have_one() {
 fn a_changed_file_counts_at_once() {
     let mut rig = from_file("nameserver 192.168.1.1");
     rig.ask(client(1), "kept.example.com", Type::A);
-    let (to, query) = rig.to_servers().pop().unwrap();
+    let (to, query) = rig.server_mail().pop().unwrap();
     rig.reply(to, address(&query, 1, 30));
     rig.ask(client(1), "example.com", Type::A);
-    rig.to_servers();
+    rig.server_mail();
     rig.file(Some("nameserver 10.20.0.1\n"));
     let new = SocketAddrV4::new(Ipv4Addr::new(10, 20, 0, 1), 53);
-    let sent = rig.to_servers();
+    let sent = rig.server_mail();
     assert_eq!(sent.len(), 1, "what was under way is asked anew");
     assert_eq!((sent[0].0, sent[0].1.name.as_str()), (new, "example.com"));
     assert!(rig.reply(server(1), address(&sent[0].1, 66, 60)).is_empty(), "the old one is out");
     assert_eq!(rig.reply(new, address(&sent[0].1, 2, 60)).len(), 1);
     rig.ask(client(1), "kept.example.com", Type::A);
-    assert_eq!(rig.to_servers()[0].0, new, "what the old one said is forgotten");
+    assert_eq!(rig.server_mail()[0].0, new, "what the old one said is forgotten");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_empty_or_missing_file_changes_nothing() {
             rig.notes
         );
         rig.ask(client(1), &format!("{i}.example.com"), Type::A);
-        assert!(rig.to_servers().iter().any(|(to, _)| *to == server(1)));
+        assert!(rig.server_mail().iter().any(|(to, _)| *to == server(1)));
     }
 }
 
@@ -106,11 +106,11 @@ fn a_query_waits_for_the_first_file_but_not_for_one_that_is_missing() {
     let mut rig = Rig::new(Upstreams::File(RESOLV.into())).synced();
     assert!(rig.ask(client(1), "example.com", Type::A).is_empty());
     rig.file(Some("nameserver 192.168.1.1"));
-    assert_eq!(rig.to_servers().len(), 1);
+    assert_eq!(rig.server_mail().len(), 1);
     let mut rig = Rig::new(Upstreams::File(RESOLV.into())).synced();
     rig.ask(client(1), "example.com", Type::A);
     rig.file(None);
-    assert_eq!(rig.to_clients()[0].rcode, Rcode::ServFail);
+    assert_eq!(rig.client_mail()[0].rcode, Rcode::ServFail);
     assert_eq!(rig.ask(client(1), "example.com", Type::A)[0].rcode, Rcode::ServFail);
 }
 
@@ -119,9 +119,9 @@ fn the_next_server_is_asked_when_one_is_silent() {
     let mut rig = from_file("nameserver 192.168.1.1\nnameserver 192.168.1.2");
     let ask = |rig: &mut Rig, name: &str| {
         rig.ask(client(1), name, Type::A);
-        let first = rig.to_servers()[0].0;
+        let first = rig.server_mail()[0].0;
         rig.pass(Duration::from_secs(2));
-        let second = rig.to_servers();
+        let second = rig.server_mail();
         (first, second.first().map(|(to, query)| (*to, Arc::clone(query))))
     };
     for name in ["a.example.com", "b.example.com"] {
@@ -132,14 +132,14 @@ fn the_next_server_is_asked_when_one_is_silent() {
     }
     assert!(rig.notes.iter().any(|note| note.contains("192.168.1.1:53 is down")));
     rig.ask(client(1), "c.example.com", Type::A);
-    assert_eq!(rig.to_servers()[0].0, server(2), "no time is lost at one that is down");
+    assert_eq!(rig.server_mail()[0].0, server(2), "no time is lost at one that is down");
     rig.pass(Duration::from_millis(500));
     let (to, probe) = rig.probes().pop().unwrap();
     assert_eq!(to, server(1));
     rig.reply(to, probe.reply(Rcode::NxDomain));
     assert!(rig.notes.iter().any(|note| note.contains("answers again")));
     rig.ask(client(1), "d.example.com", Type::A);
-    assert_eq!(rig.to_servers()[0].0, server(1));
+    assert_eq!(rig.server_mail()[0].0, server(1));
 }
 
 #[test]
@@ -147,11 +147,11 @@ fn when_all_fail_the_asker_is_told() {
     let mut rig = from_file("nameserver 192.168.1.1");
     rig.ask(client(1), "example.com", Type::A);
     rig.pass(Duration::from_secs(5));
-    assert_eq!(rig.to_clients()[0].rcode, Rcode::ServFail);
+    assert_eq!(rig.client_mail()[0].rcode, Rcode::ServFail);
     rig.ask(client(1), "example.com", Type::A);
     rig.handle(Event::Packets(packets::Reply::Unreachable { to: server(1) }));
     rig.handle(Event::Packets(packets::Reply::Unreachable { to: server(1) }));
-    assert_eq!(rig.to_clients()[0].rcode, Rcode::ServFail, "refused: no need to wait");
+    assert_eq!(rig.client_mail()[0].rcode, Rcode::ServFail, "refused: no need to wait");
     assert!(rig.dns.forwarder.servers.any_ill());
 }
 
@@ -180,7 +180,7 @@ fn a_server_that_leads_back_to_us_is_left_out() {
     // Its own answer to the probe, come back, does not clear it.
     rig.reply(stub, probe.reply(Rcode::Refused));
     rig.ask(client(2), "b.example.com", Type::A);
-    assert_eq!(rig.to_servers()[0].0, server(1));
+    assert_eq!(rig.server_mail()[0].0, server(1));
     let answered = rig.ask(client(2), "dns-version.cluster.local", Type::Txt);
     assert_eq!(answered[0].rcode, Rcode::NoError, "cluster names are answered all the while");
     rig.pass(Duration::from_secs(11));
@@ -207,7 +207,7 @@ fn a_restart_asks_the_world_again_under_other_ids() {
     assert_ne!(first.dns.forwarder.port(), second.dns.forwarder.port());
     second.file(Some("nameserver 192.168.1.1"));
     second.ask(client(1), "example.com", Type::A);
-    assert_eq!(second.to_servers().len(), 1);
+    assert_eq!(second.server_mail().len(), 1);
     second.handle(Event::Packets(packets::Reply::BindFailed {
         port: PORT,
         why: crate::ports::network::Errno::Eaddrnotavail,

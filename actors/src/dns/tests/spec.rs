@@ -141,7 +141,7 @@ fn an_alias_outside_is_followed_upstream() {
     rig.show(&services, &slices);
     rig.sent.clear();
     assert!(rig.ask(client(1), "Outside.default.svc.cluster.local", Type::A).is_empty());
-    let (to, query) = rig.to_servers().pop().unwrap();
+    let (to, query) = rig.server_mail().pop().unwrap();
     assert_eq!((to, query.name.as_str()), (server(1), "www.example.com"));
     let replies = rig.reply(to, address(&query, 1, 60));
     let data: Vec<_> = replies[0].answers.iter().map(|record| record.data.rtype()).collect();
@@ -156,7 +156,7 @@ fn the_zone_waits_for_the_api_and_the_rest_does_not() {
     let replies = rig.ask(client(1), "kubernetes.default.svc.cluster.local", Type::A);
     assert_eq!(replies[0].rcode, Rcode::ServFail);
     rig.ask(client(1), "example.com", Type::A);
-    assert_eq!(rig.to_servers().len(), 1);
+    assert_eq!(rig.server_mail().len(), 1);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_answer_that_does_not_fit_says_so() {
     let mut query = Message::query(1, "big.default.svc.cluster.local".into(), Type::A);
     query.udp_size = 512;
     rig.datagram(SocketAddrV4::new(LISTEN, PORT), client(1), query);
-    let reply = rig.to_clients().pop().unwrap();
+    let reply = rig.client_mail().pop().unwrap();
     // A header, the question, and 16 bytes for each address.
     assert_eq!(reply.answers.len(), (512 - 12 - 35) / 16);
     assert!(reply.truncated && reply.wire_len() <= 512);
