@@ -247,7 +247,13 @@ impl Kubelet {
             }
             Some(Call::Mirror(uid)) => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
-                    pod.on_mirror_answer(answer.result, ctx);
+                    pod.on_mirror_made(answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
+            Some(Call::Unmirror(uid)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_mirror_deleted(answer.result, ctx);
                     self.sync(uid, ctx);
                 }
             }

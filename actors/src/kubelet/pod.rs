@@ -648,7 +648,7 @@ impl Pod {
             k.delete_pod(Call::Delete(self.uid), &record, ctx);
         } else if !self.wanted && self.is_static {
             self.report.delete_in_flight = true;
-            k.delete_pod(Call::Mirror(self.uid), &record, ctx);
+            k.delete_pod(Call::Unmirror(self.uid), &record, ctx);
         }
     }
 
