@@ -430,9 +430,14 @@ fn service_variables_are_upstreams() {
     let mut services = Snapshot::empty(1);
     for object in [
         service("default", "kubernetes", "10.96.0.1", json!([{ "name": "https", "port": 443 }])),
-        service("shop", "redis-master", "10.96.0.11", json!([
-            { "port": 6379 }, { "name": "metrics-x", "port": 9, "protocol": "UDP" }
-        ])),
+        service(
+            "shop",
+            "redis-master",
+            "10.96.0.11",
+            json!([
+                { "port": 6379 }, { "name": "metrics-x", "port": 9, "protocol": "UDP" }
+            ]),
+        ),
         service("shop", "headless", "None", json!([{ "port": 1 }])),
         service("other", "unseen", "10.96.0.12", json!([{ "port": 1 }])),
     ] {
