@@ -47,9 +47,7 @@ struct Unclaimed {
 impl Kubelet {
     pub(super) fn on_pod_view(&mut self, view: View, ctx: &mut Context<'_, Kubelet>) {
         let old = self.sources.view.replace(view.clone());
-        if old.is_none() {
-            self.plan_housekeeping(ctx);
-        }
+        let first = old.is_none();
         let old = old.unwrap_or_else(|| Snapshot::empty(view.history()));
         for change in old.diff(&view) {
             match change {
@@ -62,6 +60,11 @@ impl Kubelet {
                 }
                 Change::Removed(_, old) => self.on_object_gone(old, ctx),
             }
+        }
+        if first {
+            self.plan_housekeeping(ctx);
+            // Static pods have waited for this to get their mirrors.
+            self.sync_all(ctx);
         }
     }
 

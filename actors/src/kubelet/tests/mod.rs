@@ -180,15 +180,12 @@ fn while_the_api_is_away_what_runs_goes_on_running() {
     let uid = world.apply(pod("a", json!({})));
     world.run(secs(5));
     world.cut = true;
-    // The new kubelet sees no view: the watches' first answers are lost with the connection.
     world.restart(Loss::Process);
-    let stale = world.objects.clone();
-    world.objects.clear();
-    world.kubelet.sources = Default::default();
-    world.objects = stale;
+    world.run(secs(30));
     world.exit(uid, "c", 1);
     world.run(secs(30));
     assert_eq!(world.sandboxes.len(), 1);
+    assert_eq!(world.starts.len(), 1);
     world.cut = false;
     world.connected();
     world.run(secs(30));

@@ -35,7 +35,7 @@ pub struct World {
     pub objects: BTreeMap<(Kind, Key), Arc<Object>>,
     version: u64,
     pub writes: Vec<String>,
-    /// Calls do not reach the API.
+    /// Neither calls nor watches reach the API.
     pub cut: bool,
     watching: bool,
 
@@ -205,7 +205,7 @@ impl World {
         match effect {
             Effect::Api(api::Effect::Watch { kind, .. }) => {
                 self.watching = true;
-                vec![self.view(kind)]
+                if self.cut { Vec::new() } else { vec![self.view(kind)] }
             }
             Effect::Api(api::Effect::Call { tag, request }) => {
                 let unreachable = api::Error::new(api::Reason::Unreachable, "no route to host");
