@@ -36,8 +36,10 @@ pub enum Call {
     Node,
     Status(Uid),
     Delete(Uid),
-    /// The mirror of a static pod is being made or taken away.
+    /// The mirror of a static pod is being made.
     Mirror(Uid),
+    /// It is being taken away.
+    Unmirror(Uid),
     /// A mirror pod of no static pod of ours is being taken away.
     Stray,
 }

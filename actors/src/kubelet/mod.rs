@@ -7,6 +7,7 @@
 
 mod admit;
 mod container_state;
+mod drive;
 mod env;
 mod ipam;
 mod local;
@@ -142,9 +143,10 @@ impl Actor for Kubelet {
         for (kind, scope) in informers {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope }));
         }
-        // The first renewal registers the lease; the fleet's are spread over one period.
-        let first = ctx.rng().between(Duration::ZERO, config.lease_duration / 4);
-        ctx.set_timer(Timer::Lease, first.min(Duration::from_secs(1)));
+        // The first renewal makes the lease; machines that boot together are spread a little.
+        let latest = Duration::from_secs(1).min(config.lease_duration / 4);
+        let first = ctx.rng().between(Duration::ZERO, latest);
+        ctx.set_timer(Timer::Lease, first);
         ctx.set_timer(Timer::NodeStatus, config.status_period);
         Kubelet {
             local: Local::new(config),
@@ -167,8 +169,9 @@ impl Actor for Kubelet {
             Event::Api(api::Event::Connected(up)) => self.on_connected(up, ctx),
             Event::Container(reply) => self.on_container(reply, ctx),
             Event::Probe(reply) => {
-                if let Some(pod) = self.pods.get_mut(&reply.pod) {
-                    pod.on_probe(&reply, ctx);
+                if let Some(pod) = self.pods.get_mut(&reply.pod)
+                    && pod.on_probe(&reply, ctx)
+                {
                     self.sync(reply.pod, ctx);
                 }
             }
@@ -203,7 +206,7 @@ impl Actor for Kubelet {
             Timer::Pod(uid) => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
                     pod.armed = Time::NEVER;
-                    self.sync(uid, ctx);
+                    self.step(uid, ctx);
                 }
             }
         }
@@ -247,7 +250,13 @@ impl Kubelet {
             }
             Some(Call::Mirror(uid)) => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
-                    pod.on_mirror_answer(answer.result, ctx);
+                    pod.on_mirror_made(answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
+            Some(Call::Unmirror(uid)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_mirror_deleted(answer.result, ctx);
                     self.sync(uid, ctx);
                 }
             }
@@ -355,8 +364,16 @@ impl Kubelet {
         }
     }
 
-    /// The next step of one pod, and its alarm.
+    /// Something happened to this pod.
     fn sync(&mut self, uid: Uid, ctx: &mut Context<'_, Self>) {
+        if let Some(pod) = self.pods.get_mut(&uid) {
+            pod.report.dirty = true;
+            self.step(uid, ctx);
+        }
+    }
+
+    /// The next step of one pod, and its alarm.
+    fn step(&mut self, uid: Uid, ctx: &mut Context<'_, Self>) {
         if self.has_predecessor(uid) {
             return;
         }

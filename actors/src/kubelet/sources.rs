@@ -47,9 +47,7 @@ struct Unclaimed {
 impl Kubelet {
     pub(super) fn on_pod_view(&mut self, view: View, ctx: &mut Context<'_, Kubelet>) {
         let old = self.sources.view.replace(view.clone());
-        if old.is_none() {
-            self.plan_housekeeping(ctx);
-        }
+        let first = old.is_none();
         let old = old.unwrap_or_else(|| Snapshot::empty(view.history()));
         for change in old.diff(&view) {
             match change {
@@ -62,6 +60,11 @@ impl Kubelet {
                 }
                 Change::Removed(_, old) => self.on_object_gone(old, ctx),
             }
+        }
+        if first {
+            self.plan_housekeeping(ctx);
+            // Static pods have waited for this to get their mirrors.
+            self.sync_all(ctx);
         }
     }
 
@@ -371,38 +374,44 @@ impl Pod {
                 if !own || record.deleting() {
                     let record = Arc::clone(record);
                     self.report.delete_in_flight = true;
-                    k.delete_pod(Call::Mirror(self.uid), &record, ctx);
+                    k.delete_pod(Call::Unmirror(self.uid), &record, ctx);
                 }
             }
         }
     }
 
-    pub(super) fn on_mirror_answer(
+    pub(super) fn on_mirror_made(
         &mut self,
         result: Result<api::Reply, api::Error>,
         ctx: &mut Context<'_, Kubelet>,
     ) {
         self.report.delete_in_flight = false;
-        let own = self.uid.to_string();
         match result {
-            // The object deleted or the object made: only the latter is ours and stays.
-            Ok(api::Reply::Object(object))
-                if object.annotation(MIRROR) == Some(&own)
-                    && !object.deleting()
-                    && self.record.is_none() =>
-            {
-                self.record = Some(object);
+            Ok(api::Reply::Object(object)) => {
                 self.report.retry.reset();
-            }
-            Ok(_) => self.record = None,
-            Err(error) if error.reason == api::Reason::NotFound => {
-                // Gone, or a namespace that is not there yet.
-                let made = self.record.take().is_none();
-                if made {
-                    self.report.retry.failed(ctx);
+                if self.record.as_ref().is_none_or(|record| record.version < object.version) {
+                    self.record = Some(object);
                 }
             }
-            Err(_) => self.report.retry.failed(ctx),
+            // Another one is there and the view will show it, or the API could not be asked.
+            _ => self.report.retry.failed(ctx),
+        }
+    }
+
+    pub(super) fn on_mirror_deleted(
+        &mut self,
+        result: Result<api::Reply, api::Error>,
+        ctx: &mut Context<'_, Kubelet>,
+    ) {
+        self.report.delete_in_flight = false;
+        match result {
+            Ok(api::Reply::Object(object)) => {
+                if self.record.as_ref().is_some_and(|record| record.uid == object.uid) {
+                    self.record = None;
+                }
+            }
+            Err(error) if error.reason == api::Reason::NotFound => self.record = None,
+            _ => self.report.retry.failed(ctx),
         }
     }
 }

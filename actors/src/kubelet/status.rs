@@ -20,7 +20,7 @@ impl Pod {
     pub fn write_status(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
         let report = self.report;
         let busy = report.status_in_flight || report.delete_in_flight || report.deleted;
-        if !self.wanted || busy || ctx.now() < report.retry.at {
+        if !report.dirty || !self.wanted || busy || ctx.now() < report.retry.at {
             return;
         }
         let Some(record) = &self.record else { return };
@@ -31,6 +31,7 @@ impl Pod {
             return;
         }
         let status = self.status(told, k.address, ctx.wall());
+        self.report.dirty = false;
         if status == **told {
             return;
         }

@@ -1,0 +1,324 @@
+//! What to do next for one pod, from its sandbox to its removal. [`Pod::drive`] compares what
+//! should be with what is and asks for the next step; it may be called at any time and any number
+//! of times.
+
+use super::admit::{self, Demand};
+use super::container_state::{Ctr, Next, Role, State};
+use super::env::{self, Facts};
+use super::local::{Call, Local};
+use super::pod::{Pod, Sandbox, container_specs};
+use super::probes;
+use super::resolv::{self, ClusterDns};
+use super::{Effect, Kubelet};
+use crate::objects::PodSpec;
+use crate::ports::container;
+use ipnet::Ipv4Net;
+use kubesim_runtime::{Context, Time};
+use smol_str::SmolStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Pod {
+    pub fn drive(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if !k.listed {
+            return;
+        }
+        if self.outcome.is_none() && self.rejected.is_none() {
+            self.outcome = self.find_outcome();
+        }
+        if !self.ending() {
+            self.admit(k, ctx);
+        }
+        if self.ending() {
+            self.end(k, ctx);
+        } else {
+            self.run(k, ctx);
+        }
+        self.write_status(k, ctx);
+    }
+
+    fn admit(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.demand.is_some() {
+            return;
+        }
+        let demand = Demand::of(&self.spec());
+        // What runs already is not thrown out by a kubelet that starts anew.
+        let privileged = self.is_static || self.sandbox != Sandbox::None;
+        match admit::admit(&k.config, k.used, demand) {
+            Err(rejection) if !privileged => {
+                ctx.note(|| format!("rejects {}: {}", self.object.key, rejection.reason));
+                self.rejected = Some(rejection);
+            }
+            _ => {
+                k.used.add(demand);
+                self.demand = Some(demand);
+            }
+        }
+    }
+
+    /// Succeeded or Failed, if no container is left that will run (`getPhase`).
+    fn find_outcome(&self) -> Option<&'static str> {
+        let policy = self.policy();
+        let failed_init =
+            |c: &Ctr| c.role == Role::Init && c.is_final(&policy) && c.exit_code() != Some(0);
+        if self.containers.iter().any(failed_init) {
+            return Some("Failed");
+        }
+        let mut mains = self.containers.iter().filter(|ctr| ctr.role == Role::Main);
+        if self.containers.is_empty() || !mains.clone().all(|ctr| ctr.is_final(&policy)) {
+            return None;
+        }
+        Some(if mains.all(|ctr| ctr.exit_code() == Some(0)) { "Succeeded" } else { "Failed" })
+    }
+
+    fn run(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        match self.sandbox {
+            Sandbox::None => self.make_sandbox(k, ctx),
+            Sandbox::Creating | Sandbox::Removing => {}
+            Sandbox::Up => {
+                self.start_next_container(k, ctx);
+                self.ask_probes(k, ctx);
+            }
+        }
+    }
+
+    fn make_sandbox(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if ctx.now() < self.sandbox_retry.at {
+            return;
+        }
+        let spec = self.spec();
+        let network = if self.host_network() {
+            container::PodNetwork::Host
+        } else {
+            let Some(subnet) = k.subnet else { return };
+            let Some(ip) = k.ipam.allocate(subnet.gateway, self.uid) else {
+                ctx.note(|| {
+                    format!("no address left in {} for {}", subnet.gateway.trunc(), self.object.key)
+                });
+                self.sandbox_retry.failed(ctx);
+                return;
+            };
+            self.ip = Some(ip);
+            container::PodNetwork::Bridge {
+                bridge: SmolStr::new_static("cni0"),
+                address: Ipv4Net::new(ip, subnet.gateway.prefix_len()).unwrap_or(subnet.gateway),
+                gateway: subnet.gateway.addr(),
+                mtu: subnet.mtu,
+            }
+        };
+        self.sandbox = Sandbox::Creating;
+        // In a new sandbox the init containers run again.
+        for ctr in self.containers.iter_mut().filter(|ctr| ctr.role == Role::Init) {
+            if let State::Exited { how, .. } = &ctr.state {
+                ctr.last = Some(how.clone());
+                ctr.state =
+                    State::Waiting { reason: "", message: String::new(), until: Time::ZERO };
+            }
+        }
+        let dns = ClusterDns { server: k.config.cluster_dns, domain: &k.config.cluster_domain };
+        let sandbox = container::Sandbox {
+            pod: self.object.key.clone(),
+            hostname: self.hostname(&spec, &k.config.node),
+            network,
+            resolv_conf: resolv::resolv_conf(
+                &spec,
+                &self.object.key.namespace,
+                &k.resolv_conf,
+                dns,
+            ),
+        };
+        let (pod, spec) = (self.uid, Arc::new(sandbox));
+        ctx.perform(Effect::Container(container::Request::RunSandbox { pod, spec }));
+    }
+
+    /// `spec.hostname`, or the pod's name up to 63 characters; the node's on its network.
+    fn hostname(&self, spec: &PodSpec, node: &str) -> SmolStr {
+        if self.host_network() {
+            return SmolStr::from(node);
+        }
+        let name = spec.hostname.as_deref().unwrap_or(&self.object.key.name);
+        let cut: String = name.chars().take(63).collect();
+        SmolStr::from(cut.trim_end_matches(['-', '.']))
+    }
+
+    /// One at a time and in order, as upstream's `syncPod` does.
+    fn start_next_container(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.containers.iter().any(|ctr| matches!(ctr.state, State::Starting)) {
+            return;
+        }
+        let policy = self.policy();
+        for index in 0..self.containers.len() {
+            let ctr = &self.containers[index];
+            if ctr.next_step(&policy, ctx.now()) == Next::Start {
+                if self.start_container(index, k, ctx) {
+                    return;
+                }
+                continue;
+            }
+            let passed = match ctr.role {
+                Role::Init => ctr.exit_code() == Some(0),
+                Role::Sidecar => ctr.started(),
+                Role::Main => true,
+            };
+            if !passed {
+                return;
+            }
+        }
+    }
+
+    /// False if its configuration is wrong and nothing was asked.
+    fn start_container(
+        &mut self,
+        index: usize,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) -> bool {
+        let spec = self.spec();
+        let Some(wanted) = container_specs(&spec).nth(index) else {
+            return false;
+        };
+        let links = spec.enable_service_links != Some(false);
+        let namespace = &self.object.key.namespace;
+        let service_env = match &k.services {
+            Some(services) => env::service_variables(services, namespace, links),
+            None => Arc::default(),
+        };
+        let facts = Facts {
+            pod: &self.object,
+            spec: &spec,
+            pod_ip: self.address(k.address),
+            host_ip: k.address,
+            node: &k.config.node,
+        };
+        let now = ctx.now();
+        let ctr = &mut self.containers[index];
+        let env = match env::own_variables(wanted, &service_env, &facts) {
+            Ok(env) => env,
+            Err(message) => {
+                let until = now + Duration::from_secs(10);
+                let reason = "CreateContainerConfigError";
+                ctr.state = State::Waiting { reason, message, until };
+                self.report.dirty = true;
+                return false;
+            }
+        };
+        let look_up = |name: &str| {
+            let own = env.iter().chain(service_env.iter()).find(|(known, _)| known == name);
+            own.map(|(_, value)| value.as_str())
+        };
+        let expand = |words: &Option<Vec<String>>| {
+            words.iter().flatten().map(|word| env::expand(word, look_up)).collect()
+        };
+        let container = container::Container {
+            name: ctr.name.clone(),
+            image: SmolStr::from(wanted.image.as_deref().unwrap_or_default()),
+            command: expand(&wanted.command),
+            args: expand(&wanted.args),
+            service_env: service_env.clone(),
+            env: env.clone(),
+            attempt: ctr.next,
+        };
+        ctr.starting(now);
+        let (pod, spec) = (self.uid, Arc::new(container));
+        ctx.perform(Effect::Container(container::Request::StartContainer { pod, spec }));
+        true
+    }
+
+    fn ask_probes(&mut self, k: &Local, ctx: &mut Context<'_, Kubelet>) {
+        let now = ctx.now();
+        if !self.containers.iter().any(|ctr| ctr.probes.due() <= now) {
+            return;
+        }
+        let Some(ip) = self.address(k.address) else {
+            return;
+        };
+        let spec = self.spec();
+        for (ctr, spec) in self.containers.iter_mut().zip(container_specs(&spec)) {
+            for (purpose, timeout) in ctr.probes.ask(now, ctr.restart_count()) {
+                match probes::request(self.uid, spec, ip, purpose, timeout) {
+                    Some(request) => {
+                        ctx.perform(Effect::Probe(request));
+                    }
+                    None => ctr.probes.withdraw(purpose),
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        let grace = self.grace();
+        for ctr in &mut self.containers {
+            ctr.probes.leave_alive();
+            if ctr.is_running() && !ctr.stopping {
+                ctr.stopping = true;
+                let (pod, name) = (self.uid, ctr.name.clone());
+                ctx.perform(Effect::Container(container::Request::StopContainer {
+                    pod,
+                    name,
+                    grace,
+                }));
+            }
+        }
+        if self.containers.iter().any(Ctr::is_active) {
+            return self.ask_probes(k, ctx);
+        }
+        match self.sandbox {
+            Sandbox::Up => self.remove_sandbox(ctx),
+            Sandbox::Creating | Sandbox::Removing => {}
+            Sandbox::None => self.part(k, ctx),
+        }
+    }
+
+    /// Nothing of it is left here: its requests are free again, and the API may forget it.
+    fn part(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if let Some(demand) = self.demand.take() {
+            k.used.take(demand);
+        }
+        let report = &mut self.report;
+        let waits = report.deleted || report.delete_in_flight || ctx.now() < report.retry.at;
+        if waits {
+            return;
+        }
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        if self.wanted && self.deleting() {
+            self.report.delete_in_flight = true;
+            k.delete_pod(Call::Delete(self.uid), &record, ctx);
+        } else if !self.wanted && self.is_static {
+            self.report.delete_in_flight = true;
+            k.delete_pod(Call::Unmirror(self.uid), &record, ctx);
+        }
+    }
+
+    /// How long its containers have to end: what the deletion says, or the spec.
+    fn grace(&self) -> Duration {
+        let told = self.record.as_ref().and_then(|r| r.meta.deletion_grace_period_seconds);
+        let spec = self.object.pod().and_then(|(spec, _)| spec.termination_grace_period_seconds);
+        let seconds = told.filter(|_| self.deleting()).or(spec).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// When it has to be looked at again, if nothing happens before.
+    pub fn due(&self, ctx: &Context<'_, Kubelet>) -> Time {
+        let now = ctx.now();
+        let later = |at: Time| if at > now { at } else { Time::NEVER };
+        let mut due = later(self.report.retry.at);
+        if self.sandbox == Sandbox::None {
+            due = due.min(later(self.sandbox_retry.at));
+        }
+        if self.sandbox != Sandbox::Up {
+            return due;
+        }
+        let policy = self.policy();
+        for ctr in &self.containers {
+            due = due.min(later(ctr.probes.due()));
+            if !self.ending()
+                && let Next::StartAt(at) = ctr.next_step(&policy, now)
+            {
+                due = due.min(at);
+            }
+        }
+        due
+    }
+}
