@@ -132,7 +132,6 @@ impl Netd {
                 self.announce_move(ctx);
             }
         }
-        self.kernel.routes_moved();
     }
 
     /// The API may hold a later generation than the file (a lost disk).
