@@ -265,14 +265,17 @@ fn a_peer_is_looked_for_where_it_once_was() {
     world.cut(1, true);
     world.move_to(1, cafe());
     world.run(2_000);
-    // n1 goes home while n0 is between two networks: neither hears the other move.
+    world.move_to(1, Some(net("10.40.0.4/24")));
+    world.run(2_000);
+    // n1 goes back while n0 is between two networks: neither hears the other move, and the API
+    // showed n1 at home only.
     world.move_to(0, None);
-    world.move_to(1, Some(home(1)));
+    world.move_to(1, cafe());
     world.run(10_000);
     world.move_to(0, Some(net("10.30.0.3/24")));
     world.run(7_000);
     let leads_to = |index: usize, ip| world.machines[index].fdb.iter().any(|e| e.remote == ip);
-    assert!(leads_to(0, home(1).addr()));
+    assert!(leads_to(0, cafe().unwrap().addr()));
     assert!(leads_to(1, [10, 30, 0, 3].into()));
 }
 
@@ -292,4 +295,40 @@ fn without_a_word_from_the_api_its_server_is_asked_where_it_is() {
     world.start(1);
     world.run(15_000);
     assert_eq!(world.machines[1].dialled[0], cafe().unwrap().addr());
+}
+
+#[test]
+fn a_late_answer_about_an_earlier_move_is_no_answer_to_this_one() {
+    let mut world = settled(2, HOST_GW);
+    world.cut(0, true);
+    world.crash(1);
+    world.move_to(0, cafe());
+    let answer = |heard| {
+        let statement = peer::Statement {
+            node: "n1".into(),
+            locator: home(1).addr(),
+            prefix_length: 24,
+            generation: 1,
+            vtep_mac: Default::default(),
+            ask: false,
+            heard,
+        };
+        let key = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
+        let (local, from) = (cafe().unwrap().addr(), home(1).addr());
+        let [local, from] = [local, from].map(|ip| std::net::SocketAddrV4::new(ip, peer::PORT));
+        let body = packets::Body::Peer(Arc::new(statement.sign(&key)));
+        Event::Packets(packets::Reply::Datagram { local, from, body })
+    };
+    world.run(1_000);
+    world.step_event(0, answer(1));
+    let sent = world.datagrams;
+    world.run(12_000);
+    assert!(world.datagrams > sent);
+    world.step_event(0, answer(2));
+    let sent = world.datagrams;
+    world.run(12_000);
+    assert_eq!(world.datagrams, sent);
+    world.step_event(0, answer(9));
+    world.run(1_000);
+    assert!(noted(&world, 0, "generation 10: a peer has heard of 9"));
 }
