@@ -56,6 +56,8 @@ pub(super) struct Announce {
     since: Time,
     round: u32,
     pub api_lost: bool,
+    /// The API was there once in this life.
+    pub api_found: bool,
     /// A peer whose forged statement was already remarked on.
     forged: BTreeSet<Name>,
     pub bind_failed: bool,

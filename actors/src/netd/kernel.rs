@@ -86,11 +86,6 @@ impl Kernel {
         uplink.addresses.iter().find(global).copied()
     }
 
-    /// The kernel flushed, without a word, what led via the old address.
-    pub fn routes_moved(&mut self) {
-        self.routes_set = None;
-    }
-
     pub fn on_env(&mut self, content: Option<Arc<str>>) {
         self.env_asked = None;
         self.env = Some(content);

@@ -118,7 +118,7 @@ impl Netd {
         if unknown || self.lease.locator == Some(address) {
             return;
         }
-        self.lease.generation += 1;
+        self.lease.generation = self.lease.generation.saturating_add(1);
         self.lease.durable = false;
         let (old, generation) = (self.lease.locator.replace(address), self.lease.generation);
         self.memory.changed = true;
@@ -132,7 +132,6 @@ impl Netd {
                 self.announce_move(ctx);
             }
         }
-        self.kernel.routes_moved();
     }
 
     /// The API may hold a later generation than the file (a lost disk).
@@ -153,10 +152,11 @@ impl Netd {
 
     /// A peer has heard a later generation of us than we have counted: count on from there.
     pub(super) fn outcount(&mut self, heard: u64, ctx: &mut Context<'_, Self>) {
-        self.lease.generation = heard + 1;
+        self.lease.generation = heard.saturating_add(1);
         self.lease.durable = false;
         self.memory.changed = true;
-        ctx.note(|| format!("generation {}: a peer has heard of {heard}", heard + 1));
+        let generation = self.lease.generation;
+        ctx.note(|| format!("generation {generation}: a peer has heard of {heard}"));
         self.announce_move(ctx);
         self.sync(ctx);
     }

@@ -240,6 +240,10 @@ impl Netd {
             self.dial.repeat();
         }
         self.rebind(ctx);
+        if !self.announce.api_found && !self.announce.api_lost {
+            // Not a word from the API since the start.
+            return self.on_connected(false, ctx);
+        }
         self.sync(ctx);
     }
 
@@ -268,6 +272,8 @@ impl Netd {
             }
             api::News::View { kind: Kind::Subnet, view, .. } => {
                 let first = self.subnets.is_none();
+                self.announce.api_found = true;
+                self.memory.changed |= first;
                 self.remember_moves(&view);
                 self.subnets = Some(view);
                 self.forget_told();
@@ -284,6 +290,7 @@ impl Netd {
 
     fn on_connected(&mut self, up: bool, ctx: &mut Context<'_, Self>) {
         self.announce.api_lost = !up;
+        self.announce.api_found |= up;
         self.dial.outdated = true;
         if up {
             self.lease.retry_at_will();

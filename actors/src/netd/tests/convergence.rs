@@ -159,6 +159,12 @@ proptest! {
         check(&world)?;
     }
 
+}
+
+proptest! {
+    // Each case signs and verifies hundreds of statements.
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
     /// With the API gone for good, machines that move one after the other are found all the same.
     #[test]
     fn without_the_api_moves_are_told_directly(

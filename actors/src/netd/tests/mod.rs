@@ -1,3 +1,4 @@
 mod convergence;
+mod plans;
 mod stories;
 mod world;

@@ -1,7 +1,7 @@
 //! What netd does, told machine by machine.
 
 use super::world::*;
-use crate::netd::Event;
+use crate::netd::{Event, peer};
 use crate::objects::{Key, Name};
 use crate::ports::{packets, rules};
 use std::sync::Arc;
@@ -179,7 +179,7 @@ fn vxlan_takes_fifty_bytes_and_directrouting_the_short_way() {
 fn a_forged_statement_is_dropped() {
     let mut world = settled(2, HOST_GW);
     let key = ed25519_dalek::SigningKey::from_bytes(&[99; 32]);
-    let statement = crate::netd::peer::Statement {
+    let statement = peer::Statement {
         node: "n1".into(),
         locator: [10, 66, 6, 6].into(),
         prefix_length: 24,
@@ -234,8 +234,101 @@ fn of_two_machines_with_one_name_the_second_is_told_so() {
     let mut world = settled(1, HOST_GW);
     world.crash(0);
     world.machines[0].config.key_seed = [77; 32];
+    world.machines[0].files.remove(&crate::netd::memory::PATH);
+    world.move_to(0, Some(net("192.168.1.99/24")));
     world.start(0);
     world.run(5_000);
     assert!(noted(&world, 0, "two machines have one name"));
     assert_eq!(world.machines[0].effects["api write"], 1);
+}
+
+#[test]
+fn a_machine_that_lost_its_disk_takes_its_own_subnet_over() {
+    let mut world = settled(2, HOST_GW);
+    world.crash(1);
+    world.machines[1].config.key_seed = [77; 32];
+    world.machines[1].files.remove(&crate::netd::memory::PATH);
+    world.start(1);
+    world.run(3_000);
+    let (spec, _) = world.view.get(&Key::cluster("n1")).unwrap().subnet().unwrap();
+    assert_eq!(spec.public_key, peer::key_text(&ed25519_dalek::SigningKey::from_bytes(&[77; 32])));
+    assert!(noted(&world, 1, "taking over subnet 10.244.1.0/24: its machine is gone"));
+    world.move_to(1, cafe());
+    world.run(1_000);
+    assert_eq!(world.machines[0].routes[&net("10.244.1.0/24")].dev, "kubesim.1");
+}
+
+#[test]
+fn a_peer_is_looked_for_where_it_once_was() {
+    let mut world = settled(2, HOST_GW);
+    world.cut(0, true);
+    world.cut(1, true);
+    world.move_to(1, cafe());
+    world.run(2_000);
+    world.move_to(1, Some(net("10.40.0.4/24")));
+    world.run(2_000);
+    // n1 goes back while n0 is between two networks: neither hears the other move, and the API
+    // showed n1 at home only.
+    world.move_to(0, None);
+    world.move_to(1, cafe());
+    world.run(10_000);
+    world.move_to(0, Some(net("10.30.0.3/24")));
+    world.run(7_000);
+    let leads_to = |index: usize, ip| world.machines[index].fdb.iter().any(|e| e.remote == ip);
+    assert!(leads_to(0, cafe().unwrap().addr()));
+    assert!(leads_to(1, [10, 30, 0, 3].into()));
+}
+
+#[test]
+fn without_a_word_from_the_api_its_server_is_asked_where_it_is() {
+    let mut world = settled(3, HOST_GW);
+    world.run(40_000);
+    world.crash(1);
+    world.cut(1, true);
+    world.move_to(0, cafe());
+    world.run(70_000);
+    // The server tells nobody any more; its old address reaches it still.
+    world.crash(0);
+    world.start(0);
+    world.machines[0].state.links[0].addresses.push(home(0));
+    world.run(3_000);
+    world.start(1);
+    world.run(15_000);
+    assert_eq!(world.machines[1].dialled[0], cafe().unwrap().addr());
+}
+
+#[test]
+fn a_late_answer_about_an_earlier_move_is_no_answer_to_this_one() {
+    let mut world = settled(2, HOST_GW);
+    world.cut(0, true);
+    world.crash(1);
+    world.move_to(0, cafe());
+    let answer = |heard| {
+        let statement = peer::Statement {
+            node: "n1".into(),
+            locator: home(1).addr(),
+            prefix_length: 24,
+            generation: 1,
+            vtep_mac: Default::default(),
+            ask: false,
+            heard,
+        };
+        let key = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
+        let (local, from) = (cafe().unwrap().addr(), home(1).addr());
+        let [local, from] = [local, from].map(|ip| std::net::SocketAddrV4::new(ip, peer::PORT));
+        let body = packets::Body::Peer(Arc::new(statement.sign(&key)));
+        Event::Packets(packets::Reply::Datagram { local, from, body })
+    };
+    world.run(1_000);
+    world.step_event(0, answer(1));
+    let sent = world.datagrams;
+    world.run(12_000);
+    assert!(world.datagrams > sent);
+    world.step_event(0, answer(2));
+    let sent = world.datagrams;
+    world.run(12_000);
+    assert_eq!(world.datagrams, sent);
+    world.step_event(0, answer(9));
+    world.run(1_000);
+    assert!(noted(&world, 0, "generation 10: a peer has heard of 9"));
 }

@@ -145,7 +145,10 @@ impl World {
     pub fn put_node(&mut self, index: usize, cidr: &str) {
         let name: Name = format!("n{index}").into();
         let spec = NodeSpec { pod_cidr: Some(cidr.to_owned()), ..NodeSpec::default() };
-        let body = Body::Node { spec: Arc::new(spec), status: Arc::default() };
+        let (type_, address) = ("InternalIP".to_owned(), home(index).addr().to_string());
+        let addresses = Some(vec![k8s_openapi::api::core::v1::NodeAddress { address, type_ }]);
+        let status = NodeStatus { addresses, ..NodeStatus::default() };
+        let body = Body::Node { spec: Arc::new(spec), status: Arc::new(status) };
         let mut node = Object::new(Key::cluster(name.clone()), body);
         self.revision += 1;
         node.uid = Uid(1000 + index as u128);
