@@ -31,13 +31,12 @@ pub enum Loop {
     Deployment,
     ReplicaSet,
     Endpoints,
-    ServiceIp,
     Ipam,
     Lifecycle,
     Eviction,
     Collector,
 }
-const LOOPS: usize = 8;
+const LOOPS: usize = 7;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

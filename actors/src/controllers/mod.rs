@@ -19,7 +19,7 @@ mod selectors;
 mod service_ip;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod world;
 
 use crate::objects::{Kind, View};
@@ -220,7 +220,7 @@ impl Controllers {
             Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
             Loop::Ipam => loops.ipam.answered(outcome, client),
             Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
-            Loop::Endpoints | Loop::ServiceIp | Loop::Lifecycle | Loop::Eviction => {}
+            Loop::Endpoints | Loop::Lifecycle | Loop::Eviction => {}
         }
     }
 
@@ -260,6 +260,14 @@ impl Controllers {
     }
 }
 
+/// The selector matches the object's labels.
+pub(crate) fn labels_match(
+    selector: &crate::objects::LabelSelector,
+    object: &crate::objects::Object,
+) -> bool {
+    selectors::matches(selector, selectors::labels(object.meta.labels.as_ref()))
+}
+
 fn has_share(node: &crate::objects::Object) -> bool {
     node.node().is_some_and(|(spec, _)| spec.pod_cidr.is_some())
 }
@@ -294,7 +302,6 @@ impl Loops {
             Loop::Deployment => self.deployments.sync(key, desk),
             Loop::ReplicaSet => self.replica_sets.sync(key, desk),
             Loop::Endpoints => self.endpoints.sync(key, desk),
-            Loop::ServiceIp => {}
             Loop::Ipam => self.ipam.sync(key, desk),
             Loop::Lifecycle => self.lifecycle.sync(key, desk),
             Loop::Eviction => self.evictions.sync(key, desk),

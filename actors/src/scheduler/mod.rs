@@ -1,7 +1,47 @@
 //! The scheduler: one pod at a time, from a queue with back-off, onto the best node it fits.
+//!
+//! Pods that ask for the same are a [`class::Class`]; each class keeps its nodes sorted by score
+//! and catches up with the nodes that changed, so that a pod costs O(log nodes) and no scan.
+//! A pod is assumed to be on its node from the moment its Bind is asked for until the view shows
+//! it or the Bind is refused.
 
-use crate::ports::api;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+mod class;
+mod filter;
+mod nodes;
+mod placed;
+mod queue;
+mod resources;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use crate::objects::{Key, Kind, Name, Object, PodSpec, View, time};
+use crate::ports::api::{self, Answer, News, Reason, Request, Scope, Subresource};
+use class::Class;
+use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
+use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Time};
+use nodes::Nodes;
+use placed::{Placed, Placement};
+use queue::Queue;
+use resources::Load;
+use rustc_hash::FxHashMap;
+use serde_json::json;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use terms::Terms;
+
+/// Pods tried in one step.
+const BATCH: usize = 256;
+/// Calls out at one time.
+const IN_FLIGHT: usize = 256;
+/// Between two steps while pods wait.
+const STEP: Duration = Duration::from_millis(1);
+/// A stuck class is tried again this long after a change that did not help it: its message may
+/// have changed.
+const REVIEW: Duration = Duration::from_secs(10);
+/// Specs known by address before the table is emptied.
+const KNOWN_SPECS: usize = 4096;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,7 +80,38 @@ impl Digest for Event {
 }
 
 #[derive(Clone, Debug)]
-pub struct Scheduler {}
+pub struct Scheduler {
+    name: String,
+    views: BTreeMap<Kind, View>,
+    nodes: Nodes,
+    placed: Placed,
+    terms: Terms,
+    queue: Queue,
+    classes: Vec<Class>,
+    class_of_key: BTreeMap<String, usize>,
+    /// Class by the address of a spec, which is held so that the address stays its own. Only
+    /// looked up: addresses have no influence on what happens.
+    class_of_spec: FxHashMap<(usize, Name), (Arc<PodSpec>, usize)>,
+    calls: BTreeMap<u64, Call>,
+    waiting_calls: VecDeque<Call>,
+    /// Binds of unknown outcome, to be asked for again.
+    rebinds: BTreeMap<(Time, Key), u32>,
+    last_tag: u64,
+    /// A node or the set of placed pods changed for the better.
+    stirred: bool,
+    /// When stuck classes are tried again in any case.
+    review_at: Option<Time>,
+    schedule_at: Option<Time>,
+    wake_at: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    pod: Key,
+    binds: bool,
+    attempts: u32,
+    request: Request,
+}
 
 impl Actor for Scheduler {
     const NAME: &'static str = "scheduler";
@@ -49,29 +120,376 @@ impl Actor for Scheduler {
     type Effect = Effect;
     type Timer = Timer;
 
-    fn start(_config: &Config, _ctx: &mut Context<'_, Self>) -> Self {
-        Scheduler {}
+    fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
+        for kind in [Kind::Node, Kind::Pod] {
+            ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
+        }
+        Scheduler {
+            name: config.name.clone(),
+            views: BTreeMap::new(),
+            nodes: Nodes::default(),
+            placed: Placed::default(),
+            terms: Terms::default(),
+            queue: Queue::default(),
+            classes: Vec::new(),
+            class_of_key: BTreeMap::new(),
+            class_of_spec: FxHashMap::default(),
+            calls: BTreeMap::new(),
+            waiting_calls: VecDeque::new(),
+            rebinds: BTreeMap::new(),
+            last_tag: 0,
+            stirred: false,
+            review_at: None,
+            schedule_at: None,
+            wake_at: None,
+        }
     }
-    fn handle(&mut self, _event: Event, _ctx: &mut Context<'_, Self>) {}
-    fn timeout(&mut self, _timer: Timer, _ctx: &mut Context<'_, Self>) {}
+
+    fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        let Event::Api(event) = event;
+        match event {
+            api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
+            api::Event::News(News::Closed { .. }) | api::Event::Connected(_) => {}
+            api::Event::Answer(answer) => self.answered(answer, ctx),
+        }
+        self.go_on(ctx);
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        match timer {
+            Timer::Schedule => {
+                self.schedule_at = None;
+                self.schedule(ctx);
+            }
+            Timer::Backoff => self.wake_at = None,
+        }
+        self.go_on(ctx);
+    }
+}
+
+impl Scheduler {
+    fn look(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        let empty = View::empty(view.history());
+        let old = self.views.insert(kind, view.clone()).unwrap_or(empty);
+        for change in old.diff(&view) {
+            let (key, old, new) = match change {
+                Change::Added(key, new) => (key, None, Some(new)),
+                Change::Changed { key, old, new } => (key, Some(old), Some(new)),
+                Change::Removed(key, old) => (key, Some(old), None),
+            };
+            match kind {
+                Kind::Node => self.node_changed(key, old, new),
+                Kind::Pod => self.pod_changed(key, new, now),
+                _ => {}
+            }
+        }
+        self.terms.recount(&self.placed, &self.nodes);
+    }
+
+    fn node_changed(&mut self, key: &Key, old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
+        // A heartbeat is no change.
+        let shows = |node: &Arc<Object>| {
+            let (spec, status) = node.node()?;
+            let spec = (spec.taints.clone(), spec.unschedulable);
+            Some((node.uid, node.meta.labels.clone(), spec, status.allocatable.clone()))
+        };
+        if old.is_some() && new.is_some() && old.and_then(shows) == new.and_then(shows) {
+            return;
+        }
+        self.nodes.set(&key.name, new);
+        self.stirred |= new.is_some();
+    }
+
+    fn pod_changed(&mut self, key: &Key, new: Option<&Arc<Object>>, now: Time) {
+        let other = |uid| new.is_none_or(|pod| pod.uid != uid);
+        if self.placed.get(key).is_some_and(|placement| other(placement.object.uid)) {
+            self.displace(key);
+        }
+        if self.queue.get(key).is_some_and(|pending| other(pending.object.uid)) {
+            self.queue.take(key);
+        }
+        let Some(pod) = new else { return };
+        let Some((spec, status)) = pod.pod() else { return };
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
+        match node {
+            // What has ended takes nothing; what is ending still does.
+            _ if ended => {
+                self.queue.take(key);
+                self.displace(key);
+            }
+            Some(node) => {
+                self.queue.take(key);
+                self.bound(pod, spec, node);
+            }
+            None if pod.deleting() => {
+                self.queue.take(key);
+                self.displace(key);
+            }
+            None => {
+                let name = spec.scheduler_name.as_deref().unwrap_or("default-scheduler");
+                let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+                if name == self.name && !gated {
+                    let class = self.class_of(pod, spec);
+                    self.queue.put(pod, class, now);
+                }
+            }
+        }
+    }
+
+    /// The view shows a pod on a node.
+    fn bound(&mut self, pod: &Arc<Object>, spec: &Arc<PodSpec>, node: &str) {
+        let number = self.nodes.number(node);
+        let before = self.placed.get(&pod.key);
+        if before.is_some_and(|placement| placement.node == number) {
+            self.placed.confirm(&pod.key, pod.uid);
+            return;
+        }
+        let load = before.map(|placement| Arc::clone(&placement.load));
+        if before.is_some() {
+            self.displace(&pod.key);
+        }
+        let load = load.unwrap_or_else(|| Arc::new(Load::of(spec)));
+        let object = Arc::clone(pod);
+        self.place(Placement { object, node: number, load, assumed: false });
+    }
+
+    fn place(&mut self, placement: Placement) {
+        let Placement { object, node, load, .. } = placement.clone();
+        self.nodes.load(node, &load, 1);
+        self.terms.place(&object, node, true, &self.placed, &self.nodes);
+        self.placed.insert(&object.key, placement);
+        // Somebody may have waited for such a neighbour.
+        self.stirred |= !self.terms.is_empty();
+    }
+
+    fn displace(&mut self, key: &Key) {
+        if let Some(placement) = self.placed.remove(key) {
+            let Placement { object, node, load, .. } = placement;
+            self.nodes.load(node, &load, -1);
+            self.terms.place(&object, node, false, &self.placed, &self.nodes);
+            self.stirred = true;
+        }
+    }
+
+    fn class_of(&mut self, pod: &Object, spec: &Arc<PodSpec>) -> usize {
+        let address = (Arc::as_ptr(spec) as usize, pod.key.namespace.clone());
+        if let Some((_, class)) = self.class_of_spec.get(&address) {
+            return *class;
+        }
+        let key = class::key_of(pod, spec);
+        let class = *self.class_of_key.entry(key).or_insert_with(|| {
+            self.classes.push(Class::new(pod, spec));
+            self.classes.len() - 1
+        });
+        if self.class_of_spec.len() >= KNOWN_SPECS {
+            self.class_of_spec.clear();
+        }
+        self.class_of_spec.insert(address, (Arc::clone(spec), class));
+        class
+    }
+
+    /// Tries the pods whose turn it is.
+    fn schedule(&mut self, ctx: &mut Context<'_, Self>) {
+        for _ in 0..BATCH {
+            if self.calls.len() + self.waiting_calls.len() >= IN_FLIGHT {
+                break;
+            }
+            let Some(key) = self.queue.pop() else { break };
+            self.try_pod(&key, ctx);
+        }
+    }
+
+    fn try_pod(&mut self, key: &Key, ctx: &mut Context<'_, Self>) {
+        let Some(pending) = self.queue.get(key) else { return };
+        let (pod, class) = (Arc::clone(&pending.object), pending.class);
+        self.classes[class].catch_up(&self.nodes, ctx.rng());
+        let class = &self.classes[class];
+        let demand = self.terms.demand(&pod, &class.rules, &self.placed, &self.nodes);
+        let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+        let chosen = match demand {
+            None => class.best().next(),
+            Some(demand) => class.best().find(|number| {
+                let node = &self.nodes.all[*number as usize];
+                let Some(reason) = self.terms.refusal(&demand, node) else { return true };
+                *refused.entry(reason.to_owned()).or_default() += 1;
+                false
+            }),
+        };
+        match chosen {
+            Some(node) => {
+                let load = Arc::clone(&class.load);
+                self.bind(&pod, node, load);
+            }
+            None => {
+                refused.extend(class.reasons());
+                let message = message(self.nodes.live, refused);
+                self.queue.park(key, ctx.now());
+                self.tell(&pod, message, ctx);
+            }
+        }
+    }
+
+    fn bind(&mut self, pod: &Arc<Object>, number: u32, load: Arc<Load>) {
+        let node = self.nodes.all[number as usize].name.clone();
+        let object = Arc::clone(pod);
+        self.place(Placement { object, node: number, load, assumed: true });
+        let request = Request::Bind { pod: pod.key.clone(), uid: pod.uid, node };
+        let call = Call { pod: pod.key.clone(), binds: true, attempts: 0, request };
+        self.waiting_calls.push_back(call);
+    }
+
+    /// Says in the pod's status why it waits, if it does not say so yet.
+    fn tell(&mut self, pod: &Arc<Object>, message: String, ctx: &mut Context<'_, Self>) {
+        let Some((_, status)) = pod.pod() else { return };
+        let mut conditions = status.conditions.clone().unwrap_or_default();
+        let at = conditions.iter().position(|condition| condition.type_ == "PodScheduled");
+        let before = at.map(|at| conditions.remove(at));
+        let says = |c: &PodCondition| c.status == "False" && c.message.as_ref() == Some(&message);
+        if before.as_ref().is_some_and(says) {
+            return;
+        }
+        ctx.note(|| format!("pod {} waits: {message}", pod.key));
+        let same = before.filter(|before| before.status == "False");
+        conditions.push(PodCondition {
+            type_: "PodScheduled".to_owned(),
+            status: "False".to_owned(),
+            reason: Some("Unschedulable".to_owned()),
+            message: Some(message),
+            last_transition_time: same
+                .and_then(|before| before.last_transition_time)
+                .or_else(|| Some(time(ctx.wall()))),
+            ..PodCondition::default()
+        });
+        let patch = json!({
+            "metadata": {
+                "uid": pod.uid.to_string(),
+                "resourceVersion": pod.version.to_string(),
+            },
+            "status": {"conditions": conditions},
+        });
+        let (kind, key, subresource) = (Kind::Pod, pod.key.clone(), Subresource::Status);
+        let request = Request::Patch { kind, key, subresource, patch };
+        let call = Call { pod: pod.key.clone(), binds: false, attempts: 0, request };
+        self.waiting_calls.push_back(call);
+    }
+
+    fn answered(&mut self, answer: Answer, ctx: &mut Context<'_, Self>) {
+        let Some(mut call) = self.calls.remove(&answer.tag) else { return };
+        let Err(error) = answer.result else { return };
+        let now = ctx.now();
+        if !call.binds {
+            // The pod changed, or nobody heard: it is judged and told again later.
+            if !self.queue.is_binding(&call.pod) {
+                self.queue.back_off(&call.pod, now);
+            }
+            return;
+        }
+        let Request::Bind { uid, .. } = call.request else { return };
+        let assumed = |p: &Placement| p.assumed && p.object.uid == uid;
+        if !self.placed.get(&call.pod).is_some_and(assumed) {
+            return;
+        }
+        if error.reason == Reason::Unknown {
+            // It may be bound: the assumption stays, and the same Bind is asked for again.
+            call.attempts += 1;
+            let delay = Duration::from_secs(1 << call.attempts.min(3));
+            self.rebinds.insert((now + delay, call.pod), call.attempts);
+            return;
+        }
+        ctx.note(|| format!("pod {} was not bound: {error}", call.pod));
+        self.displace(&call.pod);
+        self.queue.back_off(&call.pod, now);
+    }
+
+    fn rebind(&mut self, now: Time) {
+        while self.rebinds.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
+            let ((_, pod), attempts) = self.rebinds.pop_first().expect("there is a first one");
+            let Some(placement) = self.placed.get(&pod).filter(|p| p.assumed) else { continue };
+            let node = self.nodes.all[placement.node as usize].name.clone();
+            let request = Request::Bind { pod: pod.clone(), uid: placement.object.uid, node };
+            self.waiting_calls.push_back(Call { pod, binds: true, attempts, request });
+        }
+    }
+
+    /// What every step ends with: moves the queue, sends calls, sets timers.
+    fn go_on(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        self.queue.wake(now);
+        self.rebind(now);
+        self.release_stuck(ctx);
+        while self.calls.len() < IN_FLIGHT
+            && let Some(call) = self.waiting_calls.pop_front()
+        {
+            self.last_tag += 1;
+            let (tag, request) = (self.last_tag, Arc::new(call.request.clone()));
+            ctx.perform(Effect::Api(api::Effect::Call { tag, request }));
+            self.calls.insert(tag, call);
+        }
+        self.set_timers(ctx);
+    }
+
+    /// After a change for the better: pods of classes that fit somewhere now are tried again. Of
+    /// the others the message may have changed; that can wait.
+    fn release_stuck(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        let review = self.review_at.is_some_and(|at| at <= now);
+        if !std::mem::take(&mut self.stirred) && !review {
+            return;
+        }
+        if review {
+            self.review_at = None;
+        }
+        for class in self.queue.stuck_classes() {
+            self.classes[class].catch_up(&self.nodes, ctx.rng());
+            if review || self.classes[class].fits_somewhere() {
+                self.queue.release(class, now);
+            } else if self.review_at.is_none() {
+                self.review_at = Some(now + REVIEW);
+            }
+        }
+    }
+
+    fn set_timers(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        let room = self.calls.len() + self.waiting_calls.len() < IN_FLIGHT;
+        if self.views.len() == 2 && self.queue.has_active() && room && self.schedule_at.is_none() {
+            self.schedule_at = Some(now + STEP);
+            ctx.set_timer(Timer::Schedule, STEP);
+        }
+        let rebind = self.rebinds.first_key_value().map(|((at, _), _)| *at);
+        let wake = self.queue.next_wake().into_iter().chain(rebind).chain(self.review_at).min();
+        if wake != self.wake_at {
+            match wake {
+                Some(at) => ctx.set_timer(Timer::Backoff, at.since(now)),
+                None => ctx.clear_timer(Timer::Backoff),
+            }
+            self.wake_at = wake;
+        }
+    }
+}
+
+/// As `framework.FitError` words it; the reasons are sorted as texts, count first.
+fn message(nodes: usize, reasons: BTreeMap<String, usize>) -> String {
+    if nodes == 0 {
+        return "no nodes available to schedule pods".to_owned();
+    }
+    let mut reasons: Vec<_> = reasons.iter().map(|(text, n)| format!("{n} {text}")).collect();
+    reasons.sort();
+    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
 }
 
 /// `Toleration.ToleratesTaint` (core/v1 `toleration.go`).
-pub fn tolerates(
-    toleration: &k8s_openapi::api::core::v1::Toleration,
-    taint: &k8s_openapi::api::core::v1::Taint,
-) -> bool {
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |of: &Option<String>| of.clone().unwrap_or_default();
-    let effect = text(&toleration.effect);
-    let key = text(&toleration.key);
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
         return false;
     }
     match toleration.operator.as_deref() {
         Some("Exists") => true,
-        None | Some("" | "Equal") => {
-            !key.is_empty() && text(&toleration.value) == text(&taint.value)
-        }
+        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
         Some(_) => false,
     }
 }

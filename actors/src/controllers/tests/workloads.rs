@@ -1,0 +1,221 @@
+use super::fake::{Weather, object};
+use super::*;
+use crate::objects::{Key, Name};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn ready(world: &World<Controllers>) -> usize {
+    world.all(Kind::Pod).iter().filter(|p| !p.deleting() && super::super::pods::is_ready(p)).count()
+}
+
+#[test]
+fn a_rolling_update_keeps_within_its_limits_and_finishes() {
+    let mut world = world(1, calm());
+    world.put(node("n0", "a"));
+    world.put(deployment(10, "one"));
+    for _ in 0..40 {
+        world.run(Duration::from_millis(200));
+        kubelets(&mut world, 100);
+    }
+    assert_eq!(ready(&world), 10);
+    let mut next = deployment(10, "two");
+    Arc::make_mut(&mut next.meta).generation = Some(2);
+    world.put(next);
+    for _ in 0..400 {
+        world.run(Duration::from_millis(50));
+        assert!(active(&world) <= 12, "{} pods", active(&world));
+        assert!(ready(&world) >= 9, "{} ready", ready(&world));
+        kubelets(&mut world, 1);
+    }
+    let deployment = world.get(Kind::Deployment, &Key::new("default", "web")).unwrap();
+    let (_, status) = deployment.deployment().unwrap();
+    let counts = (status.replicas, status.updated_replicas, status.available_replicas);
+    assert_eq!(counts, (Some(10), Some(10), Some(10)));
+    assert_eq!(deployment.annotation("deployment.kubernetes.io/revision"), Some("2"));
+    let progressing = status.conditions.iter().flatten().find(|c| c.type_ == "Progressing");
+    assert_eq!(progressing.unwrap().reason.as_deref(), Some("NewReplicaSetAvailable"));
+    let images: BTreeSet<_> = world
+        .all(Kind::Pod)
+        .iter()
+        .map(|pod| pod.pod().unwrap().0.containers[0].image.clone())
+        .collect();
+    assert_eq!(images, BTreeSet::from([Some("two".to_owned())]));
+    // Settled: nothing is written any more.
+    let writes = world.writes.clone();
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.writes, writes);
+}
+
+#[test]
+fn recreate_waits_for_the_last_old_pod() {
+    let mut world = world(2, calm());
+    let recreate = |image: &str| {
+        let mut object = deployment(3, image);
+        if let Body::Deployment { spec, .. } = &mut object.body {
+            let strategy = Arc::make_mut(spec).strategy.get_or_insert_default();
+            strategy.type_ = Some("Recreate".to_owned());
+            strategy.rolling_update = None;
+        }
+        object
+    };
+    world.put(recreate("one"));
+    for _ in 0..10 {
+        world.run(Duration::from_millis(300));
+        kubelets(&mut world, 10);
+    }
+    world.put(recreate("two"));
+    world.run(Duration::from_secs(2));
+    assert_eq!((active(&world), world.all(Kind::Pod).len()), (0, 3), "all old ones end first");
+    for _ in 0..10 {
+        world.run(Duration::from_millis(300));
+        kubelets(&mut world, 10);
+    }
+    assert_eq!(ready(&world), 3);
+}
+
+#[test]
+fn pods_of_a_replica_set_share_one_spec() {
+    let mut world = world(3, calm());
+    world.put(deployment(20, "one"));
+    world.run(Duration::from_secs(3));
+    let pods = world.all(Kind::Pod);
+    assert_eq!(pods.len(), 20);
+    assert!(pods.iter().all(|pod| Arc::ptr_eq(pod.pod().unwrap().0, pods[0].pod().unwrap().0)));
+}
+
+#[test]
+fn deleting_the_deployment_deletes_all_below_it() {
+    let mut world = world(4, calm());
+    world.put(deployment(5, "one"));
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.all(Kind::Pod).len(), 5);
+    world.remove(Kind::Deployment, &Key::new("default", "web"));
+    for _ in 0..20 {
+        world.run(Duration::from_millis(500));
+        kubelets(&mut world, 10);
+    }
+    assert_eq!((world.all(Kind::ReplicaSet).len(), world.all(Kind::Pod).len()), (0, 0));
+}
+
+#[test]
+fn slices_hold_the_ready_pods_and_are_seldom_written() {
+    let mut world = world(5, calm());
+    world.put(node("n0", "a"));
+    world.put(object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.9", "selector": {"app": "web"},
+                 "ports": [{"port": 80, "targetPort": "http"}]},
+    })));
+    world.put(deployment(30, "one"));
+    world.run(Duration::from_secs(3));
+    let before = world.writes.clone();
+    kubelets(&mut world, 100);
+    world.run(Duration::from_secs(3));
+    let slices = world.all(Kind::EndpointSlice);
+    assert_eq!(slices.len(), 1);
+    let slice = slices[0].endpoint_slice().unwrap();
+    assert_eq!(slice.endpoints.len(), 30);
+    assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
+    let zones: BTreeSet<_> = slice.endpoints.iter().map(|e| e.zone.clone()).collect();
+    assert_eq!(zones, BTreeSet::from([Some("a".to_owned())]));
+    let updates = |w: &std::collections::BTreeMap<_, usize>| {
+        w.iter().filter(|((k, _), _)| *k == Kind::EndpointSlice).map(|(_, n)| n).sum::<usize>()
+    };
+    assert!(updates(&world.writes) - updates(&before) <= 2, "{:?}", world.writes);
+}
+
+fn replica_set(replicas: i32) -> Object {
+    object(json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": "rs", "generation": 1},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "rs"}},
+            "template": {"metadata": {"labels": {"app": "rs"}},
+                         "spec": {"containers": [{"name": "c"}]}},
+        },
+    }))
+}
+
+#[test]
+fn a_late_view_makes_no_surplus() {
+    let late = Weather { view_delay_ms: 400_000, ..calm() };
+    let mut world = world(6, calm());
+    world.put(replica_set(0));
+    world.run(Duration::from_secs(1));
+    world.put(replica_set(100));
+    world.run(Duration::from_millis(3));
+    world.weather = late;
+    for _ in 0..50 {
+        world.run(Duration::from_secs(20));
+        assert!(active(&world) <= 100, "{}", active(&world));
+    }
+    world.weather = calm();
+    world.run(Duration::from_secs(2_000));
+    assert_eq!(active(&world), 100);
+}
+
+#[test]
+fn orphans_are_adopted_and_strangers_let_go() {
+    let mut world = world(7, calm());
+    let orphan = |name: &str, app: &str| {
+        object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": app}},
+            "spec": {"containers": [{"name": "c"}]}}))
+    };
+    world.put(orphan("lost", "rs"));
+    world.put(replica_set(2));
+    world.run(Duration::from_secs(2));
+    let lost = world.get(Kind::Pod, &Key::new("default", "lost")).unwrap();
+    assert!(lost.controller().is_some());
+    assert_eq!(active(&world), 2);
+    let mut gone = (*lost).clone();
+    Arc::make_mut(&mut gone.meta).labels.get_or_insert_default().insert("app".into(), "x".into());
+    world.put(gone);
+    world.run(Duration::from_secs(2));
+    let lost = world.get(Kind::Pod, &Key::new("default", "lost")).unwrap();
+    assert!(lost.controller().is_none());
+    assert_eq!(active(&world), 3, "two of the set and the one let go");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn a_replica_set_converges_and_never_exceeds_its_size(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(0i32..30, 1..4),
+        lost_requests in 0.0..0.3f64,
+        lost_answers in 0.0..0.3f64,
+        view_delay_ms in 0u64..800,
+        restarts in prop::collection::btree_set(0u32..30, 0..4),
+    ) {
+        let bad = Weather { max_delay_ms: 40, lost_requests, lost_answers, view_delay_ms };
+        let mut world = world(seed, bad);
+        let most = sizes.iter().copied().max().unwrap_or(0) as usize;
+        let mut step = 0;
+        for size in &sizes {
+            world.put(replica_set(*size));
+            for _ in 0..10 {
+                world.run(Duration::from_millis(150));
+                kubelets(&mut world, 5);
+                if restarts.contains(&step) {
+                    world.restart();
+                }
+                step += 1;
+                prop_assert!(active(&world) <= most, "{} of {most}", active(&world));
+            }
+        }
+        world.weather = calm();
+        for _ in 0..40 {
+            world.run(Duration::from_secs(2));
+            kubelets(&mut world, 100);
+        }
+        let want = *sizes.last().expect("at least one") as usize;
+        prop_assert_eq!(active(&world), want);
+        let set = world.get(Kind::ReplicaSet, &Key::new("default", "rs")).unwrap();
+        prop_assert_eq!(set.replica_set().unwrap().1.ready_replicas.unwrap_or(0) as usize, want);
+        let names: BTreeSet<Name> =
+            world.all(Kind::Pod).iter().map(|pod| pod.key.name.clone()).collect();
+        prop_assert_eq!(names.len(), want);
+    }
+}

@@ -1,0 +1,185 @@
+use super::{Config, Scheduler};
+use crate::controllers::tests::fake::{Weather, World, object};
+use crate::objects::{Key, Kind, Object};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn world(seed: u64) -> World<Scheduler> {
+    let config = Config { name: "default-scheduler".to_owned() };
+    World::new(config, seed, Weather { max_delay_ms: 2, ..Weather::default() })
+}
+
+fn node(name: &str, cpu: &str, more: Value) -> Object {
+    let mut value = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}},
+    });
+    for (key, part) in more.as_object().into_iter().flatten() {
+        value[key] = part.clone();
+    }
+    object(value)
+}
+
+fn pod(name: &str, cpu: &str, more: Value) -> Object {
+    let mut value = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    for (key, part) in more.as_object().into_iter().flatten() {
+        value["spec"][key] = part.clone();
+    }
+    object(value)
+}
+
+/// How many pods each node has; the key is empty for those that wait.
+fn spread(world: &World<Scheduler>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for pod in world.all(Kind::Pod) {
+        let node = pod.pod().unwrap().0.node_name.clone().unwrap_or_default();
+        *counts.entry(node).or_default() += 1;
+    }
+    counts
+}
+
+fn message(world: &World<Scheduler>, name: &str) -> String {
+    let pod = world.get(Kind::Pod, &Key::new("default", name)).unwrap();
+    let conditions = pod.pod().unwrap().1.conditions.clone().unwrap_or_default();
+    conditions.first().and_then(|c| c.message.clone()).unwrap_or_default()
+}
+
+#[test]
+fn equal_pods_spread_evenly_and_never_beyond_what_fits() {
+    let mut world = world(1);
+    (0..5).for_each(|n| world.put(node(&format!("n{n}"), "4", json!({}))));
+    (0..60).for_each(|n| world.put(pod(&format!("p{n}"), "500m", json!({}))));
+    world.run(Duration::from_secs(5));
+    let counts = spread(&world);
+    assert_eq!(counts.get(""), Some(&20), "{counts:?}");
+    assert!((0..5).all(|n| counts[&format!("n{n}")] == 8), "{counts:?}");
+    let waiting: Vec<_> = world.all(Kind::Pod);
+    let waiting = waiting.iter().find(|p| p.pod().unwrap().0.node_name.is_none()).unwrap();
+    let text = message(&world, &waiting.key.name);
+    assert_eq!(text, "0/5 nodes are available: 5 Insufficient cpu.");
+    // A pod less, a place more.
+    let bound = world.all(Kind::Pod);
+    let bound = bound.iter().find(|p| p.pod().unwrap().0.node_name.is_some()).unwrap();
+    world.remove(Kind::Pod, &bound.key);
+    world.run(Duration::from_secs(15));
+    assert_eq!(spread(&world).get(""), Some(&19));
+}
+
+#[test]
+fn the_message_counts_reasons_as_upstream_and_is_written_once() {
+    let mut world = world(2);
+    world.put(node("small", "100m", json!({})));
+    let taint = json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}});
+    world.put(node("t1", "4", taint.clone()));
+    world.put(node("t2", "4", taint));
+    world.put(pod("p", "1", json!({})));
+    world.run(Duration::from_secs(400));
+    assert_eq!(
+        message(&world, "p"),
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}."
+    );
+    assert_eq!(world.writes[&(Kind::Pod, "patch")], 1);
+    world.put(node("t2", "4", json!({})));
+    world.run(Duration::from_secs(15));
+    assert_eq!(spread(&world), BTreeMap::from([("t2".to_owned(), 1)]));
+}
+
+#[test]
+fn selectors_affinity_and_ports_are_heeded() {
+    let mut world = world(3);
+    for (name, disk, size) in [("a", "ssd", "3"), ("b", "hdd", "9"), ("c", "ssd", "9")] {
+        let labels = json!({"metadata": {"name": name, "labels": {"disk": disk, "size": size}}});
+        world.put(node(name, "4", labels));
+    }
+    let affinity = json!({"nodeSelector": {"disk": "ssd"}, "affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["5"]}]}]}}}});
+    (0..3).for_each(|n| world.put(pod(&format!("p{n}"), "1", affinity.clone())));
+    let port = |name: &str| {
+        let containers = json!([{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]);
+        pod(name, "1", json!({"containers": containers}))
+    };
+    (0..4).for_each(|n| world.put(port(&format!("h{n}"))));
+    world.run(Duration::from_secs(5));
+    let on = |name: &str| {
+        let pod = world.get(Kind::Pod, &Key::new("default", name)).unwrap();
+        pod.pod().unwrap().0.node_name.clone()
+    };
+    assert!((0..3).all(|n| on(&format!("p{n}")).as_deref() == Some("c")));
+    let mut hosts: Vec<_> = (0..4).map(|n| on(&format!("h{n}"))).collect();
+    hosts.sort();
+    assert_eq!(hosts, [None, Some("a".into()), Some("b".into()), Some("c".into())]);
+}
+
+#[test]
+fn anti_affinity_keeps_apart_and_affinity_brings_together() {
+    let mut world = world(4);
+    (0..4).for_each(|n| world.put(node(&format!("n{n}"), "8", json!({}))));
+    let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}},
+                       "topologyKey": "kubernetes.io/hostname"}]);
+    let rule = |kind: &str| {
+        json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}})
+    };
+    (0..5).for_each(|n| world.put(pod(&format!("p{n}"), "1", rule("podAntiAffinity"))));
+    world.run(Duration::from_secs(5));
+    let counts = spread(&world);
+    assert_eq!(counts.len(), 5);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+
+    let mut world = self::world(5);
+    (0..4).for_each(|n| world.put(node(&format!("n{n}"), "8", json!({}))));
+    (0..4).for_each(|n| world.put(pod(&format!("p{n}"), "1", rule("podAffinity"))));
+    world.run(Duration::from_secs(5));
+    let counts = spread(&world);
+    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [4], "{counts:?}");
+}
+
+#[test]
+fn a_hard_spread_constraint_bounds_the_skew() {
+    let mut world = world(6);
+    for n in 0..4 {
+        let zone = if n == 0 { "a" } else { "b" };
+        let labels = json!({"metadata": {"name": format!("n{n}"), "labels": {"zone": zone}}});
+        world.put(node(&format!("n{n}"), "8", labels));
+    }
+    let rule = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "a"}}}]});
+    (0..10).for_each(|n| world.put(pod(&format!("p{n}"), "1", rule.clone())));
+    world.run(Duration::from_secs(5));
+    assert_eq!(spread(&world)["n0"], 5, "{:?}", spread(&world));
+}
+
+#[test]
+fn lost_binds_and_restarts_overcommit_no_node() {
+    for seed in 0..10 {
+        let mut world = world(seed);
+        world.weather =
+            Weather { max_delay_ms: 50, lost_requests: 0.2, lost_answers: 0.2, view_delay_ms: 100 };
+        (0..3).for_each(|n| world.put(node(&format!("n{n}"), "2", json!({}))));
+        (0..10).for_each(|n| world.put(pod(&format!("p{n}"), "500m", json!({}))));
+        world.run(Duration::from_secs(20));
+        assert!(spread(&world).iter().all(|(node, count)| node.is_empty() || *count <= 4));
+        world.restart();
+        world.weather = Weather { max_delay_ms: 2, ..Weather::default() };
+        world.run(Duration::from_secs(60));
+        assert_eq!(spread(&world).get(""), None, "seed {seed}");
+    }
+}
+
+/// 20,000 pods of one class onto 2,000 nodes: the index keeps a pod from costing a scan. The
+/// time is not asserted (machines differ), the evenness is.
+#[test]
+fn a_fleet_is_placed_evenly() {
+    let mut world = world(9);
+    world.weather = Weather::default();
+    (0..200).for_each(|n| world.put(node(&format!("n{n}"), "16", json!({}))));
+    (0..2_000).for_each(|n| world.put(pod(&format!("p{n}"), "100m", json!({}))));
+    world.run(Duration::from_secs(20));
+    assert!(spread(&world).values().all(|count| *count == 10));
+}
