@@ -79,6 +79,11 @@ fn syntax(
     let message = error.to_string();
     let first = message.lines().next().unwrap_or("not YAML").trim();
     let first = first.strip_prefix("error: ").unwrap_or(first);
+    // The place is shown as ours, in the whole file.
+    let first = match first.split_once(": ") {
+        Some((place, why)) if place.starts_with("line ") => why,
+        _ => first,
+    };
     Diagnostic::at(name, text, at, at + 1, format!("not YAML: {first}"))
 }
 
