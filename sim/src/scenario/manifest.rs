@@ -87,8 +87,8 @@ fn syntax(
     Diagnostic::at(name, text, at, at + 1, format!("not YAML: {first}"))
 }
 
-/// The documents with the byte at which each begins. A line that begins with `---` parts them, which
-/// is nothing else in YAML.
+/// The documents with the byte at which each begins. A line that begins with `---` parts them,
+/// which is nothing else in YAML.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut at) = (0, 0);

@@ -18,7 +18,8 @@ use kubesim_actors::objects::Name;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by name.
+/// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by
+/// name.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<(String, String)>, String>;
 
 /// Every name that something else may refer to.
