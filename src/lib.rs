@@ -1,5 +1,5 @@
-//! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that tests
-//! can hand in something else.
+//! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that
+//! tests can hand in something else.
 
 mod output;
 mod run;

@@ -115,7 +115,7 @@ impl std::error::Error for Diagnostics {}
 /// The help for a name that is not one of `known`: the nearest, or all when they are few.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 24;
-    let known: Vec<&str> = known.into_iter().collect();
+    let known: Vec<&str> = known.into_iter().filter(|name| !name.is_empty()).collect();
     let near = known.iter().map(|k| (distance(name, k), *k)).min_by_key(|(distance, _)| *distance);
     match near {
         Some((distance, near)) if distance <= 1 + name.chars().count().max(3) / 3 => {

@@ -46,6 +46,11 @@ impl Log {
         self.error(at, format!("unknown {what} `{name}`"), suggest(name, known));
     }
 
+    /// How many mistakes so far.
+    pub fn len(&self) -> usize {
+        self.found.borrow().len()
+    }
+
     /// Every mistake in the order of the sources.
     pub fn finish(&self) -> Vec<Diagnostic> {
         let mut found = self.found.take();
@@ -61,6 +66,8 @@ pub struct Fields<'a> {
     pub at: At,
     pub heading: &'static str,
     table: &'a Table,
+    /// It is a table indeed; else nothing is missed in it.
+    sound: bool,
 }
 
 static EMPTY: Table = Table { entries: Vec::new() };
@@ -73,7 +80,8 @@ impl<'a> Fields<'a> {
             log.error(item.at, format!("expected a table, found {}", item.kind()), "");
             &EMPTY
         });
-        let fields = Fields { log, at: item.at, heading, table };
+        let sound = item.table().is_some();
+        let fields = Fields { log, at: item.at, heading, table, sound };
         let known = || sections.iter().flat_map(|section| section.keys.iter().map(|k| k.name));
         for entry in &table.entries {
             if !known().any(|name| name == entry.key) {
@@ -102,7 +110,7 @@ impl<'a> Fields<'a> {
     /// The item, and a complaint when it is not there.
     pub fn required(&self, key: &str) -> Option<&'a Item> {
         let item = self.item(key);
-        if item.is_none() {
+        if item.is_none() && self.sound {
             self.log.error(self.at, format!("{} lacks the key `{key}`", self.heading), "");
         }
         item

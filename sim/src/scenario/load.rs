@@ -63,8 +63,14 @@ fn apply_set(root: &mut Item, number: usize, source: &Source, path: usize) -> Op
         }
         None => Item { at, value: Value::Text(text.to_owned()) },
     };
-    let over =
-        Override { source: number, name: &source.name, text: &source.text, path: 0..path, value };
+    let over = Override {
+        source: number,
+        name: &source.name,
+        text: &source.text,
+        path: 0..path,
+        value,
+        key_at: None,
+    };
     set::apply(root, over).err().map(|wrong| *wrong)
 }
 
@@ -107,17 +113,19 @@ fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic
     let set = profile.table().and_then(|table| table.get("set")).and_then(Item::table);
     let mut wrong = Vec::new();
     for entry in set.map(|table| table.entries.as_slice()).unwrap_or_default() {
-        if entry.item.table().is_some() {
+        if entry.item.table().is_some() && !entry.key.contains('.') {
             let At { start, end, .. } = entry.key_at;
             let message = format!("`{}` is a table, expected a value", entry.key);
             let shown = Diagnostic::at(&source.name, &source.text, start, end, message);
             wrong.push(shown.help("quote the whole path: \"cluster.backend\" = \"vxlan\""));
+            continue;
         }
         overrides.push((entry.key.clone(), entry.key_at, entry.item.clone()));
     }
     for (path, at, value) in overrides {
         let length = path.len();
-        let over = Override { source: 0, name: "", text: &path, path: 0..length, value };
+        let over =
+            Override { source: 0, name: "", text: &path, path: 0..length, value, key_at: Some(at) };
         if let Err(mistake) = set::apply(root, over) {
             // The path stands inside the file: show it there.
             let shown =

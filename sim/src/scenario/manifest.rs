@@ -79,11 +79,16 @@ fn syntax(
     let message = error.to_string();
     let first = message.lines().next().unwrap_or("not YAML").trim();
     let first = first.strip_prefix("error: ").unwrap_or(first);
+    // The place is shown as ours, in the whole file.
+    let first = match first.split_once(": ") {
+        Some((place, why)) if place.starts_with("line ") => why,
+        _ => first,
+    };
     Diagnostic::at(name, text, at, at + 1, format!("not YAML: {first}"))
 }
 
-/// The documents with the byte at which each begins. A line that begins with `---` parts them, which
-/// is nothing else in YAML.
+/// The documents with the byte at which each begins. A line that begins with `---` parts them,
+/// which is nothing else in YAML.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut at) = (0, 0);

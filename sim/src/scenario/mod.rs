@@ -1,8 +1,8 @@
 //! The scenario language: a TOML file in, plain data out, or messages that say where and why not.
 //!
-//! The reference is `docs/scenario-language.md`. [`Scenario::load`] reads files, [`Scenario::parse`]
-//! is pure: overrides are laid over the tree of the file ([`set`]), then every part is read by typed
-//! getters that know where each value stands ([`fields`]).
+//! The reference is `docs/scenario-language.md`. [`Scenario::load`] reads files,
+//! [`Scenario::parse`] is pure: overrides are laid over the tree of the file ([`set`]), then every
+//! part is read by typed getters that know where each value stands ([`fields`]).
 
 mod diagnostic;
 mod fields;

@@ -15,6 +15,8 @@ pub struct Override<'a> {
     /// Bytes of `text`.
     pub path: std::ops::Range<usize>,
     pub value: Item,
+    /// Where a new key stands in a file, when the path itself stands there.
+    pub key_at: Option<At>,
 }
 
 pub fn apply(root: &mut Item, set: Override<'_>) -> Result<(), Box<Diagnostic>> {
@@ -42,7 +44,10 @@ pub fn apply(root: &mut Item, set: Override<'_>) -> Result<(), Box<Diagnostic>> 
     }
     let known = names(here);
     match (&mut here.value, step_exists(&known, last)) {
-        (Value::Table(table), _) => put(table, last, place(set.source, last_range), set.value),
+        (Value::Table(table), _) => {
+            let key_at = set.key_at.unwrap_or_else(|| place(set.source, last_range));
+            put(table, last, key_at, set.value);
+        }
         (Value::List(_), true) => {
             if let Some(slot) = step(here, last) {
                 *slot = set.value;

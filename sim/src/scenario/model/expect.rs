@@ -43,8 +43,8 @@ pub struct Deadline {
 
 #[derive(Clone, Debug)]
 pub enum Expect {
-    /// Every matching pod that is not being deleted is Ready at some moment before the deadline, and there
-    /// are `count` of them (when `None`: at least one).
+    /// Every matching pod that is not being deleted is Ready at some moment before the deadline,
+    /// and there are `count` of them (when `None`: at least one).
     PodsReady {
         pods: PodRef,
         count: Option<u32>,
@@ -54,15 +54,16 @@ pub enum Expect {
         nodes: Vec<Name>,
         by: Deadline,
     },
-    /// Every try that began in `from..until` succeeded (or, `fails`, failed: 100 % loss), and there was
-    /// at least one.
+    /// Every try that began in `from..until` succeeded (or, `fails`, failed: 100 % loss), and there
+    /// was at least one.
     Probe {
         probe: Name,
         from: Duration,
         until: Duration,
         fails: bool,
     },
-    /// A try that began after the anchor (of a stream: a delivery after it) succeeds within the deadline.
+    /// A try that began after the anchor (of a stream: a delivery after it) succeeds within the
+    /// deadline.
     Resumes {
         probe: Name,
         by: Deadline,
@@ -91,7 +92,8 @@ pub enum Expect {
         nodes: Vec<Name>,
         by: Deadline,
     },
-    /// Every pattern matches a line of `iptables-save` on every node (`*` stands for any text), and no
+    /// Every pattern matches a line of `iptables-save` on every node (`*` stands for any text), and
+    /// no
     /// `absent` pattern does, at some moment before the deadline.
     Rules {
         nodes: Vec<Name>,
@@ -111,8 +113,8 @@ pub enum Expect {
         answer: Vec<Ipv4Addr>,
         by: Deadline,
     },
-    /// The cluster DNS of the node sent a query to this upstream within the deadline, and after it to no
-    /// other until the next fault.
+    /// The cluster DNS of the node sent a query to this upstream within the deadline, and after it
+    /// to no other until the next fault.
     UpstreamUsed {
         node: Name,
         upstream: Name,
@@ -157,7 +159,8 @@ pub enum Expect {
         contains: Vec<String>,
         by: Deadline,
     },
-    /// The node's chain policy (`FORWARD` accepts what its pods send): a packet of its pod network passes.
+    /// The node's chain policy (`FORWARD` accepts what its pods send): a packet of its pod network
+    /// passes.
     Forwards {
         nodes: Vec<Name>,
         by: Deadline,

@@ -15,9 +15,9 @@ pub struct Fault {
 
 #[derive(Clone, Debug)]
 pub enum FaultKind {
-    /// The cable (or the radio) leaves one LAN and, after `outage`, has carrier on another. `outage`
-    /// is from carrier loss to the moment the new address is acquired, DHCP included where it is
-    /// that fast; a static address stays unless `address` gives a new one.
+    /// The cable (or the radio) leaves one LAN and, after `outage`, has carrier on another.
+    /// `outage` is from carrier loss to the moment the new address is acquired, DHCP included where
+    /// it is that fast; a static address stays unless `address` gives a new one.
     Move {
         node: Name,
         network: Name,

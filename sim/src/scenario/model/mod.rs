@@ -39,6 +39,7 @@ pub struct Scenario {
     pub cluster: Cluster,
     /// Every machine, templates expanded, in the order of the file.
     pub nodes: Vec<Node>,
+    /// What is not here cannot be pulled.
     pub images: BTreeMap<Name, Image>,
     pub workloads: Vec<Workload>,
     pub faults: Vec<Fault>,
@@ -273,8 +274,8 @@ pub struct Software {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoftwareKind {
-    /// Creates docker0 (172.17.0.1/16) and, if ip_forward was 0, writes 1. From 1.13 on it also sets
-    /// the FORWARD policy to DROP, only if it turned ip_forward on itself (moby/moby#28257).
+    /// Creates docker0 (172.17.0.1/16) and, if ip_forward was 0, writes 1. From 1.13 on it also
+    /// sets the FORWARD policy to DROP, only if it turned ip_forward on itself (moby/moby#28257).
     Docker { major: u32, minor: u32 },
     /// FORWARD policy DROP and its chains.
     Ufw,

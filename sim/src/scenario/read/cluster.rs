@@ -1,6 +1,6 @@
 use super::super::fields::Fields;
 use super::super::keys;
-use super::super::model::{Backend, Cluster, DnsProgram, DnsUpstreams, NetdProgram, Overlap, Span};
+use super::super::model::{Backend, Cluster, DnsProgram, DnsUpstreams, NetdProgram, Overlap};
 use super::super::tree::{Item, Table, Value};
 use super::Reader;
 use super::network::nth;
@@ -45,7 +45,7 @@ impl Reader<'_> {
             node_grace: seconds("node-grace", 50),
             node_monitor: seconds("node-monitor", 5),
             history: f.u32("history", 10_000),
-            watch_delay: f.span("watch-delay").unwrap_or(Span::default()),
+            watch_delay: f.span("watch-delay").unwrap_or_default(),
             overlap: f.word("overlap", OVERLAP).unwrap_or(Overlap::Refuse),
             netd: f.word("netd", NETD).unwrap_or(NetdProgram::Kubesim),
             dns_program: f.word("dns-program", DNS).unwrap_or(DnsProgram::Kubesim),

@@ -265,7 +265,9 @@ impl Reader<'_> {
             } else {
                 let known = names.networks.iter().chain(&names.clients).chain(&names.upstreams);
                 let known = known.chain(names.groups.keys()).chain(&names.nodes);
-                self.log.unknown(at, "place", text, known.map(Name::as_str));
+                if names.unsure.is_empty() {
+                    self.log.unknown(at, "place", text, known.map(Name::as_str));
+                }
             }
         }
         places

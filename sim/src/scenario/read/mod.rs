@@ -18,7 +18,8 @@ use kubesim_actors::objects::Name;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by name.
+/// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by
+/// name.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<(String, String)>, String>;
 
 /// Every name that something else may refer to.
@@ -33,6 +34,9 @@ struct Names {
     groups: BTreeMap<Name, Vec<Name>>,
     probes: Vec<Name>,
     faults: Vec<Name>,
+    /// Kinds of names of which some may be missing, since their tables have mistakes: who refers to
+    /// one that is not there is not to blame.
+    unsure: Vec<&'static str>,
 }
 
 /// What every part is read with.
@@ -50,23 +54,23 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     // A bad duration is told once, not again as "past the end" everywhere.
     let judged = duration.unwrap_or(Duration::MAX);
     let mut reader = Reader { log, names: Names::default(), files, duration: judged };
-    let networks = reader.networks(top);
+    let networks = reader.tell("network", |reader| reader.networks(top));
     reader.names.networks = networks.iter().map(|n| n.name.clone()).collect();
-    let links = reader.links(top);
+    let links = reader.tell("link", |reader| reader.links(top));
     reader.names.links = links.iter().map(|l| l.name.clone()).collect();
-    let upstreams = reader.upstreams(top, &networks);
+    let upstreams = reader.tell("upstream", |reader| reader.upstreams(top, &networks));
     reader.names.upstreams = upstreams.iter().map(|u| u.name.clone()).collect();
-    let clients = reader.clients(top, &networks);
+    let clients = reader.tell("client", |reader| reader.clients(top, &networks));
     reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
     let routers = networks.iter().map(|n| (n.gateway, Name::from(format!("{}'s router", n.name))));
     let others = upstreams.iter().map(|u| (u.address, u.name.clone()));
     let others = others.chain(clients.iter().map(|c| (c.address, c.name.clone())));
     let taken: Vec<_> = routers.chain(others).collect();
-    let nodes = reader.nodes(top, &networks, &taken);
+    let nodes = reader.tell("node", |reader| reader.nodes(top, &networks, &taken));
     reader.name_nodes(top, &nodes);
-    let faults = reader.faults(top);
+    let faults = reader.tell("fault", |reader| reader.faults(top));
     reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();
-    let probes = reader.probes(top);
+    let probes = reader.tell("probe", |reader| reader.probes(top));
     reader.names.probes = probes.iter().map(|p| p.name.clone()).collect();
     let expectations = reader.expectations(top, &probes, &faults);
     let (profile, profiles) = reader.profiles(top, profile);
@@ -95,6 +99,28 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
 }
 
 impl<'a> Reader<'a> {
+    /// Reads the tables that names of a kind come from.
+    fn tell<T>(&mut self, what: &'static str, read: impl FnOnce(&Self) -> T) -> T {
+        let before = self.log.len();
+        let read = read(self);
+        if self.log.len() > before {
+            self.names.unsure.push(what);
+        }
+        read
+    }
+
+    fn unknown<'n>(
+        &self,
+        at: At,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) {
+        if !self.names.unsure.contains(&what) {
+            self.log.unknown(at, what, name, known);
+        }
+    }
+
     fn name_nodes(&mut self, top: Fields<'_>, nodes: &[Node]) {
         let mut seen = BTreeMap::new();
         for node in nodes {
@@ -107,7 +133,8 @@ impl<'a> Reader<'a> {
                 members.push(node.name.clone());
             }
         }
-        if !nodes.is_empty() && !nodes.iter().any(|node| node.server) {
+        let sure = !self.names.unsure.contains(&"node");
+        if sure && !nodes.iter().any(|node| node.server) {
             top.error("node", "no machine is the server", "give one [[node]] role = \"server\"");
         }
     }
@@ -125,7 +152,7 @@ impl<'a> Reader<'a> {
         let text = f.text(key)?;
         let found = known.iter().find(|name| *name == text).cloned();
         if found.is_none() {
-            self.log.unknown(f.place(key), what, text, known.iter().map(Name::as_str));
+            self.unknown(f.place(key), what, text, known.iter().map(Name::as_str));
         }
         found
     }
@@ -153,7 +180,7 @@ impl<'a> Reader<'a> {
             } else {
                 let groups = self.names.groups.keys().filter(|g| !self.names.nodes.contains(g));
                 let known = groups.chain(&self.names.nodes).map(Name::as_str);
-                self.log.unknown(at, "node", text, known);
+                self.unknown(at, "node", text, known);
             }
         }
         nodes

@@ -90,7 +90,7 @@ impl Reader<'_> {
                     Some(name) => ends.push(name.clone()),
                     None => {
                         let known = self.names.networks.iter().map(Name::as_str);
-                        self.log.unknown(at, "network", text, known);
+                        self.unknown(at, "network", text, known);
                     }
                 }
             }

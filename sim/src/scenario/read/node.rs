@@ -31,7 +31,7 @@ impl Reader<'_> {
             let rack_size = f.int("rack-size", 1..=MOST_NODES);
             for index in 0..count.unwrap_or(1) {
                 let mut node = first.clone();
-                if count.is_some() {
+                if f.has("count") {
                     node.name = Name::from(format!("{}{}", first.name, index + 1));
                 }
                 node.rack =
@@ -43,7 +43,7 @@ impl Reader<'_> {
                     node.address = Address::Static(address);
                     let fits =
                         network.cidr.contains(&address) && address != network.cidr.broadcast();
-                    if !fits {
+                    if !fits && network.cidr.contains(&start) {
                         let message = format!(
                             "`{}` has no room for {} machines from {start} on",
                             network.cidr,

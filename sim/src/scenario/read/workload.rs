@@ -122,7 +122,8 @@ impl Reader<'_> {
                     "selector": {"matchLabels": {"app": name}},
                     "strategy": {"type": "RollingUpdate", "rollingUpdate":
                         {"maxSurge": amount(&surge), "maxUnavailable": amount(&unavailable)}},
-                    "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+                    "template":
+                        {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
                 },
             });
             let service = json!({
