@@ -259,7 +259,6 @@ impl Namespace {
         state: NeighbourState,
         override_mac: bool,
     ) {
-        let ns = self.id;
         let Some(entry) = self.neighbours.get_mut(dev, ip) else { return };
         let known = entry.has_mac();
         let same = known && entry.mac == mac;
@@ -284,7 +283,6 @@ impl Namespace {
             entry.alarm.at = Time::NEVER;
         }
         let mut waiting = std::mem::take(&mut entry.queue);
-        let _ = ns;
         for packet in waiting.drain(..) {
             self.send_to_neighbour(cx, dev, ip, packet);
         }

@@ -139,6 +139,13 @@ fn forwarding_is_carried_to_links_only_when_all_changes() {
     assert_eq!(get(&wire, "br0").as_deref(), Some("0"));
     assert_eq!(set(&mut wire, "nope", "1"), Err(Errno::Enodev));
     assert_eq!(get(&wire, "nope"), None);
+    let redirects = "net.ipv4.conf.eth0.send_redirects";
+    assert_eq!(wire.kernels[0].sysctl(NsId::HOST, redirects).as_deref(), Some("1"));
+    wire.with(0, |k, now, out| k.set_sysctl(now, NsId::HOST, redirects, "0", out)).expect("known");
+    assert_eq!(wire.kernels[0].sysctl(NsId::HOST, redirects).as_deref(), Some("0"));
+    let typo =
+        wire.with(0, |k, now, out| k.set_sysctl(now, NsId::HOST, "net.ipv4.ipforward", "1", out));
+    assert_eq!(typo, Err(Errno::Enodev));
 }
 
 /// What Linux 6.18 answers to the same commands.
