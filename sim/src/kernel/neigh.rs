@@ -68,7 +68,7 @@ struct Entry {
 pub(super) struct PermanentSet {
     pub given: Arc<[Neighbour]>,
     /// `None`: `given` is sorted itself.
-    sorted: Option<Box<[Neighbour]>>,
+    sorted: Option<Arc<[Neighbour]>>,
 }
 
 impl PermanentSet {
@@ -76,7 +76,7 @@ impl PermanentSet {
         let sorted = (!given.is_sorted_by_key(|n| n.ip)).then(|| {
             let mut copy = given.to_vec();
             copy.sort_by_key(|n| n.ip);
-            copy.into_boxed_slice()
+            copy.into()
         });
         PermanentSet { given, sorted }
     }
