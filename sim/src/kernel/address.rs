@@ -120,7 +120,8 @@ impl Namespace {
 
     /// `ip addr del`: the secondaries of a primary's subnet go with it (promote_secondaries 0),
     /// every route that prefers one of them as source goes (fib_sync_down_addr), and with the
-    /// last address of a link every route by that link (fib_disable_ip).
+    /// last address of a link every route by that link (fib_disable_ip). While another address
+    /// remains, routes by gateways of the subnet that went stay: Linux does not check them again.
     pub(super) fn remove_address(
         &mut self,
         cx: &mut Cx<'_>,

@@ -108,13 +108,13 @@ impl Namespace {
         if src.is_unspecified() {
             return dst.is_broadcast();
         }
-        let martian = src.is_loopback()
+        let localnet = link.route_localnet || self.sysctls.localnet_all;
+        let martian = (!localnet && (src.is_loopback() || dst.is_loopback()))
             || src.is_multicast()
             || src.is_broadcast()
-            || dst.is_loopback()
             || dst.is_multicast()
             || dst.is_unspecified()
-            || self.fib.is_local(src);
+            || (!src.is_loopback() && self.fib.is_local(src));
         if martian {
             return false;
         }

@@ -103,7 +103,8 @@ impl Namespace {
         }
         let src = if self.fib.is_local(about.dst) { about.dst } else { Ipv4Addr::UNSPECIFIED };
         let error = L4::Icmp(Icmp::Error { kind, about: quote(about) });
-        let packet = icmp_packet(src, about.src, ERROR_LEN, error, Body::Empty);
+        let mut packet = icmp_packet(src, about.src, ERROR_LEN, error, Body::Empty);
+        packet.ct = answer_to(about.ct);
         // Nobody is told that an error could not be sent.
         let _ = self.output(cx, packet, None);
     }
@@ -123,7 +124,8 @@ impl Namespace {
         let (sport, dport) = (tcp.dport, tcp.sport);
         let ack = ack.unwrap_or(0);
         let l4 = L4::Tcp(Tcp { sport, dport, seq, ack, flags, len: 0 });
-        let packet = icmp_packet(about.dst, about.src, 40, l4, Body::Empty);
+        let mut packet = icmp_packet(about.dst, about.src, 40, l4, Body::Empty);
+        packet.ct = answer_to(about.ct);
         // Nobody is told that a reset could not be sent.
         if let Ok(hop) = self.route_output(packet.dst, None) {
             let _ = self.output_by(cx, hop, packet, None);
@@ -186,6 +188,15 @@ impl Namespace {
             Err(at) => self.path_mtus.insert(at, entry),
         }
         self.fib.touch();
+    }
+}
+
+/// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`),
+/// so that its addresses are translated back.
+fn answer_to(ct: Ct) -> Ct {
+    match ct {
+        Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },
+        Ct::None | Ct::Untracked | Ct::Invalid => Ct::None,
     }
 }
 

@@ -7,7 +7,7 @@ impl Namespace {
     /// A frame arrived at a link (`__netif_receive_skb_core`).
     pub(super) fn link_input(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame) {
         let Some(link) = self.links.get(index) else { return };
-        if !link.up {
+        if !link.running() {
             return;
         }
         match link.master {

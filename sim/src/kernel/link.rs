@@ -26,6 +26,8 @@ pub struct Link {
     pub forwarding: bool,
     /// `net.ipv4.conf.<name>.rp_filter`: 0 off, 1 strict, 2 loose (RFC 3704).
     pub rp_filter: u8,
+    /// `net.ipv4.conf.<name>.route_localnet`.
+    pub route_localnet: bool,
     pub addresses: Vec<Address>,
     pub(super) kind: Kind,
     pub(super) permanent: Option<Arc<PermanentSet>>,
@@ -126,6 +128,7 @@ impl Namespace {
             master: None,
             forwarding: self.sysctls.forwarding_default,
             rp_filter: self.sysctls.rp_filter_default,
+            route_localnet: self.sysctls.localnet_default,
             addresses: Vec::new(),
             kind,
             permanent: None,
@@ -220,6 +223,7 @@ impl Spaces {
         }
         ns.refresh_addresses(index);
         let Some(link) = ns.links.remove(index) else { return };
+        ns.sysctls.forget_link(&link.name);
         if let Some(bridge) = link.master {
             ns.refresh_bridge(bridge);
         }

@@ -68,7 +68,7 @@ struct Entry {
 pub(super) struct PermanentSet {
     pub given: Arc<[Neighbour]>,
     /// `None`: `given` is sorted itself.
-    sorted: Option<Box<[Neighbour]>>,
+    sorted: Option<Arc<[Neighbour]>>,
 }
 
 impl PermanentSet {
@@ -76,7 +76,7 @@ impl PermanentSet {
         let sorted = (!given.is_sorted_by_key(|n| n.ip)).then(|| {
             let mut copy = given.to_vec();
             copy.sort_by_key(|n| n.ip);
-            copy.into_boxed_slice()
+            copy.into()
         });
         PermanentSet { given, sorted }
     }
@@ -259,7 +259,6 @@ impl Namespace {
         state: NeighbourState,
         override_mac: bool,
     ) {
-        let ns = self.id;
         let Some(entry) = self.neighbours.get_mut(dev, ip) else { return };
         let known = entry.has_mac();
         let same = known && entry.mac == mac;
@@ -284,7 +283,6 @@ impl Namespace {
             entry.alarm.at = Time::NEVER;
         }
         let mut waiting = std::mem::take(&mut entry.queue);
-        let _ = ns;
         for packet in waiting.drain(..) {
             self.send_to_neighbour(cx, dev, ip, packet);
         }

@@ -210,24 +210,24 @@ impl Fib {
         if !own.is_empty() {
             self.retain_main(|entry| entry.proto != proto);
         }
-        let mut refused = Vec::new();
-        for group in 0..new.block.groups.len() {
-            if !self.group_passes(&new, group, links) {
-                self.check_group(&mut new, group, old.as_deref(), links, &mut refused);
-            }
-        }
         let taken = self.main_entries().iter().filter_map(|entry| {
             new.position(entry.to, entry.plen).filter(|&at| new.route(at).metric == entry.metric)
         });
-        for at in taken.collect::<Vec<_>>() {
-            refused.push((at, Errno::Eexist));
+        let mut refused: Vec<(usize, Errno)> = taken.map(|at| (at, Errno::Eexist)).collect();
+        // Routes without a gateway come first: the gateways of others may lie within them.
+        for direct in [true, false] {
+            for group in 0..new.block.groups.len() {
+                let wanted = new.block.groups[group].direct == direct;
+                if wanted && !self.group_passes(&new, group, links) {
+                    self.check_group(&new, group, old.as_deref(), links, &mut refused);
+                }
+            }
+            refused.sort_by_key(|(at, _)| *at);
+            refused.dedup_by_key(|(at, _)| *at);
+            new.dead = refused.iter().map(|(at, _)| *at as u32).collect();
+            self.put_block(Some(Box::new(new.clone())));
         }
-        refused.sort_unstable();
-        refused.dedup_by_key(|(at, _)| *at);
-        new.dead = refused.iter().map(|(at, _)| *at as u32).collect();
-        let errors = refused.iter().map(|(at, error)| (new.route(*at).to, *error)).collect();
-        self.put_block(Some(Box::new(new)));
-        errors
+        refused.iter().map(|(at, error)| (new.route(*at).to, *error)).collect()
     }
 
     /// Whether all routes of a group are certainly good, without looking at each.
@@ -256,7 +256,7 @@ impl Fib {
 
     fn check_group(
         &self,
-        new: &mut Installed,
+        new: &Installed,
         group: usize,
         old: Option<&Installed>,
         links: &Links,

@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
 use kubesim_runtime::Time;
+use smol_str::SmolStr;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sysctls {
@@ -12,10 +13,26 @@ pub(super) struct Sysctls {
     pub forwarding_default: bool,
     pub rp_filter_all: u8,
     pub rp_filter_default: u8,
+    /// `route_localnet`: 127.0.0.0/8 may come from and go to the network.
+    pub localnet_all: bool,
+    pub localnet_default: bool,
     /// `net.bridge.bridge-nf-call-iptables`. Linux starts with 1 once br_netfilter is loaded,
     /// which happens when somebody needs it; 0 here stands for "not loaded".
     pub bridge_nf_call_iptables: bool,
+    /// Values written to keys that exist and change nothing here. Sorted.
+    inert: Vec<(SmolStr, SmolStr)>,
 }
+
+/// Variables of `net.ipv4.conf.<x>` that the model knows and does not act on, with their
+/// defaults: it sends no redirects and minds none.
+const INERT: [(&str, &str); 6] = [
+    ("accept_redirects", "1"),
+    ("accept_source_route", "1"),
+    ("log_martians", "0"),
+    ("secure_redirects", "1"),
+    ("send_redirects", "1"),
+    ("shared_media", "1"),
+];
 
 /// Which `conf` directory.
 enum Conf<'a> {
@@ -27,7 +44,10 @@ enum Conf<'a> {
 enum Key<'a> {
     Forwarding(Conf<'a>),
     RpFilter(Conf<'a>),
+    RouteLocalnet(Conf<'a>),
     BridgeCall,
+    /// With its default.
+    Inert(Conf<'a>, &'static str),
 }
 
 fn parse(key: &str) -> Option<Key<'_>> {
@@ -47,22 +67,57 @@ fn parse(key: &str) -> Option<Key<'_>> {
     match variable {
         "forwarding" => Some(Key::Forwarding(conf)),
         "rp_filter" => Some(Key::RpFilter(conf)),
-        _ => None,
+        "route_localnet" => Some(Key::RouteLocalnet(conf)),
+        _ => {
+            let (_, default) = INERT.iter().find(|(name, _)| *name == variable)?;
+            Some(Key::Inert(conf, default))
+        }
+    }
+}
+
+impl Sysctls {
+    /// A link of this name is gone, and its directory with it.
+    pub(super) fn forget_link(&mut self, name: &str) {
+        let is_its = |key: &str| {
+            key.strip_prefix("net.ipv4.conf.")
+                .and_then(|rest| rest.rsplit_once('.'))
+                .is_some_and(|(link, _)| link == name)
+        };
+        self.inert.retain(|(key, _)| !is_its(key));
+    }
+
+    fn write_inert(&mut self, key: &str, value: &str) {
+        let value = SmolStr::new(value);
+        match self.inert.binary_search_by(|(written, _)| written.as_str().cmp(key)) {
+            Ok(at) => self.inert[at].1 = value,
+            Err(at) => self.inert.insert(at, (SmolStr::new(key), value)),
+        }
     }
 }
 
 impl Namespace {
-    pub(super) fn sysctl(&self, key: &str) -> Option<u8> {
+    pub(super) fn sysctl(&self, key: &str) -> Option<String> {
         let link = |name: &str| self.links.named(name);
-        Some(match parse(key)? {
+        let number: u8 = match parse(key)? {
             Key::Forwarding(Conf::All) => self.sysctls.forwarding_all.into(),
             Key::Forwarding(Conf::Default) => self.sysctls.forwarding_default.into(),
             Key::Forwarding(Conf::Link(name)) => link(name)?.forwarding.into(),
             Key::RpFilter(Conf::All) => self.sysctls.rp_filter_all,
             Key::RpFilter(Conf::Default) => self.sysctls.rp_filter_default,
             Key::RpFilter(Conf::Link(name)) => link(name)?.rp_filter,
+            Key::RouteLocalnet(Conf::All) => self.sysctls.localnet_all.into(),
+            Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default.into(),
+            Key::RouteLocalnet(Conf::Link(name)) => link(name)?.route_localnet.into(),
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables.into(),
-        })
+            Key::Inert(conf, default) => {
+                if let Conf::Link(name) = conf {
+                    link(name)?;
+                }
+                let written = self.sysctls.inert.iter().find(|(written, _)| written == key);
+                return Some(written.map_or(default, |(_, value)| value).to_string());
+            }
+        };
+        Some(number.to_string())
     }
 
     /// `EINVAL` for a value that is no small number, `ENODEV` for a key that does not exist.
@@ -74,6 +129,7 @@ impl Namespace {
     ) -> Result<(), Errno> {
         let number: u8 = value.trim().parse().map_err(|_| Errno::Einval)?;
         let on = number != 0;
+        let before = self.sysctl(key);
         match parse(key).ok_or(Errno::Enodev)? {
             Key::Forwarding(Conf::All) => self.set_forwarding(on),
             Key::Forwarding(Conf::Default) => self.sysctls.forwarding_default = on,
@@ -81,9 +137,20 @@ impl Namespace {
             Key::RpFilter(Conf::All) => self.sysctls.rp_filter_all = number,
             Key::RpFilter(Conf::Default) => self.sysctls.rp_filter_default = number,
             Key::RpFilter(Conf::Link(name)) => self.link_named(name)?.rp_filter = number,
+            Key::RouteLocalnet(Conf::All) => self.sysctls.localnet_all = on,
+            Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default = on,
+            Key::RouteLocalnet(Conf::Link(name)) => self.link_named(name)?.route_localnet = on,
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,
+            Key::Inert(conf, _) => {
+                if let Conf::Link(name) = conf {
+                    self.link_named(name)?;
+                }
+                self.sysctls.write_inert(key, value.trim());
+            }
         }
-        cx.changed(self.id);
+        if self.sysctl(key) != before {
+            cx.changed(self.id);
+        }
         Ok(())
     }
 
@@ -106,9 +173,10 @@ impl Namespace {
 /// `sysctl`.
 impl Kernel {
     /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
-    /// rp_filter}`, `net.bridge.bridge-nf-call-iptables`.
+    /// rp_filter,route_localnet}`, `net.bridge.bridge-nf-call-iptables`, and some that are only
+    /// remembered, such as `send_redirects`.
     pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
-        self.namespace(ns)?.sysctl(key).map(|value| value.to_string())
+        self.namespace(ns)?.sysctl(key)
     }
 
     /// `ENODEV` for an unknown key or link, `EINVAL` for a value that is no small number.

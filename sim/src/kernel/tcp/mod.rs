@@ -215,6 +215,11 @@ impl Connection {
     fn deadline(&self) -> Time {
         self.rto_at.min(self.ack_at)
     }
+    /// The oldest byte that is not acknowledged.
+    #[cfg(test)]
+    pub fn oldest(&self) -> u32 {
+        self.una
+    }
     /// Both directions are done.
     fn is_done(&self) -> bool {
         self.fin_acked && self.fin_received
