@@ -123,9 +123,7 @@ fn anti_affinity_keeps_apart_and_affinity_brings_together() {
     (0..4).for_each(|n| world.put(node(&format!("n{n}"), "8", json!({}))));
     let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}},
                        "topologyKey": "kubernetes.io/hostname"}]);
-    let rule = |kind: &str| {
-        json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}})
-    };
+    let rule = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
     (0..5).for_each(|n| world.put(pod(&format!("p{n}"), "1", rule("podAntiAffinity"))));
     world.run(Duration::from_secs(5));
     let counts = spread(&world);
