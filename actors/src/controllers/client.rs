@@ -216,7 +216,9 @@ impl Client {
                 self.again.insert((at, answer.tag), flight);
                 None
             }
-            Err(error) if deletes && matches!(error.reason, Reason::NotFound | Reason::Conflict) => {
+            Err(error)
+                if deletes && matches!(error.reason, Reason::NotFound | Reason::Conflict) =>
+            {
                 if let Request::Delete { kind, key, options } = &*flight.request {
                     self.expect_gone(*kind, key, options.uid, &flight.subject, world);
                 }
@@ -304,8 +306,8 @@ impl Client {
     /// A view moved on: what waited for its version waits no more. A view of another history or
     /// of an older version means that the store went back; nothing it was to show will come.
     pub fn view_moved(&mut self, kind: Kind, old: &View, new: &View) {
-        let lost = old.version() > new.version()
-            || old.version() != 0 && old.history() != new.history();
+        let lost =
+            old.version() > new.version() || old.version() != 0 && old.history() != new.history();
         let Some(waiting) = self.until.get_mut(&kind) else { return };
         let mut seen = Vec::new();
         while waiting.first().is_some_and(|(version, _)| lost || *version <= new.version()) {

@@ -210,13 +210,7 @@ impl Collector {
     }
 
     /// What a look-up found.
-    pub fn answered(
-        &mut self,
-        outcome: &Outcome,
-        world: &World,
-        client: &mut Client,
-        now: Time,
-    ) {
+    pub fn answered(&mut self, outcome: &Outcome, world: &World, client: &mut Client, now: Time) {
         let Request::Get { kind, key } = &*outcome.request else { return };
         let missing = matches!(&outcome.result, Err(error) if error.reason == Reason::NotFound);
         let found = match &outcome.result {

@@ -75,8 +75,8 @@ impl Ipam {
         let (from, to) = (u64::from(u32::from(taken.network())), u32::from(taken.broadcast()));
         let inside = self.network.contains(&taken.network()) || taken.contains(&self.network);
         let first = from.saturating_sub(base) / self.size();
-        let last = (u64::from(to).saturating_sub(base) / self.size())
-            .min(u64::from(self.shares()) - 1);
+        let last =
+            (u64::from(to).saturating_sub(base) / self.size()).min(u64::from(self.shares()) - 1);
         (first..=last).filter(move |_| inside).map(|number| number as u32)
     }
 

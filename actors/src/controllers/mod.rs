@@ -162,7 +162,8 @@ impl Actor for Controllers {
             Timer::Sync => self.sync_at = None,
             Timer::NodeMonitor => {
                 self.check_at = None;
-                self.loops.lifecycle.check(&mut self.client, ctx.now());
+                let (now, client) = (ctx.now(), &mut self.client);
+                self.loops.lifecycle.check(client, now, |remark| ctx.note(|| remark));
             }
         }
         self.round(ctx);

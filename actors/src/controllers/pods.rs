@@ -41,11 +41,7 @@ pub fn available_at(since: Wall, min_ready_seconds: i32) -> Wall {
 /// The order in which surplus pods go, first one first: `controller.ActivePodsWithRanks` and its
 /// logarithmic age buckets (`LogarithmicScaleDown`). `crowd` is the number of related pods on a
 /// pod's node.
-pub fn deletion_order(
-    a: (&Object, u32),
-    b: (&Object, u32),
-    now: Wall,
-) -> Ordering {
+pub fn deletion_order(a: (&Object, u32), b: (&Object, u32), now: Wall) -> Ordering {
     let key = |(pod, crowd): (&Object, u32)| {
         let (spec, status) = match pod.pod() {
             Some((spec, status)) => (spec, status),

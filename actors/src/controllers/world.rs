@@ -1,8 +1,8 @@
 //! What the controllers have been shown: the newest view of each kind, and who owns and holds
 //! which pods.
 
-use super::client::{Client, Loop, Subject};
 use super::Controllers;
+use super::client::{Client, Loop, Subject};
 use crate::objects::{Key, Kind, Name, Object, Uid, View};
 use crate::ports::api::Request;
 use kubesim_runtime::{Change, Context};

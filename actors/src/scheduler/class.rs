@@ -24,7 +24,10 @@ pub struct Class {
 enum Entry {
     /// There is no such Node.
     Gone,
-    Fits { score: i64, dice: u32 },
+    Fits {
+        score: i64,
+        dice: u32,
+    },
     Refused(Arc<[String]>),
 }
 
@@ -33,7 +36,8 @@ enum Entry {
 pub fn key_of(pod: &Object, spec: &PodSpec) -> String {
     let load = Load::of(spec);
     let affinity = spec.affinity.as_ref();
-    let about_pods = affinity.is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some())
+    let about_pods = affinity
+        .is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some())
         || spec.topology_spread_constraints.is_some();
     let namespace = if about_pods { pod.key.namespace.as_str() } else { "" };
     let rules = (&spec.node_selector, affinity, &spec.tolerations);

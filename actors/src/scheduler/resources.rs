@@ -165,8 +165,15 @@ mod tests {
     #[test]
     fn quantities_are_read_as_kubernetes_writes_them() {
         let cases = [
-            ("100m", 100), ("1", 1000), ("0.1", 100), ("1.5", 1500), ("2k", 2_000_000),
-            ("1Ki", 1_024_000), ("1e3", 1_000_000), ("128974848", 128_974_848_000), ("1n", 1),
+            ("100m", 100),
+            ("1", 1000),
+            ("0.1", 100),
+            ("1.5", 1500),
+            ("2k", 2_000_000),
+            ("1Ki", 1_024_000),
+            ("1e3", 1_000_000),
+            ("128974848", 128_974_848_000),
+            ("1n", 1),
         ];
         for (text, expected) in cases {
             assert_eq!(thousandths(text), Some(expected), "{text}");
@@ -176,9 +183,8 @@ mod tests {
 
     #[test]
     fn init_containers_count_as_upstream_counts_them() {
-        let cpu = |name: &str, cpu: &str| {
-            json!({"name": name, "resources": {"requests": {"cpu": cpu}}})
-        };
+        let cpu =
+            |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
         let mut sidecar = cpu("s", "300m");
         sidecar["restartPolicy"] = "Always".into();
         let spec: PodSpec = serde_json::from_value(json!({

@@ -126,10 +126,10 @@ impl Terms {
 
     /// A pod came to a node, or left it.
     pub fn place(&mut self, pod: &Object, node: u32, up: bool, placed: &Placed, nodes: &Nodes) {
-        let own = pod.pod().and_then(|(spec, _)| spec.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        let own = own.and_then(|apart| {
-            apart.required_during_scheduling_ignored_during_execution.as_ref()
-        });
+        let own =
+            pod.pod().and_then(|(spec, _)| spec.affinity.as_ref()?.pod_anti_affinity.as_ref());
+        let own = own
+            .and_then(|apart| apart.required_during_scheduling_ignored_during_execution.as_ref());
         if self.all.is_empty() && own.is_none() {
             return;
         }
@@ -173,9 +173,8 @@ impl Terms {
         placed: &Placed,
         nodes: &Nodes,
     ) -> Option<Demand<'a>> {
-        let plain = rules.affinity.is_empty()
-            && rules.anti_affinity.is_empty()
-            && rules.spread.is_empty();
+        let plain =
+            rules.affinity.is_empty() && rules.anti_affinity.is_empty() && rules.spread.is_empty();
         if plain && self.all.is_empty() {
             return None;
         }
@@ -201,9 +200,10 @@ impl Terms {
         let key = format!("{} {rules:?}", term.topology_key);
         let known = self.domains.entry(key).or_insert((u64::MAX, BTreeSet::new()));
         if known.0 != nodes.topology {
-            let allowed = nodes.all.iter().filter(|node| {
-                node.object.as_ref().is_some_and(|object| rules.selects(object))
-            });
+            let allowed = nodes
+                .all
+                .iter()
+                .filter(|node| node.object.as_ref().is_some_and(|object| rules.selects(object)));
             let domains = allowed.filter_map(|node| node.label(&term.topology_key));
             *known = (nodes.topology, domains.map(str::to_owned).collect());
         }
@@ -251,4 +251,3 @@ impl Terms {
         })
     }
 }
-

@@ -302,7 +302,8 @@ impl<'a> Sync<'a> {
             let wanted = self.annotations(&new.annotations, new.revision().max(next_revision));
             let same = |name: &str| wanted.get(name) == new.annotations.get(name);
             // The sizes alone are no reason to write; a size to change is.
-            new.touch |= wanted.iter().any(|(name, _)| ![DESIRED, MAX].contains(&&**name) && !same(name));
+            new.touch |=
+                wanted.iter().any(|(name, _)| ![DESIRED, MAX].contains(&&**name) && !same(name));
             if new.touch || new.replicas != size(&new.object) {
                 new.annotations = wanted;
             }

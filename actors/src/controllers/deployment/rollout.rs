@@ -2,8 +2,8 @@
 //! `sync.go` and `util/deployment_util.go` do it.
 
 use super::{DESIRED, MAX, Member, Sync};
-use crate::objects::DeploymentSpec;
 use crate::controllers::selectors::Labels;
+use crate::objects::DeploymentSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// How far a rollout may stray from `spec.replicas`.
@@ -201,8 +201,7 @@ mod tests {
 
     fn member(replicas: i32, available: i32) -> Member {
         let spec = ReplicaSetSpec { replicas: Some(replicas), ..Default::default() };
-        let status =
-            ReplicaSetStatus { available_replicas: Some(available), ..Default::default() };
+        let status = ReplicaSetStatus { available_replicas: Some(available), ..Default::default() };
         let body = Body::ReplicaSet { spec: Arc::new(spec), status: Arc::new(status) };
         Member::of(&Arc::new(Object::new(Key::new("x", "a"), body)))
     }

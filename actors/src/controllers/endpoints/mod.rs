@@ -373,7 +373,8 @@ fn resolve(spec: &ServiceSpec, pod: &Object) -> Ports {
         let named = |name: &str| {
             let mut all = containers.iter().flat_map(|c| c.ports.iter().flatten());
             let same = all.find(|p| {
-                p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol
+                p.name.as_deref() == Some(name)
+                    && p.protocol.as_deref().unwrap_or("TCP") == protocol
             });
             same.map(|p| p.container_port)
         };

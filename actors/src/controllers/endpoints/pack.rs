@@ -118,7 +118,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn endpoint(pod: u32, ready: bool) -> Endpoint {
-        let mut endpoint = Endpoint { addresses: vec![format!("10.0.0.{pod}")], ..Default::default() };
+        let mut endpoint =
+            Endpoint { addresses: vec![format!("10.0.0.{pod}")], ..Default::default() };
         endpoint.conditions.get_or_insert_default().ready = Some(ready);
         let uid = Some(pod.to_string());
         endpoint.target_ref = Some(ObjectReference { uid, ..Default::default() });

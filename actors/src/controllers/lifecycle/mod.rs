@@ -44,7 +44,11 @@ pub struct Lifecycle {
 struct Health {
     /// When a sign of life was last seen.
     seen: Time,
+    /// The Node as shown is ready; it is unreachable.
+    ready: bool,
     unreachable: bool,
+    /// Judged to be lost; the Node as shown may not say so yet.
+    silent: bool,
     /// Its pods have to be marked not ready: it just became so itself.
     fell: bool,
 }
@@ -110,6 +114,9 @@ impl Lifecycle {
     fn heard_of(&mut self, node: &Name, now: Time) {
         if let Some(health) = self.health.get_mut(node) {
             health.seen = now;
+            if std::mem::take(&mut health.silent) && health.ready {
+                self.zones.judge(node, false);
+            }
         }
     }
 
@@ -121,7 +128,8 @@ impl Lifecycle {
     /// The leases are shown (again).
     pub fn sighted(&mut self, now: Time) {
         if std::mem::take(&mut self.blind) {
-            self.health.values_mut().for_each(|health| health.seen = now);
+            let names: Vec<Name> = self.health.keys().cloned().collect();
+            names.iter().for_each(|name| self.heard_of(name, now));
         }
     }
 
@@ -140,7 +148,8 @@ impl Lifecycle {
             return;
         };
         if !self.health.contains_key(name) {
-            let health = Health { seen: now, unreachable: false, fell: false };
+            let health =
+                Health { seen: now, ready: false, unreachable: false, silent: false, fell: false };
             self.health.insert(name.clone(), health);
             self.deadlines.insert((now + self.grace, name.clone()));
         }
@@ -151,10 +160,13 @@ impl Lifecycle {
         let posted = old.is_some_and(|old| beat(old) != beat(node)) || ready(node) && !was_ready;
         if posted || replaced {
             health.seen = now;
+            health.silent = false;
         }
+        health.ready = ready(node);
         health.unreachable = ready_status(node) == Some("Unknown");
         health.fell |= was_ready && !ready(node);
-        self.zones.place(name, node);
+        let silent = health.silent;
+        self.zones.place(name, node, silent);
         client.mark(subject(name));
     }
 
@@ -167,19 +179,22 @@ impl Lifecycle {
     }
 
     /// Looks at the nodes whose deadline has come, and lets due evictions begin.
-    pub fn check(&mut self, client: &mut Client, now: Time) {
+    pub fn check(&mut self, client: &mut Client, now: Time, remark: impl FnMut(String)) {
         if now >= self.last_check + self.monitor {
             self.last_check = now;
             while self.deadlines.first().is_some_and(|(at, _)| *at <= now) {
                 let (_, name) = self.deadlines.pop_first().expect("there is a first one");
-                let Some(health) = self.health.get(&name) else { continue };
+                let Some(health) = self.health.get_mut(&name) else { continue };
                 let due = health.seen + self.grace;
                 if due <= now && !self.blind {
+                    health.silent = true;
+                    self.zones.judge(&name, true);
                     client.mark(subject(&name));
                 }
                 self.deadlines.insert((due.max(now + self.monitor), name));
             }
         }
+        self.settle_zones(client, remark);
         for name in self.zones.grant(now) {
             client.mark(subject(&name));
         }
@@ -202,7 +217,8 @@ impl Lifecycle {
             desk.ask(Loop::Lifecycle, Kind::Node, key, unknown_status(&node, desk));
             return;
         }
-        self.zones.want_eviction(&key.name, !ready(&node) && (unknown || ready_status(&node).is_some()));
+        let wanted = ready_status(&node).is_some_and(|status| status != "True");
+        self.zones.want_eviction(&key.name, wanted, desk.ctx.now());
         if let Some(taints) = taints::wanted(&node, &self.zones, desk.ctx.wall()) {
             let patch = json!({
                 "metadata": {

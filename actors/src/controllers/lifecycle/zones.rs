@@ -5,9 +5,13 @@
 //! 0.01 a second in a large zone (more than 50 nodes), none in a small one. All of a zone lost:
 //! 0.1 a second, for its pods have somewhere else to go. All of every zone lost: nobody is
 //! evicted and what was begun is taken back, for it is more likely that we see nothing.
+//!
+//! Nodes that fall together are noticed within one lease period of each other. Upstream empties
+//! the first of them at once; here each waits for [`PRUDENCE`], so that a lost zone or cluster is
+//! known as such before anything is done about its first node.
 
-use super::taints::has_no_execute;
 use super::ready;
+use super::taints::has_no_execute;
 use crate::objects::{Name, Object};
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +19,7 @@ use std::time::Duration;
 
 const RATE: Duration = Duration::from_secs(10);
 const SECONDARY_RATE: Duration = Duration::from_secs(100);
+const PRUDENCE: Duration = Duration::from_secs(10);
 const LARGE_ZONE: usize = 50;
 const UNHEALTHY_PERCENT: usize = 55;
 
@@ -31,8 +36,8 @@ struct Zone {
     nodes: BTreeSet<Name>,
     not_ready: BTreeSet<Name>,
     state: State,
-    /// Nodes to be emptied, in turn.
-    queue: VecDeque<Name>,
+    /// Nodes to be emptied, in turn, and from when on.
+    queue: VecDeque<(Time, Name)>,
     next: Time,
 }
 
@@ -81,14 +86,15 @@ fn zone_key(node: &Object) -> String {
 }
 
 impl Zones {
-    pub fn place(&mut self, name: &Name, node: &Object) {
+    /// A Node as it is shown; `silent` if it is judged to be lost whatever is shown.
+    pub fn place(&mut self, name: &Name, node: &Object, silent: bool) {
         let key = zone_key(node);
         if self.zone_of.get(name).is_some_and(|before| *before != key) {
             self.forget(name);
         }
         let zone = self.zones.entry(key.clone()).or_default();
         let mut moved = zone.nodes.insert(name.clone());
-        moved |= if ready(node) {
+        moved |= if ready(node) && !silent {
             zone.not_ready.remove(name)
         } else {
             zone.not_ready.insert(name.clone())
@@ -104,13 +110,24 @@ impl Zones {
         self.zone_of.insert(name.clone(), key);
     }
 
+    /// A node is judged to be lost, or not any more.
+    pub fn judge(&mut self, name: &Name, lost: bool) {
+        let Some(key) = self.zone_of.get(name) else { return };
+        let Some(zone) = self.zones.get_mut(key) else { return };
+        let moved =
+            if lost { zone.not_ready.insert(name.clone()) } else { zone.not_ready.remove(name) };
+        if moved {
+            self.unsettled.insert(key.clone());
+        }
+    }
+
     pub fn forget(&mut self, name: &Name) {
         if let Some(key) = self.zone_of.remove(name)
             && let Some(zone) = self.zones.get_mut(&key)
         {
             zone.nodes.remove(name);
             zone.not_ready.remove(name);
-            zone.queue.retain(|queued| queued != name);
+            zone.queue.retain(|(_, queued)| queued != name);
             if zone.nodes.is_empty() {
                 self.zones.remove(&key);
             }
@@ -136,8 +153,8 @@ impl Zones {
             }
         }
         let was = self.all_lost;
-        self.all_lost = !self.zones.is_empty()
-            && self.zones.values().all(|zone| zone.state == State::Full);
+        self.all_lost =
+            !self.zones.is_empty() && self.zones.values().all(|zone| zone.state == State::Full);
         if was == self.all_lost {
             return Vec::new();
         }
@@ -150,16 +167,17 @@ impl Zones {
     }
 
     /// A node queues for being emptied, or wants it no more.
-    pub fn want_eviction(&mut self, name: &Name, wanted: bool) {
+    pub fn want_eviction(&mut self, name: &Name, wanted: bool, now: Time) {
         if !wanted {
             self.granted.remove(name);
             return;
         }
         let idle = !self.granted.contains(name) && !self.tainted.contains(name);
-        if idle && self.queued.insert(name.clone())
+        if idle
+            && self.queued.insert(name.clone())
             && let Some(zone) = self.zone_of.get(name).and_then(|key| self.zones.get_mut(key))
         {
-            zone.queue.push_back(name.clone());
+            zone.queue.push_back((now + PRUDENCE, name.clone()));
         }
     }
 
@@ -171,8 +189,8 @@ impl Zones {
         if self.all_lost {
             return None;
         }
-        let waiting = self.zones.values().filter(|z| !z.queue.is_empty() && z.pace().is_some());
-        waiting.map(|zone| zone.next.max(now)).min()
+        let paced = self.zones.values().filter(|zone| zone.pace().is_some());
+        paced.filter_map(|zone| Some(zone.next.max(zone.queue.front()?.0).max(now))).min()
     }
 
     /// The nodes whose turn has come.
@@ -184,7 +202,10 @@ impl Zones {
         for zone in self.zones.values_mut() {
             let Some(pace) = zone.pace() else { continue };
             while zone.next <= now {
-                let Some(name) = zone.queue.pop_front() else { break };
+                if zone.queue.front().is_none_or(|(from, _)| *from > now) {
+                    break;
+                }
+                let Some((_, name)) = zone.queue.pop_front() else { break };
                 self.queued.remove(&name);
                 // One that came back meanwhile costs no turn.
                 if zone.not_ready.contains(&name) {

@@ -80,8 +80,7 @@ impl<A: Client> World<A> {
         let mut out = Outbox::new(false);
         let mut ticket = 0;
         let clocks = clocks(Time::ZERO);
-        let actor =
-            A::start(&config, &mut Context::new(clocks, &mut dice, &mut ticket, &mut out));
+        let actor = A::start(&config, &mut Context::new(clocks, &mut dice, &mut ticket, &mut out));
         let mut world = World {
             config,
             actor,
@@ -313,7 +312,11 @@ impl<A: Client> World<A> {
         Ok(Reply::Object(reply))
     }
 
-    fn patch(&mut self, stored: Arc<Object>, patch: &serde_json::Value) -> Result<Arc<Object>, Error> {
+    fn patch(
+        &mut self,
+        stored: Arc<Object>,
+        patch: &serde_json::Value,
+    ) -> Result<Arc<Object>, Error> {
         let conflict = || Error::new(Reason::Conflict, format!("{} has changed", stored.key));
         let meta = &patch["metadata"];
         let differs = |name: &str, value: String| {
@@ -361,4 +364,3 @@ fn clocks(now: Time) -> Clocks {
 pub fn object(value: serde_json::Value) -> Object {
     Object::from_json(value).expect("a test's object parses")
 }
-

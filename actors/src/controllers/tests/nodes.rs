@@ -55,7 +55,7 @@ fn a_silent_node_is_tainted_its_pods_leave_in_time_and_it_recovers() {
     // Its last renewal was at 90 s.
     pass(&mut world, &nodes, &["a"], 100, 138);
     assert!(taints(&world, "a").is_empty());
-    pass(&mut world, &nodes, &["a"], 138, 150);
+    pass(&mut world, &nodes, &["a"], 138, 158);
     let unreachable = |effect: &str| ("unreachable".to_owned(), effect.to_owned());
     assert_eq!(
         taints(&world, "a"),
@@ -64,7 +64,7 @@ fn a_silent_node_is_tainted_its_pods_leave_in_time_and_it_recovers() {
     let stays = world.get(Kind::Pod, &Key::new("default", "stays")).unwrap();
     assert!(!super::super::pods::is_ready(&stays));
     assert!(!world.get(Kind::Pod, &Key::new("default", "goes")).unwrap().deleting());
-    pass(&mut world, &nodes, &["a"], 150, 190);
+    pass(&mut world, &nodes, &["a"], 158, 200);
     assert!(world.get(Kind::Pod, &Key::new("default", "goes")).unwrap().deleting());
     assert!(!world.get(Kind::Pod, &Key::new("default", "stays")).unwrap().deleting());
     // The kubelet is back and says so itself.
@@ -75,7 +75,7 @@ fn a_silent_node_is_tainted_its_pods_leave_in_time_and_it_recovers() {
         }
     }
     world.put(back);
-    pass(&mut world, &nodes, &[], 190, 260);
+    pass(&mut world, &nodes, &[], 200, 260);
     assert!(taints(&world, "a").is_empty(), "{:?}", taints(&world, "a"));
 }
 

@@ -42,7 +42,7 @@ fn a_rolling_update_keeps_within_its_limits_and_finishes() {
     assert_eq!(images, BTreeSet::from([Some("two".to_owned())]));
     // Settled: nothing is written any more.
     let writes = world.writes.clone();
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_secs(15));
     assert_eq!(world.writes, writes);
 }
 
@@ -191,6 +191,7 @@ proptest! {
     ) {
         let bad = Weather { max_delay_ms: 40, lost_requests, lost_answers, view_delay_ms };
         let mut world = world(seed, bad);
+        world.put(node("n0", "a"));
         let most = sizes.iter().copied().max().unwrap_or(0) as usize;
         let mut step = 0;
         for size in &sizes {
@@ -206,8 +207,8 @@ proptest! {
             }
         }
         world.weather = calm();
-        for _ in 0..40 {
-            world.run(Duration::from_secs(2));
+        for _ in 0..30 {
+            world.run(Duration::from_secs(1));
             kubelets(&mut world, 100);
         }
         let want = *sizes.last().expect("at least one") as usize;
