@@ -1,5 +1,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kubesim::main(&|_scenario, _options, _observer| Err("this build has no simulator".to_owned()))
+    kubesim::main(&|scenario, options, observer| Ok(kubesim_sim::run(scenario, options, observer)))
 }

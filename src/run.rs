@@ -123,7 +123,7 @@ fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
 }
 
 fn options(args: &Args, seed: u64) -> Options {
-    Options { seed, until: args.until, trace: args.trace.clone() }
+    Options { seed, until: args.until, trace: args.trace.clone(), keep_steps: 8 }
 }
 
 fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output) -> Exit {

@@ -19,8 +19,9 @@ pub struct Inject {
 }
 
 /// Plays a scenario to its end, or to `options.until`.
-pub fn run(scenario: &Arc<Scenario>, options: &Options, observer: &mut dyn Observer) -> Report {
-    play(scenario, options, Inject::default(), observer).0
+pub fn run(scenario: &Scenario, options: &Options, observer: &mut dyn Observer) -> Report {
+    let scenario = Arc::new(scenario.clone());
+    play(&scenario, options, Inject::default(), observer).0
 }
 
 /// The same with a crash to inject; returns the world as it was left, unless an actor panicked.
