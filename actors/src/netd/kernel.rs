@@ -50,6 +50,7 @@ struct Seen {
     vxlan: Option<LinkSeen>,
     netd_routes: usize,
     ip_forward: bool,
+    bridge_nf: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +153,7 @@ impl Netd {
             vxlan: vxlan.as_ref().and_then(link),
             netd_routes: state.netd_routes,
             ip_forward: state.ip_forward,
+            bridge_nf: state.bridge_nf,
         };
         let kernel = &mut self.kernel;
         let old = kernel.seen.replace(seen.clone()).unwrap_or_default();
@@ -310,6 +312,9 @@ impl Netd {
     fn sync_forwarding(&mut self, seen: &Seen, ctx: &mut Context<'_, Self>) {
         if !seen.ip_forward {
             self.set_to_one(SmolStr::new_static("net.ipv4.ip_forward"), ctx);
+        }
+        if !seen.bridge_nf {
+            self.set_to_one(SmolStr::new_static("net.bridge.bridge-nf-call-iptables"), ctx);
         }
         let Some(conf) = self.conf else { return };
         let links = [

@@ -153,6 +153,9 @@ pub struct State {
     pub netd_routes: usize,
     /// `net.ipv4.ip_forward`, which is `conf.all.forwarding`.
     pub ip_forward: bool,
+    /// `net.bridge.bridge-nf-call-iptables`: bridged packets walk iptables. Without it an answer
+    /// from a pod to its neighbour on the bridge never meets the NAT that the question met.
+    pub bridge_nf: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

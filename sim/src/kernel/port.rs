@@ -76,6 +76,7 @@ impl Kernel {
             links: links.collect(),
             netd_routes: host.fib.count(Proto::NETD),
             ip_forward: host.sysctls.forwarding_all,
+            bridge_nf: host.sysctls.bridge_nf_call_iptables,
         }
     }
 

@@ -191,6 +191,11 @@ impl Flannel {
             let (key, value) = ("net.ipv4.ip_forward".into(), "1".into());
             ctx.perform(Effect::Network(Request::SetSysctl { key, value }));
         }
+        if first && !state.bridge_nf {
+            // dockerd loads br_netfilter, whose default is 1.
+            let (key, value) = ("net.bridge.bridge-nf-call-iptables".into(), "1".into());
+            ctx.perform(Effect::Network(Request::SetSysctl { key, value }));
+        }
         self.state = Some(state);
         self.flush();
         let now = self.uplink_address();

@@ -642,6 +642,12 @@ impl World {
                     self.front_hears(connection, &message);
                 }
             }
+            SocketEvent::Received { body: Body::HttpRequest { path }, .. } => {
+                let ready = self.front.cache.is_some() && matches!(&*path, "/readyz" | "/livez" | "/healthz");
+                let (status, text) = if ready { (200, "ok".into()) } else { (404, "not found".into()) };
+                let body = Body::HttpResponse { status, text };
+                let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 180, out));
+            }
             SocketEvent::PeerClosed => {
                 self.kernel(machine, |k, now, out| k.tcp_close(now, socket, out));
                 self.front_loses(socket);

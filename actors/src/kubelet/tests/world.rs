@@ -261,7 +261,7 @@ impl World {
             forwarding: true,
             default_route: true,
         };
-        let state = network::State { links: vec![link], netd_routes: 0, ip_forward: true };
+        let state = network::State { links: vec![link], ip_forward: true, ..Default::default() };
         Event::Network(network::Reply::State(Arc::new(state)))
     }
 

@@ -121,7 +121,7 @@ impl World {
             world.machines.push(Machine {
                 config: config(index, home(0).addr()),
                 files: BTreeMap::from([(CONF.into(), conf.into())]),
-                state: State { links, netd_routes: 0, ip_forward: false },
+                state: State { links, netd_routes: 0, ip_forward: false, bridge_nf: true },
                 routes: BTreeMap::new(),
                 neighbours: Vec::new(),
                 fdb: Vec::new(),
