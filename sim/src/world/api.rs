@@ -12,8 +12,8 @@ use kubesim_actors::apiserver::{self, ApiServer, Cache, RequestId};
 use kubesim_actors::objects::{Name, View};
 use kubesim_actors::ports::api::{self, Answer, Error, News, Reason, Reply, Request, Scope};
 use kubesim_runtime::{Ticket, Time};
-use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, VecDeque};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -558,9 +558,20 @@ pub struct Front {
     /// The streams that each connection opened.
     streams: BTreeMap<u64, Vec<u64>>,
     cache: Option<Cache>,
-    fanout_pending: bool,
+    /// When the next two rounds of news are due.
+    fanout_at: Option<Time>,
+    wide_at: Option<Time>,
+    /// Streams of a whole kind by other machines than the server's own.
+    wide: FxHashSet<Watcher>,
+    /// Those of them that have news and wait for their turn.
+    waiting: Vec<Watcher>,
+    wide_due: Time,
+    /// Connections of the server's own node.
+    local: BTreeSet<u64>,
     /// News gather for so long before they are told.
     pub gather: Duration,
+    /// The same for streams that every node has.
+    pub gather_all: Duration,
 }
 
 impl Front {
@@ -579,6 +590,9 @@ impl World {
         self.front.connections.clear();
         self.front.by_socket.clear();
         self.front.streams.clear();
+        self.front.wide.clear();
+        self.front.waiting.clear();
+        self.front.local.clear();
         self.front.hub = Hub::default();
         self.front.cache = None;
         if self.machines[machine as usize].on {
@@ -604,16 +618,33 @@ impl World {
     }
 
     fn fanout_soon(&mut self) {
-        if !self.front.fanout_pending {
-            self.front.fanout_pending = true;
-            self.queue.push(self.now + self.front.gather, Due::Fanout);
+        if self.front.fanout_at.is_none() {
+            let at = self.now + self.front.gather;
+            self.front.fanout_at = Some(at);
+            self.queue.push(at, Due::Fanout);
         }
     }
 
     /// Tells every watcher that has news the newest version it may see.
     pub(super) fn fanout(&mut self) {
-        self.front.fanout_pending = false;
-        for watcher in self.front.hub.take_ready() {
+        self.front.fanout_at.take_if(|at| *at <= self.now);
+        self.front.wide_at.take_if(|at| *at <= self.now);
+        let mut ready = self.front.hub.take_ready();
+        if self.now >= self.front.wide_due {
+            self.front.wide_due = self.now + self.front.gather_all;
+            ready.append(&mut self.front.waiting);
+        } else {
+            let front = &mut self.front;
+            let (wide, own): (Vec<_>, Vec<_>) = ready.into_iter().partition(|w| front.wide.contains(w));
+            front.waiting.extend(wide);
+            ready = own;
+        }
+        if !self.front.waiting.is_empty() && self.front.wide_at.is_none() {
+            let at = self.front.wide_due;
+            self.front.wide_at = Some(at);
+            self.queue.push(at, Due::Fanout);
+        }
+        for watcher in ready {
             let bytes = self.front.hub.bytes(watcher).min(u64::from(u32::MAX)) as u32;
             let Some(News::View { view, .. }) = self.front.hub.take(watcher) else { continue };
             self.counts.news += 1;
@@ -662,18 +693,27 @@ impl World {
             self.front.connections.remove(&connection);
             for stream in self.front.streams.remove(&connection).unwrap_or_default() {
                 self.front.hub.close((connection, stream));
+                self.front.wide.remove(&(connection, stream));
             }
         }
     }
 
     fn front_hears(&mut self, connection: u64, message: &Message) {
         match message {
-            Message::Hello { .. } => self.front_say(connection, Message::Welcome, 0),
+            Message::Hello { node } => {
+                if *node == self.machines[self.front.machine as usize].name {
+                    self.front.local.insert(connection);
+                }
+                self.front_say(connection, Message::Welcome, 0);
+            }
             Message::Ping => self.front_say(connection, Message::Pong, 0),
             Message::Call { id, request } => self.front_call(connection, *id, request),
             Message::Open { stream, kind, scope, from } => {
                 let watcher = (connection, *stream);
                 self.front.streams.entry(connection).or_default().push(*stream);
+                if *scope == Scope::All && !self.front.local.contains(&connection) {
+                    self.front.wide.insert(watcher);
+                }
                 match self.front.hub.open(watcher, *kind, scope.clone(), *from) {
                     Ok(()) => self.fanout_soon(),
                     Err(_) => self.front_say(connection, Message::Expired { stream: *stream }, 0),

@@ -3,7 +3,7 @@
 use super::api::Client;
 use super::programs::{DhcpClient, DhcpServer, Task, Upstream};
 use super::{Cell, Component, Due, Knobs, Machine, Role, World};
-use crate::kernel::NsId;
+use crate::kernel::{Kernel, NsId};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use crate::scenario::{
@@ -71,21 +71,23 @@ pub fn build(scenario: &Arc<Scenario>, knobs: Knobs) -> World {
         world.build_host(client.name.clone(), role, &client.network, client.address);
     }
     world.build_nodes();
-    world.front.gather = gather(scenario);
+    (world.front.gather, world.front.gather_all) = gather(scenario);
     world.plan_faults();
     world.plan_probes();
     world
 }
 
-/// News gather longer in bigger clusters, so that a watcher is told of many changes at once; the
-/// scenario's watch delay comes on top.
-fn gather(scenario: &Scenario) -> Duration {
-    let own = match scenario.nodes.len() {
-        0..=100 => Duration::from_millis(5),
-        101..=1000 => Duration::from_millis(50),
-        _ => Duration::from_millis(100),
+/// News gather longer in bigger clusters, so that a watcher is told of many changes at once: what
+/// is a node's own after the first span, what all nodes hear after the second. The scenario's
+/// watch delay comes on top.
+fn gather(scenario: &Scenario) -> (Duration, Duration) {
+    let (own, all) = match scenario.nodes.len() {
+        0..=100 => (5, 5),
+        101..=1000 => (50, 250),
+        _ => (100, 500),
     };
-    own + scenario.cluster.watch_delay.from
+    let delay = scenario.cluster.watch_delay.from;
+    (delay + Duration::from_millis(own), delay + Duration::from_millis(all))
 }
 
 fn quality(q: crate::scenario::Quality) -> Quality {
@@ -113,7 +115,9 @@ const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 impl World {
     fn add_machine(&mut self, name: Name, role: Role) -> u32 {
         let index = self.machines.len() as u32;
-        self.machines.push(Machine::new(name, role, self.knobs.seed, index));
+        let rng = super::machine::kernel_rng(self.knobs.seed, index, 0);
+        let kernel = Kernel::sharing(rng, self.route_blocks.clone());
+        self.machines.push(Machine::new(name, role, kernel));
         index
     }
 

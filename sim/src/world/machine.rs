@@ -70,11 +70,11 @@ pub struct PodSpace {
 }
 
 impl Machine {
-    pub fn new(name: Name, role: Role, seed: u64, index: u32) -> Self {
+    pub fn new(name: Name, role: Role, kernel: Kernel) -> Self {
         Machine {
             name,
             role,
-            kernel: Kernel::new(kernel_rng(seed, index, 0)),
+            kernel,
             ports: Vec::new(),
             on: false,
             boots: 0,
@@ -227,7 +227,7 @@ impl World {
         host.armed = Time::NEVER;
         host.boots += 1;
         let boots = host.boots;
-        host.kernel = Kernel::new(kernel_rng(seed, machine, boots));
+        host.kernel = Kernel::sharing(kernel_rng(seed, machine, boots), self.route_blocks.clone());
         host.sockets.clear();
         host.observers.clear();
         host.told = None;

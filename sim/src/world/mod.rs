@@ -25,7 +25,7 @@ pub use machine::{Machine, Role};
 
 use crate::body::Body;
 use crate::kernel::packet::{Arp, Frame, Icmp, L4, Payload};
-use crate::kernel::{Kernel, Output, SocketEvent, SocketId};
+use crate::kernel::{Kernel, Output, RouteBlocks, SocketEvent, SocketId};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use crate::queue::Calendar;
@@ -143,6 +143,8 @@ pub struct World {
     pub counts: Counts,
     pub machines: Vec<Machine>,
     pub wire: Wire,
+    /// Indexes of route sets, shared by all kernels.
+    route_blocks: RouteBlocks,
     frames: Slab<Delivery>,
     /// Kernel outputs that wait to be acted on.
     outputs: VecDeque<(u32, Output)>,
@@ -216,6 +218,7 @@ impl World {
             counts: Counts::default(),
             machines: Vec::new(),
             wire: Wire::new(seed),
+            route_blocks: RouteBlocks::default(),
             frames: Slab::new(),
             outputs: VecDeque::new(),
             scratch: Vec::new(),

@@ -19,8 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Changes of one Service within this time cost one write.
+/// Changes of one Service within this time cost one write (`--endpoint-updates-batch-period`);
+/// longer where every write is told to many nodes.
 const BATCH: Duration = Duration::from_millis(50);
+const BATCH_OF_MANY: Duration = Duration::from_millis(500);
+const MANY_NODES: usize = 200;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -37,6 +40,7 @@ pub struct Endpoints {
     slices: BTreeMap<Key, BTreeSet<Key>>,
     /// Our slices as last written, by their keys: seeing them come back is no news.
     written: BTreeMap<Key, Arc<EndpointSlice>>,
+    batch: Duration,
     /// Services whose alarm is set.
     scheduled: BTreeSet<Key>,
 }
@@ -58,6 +62,8 @@ impl Endpoints {
         client: &mut Client,
         now: Time,
     ) {
+        let many = world.view(Kind::Node).is_some_and(|nodes| nodes.len() > MANY_NODES);
+        self.batch = if many { BATCH_OF_MANY } else { BATCH };
         match kind {
             Kind::Service => self.service_changed(change, world, client, now),
             Kind::Pod => self.pod_changed(change, world, client, now),
@@ -69,7 +75,7 @@ impl Endpoints {
 
     fn schedule(&mut self, service: &Key, client: &mut Client, now: Time) {
         if self.scheduled.insert(service.clone()) {
-            client.mark_at(now + BATCH, subject(service));
+            client.mark_at(now + self.batch, subject(service));
         }
     }
 

@@ -304,16 +304,28 @@ pub(super) struct CompiledSet {
     refused: OrdMap<ChainId, String>,
 }
 
+/// A compiled set and what it was made of, for the next version to start from.
+struct Made {
+    set: ChainSet,
+    compiled: Arc<CompiledSet>,
+}
+
 /// The memo key of compiled sets.
 const MEMO: u64 = 0x6e66_7365_7400;
 
 impl CompiledSet {
     /// Compiled once per version; from `previous` by its difference where there is one.
     pub fn of(set: &ChainSet, previous: Option<(&ChainSet, &CompiledSet)>) -> Arc<CompiledSet> {
-        set.memo(MEMO, || match previous {
-            Some((old, compiled)) => compiled.clone().follow(old, set),
-            None => CompiledSet::default().follow(&ChainSet::empty(set.history()), set),
-        })
+        let made = set.memo_after(MEMO, |last: Option<Arc<Made>>| {
+            let last = last.as_deref().map(|last| (&last.set, &*last.compiled));
+            let newest = [last, previous].into_iter().flatten().max_by_key(|(old, _)| old.version());
+            let compiled = match newest {
+                Some((old, compiled)) => compiled.clone().follow(old, set),
+                None => CompiledSet::default().follow(&ChainSet::empty(set.history()), set),
+            };
+            Made { set: set.without_memo(), compiled: Arc::new(compiled) }
+        });
+        Arc::clone(&made.compiled)
     }
 
     fn follow(mut self, old: &ChainSet, new: &ChainSet) -> CompiledSet {
