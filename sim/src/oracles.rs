@@ -448,7 +448,7 @@ pub fn pending(world: &World) -> Option<String> {
     for set in world.objects(Kind::ReplicaSet) {
         let Some((spec, status)) = set.replica_set() else { continue };
         if status.replicas != spec.replicas.unwrap_or(1) {
-            return Some(format!("ReplicaSet {} has {} of {:?} pods", set.key, status.replicas, spec.replicas));
+            return Some(format!("ReplicaSet {} has {} of {} pods", set.key, status.replicas, spec.replicas.unwrap_or(1)));
         }
     }
     None

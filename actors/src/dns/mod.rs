@@ -196,7 +196,7 @@ impl Dns {
             packets::Reply::Datagram { .. } => {}
             packets::Reply::BindFailed { port, why } if port == PORT => {
                 let listen = self.config.listen;
-                ctx.note(|| format!("cannot listen on {listen}:{PORT}: {why:?}"));
+                ctx.note(|| format!("cannot listen on {listen}:{PORT}: {why}"));
                 self.deaf = true;
             }
             packets::Reply::BindFailed { port, .. } if port == self.forwarder.port() => {

@@ -276,9 +276,21 @@ pub(crate) fn next_fault(world: &World, after: Time) -> Option<Time> {
 
 fn never(by: &Deadline, last: bool) -> Verdict {
     if last {
-        Verdict::broken("", format!("{:?} never came", by.after))
+        Verdict::broken("", format!("{} never came", moment(&by.after)))
     } else {
         Verdict::Open
+    }
+}
+
+/// `the new address of to-cafe`
+fn moment(anchor: &Anchor) -> String {
+    match anchor {
+        Anchor::Start => "the start".to_owned(),
+        Anchor::Fault { fault, moment } => match moment {
+            Moment::Begins => format!("the beginning of {fault}"),
+            Moment::Ends => format!("the end of {fault}"),
+            Moment::AddressAcquired => format!("the new address of {fault}"),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{History, Verdict, anchor, deadline, next_fault};
 use crate::scenario::{ActorName, Deadline, PodRef, ProbeKind};
 use crate::world::probes::is_ready;
-use crate::world::{Kind, World};
+use crate::world::{Kind, World, words};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
 use kubesim_runtime::Time;
 use std::collections::BTreeMap;
@@ -191,7 +191,7 @@ pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<Stri
         seen = Some(why.clone());
     }
     Err(seen.map_or_else(
-        || format!("the {actor:?} did not refuse: it runs{}", first_wrong(world)),
+        || format!("the {} did not refuse: it runs{}", words::actor(actor), first_wrong(world)),
         |why| format!("it refused with other words: {why}"),
     ))
 }
@@ -248,10 +248,11 @@ pub fn dns_answer(world: &World, name: &str, answer: &[Ipv4Addr], by: Option<Tim
     wanted.sort_unstable();
     let found = probe.tries.iter().rev().find(|t| t.ended.is_some_and(|ended| ended <= by));
     match found {
-        Some(t) if t.answer == wanted => Verdict::held(format!("{:?} at {}", t.answer, t.began)),
+        Some(t) if t.answer == wanted => Verdict::held(format!("{} at {}", words::list(&t.answer), t.began)),
         Some(t) => {
             let why = t.result.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
-            Verdict::broken(format!("{:?}{why}", t.answer), format!("{wanted:?} was expected"))
+            let (got, wanted) = (words::list(&t.answer), words::list(&wanted));
+            Verdict::broken(format!("{got}{why}"), format!("{wanted} was expected"))
         }
         None => Verdict::broken("", "no query was answered before"),
     }

@@ -258,8 +258,8 @@ impl Flannel {
         let Some(address) = self.uplink_address() else { return };
         self.address = Some(address);
         if let Some(mine) = leases.values().find(|lease| public_ip(lease) == Some(address.addr())) {
-            let cidr = cidr_of(mine);
-            ctx.note(|| format!("found lease {cidr:?} for current IP {address}, reusing"));
+            let name = &mine.key.name;
+            ctx.note(|| format!("found lease {name} for current IP {}, reusing", address.addr()));
             let request = api::Request::Update { object: self.stamped(mine, ctx.wall()) };
             return self.call(Asked::Lease, request, ctx);
         }
@@ -271,10 +271,10 @@ impl Flannel {
             Some(previous) => match held(previous) {
                 None => Some(previous),
                 Some(ghost) => {
-                    let ip = public_ip(ghost);
+                    let ip = public_ip(ghost).map_or_else(|| "none".to_owned(), |ip| ip.to_string());
                     ctx.note(|| {
                         format!(
-                            "previous subnet {previous} is leased to public IP {ip:?} (not ours any \
+                            "previous subnet {previous} is leased to public IP {ip} (not ours any \
                              more, for up to 24 h): drawing another"
                         )
                     });

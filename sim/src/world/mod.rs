@@ -18,9 +18,10 @@ mod machine;
 mod ports;
 pub mod probes;
 mod programs;
+pub mod words;
 
 pub use build::{SUBNET_ENV, build};
-pub use faults::{Happened, Kill, describe};
+pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
 
 use crate::body::Body;
@@ -374,7 +375,8 @@ impl World {
             && kill.step == steps + 1
         {
             self.knobs.kill = None;
-            self.line("fault", || format!("{:?} {} dies at its event {}: {:?}", life.cell.kind, index, kill.step, kill.loss));
+            let who = self.who(life.cell);
+            self.line("fault", || format!("{who} dies at its event {}", kill.step));
             self.crash(life.cell, kill.loss);
             return;
         }
@@ -388,7 +390,7 @@ impl World {
         let paid = A::fleet(self).step(index, clocks, input, &mut digest);
         self.digest = digest;
         if let Err(twice) = paid {
-            let text = format!("an effect ({twice:?}) of {:?} was answered twice", life.cell);
+            let text = format!("effect {} of {} was answered twice", twice.0.0, self.who(life.cell));
             self.violations.push(text);
         }
         if let Some(shown) = shown {

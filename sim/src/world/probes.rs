@@ -114,7 +114,7 @@ impl World {
     fn probe_at(&mut self, slot: usize, number: u32, place: &Place, target: SocketAddrV4) -> Result<(), SmolStr> {
         let owner = Owner::Probe(slot as u32).pack();
         let (machine, ns) = (place.machine, place.ns);
-        let refuse = |errno| format_smolstr!("{target}: {errno:?}");
+        let refuse = |errno| format_smolstr!("{target}: {errno}");
         match self.probes[slot].spec.kind.clone() {
             ProbeKind::Ping => {
                 let (id, seq) = (slot as u16 + 1, number as u16);
@@ -148,7 +148,7 @@ impl World {
         message: Message,
     ) -> Result<(), SmolStr> {
         let owner = Owner::Probe(slot as u32).pack();
-        let refuse = |errno| format_smolstr!("{to}: {errno:?}");
+        let refuse = |errno| format_smolstr!("{to}: {errno}");
         let socket = match self.probes[slot].tries[number as usize].socket {
             Some(socket) => socket,
             None => {
@@ -239,8 +239,8 @@ impl World {
             SocketEvent::Datagram { body: Body::Dns(message), .. } => {
                 self.probe_dns(slot, number, &message);
             }
-            SocketEvent::Failed(errno) => self.probe_done(slot, number, Err(format_smolstr!("{errno:?}"))),
-            SocketEvent::Icmp { kind, .. } => self.probe_done(slot, number, Err(format_smolstr!("{kind:?}"))),
+            SocketEvent::Failed(errno) => self.probe_done(slot, number, Err(format_smolstr!("{errno}"))),
+            SocketEvent::Icmp { kind, .. } => self.probe_done(slot, number, Err(format_smolstr!("{kind}"))),
             SocketEvent::PeerClosed | SocketEvent::Closed => {
                 self.probe_done(slot, number, Err("the connection was closed".into()));
             }
@@ -258,7 +258,7 @@ impl World {
             let result = match message.rcode {
                 Rcode::NoError if !message.answers.is_empty() => Ok(()),
                 Rcode::NoError => Err("no records".into()),
-                rcode => Err(format_smolstr!("{rcode:?}")),
+                rcode => Err(format_smolstr!("{rcode}")),
             };
             return self.probe_done(slot, number, result);
         };
