@@ -232,6 +232,8 @@ fn owners(world: &World) -> BTreeMap<Ipv4Net, Owner> {
     owners
 }
 
+const STALE: &str = "stale route";
+
 /// Every route to a pod subnet, of these nodes or all, that does not lead to its live owner, every
 /// one that is missing, and every one without an owner, in words.
 pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
@@ -245,6 +247,8 @@ pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
             break;
         }
     }
+    // What leads astray says more than what is missing.
+    stale.sort_by_key(|text| !text.contains(STALE));
     stale
 }
 
@@ -259,7 +263,7 @@ fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>,
         }
         let via = route.via.map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
         let Some(owner) = owners.get(&route.to) else {
-            stale.push(format!("{name}: stale route to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
+            stale.push(format!("{name}: {STALE} to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
             continue;
         };
         if owner.name == *name {
@@ -274,7 +278,7 @@ fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>,
         };
         if leads_to != owner.address {
             stale.push(format!(
-                "{name}: stale route to {} via {via}: leads to {}, and {} is at {}",
+                "{name}: {STALE} to {} via {via}: leads to {}, and {} is at {}",
                 route.to,
                 leads_to.map_or_else(|| "nowhere".to_owned(), |ip| ip.to_string()),
                 owner.name,

@@ -291,8 +291,11 @@ impl Dns {
             ctx.note(|| format!("{source} names ourselves ({listen}) as upstream: left out"));
         }
         if servers.is_empty() {
-            let kept = words(&self.forwarder.servers.addresses());
-            ctx.note(|| format!("{source} names no server: {kept} stays"));
+            let kept = self.forwarder.servers.addresses();
+            ctx.note(|| match kept.is_empty() {
+                true => format!("{source} names no server"),
+                false => format!("{source} names no server: {} stays", words(&kept)),
+            });
             if self.forwarder.servers.is_empty() {
                 self.forwarder.no_servers(ctx);
             }

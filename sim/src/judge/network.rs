@@ -35,17 +35,22 @@ fn each<'a>(world: &'a World, nodes: &'a [Name]) -> impl Iterator<Item = (&'a Na
 }
 
 /// The same value from the first time it was seen to the end.
-pub fn kept(world: &World, nodes: &[Name], seen: &BTreeMap<Name, Vec<(Time, String)>>, what: &str) -> Verdict {
+pub fn kept(
+    nodes: &[Name],
+    seen: &BTreeMap<Name, Vec<(Time, String)>>,
+    ghosts: &BTreeMap<Name, String>,
+    what: &str,
+) -> Verdict {
     let mut values = Vec::new();
     for node in nodes {
         match seen.get(node).map(Vec::as_slice) {
             None | Some([]) => return Verdict::broken("", format!("{node} never had a {what}")),
             Some([(_, value)]) => values.push(format!("{node} {value}")),
-            Some([(_, first), .., (at, last)]) => {
-                let ghost = oracles::ghost_lease(world, node, first);
-                let why = ghost.map(|text| format!("; {text}")).unwrap_or_default();
+            Some([(_, first), (at, _), ..]) => {
+                let all: Vec<&str> = seen[node].iter().map(|(_, value)| value.as_str()).collect();
+                let why = ghosts.get(node).map(|text| format!("; {text}")).unwrap_or_default();
                 return Verdict::broken(
-                    format!("{first} became {last}"),
+                    format!("{first} became {}", all[1..].join(", then ")),
                     format!("the {what} of {node} changed at {at}{why}"),
                 );
             }
@@ -148,6 +153,13 @@ pub fn forwards(world: &World, nodes: &[Name]) -> Result<String, String> {
         }
     }
     Ok(String::new())
+}
+
+/// The first node that does not forward its pods' packets, and why, in words.
+pub fn not_forwarding(world: &World) -> Option<String> {
+    let nodes = world.scenario.nodes.iter().map(|node| &node.name);
+    let on = nodes.filter(|name| world.machine_named(name).is_some_and(|m| world.machines[m as usize].on));
+    on.map(std::slice::from_ref).find_map(|node| forwards(world, node).err())
 }
 
 fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet: Ipv4Net) -> bool {

@@ -385,7 +385,8 @@ impl World {
         let mut digest = self.digest;
         digest.u64(self.now.as_nanos());
         digest.u64((A::KIND as u64) << 32 | u64::from(index));
-        let trace = self.knobs.trace.events;
+        let wanted = |host: &Machine| self.knobs.trace.wants(&host.name);
+        let trace = self.knobs.trace.events && wanted(&self.machines[machine as usize]);
         let shown = trace.then(|| format!("{input:?}"));
         let paid = A::fleet(self).step(index, clocks, input, &mut digest);
         self.digest = digest;

@@ -24,7 +24,8 @@ pub struct Probe {
     stream: Option<SocketId>,
     stream_machine: Option<u32>,
     connected: bool,
-    broken: bool,
+    /// When the stream's connection was lost.
+    pub broken: Option<Time>,
     rng: Rng,
 }
 
@@ -66,7 +67,7 @@ impl World {
                 stream: None,
                 stream_machine: None,
                 connected: false,
-                broken: false,
+                broken: None,
                 rng: Rng::new(stream),
             });
             self.queue.push(Time::ZERO + spec.start, Due::Probe { slot: index as u32 });
@@ -289,7 +290,7 @@ impl World {
     // Streams.
 
     fn stream_due(&mut self, slot: usize) {
-        if self.probes[slot].broken {
+        if self.probes[slot].broken.is_some() {
             return;
         }
         let Some(socket) = self.probes[slot].stream else {
@@ -329,7 +330,7 @@ impl World {
             SocketEvent::Connected => self.probes[slot].connected = true,
             SocketEvent::Failed(_) | SocketEvent::PeerClosed | SocketEvent::Closed => {
                 if self.probes[slot].connected {
-                    self.probes[slot].broken = true;
+                    self.probes[slot].broken = Some(self.now);
                     let name = self.probes[slot].spec.name.clone();
                     self.line(&format!("probe {name}"), || "the stream broke".to_owned());
                 } else {
