@@ -130,10 +130,12 @@ pub fn table(output: &mut Output, shown: &Result) {
         };
         // Padding counts characters, as the terminal does.
         let pad = " ".repeat(width - expectation.name.chars().count());
-        let measured = clipped(&expectation.measured);
+        let skipped = expectation.outcome == Outcome::Skipped;
+        let measured = if skipped { &expectation.reason } else { &expectation.measured };
+        let measured = clipped(measured);
         let line = format!("{word:<7}  {}{pad}  {measured}", expectation.name);
         output.line(line.trim_end());
-        if !expectation.reason.is_empty() {
+        if !expectation.reason.is_empty() && !skipped {
             output.line(&format!("         {}", expectation.reason));
         }
     }

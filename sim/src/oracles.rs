@@ -9,7 +9,7 @@ use crate::scenario::{FaultKind, Invariant, Scenario};
 use crate::world::probes::{is_ready, pod_ip};
 use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::{Kind, Name};
+use kubesim_actors::objects::{Key, Kind, Name};
 use kubesim_actors::ports::network::Proto;
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,16 +232,27 @@ fn owners(world: &World) -> BTreeMap<Ipv4Net, Owner> {
     owners
 }
 
+/// Subnets of machines that are off and whose Nodes nobody deleted: they are still those nodes',
+/// and nobody else may have them.
+fn away(world: &World) -> BTreeSet<Ipv4Net> {
+    let off = world.machines.iter().filter(|m| !m.on && matches!(m.role, Role::Node(_)));
+    let cidr = |machine: &Machine| {
+        let node = world.object(Kind::Node, &Key::cluster(machine.name.clone()))?;
+        node.node()?.0.pod_cidr.as_ref()?.parse().ok()
+    };
+    off.filter_map(cidr).collect()
+}
+
 const STALE: &str = "stale route";
 
 /// Every route to a pod subnet, of these nodes or all, that does not lead to its live owner, every
 /// one that is missing, and every one without an owner, in words.
 pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
-    let owners = owners(world);
+    let (owners, away) = (owners(world), away(world));
     let mut stale = Vec::new();
     for machine in nodes_on(world) {
         if nodes.is_empty() || nodes.contains(&machine.name) {
-            stale_on(world, machine, &owners, &mut stale);
+            stale_on(world, machine, (&owners, &away), &mut stale);
         }
         if stale.len() > 100 {
             break;
@@ -252,7 +263,12 @@ pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
     stale
 }
 
-fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>, stale: &mut Vec<String>) {
+fn stale_on(
+    world: &World,
+    machine: &Machine,
+    (owners, away): (&BTreeMap<Ipv4Net, Owner>, &BTreeSet<Ipv4Net>),
+    stale: &mut Vec<String>,
+) {
     let pods = world.scenario.cluster.pod_network;
     let name = &machine.name;
     let fdb = machine.kernel.vxlan_remotes(NsId::HOST);
@@ -263,6 +279,9 @@ fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>,
         }
         let via = route.via.map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
         let Some(owner) = owners.get(&route.to) else {
+            if away.contains(&route.to) {
+                continue;
+            }
             stale.push(format!("{name}: {STALE} to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
             continue;
         };

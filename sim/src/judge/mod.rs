@@ -113,16 +113,16 @@ impl Judge {
         let expect = self.expectations[index].expect.clone();
         match &expect {
             Expect::PodsReady { pods, count, by } => {
-                self.state(world, by, last, |_, w| workload::pods_ready(w, pods, *count))
+                self.settled(index, world, by, last, |_, w| workload::pods_ready(w, pods, *count))
             }
             Expect::NodesReady { nodes, by } => {
-                self.state(world, by, last, |_, w| workload::nodes_ready(w, nodes))
+                self.settled(index, world, by, last, |_, w| workload::nodes_ready(w, nodes))
             }
             Expect::Replicas { deployment, ready, by } => {
-                self.state(world, by, last, |_, w| workload::replicas(w, deployment, *ready))
+                self.settled(index, world, by, last, |_, w| workload::replicas(w, deployment, *ready))
             }
             Expect::Rollout { labels, by } => {
-                self.state(world, by, last, |_, w| workload::rollout(w, labels))
+                self.settled(index, world, by, last, |_, w| workload::rollout(w, labels))
             }
             Expect::Restarts { pods, at_most } if last => {
                 workload::restarts(world, &self.history, pods, *at_most)
@@ -198,6 +198,39 @@ impl Judge {
             Ok(what) if what.is_empty() => Verdict::held("at the end"),
             Ok(what) => Verdict::held(what),
             Err(why) => Verdict::broken("not at the end", why),
+        }
+    }
+
+    /// What the cluster comes to after a fault. It was so before and stays so until the fault is
+    /// noticed: what counts is the deadline, and since when it is so then.
+    fn settled(
+        &mut self,
+        index: usize,
+        world: &World,
+        by: &Deadline,
+        last: bool,
+        look: impl FnOnce(&History, &World) -> Result<String, String>,
+    ) -> Verdict {
+        if by.after == Anchor::Start {
+            return self.state(world, by, last, look);
+        }
+        let Some(start) = anchor(world, &by.after) else { return never(by, last) };
+        let due = world.now >= start + by.within;
+        match look(&self.history, world) {
+            Ok(what) => {
+                let since = *self.since.entry(index).or_insert(world.now);
+                let took = since.since(start).as_secs_f64();
+                match (due, last) {
+                    (true, _) => Verdict::held(join(&what, &format!("after {took:.3} s"))),
+                    (false, true) => Verdict::broken("", "the run ended before"),
+                    (false, false) => Verdict::Open,
+                }
+            }
+            Err(why) => {
+                self.since.remove(&index);
+                let measured = || format!("not {} s after", by.within.as_secs_f64());
+                if due || last { Verdict::broken(measured(), why) } else { Verdict::Open }
+            }
         }
     }
 
@@ -342,11 +375,8 @@ fn resumes(world: &World, name: &str, by: &Deadline, last: bool) -> Verdict {
 
 /// Why nothing arrives: a route, a rule, or what the tries themselves say.
 fn why_silent(world: &World, probe: &Probe) -> String {
-    if let Some(stale) = oracles::stale_routes(world, &[]).into_iter().next() {
-        return stale;
-    }
-    if let Some(dropping) = network::not_forwarding(world) {
-        return dropping;
+    if let Some(cause) = network::cause(world) {
+        return cause;
     }
     if let Some(broke) = probe.broken {
         return format!("the stream broke at {broke}");

@@ -153,6 +153,8 @@ pub fn probe(world: &World, name: &str, (from, until): (Duration, Duration), fai
         Ok(()) => format!("at {} it succeeded", t.began),
         Err(why) => format!("at {}: {why}", t.began),
     });
+    let cause = super::network::cause(world).filter(|_| !fails);
+    let reason = cause.map_or_else(|| reason.clone(), |cause| format!("{reason}; {cause}"));
     Verdict::broken(measured, reason)
 }
 
@@ -186,7 +188,10 @@ pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<Stri
     let mut seen = None;
     for (_, why) in of {
         if texts.iter().all(|text| why.contains(text)) {
-            return Ok(why.clone());
+            // The one clause that says it, where there is one.
+            let mut clauses = why.split("; ");
+            let clause = clauses.find(|clause| texts.iter().all(|text| clause.contains(text)));
+            return Ok(clause.unwrap_or(why).to_owned());
         }
         seen = Some(why.clone());
     }
@@ -258,6 +263,12 @@ pub fn dns_answer(world: &World, name: &str, answer: &[Ipv4Addr], by: Option<Tim
     }
 }
 
+/// `first (192.168.7.31)`
+fn named(world: &World, address: Ipv4Addr) -> String {
+    let known = world.scenario.upstreams.iter().find(|u| u.address == address);
+    known.map_or_else(|| address.to_string(), |u| format!("{} ({address})", u.name))
+}
+
 pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, last: bool) -> Verdict {
     let Some(start) = anchor(world, &by.after) else {
         return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open };
@@ -283,7 +294,7 @@ pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, l
         ),
         (_, Some((at, _, to))) => Verdict::broken(
             format!("{to} still asked at {at}"),
-            format!("queries should go to {upstream} since {due}"),
+            format!("{} is still asked at {at}, not {upstream}", named(world, *to)),
         ),
         (None, None) => Verdict::broken("never", "no query was sent on"),
     }
