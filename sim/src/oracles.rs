@@ -459,7 +459,16 @@ pub fn pending(world: &World) -> Option<String> {
     if !world.refusals.is_empty() {
         return None;
     }
+    // A pod of a machine that is off is deleted and never finished: nobody can say that it ended.
+    let off = |pod: &kubesim_actors::objects::Object| {
+        let node = pod.pod().and_then(|(spec, _)| spec.node_name.clone());
+        let machine = node.and_then(|node| world.machine_named(&node));
+        machine.is_some_and(|m| !world.machines[m as usize].on)
+    };
     for pod in world.objects(Kind::Pod) {
+        if pod.deleting() && off(pod) {
+            continue;
+        }
         if pod.deleting() {
             return Some(format!("pod {} is still being deleted", pod.key));
         }
