@@ -80,9 +80,7 @@ impl Observer for Live<'_> {
     fn line(&mut self, at: Time, who: &str, text: &str) {
         if self.lines {
             let output = &mut *self.output;
-            hidden(self.bar, || {
-                output.line(&format!("{:>10}  {who}: {text}", at.to_string()))
-            });
+            hidden(self.bar, || output.line(&format!("{:>10}  {who}: {text}", at.to_string())));
         }
     }
 
@@ -113,10 +111,7 @@ pub fn hidden(bar: Option<&ProgressBar>, write: impl FnOnce()) {
 pub fn header(output: &mut Output, scenario: &Scenario, seed: u64) {
     let profile = scenario.profile.as_ref();
     let under = profile.map_or_else(String::new, |p| format!(", profile {}", p.name));
-    output.line(&format!(
-        "{}: {} (seed {seed}{under})",
-        scenario.name, scenario.title
-    ));
+    output.line(&format!("{}: {} (seed {seed}{under})", scenario.name, scenario.title));
     if let Some(profile) = profile.filter(|profile| !profile.shows.is_empty()) {
         output.line(&format!("expected under this profile: {}", profile.shows));
     }
@@ -125,12 +120,7 @@ pub fn header(output: &mut Output, scenario: &Scenario, seed: u64) {
 /// The expectations with what was measured, and how the run ended.
 pub fn table(output: &mut Output, shown: &Result) {
     let report = &shown.report;
-    let width = report
-        .expectations
-        .iter()
-        .map(|e| e.name.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = report.expectations.iter().map(|e| e.name.chars().count()).max().unwrap_or(0);
     output.line("");
     for expectation in &report.expectations {
         let word = match expectation.outcome {
@@ -141,11 +131,7 @@ pub fn table(output: &mut Output, shown: &Result) {
         // Padding counts characters, as the terminal does.
         let pad = " ".repeat(width - expectation.name.chars().count());
         let skipped = expectation.outcome == Outcome::Skipped;
-        let measured = if skipped {
-            &expectation.reason
-        } else {
-            &expectation.measured
-        };
+        let measured = if skipped { &expectation.reason } else { &expectation.measured };
         let measured = clipped(measured);
         let line = format!("{word:<7}  {}{pad}  {measured}", expectation.name);
         output.line(line.trim_end());
@@ -174,14 +160,7 @@ fn clipped(text: &str) -> String {
 
 /// `laptop-ip-change: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`
 fn closing(shown: &Result) -> String {
-    let Report {
-        scenario,
-        seed,
-        digest,
-        virtual_time,
-        events,
-        ..
-    } = &shown.report;
+    let Report { scenario, seed, digest, virtual_time, events, .. } = &shown.report;
     let (of, wall) = (virtual_time.as_secs_f64(), shown.wall.as_secs_f64());
     format!(
         "{scenario}: {}, seed {seed}, digest {digest:016x}, {of:.1} s in {wall:.2} s \
@@ -194,10 +173,7 @@ fn closing(shown: &Result) -> String {
 /// One of many seeds.
 pub fn seed_line(output: &mut Output, shown: &Result) {
     let report = &shown.report;
-    let failed = report
-        .expectations
-        .iter()
-        .filter(|e| e.outcome == Outcome::Failed);
+    let failed = report.expectations.iter().filter(|e| e.outcome == Outcome::Failed);
     let mut why: Vec<&str> = failed.map(|e| e.name.as_str()).collect();
     why.extend(report.failure.as_deref());
     let mut line = format!(
@@ -240,10 +216,7 @@ impl Summary {
         }
         if let Some(failure) = &report.failure {
             let key = (usize::MAX, failure.clone());
-            self.reasons
-                .entry(key)
-                .or_insert((0, report.seed, String::new()))
-                .0 += 1;
+            self.reasons.entry(key).or_insert((0, report.seed, String::new())).0 += 1;
         }
     }
 
@@ -254,10 +227,7 @@ impl Summary {
     pub fn show(&self, output: &mut Output, scenario: &Scenario) {
         output.line("");
         for ((_, name), (times, seed, reason)) in &self.reasons {
-            output.line(&format!(
-                "FAILED   {name}: {times} of {}, first seed {seed}",
-                self.runs
-            ));
+            output.line(&format!("FAILED   {name}: {times} of {}, first seed {seed}", self.runs));
             if !reason.is_empty() {
                 output.line(&format!("         {reason}"));
             }
@@ -318,11 +288,7 @@ pub fn json(output: &mut Output, shown: &Result) {
         wall_seconds: shown.wall.as_secs_f64(),
         events: report.events,
         expectations: expectations.collect(),
-        measures: report
-            .measures
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect(),
+        measures: report.measures.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
         failure: report.failure.as_deref(),
     };
     let text = serde_json::to_string(&whole).expect("texts, numbers and lists are JSON");

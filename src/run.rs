@@ -54,10 +54,8 @@ fn seeds(text: &str) -> Result<Seeds, String> {
     let bad = || "write it like 1..200".to_owned();
     let (first, last) = text.split_once("..").ok_or_else(bad)?;
     let last = last.strip_prefix('=').unwrap_or(last);
-    let seeds = Seeds {
-        first: first.parse().map_err(|_| bad())?,
-        last: last.parse().map_err(|_| bad())?,
-    };
+    let seeds =
+        Seeds { first: first.parse().map_err(|_| bad())?, last: last.parse().map_err(|_| bad())? };
     if seeds.last < seeds.first {
         return Err("the last seed comes before the first".to_owned());
     }
@@ -79,11 +77,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn trace(text: &str) -> Result<Trace, String> {
     let mut trace = Trace::default();
-    for what in text
-        .split(',')
-        .map(str::trim)
-        .filter(|what| !what.is_empty())
-    {
+    for what in text.split(',').map(str::trim).filter(|what| !what.is_empty()) {
         match what {
             "packets" => trace.packets = true,
             "events" => trace.events = true,
@@ -127,43 +121,26 @@ fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
         let end = scenario.duration.as_secs_f64();
         return Err(format!("--until is past the end of the run, {end} s"));
     }
-    match args
-        .trace
-        .nodes
-        .iter()
-        .find(|name| !scenario.nodes.iter().any(|n| n.name == **name))
-    {
+    match args.trace.nodes.iter().find(|name| !scenario.nodes.iter().any(|n| n.name == **name)) {
         Some(name) => Err(format!("--trace: the scenario has no node `{name}`")),
         None => Ok(()),
     }
 }
 
 fn options(args: &Args, seed: u64) -> Options {
-    Options {
-        seed,
-        until: args.until,
-        trace: args.trace.clone(),
-        keep_steps: 8,
-    }
+    Options { seed, until: args.until, trace: args.trace.clone(), keep_steps: 8 }
 }
 
 fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output) -> Exit {
     let bar = output.progress.then(|| {
         let until = args.until.unwrap_or(scenario.duration);
-        bar(
-            until.as_millis().try_into().unwrap_or(u64::MAX),
-            "{bar:40} {msg}",
-        )
+        bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
     });
     if args.format == Format::Text {
         output::header(output, scenario, args.seed);
     }
     let result = {
-        let mut live = Live {
-            output,
-            bar: bar.as_ref(),
-            lines: args.format == Format::Text,
-        };
+        let mut live = Live { output, bar: bar.as_ref(), lines: args.format == Format::Text };
         play(scenario, &options(args, args.seed), runner, &mut live)
     };
     if let Some(bar) = bar {
@@ -184,11 +161,7 @@ fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output
                     }
                 }
             }
-            if shown.failed() {
-                Exit::Failed
-            } else {
-                Exit::Held
-            }
+            if shown.failed() { Exit::Failed } else { Exit::Held }
         }
     }
 }
@@ -206,23 +179,15 @@ fn play(
         Ok(result) => result?,
         Err(panic) => panicked(scenario, options, panic.as_ref()),
     };
-    Ok(Shown {
-        report,
-        wall: begun.elapsed(),
-    })
+    Ok(Shown { report, wall: begun.elapsed() })
 }
 
 fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any + Send)) -> Report {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     Report {
         scenario: scenario.name.clone(),
-        profile: scenario
-            .profile
-            .as_ref()
-            .map(|profile| profile.name.clone()),
+        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
         seed: options.seed,
         outcome: Outcome::Failed,
         digest: 0,
@@ -245,9 +210,7 @@ fn many(
     let count = (seeds.last - seeds.first).saturating_add(1);
     let jobs = args.jobs.map_or_else(processors, NonZeroUsize::get);
     let jobs = jobs.min(usize::try_from(count).unwrap_or(usize::MAX));
-    let bar = output
-        .progress
-        .then(|| bar(count, "{bar:40} seed {pos} of {len} {msg}"));
+    let bar = output.progress.then(|| bar(count, "{bar:40} seed {pos} of {len} {msg}"));
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let (send, results) = mpsc::channel();
@@ -297,11 +260,7 @@ fn many(
             output.line(&format!("replay: {}", replay(args, seed)));
         }
     }
-    if summary.first_failed().is_some() {
-        Exit::Failed
-    } else {
-        Exit::Held
-    }
+    if summary.first_failed().is_some() { Exit::Failed } else { Exit::Held }
 }
 
 /// Hands results on in the order of their seeds, whichever was ready first; ends early with what
@@ -334,10 +293,7 @@ fn bar(length: u64, template: &str) -> ProgressBar {
 
 /// The command that plays this very run again.
 fn replay(args: &Args, seed: u64) -> String {
-    let mut line = format!(
-        "kubesim run {} --seed {seed}",
-        quoted(&args.file.to_string_lossy())
-    );
+    let mut line = format!("kubesim run {} --seed {seed}", quoted(&args.file.to_string_lossy()));
     if let Some(profile) = &args.profile {
         line += &format!(" --profile {}", quoted(profile));
     }
@@ -365,13 +321,7 @@ mod tests {
 
     #[test]
     fn seeds_are_inclusive_and_in_order() {
-        assert_eq!(
-            seeds("1..200"),
-            Ok(Seeds {
-                first: 1,
-                last: 200
-            })
-        );
+        assert_eq!(seeds("1..200"), Ok(Seeds { first: 1, last: 200 }));
         assert_eq!(seeds("7..=7"), Ok(Seeds { first: 7, last: 7 }));
         for bad in ["", "1", "2..1", "a..b", "1..", "-1..2"] {
             assert!(seeds(bad).is_err(), "{bad:?}");

@@ -32,10 +32,7 @@ fn each_seed(scenario: &Scenario, last: u64, check: impl Fn(&Report) + Sync) {
                     if seed > last {
                         break;
                     }
-                    let options = Options {
-                        seed,
-                        ..Options::default()
-                    };
+                    let options = Options { seed, ..Options::default() };
                     check(&kubesim_sim::run(scenario, &options, &mut Silent));
                 }
             });
@@ -44,26 +41,15 @@ fn each_seed(scenario: &Scenario, last: u64, check: impl Fn(&Report) + Sync) {
 }
 
 fn failures(report: &Report) -> Vec<String> {
-    let failed = report
-        .expectations
-        .iter()
-        .filter(|e| e.outcome == Outcome::Failed);
+    let failed = report.expectations.iter().filter(|e| e.outcome == Outcome::Failed);
     let told = failed.map(|e| format!("{}: {} ({})", e.name, e.reason, e.measured));
     told.chain(report.failure.clone()).collect()
 }
 
 fn passes(name: &str) {
     each_seed(&load(name, None, &[]), 8, |report| {
-        assert_eq!(
-            failures(report),
-            Vec::<String>::new(),
-            "{name}, seed {}",
-            report.seed
-        );
-        let skipped = report
-            .expectations
-            .iter()
-            .filter(|e| e.outcome == Outcome::Skipped);
+        assert_eq!(failures(report), Vec::<String>::new(), "{name}, seed {}", report.seed);
+        let skipped = report.expectations.iter().filter(|e| e.outcome == Outcome::Skipped);
         assert_eq!(skipped.count(), 0, "{name}, seed {}", report.seed);
     });
 }
@@ -72,24 +58,13 @@ fn passes(name: &str) {
 fn is_red(name: &str, profile: &str, reasons: &[(&str, &[&str])]) {
     each_seed(&load(name, Some(profile), &[]), 8, |report| {
         let seed = report.seed;
-        assert_eq!(
-            report.outcome,
-            Outcome::Failed,
-            "{name} under {profile}, seed {seed}"
-        );
+        assert_eq!(report.outcome, Outcome::Failed, "{name} under {profile}, seed {seed}");
         for (expectation, words) in reasons {
-            let found = report
-                .expectations
-                .iter()
-                .find(|e| e.name.contains(expectation));
+            let found = report.expectations.iter().find(|e| e.name.contains(expectation));
             let found = found.unwrap_or_else(|| panic!("{name} expects `{expectation}`"));
             assert_eq!(found.outcome, Outcome::Failed, "seed {seed}: {expectation}");
             for word in *words {
-                assert!(
-                    found.reason.contains(word),
-                    "seed {seed}: {expectation}: {}",
-                    found.reason
-                );
+                assert!(found.reason.contains(word), "seed {seed}: {expectation}: {}", found.reason);
             }
         }
     });
@@ -103,18 +78,9 @@ fn laptop_ip_change_passes() {
 #[test]
 fn under_flannel_a_ghost_lease_keeps_the_laptops_subnet_and_stale_routes() {
     let reasons: &[(&str, &[&str])] = &[
-        (
-            "keeps its pod subnet",
-            &["ghost lease 10-244-", "for 192.168.1.100"],
-        ),
-        (
-            "at the café: every stale route",
-            &["stale route to 10.244.", "ghost lease"],
-        ),
-        (
-            "at the café: the stream laptop to desk",
-            &["stale route to 10.244."],
-        ),
+        ("keeps its pod subnet", &["ghost lease 10-244-", "for 192.168.1.100"]),
+        ("at the café: every stale route", &["stale route to 10.244.", "ghost lease"]),
+        ("at the café: the stream laptop to desk", &["stale route to 10.244."]),
     ];
     is_red("laptop-ip-change", "flannel", reasons);
 }
@@ -126,16 +92,8 @@ fn flannel_restart_stale_routes_passes() {
 
 #[test]
 fn under_flannel_the_route_to_a_peer_deleted_unseen_stays() {
-    let words: &[&str] = &[
-        "n1: stale route to",
-        "via 192.168.1.13",
-        "no live node has it",
-    ];
-    is_red(
-        "flannel-restart-stale-routes",
-        "flannel",
-        &[("n1 has no stale route", words)],
-    );
+    let words: &[&str] = &["n1: stale route to", "via 192.168.1.13", "no live node has it"];
+    is_red("flannel-restart-stale-routes", "flannel", &[("n1 has no stale route", words)]);
 }
 
 #[test]
@@ -151,11 +109,7 @@ fn cidr_overlap_is_refused() {
 #[test]
 fn under_kubeadm_overlapping_networks_are_accepted() {
     let words: &[&str] = &["it runs", "packet that goes wrong", "10.0.0.0/16"];
-    is_red(
-        "cidr-overlap",
-        "kubeadm",
-        &[("refuses to start and names the pod", words)],
-    );
+    is_red("cidr-overlap", "kubeadm", &[("refuses to start and names the pod", words)]);
 }
 
 #[test]
@@ -166,19 +120,10 @@ fn docker_forwarding_passes() {
 #[test]
 fn upstream_nobody_undoes_what_docker_ufw_and_others_did_to_forwarding() {
     let reasons: &[(&str, &[&str])] = &[
-        (
-            "behind docker 1.13",
-            &["docker113", "the FORWARD policy is DROP"],
-        ),
+        ("behind docker 1.13", &["docker113", "the FORWARD policy is DROP"]),
         ("behind ufw", &["ufw", "the FORWARD policy is DROP"]),
-        (
-            "past the foreign DROP",
-            &["sysctl-first", "-A FORWARD -j DROP"],
-        ),
-        (
-            "of the reset interface",
-            &["net.ipv4.conf.eth0.forwarding on docker112 is 0"],
-        ),
+        ("past the foreign DROP", &["sysctl-first", "-A FORWARD -j DROP"]),
+        ("of the reset interface", &["net.ipv4.conf.eth0.forwarding on docker112 is 0"]),
     ];
     is_red("docker-forwarding", "upstream", reasons);
 }

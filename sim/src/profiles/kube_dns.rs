@@ -38,13 +38,7 @@ impl Actor for KubeDns {
         let mut next_ticket = 0;
         let mut inner = Context::new(clocks(ctx), ctx.rng(), &mut next_ticket, &mut out);
         let dns = Dns::start(config, &mut inner);
-        let mut kube_dns = KubeDns {
-            dns,
-            resolv_conf,
-            read: false,
-            next_ticket,
-            ahead: 0,
-        };
+        let mut kube_dns = KubeDns { dns, resolv_conf, read: false, next_ticket, ahead: 0 };
         kube_dns.pass_on(out, ctx);
         kube_dns
     }
@@ -102,17 +96,11 @@ impl KubeDns {
 }
 
 fn names_a_server(resolv_conf: &str) -> bool {
-    resolv_conf
-        .lines()
-        .any(|line| line.trim_start().starts_with("nameserver"))
+    resolv_conf.lines().any(|line| line.trim_start().starts_with("nameserver"))
 }
 
 fn clocks(ctx: &Context<'_, KubeDns>) -> Clocks {
-    Clocks {
-        now: ctx.now(),
-        boot: ctx.boot(),
-        wall: ctx.wall(),
-    }
+    Clocks { now: ctx.now(), boot: ctx.boot(), wall: ctx.wall() }
 }
 
 #[cfg(test)]
@@ -136,12 +124,7 @@ mod tests {
 
     #[test]
     fn the_first_server_named_is_kept_and_later_contents_do_not_arrive() {
-        let mut rng = Rng::new(Stream {
-            seed: 1,
-            label: "dns",
-            index: 0,
-            incarnation: 0,
-        });
+        let mut rng = Rng::new(Stream { seed: 1, label: "dns", index: 0, incarnation: 0 });
         let mut ticket = 40;
         let mut out = Outbox::new(false);
         let mut ctx = Context::new(Clocks::default(), &mut rng, &mut ticket, &mut out);

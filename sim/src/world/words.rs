@@ -14,41 +14,25 @@ pub fn fault(kind: &FaultKind, lasts: Duration) -> String {
         FaultKind::Move { node, network, .. } => format!("{node} moves to {network}"),
         FaultKind::LinkDown { target, .. } => format!("{} goes down", link(target)),
         FaultKind::LinkUp { target } => format!("{} comes up", link(target)),
-        FaultKind::Partition {
-            from, to, one_way, ..
-        } => {
+        FaultKind::Partition { from, to, one_way, .. } => {
             let (from, to) = (list(from.iter().map(place)), list(to.iter().map(place)));
             let other = if *one_way { "" } else { ", nor the other way" };
             format!("nothing reaches {to} from {from}{other}")
         }
         FaultKind::Disturb { target, by, .. } => format!("{}: {}", link(target), disturbance(*by)),
-        FaultKind::Kill {
-            actor: name,
-            nodes: on,
-            loss,
-            ..
-        } => {
+        FaultKind::Kill { actor: name, nodes: on, loss, .. } => {
             format!("{} on {} dies{}", actor(*name), nodes(on), lost(*loss))
         }
-        FaultKind::Stop {
-            actor: name,
-            nodes: on,
-        } => {
+        FaultKind::Stop { actor: name, nodes: on } => {
             format!("{} on {} is stopped", actor(*name), nodes(on))
         }
-        FaultKind::Start {
-            actor: name,
-            nodes: on,
-        } => {
+        FaultKind::Start { actor: name, nodes: on } => {
             format!("{} on {} is started", actor(*name), nodes(on))
         }
         FaultKind::PowerOff { nodes: on, .. } => format!("power lost: {}", nodes(on)),
         FaultKind::PowerOn { nodes: on } => format!("power back: {}", nodes(on)),
         FaultKind::NodeAdd { nodes: on } => format!("{} joins", nodes(on)),
-        FaultKind::NodeDelete {
-            nodes: on,
-            power_off,
-        } => {
+        FaultKind::NodeDelete { nodes: on, power_off } => {
             let off = if *power_off { " and switched off" } else { "" };
             format!("{} is deleted{off}", nodes(on))
         }
@@ -56,43 +40,22 @@ pub fn fault(kind: &FaultKind, lasts: Duration) -> String {
         FaultKind::Patch { of, .. } => format!("{} patched", object(of)),
         FaultKind::Delete { of } => format!("{} deleted", object(of)),
         FaultKind::Scale { of, replicas } => format!("{} scaled to {replicas}", object(of)),
-        FaultKind::WriteFile {
-            nodes: on,
-            path,
-            how,
-            ..
-        } => {
+        FaultKind::WriteFile { nodes: on, path, how, .. } => {
             format!("{path} on {}: {}", nodes(on), write_how(*how))
         }
-        FaultKind::Sysctl {
-            nodes: on,
-            key,
-            value,
-        } => format!("sysctl {key}={value} on {}", nodes(on)),
-        FaultKind::Iptables { nodes: on, command } => {
-            format!("iptables {command} on {}", nodes(on))
-        }
+        FaultKind::Sysctl { nodes: on, key, value } => format!("sysctl {key}={value} on {}", nodes(on)),
+        FaultKind::Iptables { nodes: on, command } => format!("iptables {command} on {}", nodes(on)),
         FaultKind::DhcpPushDns { network, dns } => {
             format!("DHCP of {network} hands out DNS {}", list(dns.iter()))
         }
-        FaultKind::StartSoftware {
-            nodes: on,
-            software,
-        } => {
+        FaultKind::StartSoftware { nodes: on, software } => {
             format!("{} starts on {}", program(software.kind), nodes(on))
         }
-        FaultKind::Upstream {
-            upstream,
-            behaviour: to,
-        } => {
+        FaultKind::Upstream { upstream, behaviour: to } => {
             format!("upstream {upstream} {}", behaviour(*to))
         }
     };
-    if lasts.is_zero() {
-        text
-    } else {
-        format!("{text}, for {:.3} s", lasts.as_secs_f64())
-    }
+    if lasts.is_zero() { text } else { format!("{text}, for {:.3} s", lasts.as_secs_f64()) }
 }
 
 /// A component, as scenario files call it.
@@ -120,11 +83,7 @@ pub fn write_how(how: WriteHow) -> &'static str {
 /// `a, b, c`
 pub fn list(items: impl IntoIterator<Item = impl Display>) -> String {
     let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    if texts.is_empty() {
-        "none".to_owned()
-    } else {
-        texts.join(", ")
-    }
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
 fn nodes(nodes: &[Name]) -> String {
@@ -162,21 +121,13 @@ fn disturbance(by: Disturbance) -> String {
             parts.push(format!("{} ms more {what}", ms(time)));
         }
     }
-    let shares = [
-        (by.loss, "lost"),
-        (by.duplicate, "duplicated"),
-        (by.reorder, "reordered"),
-    ];
+    let shares = [(by.loss, "lost"), (by.duplicate, "duplicated"), (by.reorder, "reordered")];
     for (share, what) in shares {
         if share > 0.0 {
             parts.push(format!("{} % {what}", (share * 10_000.0).round() / 100.0));
         }
     }
-    if parts.is_empty() {
-        "nothing changes".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "nothing changes".to_owned() } else { parts.join(", ") }
 }
 
 fn lost(loss: Loss) -> &'static str {

@@ -80,15 +80,9 @@ impl Zone {
 /// `GetZoneKey`: region and zone.
 fn zone_key(node: &Object) -> String {
     let label = |name: &str| node.label(name).unwrap_or_default();
-    let (region, zone) = (
-        label("topology.kubernetes.io/region"),
-        label("topology.kubernetes.io/zone"),
-    );
-    if region.is_empty() && zone.is_empty() {
-        String::new()
-    } else {
-        format!("{region}/{zone}")
-    }
+    let (region, zone) =
+        (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"));
+    if region.is_empty() && zone.is_empty() { String::new() } else { format!("{region}/{zone}") }
 }
 
 impl Zones {
@@ -118,17 +112,10 @@ impl Zones {
 
     /// A node is judged to be lost, or not any more.
     pub fn judge(&mut self, name: &Name, lost: bool) {
-        let Some(key) = self.zone_of.get(name) else {
-            return;
-        };
-        let Some(zone) = self.zones.get_mut(key) else {
-            return;
-        };
-        let moved = if lost {
-            zone.not_ready.insert(name.clone())
-        } else {
-            zone.not_ready.remove(name)
-        };
+        let Some(key) = self.zone_of.get(name) else { return };
+        let Some(zone) = self.zones.get_mut(key) else { return };
+        let moved =
+            if lost { zone.not_ready.insert(name.clone()) } else { zone.not_ready.remove(name) };
         if moved {
             self.unsettled.insert(key.clone());
         }
@@ -157,25 +144,17 @@ impl Zones {
             return Vec::new();
         }
         for key in std::mem::take(&mut self.unsettled) {
-            let Some(zone) = self.zones.get_mut(&key) else {
-                continue;
-            };
+            let Some(zone) = self.zones.get_mut(&key) else { continue };
             let state = zone.judge();
             if state != zone.state {
                 let (bad, all) = (zone.not_ready.len(), zone.nodes.len());
-                let zone_name = if key.is_empty() {
-                    "the cluster".to_owned()
-                } else {
-                    format!("zone {key}")
-                };
+                let zone_name = if key.is_empty() { "the cluster".to_owned() } else { format!("zone {key}") };
                 let disrupted = match state {
                     State::Normal => "is whole again",
                     State::Partial => "is disrupted in part",
                     State::Full => "is disrupted as a whole",
                 };
-                remark(format!(
-                    "{zone_name} {disrupted}: {bad} of {all} nodes not ready"
-                ));
+                remark(format!("{zone_name} {disrupted}: {bad} of {all} nodes not ready"));
                 zone.state = state;
             }
         }
@@ -190,10 +169,7 @@ impl Zones {
             self.granted.clear();
             return self.tainted.iter().cloned().collect();
         }
-        self.zones
-            .values()
-            .flat_map(|zone| zone.not_ready.iter().cloned())
-            .collect()
+        self.zones.values().flat_map(|zone| zone.not_ready.iter().cloned()).collect()
     }
 
     /// A node queues for being emptied, or wants it no more.
@@ -205,10 +181,7 @@ impl Zones {
         let idle = !self.granted.contains(name) && !self.tainted.contains(name);
         if idle
             && self.queued.insert(name.clone())
-            && let Some(zone) = self
-                .zone_of
-                .get(name)
-                .and_then(|key| self.zones.get_mut(key))
+            && let Some(zone) = self.zone_of.get(name).and_then(|key| self.zones.get_mut(key))
         {
             zone.queue.push_back((now + PRUDENCE, name.clone()));
         }
@@ -223,9 +196,7 @@ impl Zones {
             return None;
         }
         let paced = self.zones.values().filter(|zone| zone.pace().is_some());
-        paced
-            .filter_map(|zone| Some(zone.next.max(zone.queue.front()?.0).max(now)))
-            .min()
+        paced.filter_map(|zone| Some(zone.next.max(zone.queue.front()?.0).max(now))).min()
     }
 
     /// The nodes whose turn has come.
@@ -240,9 +211,7 @@ impl Zones {
                 if zone.queue.front().is_none_or(|(from, _)| *from > now) {
                     break;
                 }
-                let Some((_, name)) = zone.queue.pop_front() else {
-                    break;
-                };
+                let Some((_, name)) = zone.queue.pop_front() else { break };
                 self.queued.remove(&name);
                 // One that came back meanwhile costs no turn.
                 if zone.not_ready.contains(&name) {

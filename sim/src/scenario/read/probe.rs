@@ -13,10 +13,7 @@ impl Reader<'_> {
         let mut probes = Vec::new();
         for item in top.tables("probe") {
             let sections = [&keys::PROBE, &keys::PROBE_HTTP, &keys::PROBE_DIG];
-            let word = item
-                .table()
-                .and_then(|t| t.get("kind"))
-                .and_then(Item::text);
+            let word = item.table().and_then(|t| t.get("kind")).and_then(Item::text);
             let f = match word {
                 Some("http") => Fields::open(self.log, item, &sections[..2]),
                 Some("dig") => Fields::open(self.log, item, &[sections[0], sections[2]]),
@@ -44,9 +41,7 @@ impl Reader<'_> {
             None if dig => Some(ProbeTarget::ClusterDns),
             _ => f.required("to").and_then(|item| self.probe_to(item)),
         };
-        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) =
-            (&mut kind, &to, f.has("path"))
-        {
+        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) = (&mut kind, &to, f.has("path")) {
             *path = Name::new_static("/readyz");
         }
         let start = self.time(f, "start").unwrap_or_default();
@@ -54,25 +49,15 @@ impl Reader<'_> {
         if until < start {
             f.error("until", "the probe ends before it starts", "");
         }
-        let every = f
-            .duration("every")
-            .unwrap_or(Duration::from_millis(if stream { 100 } else { 1000 }));
+        let every =
+            f.duration("every").unwrap_or(Duration::from_millis(if stream { 100 } else { 1000 }));
         if every.is_zero() {
             f.error("every", "`every` must be longer than nothing", "");
         }
         let once = f.bool("once", false);
         let timeout = f.duration("timeout").unwrap_or(Duration::from_secs(1));
         let every = (!once).then_some(every);
-        Some(Probe {
-            name,
-            kind,
-            from: from?,
-            to: to?,
-            start,
-            until,
-            every,
-            timeout,
-        })
+        Some(Probe { name, kind, from: from?, to: to?, start, until, every, timeout })
     }
 
     fn probe_kind(&self, f: Fields<'_>) -> Option<ProbeKind> {
@@ -94,9 +79,7 @@ impl Reader<'_> {
             Word::Ping => ProbeKind::Ping,
             Word::Http => ProbeKind::Http {
                 path: Name::from(f.text("path").unwrap_or("/")),
-                status: f
-                    .int("status", 100..=599)
-                    .map_or(200, |status| status as u16),
+                status: f.int("status", 100..=599).map_or(200, |status| status as u16),
             },
             Word::Dig => ProbeKind::Dig {
                 query: f.required_name("query"),
@@ -112,16 +95,8 @@ impl Reader<'_> {
         let pod = f.has("pod") || f.has("name");
         let pod = pod.then(|| ProbeFrom::Pod(self.pods(f, "name")));
         let from = node.or(client.map(ProbeFrom::Client)).or(pod);
-        if from.is_none()
-            && !["node", "client", "pod", "name"]
-                .iter()
-                .any(|key| f.has(key))
-        {
-            self.log.error(
-                item.at,
-                "from where?",
-                "give one of `node`, `client`, `pod` or `name`",
-            );
+        if from.is_none() && !["node", "client", "pod", "name"].iter().any(|key| f.has(key)) {
+            self.log.error(item.at, "from where?", "give one of `node`, `client`, `pod` or `name`");
         }
         from
     }
@@ -134,39 +109,17 @@ impl Reader<'_> {
         let service = || self.service(f, port);
         let pod = || {
             let given = f.has("pod") || f.has("name");
-            given.then(|| ProbeTarget::Pod {
-                pod: self.pods(f, "name"),
-                port,
-            })
+            given.then(|| ProbeTarget::Pod { pod: self.pods(f, "name"), port })
         };
-        let node = || {
-            self.node(f, "node")
-                .map(|node| ProbeTarget::Node { node, port })
-        };
+        let node = || self.node(f, "node").map(|node| ProbeTarget::Node { node, port });
         let address = || f.address("address").map(|a: Ipv4Addr| (a, port));
-        let host = || {
-            f.text("host").map(|host| ProbeTarget::Host {
-                host: Name::from(host),
-                port,
-            })
-        };
-        let to = api
-            .or_else(dns)
-            .or_else(service)
-            .or_else(pod)
-            .or_else(node)
-            .or_else(host);
+        let host = || f.text("host").map(|host| ProbeTarget::Host { host: Name::from(host), port });
+        let to = api.or_else(dns).or_else(service).or_else(pod).or_else(node).or_else(host);
         let address = || address().map(|(address, port)| ProbeTarget::Address { address, port });
         let to = to.or_else(address);
-        let keys = [
-            "api", "dns", "service", "pod", "name", "node", "host", "address",
-        ];
+        let keys = ["api", "dns", "service", "pod", "name", "node", "host", "address"];
         if to.is_none() && !keys.iter().any(|key| f.has(key)) {
-            self.log.error(
-                item.at,
-                "to where?",
-                format!("give one of {}", keys.join(", ")),
-            );
+            self.log.error(item.at, "to where?", format!("give one of {}", keys.join(", ")));
         }
         to
     }
@@ -178,12 +131,7 @@ impl Reader<'_> {
             Some("external-ip") => ServiceVia::ExternalIp,
             Some(_) => ServiceVia::NodePort(self.node(f, "via")?),
         };
-        Some(ProbeTarget::Service {
-            namespace,
-            name,
-            port,
-            via,
-        })
+        Some(ProbeTarget::Service { namespace, name, port, via })
     }
 
     /// `name` or `namespace/name`.
