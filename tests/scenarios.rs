@@ -64,7 +64,11 @@ fn is_red(name: &str, profile: &str, reasons: &[(&str, &[&str])]) {
             let found = found.unwrap_or_else(|| panic!("{name} expects `{expectation}`"));
             assert_eq!(found.outcome, Outcome::Failed, "seed {seed}: {expectation}");
             for word in *words {
-                assert!(found.reason.contains(word), "seed {seed}: {expectation}: {}", found.reason);
+                assert!(
+                    found.reason.contains(word),
+                    "seed {seed}: {expectation}: {}",
+                    found.reason
+                );
             }
         }
     });

@@ -43,8 +43,12 @@ pub fn fault(kind: &FaultKind, lasts: Duration) -> String {
         FaultKind::WriteFile { nodes: on, path, how, .. } => {
             format!("{path} on {}: {}", nodes(on), write_how(*how))
         }
-        FaultKind::Sysctl { nodes: on, key, value } => format!("sysctl {key}={value} on {}", nodes(on)),
-        FaultKind::Iptables { nodes: on, command } => format!("iptables {command} on {}", nodes(on)),
+        FaultKind::Sysctl { nodes: on, key, value } => {
+            format!("sysctl {key}={value} on {}", nodes(on))
+        }
+        FaultKind::Iptables { nodes: on, command } => {
+            format!("iptables {command} on {}", nodes(on))
+        }
         FaultKind::DhcpPushDns { network, dns } => {
             format!("DHCP of {network} hands out DNS {}", list(dns.iter()))
         }

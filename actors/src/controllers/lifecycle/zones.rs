@@ -148,7 +148,8 @@ impl Zones {
             let state = zone.judge();
             if state != zone.state {
                 let (bad, all) = (zone.not_ready.len(), zone.nodes.len());
-                let zone_name = if key.is_empty() { "the cluster".to_owned() } else { format!("zone {key}") };
+                let zone_name =
+                    if key.is_empty() { "the cluster".to_owned() } else { format!("zone {key}") };
                 let disrupted = match state {
                     State::Normal => "is whole again",
                     State::Partial => "is disrupted in part",

@@ -41,7 +41,9 @@ impl Reader<'_> {
             None if dig => Some(ProbeTarget::ClusterDns),
             _ => f.required("to").and_then(|item| self.probe_to(item)),
         };
-        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) = (&mut kind, &to, f.has("path")) {
+        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) =
+            (&mut kind, &to, f.has("path"))
+        {
             *path = Name::new_static("/readyz");
         }
         let start = self.time(f, "start").unwrap_or_default();
