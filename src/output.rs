@@ -51,6 +51,9 @@ impl Output {
     }
 }
 
+/// Characters of a measured value in a table.
+const MEASURED: usize = 100;
+
 /// A finished run and how long it took.
 pub struct Result {
     pub report: Report,
@@ -127,9 +130,12 @@ pub fn table(output: &mut Output, shown: &Result) {
         };
         // Padding counts characters, as the terminal does.
         let pad = " ".repeat(width - expectation.name.chars().count());
-        let line = format!("{word:<7}  {}{pad}  {}", expectation.name, expectation.measured);
+        let skipped = expectation.outcome == Outcome::Skipped;
+        let measured = if skipped { &expectation.reason } else { &expectation.measured };
+        let measured = clipped(measured);
+        let line = format!("{word:<7}  {}{pad}  {measured}", expectation.name);
         output.line(line.trim_end());
-        if !expectation.reason.is_empty() {
+        if !expectation.reason.is_empty() && !skipped {
             output.line(&format!("         {}", expectation.reason));
         }
     }
@@ -140,6 +146,16 @@ pub fn table(output: &mut Output, shown: &Result) {
         output.line(&format!("FAILED   {failure}"));
     }
     output.line(&closing(shown));
+}
+
+/// A measured value on one line of a table, at most [`MEASURED`] characters; JSON has it whole.
+fn clipped(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MEASURED {
+        return line;
+    }
+    let kept: String = line.chars().take(MEASURED - 1).collect();
+    format!("{}…", kept.trim_end())
 }
 
 /// `laptop-ip-change: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`

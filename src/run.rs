@@ -33,7 +33,7 @@ pub struct Args {
     /// Stop at this virtual time; what is due later is not judged.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub until: Option<Duration>,
-    /// Show more: packets, events, api, node=NAME; several with commas.
+    /// Show more: packets, events, api, and only node=NAME's; several with commas.
     #[arg(long, value_name = "WHAT", value_parser = trace, default_value = "")]
     pub trace: Trace,
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -88,6 +88,10 @@ fn trace(text: &str) -> Result<Trace, String> {
             },
         }
     }
+    // A node alone: everything of it.
+    if !trace.nodes.is_empty() && !trace.packets && !trace.events && !trace.api {
+        (trace.packets, trace.events) = (true, true);
+    }
     Ok(trace)
 }
 
@@ -114,7 +118,8 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
 /// What only the scenario can tell about the options.
 fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     if args.until.is_some_and(|until| until > scenario.duration) {
-        return Err(format!("--until is past the end of the run, {:?}", scenario.duration));
+        let end = scenario.duration.as_secs_f64();
+        return Err(format!("--until is past the end of the run, {end} s"));
     }
     match args.trace.nodes.iter().find(|name| !scenario.nodes.iter().any(|n| n.name == **name)) {
         Some(name) => Err(format!("--trace: the scenario has no node `{name}`")),
@@ -329,6 +334,8 @@ mod tests {
         assert!(all.packets && all.api && !all.events);
         assert_eq!(all.nodes, ["n1", "n2"]);
         assert_eq!(trace(""), Ok(Trace::default()));
+        let alone = trace("node=n1").unwrap();
+        assert!(alone.packets && alone.events && !alone.api);
         assert!(trace("packet").is_err() && trace("node=").is_err());
     }
 

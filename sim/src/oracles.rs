@@ -9,7 +9,7 @@ use crate::scenario::{FaultKind, Invariant, Scenario};
 use crate::world::probes::{is_ready, pod_ip};
 use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::{Kind, Name};
+use kubesim_actors::objects::{Key, Kind, Name};
 use kubesim_actors::ports::network::Proto;
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,23 +232,43 @@ fn owners(world: &World) -> BTreeMap<Ipv4Net, Owner> {
     owners
 }
 
+/// Subnets of machines that are off and whose Nodes nobody deleted: they are still those nodes',
+/// and nobody else may have them.
+fn away(world: &World) -> BTreeSet<Ipv4Net> {
+    let off = world.machines.iter().filter(|m| !m.on && matches!(m.role, Role::Node(_)));
+    let cidr = |machine: &Machine| {
+        let node = world.object(Kind::Node, &Key::cluster(machine.name.clone()))?;
+        node.node()?.0.pod_cidr.as_ref()?.parse().ok()
+    };
+    off.filter_map(cidr).collect()
+}
+
+const STALE: &str = "stale route";
+
 /// Every route to a pod subnet, of these nodes or all, that does not lead to its live owner, every
 /// one that is missing, and every one without an owner, in words.
 pub fn stale_routes(world: &World, nodes: &[Name]) -> Vec<String> {
-    let owners = owners(world);
+    let (owners, away) = (owners(world), away(world));
     let mut stale = Vec::new();
     for machine in nodes_on(world) {
         if nodes.is_empty() || nodes.contains(&machine.name) {
-            stale_on(world, machine, &owners, &mut stale);
+            stale_on(world, machine, (&owners, &away), &mut stale);
         }
         if stale.len() > 100 {
             break;
         }
     }
+    // What leads astray says more than what is missing.
+    stale.sort_by_key(|text| !text.contains(STALE));
     stale
 }
 
-fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>, stale: &mut Vec<String>) {
+fn stale_on(
+    world: &World,
+    machine: &Machine,
+    (owners, away): (&BTreeMap<Ipv4Net, Owner>, &BTreeSet<Ipv4Net>),
+    stale: &mut Vec<String>,
+) {
     let pods = world.scenario.cluster.pod_network;
     let name = &machine.name;
     let fdb = machine.kernel.vxlan_remotes(NsId::HOST);
@@ -259,7 +279,10 @@ fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>,
         }
         let via = route.via.map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
         let Some(owner) = owners.get(&route.to) else {
-            stale.push(format!("{name}: stale route to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
+            if away.contains(&route.to) {
+                continue;
+            }
+            stale.push(format!("{name}: {STALE} to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
             continue;
         };
         if owner.name == *name {
@@ -274,7 +297,7 @@ fn stale_on(world: &World, machine: &Machine, owners: &BTreeMap<Ipv4Net, Owner>,
         };
         if leads_to != owner.address {
             stale.push(format!(
-                "{name}: stale route to {} via {via}: leads to {}, and {} is at {}",
+                "{name}: {STALE} to {} via {via}: leads to {}, and {} is at {}",
                 route.to,
                 leads_to.map_or_else(|| "nowhere".to_owned(), |ip| ip.to_string()),
                 owner.name,
@@ -436,7 +459,16 @@ pub fn pending(world: &World) -> Option<String> {
     if !world.refusals.is_empty() {
         return None;
     }
+    // A pod of a machine that is off is deleted and never finished: nobody can say that it ended.
+    let off = |pod: &kubesim_actors::objects::Object| {
+        let node = pod.pod().and_then(|(spec, _)| spec.node_name.clone());
+        let machine = node.and_then(|node| world.machine_named(&node));
+        machine.is_some_and(|m| !world.machines[m as usize].on)
+    };
     for pod in world.objects(Kind::Pod) {
+        if pod.deleting() && off(pod) {
+            continue;
+        }
         if pod.deleting() {
             return Some(format!("pod {} is still being deleted", pod.key));
         }
@@ -448,7 +480,7 @@ pub fn pending(world: &World) -> Option<String> {
     for set in world.objects(Kind::ReplicaSet) {
         let Some((spec, status)) = set.replica_set() else { continue };
         if status.replicas != spec.replicas.unwrap_or(1) {
-            return Some(format!("ReplicaSet {} has {} of {:?} pods", set.key, status.replicas, spec.replicas));
+            return Some(format!("ReplicaSet {} has {} of {} pods", set.key, status.replicas, spec.replicas.unwrap_or(1)));
         }
     }
     None

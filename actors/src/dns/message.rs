@@ -1,6 +1,7 @@
 //! DNS messages (RFC 1035), typed: the codec stands at the edge.
 
 use smol_str::SmolStr;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +29,20 @@ pub enum Rcode {
     NxDomain,
     NotImp,
     Refused,
+}
+
+/// As dig(1) has it.
+impl fmt::Display for Rcode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rcode::NoError => "NOERROR",
+            Rcode::FormErr => "FORMERR",
+            Rcode::ServFail => "SERVFAIL",
+            Rcode::NxDomain => "NXDOMAIN",
+            Rcode::NotImp => "NOTIMP",
+            Rcode::Refused => "REFUSED",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

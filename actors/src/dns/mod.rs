@@ -196,7 +196,7 @@ impl Dns {
             packets::Reply::Datagram { .. } => {}
             packets::Reply::BindFailed { port, why } if port == PORT => {
                 let listen = self.config.listen;
-                ctx.note(|| format!("cannot listen on {listen}:{PORT}: {why:?}"));
+                ctx.note(|| format!("cannot listen on {listen}:{PORT}: {why}"));
                 self.deaf = true;
             }
             packets::Reply::BindFailed { port, .. } if port == self.forwarder.port() => {
@@ -291,8 +291,11 @@ impl Dns {
             ctx.note(|| format!("{source} names ourselves ({listen}) as upstream: left out"));
         }
         if servers.is_empty() {
-            let kept = words(&self.forwarder.servers.addresses());
-            ctx.note(|| format!("{source} names no server: {kept} stays"));
+            let kept = self.forwarder.servers.addresses();
+            ctx.note(|| match kept.is_empty() {
+                true => format!("{source} names no server"),
+                false => format!("{source} names no server: {} stays", words(&kept)),
+            });
             if self.forwarder.servers.is_empty() {
                 self.forwarder.no_servers(ctx);
             }

@@ -78,9 +78,7 @@ impl NodeAgent {
 
     /// Writes what differs. Called after everything that may matter to the node, and nothing else.
     pub fn sync(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
-        if self.in_flight || k.address.is_none() {
-            return;
-        }
+        let Some(ip) = k.address.filter(|_| !self.in_flight) else { return };
         if ctx.now() < self.retry.at {
             return;
         }
@@ -89,8 +87,8 @@ impl NodeAgent {
             _ if !self.seen && self.retry.at == Time::ZERO => return,
             _ if !self.seen => Request::Get { kind: Kind::Node, key },
             None => {
-                let (node, ip) = (&k.config.node, k.address);
-                ctx.note(|| format!("registers node {node} with address {ip:?}"));
+                let node = &k.config.node;
+                ctx.note(|| format!("registers node {node} with address {ip}"));
                 Request::Create { object: Arc::new(new_node(k, ctx.wall())) }
             }
             Some(object) => match self.difference(object, k, ctx) {
@@ -138,9 +136,10 @@ impl NodeAgent {
         ctx: &mut Context<'_, Kubelet>,
     ) {
         let node = &k.config.node;
-        if told.addresses != new.addresses && told.addresses.is_some() {
-            let ip = k.address;
-            ctx.note(|| format!("node {node} has a new address: {ip:?}"));
+        if let (true, Some(ip)) = (told.addresses != new.addresses, k.address)
+            && told.addresses.is_some()
+        {
+            ctx.note(|| format!("node {node} has a new address: {ip}"));
         }
         let ready = |status: &NodeStatus| {
             status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")

@@ -307,15 +307,18 @@ impl Pod {
         match verdict {
             Verdict::Same => {}
             Verdict::Turned => ctx.note(|| {
-                let verb = if success { "succeeds" } else { "fails" };
-                format!("{:?} probe of {} in {key} {verb} {}", reply.purpose, ctr.name, why())
+                let (purpose, name) = (reply.purpose, &ctr.name);
+                match &reply.result {
+                    Ok(()) => format!("{purpose} probe of {name} in {key} succeeds"),
+                    Err(why) => format!("{purpose} probe of {name} in {key} fails: {why}"),
+                }
             }),
             Verdict::Kill if ending || !ctr.is_running() || ctr.stopping => {}
             Verdict::Kill => {
                 ctr.stopping = true;
                 let (pod, name) = (self.uid, ctr.name.clone());
                 ctx.note(|| {
-                    format!("kills {name} of {key}: {:?} probe failed: {}", reply.purpose, why())
+                    format!("kills {name} of {key}: {} probe failed: {}", reply.purpose, why())
                 });
                 ctx.perform(Effect::Container(container::Request::StopContainer {
                     pod,

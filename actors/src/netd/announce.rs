@@ -204,7 +204,7 @@ impl Netd {
             }
             Reply::BindFailed { port, why } => {
                 self.announce.bind_failed = true;
-                ctx.note(|| format!("UDP port {port} could not be bound: {why:?}"));
+                ctx.note(|| format!("UDP port {port} could not be bound: {why}"));
             }
             Reply::Datagram { .. } | Reply::Unreachable { .. } => {}
         }

@@ -130,12 +130,12 @@ impl Netd {
                 if Some(&subject) == self.conf.map(|conf| conf.vxlan_name()).as_ref() {
                     self.kernel.overlay_set = None;
                 }
-                ctx.note(|| format!("{subject}: the kernel refused ({why:?})"));
+                ctx.note(|| format!("{subject}: the kernel refused ({why})"));
             }
             Reply::RoutesSet { refused, .. } => {
                 if self.kernel.refused != refused {
                     for (net, why) in refused.iter().take(3) {
-                        ctx.note(|| format!("route to {net}: the kernel refused it ({why:?})"));
+                        ctx.note(|| format!("route to {net}: the kernel refused it ({why})"));
                     }
                 }
                 self.kernel.refused = refused;

@@ -207,6 +207,29 @@ pub enum Errno {
     Eperm,
 }
 
+/// As strerror(3) has it.
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Errno::Esrch => "no such process",
+            Errno::Enodev => "no such device",
+            Errno::Eexist => "file exists",
+            Errno::Einval => "invalid argument",
+            Errno::Eopnotsupp => "operation not supported",
+            Errno::Eaddrinuse => "address already in use",
+            Errno::Eaddrnotavail => "cannot assign requested address",
+            Errno::Enetdown => "network is down",
+            Errno::Enetunreach => "network is unreachable",
+            Errno::Ehostunreach => "no route to host",
+            Errno::Econnrefused => "connection refused",
+            Errno::Econnreset => "connection reset by peer",
+            Errno::Etimedout => "connection timed out",
+            Errno::Emsgsize => "message too long",
+            Errno::Eperm => "operation not permitted",
+        })
+    }
+}
+
 impl Effect for Request {
     fn answers(&self) -> Answers {
         match self {

@@ -3,6 +3,7 @@
 use crate::objects::Uid;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher};
 use smol_str::SmolStr;
+use std::fmt;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,6 +13,16 @@ pub enum Purpose {
     Startup,
     Liveness,
     Readiness,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Startup => "startup",
+            Purpose::Liveness => "liveness",
+            Purpose::Readiness => "readiness",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

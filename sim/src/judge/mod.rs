@@ -10,6 +10,7 @@ use crate::oracles;
 use crate::report;
 use crate::scenario::{Anchor, Deadline, Expect, Expectation, Moment};
 use crate::world::World;
+use crate::world::probes::Probe;
 use kubesim_actors::objects::{Name, Uid};
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub struct Judge {
 pub struct History {
     /// Every pod subnet a node announced in its subnet.env, in order.
     pub subnets: BTreeMap<Name, Vec<(Time, String)>>,
+    /// Who held a node's former subnet in the API when the node announced another.
+    pub ghosts: BTreeMap<Name, String>,
     /// Every address its bridge had.
     pub bridges: BTreeMap<Name, Vec<(Time, String)>>,
     /// Pods that were seen Running.
@@ -110,16 +113,16 @@ impl Judge {
         let expect = self.expectations[index].expect.clone();
         match &expect {
             Expect::PodsReady { pods, count, by } => {
-                self.before(world, by, last, |_, w| workload::pods_ready(w, pods, *count))
+                self.settled(index, world, by, last, |_, w| workload::pods_ready(w, pods, *count))
             }
             Expect::NodesReady { nodes, by } => {
-                self.before(world, by, last, |_, w| workload::nodes_ready(w, nodes))
+                self.settled(index, world, by, last, |_, w| workload::nodes_ready(w, nodes))
             }
             Expect::Replicas { deployment, ready, by } => {
-                self.before(world, by, last, |_, w| workload::replicas(w, deployment, *ready))
+                self.settled(index, world, by, last, |_, w| workload::replicas(w, deployment, *ready))
             }
             Expect::Rollout { labels, by } => {
-                self.before(world, by, last, |_, w| workload::rollout(w, labels))
+                self.settled(index, world, by, last, |_, w| workload::rollout(w, labels))
             }
             Expect::Restarts { pods, at_most } if last => {
                 workload::restarts(world, &self.history, pods, *at_most)
@@ -130,26 +133,26 @@ impl Judge {
             Expect::Resumes { probe, by } => resumes(world, probe, by, last),
             Expect::MaxGap { probe, within } if last => workload::max_gap(world, probe, *within),
             Expect::SubnetKept { nodes } if last => {
-                network::kept(world, nodes, &self.history.subnets, "pod subnet")
+                network::kept(nodes, &self.history.subnets, &self.history.ghosts, "pod subnet")
             }
             Expect::BridgeKept { nodes } if last => {
-                network::kept(world, nodes, &self.history.bridges, "bridge address")
+                network::kept(nodes, &self.history.bridges, &BTreeMap::new(), "bridge address")
             }
             Expect::RoutesClean { nodes, by } => self.routes_clean(index, world, nodes, by, last),
             Expect::Rules { nodes, has, absent, by } => {
-                self.before(world, by, last, |_, w| network::rules(w, nodes, has, absent))
+                self.state(world, by, last, |_, w| network::rules(w, nodes, has, absent))
             }
             Expect::Mtu { nodes, interface, pods, mtu, by } => {
-                self.before(world, by, last, |_, w| network::mtu(w, nodes, interface, *pods, *mtu))
+                self.state(world, by, last, |_, w| network::mtu(w, nodes, interface, *pods, *mtu))
             }
             Expect::Sysctl { nodes, key, value, by } => {
-                self.before(world, by, last, |_, w| network::sysctl(w, nodes, key, *value))
+                self.state(world, by, last, |_, w| network::sysctl(w, nodes, key, *value))
             }
             Expect::File { nodes, path, contains, by } => {
-                self.before(world, by, last, |_, w| network::file(w, nodes, path, contains))
+                self.state(world, by, last, |_, w| network::file(w, nodes, path, contains))
             }
             Expect::Forwards { nodes, by } => {
-                self.before(world, by, last, |_, w| network::forwards(w, nodes))
+                self.state(world, by, last, |_, w| network::forwards(w, nodes))
             }
             Expect::SubnetReassigned { from, to, by } => {
                 self.before(world, by, last, |h, w| network::reassigned(w, h, from, to))
@@ -170,6 +173,64 @@ impl Judge {
                 workload::upstream_used(world, node, upstream, by, last)
             }
             _ => Verdict::Open,
+        }
+    }
+
+    /// Something that must be so at some moment between the anchor and the deadline; without a
+    /// deadline, at the end of the run.
+    fn state(
+        &self,
+        world: &World,
+        by: &Deadline,
+        last: bool,
+        look: impl FnOnce(&History, &World) -> Result<String, String>,
+    ) -> Verdict {
+        let duration = world.scenario.duration;
+        let at_end = by.after == Anchor::Start && by.within >= duration;
+        if !at_end {
+            return self.before(world, by, last, look);
+        }
+        if world.now < Time::ZERO + duration {
+            let early = "the run ended before";
+            return if last { Verdict::broken("", early) } else { Verdict::Open };
+        }
+        match look(&self.history, world) {
+            Ok(what) if what.is_empty() => Verdict::held("at the end"),
+            Ok(what) => Verdict::held(what),
+            Err(why) => Verdict::broken("not at the end", why),
+        }
+    }
+
+    /// What the cluster comes to after a fault. It was so before and stays so until the fault is
+    /// noticed: what counts is the deadline, and since when it is so then.
+    fn settled(
+        &mut self,
+        index: usize,
+        world: &World,
+        by: &Deadline,
+        last: bool,
+        look: impl FnOnce(&History, &World) -> Result<String, String>,
+    ) -> Verdict {
+        if by.after == Anchor::Start {
+            return self.state(world, by, last, look);
+        }
+        let Some(start) = anchor(world, &by.after) else { return never(by, last) };
+        let due = world.now >= start + by.within;
+        match look(&self.history, world) {
+            Ok(what) => {
+                let since = *self.since.entry(index).or_insert(world.now);
+                let took = since.since(start).as_secs_f64();
+                match (due, last) {
+                    (true, _) => Verdict::held(join(&what, &format!("after {took:.3} s"))),
+                    (false, true) => Verdict::broken("", "the run ended before"),
+                    (false, false) => Verdict::Open,
+                }
+            }
+            Err(why) => {
+                self.since.remove(&index);
+                let measured = || format!("not {} s after", by.within.as_secs_f64());
+                if due || last { Verdict::broken(measured(), why) } else { Verdict::Open }
+            }
         }
     }
 
@@ -276,9 +337,21 @@ pub(crate) fn next_fault(world: &World, after: Time) -> Option<Time> {
 
 fn never(by: &Deadline, last: bool) -> Verdict {
     if last {
-        Verdict::broken("", format!("{:?} never came", by.after))
+        Verdict::broken("", format!("{} never came", moment(&by.after)))
     } else {
         Verdict::Open
+    }
+}
+
+/// `the new address of to-cafe`
+fn moment(anchor: &Anchor) -> String {
+    match anchor {
+        Anchor::Start => "the start".to_owned(),
+        Anchor::Fault { fault, moment } => match moment {
+            Moment::Begins => format!("the beginning of {fault}"),
+            Moment::Ends => format!("the end of {fault}"),
+            Moment::AddressAcquired => format!("the new address of {fault}"),
+        },
     }
 }
 
@@ -294,12 +367,25 @@ fn resumes(world: &World, name: &str, by: &Deadline, last: bool) -> Verdict {
             format!("more than {} s", by.within.as_secs_f64()),
         ),
         None if last || world.now > start + by.within => {
-            let stale = oracles::stale_routes(world, &[]);
-            let why = stale.first().cloned().unwrap_or_else(|| "nothing arrived any more".to_owned());
-            Verdict::broken("never", why)
+            Verdict::broken("never", why_silent(world, probe))
         }
         None => Verdict::Open,
     }
+}
+
+/// Why nothing arrives: a route, a rule, or what the tries themselves say.
+fn why_silent(world: &World, probe: &Probe) -> String {
+    if let Some(cause) = network::cause(world) {
+        return cause;
+    }
+    if let Some(broke) = probe.broken {
+        return format!("the stream broke at {broke}");
+    }
+    let last = probe.successes().max();
+    let since = last.map_or_else(String::new, |at| format!(" since {at}"));
+    let said = probe.tries.iter().rev().find_map(|t| t.result.as_ref().err());
+    let said = said.map_or_else(String::new, |why| format!(", a try says: {why}"));
+    format!("nothing has arrived{since}{said}")
 }
 
 impl History {
@@ -329,7 +415,12 @@ impl History {
         let machine = &world.machines[index as usize];
         let Some(bridge) = network::bridge_of(world, &node) else { return };
         if let Some(subnet) = network::announced_subnet(machine) {
-            note(self.subnets.entry(node.clone()).or_default(), world.now, subnet);
+            let seen = self.subnets.entry(node.clone()).or_default();
+            let changed = seen.last().filter(|(_, known)| *known != subnet);
+            if let Some(ghost) = changed.and_then(|(_, known)| oracles::ghost_lease(world, &node, known)) {
+                self.ghosts.entry(node.clone()).or_insert(ghost);
+            }
+            note(seen, world.now, subnet);
         }
         let state = machine.kernel.state();
         let address = state.links.iter().find(|link| link.name == bridge).and_then(|l| l.addresses.first());

@@ -35,17 +35,22 @@ fn each<'a>(world: &'a World, nodes: &'a [Name]) -> impl Iterator<Item = (&'a Na
 }
 
 /// The same value from the first time it was seen to the end.
-pub fn kept(world: &World, nodes: &[Name], seen: &BTreeMap<Name, Vec<(Time, String)>>, what: &str) -> Verdict {
+pub fn kept(
+    nodes: &[Name],
+    seen: &BTreeMap<Name, Vec<(Time, String)>>,
+    ghosts: &BTreeMap<Name, String>,
+    what: &str,
+) -> Verdict {
     let mut values = Vec::new();
     for node in nodes {
         match seen.get(node).map(Vec::as_slice) {
             None | Some([]) => return Verdict::broken("", format!("{node} never had a {what}")),
             Some([(_, value)]) => values.push(format!("{node} {value}")),
-            Some([(_, first), .., (at, last)]) => {
-                let ghost = oracles::ghost_lease(world, node, first);
-                let why = ghost.map(|text| format!("; {text}")).unwrap_or_default();
+            Some([(_, first), (at, _), ..]) => {
+                let all: Vec<&str> = seen[node].iter().map(|(_, value)| value.as_str()).collect();
+                let why = ghosts.get(node).map(|text| format!("; {text}")).unwrap_or_default();
                 return Verdict::broken(
-                    format!("{first} became {last}"),
+                    format!("{first} became {}", all[1..].join(", then ")),
                     format!("the {what} of {node} changed at {at}{why}"),
                 );
             }
@@ -129,25 +134,38 @@ pub fn file(world: &World, nodes: &[Name], path: &str, texts: &[String]) -> Resu
 }
 
 /// A packet of the node's pods towards another node's would pass the FORWARD hook, and the links
-/// it crosses forward.
+/// it crosses forward; else every node where not, and why.
 pub fn forwards(world: &World, nodes: &[Name]) -> Result<String, String> {
-    for (node, machine) in each(world, nodes) {
-        let spec = world.scenario.nodes.iter().find(|n| n.name == *node);
-        let Some(spec) = spec else { continue };
-        let state = machine.kernel.state();
-        for name in [&spec.bridge, &spec.interface] {
-            let link = state.links.iter().find(|link| link.name == *name);
-            if !link.is_some_and(|link| link.forwarding) {
-                return Err(format!("{node}: net.ipv4.conf.{name}.forwarding is not 1"));
-            }
-        }
-        let subnet = announced_subnet(machine).and_then(|net| net.parse::<Ipv4Net>().ok());
-        let Some(subnet) = subnet else { return Err(format!("{node} has no pod subnet")) };
-        if !passes(world, machine, spec, subnet) {
-            return Err(format!("{node}: the FORWARD chain drops pod traffic: {}", oracles::forward_culprit(machine)));
+    let wrong: Vec<String> =
+        each(world, nodes).filter_map(|(node, machine)| drops(world, node, machine)).collect();
+    if wrong.is_empty() { Ok(String::new()) } else { Err(wrong.join("; ")) }
+}
+
+fn drops(world: &World, node: &Name, machine: &Machine) -> Option<String> {
+    let spec = world.scenario.nodes.iter().find(|n| n.name == *node)?;
+    let state = machine.kernel.state();
+    for name in [&spec.bridge, &spec.interface] {
+        let link = state.links.iter().find(|link| link.name == *name);
+        if !link.is_some_and(|link| link.forwarding) {
+            return Some(format!("{node}: net.ipv4.conf.{name}.forwarding is not 1"));
         }
     }
-    Ok(String::new())
+    let subnet = announced_subnet(machine).and_then(|net| net.parse::<Ipv4Net>().ok());
+    let Some(subnet) = subnet else { return Some(format!("{node} has no pod subnet")) };
+    let culprit = || format!("{node}: FORWARD drops pods' packets: {}", oracles::forward_culprit(machine));
+    (!passes(world, machine, spec, subnet)).then(culprit)
+}
+
+/// What keeps pods' packets from arriving now: a route that leads astray, or nodes that do not
+/// forward, in words.
+pub fn cause(world: &World) -> Option<String> {
+    let stale = oracles::stale_routes(world, &[]).into_iter().next();
+    stale.or_else(|| {
+        let nodes = world.scenario.nodes.iter().map(|node| node.name.clone());
+        let on = |name: &Name| world.machine_named(name).is_some_and(|m| world.machines[m as usize].on);
+        let on: Vec<Name> = nodes.filter(on).collect();
+        forwards(world, &on).err()
+    })
 }
 
 fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet: Ipv4Net) -> bool {

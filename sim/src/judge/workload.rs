@@ -3,7 +3,7 @@
 use super::{History, Verdict, anchor, deadline, next_fault};
 use crate::scenario::{ActorName, Deadline, PodRef, ProbeKind};
 use crate::world::probes::is_ready;
-use crate::world::{Kind, World};
+use crate::world::{Kind, World, words};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
 use kubesim_runtime::Time;
 use std::collections::BTreeMap;
@@ -153,6 +153,8 @@ pub fn probe(world: &World, name: &str, (from, until): (Duration, Duration), fai
         Ok(()) => format!("at {} it succeeded", t.began),
         Err(why) => format!("at {}: {why}", t.began),
     });
+    let cause = super::network::cause(world).filter(|_| !fails);
+    let reason = cause.map_or_else(|| reason.clone(), |cause| format!("{reason}; {cause}"));
     Verdict::broken(measured, reason)
 }
 
@@ -186,12 +188,15 @@ pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<Stri
     let mut seen = None;
     for (_, why) in of {
         if texts.iter().all(|text| why.contains(text)) {
-            return Ok(why.clone());
+            // The one clause that says it, where there is one.
+            let mut clauses = why.split("; ");
+            let clause = clauses.find(|clause| texts.iter().all(|text| clause.contains(text)));
+            return Ok(clause.unwrap_or(why).to_owned());
         }
         seen = Some(why.clone());
     }
     Err(seen.map_or_else(
-        || format!("the {actor:?} did not refuse: it runs{}", first_wrong(world)),
+        || format!("the {} did not refuse: it runs{}", words::actor(actor), first_wrong(world)),
         |why| format!("it refused with other words: {why}"),
     ))
 }
@@ -248,13 +253,20 @@ pub fn dns_answer(world: &World, name: &str, answer: &[Ipv4Addr], by: Option<Tim
     wanted.sort_unstable();
     let found = probe.tries.iter().rev().find(|t| t.ended.is_some_and(|ended| ended <= by));
     match found {
-        Some(t) if t.answer == wanted => Verdict::held(format!("{:?} at {}", t.answer, t.began)),
+        Some(t) if t.answer == wanted => Verdict::held(format!("{} at {}", words::list(&t.answer), t.began)),
         Some(t) => {
             let why = t.result.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
-            Verdict::broken(format!("{:?}{why}", t.answer), format!("{wanted:?} was expected"))
+            let (got, wanted) = (words::list(&t.answer), words::list(&wanted));
+            Verdict::broken(format!("{got}{why}"), format!("{wanted} was expected"))
         }
         None => Verdict::broken("", "no query was answered before"),
     }
+}
+
+/// `first (192.168.7.31)`
+fn named(world: &World, address: Ipv4Addr) -> String {
+    let known = world.scenario.upstreams.iter().find(|u| u.address == address);
+    known.map_or_else(|| address.to_string(), |u| format!("{} ({address})", u.name))
 }
 
 pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, last: bool) -> Verdict {
@@ -282,7 +294,7 @@ pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, l
         ),
         (_, Some((at, _, to))) => Verdict::broken(
             format!("{to} still asked at {at}"),
-            format!("queries should go to {upstream} since {due}"),
+            format!("{} is still asked at {at}, not {upstream}", named(world, *to)),
         ),
         (None, None) => Verdict::broken("never", "no query was sent on"),
     }

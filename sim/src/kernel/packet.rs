@@ -3,6 +3,7 @@
 use crate::body::Body;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 /// An Ethernet frame.
@@ -102,6 +103,20 @@ pub enum IcmpError {
     FragmentationNeeded { mtu: u32 },
     AdminProhibited,
     TtlExceeded,
+}
+
+/// As ping(8) has it.
+impl fmt::Display for IcmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IcmpError::NetUnreachable => f.write_str("destination net unreachable"),
+            IcmpError::HostUnreachable => f.write_str("destination host unreachable"),
+            IcmpError::PortUnreachable => f.write_str("destination port unreachable"),
+            IcmpError::FragmentationNeeded { mtu } => write!(f, "frag needed and DF set (mtu = {mtu})"),
+            IcmpError::AdminProhibited => f.write_str("packet filtered"),
+            IcmpError::TtlExceeded => f.write_str("time to live exceeded"),
+        }
+    }
 }
 
 /// The header that an ICMP error quotes. For echo requests the ports are the id and 0.

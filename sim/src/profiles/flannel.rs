@@ -13,8 +13,9 @@
 //! - A change of address is not noticed. When the network is back the service manager (or the
 //!   user) restarts flanneld, here [`RESTART`] after the new address. The bridge keeps the address
 //!   docker gave it at *its* start.
-//! - Interfaces' forwarding is nobody's business: dockerd turns `ip_forward` on where it is off
-//!   and no more.
+//! - Forwarding is nobody's business: the docker beside it, which starts once subnet.env is there,
+//!   turns `ip_forward` on where it is off and no more, and FORWARD has no rule of flannel's (it
+//!   has since 0.9.1; kubernetes#40182 is from before).
 //!
 //! etcd's keys are Subnet objects here, named after their subnet, owned by the Node so that an
 //! operator who deletes a node deletes its lease. The network port has no "add this one route",
@@ -74,6 +75,8 @@ pub struct Flannel {
     call: Option<(u64, Asked)>,
     calls: u64,
     restarting: bool,
+    /// The docker beside it has been started.
+    docker: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,7 @@ impl Actor for Flannel {
             call: None,
             calls: 0,
             restarting: false,
+            docker: false,
         }
     }
 
@@ -186,11 +190,6 @@ impl Flannel {
 
     fn on_state(&mut self, state: Arc<State>, ctx: &mut Context<'_, Self>) {
         let first = self.state.is_none();
-        if first && !state.ip_forward {
-            ctx.note(|| "dockerd sets net.ipv4.ip_forward to 1".to_owned());
-            let (key, value) = ("net.ipv4.ip_forward".into(), "1".into());
-            ctx.perform(Effect::Network(Request::SetSysctl { key, value }));
-        }
         if first && !state.bridge_nf {
             // dockerd loads br_netfilter, whose default is 1.
             let (key, value) = ("net.bridge.bridge-nf-call-iptables".into(), "1".into());
@@ -258,8 +257,8 @@ impl Flannel {
         let Some(address) = self.uplink_address() else { return };
         self.address = Some(address);
         if let Some(mine) = leases.values().find(|lease| public_ip(lease) == Some(address.addr())) {
-            let cidr = cidr_of(mine);
-            ctx.note(|| format!("found lease {cidr:?} for current IP {address}, reusing"));
+            let name = &mine.key.name;
+            ctx.note(|| format!("found lease {name} for current IP {}, reusing", address.addr()));
             let request = api::Request::Update { object: self.stamped(mine, ctx.wall()) };
             return self.call(Asked::Lease, request, ctx);
         }
@@ -271,10 +270,10 @@ impl Flannel {
             Some(previous) => match held(previous) {
                 None => Some(previous),
                 Some(ghost) => {
-                    let ip = public_ip(ghost);
+                    let ip = public_ip(ghost).map_or_else(|| "none".to_owned(), |ip| ip.to_string());
                     ctx.note(|| {
                         format!(
-                            "previous subnet {previous} is leased to public IP {ip:?} (not ours any \
+                            "previous subnet {previous} is leased to public IP {ip} (not ours any \
                              more, for up to 24 h): drawing another"
                         )
                     });
@@ -400,7 +399,7 @@ impl Flannel {
         let own = self.lease.as_deref().and_then(cidr_of);
         let (Some(conf), Some(own)) = (&self.conf, own) else { return };
         let networks = Networks { pods: conf.network, own, services: self.config.service_network };
-        ctx.perform(Effect::Rules(apply(OWNER, &networks, rules::Place::Last)));
+        ctx.perform(Effect::Rules(only_nat(apply(OWNER, &networks, rules::Place::Last))));
     }
 
     fn ensure_vxlan(&mut self, conf: &NetConf, subnet: Ipv4Net, ctx: &mut Context<'_, Self>) {
@@ -504,6 +503,7 @@ impl Flannel {
 
     /// Every 10 s: `routeCheck`, the rules, and etcd's own removal of what is past its TTL.
     fn check(&mut self, ctx: &mut Context<'_, Self>) {
+        self.start_docker(ctx);
         if self.lease.is_none() {
             // A config that could not be read is asked for again, as the daemon's retries do.
             if self.conf.is_none() {
@@ -533,6 +533,17 @@ impl Flannel {
         }
     }
 
+    /// `docker.service` is ordered after flannel's; it turns forwarding on once and for all.
+    fn start_docker(&mut self, ctx: &mut Context<'_, Self>) {
+        let Some(state) = self.state.as_ref().filter(|_| !self.docker) else { return };
+        self.docker = true;
+        if !state.ip_forward {
+            ctx.note(|| "dockerd sets net.ipv4.ip_forward to 1".to_owned());
+            let (key, value) = ("net.ipv4.ip_forward".into(), "1".into());
+            ctx.perform(Effect::Network(Request::SetSysctl { key, value }));
+        }
+    }
+
     fn renew(&mut self, ctx: &mut Context<'_, Self>) {
         let Some(lease) = &self.lease else { return };
         if self.call.is_some() {
@@ -541,6 +552,19 @@ impl Flannel {
         let newest = self.leases.as_ref().and_then(|view| view.get(&lease.key)).unwrap_or(lease);
         let object = self.stamped(newest, ctx.wall());
         self.call(Asked::Renewal, api::Request::Update { object }, ctx);
+    }
+}
+
+/// Without what goes into the filter table.
+fn only_nat(request: rules::Request) -> rules::Request {
+    match request {
+        rules::Request::Apply { owner, base, shared, local } => {
+            let base = base.iter().filter(|base| base.table == rules::Table::Nat).cloned();
+            let local = local.iter().filter(|(key, _)| key.table == rules::Table::Nat).cloned();
+            let (base, local) = (base.collect(), local.collect());
+            rules::Request::Apply { owner, base, shared, local }
+        }
+        other => other,
     }
 }
 

@@ -1,8 +1,10 @@
 //! kube-dns and CoreDNS as they treat their upstreams: `forward . /etc/resolv.conf` reads the file
 //! when the server starts and never again (coredns/coredns#6715, #3928; field note M).
 //!
-//! Everything else is our own DNS actor; only what it hears of the file differs: its watch becomes
-//! one read, and whatever the file says later does not reach it before a restart.
+//! Everything else is our own DNS actor; only what it hears of the file differs: the first content
+//! that names a server is what it read at its start (without one the server exits, "no nameservers
+//! found", and is started again until there is one), and whatever the file says later does not
+//! reach it before a restart.
 
 use kubesim_actors::dns::{Config, Dns, Effect, Event, Timer, Upstreams};
 use kubesim_actors::objects::Name;
@@ -42,11 +44,13 @@ impl Actor for KubeDns {
     }
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
-        if let Event::Files(files::Reply::Content { path, .. }) = &event
+        if let Event::Files(files::Reply::Content { path, content }) = &event
             && self.resolv_conf.as_ref() == Some(path)
-            && std::mem::replace(&mut self.read, true)
         {
-            return;
+            if self.read || !content.as_deref().is_some_and(names_a_server) {
+                return;
+            }
+            self.read = true;
         }
         self.step(ctx, |dns, inner| dns.handle(event, inner));
     }
@@ -71,14 +75,6 @@ impl KubeDns {
     fn pass_on(&mut self, out: Outbox<Dns>, ctx: &mut Context<'_, Self>) {
         let now = ctx.now();
         for (inner, effect) in out.effects {
-            let effect = match effect {
-                Effect::Files(files::Request::Watch { path })
-                    if self.resolv_conf.as_ref() == Some(&path) =>
-                {
-                    Effect::Files(files::Request::Read { path })
-                }
-                effect => effect,
-            };
             self.ahead = ctx.perform(effect).0 - inner.0;
         }
         for Ticket(inner) in out.cancelled {
@@ -97,6 +93,10 @@ impl KubeDns {
             ctx.fail(cause);
         }
     }
+}
+
+fn names_a_server(resolv_conf: &str) -> bool {
+    resolv_conf.lines().any(|line| line.trim_start().starts_with("nameserver"))
 }
 
 fn clocks(ctx: &Context<'_, KubeDns>) -> Clocks {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_never_watched_and_later_contents_do_not_arrive() {
+    fn the_first_server_named_is_kept_and_later_contents_do_not_arrive() {
         let mut rng = Rng::new(Stream { seed: 1, label: "dns", index: 0, incarnation: 0 });
         let mut ticket = 40;
         let mut out = Outbox::new(false);
@@ -133,13 +133,13 @@ mod tests {
             let (path, content) = (RESOLV_CONF.into(), Some(text.into()));
             Event::Files(files::Reply::Content { path, content })
         };
+        let unread = format!("{:?}", dns.dns);
+        dns.handle(content("# not yet\n"), &mut ctx);
+        assert_eq!(format!("{:?}", dns.dns), unread);
         dns.handle(content("nameserver 192.168.1.1\n"), &mut ctx);
+        assert_ne!(format!("{:?}", dns.dns), unread);
         let before = format!("{:?}", dns.dns);
         dns.handle(content("nameserver 10.20.0.1\n"), &mut ctx);
         assert_eq!(format!("{:?}", dns.dns), before);
-        let watched = out.effects.iter().any(|(_, effect)| {
-            matches!(effect, Effect::Files(files::Request::Watch { path }) if path == RESOLV_CONF)
-        });
-        assert!(!watched);
     }
 }

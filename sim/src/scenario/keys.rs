@@ -339,7 +339,7 @@ sections! {
         "timeout": "duration" = "1s",
     }
     PROBE_HTTP "[[probe]] kind = \"http\"" {
-        "path": "text" = "/",
+        "path": "text" = "/ (of the API: /readyz)",
         "status": "integer" = "200",
     }
     PROBE_DIG "[[probe]] kind = \"dig\"" {

@@ -725,17 +725,17 @@ impl World {
 
     fn front_call(&mut self, connection: u64, id: u64, request: &Arc<Request>) {
         let read = self.front.cache.as_ref().and_then(|cache| cache.read(request));
+        self.trace_api(connection, id, || {
+            let (kind, key) = request.subject();
+            format!("{} {kind} {key}", request.verb())
+        });
         if let Some(result) = read {
             self.counts.api_reads += 1;
+            self.trace_api(connection, id, || outcome(&result));
             self.front_say(connection, Message::Answer { id, result }, 0);
             return;
         }
         self.counts.api_writes += 1;
-        if self.knobs.trace.api {
-            let (kind, key) = request.subject();
-            let verb = request.verb();
-            self.line("api", || format!("{verb} {kind} {key}"));
-        }
         let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
         let event = apiserver::Event::Request {
             id: RequestId { connection, call: id },
@@ -746,10 +746,30 @@ impl World {
 
     /// The actor's answer to a write.
     pub(super) fn front_respond(&mut self, id: RequestId, result: Result<Reply, Error>) {
+        self.trace_api(id.connection, id.call, || outcome(&result));
         if id.connection == super::faults::OPERATOR {
             self.operator_answered(id.call, result);
         } else {
             self.front_say(id.connection, Message::Answer { id: id.call, result }, 0);
         }
+    }
+
+    /// A line of `--trace api`; call and answer have the same number.
+    fn trace_api(&mut self, connection: u64, call: u64, text: impl FnOnce() -> String) {
+        if self.knobs.trace.api {
+            let from = match connection {
+                super::faults::OPERATOR => "kubectl".to_owned(),
+                connection => format!("connection {connection}"),
+            };
+            self.line("api", || format!("{from} call {call}: {}", text()));
+        }
+    }
+}
+
+/// An answer in a few words.
+fn outcome(result: &Result<Reply, Error>) -> String {
+    match result {
+        Ok(_) => "done".to_owned(),
+        Err(error) => error.to_string(),
     }
 }

@@ -523,6 +523,8 @@ fn net_conf(scenario: &Scenario) -> String {
     let conf = serde_json::json!({
         "Network": cluster.pod_network.to_string(),
         "SubnetLen": cluster.node_mask,
+        // flannel's own default leaves the first subnet out; our allocation of podCIDRs does not.
+        "SubnetMin": cluster.pod_network.network().to_string(),
         "Backend": backend,
     });
     conf.to_string()

@@ -241,7 +241,7 @@ impl World {
                 self.kubelet_probes[slot as usize].socket = Some(socket);
                 self.queue.push(self.now + timeout, Due::KubeletProbe { slot, generation });
             }
-            Err(errno) => self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp {target}: {errno:?}"))),
+            Err(errno) => self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp {target}: {errno}"))),
         }
     }
 
@@ -300,7 +300,7 @@ impl World {
                 self.kubelet_probe_done(slot, result);
             }
             (SocketEvent::Failed(errno), _) => {
-                self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp: connect: {errno:?}")));
+                self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp: connect: {errno}")));
             }
             (SocketEvent::PeerClosed | SocketEvent::Closed, _) => self.kubelet_probe_done(slot, Err("EOF".into())),
             _ => {}

@@ -2,7 +2,7 @@
 //! person's (`kubectl`'s) writes.
 
 use super::programs::Task;
-use super::{Cell, Due, Kind, World};
+use super::{Cell, Due, Kind, World, words};
 use crate::kernel::NsId;
 use crate::scenario::{
     self, ActorName, Disturbance, FaultKind, LinkTarget, ObjectRef, Place, Span, Which, WriteHow,
@@ -102,7 +102,7 @@ impl World {
         let name = self.happened[index].name.clone();
         let lasts = self.happened[index].lasts;
         self.happened[index].began = Some(self.now);
-        self.line("fault", || format!("{name}: {}", describe(&kind, lasts)));
+        self.line("fault", || format!("{name}: {}", words::fault(&kind, lasts)));
         let moves = matches!(kind, FaultKind::Move { .. });
         if lasts > Duration::ZERO && !moves {
             self.queue.push(self.now + lasts, Due::FaultEnds { index: index as u32 });
@@ -395,7 +395,7 @@ impl World {
             WriteHow::Empty => files.truncate(path),
         };
         let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("files@{name}"), || format!("{path} changed ({how:?})").to_lowercase());
+        self.line(&format!("files@{name}"), || format!("{path} changed: {}", words::write_how(how)));
         for (watcher, reply) in told {
             if let Some(life) = super::Life::unpack(watcher) {
                 self.tell_files(life, None, reply);
@@ -540,47 +540,4 @@ fn lasts(kind: &FaultKind) -> Option<Span> {
         FaultKind::Kill { restart, .. } => *restart,
         _ => None,
     }
-}
-
-/// A fault in words.
-pub fn describe(kind: &FaultKind, lasts: Duration) -> String {
-    let some = |nodes: &[Name]| match nodes {
-        [] => "all".to_owned(),
-        [one] => one.to_string(),
-        [first, .., last] => format!("{first}..{last} ({})", nodes.len()),
-    };
-    let text = match kind {
-        FaultKind::Move { node, network, .. } => format!("{node} moves to {network}"),
-        FaultKind::LinkDown { target, .. } => format!("link down: {target:?}"),
-        FaultKind::LinkUp { target } => format!("link up: {target:?}"),
-        FaultKind::Partition { from, to, one_way, .. } => {
-            let arrow = if *one_way { "-/->" } else { "<-/->" };
-            format!("partition {from:?} {arrow} {to:?}")
-        }
-        FaultKind::Disturb { target, by, .. } => format!("{target:?} disturbed: {by:?}"),
-        FaultKind::Kill { actor, nodes, loss, .. } => {
-            format!("{actor:?} on {} killed, {loss:?} lost", some(nodes))
-        }
-        FaultKind::Stop { actor, nodes } => format!("{actor:?} on {} stopped", some(nodes)),
-        FaultKind::Start { actor, nodes } => format!("{actor:?} on {} started", some(nodes)),
-        FaultKind::PowerOff { nodes, .. } => format!("power lost: {}", some(nodes)),
-        FaultKind::PowerOn { nodes } => format!("power back: {}", some(nodes)),
-        FaultKind::NodeAdd { nodes } => format!("{} joins", some(nodes)),
-        FaultKind::NodeDelete { nodes, .. } => format!("{} deleted", some(nodes)),
-        FaultKind::Apply { objects } => format!("{} objects applied", objects.len()),
-        FaultKind::Patch { of, .. } => format!("{} {:?} patched", of.kind, of.which),
-        FaultKind::Delete { of } => format!("{} {:?} deleted", of.kind, of.which),
-        FaultKind::Scale { of, replicas } => format!("{:?} scaled to {replicas}", of.which),
-        FaultKind::WriteFile { nodes, path, how, .. } => {
-            format!("{path} on {} written ({how:?})", some(nodes))
-        }
-        FaultKind::Sysctl { nodes, key, value } => format!("sysctl {key}={value} on {}", some(nodes)),
-        FaultKind::Iptables { nodes, command } => format!("iptables {command} on {}", some(nodes)),
-        FaultKind::DhcpPushDns { network, dns } => format!("DHCP of {network} hands out DNS {dns:?}"),
-        FaultKind::StartSoftware { nodes, software } => {
-            format!("{:?} starts on {}", software.kind, some(nodes))
-        }
-        FaultKind::Upstream { upstream, behaviour } => format!("{upstream} now does: {behaviour:?}"),
-    };
-    if lasts.is_zero() { text } else { format!("{text}, for {:.3} s", lasts.as_secs_f64()) }
 }

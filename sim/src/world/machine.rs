@@ -259,7 +259,8 @@ impl World {
                 self.store.wipe();
             }
         }
-        self.line("power", || "off".to_owned());
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("power@{name}"), || "off".to_owned());
     }
 
     /// Netlink has news for those who observe the machine's network: told a moment later, so that

@@ -18,9 +18,10 @@ mod machine;
 mod ports;
 pub mod probes;
 mod programs;
+pub mod words;
 
 pub use build::{SUBNET_ENV, build};
-pub use faults::{Happened, Kill, describe};
+pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
 
 use crate::body::Body;
@@ -377,7 +378,8 @@ impl World {
             && kill.step == steps + 1
         {
             self.knobs.kill = None;
-            self.line("fault", || format!("{:?} {} dies at its event {}: {:?}", life.cell.kind, index, kill.step, kill.loss));
+            let who = self.who(life.cell);
+            self.line("fault", || format!("{who} dies at its event {}", kill.step));
             self.crash(life.cell, kill.loss);
             return;
         }
@@ -386,12 +388,13 @@ impl World {
         let mut digest = self.digest;
         digest.u64(self.now.as_nanos());
         digest.u64((A::KIND as u64) << 32 | u64::from(index));
-        let trace = self.knobs.trace.events;
+        let wanted = |host: &Machine| self.knobs.trace.wants(&host.name);
+        let trace = self.knobs.trace.events && wanted(&self.machines[machine as usize]);
         let shown = trace.then(|| format!("{input:?}"));
         let paid = A::fleet(self).step(index, clocks, input, &mut digest);
         self.digest = digest;
         if let Err(twice) = paid {
-            let text = format!("an effect ({twice:?}) of {:?} was answered twice", life.cell);
+            let text = format!("effect {} of {} was answered twice", twice.0.0, self.who(life.cell));
             self.violations.push(text);
         }
         if let Some(shown) = shown {

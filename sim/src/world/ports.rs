@@ -256,9 +256,8 @@ impl World {
         self.stopped.contains(&cell)
     }
 
+    /// The actor's own remark has said it to whoever watches.
     fn refused(&mut self, cell: Cell, why: String) {
-        let who = self.who(cell);
-        self.line(&who, || format!("refuses to run: {why}"));
         if !self.refusals.iter().any(|(known, text)| *known == cell && *text == why) {
             self.refusals.push((cell, why));
         }

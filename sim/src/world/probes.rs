@@ -24,7 +24,8 @@ pub struct Probe {
     stream: Option<SocketId>,
     stream_machine: Option<u32>,
     connected: bool,
-    broken: bool,
+    /// When the stream's connection was lost.
+    pub broken: Option<Time>,
     rng: Rng,
 }
 
@@ -66,7 +67,7 @@ impl World {
                 stream: None,
                 stream_machine: None,
                 connected: false,
-                broken: false,
+                broken: None,
                 rng: Rng::new(stream),
             });
             self.queue.push(Time::ZERO + spec.start, Due::Probe { slot: index as u32 });
@@ -114,7 +115,7 @@ impl World {
     fn probe_at(&mut self, slot: usize, number: u32, place: &Place, target: SocketAddrV4) -> Result<(), SmolStr> {
         let owner = Owner::Probe(slot as u32).pack();
         let (machine, ns) = (place.machine, place.ns);
-        let refuse = |errno| format_smolstr!("{target}: {errno:?}");
+        let refuse = |errno| format_smolstr!("{target}: {errno}");
         match self.probes[slot].spec.kind.clone() {
             ProbeKind::Ping => {
                 let (id, seq) = (slot as u16 + 1, number as u16);
@@ -148,7 +149,7 @@ impl World {
         message: Message,
     ) -> Result<(), SmolStr> {
         let owner = Owner::Probe(slot as u32).pack();
-        let refuse = |errno| format_smolstr!("{to}: {errno:?}");
+        let refuse = |errno| format_smolstr!("{to}: {errno}");
         let socket = match self.probes[slot].tries[number as usize].socket {
             Some(socket) => socket,
             None => {
@@ -239,8 +240,8 @@ impl World {
             SocketEvent::Datagram { body: Body::Dns(message), .. } => {
                 self.probe_dns(slot, number, &message);
             }
-            SocketEvent::Failed(errno) => self.probe_done(slot, number, Err(format_smolstr!("{errno:?}"))),
-            SocketEvent::Icmp { kind, .. } => self.probe_done(slot, number, Err(format_smolstr!("{kind:?}"))),
+            SocketEvent::Failed(errno) => self.probe_done(slot, number, Err(format_smolstr!("{errno}"))),
+            SocketEvent::Icmp { kind, .. } => self.probe_done(slot, number, Err(format_smolstr!("{kind}"))),
             SocketEvent::PeerClosed | SocketEvent::Closed => {
                 self.probe_done(slot, number, Err("the connection was closed".into()));
             }
@@ -258,7 +259,7 @@ impl World {
             let result = match message.rcode {
                 Rcode::NoError if !message.answers.is_empty() => Ok(()),
                 Rcode::NoError => Err("no records".into()),
-                rcode => Err(format_smolstr!("{rcode:?}")),
+                rcode => Err(format_smolstr!("{rcode}")),
             };
             return self.probe_done(slot, number, result);
         };
@@ -289,7 +290,7 @@ impl World {
     // Streams.
 
     fn stream_due(&mut self, slot: usize) {
-        if self.probes[slot].broken {
+        if self.probes[slot].broken.is_some() {
             return;
         }
         let Some(socket) = self.probes[slot].stream else {
@@ -329,7 +330,7 @@ impl World {
             SocketEvent::Connected => self.probes[slot].connected = true,
             SocketEvent::Failed(_) | SocketEvent::PeerClosed | SocketEvent::Closed => {
                 if self.probes[slot].connected {
-                    self.probes[slot].broken = true;
+                    self.probes[slot].broken = Some(self.now);
                     let name = self.probes[slot].spec.name.clone();
                     self.line(&format!("probe {name}"), || "the stream broke".to_owned());
                 } else {

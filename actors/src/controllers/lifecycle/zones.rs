@@ -148,7 +148,14 @@ impl Zones {
             let state = zone.judge();
             if state != zone.state {
                 let (bad, all) = (zone.not_ready.len(), zone.nodes.len());
-                remark(format!("zone {key:?}: {state:?} disruption, {bad} of {all} not ready"));
+                let zone_name =
+                    if key.is_empty() { "the cluster".to_owned() } else { format!("zone {key}") };
+                let disrupted = match state {
+                    State::Normal => "is whole again",
+                    State::Partial => "is disrupted in part",
+                    State::Full => "is disrupted as a whole",
+                };
+                remark(format!("{zone_name} {disrupted}: {bad} of {all} nodes not ready"));
                 zone.state = state;
             }
         }

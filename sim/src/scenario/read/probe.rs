@@ -36,10 +36,16 @@ impl Reader<'_> {
         let stream = kind == ProbeKind::TcpStream;
         let dig = matches!(kind, ProbeKind::Dig { .. });
         let from = f.required("from").and_then(|item| self.probe_from(item));
+        let mut kind = kind;
         let to = match f.item("to") {
             None if dig => Some(ProbeTarget::ClusterDns),
             _ => f.required("to").and_then(|item| self.probe_to(item)),
         };
+        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) =
+            (&mut kind, &to, f.has("path"))
+        {
+            *path = Name::new_static("/readyz");
+        }
         let start = self.time(f, "start").unwrap_or_default();
         let until = self.time(f, "until").unwrap_or(self.duration);
         if until < start {
