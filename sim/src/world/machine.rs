@@ -183,6 +183,22 @@ impl World {
         }
     }
 
+    /// Events the actor has handled in all its lives.
+    pub fn steps(&self, cell: Cell) -> u64 {
+        let index = cell.index as usize;
+        match cell.kind {
+            Kind::ApiServer => self.apiservers.hosts[index].steps,
+            Kind::Controllers => self.controllers.hosts[index].steps,
+            Kind::Scheduler => self.schedulers.hosts[index].steps,
+            Kind::Kubelet => self.kubelets.hosts[index].steps,
+            Kind::Netd => self.netds.hosts[index].steps,
+            Kind::Flannel => self.flannels.hosts[index].steps,
+            Kind::Proxy => self.proxies.hosts[index].steps,
+            Kind::Dns => self.dns.hosts[index].steps,
+            Kind::KubeDns => self.kube_dns.hosts[index].steps,
+        }
+    }
+
     /// Ends an actor's life and closes what its process had open.
     pub(super) fn drop_actor(&mut self, cell: Cell) {
         let machine = self.machine_of(cell);

@@ -172,6 +172,8 @@ pub struct World {
     kubelet_probes: Slab<containers::ProbeRun>,
     pub happened: Vec<Happened>,
     operator: faults::Operator,
+    /// When the injected kill came.
+    pub killed: Option<Time>,
     /// What the API refused to a person, and when.
     pub operator_errors: Vec<(Time, String)>,
     /// Queries that cluster DNSes sent upstream.
@@ -241,6 +243,7 @@ impl World {
             kubelet_probes: Slab::new(),
             happened: Vec::new(),
             operator: faults::Operator::default(),
+            killed: None,
             operator_errors: Vec::new(),
             forwarded: Vec::new(),
             places: build::Places::default(),
@@ -374,6 +377,7 @@ impl World {
             && kill.step == steps + 1
         {
             self.knobs.kill = None;
+            self.killed = Some(self.now);
             self.line("fault", || format!("{:?} {} dies at its event {}: {:?}", life.cell.kind, index, kill.step, kill.loss));
             self.crash(life.cell, kill.loss);
             return;
