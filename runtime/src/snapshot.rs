@@ -16,6 +16,8 @@ pub struct Snapshot<K, V> {
     history: u64,
     version: u64,
     memo: Arc<Memo>,
+    /// Whether results are kept at all; see [`Snapshot::without_memo`].
+    remembers: bool,
 }
 
 #[derive(Default)]
@@ -32,7 +34,17 @@ pub enum Change<'a, K, V> {
 impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
     /// Empty, at version 0. Histories with different ids never share a memo.
     pub fn empty(history: u64) -> Self {
-        Snapshot { map: OrdMap::new(), history, version: 0, memo: Arc::default() }
+        let memo = Arc::default();
+        Snapshot { map: OrdMap::new(), history, version: 0, memo, remembers: true }
+    }
+    /// The same, and all that is computed from it or from what grows out of it is computed anew
+    /// for everyone who asks. For the test that a run does not depend on the memo.
+    pub fn without_memo(history: u64) -> Self {
+        Snapshot { remembers: false, ..Snapshot::empty(history) }
+    }
+    /// Empty, of a history that is derived from this one: with a memo if this has one.
+    pub fn derived<L: Ord + Clone, W: Clone + PartialEq>(&self, history: u64) -> Snapshot<L, W> {
+        Snapshot { remembers: self.remembers, ..Snapshot::empty(history) }
     }
 
     pub fn history(&self) -> u64 {
@@ -98,6 +110,9 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
     /// snapshot's version, say), computed once per version however many observers ask. The memo
     /// lives and dies with this version: no global state, nothing stale after a restore.
     pub fn memo<T: Send + Sync + 'static>(&self, key: u64, compute: impl FnOnce() -> T) -> Arc<T> {
+        if !self.remembers {
+            return Arc::new(compute());
+        }
         {
             let entries = self.memo.0.lock().expect("no computation panics while it is held");
             let found = entries.iter().filter(|(k, _)| *k == key);
@@ -121,6 +136,7 @@ impl<K: Clone, V: Clone> Clone for Snapshot<K, V> {
             history: self.history,
             version: self.version,
             memo: Arc::clone(&self.memo),
+            remembers: self.remembers,
         }
     }
 }
@@ -153,6 +169,18 @@ mod tests {
         snapshot.insert(2, 5, 2);
         assert_eq!((sum(&snapshot), sum(&clone)), (15, 10));
         assert_eq!(runs, 2);
+    }
+
+    #[test]
+    fn without_a_memo_everyone_computes() {
+        let snapshot = Snapshot::<u32, u32>::without_memo(1);
+        let derived: Snapshot<u32, u32> = snapshot.clone().derived(2);
+        let mut runs = 0;
+        for _ in 0..2 {
+            snapshot.memo(0, || runs += 1);
+            derived.memo(0, || runs += 1);
+        }
+        assert_eq!(runs, 4);
     }
 
     proptest! {

@@ -16,6 +16,8 @@ pub struct Inject {
     pub kill: Option<Kill>,
     /// The run goes on, unjudged but watched by the invariants, until so long after the kill.
     pub settle: Duration,
+    /// Run without the memos of snapshots.
+    pub forgets: bool,
     /// Remember the digest after every so many events.
     pub checkpoints: u64,
 }
@@ -39,6 +41,7 @@ pub fn play(
         notes: true,
         keep_steps: options.keep_steps,
         kill: inject.kill,
+        forgets: inject.forgets,
         checkpoints: inject.checkpoints,
     };
     let mut world = world::build(scenario, knobs);

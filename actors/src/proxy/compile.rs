@@ -98,7 +98,7 @@ impl Compiled {
         history.u64(services.history());
         history.u64(slices.history());
         cluster_cidr.hash(&mut history);
-        let mut chains = ChainSet::empty(history.finish());
+        let mut chains = slices.derived(history.finish());
         for (key, chain) in base::fixed_chains() {
             chains.insert(key, Arc::new(chain), version);
         }
