@@ -121,6 +121,8 @@ pub struct Knobs {
     pub keep_steps: usize,
     /// A crash to be injected.
     pub kill: Option<Kill>,
+    /// Compute everything anew for everyone: the memos of snapshots are off.
+    pub forgets: bool,
     /// Compare runs: remember the digest after every so many events.
     pub checkpoints: u64,
 }
@@ -425,7 +427,8 @@ impl World {
         }
         for (ticket, effect) in effects.drain(..) {
             if effect.answers() == Answers::One {
-                A::fleet(self).owe(index, ticket);
+                let now = self.now;
+                A::fleet(self).owe(index, ticket, now);
             }
             A::perform(self, life, ticket, effect);
         }
