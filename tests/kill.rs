@@ -151,6 +151,7 @@ fn specs(world: &World) -> BTreeMap<String, usize> {
 /// - of a Node's lease of a pod network the node's uid, which stands for the node's name.
 fn canonical(object: &Object) -> Option<String> {
     let mut whole = object.to_json();
+    leave_out_empty(&mut whole);
     let mut spec = whole["spec"].take();
     let mut name = object.key.to_string();
     match object.kind() {
@@ -185,9 +186,28 @@ fn canonical(object: &Object) -> Option<String> {
     let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
     let deleting = if object.deleting() { " being deleted" } else { "" };
     Some(format!(
-        "{} {name}{deleting} of {owners:?} labels {labels} annotations {annotations} spec {spec}",
+        "{} {name}{deleting} of {owners:?} labels {labels} \
+         annotations {annotations} spec {spec}",
         object.kind()
     ))
+}
+
+/// An empty list and no list are the same on Kubernetes' wire (Go's `omitempty`), and so are an
+/// empty map of annotations or labels and none.
+fn leave_out_empty(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(leave_out_empty);
+            fields.retain(|name, value| match value {
+                Value::Null => false,
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(map) => !map.is_empty() || !matches!(&**name, "labels" | "annotations"),
+                _ => true,
+            });
+        }
+        Value::Array(list) => list.iter_mut().for_each(leave_out_empty),
+        _ => {}
+    }
 }
 
 fn mask(spec: &mut Value, fields: &[&str]) {
