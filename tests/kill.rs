@@ -312,6 +312,7 @@ fn failures(subjects: &[Subject], kills: &[(usize, Kill)]) -> Vec<String> {
                     let subject = &subjects[subject];
                     if let Err(why) = subject.check(kill) {
                         let text = format!("{}\n  {why}", replay(subject.name, kill));
+                        eprintln!("{text}");
                         broken.lock().expect("no worker panics holding it").insert(turn, text);
                     }
                 }
