@@ -16,6 +16,8 @@ pub struct Snapshot<K, V> {
     history: u64,
     version: u64,
     memo: Arc<Memo>,
+    /// Whether results are kept at all; see [`Snapshot::without_memo`].
+    remembers: bool,
 }
 
 /// What was computed from one version, and what was last computed from an earlier one.
@@ -66,7 +68,17 @@ pub enum Change<'a, K, V> {
 impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
     /// Empty, at version 0. Histories with different ids never share a memo.
     pub fn empty(history: u64) -> Self {
-        Snapshot { map: OrdMap::new(), history, version: 0, memo: Arc::default() }
+        let memo = Arc::default();
+        Snapshot { map: OrdMap::new(), history, version: 0, memo, remembers: true }
+    }
+    /// The same, and all that is computed from it or from what grows out of it is computed anew
+    /// for everyone who asks. For the test that a run does not depend on the memo.
+    pub fn without_memo(history: u64) -> Self {
+        Snapshot { remembers: false, ..Snapshot::empty(history) }
+    }
+    /// Empty, of a history that is derived from this one: with a memo if this has one.
+    pub fn derived<L: Ord + Clone, W: Clone + PartialEq>(&self, history: u64) -> Snapshot<L, W> {
+        Snapshot { remembers: self.remembers, ..Snapshot::empty(history) }
     }
 
     pub fn history(&self) -> u64 {
@@ -117,7 +129,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
 
     /// The same entries at the same version without what was computed from them: for a result that
     /// is kept in the memo and has to know what it was made of.
-    pub fn without_memo(&self) -> Self {
+    pub fn bare(&self) -> Self {
         Snapshot { memo: Arc::default(), ..self.clone() }
     }
 
@@ -148,6 +160,9 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
         key: u64,
         compute: impl FnOnce(Option<Arc<T>>) -> T,
     ) -> Arc<T> {
+        if !self.remembers {
+            return Arc::new(compute(None));
+        }
         if let Some(value) = self.memo.find(key) {
             return value;
         }
@@ -166,6 +181,7 @@ impl<K: Clone, V: Clone> Clone for Snapshot<K, V> {
             history: self.history,
             version: self.version,
             memo: Arc::clone(&self.memo),
+            remembers: self.remembers,
         }
     }
 }
@@ -208,8 +224,20 @@ mod tests {
         snapshot.insert(2, 5, 2);
         snapshot.insert(3, 5, 3);
         assert_eq!(*snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 2);
-        let bare = snapshot.without_memo();
+        let bare = snapshot.bare();
         assert_eq!(*bare.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 1);
+    }
+
+    #[test]
+    fn without_a_memo_everyone_computes() {
+        let snapshot = Snapshot::<u32, u32>::without_memo(1);
+        let derived: Snapshot<u32, u32> = snapshot.clone().derived(2);
+        let mut runs = 0;
+        for _ in 0..2 {
+            snapshot.memo(0, || runs += 1);
+            derived.memo(0, || runs += 1);
+        }
+        assert_eq!(runs, 4);
     }
 
     proptest! {

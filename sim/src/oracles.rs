@@ -86,6 +86,7 @@ impl Oracles {
     /// What must hold again when the faults have been over for a while.
     pub fn finish(&mut self, world: &mut World, cut_short: bool) {
         self.look(world);
+        self.violations.extend(world.unanswered().into_iter().take(5));
         if cut_short || !quiet(world) {
             return;
         }

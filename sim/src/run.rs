@@ -14,6 +14,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct Inject {
     pub kill: Option<Kill>,
+    /// The run goes on, unjudged but watched by the invariants, until so long after the kill.
+    pub settle: Duration,
+    /// Run without the memos of snapshots.
+    pub forgets: bool,
     /// Remember the digest after every so many events.
     pub checkpoints: u64,
 }
@@ -38,22 +42,25 @@ pub fn play(
         // Every kept step is formatted: a big run would spend its time on it.
         keep_steps: if scenario.nodes.len() > 50 { 0 } else { options.keep_steps },
         kill: inject.kill,
+        forgets: inject.forgets,
         checkpoints: inject.checkpoints,
     };
     let mut world = world::build(scenario, knobs);
     let end = Time::ZERO + options.until.unwrap_or(scenario.duration).min(scenario.duration);
     let mut judge = Judge::new(&world);
     let mut oracles = Oracles::new(scenario);
+    let cut_short = end < Time::ZERO + scenario.duration;
     let went = catch_unwind(AssertUnwindSafe(|| {
         advance(&mut world, end, &mut judge, &mut oracles, observer);
+        let expectations = judge.finish(&world, cut_short);
+        settle(&mut world, inject.settle, &mut oracles);
+        oracles.finish(&mut world, cut_short);
+        expectations
     }));
-    if let Err(panic) = went {
-        let report = panicked(&world, scenario, options, &*panic);
-        return (report, None);
-    }
-    let cut_short = end < Time::ZERO + scenario.duration;
-    let expectations = judge.finish(&world, cut_short);
-    oracles.finish(&mut world, cut_short);
+    let expectations = match went {
+        Ok(expectations) => expectations,
+        Err(panic) => return (panicked(&world, scenario, options, &*panic), None),
+    };
     let failure = first_failure(&world, &oracles);
     let failed = failure.is_some() || expectations.iter().any(|e| e.outcome == Outcome::Failed);
     let report = Report {
@@ -106,6 +113,16 @@ fn advance(
         }
         next = (next + period).min(end);
     }
+}
+
+/// Runs on until `after` past the injected kill.
+fn settle(world: &mut World, after: Duration, oracles: &mut Oracles) {
+    let Some(killed) = world.killed else { return };
+    while world.now < killed + after {
+        world.run_until((world.now + Duration::from_millis(500)).min(killed + after));
+        oracles.look(world);
+    }
+    world.lines.clear();
 }
 
 fn first_failure(world: &World, oracles: &Oracles) -> Option<String> {

@@ -4,7 +4,7 @@ use super::errors;
 use crate::objects::{Key, Kind, Name, Object, View};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::StoreKey;
-use kubesim_runtime::{Hasher, Snapshot};
+use kubesim_runtime::Hasher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl Cache {
         if namespace.is_empty() || !kind.namespaced() {
             return Ok(Reply::List(view.clone()));
         }
-        let mut part = Snapshot::empty(derived_history(view.history(), kind, namespace));
+        let mut part = view.derived(derived_history(view.history(), kind, namespace));
         part.advance(view.version());
         let first = Key::new(namespace.clone(), "");
         for (key, object) in view.iter_from(&first).take_while(|(k, _)| k.namespace == *namespace) {

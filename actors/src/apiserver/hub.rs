@@ -8,7 +8,7 @@ use super::Cache;
 use super::cache::derived_history;
 use crate::objects::{Key, Kind, Name, Object, View};
 use crate::ports::api::{News, Scope};
-use kubesim_runtime::{Change, Snapshot};
+use kubesim_runtime::Change;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,11 +185,11 @@ impl<W: Copy + Ord> Hub<W> {
         };
         let history = derived_history(full.history(), kind, node);
         if kind == Kind::Pod {
-            let own = self.pods.entry(node.clone()).or_insert_with(|| Snapshot::empty(history));
+            let own = self.pods.entry(node.clone()).or_insert_with(|| full.derived(history));
             own.advance(full.version());
             return Some(own.clone());
         }
-        let mut own = Snapshot::empty(history);
+        let mut own: View = full.derived(history);
         own.advance(full.version());
         let key = key_of(kind, node);
         if let Some(object) = full.get(&key) {
@@ -325,7 +325,7 @@ impl<W: Copy + Ord> Hub<W> {
         let own = self
             .pods
             .entry(node.clone())
-            .or_insert_with(|| Snapshot::empty(derived_history(history, Kind::Pod, node)));
+            .or_insert_with(|| full.derived(derived_history(history, Kind::Pod, node)));
         match pod {
             Some(pod) => own.insert(key.clone(), pod.clone(), version),
             None => own.remove(key, version),

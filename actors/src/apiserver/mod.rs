@@ -43,6 +43,9 @@ pub struct Config {
     pub refuse_overlap: bool,
     /// Versions kept for watchers that come back; older ones get 410.
     pub history: usize,
+    /// What is computed from a version is computed once for all who see it. Off only in the test
+    /// that compares the two.
+    pub memo: bool,
 }
 
 /// Who asked: names the connection and the call for the front.

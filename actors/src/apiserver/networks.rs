@@ -90,6 +90,7 @@ mod tests {
             node_networks: nodes.iter().map(|(n, c)| ((*n).to_owned(), net(c))).collect(),
             refuse_overlap: true,
             history: 1000,
+            memo: true,
         }
     }
 

@@ -80,8 +80,8 @@ impl ApiServer {
         let mut changed = Vec::new();
         for kind in Kind::ALL {
             let stored = by_kind.remove(kind).unwrap_or_default();
-            let view =
-                self.cache.views.entry(*kind).or_insert_with(|| Snapshot::empty(ctx.rng().u64()));
+            let new = if self.config.memo { Snapshot::empty } else { Snapshot::without_memo };
+            let view = self.cache.views.entry(*kind).or_insert_with(|| new(ctx.rng().u64()));
             let gone: Vec<Key> =
                 view.iter().map(|(k, _)| k).filter(|k| !stored.contains_key(k)).cloned().collect();
             for key in gone {

@@ -5,7 +5,7 @@
 //! it was asked for until that Node has one or is gone. A patch of a former incarnation may land
 //! late: therefore Nodes that are found without a share at the start are first written once (an
 //! annotation, which moves their resource version on); a late patch names the old version and is
-//! refused. Only then is anything handed out.
+//! refused. Only then is anything handed out, and the annotation goes with it.
 
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, sides};
@@ -177,6 +177,9 @@ impl Ipam {
             };
             self.reserved.insert(key.name.clone(), (node.uid, number));
             let text = share.to_string();
+            if node.annotation(FENCE).is_some() {
+                metadata["annotations"] = json!({ FENCE: null });
+            }
             patch["spec"] = json!({"podCIDR": text, "podCIDRs": [text]});
         }
         patch["metadata"] = metadata;

@@ -169,7 +169,7 @@ impl NodeAgent {
         let request = match &self.lease.object {
             _ if self.lease.doubtful => Request::Get { kind: Kind::Lease, key },
             None => Request::Create { object: Arc::new(self.new_lease(k, key, ctx.wall())) },
-            Some(object) => Request::Update { object: Arc::new(renewed(object, ctx.wall())) },
+            Some(object) => Request::Update { object: Arc::new(self.renewed(object, ctx.wall())) },
         };
         self.lease.in_flight = true;
         k.call(Call::Lease, request, ctx);
@@ -226,12 +226,28 @@ impl NodeAgent {
             renew_time: Some(micro_time(now)),
             ..LeaseSpec::default()
         };
-        let owner = self.object.as_ref().filter(|node| node.uid != Uid::NONE).map(|node| {
-            OwnerReference { controller: None, block_owner_deletion: None, ..node.as_controller() }
-        });
-        let owner_references = owner.map(|owner| vec![owner]);
-        let meta = ObjectMeta { owner_references, ..ObjectMeta::default() };
+        let meta = ObjectMeta { owner_references: self.owners(), ..ObjectMeta::default() };
         Object::new(key, Body::Lease { spec: Arc::new(spec) }).with_meta(meta)
+    }
+
+    /// The node as the owner of its lease, once its uid is known.
+    fn owners(&self) -> Option<Vec<OwnerReference>> {
+        let node = self.object.as_ref().filter(|node| node.uid != Uid::NONE)?;
+        let owner = node.as_controller();
+        Some(vec![OwnerReference { controller: None, block_owner_deletion: None, ..owner }])
+    }
+
+    /// The same lease, held from now on: only its spec is new, and its owner where it has none, as
+    /// one that was made before the node was registered (upstream `SetNodeOwnerFunc`).
+    fn renewed(&self, object: &Object, now: Wall) -> Object {
+        let mut spec = object.lease().map(|spec| (**spec).clone()).unwrap_or_default();
+        spec.renew_time = Some(micro_time(now));
+        let renewed = Object { body: Body::Lease { spec: Arc::new(spec) }, ..object.clone() };
+        if object.meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
+            return renewed;
+        }
+        let meta = ObjectMeta { owner_references: self.owners(), ..(*object.meta).clone() };
+        renewed.with_meta(meta)
     }
 
     /// The API can be reached again: nothing waits for its turn.
@@ -248,13 +264,6 @@ impl NodeAgent {
     pub fn due(&self) -> Time {
         if self.in_flight { Time::NEVER } else { self.retry.at }
     }
-}
-
-/// The same lease, held from now on: only its spec is new.
-fn renewed(object: &Object, now: Wall) -> Object {
-    let mut spec = object.lease().map(|spec| (**spec).clone()).unwrap_or_default();
-    spec.renew_time = Some(micro_time(now));
-    Object { body: Body::Lease { spec: Arc::new(spec) }, ..object.clone() }
 }
 
 fn labels(k: &Local) -> BTreeMap<String, String> {

@@ -58,7 +58,7 @@ pub fn compile(
             (None, own) => own,
         };
         let compiled = Arc::new(compile_anew(services, slices, cluster_cidr, basis));
-        Basis { services: services.without_memo(), slices: slices.without_memo(), compiled }
+        Basis { services: services.bare(), slices: slices.bare(), compiled }
     });
     Arc::clone(&made.compiled)
 }
@@ -114,7 +114,7 @@ impl Compiled {
         history.u64(services.history());
         history.u64(slices.history());
         cluster_cidr.hash(&mut history);
-        let mut chains = ChainSet::empty(history.finish());
+        let mut chains = slices.derived(history.finish());
         for (key, chain) in base::fixed_chains() {
             chains.insert(key, Arc::new(chain), version);
         }

@@ -262,7 +262,7 @@ impl World {
         let mut cells = Vec::new();
         if scenario.nodes[node].server && self.apiservers.hosts.is_empty() {
             self.front.machine = machine;
-            cells.push(self.cell::<ApiServer>(machine, apiserver_config(&scenario)));
+            cells.push(self.cell::<ApiServer>(machine, apiserver_config(&scenario, !self.knobs.forgets)));
             cells.push(self.cell::<Controllers>(machine, controllers_config(&scenario)));
             let name = "default-scheduler".to_owned();
             cells.push(self.cell::<Scheduler>(machine, scheduler::Config { name }));
@@ -554,7 +554,7 @@ fn first_address(scenario: &Scenario, node: &crate::scenario::Node) -> Option<Ip
     }
 }
 
-fn apiserver_config(scenario: &Scenario) -> apiserver::Config {
+fn apiserver_config(scenario: &Scenario, memo: bool) -> apiserver::Config {
     let cluster = &scenario.cluster;
     apiserver::Config {
         pod_network: cluster.pod_network,
@@ -568,6 +568,7 @@ fn apiserver_config(scenario: &Scenario) -> apiserver::Config {
             .collect(),
         refuse_overlap: cluster.overlap == Overlap::Refuse,
         history: cluster.history as usize,
+        memo,
     }
 }
 

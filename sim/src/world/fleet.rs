@@ -2,7 +2,7 @@
 
 use kubesim_runtime::trace::{Ring, Step};
 use kubesim_runtime::{Actor, Clocks, Context, Hasher, Outbox, Rng, Stream, Ticket, Time, TimerOp};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use slab::Slab;
 
 /// One actor: what outlives it, and itself while it lives.
@@ -21,8 +21,8 @@ pub struct Host<A: Actor> {
     next_ticket: u64,
     alarms: Vec<Alarm<A::Timer>>,
     next_alarm: u32,
-    /// Effects that are still owed an answer.
-    owed: FxHashSet<u64>,
+    /// Effects that are still owed an answer, and since when.
+    owed: FxHashMap<u64, Time>,
     /// Effects whose answers are wanted no more.
     cancelled: FxHashSet<u64>,
     ring: Ring,
@@ -87,7 +87,7 @@ impl<A: Actor> Fleet<A> {
             next_ticket: 0,
             alarms: Vec::new(),
             next_alarm: 0,
-            owed: FxHashSet::default(),
+            owed: FxHashMap::default(),
             cancelled: FxHashSet::default(),
             ring: Ring::new(self.keep),
         });
@@ -156,7 +156,7 @@ impl<A: Actor> Fleet<A> {
                 digest.u64(2);
                 kubesim_runtime::Digest::digest(&event, digest);
                 if let Some(ticket) = ticket {
-                    if !host.owed.remove(&ticket.0) {
+                    if host.owed.remove(&ticket.0).is_none() {
                         paid = Err(PaidTwice(ticket));
                     }
                 }
@@ -175,7 +175,7 @@ impl<A: Actor> Fleet<A> {
             }
         }
         for ticket in &out.cancelled {
-            if host.owed.remove(&ticket.0) {
+            if host.owed.remove(&ticket.0).is_some() {
                 host.cancelled.insert(ticket.0);
             }
         }
@@ -209,8 +209,20 @@ impl<A: Actor> Fleet<A> {
         }
     }
 
-    pub fn owe(&mut self, index: u32, ticket: Ticket) {
-        self.hosts[index as usize].owed.insert(ticket.0);
+    pub fn owe(&mut self, index: u32, ticket: Ticket, now: Time) {
+        self.hosts[index as usize].owed.insert(ticket.0, now);
+    }
+
+    /// Hosts and their effects that have waited for an answer since before `since`.
+    pub fn unanswered(&self, since: Time) -> Vec<(u32, Ticket, Time)> {
+        let mut waiting = Vec::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            let late = host.owed.iter().filter(|(_, asked)| **asked < since);
+            waiting.extend(late.map(|(ticket, asked)| (index as u32, Ticket(*ticket), *asked)));
+        }
+        // The map's order is nobody's.
+        waiting.sort_unstable();
+        waiting
     }
 
     /// A debt that is settled in another way than by an answer with its ticket.

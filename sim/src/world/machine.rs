@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The longest that an effect may wait: a call of the API is given up after 10 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 /// What a machine is in the scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -181,6 +184,47 @@ impl World {
             Kind::Dns => self.dns.hosts[index].actor.is_some(),
             Kind::KubeDns => self.kube_dns.hosts[index].actor.is_some(),
         }
+    }
+
+    /// Events the actor has handled in all its lives.
+    pub fn steps(&self, cell: Cell) -> u64 {
+        let index = cell.index as usize;
+        match cell.kind {
+            Kind::ApiServer => self.apiservers.hosts[index].steps,
+            Kind::Controllers => self.controllers.hosts[index].steps,
+            Kind::Scheduler => self.schedulers.hosts[index].steps,
+            Kind::Kubelet => self.kubelets.hosts[index].steps,
+            Kind::Netd => self.netds.hosts[index].steps,
+            Kind::Flannel => self.flannels.hosts[index].steps,
+            Kind::Proxy => self.proxies.hosts[index].steps,
+            Kind::Dns => self.dns.hosts[index].steps,
+            Kind::KubeDns => self.kube_dns.hosts[index].steps,
+        }
+    }
+
+    /// Effects of living actors that nobody answered within [`ANSWER_WITHIN`], in words: every
+    /// effect is owed one answer, if only that its outcome is unknown.
+    pub fn unanswered(&self) -> Vec<String> {
+        let since = self.now - ANSWER_WITHIN;
+        let late = [
+            (Kind::ApiServer, self.apiservers.unanswered(since)),
+            (Kind::Controllers, self.controllers.unanswered(since)),
+            (Kind::Scheduler, self.schedulers.unanswered(since)),
+            (Kind::Kubelet, self.kubelets.unanswered(since)),
+            (Kind::Netd, self.netds.unanswered(since)),
+            (Kind::Flannel, self.flannels.unanswered(since)),
+            (Kind::Proxy, self.proxies.unanswered(since)),
+            (Kind::Dns, self.dns.unanswered(since)),
+            (Kind::KubeDns, self.kube_dns.unanswered(since)),
+        ];
+        let mut told = Vec::new();
+        for (kind, late) in late {
+            for (index, ticket, asked) in late {
+                let who = self.who(Cell { kind, index });
+                told.push(format!("effect {} of {who}, asked for at {asked}, was never answered", ticket.0));
+            }
+        }
+        told
     }
 
     /// Ends an actor's life and closes what its process had open.

@@ -122,6 +122,8 @@ pub struct Knobs {
     pub keep_steps: usize,
     /// A crash to be injected.
     pub kill: Option<Kill>,
+    /// Compute everything anew for everyone: the memos of snapshots are off.
+    pub forgets: bool,
     /// Compare runs: remember the digest after every so many events.
     pub checkpoints: u64,
 }
@@ -175,6 +177,8 @@ pub struct World {
     kubelet_probes: Slab<containers::ProbeRun>,
     pub happened: Vec<Happened>,
     operator: faults::Operator,
+    /// When the injected kill came.
+    pub killed: Option<Time>,
     /// What the API refused to a person, and when.
     pub operator_errors: Vec<(Time, String)>,
     /// Queries that cluster DNSes sent upstream.
@@ -245,6 +249,7 @@ impl World {
             kubelet_probes: Slab::new(),
             happened: Vec::new(),
             operator: faults::Operator::default(),
+            killed: None,
             operator_errors: Vec::new(),
             forwarded: Vec::new(),
             places: build::Places::default(),
@@ -270,7 +275,9 @@ impl World {
             self.now = at.max(self.now);
             self.dispatch(due);
             self.settle();
-            if self.knobs.checkpoints > 0 && self.counts.events % self.knobs.checkpoints == 0 {
+            // A superseded alarm does not count: the same number may stand here again.
+            let marks = self.counts.events.checked_div(self.knobs.checkpoints).unwrap_or(0);
+            if marks > self.checkpoints.len() as u64 {
                 self.checkpoints.push(self.digest.finish());
             }
         }
@@ -378,6 +385,7 @@ impl World {
             && kill.step == steps + 1
         {
             self.knobs.kill = None;
+            self.killed = Some(self.now);
             let who = self.who(life.cell);
             self.line("fault", || format!("{who} dies at its event {}", kill.step));
             self.crash(life.cell, kill.loss);
@@ -427,7 +435,8 @@ impl World {
         }
         for (ticket, effect) in effects.drain(..) {
             if effect.answers() == Answers::One {
-                A::fleet(self).owe(index, ticket);
+                let now = self.now;
+                A::fleet(self).owe(index, ticket, now);
             }
             A::perform(self, life, ticket, effect);
         }

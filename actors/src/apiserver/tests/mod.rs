@@ -41,6 +41,7 @@ pub(super) fn config() -> Config {
         node_networks: vec![("lan".to_owned(), net("192.168.1.0/24"))],
         refuse_overlap: true,
         history: 100,
+        memo: true,
     }
 }
 

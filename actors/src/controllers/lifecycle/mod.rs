@@ -225,7 +225,7 @@ impl Lifecycle {
                     "uid": node.uid.to_string(),
                     "resourceVersion": node.version.to_string(),
                 },
-                "spec": {"taints": taints},
+                "spec": {"taints": (!taints.is_empty()).then_some(taints)},
             });
             let (kind, subresource) = (Kind::Node, Subresource::Main);
             let request = Request::Patch { kind, key: key.clone(), subresource, patch };

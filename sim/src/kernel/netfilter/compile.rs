@@ -323,7 +323,7 @@ impl CompiledSet {
                 Some((old, compiled)) => compiled.clone().follow(old, set),
                 None => CompiledSet::default().follow(&ChainSet::empty(set.history()), set),
             };
-            Made { set: set.without_memo(), compiled: Arc::new(compiled) }
+            Made { set: set.bare(), compiled: Arc::new(compiled) }
         });
         Arc::clone(&made.compiled)
     }

@@ -32,20 +32,17 @@ impl Reader<'_> {
 
     fn probe(&self, f: Fields<'_>, name: Name) -> Option<Probe> {
         f.required("kind");
-        let kind = self.probe_kind(f)?;
+        let from = f.required("from").and_then(|item| self.probe_from(item));
+        let to = f.item("to").map(|item| self.probe_to(item));
+        let path = if matches!(to, Some(Some(ProbeTarget::Api))) { "/readyz" } else { "/" };
+        let kind = self.probe_kind(f, path)?;
         let stream = kind == ProbeKind::TcpStream;
         let dig = matches!(kind, ProbeKind::Dig { .. });
-        let from = f.required("from").and_then(|item| self.probe_from(item));
-        let mut kind = kind;
-        let to = match f.item("to") {
+        let to = match to {
+            Some(to) => to,
             None if dig => Some(ProbeTarget::ClusterDns),
-            _ => f.required("to").and_then(|item| self.probe_to(item)),
+            None => f.required("to").and_then(|item| self.probe_to(item)),
         };
-        if let (ProbeKind::Http { path, .. }, Some(ProbeTarget::Api), false) =
-            (&mut kind, &to, f.has("path"))
-        {
-            *path = Name::new_static("/readyz");
-        }
         let start = self.time(f, "start").unwrap_or_default();
         let until = self.time(f, "until").unwrap_or(self.duration);
         if until < start {
@@ -62,7 +59,7 @@ impl Reader<'_> {
         Some(Probe { name, kind, from: from?, to: to?, start, until, every, timeout })
     }
 
-    fn probe_kind(&self, f: Fields<'_>) -> Option<ProbeKind> {
+    fn probe_kind(&self, f: Fields<'_>, path: &str) -> Option<ProbeKind> {
         #[derive(Clone, Copy)]
         enum Word {
             Http,
@@ -80,7 +77,7 @@ impl Reader<'_> {
             Word::TcpStream => ProbeKind::TcpStream,
             Word::Ping => ProbeKind::Ping,
             Word::Http => ProbeKind::Http {
-                path: Name::from(f.text("path").unwrap_or("/")),
+                path: Name::from(f.text("path").unwrap_or(path)),
                 status: f.int("status", 100..=599).map_or(200, |status| status as u16),
             },
             Word::Dig => ProbeKind::Dig {
