@@ -89,7 +89,8 @@ impl Oracles {
         if cut_short || !quiet(world) {
             return;
         }
-        let checks: [(Invariant, fn(&World) -> Option<String>); 5] = [
+        type Check = fn(&World) -> Option<String>;
+        let checks: [(Invariant, Check); 5] = [
             (Invariant::I2, |world| stale_routes(world, &[]).into_iter().next()),
             (Invariant::I5, unprogrammed_service),
             (Invariant::I6, conntrack_to_nowhere),

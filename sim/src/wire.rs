@@ -60,7 +60,6 @@ struct Cable {
 struct Port {
     machine: u32,
     link: u32,
-    mac: Mac,
     card: NodeIndex,
     cable: Option<(NodeIndex, EdgeIndex)>,
 }
@@ -134,7 +133,7 @@ impl Wire {
     pub fn add_port(&mut self, machine: u32, link: u32, mac: Mac) -> PortId {
         let id = PortId(self.ports.len() as u32);
         let card = self.graph.add_node(Device::Card);
-        self.ports.push(Port { machine, link, mac, card, cable: None });
+        self.ports.push(Port { machine, link, card, cable: None });
         self.by_mac.insert(mac, id);
         id
     }

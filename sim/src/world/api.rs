@@ -488,8 +488,8 @@ impl World {
             return;
         }
         client.alarm = None;
-        while client.calls.front().is_some_and(|(_, call)| call.deadline <= now) {
-            let Some((_, call)) = client.calls.pop_front() else { break };
+        let overdue = |(_, call): &mut (u64, Call)| call.deadline <= now;
+        if let Some((_, call)) = client.calls.pop_front_if(overdue) {
             let error = if call.sent {
                 Error::new(Reason::Unknown, "no answer from the API server within 10 s")
             } else {
@@ -497,10 +497,9 @@ impl World {
             };
             self.answer_call(call, now, Err(error));
             let Some(again) = self.machines[machine as usize].client.as_mut() else { return };
-            if again.calls.is_empty() {
-                break;
+            if !again.calls.is_empty() {
+                return self.client_alarm_again(machine);
             }
-            return self.client_alarm_again(machine);
         }
         self.client_line_alarm(machine);
         self.client_wind(machine);

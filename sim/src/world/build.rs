@@ -2,7 +2,7 @@
 
 use super::api::Client;
 use super::programs::{DhcpClient, DhcpServer, Task, Upstream};
-use super::{Cell, Component, Due, Kind, Knobs, Machine, Role, World};
+use super::{Cell, Component, Due, Knobs, Machine, Role, World};
 use crate::kernel::NsId;
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
@@ -646,9 +646,4 @@ fn dns_config(scenario: &Scenario, index: usize) -> dns::Config {
             DnsUpstreams::File(path) => dns::Upstreams::File(path.clone()),
         },
     }
-}
-
-/// The first cell of a kind on a machine.
-pub fn cell_on(machine: &Machine, kind: Kind) -> Option<Cell> {
-    machine.cells.iter().copied().find(|cell| cell.kind == kind)
 }

@@ -155,11 +155,10 @@ impl<A: Actor> Fleet<A> {
             Input::Event { ticket, event } => {
                 digest.u64(2);
                 kubesim_runtime::Digest::digest(&event, digest);
-                if let Some(ticket) = ticket {
-                    if !host.owed.remove(&ticket.0) {
+                if let Some(ticket) = ticket
+                    && !host.owed.remove(&ticket.0) {
                         paid = Err(PaidTwice(ticket));
                     }
-                }
                 if let Some(actor) = &mut host.actor {
                     actor.handle(event, &mut context);
                 }

@@ -254,11 +254,10 @@ impl World {
             client.power_loss();
         }
         self.machines[machine as usize].parked = ports;
-        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine) {
-            if loss == Loss::Disk {
+        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine)
+            && loss == Loss::Disk {
                 self.store.wipe();
             }
-        }
         self.line("power", || "off".to_owned());
     }
 
@@ -266,7 +265,7 @@ impl World {
     /// a burst of changes is one message.
     pub(super) fn kernel_changed(&mut self, machine: u32) {
         let host = &mut self.machines[machine as usize];
-        if !host.netlink_pending && !(host.observers.is_empty() && host.client.is_none()) {
+        if !host.netlink_pending && (!host.observers.is_empty() || host.client.is_some()) {
             host.netlink_pending = true;
             self.queue.push(self.now + Duration::from_millis(1), Due::Netlink { machine });
         }

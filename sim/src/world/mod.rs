@@ -266,7 +266,7 @@ impl World {
             self.now = at.max(self.now);
             self.dispatch(due);
             self.settle();
-            if self.knobs.checkpoints > 0 && self.counts.events % self.knobs.checkpoints == 0 {
+            if self.knobs.checkpoints > 0 && self.counts.events.is_multiple_of(self.knobs.checkpoints) {
                 self.checkpoints.push(self.digest.finish());
             }
         }

@@ -114,7 +114,7 @@ impl Host {
 
     fn tell_state(&mut self) {
         let (links, netd_routes, ip_forward) = (self.links.clone(), 0, true);
-        let state = Arc::new(State { links, netd_routes, ip_forward });
+        let state = Arc::new(State { links, netd_routes, ip_forward, bridge_nf: true });
         self.tell(Event::Network(Reply::State(state)));
     }
 

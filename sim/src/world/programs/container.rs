@@ -57,7 +57,7 @@ struct Errand {
 
 #[derive(Clone, Debug)]
 enum Purpose {
-    Answer { connection: SocketId, port: u16, route: usize, next_call: usize },
+    Answer { connection: SocketId, route: usize, next_call: usize },
     Stream { index: usize, sent: u64 },
 }
 
@@ -237,7 +237,7 @@ impl Container {
         let Some(route) = found else {
             return self.respond(world, seat, socket, 404, "not found".into());
         };
-        let purpose = Purpose::Answer { connection: socket, port, route, next_call: 0 };
+        let purpose = Purpose::Answer { connection: socket, route, next_call: 0 };
         let id = self.begin(world, seat, purpose);
         let delay = draw(&mut seat.rng, self.image.http[route].delay);
         if delay.is_zero() {
@@ -297,7 +297,7 @@ impl Container {
         let image = self.image.clone();
         let Some(errand) = self.errands.get(&id) else { return };
         let call = match &errand.purpose {
-            Purpose::Answer { port: _, route, next_call, .. } => image.http[*route].calls.get(*next_call),
+            Purpose::Answer { route, next_call, .. } => image.http[*route].calls.get(*next_call),
             Purpose::Stream { index, .. } => Some(&image.streams[*index].to),
         };
         match call {

@@ -98,12 +98,12 @@ fn a_match() -> impl Strategy<Value = Match> {
     ];
     let name = prop_oneof![Just("a"), Just("b")];
     prop_oneof![
-        4 => (net.clone(), not.clone()).prop_map(|(net, not)| Match::Destination { net, not }),
-        2 => (net, not.clone()).prop_map(|(net, not)| Match::Source { net, not }),
-        3 => (protocol, not.clone()).prop_map(|(is, not)| Match::Protocol { is, not }),
-        3 => (port.clone(), not.clone())
+        4 => (net.clone(), not).prop_map(|(net, not)| Match::Destination { net, not }),
+        2 => (net, not).prop_map(|(net, not)| Match::Source { net, not }),
+        3 => (protocol, not).prop_map(|(is, not)| Match::Protocol { is, not }),
+        3 => (port.clone(), not)
             .prop_map(|((from, n), not)| Match::DestinationPort { from, to: from + n, not }),
-        1 => (port, not.clone())
+        1 => (port, not)
             .prop_map(|((from, n), not)| Match::SourcePort { from, to: from + n, not }),
         1 => (0u32..4, not).prop_map(|(value, not)| Match::Mark { value, mask: 3, not }),
         1 => (0u32..1 << 31).prop_map(|probability| Match::Random { probability }),
