@@ -1,5 +1,9 @@
 use std::process::ExitCode;
 
+/// Actors make and drop many small values: see docs/benches.md for what this saves.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     kubesim::main(&|scenario, options, observer| Ok(kubesim_sim::run(scenario, options, observer)))
 }

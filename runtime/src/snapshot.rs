@@ -3,7 +3,7 @@
 use imbl::OrdMap;
 use std::any::Any;
 use std::fmt::{self, Debug};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// An immutable, structurally shared map at one version of one history.
 ///
@@ -18,8 +18,42 @@ pub struct Snapshot<K, V> {
     memo: Arc<Memo>,
 }
 
+/// What was computed from one version, and what was last computed from an earlier one.
 #[derive(Default)]
-struct Memo(Mutex<Vec<(u64, Arc<dyn Any + Send + Sync>)>>);
+struct Memo {
+    entries: Mutex<Entries>,
+    before: Mutex<Option<Arc<Memo>>>,
+}
+
+type Entries = Vec<(u64, Arc<dyn Any + Send + Sync>)>;
+
+impl Memo {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().expect("no computation panics while it is held")
+    }
+    fn before(&self) -> MutexGuard<'_, Option<Arc<Memo>>> {
+        self.before.lock().expect("no computation panics while it is held")
+    }
+    fn find<T: Send + Sync + 'static>(&self, key: u64) -> Option<Arc<T>> {
+        let entries = self.entries();
+        let mut found = entries.iter().filter(|(k, _)| *k == key);
+        found.find_map(|(_, value)| Arc::clone(value).downcast::<T>().ok())
+    }
+    /// The newest result of this type, whatever its key.
+    fn last<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.entries().iter().rev().find_map(|(_, value)| Arc::clone(value).downcast::<T>().ok())
+    }
+    /// The memo of the next version: it knows the nearest one that holds anything, and no more.
+    fn next(this: &Arc<Memo>) -> Arc<Memo> {
+        let before = if this.entries().is_empty() {
+            this.before().clone()
+        } else {
+            *this.before() = None;
+            Some(Arc::clone(this))
+        };
+        Arc::new(Memo { entries: Mutex::default(), before: Mutex::new(before) })
+    }
+}
 
 /// One difference between two snapshots.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,8 +111,14 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
         debug_assert!(version >= self.version, "a history never goes back");
         if version != self.version {
             self.version = version;
-            self.memo = Arc::default();
+            self.memo = Memo::next(&self.memo);
         }
+    }
+
+    /// The same entries at the same version without what was computed from them: for a result that
+    /// is kept in the memo and has to know what it was made of.
+    pub fn without_memo(&self) -> Self {
+        Snapshot { memo: Arc::default(), ..self.clone() }
     }
 
     /// What has to happen to `self` to become `newer`, in key order. Visits only what the two do
@@ -98,18 +138,23 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
     /// snapshot's version, say), computed once per version however many observers ask. The memo
     /// lives and dies with this version: no global state, nothing stale after a restore.
     pub fn memo<T: Send + Sync + 'static>(&self, key: u64, compute: impl FnOnce() -> T) -> Arc<T> {
-        {
-            let entries = self.memo.0.lock().expect("no computation panics while it is held");
-            let found = entries.iter().filter(|(k, _)| *k == key);
-            for (_, value) in found {
-                if let Ok(value) = Arc::clone(value).downcast::<T>() {
-                    return value;
-                }
-            }
+        self.memo_after(key, |_| compute())
+    }
+
+    /// As [`Snapshot::memo`], starting from the last result of this type that anybody computed
+    /// here or from the nearest earlier version. The result must not depend on it, only the cost.
+    pub fn memo_after<T: Send + Sync + 'static>(
+        &self,
+        key: u64,
+        compute: impl FnOnce(Option<Arc<T>>) -> T,
+    ) -> Arc<T> {
+        if let Some(value) = self.memo.find(key) {
+            return value;
         }
-        let value = Arc::new(compute());
-        let mut entries = self.memo.0.lock().expect("no computation panics while it is held");
-        entries.push((key, value.clone()));
+        let before = self.memo.before().clone();
+        let basis = self.memo.last().or_else(|| before?.last());
+        let value = Arc::new(compute(basis));
+        self.memo.entries().push((key, value.clone()));
         value
     }
 }
@@ -153,6 +198,18 @@ mod tests {
         snapshot.insert(2, 5, 2);
         assert_eq!((sum(&snapshot), sum(&clone)), (15, 10));
         assert_eq!(runs, 2);
+    }
+
+    #[test]
+    fn a_result_may_start_from_the_nearest_earlier_one() {
+        let mut snapshot = Snapshot::<u32, u32>::empty(1);
+        snapshot.insert(1, 10, 1);
+        assert_eq!(*snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 1);
+        snapshot.insert(2, 5, 2);
+        snapshot.insert(3, 5, 3);
+        assert_eq!(*snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 2);
+        let bare = snapshot.without_memo();
+        assert_eq!(*bare.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 1);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use crate::judge::Judge;
 use crate::oracles::Oracles;
 use crate::report::{Observer, Options, Outcome, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{Expect, Expectation, Scenario};
 use crate::world::{self, Kill, Knobs, World};
 use kubesim_runtime::Time;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,8 +34,9 @@ pub fn play(
     let knobs = Knobs {
         seed: options.seed,
         trace: options.trace.clone(),
-        notes: true,
-        keep_steps: options.keep_steps,
+        notes: wants_notes(scenario, options),
+        // Every kept step is formatted: a big run would spend its time on it.
+        keep_steps: if scenario.nodes.len() > 50 { 0 } else { options.keep_steps },
         kill: inject.kill,
         checkpoints: inject.checkpoints,
     };
@@ -68,6 +69,14 @@ pub fn play(
         failure,
     };
     (report, Some(world))
+}
+
+/// In a big cluster the actors' own remarks would drown what happens to it: they are made where
+/// somebody asked for a node, or an expectation reads them.
+fn wants_notes(scenario: &Scenario, options: &Options) -> bool {
+    let says = |e: &Expectation| matches!(e.expect, Expect::Says { .. });
+    let read = scenario.expectations.iter().any(says);
+    scenario.nodes.len() <= 50 || read || !options.trace.nodes.is_empty()
 }
 
 /// Moves the world to `end`, a look at a time.

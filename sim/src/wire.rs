@@ -246,7 +246,7 @@ impl Wire {
                 self.plugged.get(&far).into_iter().flatten().copied().collect();
             for to in ports {
                 if to != from {
-                    for at in self.arrivals(now, from, (switch, first), to) {
+                    if let Some(at) = self.copies(now, from, (switch, first), to) {
                         groups.entry(at).or_default().push(to);
                     }
                 }
@@ -255,6 +255,27 @@ impl Wire {
         for (at, to) in groups {
             out.push(Delivery { at, to, frame: frame.clone() });
         }
+    }
+
+    /// When a broadcast arrives at a port. Its copies keep step: loss is drawn for each port, and
+    /// nothing is held back, so that the copies of one switch are one event.
+    fn copies(
+        &mut self,
+        now: Time,
+        from: PortId,
+        (switch, first): (NodeIndex, EdgeIndex),
+        to: PortId,
+    ) -> Option<Time> {
+        let (far, last) = self.ports[to.0 as usize].cable?;
+        if !self.cuts.is_empty() && self.is_cut(from, to) {
+            return None;
+        }
+        let latency = self.paths_from(switch).get(&far)?.latency;
+        let near = &mut self.graph[first];
+        let (up, near_latency) = (near.up, near.quality.latency);
+        let cable = &mut self.graph[last];
+        let lost = cable.rng.chance(cable.quality.loss);
+        (up && cable.up && !lost).then(|| now + latency + near_latency + cable.quality.latency)
     }
 
     /// When a frame arrives at a port: never (lost), once, or twice.

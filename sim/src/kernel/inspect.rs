@@ -1,5 +1,6 @@
 //! What judges and drivers read of a kernel: single facts, without a dump.
 
+use super::packet::Arp;
 use super::{Kernel, NsId, Output, Owner, SocketId, link};
 use kubesim_actors::ports::network::Mac;
 use kubesim_runtime::Time;
@@ -13,6 +14,15 @@ impl Kernel {
             super::socket::Demux::Connection { local, .. } => Some(*local.ip()),
             _ => None,
         }
+    }
+
+    /// Whether an ARP frame that comes in by a card would change anything: it asks for an address
+    /// of the machine, it is for a bridge, or its sender is known (net/ipv4/arp.c: arp_process
+    /// makes no entry for a request that asks for somebody else).
+    pub fn heeds_arp(&self, link: u32, arp: &Arp) -> bool {
+        let Some(host) = self.namespace(NsId::HOST) else { return false };
+        let bridged = host.links.get(link).is_none_or(|link| link.master.is_some());
+        bridged || host.fib.is_local(arp.target_ip) || host.neighbours.knows(link, arp.sender_ip)
     }
 
     pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {

@@ -97,6 +97,10 @@ impl Neighbours {
     fn find(&self, dev: u32, ip: Ipv4Addr) -> Result<usize, usize> {
         self.0.binary_search_by_key(&(dev, ip), |entry| (entry.dev, entry.ip))
     }
+    /// There is an entry, in whatever state.
+    pub fn knows(&self, dev: u32, ip: Ipv4Addr) -> bool {
+        self.find(dev, ip).is_ok()
+    }
     fn get_mut(&mut self, dev: u32, ip: Ipv4Addr) -> Option<&mut Entry> {
         self.find(dev, ip).ok().map(|at| &mut self.0[at])
     }

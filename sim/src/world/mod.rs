@@ -24,7 +24,7 @@ pub use faults::{Happened, Kill, describe};
 pub use machine::{Machine, Role};
 
 use crate::body::Body;
-use crate::kernel::packet::{Frame, Icmp, L4, Payload};
+use crate::kernel::packet::{Arp, Frame, Icmp, L4, Payload};
 use crate::kernel::{Kernel, Output, SocketEvent, SocketId};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
@@ -500,10 +500,8 @@ impl World {
     }
 
     fn line(&mut self, who: &str, text: impl FnOnce() -> String) {
-        if self.knobs.notes {
-            let line = Line { at: self.now, who: who.to_owned(), text: text() };
-            self.lines.push(line);
-        }
+        let line = Line { at: self.now, who: who.to_owned(), text: text() };
+        self.lines.push(line);
     }
 
     fn note(&mut self, cell: Cell, text: String) {
@@ -593,11 +591,34 @@ impl World {
 
     fn frame_arrives(&mut self, slot: usize) {
         let Delivery { to, frame, .. } = self.frames.remove(slot);
+        if let Payload::Arp(arp) = &frame.payload
+            && to.len() > 1
+        {
+            let arp = *arp;
+            return self.broadcast_arrives(&to, &frame, arp);
+        }
         let Some((&last, others)) = to.split_last() else { return };
         for &port in others {
             self.receive(port, frame.clone());
         }
         self.receive(last, frame);
+    }
+
+    /// A broadcast reaches all cards of a switch at one moment; most machines have no use for it.
+    fn broadcast_arrives(&mut self, to: &[PortId], frame: &Frame, arp: Arp) {
+        let mut digest = self.digest;
+        digest.u64(self.now.as_nanos());
+        digest.u64(to.len() as u64);
+        self.digest = digest;
+        for &port in to {
+            let (machine, link) = self.wire.machine_of(port);
+            let host = &self.machines[machine as usize];
+            if host.on && host.kernel.heeds_arp(link, &arp) {
+                self.receive(port, frame.clone());
+            } else {
+                self.counts.packets += 1;
+            }
+        }
     }
 
     fn receive(&mut self, port: PortId, frame: Frame) {

@@ -35,6 +35,8 @@ pub struct Endpoints {
     members: BTreeMap<Key, BTreeSet<Key>>,
     /// Our slices, by Service.
     slices: BTreeMap<Key, BTreeSet<Key>>,
+    /// Our slices as last written, by their keys: seeing them come back is no news.
+    written: BTreeMap<Key, Arc<EndpointSlice>>,
     /// Services whose alarm is set.
     scheduled: BTreeSet<Key>,
 }
@@ -155,11 +157,16 @@ impl Endpoints {
             if let Some(slices) = self.slices.get_mut(service) {
                 slices.remove(key);
             }
+            self.written.remove(key);
             self.schedule(service, client, now);
         }
         if let Some(service) = is {
             self.slices.entry(service.clone()).or_default().insert(key.clone());
-            self.schedule(&service, client, now);
+            let body = new.and_then(|object| object.endpoint_slice());
+            let ours = self.written.get(key).zip(body);
+            if !ours.is_some_and(|(ours, now)| Arc::ptr_eq(ours, now) || ours == now) {
+                self.schedule(&service, client, now);
+            }
         }
     }
 
@@ -202,6 +209,11 @@ impl Endpoints {
             .collect();
         let packed = pack::pack(&shelves(&present), wanted);
         for request in requests(&service, &present, packed, world) {
+            if let Request::Create { object } | Request::Update { object } = &request
+                && let Some(slice) = object.endpoint_slice()
+            {
+                self.written.insert(object.key.clone(), Arc::clone(slice));
+            }
             desk.ask(Loop::Endpoints, Kind::Service, key, request);
         }
     }
