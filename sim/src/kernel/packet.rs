@@ -135,7 +135,8 @@ impl Packet {
             L4::Icmp(_) => Protocol::Icmp,
         }
     }
-    /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for errors.
+    /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for
+    /// errors.
     pub fn ports(&self) -> (u16, u16) {
         match &self.l4 {
             L4::Tcp(tcp) => (tcp.sport, tcp.dport),

@@ -359,7 +359,8 @@ mod following {
                 prop_assert!(followed.unresolved().eq(fresh.unresolved()));
                 prop_assert_eq!(followed.refusal(), fresh.refusal());
                 for list in ["L6", "L7"] {
-                    prop_assert_eq!(followed.names_recent(&list.into()), fresh.names_recent(&list.into()));
+                    let list = list.into();
+                    prop_assert_eq!(followed.names_recent(&list), fresh.names_recent(&list));
                 }
                 for number in 0..5 {
                     let id = chain_id(key(number).table, &key(number).name);

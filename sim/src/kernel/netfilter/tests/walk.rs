@@ -200,7 +200,8 @@ proptest! {
         for packet in &packets {
             let key = Key::of(packet);
             let (recent, rng) = (&mut recent, &mut dice);
-            let scene = Scene { key, mark: 0, state: 1, dnat: false, context: &context, recent, rng };
+            let (context, mark, dnat) = (&context, 0, false);
+            let scene = Scene { key, mark, state: 1, dnat, context, recent, rng };
             let mut walk = Walk { rules: &ruleset, scene, notrack: false };
             let base = ruleset.built_in(Table::Nat, Hook::Prerouting);
             let outcome = walk.chain(base.counted(), 0);
