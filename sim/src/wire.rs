@@ -245,11 +245,10 @@ impl Wire {
             let ports: Vec<PortId> =
                 self.plugged.get(&far).into_iter().flatten().copied().collect();
             for to in ports {
-                if to != from {
-                    if let Some(at) = self.copies(now, from, (switch, first), to) {
+                if to != from
+                    && let Some(at) = self.copies(now, from, (switch, first), to) {
                         groups.entry(at).or_default().push(to);
                     }
-                }
             }
         }
         for (at, to) in groups {
