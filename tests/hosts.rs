@@ -386,7 +386,7 @@ fn the_run_walks_what_it_claims_to() {
         let right = if times == 0 { found == 0 } else { found >= times };
         assert!(right, "{what}: {found} times in {steps:#?}");
     }
-    assert!(steps.len() > 40, "{} steps", steps.len());
+    assert!(steps.len() >= 30, "{} steps", steps.len());
 }
 
 #[test]
