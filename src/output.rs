@@ -158,7 +158,7 @@ fn clipped(text: &str) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// `laptop-ip-change: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`
+/// `x: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`
 fn closing(shown: &Result) -> String {
     let Report { scenario, seed, digest, virtual_time, events, .. } = &shown.report;
     let (of, wall) = (virtual_time.as_secs_f64(), shown.wall.as_secs_f64());

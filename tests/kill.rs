@@ -118,7 +118,11 @@ fn difference(
     let lines: Vec<String> = differ
         .map(|text| format!("{} instead of {}: {text}", count(found, text), count(wanted, text)))
         .collect();
-    if lines.is_empty() { Ok(()) } else { Err(format!("final specs differ\n  {}", lines.join("\n  "))) }
+    if lines.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("final specs differ\n  {}", lines.join("\n  ")))
+    }
 }
 
 /// The canonical specs of everything in the API, and how many objects say the same.
@@ -172,7 +176,8 @@ fn canonical(object: &Object) -> Option<String> {
         ObjectKind::EndpointSlice => {
             spec = json!({"ports": whole["ports"], "type": whole["addressType"]});
             let endpoints = whole["endpoints"].as_array().into_iter().flatten();
-            let mut conditions: Vec<String> = endpoints.map(|e| e["conditions"].to_string()).collect();
+            let mut conditions: Vec<String> =
+                endpoints.map(|e| e["conditions"].to_string()).collect();
             conditions.sort();
             spec["endpoints"] = json!(conditions);
             "generated".clone_into(&mut name);
@@ -182,7 +187,8 @@ fn canonical(object: &Object) -> Option<String> {
     }
     let meta = &whole["metadata"];
     let owners = meta["ownerReferences"].as_array().into_iter().flatten();
-    let owners: Vec<Value> = owners.map(|o| json!([o["kind"], o["name"], o["controller"]])).collect();
+    let owners: Vec<Value> =
+        owners.map(|o| json!([o["kind"], o["name"], o["controller"]])).collect();
     let (labels, annotations) = (&meta["labels"], &meta["annotations"]);
     let deleting = if object.deleting() { " being deleted" } else { "" };
     Some(format!(
@@ -201,7 +207,9 @@ fn leave_out_empty(value: &mut Value) {
             fields.retain(|name, value| match value {
                 Value::Null => false,
                 Value::Array(list) => !list.is_empty(),
-                Value::Object(map) => !map.is_empty() || !matches!(&**name, "labels" | "annotations"),
+                Value::Object(map) => {
+                    !map.is_empty() || !matches!(&**name, "labels" | "annotations")
+                }
                 _ => true,
             });
         }
@@ -267,7 +275,9 @@ fn sample(subjects: &[Subject], size: usize, seed: u64) -> Vec<(usize, Kill)> {
     let cells: Vec<(usize, Cell, u64)> = subjects
         .iter()
         .enumerate()
-        .flat_map(|(subject, s)| s.cells.iter().map(move |&(cell, reached)| (subject, cell, reached)))
+        .flat_map(|(subject, s)| {
+            s.cells.iter().map(move |&(cell, reached)| (subject, cell, reached))
+        })
         .collect();
     (0..size)
         .map(|turn| {

@@ -707,7 +707,8 @@ fn the_fleet_is_made_smaller_and_larger() {
     }
 }
 
-/// A piece of a shipped file cut out, doubled or overwritten: explained or understood, never a panic.
+/// A piece of a shipped file cut out, doubled or overwritten: explained or understood, never a
+/// panic.
 #[test]
 fn no_damage_makes_the_parser_panic() {
     let texts: Vec<String> =

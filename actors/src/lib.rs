@@ -7,6 +7,10 @@
 //! Every component's folder has one shape: `mod.rs` (Config, Event, Effect, Timer and the Actor
 //! impl: read this first), then a file per decision, then its tests.
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
+// Golden files are read from disk.
+#![cfg_attr(test, allow(clippy::disallowed_types, clippy::disallowed_methods))]
+
 pub mod apiserver;
 pub mod controllers;
 pub mod dns;

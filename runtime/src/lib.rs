@@ -7,6 +7,7 @@ mod actor;
 mod digest;
 #[cfg(feature = "host")]
 pub mod host;
+mod lookup;
 mod rng;
 mod snapshot;
 mod supervise;
@@ -15,6 +16,7 @@ pub mod trace;
 
 pub use actor::{Actor, Answers, Clocks, Context, Effect, Outbox, Ticket, TimerOp};
 pub use digest::{Digest, Hasher};
+pub use lookup::Lookup;
 pub use rng::{Rng, Stream};
 pub use snapshot::{Change, Snapshot};
 pub use supervise::{Backoff, Loss};

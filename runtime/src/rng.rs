@@ -32,7 +32,7 @@ impl Rng {
         hasher.u64(0x5eed);
         let high = hasher.finish();
         let state = u128::from(high) << 64 | u128::from(low);
-        Rng(rand_pcg::Pcg64::new(state, state ^ 0xa02b_dbf7_bb3c_0a7a_c28f_a16a_64ab_f96))
+        Rng(rand_pcg::Pcg64::new(state, state ^ 0xa02_bdbf_7bb3_c0a7_ac28_fa16_a64a_bf96))
     }
 
     pub fn u64(&mut self) -> u64 {

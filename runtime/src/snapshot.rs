@@ -220,10 +220,16 @@ mod tests {
     fn a_result_may_start_from_the_nearest_earlier_one() {
         let mut snapshot = Snapshot::<u32, u32>::empty(1);
         snapshot.insert(1, 10, 1);
-        assert_eq!(*snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 1);
+        assert_eq!(
+            *snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)),
+            1
+        );
         snapshot.insert(2, 5, 2);
         snapshot.insert(3, 5, 3);
-        assert_eq!(*snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 2);
+        assert_eq!(
+            *snapshot.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)),
+            2
+        );
         let bare = snapshot.bare();
         assert_eq!(*bare.memo_after(0, |basis: Option<Arc<u32>>| basis.map_or(1, |b| *b + 1)), 1);
     }

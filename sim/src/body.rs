@@ -15,14 +15,24 @@ pub enum Body {
     #[default]
     Empty,
     /// A frame inside a vxlan datagram.
-    Vxlan { vni: u32, frame: Box<Frame> },
+    Vxlan {
+        vni: u32,
+        frame: Box<Frame>,
+    },
     Dns(Arc<DnsMessage>),
     Peer(Arc<Signed>),
     Dhcp(Arc<Dhcp>),
-    HttpRequest { path: SmolStr },
-    HttpResponse { status: u16, text: SmolStr },
+    HttpRequest {
+        path: SmolStr,
+    },
+    HttpResponse {
+        status: u16,
+        text: SmolStr,
+    },
     /// Number `seq` of an application's stream of small messages.
-    Stream { seq: u64 },
+    Stream {
+        seq: u64,
+    },
     Text(SmolStr),
     /// A message between an API client and an API server.
     Api(Arc<crate::world::api::Message>),

@@ -1,6 +1,8 @@
 //! The deterministic simulator: virtual time, a modelled kernel and wire, a model behind every
 //! port, faults, oracles and the scenario language. One run is one thread and one seed.
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
 pub mod body;
 pub mod judge;
 pub mod kernel;

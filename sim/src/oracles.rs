@@ -90,7 +90,8 @@ impl Oracles {
         if cut_short || !quiet(world) {
             return;
         }
-        let checks: [(Invariant, fn(&World) -> Option<String>); 5] = [
+        type Check = fn(&World) -> Option<String>;
+        let checks: [(Invariant, Check); 5] = [
             (Invariant::I2, |world| stale_routes(world, &[]).into_iter().next()),
             (Invariant::I5, unprogrammed_service),
             (Invariant::I6, conntrack_to_nowhere),
@@ -111,8 +112,13 @@ impl Oracles {
     fn surplus(&mut self, world: &World) {
         let mut active: BTreeMap<_, i32> = BTreeMap::new();
         for pod in world.objects(Kind::Pod) {
-            let over = pod.pod().is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Failed" | "Succeeded")));
-            if !pod.deleting() && !over && let Some((_, owner)) = pod.controller() {
+            let over = pod
+                .pod()
+                .is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Failed" | "Succeeded")));
+            if !pod.deleting()
+                && !over
+                && let Some((_, owner)) = pod.controller()
+            {
                 *active.entry(owner).or_default() += 1;
             }
         }
@@ -126,7 +132,10 @@ impl Oracles {
             }
             let since = self.surplus.entry(set.uid).or_insert((world.now, extra)).0;
             if world.now.since(since) > Duration::from_secs(60) {
-                broken.push(format!("ReplicaSet {} has had {extra} pods too many since {since}", set.key));
+                broken.push(format!(
+                    "ReplicaSet {} has had {extra} pods too many since {since}",
+                    set.key
+                ));
             }
         }
         for what in broken {
@@ -140,8 +149,15 @@ fn quiet(world: &World) -> bool {
     world.happened.iter().all(|fault| {
         let over = fault.address_acquired.or(fault.ended).or(fault.began);
         let lasting = matches!(fault.kind, FaultKind::Stop { .. });
-        !lasting || started_again(world, fault) || over.is_none() || world.now.since(fault.at) < SETTLED
-    }) && world.happened.iter().filter_map(|f| f.address_acquired.or(f.ended).or(f.began)).all(|at| world.now.since(at) >= SETTLED)
+        !lasting
+            || started_again(world, fault)
+            || over.is_none()
+            || world.now.since(fault.at) < SETTLED
+    }) && world
+        .happened
+        .iter()
+        .filter_map(|f| f.address_acquired.or(f.ended).or(f.began))
+        .all(|at| world.now.since(at) >= SETTLED)
 }
 
 fn started_again(world: &World, stop: &crate::world::Happened) -> bool {
@@ -160,7 +176,11 @@ fn shared_address(world: &World) -> Option<String> {
             continue;
         }
         // A node that is away cannot take back what it said of its pods.
-        let away = spec.node_name.as_deref().and_then(|n| world.machine_named(n)).is_none_or(|m| !world.machines[m as usize].on);
+        let away = spec
+            .node_name
+            .as_deref()
+            .and_then(|n| world.machine_named(n))
+            .is_none_or(|m| !world.machines[m as usize].on);
         if away {
             continue;
         }
@@ -180,7 +200,10 @@ fn shared_subnet(world: &World) -> Option<String> {
         if let Some(cidr) = cidr
             && let Some(other) = holders.insert(cidr.clone(), node.key.name.clone())
         {
-            return Some(format!("nodes {other} and {} both have pod subnet {cidr}", node.key.name));
+            return Some(format!(
+                "nodes {other} and {} both have pod subnet {cidr}",
+                node.key.name
+            ));
         }
     }
     None
@@ -199,7 +222,10 @@ fn nat_between_pods(world: &World) -> Option<String> {
             let pods_only = pods.contains(&src) && pods.contains(&dst) && entry.reply.src == dst;
             // A bridge's own address is the node's, not a pod's.
             if rewritten && pods_only && !is_bridge(machine, src) {
-                return Some(format!("on {} {src} -> {dst} is masqueraded as {}", machine.name, entry.reply.dst));
+                return Some(format!(
+                    "on {} {src} -> {dst} is masqueraded as {}",
+                    machine.name, entry.reply.dst
+                ));
             }
         }
     }
@@ -207,7 +233,10 @@ fn nat_between_pods(world: &World) -> Option<String> {
 }
 
 fn is_bridge(machine: &Machine, ip: Ipv4Addr) -> bool {
-    machine.told.as_ref().is_some_and(|state| state.links.iter().any(|l| l.addresses.iter().any(|a| a.addr() == ip)))
+    machine
+        .told
+        .as_ref()
+        .is_some_and(|state| state.links.iter().any(|l| l.addresses.iter().any(|a| a.addr() == ip)))
 }
 
 // I2.
@@ -222,11 +251,16 @@ fn owners(world: &World) -> BTreeMap<Ipv4Net, Owner> {
     let mut owners = BTreeMap::new();
     for machine in nodes_on(world) {
         let announced = machine.files.read(SUBNET_ENV).and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET="))?.trim().to_owned();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("FLANNEL_SUBNET="))?
+                .trim()
+                .to_owned();
             line.parse::<Ipv4Net>().ok()
         });
         if let Some(net) = announced {
-            let owner = Owner { name: machine.name.clone(), address: world.address_of(&machine.name) };
+            let owner =
+                Owner { name: machine.name.clone(), address: world.address_of(&machine.name) };
             owners.insert(net.trunc(), owner);
         }
     }
@@ -278,12 +312,18 @@ fn stale_on(
         if proto == Proto::KERNEL || !pods.contains(&route.to) || route.to == pods {
             continue;
         }
-        let via = route.via.map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
+        let via = route
+            .via
+            .map_or_else(|| route.dev.to_string(), |via| format!("{via} dev {}", route.dev));
         let Some(owner) = owners.get(&route.to) else {
             if away.contains(&route.to) {
                 continue;
             }
-            stale.push(format!("{name}: {STALE} to {} via {via}: no live node has it{}", route.to, lease_of(world, route.to)));
+            stale.push(format!(
+                "{name}: {STALE} to {} via {via}: no live node has it{}",
+                route.to,
+                lease_of(world, route.to)
+            ));
             continue;
         };
         if owner.name == *name {
@@ -291,9 +331,10 @@ fn stale_on(
             continue;
         }
         let leads_to = match route.via {
-            Some(gateway) if machine.kernel.is_vxlan(NsId::HOST, &route.dev) => {
-                machine.kernel.neighbour_mac(NsId::HOST, &route.dev, gateway).and_then(|mac| fdb.get(&mac).copied())
-            }
+            Some(gateway) if machine.kernel.is_vxlan(NsId::HOST, &route.dev) => machine
+                .kernel
+                .neighbour_mac(NsId::HOST, &route.dev, gateway)
+                .and_then(|mac| fdb.get(&mac).copied()),
             gateway => gateway,
         };
         if leads_to != owner.address {
@@ -320,7 +361,8 @@ fn stale_on(
 /// Who leases a subnet in the API, in words.
 fn lease_of(world: &World, net: Ipv4Net) -> String {
     let text = net.to_string();
-    let lease = world.objects(Kind::Subnet).find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == text));
+    let lease =
+        world.objects(Kind::Subnet).find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == text));
     lease.map_or_else(String::new, |lease| {
         let locator = lease.subnet().and_then(|(_, status)| status.locator);
         let locator = locator.map_or_else(String::new, |ip| format!(" for {ip}"));
@@ -331,7 +373,9 @@ fn lease_of(world: &World, net: Ipv4Net) -> String {
 /// A lease that still holds a node's former subnet under an address the node has no more.
 pub fn ghost_lease(world: &World, node: &str, subnet: &str) -> Option<String> {
     let now = world.address_of(node);
-    let lease = world.objects(Kind::Subnet).find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == subnet))?;
+    let lease = world
+        .objects(Kind::Subnet)
+        .find(|s| s.subnet().is_some_and(|(spec, _)| spec.cidr == subnet))?;
     let (_, status) = lease.subnet()?;
     (status.locator != now).then(|| {
         let ip = status.locator.map_or_else(|| "no address".to_owned(), |ip| ip.to_string());
@@ -354,12 +398,18 @@ fn unprogrammed_service(world: &World) -> Option<String> {
         let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { continue };
         let programmed = netfilter.dnat_targets();
         if let Some((service, to)) = ready.iter().find(|(_, to)| !programmed.contains(to)) {
-            return Some(format!("{}: no rule leads {service} to its ready endpoint {}:{}", machine.name, to.0, to.1));
+            return Some(format!(
+                "{}: no rule leads {service} to its ready endpoint {}:{}",
+                machine.name, to.0, to.1
+            ));
         }
         let known: BTreeSet<_> = ready.iter().map(|(_, to)| *to).collect();
         let pods = world.scenario.cluster.pod_network;
         if let Some(to) = programmed.iter().find(|to| pods.contains(&to.0) && !known.contains(to)) {
-            return Some(format!("{}: a rule leads to {}:{}, which is no ready endpoint", machine.name, to.0, to.1));
+            return Some(format!(
+                "{}: a rule leads to {}:{}, which is no ready endpoint",
+                machine.name, to.0, to.1
+            ));
         }
     }
     None
@@ -410,8 +460,16 @@ fn conntrack_to_nowhere(world: &World) -> Option<String> {
         for entry in netfilter.conntrack() {
             let (asked, got) = (entry.original.dst, entry.reply.src);
             let udp = entry.protocol() == kubesim_actors::ports::rules::Protocol::Udp;
-            if udp && asked != got && services.contains(&asked) && !alive.contains(&got) && entry.expires() > world.now {
-                return Some(format!("{}: UDP to {asked} still goes to {got}, which is nobody", machine.name));
+            if udp
+                && asked != got
+                && services.contains(&asked)
+                && !alive.contains(&got)
+                && entry.expires() > world.now
+            {
+                return Some(format!(
+                    "{}: UDP to {asked} still goes to {got}, which is nobody",
+                    machine.name
+                ));
             }
         }
     }
@@ -473,7 +531,9 @@ pub fn pending(world: &World) -> Option<String> {
         if pod.deleting() {
             return Some(format!("pod {} is still being deleted", pod.key));
         }
-        let finished = pod.pod().is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let finished = pod
+            .pod()
+            .is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
         if !is_ready(pod) && !finished {
             return Some(format!("pod {} is {}", pod.key, crate::judge::why_waiting(pod)));
         }
@@ -481,7 +541,12 @@ pub fn pending(world: &World) -> Option<String> {
     for set in world.objects(Kind::ReplicaSet) {
         let Some((spec, status)) = set.replica_set() else { continue };
         if status.replicas != spec.replicas.unwrap_or(1) {
-            return Some(format!("ReplicaSet {} has {} of {} pods", set.key, status.replicas, spec.replicas.unwrap_or(1)));
+            return Some(format!(
+                "ReplicaSet {} has {} of {} pods",
+                set.key,
+                status.replicas,
+                spec.replicas.unwrap_or(1)
+            ));
         }
     }
     None
@@ -494,7 +559,8 @@ pub fn forward_culprit(machine: &Machine) -> String {
     let Some(netfilter) = machine.kernel.netfilter(NsId::HOST) else { return String::new() };
     let save = netfilter.save(Some(kubesim_actors::ports::rules::Table::Filter));
     let policy = save.lines().find(|line| line.starts_with(":FORWARD DROP"));
-    let rule = save.lines().find(|line| line.starts_with("-A FORWARD") && line.ends_with("-j DROP"));
+    let rule =
+        save.lines().find(|line| line.starts_with("-A FORWARD") && line.ends_with("-j DROP"));
     match (rule, policy) {
         (Some(rule), _) => rule.to_owned(),
         (None, Some(_)) => "the FORWARD policy is DROP and no rule accepts pod traffic".to_owned(),
@@ -507,7 +573,9 @@ pub fn first_clash(world: &World) -> Option<String> {
     let cluster = &world.scenario.cluster;
     let (pods, services) = (cluster.pod_network, cluster.service_network);
     for service in world.objects(Kind::Service) {
-        let ip = service.service().and_then(|(spec, _)| spec.cluster_ip.as_ref()?.parse::<Ipv4Addr>().ok());
+        let ip = service
+            .service()
+            .and_then(|(spec, _)| spec.cluster_ip.as_ref()?.parse::<Ipv4Addr>().ok());
         let Some(ip) = ip else { continue };
         if pods.contains(&ip) {
             return Some(format!(
@@ -516,7 +584,10 @@ pub fn first_clash(world: &World) -> Option<String> {
             ));
         }
         if let Some(lan) = world.scenario.networks.iter().find(|lan| lan.cidr.contains(&ip)) {
-            return Some(format!("service {} has {ip}, which is also an address of network {}", service.key, lan.name));
+            return Some(format!(
+                "service {} has {ip}, which is also an address of network {}",
+                service.key, lan.name
+            ));
         }
     }
     None
@@ -525,4 +596,3 @@ pub fn first_clash(world: &World) -> Option<String> {
 fn nodes_on(world: &World) -> impl Iterator<Item = &Machine> {
     world.machines.iter().filter(|machine| machine.on && matches!(machine.role, Role::Node(_)))
 }
-

@@ -130,9 +130,15 @@ fn first_failure(world: &World, oracles: &Oracles) -> Option<String> {
     broken.or_else(|| world.violations.first().cloned())
 }
 
-fn panicked(world: &World, scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any + Send)) -> Report {
+fn panicked(
+    world: &World,
+    scenario: &Scenario,
+    options: &Options,
+    panic: &(dyn std::any::Any + Send),
+) -> Report {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    let text =
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
     Report {
         scenario: scenario.name.clone(),
         profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),

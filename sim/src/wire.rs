@@ -245,10 +245,10 @@ impl Wire {
             let ports: Vec<PortId> =
                 self.plugged.get(&far).into_iter().flatten().copied().collect();
             for to in ports {
-                if to != from {
-                    if let Some(at) = self.copies(now, from, (switch, first), to) {
-                        groups.entry(at).or_default().push(to);
-                    }
+                if to != from
+                    && let Some(at) = self.copies(now, from, (switch, first), to)
+                {
+                    groups.entry(at).or_default().push(to);
                 }
             }
         }
@@ -317,7 +317,12 @@ impl Wire {
     }
 
     /// Throws each cable's dice.
-    fn draw(&mut self, at: Time, cables: &[EdgeIndex], arrivals: &mut smallvec::SmallVec<[Time; 2]>) {
+    fn draw(
+        &mut self,
+        at: Time,
+        cables: &[EdgeIndex],
+        arrivals: &mut smallvec::SmallVec<[Time; 2]>,
+    ) {
         let (mut held_back, mut copies) = (Duration::ZERO, 1);
         for &cable in cables {
             let cable = &mut self.graph[cable];

@@ -8,8 +8,7 @@ use super::Cache;
 use super::cache::derived_history;
 use crate::objects::{Key, Kind, Name, Object, View};
 use crate::ports::api::{News, Scope};
-use kubesim_runtime::Change;
-use rustc_hash::FxHashMap;
+use kubesim_runtime::{Change, Lookup};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,9 +35,9 @@ pub struct Hub<W: Copy + Ord> {
     /// Watches of everything, by kind.
     all: BTreeMap<Kind, Topic<W>>,
     /// Watches of one node's objects, by kind and node.
-    nodes: FxHashMap<(Kind, Name), Topic<W>>,
+    nodes: Lookup<(Kind, Name), Topic<W>>,
     /// Every node's pods, watched or not.
-    pods: FxHashMap<Name, View>,
+    pods: Lookup<Name, View>,
     ready: Vec<(u64, W)>,
     opened: u64,
 }
@@ -76,8 +75,8 @@ impl<W: Copy + Ord> Default for Hub<W> {
             cache: Cache::default(),
             watches: BTreeMap::new(),
             all: BTreeMap::new(),
-            nodes: FxHashMap::default(),
-            pods: FxHashMap::default(),
+            nodes: Lookup::default(),
+            pods: Lookup::default(),
             ready: Vec::new(),
             opened: 0,
         }
@@ -246,7 +245,9 @@ impl<W: Copy + Ord> Hub<W> {
             let Some(watch) = self.watches.get(&watcher) else {
                 continue;
             };
-            let backlog = self.in_scope(watch.kind, &watch.scope);
+            let (kind, scope) = (watch.kind, watch.scope.clone());
+            let backlog = self.in_scope(kind, &scope);
+            self.topic(kind, &scope).idle.clear();
             let Some(watch) = self.watches.get_mut(&watcher) else {
                 continue;
             };
@@ -256,8 +257,6 @@ impl<W: Copy + Ord> Hub<W> {
                 self.ready.push((watch.serial, watcher));
             }
         }
-        let topics = self.all.values_mut().chain(self.nodes.values_mut());
-        topics.for_each(|topic| topic.idle.clear());
     }
 
     /// Several writes at once, or a reading of the store.

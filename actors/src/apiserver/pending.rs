@@ -14,8 +14,7 @@ use super::{ApiServer, Effect, RequestId, Timer, errors};
 use crate::objects::{Key, Kind, Object};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::{self, Op, StoreKey};
-use kubesim_runtime::Context;
-use rustc_hash::FxHashMap;
+use kubesim_runtime::{Context, Lookup};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +61,7 @@ pub(super) struct Pending {
     /// Committed, but a lower revision has not been heard of yet.
     arrived: BTreeMap<u64, Flight>,
     /// Keys with a write under way, and the writes behind it.
-    lanes: FxHashMap<StoreKey, VecDeque<Job>>,
+    lanes: Lookup<StoreKey, VecDeque<Job>>,
     /// To be applied anew once the store was read.
     pub stale: Vec<(Job, StoreKey)>,
     /// Lanes whose last write may have happened; closed until the store was read.

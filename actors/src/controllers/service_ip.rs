@@ -1,5 +1,6 @@
 //! Cluster IPs are handed out by the API server; this loop only checks that no two Services have
-//! one address, as upstream's repair loop does (`pkg/registry/core/service/ipallocator/controller`).
+//! one address, as upstream's repair loop does
+//! (`pkg/registry/core/service/ipallocator/controller`).
 
 use super::Controllers;
 use super::world::{ObjectChange, sides};

@@ -216,7 +216,7 @@ impl Ctr {
         let id = told.container_id.as_deref().unwrap_or_default();
         self.id = SmolStr::from(id.trim_start_matches("containerd://"));
         match state.and_then(|s| s.terminated.as_ref()).or(last) {
-            Some(how) if !state.is_some_and(|s| s.running.is_some()) => {
+            Some(how) if state.is_none_or(|s| s.running.is_none()) => {
                 self.state = State::Exited { how: Box::new(how.clone()), at: now };
             }
             _ => self.ended(255, "Unknown", now, wall),

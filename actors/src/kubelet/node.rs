@@ -327,7 +327,11 @@ fn status(k: &Local, told: &NodeStatus, now: Wall, heartbeat: bool) -> NodeStatu
 
 fn capacity(k: &Local) -> BTreeMap<String, Quantity> {
     let millis = k.config.cpu_millis;
-    let cpu = if millis % 1000 == 0 { format!("{}", millis / 1000) } else { format!("{millis}m") };
+    let cpu = if millis.is_multiple_of(1000) {
+        format!("{}", millis / 1000)
+    } else {
+        format!("{millis}m")
+    };
     let entries = [
         ("cpu", cpu),
         ("memory", format!("{}Ki", k.config.memory_bytes / 1024)),

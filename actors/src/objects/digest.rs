@@ -80,9 +80,16 @@ impl<'a> ser::Serializer for Feed<'a> {
     type SerializeStructVariant = Impossible<(), Failed>;
 
     leaf!(
-        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
-        serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
-        serialize_u64(u64), serialize_char(char)
+        serialize_bool(bool),
+        serialize_i8(i8),
+        serialize_i16(i16),
+        serialize_i32(i32),
+        serialize_i64(i64),
+        serialize_u8(u8),
+        serialize_u16(u16),
+        serialize_u32(u32),
+        serialize_u64(u64),
+        serialize_char(char)
     );
     fn serialize_f32(self, v: f32) -> Result<(), Failed> {
         self.0.u32(v.to_bits());

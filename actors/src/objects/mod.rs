@@ -5,8 +5,8 @@
 
 mod digest;
 mod json;
-mod kind;
 mod key;
+mod kind;
 mod object;
 mod subnet;
 mod time;
@@ -28,7 +28,9 @@ pub use k8s_openapi::api::core::v1::{
     PodSpec, PodStatus, Service, ServiceSpec, ServiceStatus,
 };
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
-pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ObjectMeta, OwnerReference,
+};
 
 use kubesim_runtime::Snapshot;
 use std::sync::Arc;

@@ -59,21 +59,46 @@ pub enum News {
 
 #[derive(Clone, Debug)]
 pub enum Request {
-    Get { kind: Kind, key: Key },
+    Get {
+        kind: Kind,
+        key: Key,
+    },
     /// All of a kind, in one namespace or (empty) in all.
-    List { kind: Kind, namespace: Name },
+    List {
+        kind: Kind,
+        namespace: Name,
+    },
     /// With an empty name and `meta.generate_name` set, the server makes up the name.
-    Create { object: Arc<Object> },
+    Create {
+        object: Arc<Object>,
+    },
     /// Replaces spec and metadata; the object's `version`, if not 0, must be the stored one's.
-    Update { object: Arc<Object> },
+    Update {
+        object: Arc<Object>,
+    },
     /// Replaces status only, under the same rule.
-    UpdateStatus { object: Arc<Object> },
+    UpdateStatus {
+        object: Arc<Object>,
+    },
     /// RFC 7386 merge patch. A patch may name `metadata.uid` and `metadata.resourceVersion` as
     /// preconditions, as upstream allows.
-    Patch { kind: Kind, key: Key, subresource: Subresource, patch: Value },
-    Delete { kind: Kind, key: Key, options: DeleteOptions },
+    Patch {
+        kind: Kind,
+        key: Key,
+        subresource: Subresource,
+        patch: Value,
+    },
+    Delete {
+        kind: Kind,
+        key: Key,
+        options: DeleteOptions,
+    },
     /// `pods/binding`: puts a pod on a node.
-    Bind { pod: Key, uid: Uid, node: Name },
+    Bind {
+        pod: Key,
+        uid: Uid,
+        node: Name,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,13 +14,25 @@ use std::time::Duration;
 pub enum Request {
     /// Subscribes to exits ([`Reply::Exited`]) and lists what runs ([`Reply::Listed`]).
     Observe,
-    RunSandbox { pod: Uid, spec: Arc<Sandbox> },
+    RunSandbox {
+        pod: Uid,
+        spec: Arc<Sandbox>,
+    },
     /// Stops its containers, takes its network away and removes it. Done when it is gone.
-    RemoveSandbox { pod: Uid },
+    RemoveSandbox {
+        pod: Uid,
+    },
     /// Pulls the image if it must, creates and starts.
-    StartContainer { pod: Uid, spec: Arc<Container> },
+    StartContainer {
+        pod: Uid,
+        spec: Arc<Container>,
+    },
     /// SIGTERM, and SIGKILL after the grace. Answered by the same [`Reply::Exited`] as any exit.
-    StopContainer { pod: Uid, name: SmolStr, grace: Duration },
+    StopContainer {
+        pod: Uid,
+        name: SmolStr,
+        grace: Duration,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,16 +75,41 @@ impl Container {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    Listed { sandboxes: Arc<[SandboxState]> },
-    SandboxReady { pod: Uid, ip: Option<Ipv4Addr> },
-    SandboxRemoved { pod: Uid },
-    Started { pod: Uid, name: SmolStr, attempt: u32, id: SmolStr },
+    Listed {
+        sandboxes: Arc<[SandboxState]>,
+    },
+    SandboxReady {
+        pod: Uid,
+        ip: Option<Ipv4Addr>,
+    },
+    SandboxRemoved {
+        pod: Uid,
+    },
+    Started {
+        pod: Uid,
+        name: SmolStr,
+        attempt: u32,
+        id: SmolStr,
+    },
     /// A container ended, on its own or because it was stopped.
-    Exited { pod: Uid, name: SmolStr, attempt: u32, code: i32 },
+    Exited {
+        pod: Uid,
+        name: SmolStr,
+        attempt: u32,
+        code: i32,
+    },
     /// What was asked for this pod could not be done; `what` is `sandbox` or the container's name.
-    Refused { pod: Uid, what: SmolStr, why: SmolStr, image_missing: bool },
+    Refused {
+        pod: Uid,
+        what: SmolStr,
+        why: SmolStr,
+        image_missing: bool,
+    },
     /// StopContainer for one that does not run.
-    NotRunning { pod: Uid, name: SmolStr },
+    NotRunning {
+        pod: Uid,
+        name: SmolStr,
+    },
 }
 
 /// A sandbox that exists, found at start.

@@ -9,19 +9,34 @@ use std::sync::Arc;
 pub enum Request {
     /// The content now and after every change: in place, by rename, or by a symlink that turns
     /// elsewhere. Of a directory: one reply per file in it.
-    Watch { path: SmolStr },
+    Watch {
+        path: SmolStr,
+    },
     /// The content once.
-    Read { path: SmolStr },
+    Read {
+        path: SmolStr,
+    },
     /// Written to a temporary file, synced and renamed: readers see all of it or none.
-    Write { path: SmolStr, content: Arc<str> },
-    Remove { path: SmolStr },
+    Write {
+        path: SmolStr,
+        content: Arc<str>,
+    },
+    Remove {
+        path: SmolStr,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// `None`: there is no such file (any more).
-    Content { path: SmolStr, content: Option<Arc<str>> },
-    Written { path: SmolStr, result: Result<(), SmolStr> },
+    Content {
+        path: SmolStr,
+        content: Option<Arc<str>>,
+    },
+    Written {
+        path: SmolStr,
+        result: Result<(), SmolStr>,
+    },
 }
 
 impl Effect for Request {

@@ -88,21 +88,44 @@ pub enum Request {
     Observe,
     /// A bridge of this name with this address and MTU; one that differs is corrected.
     /// Other addresses on it are removed.
-    EnsureBridge { name: IfName, address: Ipv4Net, mtu: u32 },
+    EnsureBridge {
+        name: IfName,
+        address: Ipv4Net,
+        mtu: u32,
+    },
     /// A vxlan device without learning (`nolearning`), sending from `local`; one that differs is
     /// corrected (deleted and made anew where Linux cannot change it).
-    EnsureVxlan { name: IfName, spec: Vxlan },
-    DeleteLink { name: IfName },
+    EnsureVxlan {
+        name: IfName,
+        spec: Vxlan,
+    },
+    DeleteLink {
+        name: IfName,
+    },
     /// Makes the routes tagged `proto` be exactly these: missing ones are added, others of the
     /// same tag removed. What the kernel refuses is reported and the rest still done.
-    SetRoutes { proto: Proto, routes: RouteSet },
+    SetRoutes {
+        proto: Proto,
+        routes: RouteSet,
+    },
     /// Makes the permanent neighbours of a device be exactly these.
-    SetNeighbours { dev: IfName, entries: Arc<[Neighbour]> },
+    SetNeighbours {
+        dev: IfName,
+        entries: Arc<[Neighbour]>,
+    },
     /// Makes a vxlan device's FDB be exactly these.
-    SetFdb { dev: IfName, entries: Arc<[FdbEntry]> },
+    SetFdb {
+        dev: IfName,
+        entries: Arc<[FdbEntry]>,
+    },
     /// `net.ipv4.conf.all.forwarding` = `1`.
-    SetSysctl { key: SmolStr, value: SmolStr },
-    GetSysctl { key: SmolStr },
+    SetSysctl {
+        key: SmolStr,
+        value: SmolStr,
+    },
+    GetSysctl {
+        key: SmolStr,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -139,9 +162,18 @@ impl fmt::Debug for RouteSet {
 pub enum Reply {
     State(Arc<State>),
     /// The request about this subject (a link's name, a sysctl's key) is done or was refused.
-    Done { subject: SmolStr, result: Result<(), Errno> },
-    RoutesSet { proto: Proto, refused: Vec<(Ipv4Net, Errno)> },
-    Sysctl { key: SmolStr, value: Option<SmolStr> },
+    Done {
+        subject: SmolStr,
+        result: Result<(), Errno>,
+    },
+    RoutesSet {
+        proto: Proto,
+        refused: Vec<(Ipv4Net, Errno)>,
+    },
+    Sysctl {
+        key: SmolStr,
+        value: Option<SmolStr>,
+    },
 }
 
 /// Links, addresses and the sysctls we care for, as the kernel has them now.

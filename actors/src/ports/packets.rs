@@ -25,11 +25,20 @@ pub enum Body {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    Datagram { local: SocketAddrV4, from: SocketAddrV4, body: Body },
+    Datagram {
+        local: SocketAddrV4,
+        from: SocketAddrV4,
+        body: Body,
+    },
     /// The port could not be bound.
-    BindFailed { port: u16, why: crate::ports::network::Errno },
+    BindFailed {
+        port: u16,
+        why: crate::ports::network::Errno,
+    },
     /// An ICMP error came back for what was sent there.
-    Unreachable { to: SocketAddrV4 },
+    Unreachable {
+        to: SocketAddrV4,
+    },
 }
 
 impl Effect for Request {

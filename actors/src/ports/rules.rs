@@ -115,14 +115,24 @@ pub enum Target {
     /// `REJECT --reject-with …`
     Reject(RejectWith),
     /// `DNAT --to-destination ip:port`
-    Dnat { to: Ipv4Addr, port: Option<u16> },
+    Dnat {
+        to: Ipv4Addr,
+        port: Option<u16>,
+    },
     /// `SNAT --to-source ip`
-    Snat { to: Ipv4Addr },
+    Snat {
+        to: Ipv4Addr,
+    },
     /// `MASQUERADE --random-fully`
-    Masquerade { random_fully: bool },
+    Masquerade {
+        random_fully: bool,
+    },
     /// `MARK --set-xmark value/mask`: zeroes the bits of `mask`, then xors `value`
     /// (`--or-mark v` is `v/v`, `--xor-mark v` is `v/0`).
-    Mark { value: u32, mask: u32 },
+    Mark {
+        value: u32,
+        mask: u32,
+    },
     /// `CT --notrack`
     NoTrack,
     /// No `-j`: only counts, and lets matches such as `recent --set` act.
@@ -160,7 +170,12 @@ pub enum Request {
     /// One transaction (`iptables-restore --noflush`): the owner's chains become exactly
     /// `shared` and `local`, its base rules exactly `base`. Where both have a chain, `local` wins.
     /// Nothing else is touched.
-    Apply { owner: SmolStr, base: Arc<[BaseRule]>, shared: ChainSet, local: Arc<[(ChainKey, Arc<Chain>)]> },
+    Apply {
+        owner: SmolStr,
+        base: Arc<[BaseRule]>,
+        shared: ChainSet,
+        local: Arc<[(ChainKey, Arc<Chain>)]>,
+    },
     /// What stands in a built-in chain, foreign rules included.
     ReadBase { table: Table, chain: SmolStr },
     /// Whether the owner's chains and base rules are still as applied.
@@ -197,11 +212,28 @@ pub struct CtEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// `version` is that of the shared set applied.
-    Applied { owner: SmolStr, version: u64, result: Result<(), String> },
-    Base { table: Table, chain: SmolStr, policy_drop: bool, rules: Arc<[Rule]> },
-    Verified { owner: SmolStr, intact: bool, missing: Vec<String> },
-    ConntrackDeleted { entries: u32 },
-    Dnat { entries: Arc<[CtEntry]> },
+    Applied {
+        owner: SmolStr,
+        version: u64,
+        result: Result<(), String>,
+    },
+    Base {
+        table: Table,
+        chain: SmolStr,
+        policy_drop: bool,
+        rules: Arc<[Rule]>,
+    },
+    Verified {
+        owner: SmolStr,
+        intact: bool,
+        missing: Vec<String>,
+    },
+    ConntrackDeleted {
+        entries: u32,
+    },
+    Dnat {
+        entries: Arc<[CtEntry]>,
+    },
 }
 
 impl Effect for Request {

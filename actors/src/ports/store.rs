@@ -21,20 +21,40 @@ pub enum Request {
 #[derive(Clone, Debug)]
 pub enum Op {
     /// The stored object gets the transaction's revision as its version.
-    Put { key: StoreKey, value: Arc<Object> },
-    Delete { key: StoreKey },
+    Put {
+        key: StoreKey,
+        value: Arc<Object>,
+    },
+    Delete {
+        key: StoreKey,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub enum Reply {
-    Range { revision: u64, compacted: u64, objects: Vec<Arc<Object>> },
+    Range {
+        revision: u64,
+        compacted: u64,
+        objects: Vec<Arc<Object>>,
+    },
     /// Durable at this revision.
-    Committed { id: u64, revision: u64 },
+    Committed {
+        id: u64,
+        revision: u64,
+    },
     /// A comparison failed: this key's `mod_revision` (0: absent) is another.
-    Mismatch { id: u64, key: StoreKey, found: u64 },
+    Mismatch {
+        id: u64,
+        key: StoreKey,
+        found: u64,
+    },
     /// No answer in time: it may have happened.
-    Unknown { id: u64 },
-    Compacted { revision: u64 },
+    Unknown {
+        id: u64,
+    },
+    Compacted {
+        revision: u64,
+    },
 }
 
 impl Effect for Request {

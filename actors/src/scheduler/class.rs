@@ -16,7 +16,8 @@ pub struct Class {
     /// Up to where the nodes' log is worked in.
     position: u64,
     entries: Vec<Entry>,
-    /// Score, dice (upstream, too, draws lots among the best), number of the node; the last is best.
+    /// Score, dice (upstream, too, draws lots among the best), number of the node; the last is
+    /// best.
     ranked: BTreeSet<(i64, u32, u32)>,
 }
 

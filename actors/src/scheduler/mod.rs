@@ -19,12 +19,11 @@ use crate::objects::{Key, Kind, Name, Object, PodSpec, View, time};
 use crate::ports::api::{self, Answer, News, Reason, Request, Scope, Subresource};
 use class::Class;
 use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
-use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Time};
+use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Lookup, Time};
 use nodes::Nodes;
 use placed::{Placed, Placement};
 use queue::Queue;
 use resources::Load;
-use rustc_hash::FxHashMap;
 use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -91,7 +90,7 @@ pub struct Scheduler {
     class_of_key: BTreeMap<String, usize>,
     /// Class by the address of a spec, which is held so that the address stays its own. Only
     /// looked up: addresses have no influence on what happens.
-    class_of_spec: FxHashMap<(usize, Name), (Arc<PodSpec>, usize)>,
+    class_of_spec: Lookup<(usize, Name), (Arc<PodSpec>, usize)>,
     calls: BTreeMap<u64, Call>,
     waiting_calls: VecDeque<Call>,
     /// Binds of unknown outcome, to be asked for again.
@@ -133,7 +132,7 @@ impl Actor for Scheduler {
             queue: Queue::default(),
             classes: Vec::new(),
             class_of_key: BTreeMap::new(),
-            class_of_spec: FxHashMap::default(),
+            class_of_spec: Lookup::default(),
             calls: BTreeMap::new(),
             waiting_calls: VecDeque::new(),
             rebinds: BTreeMap::new(),

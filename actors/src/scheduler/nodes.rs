@@ -2,7 +2,7 @@
 
 use super::resources::{Load, Resources};
 use crate::objects::{Name, Object};
-use rustc_hash::FxHashMap;
+use kubesim_runtime::Lookup;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Node {
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     pub all: Vec<Node>,
-    numbers: FxHashMap<Name, u32>,
+    numbers: Lookup<Name, u32>,
     log: Vec<u32>,
     /// The position of the log's first entry.
     base: u64,

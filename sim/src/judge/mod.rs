@@ -119,7 +119,9 @@ impl Judge {
                 self.settled(index, world, by, last, |_, w| workload::nodes_ready(w, nodes))
             }
             Expect::Replicas { deployment, ready, by } => {
-                self.settled(index, world, by, last, |_, w| workload::replicas(w, deployment, *ready))
+                self.settled(index, world, by, last, |_, w| {
+                    workload::replicas(w, deployment, *ready)
+                })
             }
             Expect::Rollout { labels, by } => {
                 self.settled(index, world, by, last, |_, w| workload::rollout(w, labels))
@@ -259,14 +261,24 @@ impl Judge {
     }
 
     /// Clean at the deadline, and from then on until the next fault.
-    fn routes_clean(&mut self, index: usize, world: &World, nodes: &[Name], by: &Deadline, last: bool) -> Verdict {
+    fn routes_clean(
+        &mut self,
+        index: usize,
+        world: &World,
+        nodes: &[Name],
+        by: &Deadline,
+        last: bool,
+    ) -> Verdict {
         let Some(start) = anchor(world, &by.after) else { return never(by, last) };
         let deadline = start + by.within;
         let until = next_fault(world, start).unwrap_or(Time::NEVER);
         let measured = |since: Option<&Time>| {
-            since.map_or_else(String::new, |at| format!("clean after {:.3} s", at.since(start).as_secs_f64()))
+            since.map_or_else(String::new, |at| {
+                format!("clean after {:.3} s", at.since(start).as_secs_f64())
+            })
         };
-        if world.now >= until || (last && self.since.contains_key(&index) && world.now >= deadline) {
+        if world.now >= until || (last && self.since.contains_key(&index) && world.now >= deadline)
+        {
             return match self.since.get(&index) {
                 Some(_) => Verdict::held(measured(self.since.get(&index))),
                 None => Verdict::broken("never clean", "the next fault came first"),
@@ -284,7 +296,11 @@ impl Judge {
                 if last { Verdict::held(measured(self.since.get(&index))) } else { Verdict::Open }
             }
             Some(first) if world.now >= deadline => Verdict::broken(
-                format!("{} stale after {:.3} s", stale.len(), world.now.since(start).as_secs_f64()),
+                format!(
+                    "{} stale after {:.3} s",
+                    stale.len(),
+                    world.now.since(start).as_secs_f64()
+                ),
                 first.clone(),
             ),
             Some(_) if last => Verdict::broken(format!("{} stale", stale.len()), stale[0].clone()),
@@ -306,7 +322,9 @@ fn told(expectation: &Expectation, verdict: &Verdict, cut_short: bool) -> report
         Verdict::Broken { measured, reason } if !cut_short => {
             (report::Outcome::Failed, measured.clone(), reason.clone())
         }
-        _ => (report::Outcome::Skipped, String::new(), "the run ended before it was due".to_owned()),
+        _ => {
+            (report::Outcome::Skipped, String::new(), "the run ended before it was due".to_owned())
+        }
     };
     report::Expectation { name: expectation.name.clone(), outcome, measured, reason }
 }
@@ -417,13 +435,16 @@ impl History {
         if let Some(subnet) = network::announced_subnet(machine) {
             let seen = self.subnets.entry(node.clone()).or_default();
             let changed = seen.last().filter(|(_, known)| *known != subnet);
-            if let Some(ghost) = changed.and_then(|(_, known)| oracles::ghost_lease(world, &node, known)) {
+            if let Some(ghost) =
+                changed.and_then(|(_, known)| oracles::ghost_lease(world, &node, known))
+            {
                 self.ghosts.entry(node.clone()).or_insert(ghost);
             }
             note(seen, world.now, subnet);
         }
         let state = machine.kernel.state();
-        let address = state.links.iter().find(|link| link.name == bridge).and_then(|l| l.addresses.first());
+        let address =
+            state.links.iter().find(|link| link.name == bridge).and_then(|l| l.addresses.first());
         if let Some(address) = address {
             note(self.bridges.entry(node).or_default(), world.now, address.to_string());
         }
@@ -431,7 +452,8 @@ impl History {
 
     fn remember_pods(&mut self, world: &World) {
         for pod in world.objects(kubesim_actors::objects::Kind::Pod) {
-            let running = pod.pod().is_some_and(|(_, status)| status.phase.as_deref() == Some("Running"));
+            let running =
+                pod.pod().is_some_and(|(_, status)| status.phase.as_deref() == Some("Running"));
             if running && !self.pods.contains_key(&pod.uid) {
                 self.pods.insert(pod.uid, pod.key.to_string());
             }

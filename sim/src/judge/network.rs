@@ -59,10 +59,16 @@ pub fn kept(
     Verdict::held(values.join(", "))
 }
 
-pub fn rules(world: &World, nodes: &[Name], has: &[String], absent: &[String]) -> Result<String, String> {
+pub fn rules(
+    world: &World,
+    nodes: &[Name],
+    has: &[String],
+    absent: &[String],
+) -> Result<String, String> {
     let mut counted = 0;
     for (node, machine) in each(world, nodes) {
-        let save = machine.kernel.netfilter(NsId::HOST).map(|rules| rules.save(None)).unwrap_or_default();
+        let save =
+            machine.kernel.netfilter(NsId::HOST).map(|rules| rules.save(None)).unwrap_or_default();
         for pattern in has {
             if !save.lines().any(|line| fits(pattern, line)) {
                 return Err(format!("no rule on {node} like: {pattern}"));
@@ -81,7 +87,9 @@ pub fn rules(world: &World, nodes: &[Name], has: &[String], absent: &[String]) -
 /// `*` stands for any text, none included.
 pub fn fits(pattern: &str, line: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+        return false;
+    };
     let parts: Vec<&str> = parts.collect();
     let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
     for part in middle {
@@ -93,7 +101,13 @@ pub fn fits(pattern: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
-pub fn mtu(world: &World, nodes: &[Name], interface: &str, pods: bool, wanted: u32) -> Result<String, String> {
+pub fn mtu(
+    world: &World,
+    nodes: &[Name],
+    interface: &str,
+    pods: bool,
+    wanted: u32,
+) -> Result<String, String> {
     let mut links = 0;
     for (node, machine) in each(world, nodes) {
         let spaces: Vec<NsId> = if pods {
@@ -110,14 +124,21 @@ pub fn mtu(world: &World, nodes: &[Name], interface: &str, pods: bool, wanted: u
             }
         }
     }
-    if links == 0 { Err("there is no such interface".to_owned()) } else { Ok(format!("{wanted} on {links} interfaces")) }
+    if links == 0 {
+        Err("there is no such interface".to_owned())
+    } else {
+        Ok(format!("{wanted} on {links} interfaces"))
+    }
 }
 
 pub fn sysctl(world: &World, nodes: &[Name], key: &str, wanted: i64) -> Result<String, String> {
     for (node, machine) in each(world, nodes) {
         let value = machine.kernel.sysctl(NsId::HOST, key);
         if value.as_deref() != Some(wanted.to_string().as_str()) {
-            return Err(format!("{key} on {node} is {}", value.unwrap_or_else(|| "missing".to_owned())));
+            return Err(format!(
+                "{key} on {node} is {}",
+                value.unwrap_or_else(|| "missing".to_owned())
+            ));
         }
     }
     Ok(format!("{key} = {wanted}"))
@@ -152,7 +173,8 @@ fn drops(world: &World, node: &Name, machine: &Machine) -> Option<String> {
     }
     let subnet = announced_subnet(machine).and_then(|net| net.parse::<Ipv4Net>().ok());
     let Some(subnet) = subnet else { return Some(format!("{node} has no pod subnet")) };
-    let culprit = || format!("{node}: FORWARD drops pods' packets: {}", oracles::forward_culprit(machine));
+    let culprit =
+        || format!("{node}: FORWARD drops pods' packets: {}", oracles::forward_culprit(machine));
     (!passes(world, machine, spec, subnet)).then(culprit)
 }
 
@@ -162,7 +184,8 @@ pub fn cause(world: &World) -> Option<String> {
     let stale = oracles::stale_routes(world, &[]).into_iter().next();
     stale.or_else(|| {
         let nodes = world.scenario.nodes.iter().map(|node| node.name.clone());
-        let on = |name: &Name| world.machine_named(name).is_some_and(|m| world.machines[m as usize].on);
+        let on =
+            |name: &Name| world.machine_named(name).is_some_and(|m| world.machines[m as usize].on);
         let on: Vec<Name> = nodes.filter(on).collect();
         forwards(world, &on).err()
     })
@@ -195,12 +218,21 @@ fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet
     };
     let mut rng = Rng::new(Stream { seed: 0, label: "judge", index: 0, incarnation: 0 });
     let before = netfilter.hook(Hook::Prerouting, &mut packet, &context, &mut rng);
-    before == Passes::Accept && netfilter.hook(Hook::Forward, &mut packet, &context, &mut rng) == Passes::Accept
+    before == Passes::Accept
+        && netfilter.hook(Hook::Forward, &mut packet, &context, &mut rng) == Passes::Accept
 }
 
-pub fn reassigned(world: &World, history: &History, from: &Name, to: &Name) -> Result<String, String> {
+pub fn reassigned(
+    world: &World,
+    history: &History,
+    from: &Name,
+    to: &Name,
+) -> Result<String, String> {
     let old = history.cidrs.get(from).ok_or_else(|| format!("{from} never had a subnet"))?;
-    let gone = world.object(kubesim_actors::objects::Kind::Node, &kubesim_actors::objects::Key::cluster(from.clone()));
+    let gone = world.object(
+        kubesim_actors::objects::Kind::Node,
+        &kubesim_actors::objects::Key::cluster(from.clone()),
+    );
     match history.cidrs.get(to) {
         Some(new) if new == old && gone.is_none() => Ok(format!("{new} went from {from} to {to}")),
         Some(new) => Err(format!("{to} has {new}, and {from} had {old}")),

@@ -24,7 +24,8 @@ pub fn pods_ready(world: &World, pods: &PodRef, count: Option<u32>) -> Result<St
     if ready >= wanted && ready == all {
         return Ok(format!("{ready} ready"));
     }
-    let example = waiting.map(|pod| format!("; {} is {}", pod.key, why_waiting(pod))).unwrap_or_default();
+    let example =
+        waiting.map(|pod| format!("; {} is {}", pod.key, why_waiting(pod))).unwrap_or_default();
     Err(format!("{ready} of {} pods ready{example}", wanted.max(all)))
 }
 
@@ -36,9 +37,17 @@ pub fn why_waiting(pod: &Object) -> String {
         let why = scheduled.and_then(|c| c.message.clone()).unwrap_or_default();
         return format!("not scheduled {why}");
     }
-    let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
     let phase = status.phase.clone().unwrap_or_default();
-    format!("{phase} {} on {}", waiting.unwrap_or_default(), spec.node_name.as_deref().unwrap_or_default())
+    format!(
+        "{phase} {} on {}",
+        waiting.unwrap_or_default(),
+        spec.node_name.as_deref().unwrap_or_default()
+    )
 }
 
 pub fn nodes_ready(world: &World, nodes: &[Name]) -> Result<String, String> {
@@ -56,7 +65,9 @@ pub fn nodes_ready(world: &World, nodes: &[Name]) -> Result<String, String> {
         });
         match condition {
             Some(condition) if condition.status == "True" => ready += 1,
-            Some(condition) => missing.push(format!("{name}: {}", condition.message.unwrap_or_default())),
+            Some(condition) => {
+                missing.push(format!("{name}: {}", condition.message.unwrap_or_default()))
+            }
             None => missing.push(format!("{name}: not registered")),
         }
     }
@@ -75,7 +86,11 @@ pub fn replicas(world: &World, key: &Key, wanted: u32) -> Result<String, String>
         (None, None) => return Err(format!("no Deployment or ReplicaSet {key}")),
     };
     let ready = ready.unwrap_or(0);
-    if ready == wanted as i32 { Ok(format!("{ready} ready")) } else { Err(format!("{ready} ready, not {wanted}")) }
+    if ready == wanted as i32 {
+        Ok(format!("{ready} ready"))
+    } else {
+        Err(format!("{ready} ready, not {wanted}"))
+    }
 }
 
 pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<String, String> {
@@ -97,7 +112,11 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
         }
         done += 1;
     }
-    if done > 0 { Ok(format!("{done} rolled out")) } else { Err("no Deployment has these labels".to_owned()) }
+    if done > 0 {
+        Ok(format!("{done} rolled out"))
+    } else {
+        Err("no Deployment has these labels".to_owned())
+    }
 }
 
 pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -> Verdict {
@@ -114,8 +133,14 @@ pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -
     }
     let mut replaced = Vec::new();
     if *pods == PodRef::default() {
-        let alive: std::collections::BTreeSet<_> = world.objects(ObjectKind::Pod).map(|p| p.uid).collect();
-        replaced = history.pods.iter().filter(|(uid, _)| !alive.contains(uid)).map(|(_, key)| key.clone()).collect();
+        let alive: std::collections::BTreeSet<_> =
+            world.objects(ObjectKind::Pod).map(|p| p.uid).collect();
+        replaced = history
+            .pods
+            .iter()
+            .filter(|(uid, _)| !alive.contains(uid))
+            .map(|(_, key)| key.clone())
+            .collect();
     }
     let measured = format!("{restarts} restarts, {} replaced, of {seen} pods", replaced.len());
     if restarts > at_most {
@@ -127,7 +152,13 @@ pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -
     }
 }
 
-pub fn probe(world: &World, name: &str, (from, until): (Duration, Duration), fails: bool, last: bool) -> Verdict {
+pub fn probe(
+    world: &World,
+    name: &str,
+    (from, until): (Duration, Duration),
+    fails: bool,
+    last: bool,
+) -> Verdict {
     let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
         return Verdict::broken("", format!("no probe {name}"));
     };
@@ -137,7 +168,10 @@ pub fn probe(world: &World, name: &str, (from, until): (Duration, Duration), fai
     }
     let tries: Vec<_> = probe.tries.iter().filter(|t| t.began >= start && t.began <= end).collect();
     // A try of the last moments may have had no time to end.
-    let judged: Vec<_> = tries.iter().filter(|t| t.ended.is_some() || world.now > t.began + probe.spec.timeout).collect();
+    let judged: Vec<_> = tries
+        .iter()
+        .filter(|t| t.ended.is_some() || world.now > t.began + probe.spec.timeout)
+        .collect();
     let good = judged.iter().filter(|t| t.succeeded()).count();
     let measured = format!("{good} of {} succeeded", judged.len());
     if judged.is_empty() {
@@ -240,20 +274,33 @@ pub fn says(
     Err(last.map_or_else(|| "it said nothing".to_owned(), |text| format!("it said last: {text}")))
 }
 
-pub fn dns_answer(world: &World, name: &str, answer: &[Ipv4Addr], by: Option<Time>, last: bool) -> Verdict {
+pub fn dns_answer(
+    world: &World,
+    name: &str,
+    answer: &[Ipv4Addr],
+    by: Option<Time>,
+    last: bool,
+) -> Verdict {
     let Some(probe) = world.probes.iter().find(|probe| probe.spec.name == name) else {
         return Verdict::broken("", format!("no probe {name}"));
     };
-    let Some(by) = by else { return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open } };
+    let Some(by) = by else {
+        return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open };
+    };
     if !last && world.now < by {
         return Verdict::Open;
     }
-    debug_assert!(matches!(probe.spec.kind, ProbeKind::Dig { .. }), "the scenario's reader checks it");
+    debug_assert!(
+        matches!(probe.spec.kind, ProbeKind::Dig { .. }),
+        "the scenario's reader checks it"
+    );
     let mut wanted = answer.to_vec();
     wanted.sort_unstable();
     let found = probe.tries.iter().rev().find(|t| t.ended.is_some_and(|ended| ended <= by));
     match found {
-        Some(t) if t.answer == wanted => Verdict::held(format!("{} at {}", words::list(&t.answer), t.began)),
+        Some(t) if t.answer == wanted => {
+            Verdict::held(format!("{} at {}", words::list(&t.answer), t.began))
+        }
         Some(t) => {
             let why = t.result.as_ref().err().map(|why| format!(" ({why})")).unwrap_or_default();
             let (got, wanted) = (words::list(&t.answer), words::list(&wanted));
@@ -269,7 +316,13 @@ fn named(world: &World, address: Ipv4Addr) -> String {
     known.map_or_else(|| address.to_string(), |u| format!("{} ({address})", u.name))
 }
 
-pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, last: bool) -> Verdict {
+pub fn upstream_used(
+    world: &World,
+    node: &str,
+    upstream: &str,
+    by: &Deadline,
+    last: bool,
+) -> Verdict {
     let Some(start) = anchor(world, &by.after) else {
         return if last { Verdict::broken("", "the moment never came") } else { Verdict::Open };
     };
@@ -282,12 +335,16 @@ pub fn upstream_used(world: &World, node: &str, upstream: &str, by: &Deadline, l
     let queries: Vec<_> = world
         .forwarded
         .iter()
-        .filter(|(at, cell, _)| *at >= start && *at < until && world.who(*cell).ends_with(&format!("@{node}")))
+        .filter(|(at, cell, _)| {
+            *at >= start && *at < until && world.who(*cell).ends_with(&format!("@{node}"))
+        })
         .collect();
     let first = queries.iter().find(|(_, _, to)| Some(*to) == address).map(|(at, _, _)| *at);
     let stray = queries.iter().find(|(at, _, to)| *at > due && Some(*to) != address);
     match (first, stray) {
-        (Some(first), None) if first <= due => Verdict::held(format!("after {:.3} s", first.since(start).as_secs_f64())),
+        (Some(first), None) if first <= due => {
+            Verdict::held(format!("after {:.3} s", first.since(start).as_secs_f64()))
+        }
         (Some(first), None) => Verdict::broken(
             format!("after {:.3} s", first.since(start).as_secs_f64()),
             format!("more than {} s", by.within.as_secs_f64()),

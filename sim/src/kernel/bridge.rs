@@ -25,6 +25,7 @@ impl Bridge {
     }
     /// Entries in order of MAC.
     pub fn entries(&self) -> Vec<(Mac, u32, Time)> {
+        #[expect(clippy::disallowed_methods, reason = "sorted next")]
         let mut entries: Vec<_> =
             self.fdb.iter().map(|(mac, (port, at))| (*mac, *port, *at)).collect();
         entries.sort_unstable();
@@ -161,6 +162,7 @@ impl Namespace {
 
     pub(super) fn forget_bridge_port(&mut self, bridge: u32, port: u32) {
         if let Some(bridge) = self.bridge_mut(bridge) {
+            #[expect(clippy::disallowed_methods, reason = "what stays is the same in any order")]
             bridge.fdb.retain(|_, (at, _)| *at != port);
         }
     }

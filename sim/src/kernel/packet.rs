@@ -57,7 +57,12 @@ pub enum Ct {
     Untracked,
     Invalid,
     /// An entry by its number, the direction, and whether this packet made it (NEW).
-    Entry { id: u32, reply: bool, new: bool, related: bool },
+    Entry {
+        id: u32,
+        reply: bool,
+        new: bool,
+        related: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +93,19 @@ pub struct TcpFlags {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Icmp {
-    EchoRequest { id: u16, seq: u16 },
-    EchoReply { id: u16, seq: u16 },
+    EchoRequest {
+        id: u16,
+        seq: u16,
+    },
+    EchoReply {
+        id: u16,
+        seq: u16,
+    },
     /// An error about the packet that `about` names.
-    Error { kind: IcmpError, about: Quoted },
+    Error {
+        kind: IcmpError,
+        about: Quoted,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +114,9 @@ pub enum IcmpError {
     HostUnreachable,
     PortUnreachable,
     /// Fragmentation needed and DF set, with the next hop's MTU (RFC 1191).
-    FragmentationNeeded { mtu: u32 },
+    FragmentationNeeded {
+        mtu: u32,
+    },
     AdminProhibited,
     TtlExceeded,
 }
@@ -112,7 +128,9 @@ impl fmt::Display for IcmpError {
             IcmpError::NetUnreachable => f.write_str("destination net unreachable"),
             IcmpError::HostUnreachable => f.write_str("destination host unreachable"),
             IcmpError::PortUnreachable => f.write_str("destination port unreachable"),
-            IcmpError::FragmentationNeeded { mtu } => write!(f, "frag needed and DF set (mtu = {mtu})"),
+            IcmpError::FragmentationNeeded { mtu } => {
+                write!(f, "frag needed and DF set (mtu = {mtu})")
+            }
             IcmpError::AdminProhibited => f.write_str("packet filtered"),
             IcmpError::TtlExceeded => f.write_str("time to live exceeded"),
         }
@@ -150,7 +168,8 @@ impl Packet {
             L4::Icmp(_) => Protocol::Icmp,
         }
     }
-    /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for errors.
+    /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for
+    /// errors.
     pub fn ports(&self) -> (u16, u16) {
         match &self.l4 {
             L4::Tcp(tcp) => (tcp.sport, tcp.dport),

@@ -270,7 +270,8 @@ impl Flannel {
             Some(previous) => match held(previous) {
                 None => Some(previous),
                 Some(ghost) => {
-                    let ip = public_ip(ghost).map_or_else(|| "none".to_owned(), |ip| ip.to_string());
+                    let ip =
+                        public_ip(ghost).map_or_else(|| "none".to_owned(), |ip| ip.to_string());
                     ctx.note(|| {
                         format!(
                             "previous subnet {previous} is leased to public IP {ip} (not ours any \

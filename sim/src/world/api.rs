@@ -35,15 +35,33 @@ const SERVE: Duration = Duration::from_micros(200);
 #[derive(Clone, Debug)]
 pub enum Message {
     /// The client wants this server, whoever has the address now.
-    Hello { node: Name },
+    Hello {
+        node: Name,
+    },
     /// The server proves who it is (its certificate, in production).
     Welcome,
-    Call { id: u64, request: Arc<Request> },
-    Answer { id: u64, result: Result<Reply, Error> },
-    Open { stream: u64, kind: kubesim_actors::objects::Kind, scope: Scope, from: Option<u64> },
-    News { stream: u64, view: View },
+    Call {
+        id: u64,
+        request: Arc<Request>,
+    },
+    Answer {
+        id: u64,
+        result: Result<Reply, Error>,
+    },
+    Open {
+        stream: u64,
+        kind: kubesim_actors::objects::Kind,
+        scope: Scope,
+        from: Option<u64>,
+    },
+    News {
+        stream: u64,
+        view: View,
+    },
     /// The version asked from was compacted: ask again from nothing.
-    Expired { stream: u64 },
+    Expired {
+        stream: u64,
+    },
     Ping,
     Pong,
 }
@@ -61,9 +79,9 @@ impl Message {
                 Request::Get { .. } | Request::List { .. } | Request::Delete { .. } => 250,
                 Request::Bind { .. } => 400,
                 Request::Patch { .. } => 700,
-                Request::Create { object } | Request::Update { object } | Request::UpdateStatus { object } => {
-                    object_len(object)
-                }
+                Request::Create { object }
+                | Request::Update { object }
+                | Request::UpdateStatus { object } => object_len(object),
             },
             Message::Answer { result, .. } => match result {
                 Ok(Reply::Object(object)) => object_len(object),
@@ -113,9 +131,17 @@ pub struct Client {
 enum Connection {
     #[default]
     None,
-    Dialling { socket: SocketId, address: Ipv4Addr, since: Time },
+    Dialling {
+        socket: SocketId,
+        address: Ipv4Addr,
+        since: Time,
+    },
     /// The server has proved who it is.
-    Up { socket: SocketId, address: Ipv4Addr, local: Option<Ipv4Addr> },
+    Up {
+        socket: SocketId,
+        address: Ipv4Addr,
+        local: Option<Ipv4Addr>,
+    },
 }
 
 #[derive(Debug)]
@@ -254,7 +280,8 @@ impl World {
         client.redial_at = None;
         let to = SocketAddrV4::new(address, PORT);
         let owner = Owner::ApiClient.pack();
-        let dialled = self.kernel(machine, |k, now, out| k.tcp_connect(now, NsId::HOST, to, owner, out));
+        let dialled =
+            self.kernel(machine, |k, now, out| k.tcp_connect(now, NsId::HOST, to, owner, out));
         match dialled {
             Ok(socket) => {
                 if let Some(client) = self.client(machine) {
@@ -389,7 +416,9 @@ impl World {
                 }
             }
             Message::News { stream, view } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else { return };
+                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
+                    return;
+                };
                 known.view = Some(view.clone());
                 let (kind, scope) = (known.kind, known.scope.clone());
                 for life in known.subscribers.clone() {
@@ -398,9 +427,16 @@ impl World {
                 }
             }
             Message::Expired { stream } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else { return };
+                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
+                    return;
+                };
                 known.view = None;
-                let open = Message::Open { stream: known.id, kind: known.kind, scope: known.scope.clone(), from: None };
+                let open = Message::Open {
+                    stream: known.id,
+                    kind: known.kind,
+                    scope: known.scope.clone(),
+                    from: None,
+                };
                 self.client_say(machine, open, 0);
             }
             _ => {}
@@ -488,8 +524,8 @@ impl World {
             return;
         }
         client.alarm = None;
-        while client.calls.front().is_some_and(|(_, call)| call.deadline <= now) {
-            let Some((_, call)) = client.calls.pop_front() else { break };
+        let overdue = |(_, call): &mut (u64, Call)| call.deadline <= now;
+        if let Some((_, call)) = client.calls.pop_front_if(overdue) {
             let error = if call.sent {
                 Error::new(Reason::Unknown, "no answer from the API server within 10 s")
             } else {
@@ -497,10 +533,9 @@ impl World {
             };
             self.answer_call(call, now, Err(error));
             let Some(again) = self.machines[machine as usize].client.as_mut() else { return };
-            if again.calls.is_empty() {
-                break;
+            if !again.calls.is_empty() {
+                return self.client_alarm_again(machine);
             }
-            return self.client_alarm_again(machine);
         }
         self.client_line_alarm(machine);
         self.client_wind(machine);
@@ -610,8 +645,7 @@ impl World {
         if first && self.front.listener.is_none() {
             let owner = Owner::ApiFront.pack();
             let any = Ipv4Addr::UNSPECIFIED;
-            let bound =
-                self.kernel(machine, |k, _, _| k.tcp_listen(NsId::HOST, any, PORT, owner));
+            let bound = self.kernel(machine, |k, _, _| k.tcp_listen(NsId::HOST, any, PORT, owner));
             self.front.listener = bound.ok();
         }
         self.fanout_soon();
@@ -635,7 +669,8 @@ impl World {
             ready.append(&mut self.front.waiting);
         } else {
             let front = &mut self.front;
-            let (wide, own): (Vec<_>, Vec<_>) = ready.into_iter().partition(|w| front.wide.contains(w));
+            let (wide, own): (Vec<_>, Vec<_>) =
+                ready.into_iter().partition(|w| front.wide.contains(w));
             front.waiting.extend(wide);
             ready = own;
         }
@@ -674,8 +709,10 @@ impl World {
                 }
             }
             SocketEvent::Received { body: Body::HttpRequest { path }, .. } => {
-                let ready = self.front.cache.is_some() && matches!(&*path, "/readyz" | "/livez" | "/healthz");
-                let (status, text) = if ready { (200, "ok".into()) } else { (404, "not found".into()) };
+                let ready = self.front.cache.is_some()
+                    && matches!(&*path, "/readyz" | "/livez" | "/healthz");
+                let (status, text) =
+                    if ready { (200, "ok".into()) } else { (404, "not found".into()) };
                 let body = Body::HttpResponse { status, text };
                 let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 180, out));
             }

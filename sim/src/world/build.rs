@@ -175,7 +175,11 @@ impl World {
                     // Each half of the cable has half of the latency, and one half all the rest.
                     quality: Quality {
                         latency: link.quality.latency / 2,
-                        ..if end == 0 { quality(link.quality) } else { Quality::perfect(Duration::ZERO) }
+                        ..if end == 0 {
+                            quality(link.quality)
+                        } else {
+                            Quality::perfect(Duration::ZERO)
+                        }
                     },
                     link: Some(link.name.clone()),
                 };
@@ -205,7 +209,9 @@ impl World {
     fn build_nodes(&mut self) {
         let scenario = self.scenario.clone();
         for (index, node) in scenario.nodes.iter().enumerate() {
-            let Some(lan) = scenario.networks.iter().find(|n| n.name == node.network) else { continue };
+            let Some(lan) = scenario.networks.iter().find(|n| n.name == node.network) else {
+                continue;
+            };
             let switch = self.rack_switch(node, lan);
             let machine = self.add_machine(node.name.clone(), Role::Node(index));
             let address = match node.address {
@@ -226,14 +232,23 @@ impl World {
             self.build_files(machine, node);
             self.build_actors(machine, index);
             if !node.off {
-                let stream = Stream { seed: self.knobs.seed, label: "boot", index: machine.into(), incarnation: 0 };
+                let stream = Stream {
+                    seed: self.knobs.seed,
+                    label: "boot",
+                    index: machine.into(),
+                    incarnation: 0,
+                };
                 let delay = super::programs::draw(&mut Rng::new(stream), node.boot_delay);
                 self.queue.push(Time::ZERO + delay, Due::Boot { machine });
             }
         }
     }
 
-    fn rack_switch(&mut self, node: &crate::scenario::Node, lan: &crate::scenario::Network) -> SwitchId {
+    fn rack_switch(
+        &mut self,
+        node: &crate::scenario::Node,
+        lan: &crate::scenario::Network,
+    ) -> SwitchId {
         let Some(&spine) = self.places.switches.get(&lan.name) else {
             return self.wire.add_switch();
         };
@@ -262,7 +277,9 @@ impl World {
         let mut cells = Vec::new();
         if scenario.nodes[node].server && self.apiservers.hosts.is_empty() {
             self.front.machine = machine;
-            cells.push(self.cell::<ApiServer>(machine, apiserver_config(&scenario, !self.knobs.forgets)));
+            cells.push(
+                self.cell::<ApiServer>(machine, apiserver_config(&scenario, !self.knobs.forgets)),
+            );
             cells.push(self.cell::<Controllers>(machine, controllers_config(&scenario)));
             let name = "default-scheduler".to_owned();
             cells.push(self.cell::<Scheduler>(machine, scheduler::Config { name }));
@@ -305,7 +322,11 @@ impl World {
             Role::Node(index) => self.boot_node(machine, index, links[0]),
             Role::Router(index) => self.boot_router(machine, index, links[0]),
             Role::Upstream(index) => {
-                self.default_route(machine, "eth0", &self.scenario.upstreams[index].network.clone());
+                self.default_route(
+                    machine,
+                    "eth0",
+                    &self.scenario.upstreams[index].network.clone(),
+                );
                 let server = self.scenario.upstreams[index].clone();
                 self.run_own(machine, Task::Upstream(Upstream::new(server)));
             }
@@ -313,7 +334,8 @@ impl World {
                 let client = self.scenario.clients[index].clone();
                 self.default_route(machine, "eth0", &client.network);
                 for (to, via) in client.routes {
-                    let route = Route { to, via: Some(via), dev: "eth0".into(), onlink: false, metric: 0 };
+                    let route =
+                        Route { to, via: Some(via), dev: "eth0".into(), onlink: false, metric: 0 };
                     self.route(machine, &route, Proto::STATIC);
                 }
             }
@@ -343,7 +365,9 @@ impl World {
             // The card is known before its address: a gratuitous ARP must find its way out.
             self.machines[machine as usize].ports.push((link, port));
             if let Some(address) = address {
-                let _ = self.kernel(machine, |k, now, out| k.add_address(now, NsId::HOST, link, address, out));
+                let _ = self.kernel(machine, |k, now, out| {
+                    k.add_address(now, NsId::HOST, link, address, out)
+                });
             }
             links.push(link);
         }
@@ -357,21 +381,27 @@ impl World {
 
     fn default_route(&mut self, machine: u32, dev: &str, network: &str) {
         let gateway = self.scenario.networks.iter().find(|n| n.name == network).map(|n| n.gateway);
-        let route = Route { to: EVERYWHERE, via: gateway, dev: dev.into(), onlink: false, metric: 100 };
+        let route =
+            Route { to: EVERYWHERE, via: gateway, dev: dev.into(), onlink: false, metric: 100 };
         self.route(machine, &route, Proto::STATIC);
     }
 
     fn boot_router(&mut self, machine: u32, index: usize, lan: u32) {
         let scenario = self.scenario.clone();
         let network = &scenario.networks[index];
-        let _ = self.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, "net.ipv4.ip_forward", "1", out));
+        let _ = self.kernel(machine, |k, now, out| {
+            k.set_sysctl(now, NsId::HOST, "net.ipv4.ip_forward", "1", out)
+        });
         for (to, via, dev) in router_routes(&scenario, index) {
             let route = Route { to, via: Some(via), dev, onlink: false, metric: 0 };
             self.route(machine, &route, Proto::STATIC);
         }
         for (link_index, link) in scenario.links.iter().enumerate() {
             if link.nat.as_ref() == Some(&network.name) {
-                self.iptables(machine, &format!("-t nat -A POSTROUTING -o link{link_index} -j MASQUERADE"));
+                self.iptables(
+                    machine,
+                    &format!("-t nat -A POSTROUTING -o link{link_index} -j MASQUERADE"),
+                );
             }
         }
         if let Some(conf) = network.dhcp.clone() {
@@ -387,9 +417,12 @@ impl World {
     /// is told to.
     fn reservations(&self, network: &str) -> Vec<(Mac, Ipv4Addr)> {
         let scenario = &self.scenario;
-        let Some(lan) = scenario.networks.iter().find(|n| n.name == network) else { return Vec::new() };
+        let Some(lan) = scenario.networks.iter().find(|n| n.name == network) else {
+            return Vec::new();
+        };
         let Some(conf) = &lan.dhcp else { return Vec::new() };
-        let own = scenario.nodes.iter().filter(|n| n.network == network && n.address == Address::Dhcp);
+        let own =
+            scenario.nodes.iter().filter(|n| n.network == network && n.address == Address::Dhcp);
         let pool = (conf.first.to_bits()..=conf.last.to_bits()).map(Ipv4Addr::from_bits);
         own.zip(pool)
             .filter_map(|(node, address)| {
@@ -404,7 +437,8 @@ impl World {
         let node = &scenario.nodes[index];
         for (key, value) in &node.sysctls {
             let value = value.to_string();
-            let _ = self.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
+            let _ =
+                self.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
         }
         match node.address {
             Address::Static(_) => self.default_route(machine, &node.interface, &node.network),
@@ -445,7 +479,8 @@ impl World {
         let Some(lan) = scenario.networks.iter().find(|n| n.name == network) else { return };
         let net = within(address, lan.cidr);
         let old = self.places.cards.get(&machine).and_then(|cards| cards.first()?.address);
-        if let Some(card) = self.places.cards.get_mut(&machine).and_then(|cards| cards.first_mut()) {
+        if let Some(card) = self.places.cards.get_mut(&machine).and_then(|cards| cards.first_mut())
+        {
             card.address = Some(net);
         }
         let _ = self.kernel(machine, |k, now, out| {
@@ -495,7 +530,9 @@ fn router_routes(scenario: &Scenario, start: usize) -> Vec<(Ipv4Net, Ipv4Addr, N
                 (_, true) => (1, &link.between.0),
                 _ => continue,
             };
-            let Some(next) = scenario.networks.iter().position(|n| n.name == *far) else { continue };
+            let Some(next) = scenario.networks.iter().position(|n| n.name == *far) else {
+                continue;
+            };
             // From outside, a masquerading router hides its network.
             if seen[next] || link.nat.as_ref() == Some(far) {
                 continue;
@@ -547,7 +584,10 @@ fn first_address(scenario: &Scenario, node: &crate::scenario::Node) -> Option<Ip
         Address::Static(address) => Some(address),
         Address::Dhcp => {
             let lan = scenario.networks.iter().find(|n| n.name == node.network)?;
-            let own = scenario.nodes.iter().filter(|n| n.network == node.network && n.address == Address::Dhcp);
+            let own = scenario
+                .nodes
+                .iter()
+                .filter(|n| n.network == node.network && n.address == Address::Dhcp);
             let place = own.take_while(|n| n.name != node.name).count() as u32;
             Some(Ipv4Addr::from_bits(lan.dhcp.as_ref()?.first.to_bits() + place))
         }

@@ -1,10 +1,10 @@
 //! The container port: sandboxes become namespaces with a veth, containers become programs; and
 //! the kubelet's probes of them.
 
+use super::machine::PodSpace;
 use super::ports::Work;
 use super::programs::{Container, Task};
 use super::{Cell, Due, Kind, Life, Machine, Owner, World};
-use super::machine::PodSpace;
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
 use crate::models::runtime::{Delays, Step};
@@ -57,7 +57,12 @@ pub struct ProbeRun {
 }
 
 impl World {
-    pub(super) fn do_container(&mut self, life: Life, ticket: Ticket, request: &container::Request) {
+    pub(super) fn do_container(
+        &mut self,
+        life: Life,
+        ticket: Ticket,
+        request: &container::Request,
+    ) {
         let machine = self.machine_of(life.cell);
         // The runtime answers by subject, and a stop by the exit that every observer hears.
         self.kubelets.forgive(life.cell.index, life.incarnation, ticket);
@@ -190,7 +195,14 @@ impl World {
         image
     }
 
-    fn kill_container(&mut self, machine: u32, pod: Uid, name: &str, attempt: u32, grace: Duration) {
+    fn kill_container(
+        &mut self,
+        machine: u32,
+        pod: Uid,
+        name: &str,
+        attempt: u32,
+        grace: Duration,
+    ) {
         let Some(space) = self.machines[machine as usize].pods.get(&pod) else { return };
         for slot in space.programs.clone() {
             let is_it = self.container_mut(slot).is_some_and(|c| c.is(name, attempt));
@@ -205,7 +217,15 @@ impl World {
     }
 
     /// A container's process ended; its sockets close after it.
-    pub(super) fn container_exited(&mut self, machine: u32, slot: u32, pod: Uid, name: &str, attempt: u32, code: i32) {
+    pub(super) fn container_exited(
+        &mut self,
+        machine: u32,
+        slot: u32,
+        pod: Uid,
+        name: &str,
+        attempt: u32,
+        code: i32,
+    ) {
         if let Some(space) = self.machines[machine as usize].pods.get_mut(&pod) {
             space.programs.retain(|known| *known != slot);
         }
@@ -222,7 +242,9 @@ impl World {
             return;
         }
         let target = match &request.check {
-            probe::Check::Http { ip, port, .. } | probe::Check::Tcp { ip, port } => SocketAddrV4::new(*ip, *port),
+            probe::Check::Http { ip, port, .. } | probe::Check::Tcp { ip, port } => {
+                SocketAddrV4::new(*ip, *port)
+            }
             probe::Check::Exec { .. } => {
                 let result = self.exec_probe(machine, &request);
                 let reply = reply_to(&request, result);
@@ -235,13 +257,16 @@ impl World {
         let run = ProbeRun { life, ticket, request, machine, socket: None, generation };
         let slot = self.kubelet_probes.insert(run) as u32;
         let owner = Owner::KubeletProbe(slot).pack();
-        let opened = self.kernel(machine, |k, now, out| k.tcp_connect(now, NsId::HOST, target, owner, out));
+        let opened =
+            self.kernel(machine, |k, now, out| k.tcp_connect(now, NsId::HOST, target, owner, out));
         match opened {
             Ok(socket) => {
                 self.kubelet_probes[slot as usize].socket = Some(socket);
                 self.queue.push(self.now + timeout, Due::KubeletProbe { slot, generation });
             }
-            Err(errno) => self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp {target}: {errno}"))),
+            Err(errno) => {
+                self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp {target}: {errno}")))
+            }
         }
     }
 
@@ -251,7 +276,10 @@ impl World {
         let space = self.machines[machine as usize].pods.get(&request.pod);
         let programs = space.map(|space| space.programs.clone()).unwrap_or_default();
         for slot in programs {
-            let open = self.container_mut(slot).filter(|c| c.name() == request.container).map(|c| c.is_open());
+            let open = self
+                .container_mut(slot)
+                .filter(|c| c.name() == request.container)
+                .map(|c| c.is_open());
             match open {
                 Some(true) => return Ok(()),
                 Some(false) => return Err("command exited with 1".into()),
@@ -262,7 +290,8 @@ impl World {
     }
 
     pub(super) fn kubelet_probe_ends(&mut self, slot: u32, generation: u32) {
-        let open = self.kubelet_probes.get(slot as usize).is_some_and(|run| run.generation == generation);
+        let open =
+            self.kubelet_probes.get(slot as usize).is_some_and(|run| run.generation == generation);
         if open {
             let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
             self.kubelet_probe_done(slot, Err(why.into()));
@@ -288,7 +317,9 @@ impl World {
         }
         let machine = run.machine;
         match (event, &run.request.check) {
-            (SocketEvent::Connected, probe::Check::Tcp { .. }) => self.kubelet_probe_done(slot, Ok(())),
+            (SocketEvent::Connected, probe::Check::Tcp { .. }) => {
+                self.kubelet_probe_done(slot, Ok(()))
+            }
             (SocketEvent::Connected, probe::Check::Http { path, .. }) => {
                 let body = Body::HttpRequest { path: path.clone() };
                 let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 150, out));
@@ -296,13 +327,19 @@ impl World {
             (SocketEvent::Received { body: Body::HttpResponse { status, .. }, .. }, _) => {
                 // 200..400 is success (pkg/probe/http/http.go).
                 let ok = (200..400).contains(&status);
-                let result = if ok { Ok(()) } else { Err(format_smolstr!("HTTP probe failed with statuscode: {status}")) };
+                let result = if ok {
+                    Ok(())
+                } else {
+                    Err(format_smolstr!("HTTP probe failed with statuscode: {status}"))
+                };
                 self.kubelet_probe_done(slot, result);
             }
             (SocketEvent::Failed(errno), _) => {
                 self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp: connect: {errno}")));
             }
-            (SocketEvent::PeerClosed | SocketEvent::Closed, _) => self.kubelet_probe_done(slot, Err("EOF".into())),
+            (SocketEvent::PeerClosed | SocketEvent::Closed, _) => {
+                self.kubelet_probe_done(slot, Err("EOF".into()))
+            }
             _ => {}
         }
     }

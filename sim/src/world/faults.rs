@@ -91,7 +91,9 @@ impl World {
     pub(super) fn apply_workload(&mut self, index: usize) {
         let scenario = self.scenario.clone();
         let workload = &scenario.workloads[index];
-        self.line("kubectl", || format!("apply {}: {} objects", workload.name, workload.objects.len()));
+        self.line("kubectl", || {
+            format!("apply {}: {} objects", workload.name, workload.objects.len())
+        });
         for object in &workload.objects {
             self.operate(Request::Create { object: object.clone() });
         }
@@ -132,7 +134,9 @@ impl World {
             }
             FaultKind::NodeDelete { nodes, power_off } => {
                 if *power_off {
-                    self.each_machine(nodes, |world, machine| world.power_off(machine, Loss::Power));
+                    self.each_machine(nodes, |world, machine| {
+                        world.power_off(machine, Loss::Power)
+                    });
                 }
                 for node in nodes {
                     self.operate_delete(ObjectKind::Node, Key::cluster(node.clone()));
@@ -159,12 +163,16 @@ impl World {
                 }
             }
             FaultKind::WriteFile { nodes, path, how, text } => {
-                self.each_machine(nodes, |world, machine| world.write_file(machine, path, text, *how));
+                self.each_machine(nodes, |world, machine| {
+                    world.write_file(machine, path, text, *how)
+                });
             }
             FaultKind::Sysctl { nodes, key, value } => {
                 let value = value.to_string();
                 self.each_machine(nodes, |world, machine| {
-                    let set = world.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
+                    let set = world.kernel(machine, |k, now, out| {
+                        k.set_sysctl(now, NsId::HOST, key, &value, out)
+                    });
                     if set.is_err() {
                         world.line("fault", || format!("sysctl {key}: no such key"));
                     }
@@ -256,7 +264,9 @@ impl World {
         for machine in &self.machines {
             for (_, port) in &machine.ports {
                 let reached = self.wire.switch_of(*port);
-                if reached == Some(switch) || reached.is_some_and(|s| self.rack_of(s) == Some(switch)) {
+                if reached == Some(switch)
+                    || reached.is_some_and(|s| self.rack_of(s) == Some(switch))
+                {
                     ports.push(*port);
                 }
             }
@@ -268,7 +278,11 @@ impl World {
         match target {
             LinkTarget::Node(name) => {
                 let machine = self.machine_named(name).map(|m| &self.machines[m as usize]);
-                machine.and_then(super::Machine::first_port).map(|(_, port)| port).into_iter().collect()
+                machine
+                    .and_then(super::Machine::first_port)
+                    .map(|(_, port)| port)
+                    .into_iter()
+                    .collect()
             }
             LinkTarget::Link(name) => self.link_ports(name),
             LinkTarget::Network(name) => self.ports_of_network(name),
@@ -311,8 +325,16 @@ impl World {
         }
     }
 
-    fn move_begins(&mut self, index: usize, node: &str, network: &str, address: Option<Ipv4Addr>, outage: Duration) {
-        let (Some(machine), Some(switch)) = (self.machine_named(node), self.switch_named(network)) else {
+    fn move_begins(
+        &mut self,
+        index: usize,
+        node: &str,
+        network: &str,
+        address: Option<Ipv4Addr>,
+        outage: Duration,
+    ) {
+        let (Some(machine), Some(switch)) = (self.machine_named(node), self.switch_named(network))
+        else {
             return;
         };
         let Some((link, port)) = self.machines[machine as usize].first_port() else { return };
@@ -347,14 +369,18 @@ impl World {
             }
         }
         self.line(&format!("dhcp@{name}"), || match outage {
-            Some(outage) => format!("{address} acquired after {:.3} s without one", outage.as_secs_f64()),
+            Some(outage) => {
+                format!("{address} acquired after {:.3} s without one", outage.as_secs_f64())
+            }
             None => format!("{address} acquired"),
         });
     }
 
     pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr) {
         let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: no carrier or no lease"));
+        self.line(&format!("dhcp@{name}"), || {
+            format!("{address} is off the link: no carrier or no lease")
+        });
     }
 
     fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {
@@ -367,7 +393,11 @@ impl World {
                 loss: by.loss.max(before.loss),
                 duplicate: by.duplicate.max(before.duplicate),
                 reorder: if by.jitter.is_zero() { by.reorder.max(before.reorder) } else { 1.0 },
-                reorder_by: if by.reorder > 0.0 && jitter.is_zero() { Duration::from_millis(5) } else { jitter },
+                reorder_by: if by.reorder > 0.0 && jitter.is_zero() {
+                    Duration::from_millis(5)
+                } else {
+                    jitter
+                },
             };
             self.wire.set_quality(port, quality);
         }
@@ -390,12 +420,14 @@ impl World {
                 let target = format!("{path}.{}", self.happened.len());
                 files.rename_over(&target, text.into());
                 files.symlink_to(path, &target)
-            },
+            }
             WriteHow::InPlace => files.write_in_place(path, text.into()),
             WriteHow::Empty => files.truncate(path),
         };
         let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("files@{name}"), || format!("{path} changed: {}", words::write_how(how)));
+        self.line(&format!("files@{name}"), || {
+            format!("{path} changed: {}", words::write_how(how))
+        });
         for (watcher, reply) in told {
             if let Some(life) = super::Life::unpack(watcher) {
                 self.tell_files(life, None, reply);
@@ -461,7 +493,11 @@ impl World {
                 let has = |object: &&Arc<Object>| {
                     labels.iter().all(|(name, value)| object.label(name) == Some(value.as_str()))
                 };
-                view.into_iter().flat_map(|v| v.values()).filter(has).map(|o| o.key.clone()).collect()
+                view.into_iter()
+                    .flat_map(|v| v.values())
+                    .filter(has)
+                    .map(|o| o.key.clone())
+                    .collect()
             }
         }
     }
@@ -509,7 +545,13 @@ impl World {
             (Reason::NotFound, Request::Delete { .. }) => {
                 self.operator.calls.remove(&call);
             }
-            (Reason::Unknown | Reason::InternalError | Reason::TooManyRequests | Reason::Conflict, _) => {}
+            (
+                Reason::Unknown
+                | Reason::InternalError
+                | Reason::TooManyRequests
+                | Reason::Conflict,
+                _,
+            ) => {}
             _ => {
                 self.operator.calls.remove(&call);
                 let (kind, key) = request.subject();

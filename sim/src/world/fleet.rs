@@ -155,10 +155,10 @@ impl<A: Actor> Fleet<A> {
             Input::Event { ticket, event } => {
                 digest.u64(2);
                 kubesim_runtime::Digest::digest(&event, digest);
-                if let Some(ticket) = ticket {
-                    if host.owed.remove(&ticket.0).is_none() {
-                        paid = Err(PaidTwice(ticket));
-                    }
+                if let Some(ticket) = ticket
+                    && host.owed.remove(&ticket.0).is_none()
+                {
+                    paid = Err(PaidTwice(ticket));
                 }
                 if let Some(actor) = &mut host.actor {
                     actor.handle(event, &mut context);
@@ -187,7 +187,12 @@ impl<A: Actor> Fleet<A> {
     }
 
     /// Sets and clears alarms as the step asked; returns when and under which ids new ones ring.
-    pub fn set_alarms(&mut self, index: u32, ops: &mut Vec<TimerOp<A::Timer>>, rings: &mut Vec<(Time, u32)>) {
+    pub fn set_alarms(
+        &mut self,
+        index: u32,
+        ops: &mut Vec<TimerOp<A::Timer>>,
+        rings: &mut Vec<(Time, u32)>,
+    ) {
         let host = &mut self.hosts[index as usize];
         for op in ops.drain(..) {
             match op {
@@ -235,7 +240,8 @@ impl<A: Actor> Fleet<A> {
 
     /// The last steps of an actor, oldest first, as lines.
     pub fn last_steps(&self, index: u32) -> Vec<String> {
-        let lines = |step: &Step| format!("{} {} -> {}", step.time, step.event, step.effects.join(", "));
+        let lines =
+            |step: &Step| format!("{} {} -> {}", step.time, step.event, step.effects.join(", "));
         self.hosts[index as usize].ring.iter().map(lines).collect()
     }
 }

@@ -221,7 +221,10 @@ impl World {
         for (kind, late) in late {
             for (index, ticket, asked) in late {
                 let who = self.who(Cell { kind, index });
-                told.push(format!("effect {} of {who}, asked for at {asked}, was never answered", ticket.0));
+                told.push(format!(
+                    "effect {} of {who}, asked for at {asked}, was never answered",
+                    ticket.0
+                ));
             }
         }
         told
@@ -298,10 +301,10 @@ impl World {
             client.power_loss();
         }
         self.machines[machine as usize].parked = ports;
-        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine) {
-            if loss == Loss::Disk {
-                self.store.wipe();
-            }
+        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine)
+            && loss == Loss::Disk
+        {
+            self.store.wipe();
         }
         let name = self.machines[machine as usize].name.clone();
         self.line(&format!("power@{name}"), || "off".to_owned());
@@ -311,7 +314,7 @@ impl World {
     /// a burst of changes is one message.
     pub(super) fn kernel_changed(&mut self, machine: u32) {
         let host = &mut self.machines[machine as usize];
-        if !host.netlink_pending && !(host.observers.is_empty() && host.client.is_none()) {
+        if !host.netlink_pending && (!host.observers.is_empty() || host.client.is_some()) {
             host.netlink_pending = true;
             self.queue.push(self.now + Duration::from_millis(1), Due::Netlink { machine });
         }

@@ -309,7 +309,9 @@ impl World {
             Due::FaultEnds { index } => self.fault_ends(index as usize),
             Due::Workload { index } => self.apply_workload(index as usize),
             Due::Operator { call } => self.operate_again(call),
-            Due::Software { machine, boots, index } => self.software_due(machine, boots, index as usize),
+            Due::Software { machine, boots, index } => {
+                self.software_due(machine, boots, index as usize)
+            }
             Due::Boot { machine } => self.boot(machine),
         }
     }
@@ -402,7 +404,8 @@ impl World {
         let paid = A::fleet(self).step(index, clocks, input, &mut digest);
         self.digest = digest;
         if let Err(twice) = paid {
-            let text = format!("effect {} of {} was answered twice", twice.0.0, self.who(life.cell));
+            let text =
+                format!("effect {} of {} was answered twice", twice.0.0, self.who(life.cell));
             self.violations.push(text);
         }
         if let Some(shown) = shown {
@@ -449,7 +452,13 @@ impl World {
     }
 
     /// Puts an event on its way to an actor.
-    fn send<A: Component>(&mut self, life: Life, at: Time, ticket: Option<Ticket>, event: A::Event) {
+    fn send<A: Component>(
+        &mut self,
+        life: Life,
+        at: Time,
+        ticket: Option<Ticket>,
+        event: A::Event,
+    ) {
         let pending =
             Pending { host: life.cell.index, incarnation: life.incarnation, ticket, event };
         let slot = A::fleet(self).events.insert(pending) as u32;
@@ -528,7 +537,11 @@ impl World {
     // The kernel of a machine.
 
     /// Calls into a machine's kernel; what comes out is acted on before the next event.
-    fn kernel<R>(&mut self, machine: u32, call: impl FnOnce(&mut Kernel, Time, &mut Vec<Output>) -> R) -> R {
+    fn kernel<R>(
+        &mut self,
+        machine: u32,
+        call: impl FnOnce(&mut Kernel, Time, &mut Vec<Output>) -> R,
+    ) -> R {
         let mut out = std::mem::take(&mut self.scratch);
         let result = call(&mut self.machines[machine as usize].kernel, self.now, &mut out);
         self.outputs.extend(out.drain(..).map(|output| (machine, output)));
@@ -655,7 +668,8 @@ fn digest_frame(port: PortId, frame: &Frame, hasher: &mut Hasher) {
     hasher.u32(port.0);
     match &frame.payload {
         Payload::Arp(arp) => {
-            hasher.u64(u64::from(arp.sender_ip.to_bits()) << 32 | u64::from(arp.target_ip.to_bits()));
+            hasher
+                .u64(u64::from(arp.sender_ip.to_bits()) << 32 | u64::from(arp.target_ip.to_bits()));
             hasher.u64(u64::from(arp.request));
         }
         Payload::Ip(packet) => {
@@ -667,9 +681,15 @@ fn digest_frame(port: PortId, frame: &Frame, hasher: &mut Hasher) {
                     hasher.u64(u64::from(tcp.seq) << 32 | u64::from(tcp.ack));
                 }
                 L4::Udp { sport, dport } => hasher.u64(u64::from(*sport) << 16 | u64::from(*dport)),
-                L4::Icmp(Icmp::EchoRequest { id, seq }) => hasher.u64(1 << 40 | u64::from(*id) << 16 | u64::from(*seq)),
-                L4::Icmp(Icmp::EchoReply { id, seq }) => hasher.u64(2 << 40 | u64::from(*id) << 16 | u64::from(*seq)),
-                L4::Icmp(Icmp::Error { about, .. }) => hasher.u64(3 << 40 | u64::from(about.dst.to_bits())),
+                L4::Icmp(Icmp::EchoRequest { id, seq }) => {
+                    hasher.u64(1 << 40 | u64::from(*id) << 16 | u64::from(*seq))
+                }
+                L4::Icmp(Icmp::EchoReply { id, seq }) => {
+                    hasher.u64(2 << 40 | u64::from(*id) << 16 | u64::from(*seq))
+                }
+                L4::Icmp(Icmp::Error { about, .. }) => {
+                    hasher.u64(3 << 40 | u64::from(about.dst.to_bits()))
+                }
             }
             if let Body::Vxlan { frame, .. } = &packet.body {
                 digest_frame(port, frame, hasher);

@@ -1,6 +1,7 @@
 //! Behind every port stands a model: what an actor asked for is done a little later, and answered.
 //! What a dead life asked for is done all the same: it was on its way.
 
+use super::fleet::Fleet;
 use super::{Cell, Component, Due, Kind, Life, Owner, World};
 use crate::body::Body;
 use crate::kernel::{Kernel, NsId, SocketEvent};
@@ -15,7 +16,6 @@ use kubesim_actors::ports::{api, container, files, network, packets, probe, rule
 use kubesim_actors::proxy::{self, Proxy};
 use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_runtime::{Ticket, Time};
-use super::fleet::Fleet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -57,7 +57,9 @@ macro_rules! component {
 
 component!(ApiServer, ApiServer, apiservers, |world: &mut World, life, ticket, effect| {
     match effect {
-        apiserver::Effect::Store(request) => world.later(FILE, Work::Store { life, ticket, request }),
+        apiserver::Effect::Store(request) => {
+            world.later(FILE, Work::Store { life, ticket, request })
+        }
         apiserver::Effect::Publish(cache) => world.publish(cache),
         apiserver::Effect::Respond { id, result } => world.front_respond(id, result),
         apiserver::Effect::Refuse { why } => world.refused(life.cell, why),
@@ -78,7 +80,8 @@ component!(Kubelet, Kubelet, kubelets, |world: &mut World, life, ticket, effect|
     }
     kubelet::Effect::Probe(request) => world.kubelet_probe(life, ticket, request),
     kubelet::Effect::Files(request) => world.later(FILE, Work::Files { life, ticket, request }),
-    kubelet::Effect::Network(request) => world.later(NETLINK, Work::Network { life, ticket, request }),
+    kubelet::Effect::Network(request) =>
+        world.later(NETLINK, Work::Network { life, ticket, request }),
 });
 component!(Netd, Netd, netds, World::netd_effect);
 component!(Flannel, Flannel, flannels, World::netd_effect);
@@ -93,8 +96,12 @@ impl World {
     fn netd_effect(&mut self, life: Life, ticket: Ticket, effect: netd::Effect) {
         match effect {
             netd::Effect::Api(effect) => self.api_effect(life, ticket, effect),
-            netd::Effect::Network(request) => self.later(NETLINK, Work::Network { life, ticket, request }),
-            netd::Effect::Rules(request) => self.later(RESTORE, Work::Rules { life, ticket, request }),
+            netd::Effect::Network(request) => {
+                self.later(NETLINK, Work::Network { life, ticket, request })
+            }
+            netd::Effect::Rules(request) => {
+                self.later(RESTORE, Work::Rules { life, ticket, request })
+            }
             netd::Effect::Files(request) => self.later(FILE, Work::Files { life, ticket, request }),
             netd::Effect::Packets(request) => self.packets_effect(life, ticket, request),
         }
@@ -152,7 +159,12 @@ impl World {
         self.tell_network(life, Some(ticket), reply);
     }
 
-    pub(super) fn tell_network(&mut self, life: Life, ticket: Option<Ticket>, reply: network::Reply) {
+    pub(super) fn tell_network(
+        &mut self,
+        life: Life,
+        ticket: Option<Ticket>,
+        reply: network::Reply,
+    ) {
         let at = self.now;
         match life.cell.kind {
             Kind::Kubelet => self.send::<Kubelet>(life, at, ticket, kubelet::Event::Network(reply)),
@@ -172,7 +184,9 @@ impl World {
         match life.cell.kind {
             Kind::Proxy => self.send::<Proxy>(life, at, Some(ticket), proxy::Event::Rules(reply)),
             Kind::Netd => self.send::<Netd>(life, at, Some(ticket), netd::Event::Rules(reply)),
-            Kind::Flannel => self.send::<Flannel>(life, at, Some(ticket), netd::Event::Rules(reply)),
+            Kind::Flannel => {
+                self.send::<Flannel>(life, at, Some(ticket), netd::Event::Rules(reply))
+            }
             _ => {}
         }
     }
@@ -213,10 +227,20 @@ impl World {
         self.work_at(self.disk, Work::Committed { life, ticket, reply });
     }
 
-    pub(super) fn tell_api(&mut self, life: Life, at: Time, ticket: Option<Ticket>, event: api::Event) {
+    pub(super) fn tell_api(
+        &mut self,
+        life: Life,
+        at: Time,
+        ticket: Option<Ticket>,
+        event: api::Event,
+    ) {
         match life.cell.kind {
-            Kind::Controllers => self.send::<Controllers>(life, at, ticket, controllers::Event::Api(event)),
-            Kind::Scheduler => self.send::<Scheduler>(life, at, ticket, scheduler::Event::Api(event)),
+            Kind::Controllers => {
+                self.send::<Controllers>(life, at, ticket, controllers::Event::Api(event))
+            }
+            Kind::Scheduler => {
+                self.send::<Scheduler>(life, at, ticket, scheduler::Event::Api(event))
+            }
             Kind::Kubelet => self.send::<Kubelet>(life, at, ticket, kubelet::Event::Api(event)),
             Kind::Netd => self.send::<Netd>(life, at, ticket, netd::Event::Api(event)),
             Kind::Flannel => self.send::<Flannel>(life, at, ticket, netd::Event::Api(event)),
@@ -227,7 +251,12 @@ impl World {
         }
     }
 
-    pub(super) fn tell_container(&mut self, life: Life, ticket: Option<Ticket>, reply: container::Reply) {
+    pub(super) fn tell_container(
+        &mut self,
+        life: Life,
+        ticket: Option<Ticket>,
+        reply: container::Reply,
+    ) {
         if life.cell.kind == Kind::Kubelet {
             self.send::<Kubelet>(life, self.now, ticket, kubelet::Event::Container(reply));
         }
@@ -271,7 +300,8 @@ impl World {
             packets::Request::Bind { address, port } => self.bind(machine, life, address, port),
             packets::Request::Send { from, from_port, to, body } => {
                 let host = &self.machines[machine as usize];
-                let bound = host.sockets.iter().find(|(l, port, _)| *l == life && *port == from_port);
+                let bound =
+                    host.sockets.iter().find(|(l, port, _)| *l == life && *port == from_port);
                 let Some(&(_, _, socket)) = bound else { return };
                 let (len, body) = match body {
                     packets::Body::Dns(message) => {
@@ -282,7 +312,9 @@ impl World {
                     }
                     packets::Body::Peer(signed) => (180, Body::Peer(signed)),
                 };
-                let sent = self.kernel(machine, |k, now, out| k.udp_send(now, socket, from, to, body, len, out));
+                let sent = self.kernel(machine, |k, now, out| {
+                    k.udp_send(now, socket, from, to, body, len, out)
+                });
                 if sent.is_err() {
                     self.tell_packets(life, packets::Reply::Unreachable { to });
                 }
@@ -296,7 +328,8 @@ impl World {
             // An address that is the service's own lives on lo, as node-local DNS caches have it.
             let net = ipnet::Ipv4Net::new_assert(address, 32);
             let lo = Kernel::LO;
-            let _ = self.kernel(machine, |k, now, out| k.add_address(now, NsId::HOST, lo, net, out));
+            let _ =
+                self.kernel(machine, |k, now, out| k.add_address(now, NsId::HOST, lo, net, out));
         }
         match self.kernel(machine, |k, _, _| k.udp_bind(NsId::HOST, address, port, owner)) {
             Ok(socket) => self.machines[machine as usize].sockets.push((life, port, socket)),
@@ -327,7 +360,10 @@ impl World {
                 self.tell_packets(life, packets::Reply::Datagram { local, from, body });
             }
             SocketEvent::Icmp { to, .. } => {
-                self.tell_packets(life, packets::Reply::Unreachable { to: SocketAddrV4::new(*to.ip(), to.port()) });
+                self.tell_packets(
+                    life,
+                    packets::Reply::Unreachable { to: SocketAddrV4::new(*to.ip(), to.port()) },
+                );
             }
             _ => {}
         }

@@ -58,7 +58,12 @@ impl World {
     pub(super) fn plan_probes(&mut self) {
         let scenario = self.scenario.clone();
         for (index, spec) in scenario.probes.iter().enumerate() {
-            let stream = Stream { seed: self.knobs.seed, label: "probe", index: index as u64, incarnation: 0 };
+            let stream = Stream {
+                seed: self.knobs.seed,
+                label: "probe",
+                index: index as u64,
+                incarnation: 0,
+            };
             self.probes.push(Probe {
                 spec: spec.clone(),
                 tries: Vec::new(),
@@ -112,18 +117,27 @@ impl World {
         self.probe_at(slot, number, &place, target)
     }
 
-    fn probe_at(&mut self, slot: usize, number: u32, place: &Place, target: SocketAddrV4) -> Result<(), SmolStr> {
+    fn probe_at(
+        &mut self,
+        slot: usize,
+        number: u32,
+        place: &Place,
+        target: SocketAddrV4,
+    ) -> Result<(), SmolStr> {
         let owner = Owner::Probe(slot as u32).pack();
         let (machine, ns) = (place.machine, place.ns);
         let refuse = |errno| format_smolstr!("{target}: {errno}");
         match self.probes[slot].spec.kind.clone() {
             ProbeKind::Ping => {
                 let (id, seq) = (slot as u16 + 1, number as u16);
-                self.kernel(machine, |k, now, out| k.ping(now, ns, *target.ip(), id, seq, 84, owner, out))
-                    .map_err(refuse)
+                self.kernel(machine, |k, now, out| {
+                    k.ping(now, ns, *target.ip(), id, seq, 84, owner, out)
+                })
+                .map_err(refuse)
             }
             ProbeKind::Http { .. } | ProbeKind::TcpStream => {
-                let opened = self.kernel(machine, |k, now, out| k.tcp_connect(now, ns, target, owner, out));
+                let opened =
+                    self.kernel(machine, |k, now, out| k.tcp_connect(now, ns, target, owner, out));
                 self.probe_opened(slot, number, opened.map_err(refuse)?);
                 Ok(())
             }
@@ -162,10 +176,18 @@ impl World {
         };
         let len = message.wire_len() as u32;
         let body = Body::Dns(Arc::new(message));
-        self.kernel(machine, |k, now, out| k.udp_send(now, socket, None, to, body, len, out)).map_err(refuse)
+        self.kernel(machine, |k, now, out| k.udp_send(now, socket, None, to, body, len, out))
+            .map_err(refuse)
     }
 
-    fn probe_lookup(&mut self, slot: usize, number: u32, place: &Place, host: &str, port: u16) -> Result<(), SmolStr> {
+    fn probe_lookup(
+        &mut self,
+        slot: usize,
+        number: u32,
+        place: &Place,
+        host: &str,
+        port: u16,
+    ) -> Result<(), SmolStr> {
         let id = self.probes[slot].rng.u64() as u16;
         let lookup = Lookup::new(&place.resolv_conf, host, id);
         let (to, message) = lookup.query().ok_or("resolv.conf names no nameserver")?;
@@ -196,7 +218,10 @@ impl World {
             probe.sockets.remove(&socket);
             self.kernel(machine, |k, now, out| k.close(now, socket, out));
         }
-        let (failed, name) = (self.probes[slot].tries[number as usize].result.clone(), self.probes[slot].spec.name.clone());
+        let (failed, name) = (
+            self.probes[slot].tries[number as usize].result.clone(),
+            self.probes[slot].spec.name.clone(),
+        );
         if let Err(why) = failed
             && number > 0
             && self.probes[slot].tries[number as usize - 1].succeeded()
@@ -225,11 +250,14 @@ impl World {
                     && let Some((machine, _)) = self.probes[slot].tries[number as usize].place
                 {
                     let body = Body::HttpRequest { path };
-                    let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 120, out));
+                    let _ =
+                        self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 120, out));
                 }
             }
             SocketEvent::Received { body: Body::HttpResponse { status, text }, .. } => {
-                let ProbeKind::Http { status: wanted, .. } = self.probes[slot].spec.kind else { return };
+                let ProbeKind::Http { status: wanted, .. } = self.probes[slot].spec.kind else {
+                    return;
+                };
                 let result = if status == wanted {
                     Ok(())
                 } else {
@@ -240,8 +268,12 @@ impl World {
             SocketEvent::Datagram { body: Body::Dns(message), .. } => {
                 self.probe_dns(slot, number, &message);
             }
-            SocketEvent::Failed(errno) => self.probe_done(slot, number, Err(format_smolstr!("{errno}"))),
-            SocketEvent::Icmp { kind, .. } => self.probe_done(slot, number, Err(format_smolstr!("{kind}"))),
+            SocketEvent::Failed(errno) => {
+                self.probe_done(slot, number, Err(format_smolstr!("{errno}")))
+            }
+            SocketEvent::Icmp { kind, .. } => {
+                self.probe_done(slot, number, Err(format_smolstr!("{kind}")))
+            }
             SocketEvent::PeerClosed | SocketEvent::Closed => {
                 self.probe_done(slot, number, Err("the connection was closed".into()));
             }
@@ -252,8 +284,11 @@ impl World {
     fn probe_dns(&mut self, slot: usize, number: u32, message: &Message) {
         let looking = self.probes[slot].lookups.get_mut(&number);
         let Some((lookup, port)) = looking else {
-            let mut answer: Vec<Ipv4Addr> =
-                message.answers.iter().filter_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None }).collect();
+            let mut answer: Vec<Ipv4Addr> = message
+                .answers
+                .iter()
+                .filter_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None })
+                .collect();
             answer.sort_unstable();
             self.probes[slot].tries[number as usize].answer = answer;
             let result = match message.rcode {
@@ -319,7 +354,9 @@ impl World {
         let Ok(Ok(target)) = self.probe_target(&spec.to) else { return };
         let owner = Owner::Probe(slot as u32).pack();
         let (machine, ns) = (place.machine, place.ns);
-        if let Ok(socket) = self.kernel(machine, |k, now, out| k.tcp_connect(now, ns, target, owner, out)) {
+        if let Ok(socket) =
+            self.kernel(machine, |k, now, out| k.tcp_connect(now, ns, target, owner, out))
+        {
             self.probes[slot].stream = Some(socket);
             self.probes[slot].stream_machine = Some(machine);
         }
@@ -345,7 +382,9 @@ impl World {
     pub(super) fn stream_read(&mut self, seq: u64) {
         let (slot, number) = ((seq >> 32) as usize, seq as u32 as usize);
         let now = self.now;
-        if let Some(attempt) = self.probes.get_mut(slot).and_then(|probe| probe.tries.get_mut(number)) {
+        if let Some(attempt) =
+            self.probes.get_mut(slot).and_then(|probe| probe.tries.get_mut(number))
+        {
             attempt.ended = attempt.ended.or(Some(now));
         }
     }
@@ -359,7 +398,10 @@ impl World {
                 if !self.machines[machine as usize].on {
                     return Err(format_smolstr!("{name} is off"));
                 }
-                let resolv_conf = self.machines[machine as usize].files.read("/etc/resolv.conf").unwrap_or_default();
+                let resolv_conf = self.machines[machine as usize]
+                    .files
+                    .read("/etc/resolv.conf")
+                    .unwrap_or_default();
                 Ok(Place { machine, ns: NsId::HOST, resolv_conf })
             }
             ProbeFrom::Pod(pods) => {
@@ -376,17 +418,23 @@ impl World {
 
     /// An address and port, or a name that has to be looked up first.
     #[allow(clippy::type_complexity)]
-    fn probe_target(&self, to: &ProbeTarget) -> Result<Result<SocketAddrV4, (SmolStr, u16)>, SmolStr> {
+    fn probe_target(
+        &self,
+        to: &ProbeTarget,
+    ) -> Result<Result<SocketAddrV4, (SmolStr, u16)>, SmolStr> {
         let target = match to {
             ProbeTarget::Pod { pod, port } => {
                 let pod = self.find_pod(pod).ok_or("no ready pod to probe")?;
-                let ip = pod.pod().and_then(|(_, status)| pod_ip(status)).ok_or("the pod has no IP")?;
+                let ip =
+                    pod.pod().and_then(|(_, status)| pod_ip(status)).ok_or("the pod has no IP")?;
                 SocketAddrV4::new(ip, *port)
             }
             ProbeTarget::Service { namespace, name, port, via } => {
                 self.service_target(&Key::new(namespace.clone(), name.clone()), *port, via)?
             }
-            ProbeTarget::Node { node, port } => SocketAddrV4::new(self.address_of(node).ok_or("the node has no address")?, *port),
+            ProbeTarget::Node { node, port } => {
+                SocketAddrV4::new(self.address_of(node).ok_or("the node has no address")?, *port)
+            }
             ProbeTarget::Address { address, port } => SocketAddrV4::new(*address, *port),
             ProbeTarget::Host { host, port } => return Ok(Err((host.clone(), *port))),
             ProbeTarget::Api => {
@@ -399,16 +447,24 @@ impl World {
         Ok(Ok(target))
     }
 
-    fn service_target(&self, key: &Key, port: u16, via: &ServiceVia) -> Result<SocketAddrV4, SmolStr> {
+    fn service_target(
+        &self,
+        key: &Key,
+        port: u16,
+        via: &ServiceVia,
+    ) -> Result<SocketAddrV4, SmolStr> {
         let missing = || format_smolstr!("no service {key}");
         let service = self.object(ObjectKind::Service, key).ok_or_else(missing)?;
         let (spec, _) = service.service().ok_or_else(missing)?;
         let (ip, port) = match via {
             ServiceVia::ClusterIp => (spec.cluster_ip.clone(), port),
-            ServiceVia::ExternalIp => (spec.external_ips.as_ref().and_then(|ips| ips.first().cloned()), port),
+            ServiceVia::ExternalIp => {
+                (spec.external_ips.as_ref().and_then(|ips| ips.first().cloned()), port)
+            }
             ServiceVia::NodePort(node) => {
                 let known = spec.ports.iter().flatten().find(|p| p.port == i32::from(port));
-                let node_port = known.and_then(|p| p.node_port).ok_or("the service has no node port")?;
+                let node_port =
+                    known.and_then(|p| p.node_port).ok_or("the service has no node port")?;
                 (self.address_of(node).map(|ip| ip.to_string()), node_port as u16)
             }
         };
@@ -423,7 +479,11 @@ impl World {
 
     /// All objects of a kind as the API has them now.
     pub fn objects(&self, kind: ObjectKind) -> impl Iterator<Item = &Arc<Object>> {
-        self.front.cache().and_then(|cache| cache.views.get(&kind)).into_iter().flat_map(|view| view.values())
+        self.front
+            .cache()
+            .and_then(|cache| cache.views.get(&kind))
+            .into_iter()
+            .flat_map(|view| view.values())
     }
 
     /// The machine's present address on its first card.

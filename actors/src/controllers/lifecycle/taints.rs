@@ -1,4 +1,5 @@
-//! Which taints a node's conditions call for (upstream `nodelifecycle`: nodeConditionToTaintKeyStatusMap).
+//! Which taints a node's conditions call for (upstream `nodelifecycle`:
+//! nodeConditionToTaintKeyStatusMap).
 
 use super::zones::Zones;
 use super::{condition, ready_status};

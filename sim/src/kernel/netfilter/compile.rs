@@ -60,18 +60,12 @@ impl Action {
             Target::Accept => Action::End(Outcome::Accept),
             Target::Drop => Action::End(Outcome::Drop),
             Target::Reject(with) => Action::End(Outcome::Reject(*with)),
-            Target::Dnat { to, port } => Action::End(Outcome::Dnat {
-                to: *to,
-                port: *port,
-            }),
+            Target::Dnat { to, port } => Action::End(Outcome::Dnat { to: *to, port: *port }),
             Target::Snat { to } => Action::End(Outcome::Snat { to: *to }),
-            Target::Masquerade { random_fully } => Action::End(Outcome::Masquerade {
-                random_fully: *random_fully,
-            }),
-            Target::Mark { value, mask } => Action::Mark {
-                value: *value,
-                mask: *mask,
-            },
+            Target::Masquerade { random_fully } => {
+                Action::End(Outcome::Masquerade { random_fully: *random_fully })
+            }
+            Target::Mark { value, mask } => Action::Mark { value: *value, mask: *mask },
             Target::NoTrack => Action::NoTrack,
             Target::None => Action::None,
         }
@@ -84,22 +78,10 @@ fn probe_of(tests: &[Test]) -> Option<u64> {
     let (mut src, mut dst, mut protocol, mut dport) = (None, None, None, None);
     for test in tests.iter().take_while(|test| !test.has_side_effect()) {
         match test {
-            Test::Source {
-                addr,
-                mask: u32::MAX,
-                not: false,
-            } => src = Some(*addr),
-            Test::Destination {
-                addr,
-                mask: u32::MAX,
-                not: false,
-            } => dst = Some(*addr),
+            Test::Source { addr, mask: u32::MAX, not: false } => src = Some(*addr),
+            Test::Destination { addr, mask: u32::MAX, not: false } => dst = Some(*addr),
             Test::Protocol { is, not: false } => protocol = Some(*is),
-            Test::DestinationPort {
-                from,
-                to,
-                not: false,
-            } if from == to => {
+            Test::DestinationPort { from, to, not: false } if from == to => {
                 dport = Some(*from);
             }
             _ => {}
@@ -152,12 +134,8 @@ struct Index {
 }
 
 /// A chain without rules, for one that somebody has emptied.
-pub(super) static EMPTY: Compiled = Compiled {
-    table: Table::Filter,
-    rules: Vec::new(),
-    tests: Vec::new(),
-    index: None,
-};
+pub(super) static EMPTY: Compiled =
+    Compiled { table: Table::Filter, rules: Vec::new(), tests: Vec::new(), index: None };
 
 impl Compiled {
     pub fn new<'a>(table: Table, rules: impl Iterator<Item = &'a Rule>) -> Compiled {
@@ -168,20 +146,11 @@ impl Compiled {
             // Header fields first, then the extensions as written.
             tests[from..].sort_by_key(|test| !test.is_header());
             let (from, to) = (from as u32, tests.len() as u32);
-            compiled.push(CompiledRule {
-                from,
-                to,
-                action: Action::of(table, &rule.target),
-            });
+            compiled.push(CompiledRule { from, to, action: Action::of(table, &rule.target) });
         }
         compiled.shrink_to_fit();
         tests.shrink_to_fit();
-        let mut chain = Compiled {
-            table,
-            rules: compiled,
-            tests,
-            index: None,
-        };
+        let mut chain = Compiled { table, rules: compiled, tests, index: None };
         if chain.rules.len() >= INDEX_FROM {
             chain.index = Some(Box::new(Index::new(&chain)));
         }
@@ -283,10 +252,7 @@ pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
         _ => return None,
     };
     (table != only).then(|| {
-        let (is, only) = (
-            super::save::table_name(table),
-            super::save::table_name(only),
-        );
+        let (is, only) = (super::save::table_name(table), super::save::table_name(only));
         format!("{target}: only valid in {only} table, not {is}")
     })
 }
@@ -318,7 +284,8 @@ impl CompiledSet {
     pub fn of(set: &ChainSet, previous: Option<(&ChainSet, &CompiledSet)>) -> Arc<CompiledSet> {
         let made = set.memo_after(MEMO, |last: Option<Arc<Made>>| {
             let last = last.as_deref().map(|last| (&last.set, &*last.compiled));
-            let newest = [last, previous].into_iter().flatten().max_by_key(|(old, _)| old.version());
+            let newest =
+                [last, previous].into_iter().flatten().max_by_key(|(old, _)| old.version());
             let compiled = match newest {
                 Some((old, compiled)) => compiled.clone().follow(old, set),
                 None => CompiledSet::default().follow(&ChainSet::empty(set.history()), set),
@@ -389,9 +356,7 @@ impl CompiledSet {
         self.chains.get(&id).map(|chain| &**chain)
     }
     pub fn unresolved(&self) -> impl Iterator<Item = (ChainId, &ChainKey)> {
-        self.unresolved
-            .iter()
-            .filter_map(|id| Some((*id, &self.referenced.get(id)?.0)))
+        self.unresolved.iter().filter_map(|id| Some((*id, &self.referenced.get(id)?.0)))
     }
     pub fn refusal(&self) -> Option<&String> {
         self.refused.values().next()
@@ -423,10 +388,7 @@ pub(super) fn jumps(table: Table, rules: &[Rule]) -> impl Iterator<Item = ChainK
 
 pub(super) fn jump(table: Table, rule: &Rule) -> Option<ChainKey> {
     match &rule.target {
-        Target::Jump(name) | Target::Goto(name) => Some(ChainKey {
-            table,
-            name: name.clone(),
-        }),
+        Target::Jump(name) | Target::Goto(name) => Some(ChainKey { table, name: name.clone() }),
         _ => None,
     }
 }

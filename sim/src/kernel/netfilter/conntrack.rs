@@ -156,12 +156,7 @@ impl Conntrack {
         };
         entry.seen_reply |= place.reply;
         // All packets of one direction are NEW until the other has answered.
-        Ct::Entry {
-            id,
-            reply: place.reply,
-            new: !entry.seen_reply,
-            related: false,
-        }
+        Ct::Entry { id, reply: place.reply, new: !entry.seen_reply, related: false }
     }
 
     /// An error belongs to the connection that it is about (`nf_conntrack_inet_error`): the quoted
@@ -178,12 +173,7 @@ impl Conntrack {
         if inner.dst != packet.dst {
             return Ct::Invalid;
         }
-        Ct::Entry {
-            id: self.id(place.slot),
-            reply: place.reply,
-            new: false,
-            related: true,
-        }
+        Ct::Entry { id: self.id(place.slot), reply: place.reply, new: false, related: true }
     }
 
     fn find(&mut self, tuple: &Tuple, now: Time) -> Option<Place> {
@@ -283,10 +273,7 @@ impl Conntrack {
     /// Of two UDP packets that raced with the very same mapping, the second joins the first
     /// (`nf_ct_resolve_clash`); any other clash loses its packet.
     pub fn confirm(&mut self, packet: &mut Packet, now: Time) -> bool {
-        let Ct::Entry {
-            id, reply: false, ..
-        } = packet.ct
-        else {
+        let Ct::Entry { id, reply: false, .. } = packet.ct else {
             return true;
         };
         let Some(slot) = self.slot(id) else {
@@ -328,10 +315,7 @@ impl Conntrack {
         if original.protocol != Protocol::Udp || !same {
             return false;
         }
-        packet.ct = self.ct(Place {
-            slot: rival.slot,
-            reply: false,
-        });
+        packet.ct = self.ct(Place { slot: rival.slot, reply: false });
         true
     }
 
@@ -364,10 +348,7 @@ impl Conntrack {
     pub fn forget(&mut self, ct: Ct) {
         if let Ct::Entry { id, .. } = ct
             && let Some(slot) = self.slot(id)
-            && self.slots[slot as usize]
-                .entry
-                .as_ref()
-                .is_some_and(|entry| !entry.confirmed)
+            && self.slots[slot as usize].entry.as_ref().is_some_and(|entry| !entry.confirmed)
         {
             self.release(slot);
         }
@@ -413,11 +394,7 @@ impl Conntrack {
 
     fn sweep(&mut self, now: Time, slots: u32) {
         for _ in 0..slots.min(self.slots.len() as u32) {
-            self.hand = if self.hand + 1 < self.slots.len() as u32 {
-                self.hand + 1
-            } else {
-                0
-            };
+            self.hand = if self.hand + 1 < self.slots.len() as u32 { self.hand + 1 } else { 0 };
             let entry = self.slots[self.hand as usize].entry.as_ref();
             if entry.is_some_and(|entry| entry.expires <= now) {
                 self.remove(self.hand);
@@ -467,10 +444,7 @@ impl Conntrack {
 
     /// The confirmed ones, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.slots
-            .iter()
-            .filter_map(|slot| slot.entry.as_ref())
-            .filter(|entry| entry.confirmed)
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.confirmed)
     }
 }
 
@@ -482,9 +456,5 @@ enum Judged {
 
 /// A connection picked up in its middle gets a short life until it is answered.
 fn tcp_timeout(state: TcpState, seen_reply: bool) -> Duration {
-    if seen_reply {
-        state.timeout()
-    } else {
-        state.timeout().min(tcp_state::UNACKNOWLEDGED)
-    }
+    if seen_reply { state.timeout() } else { state.timeout().min(tcp_state::UNACKNOWLEDGED) }
 }

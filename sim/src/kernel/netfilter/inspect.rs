@@ -9,7 +9,9 @@ impl Netfilter {
     /// Every address and port that a DNAT rule of an applied set leads to.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);
-        let rules = owners.flat_map(|owner| owner.chains()).flat_map(|(_, chain): (_, &std::sync::Arc<Chain>)| &chain.rules);
+        let rules = owners
+            .flat_map(|owner| owner.chains())
+            .flat_map(|(_, chain): (_, &std::sync::Arc<Chain>)| &chain.rules);
         let target = |rule: &Rule| match rule.target {
             Target::Dnat { to, port: Some(port) } => Some((to, port)),
             _ => None,

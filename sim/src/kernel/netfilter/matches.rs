@@ -26,12 +26,7 @@ impl Key {
             L4::Icmp(_) => None,
         };
         let (src, dst) = (packet.src.to_bits(), packet.dst.to_bits());
-        Key {
-            src,
-            dst,
-            protocol: packet.protocol(),
-            ports,
-        }
+        Key { src, dst, protocol: packet.protocol(), ports }
     }
 }
 
@@ -83,58 +78,34 @@ impl Test {
             Match::Protocol { is, not } => Test::Protocol { is: *is, not: *not },
             Match::Source { net, not } => {
                 let (addr, mask) = (net.network().to_bits(), net.netmask().to_bits());
-                Test::Source {
-                    addr,
-                    mask,
-                    not: *not,
-                }
+                Test::Source { addr, mask, not: *not }
             }
             Match::Destination { net, not } => {
                 let (addr, mask) = (net.network().to_bits(), net.netmask().to_bits());
-                Test::Destination {
-                    addr,
-                    mask,
-                    not: *not,
-                }
+                Test::Destination { addr, mask, not: *not }
             }
-            Match::SourcePort { from, to, not } => Test::SourcePort {
-                from: *from,
-                to: *to,
-                not: *not,
-            },
-            Match::DestinationPort { from, to, not } => Test::DestinationPort {
-                from: *from,
-                to: *to,
-                not: *not,
-            },
-            Match::InInterface { name, not } => Test::InInterface {
-                name: name.clone(),
-                not: *not,
-            },
-            Match::OutInterface { name, not } => Test::OutInterface {
-                name: name.clone(),
-                not: *not,
-            },
-            Match::Mark { value, mask, not } => Test::Mark {
-                value: *value,
-                mask: *mask,
-                not: *not,
-            },
+            Match::SourcePort { from, to, not } => {
+                Test::SourcePort { from: *from, to: *to, not: *not }
+            }
+            Match::DestinationPort { from, to, not } => {
+                Test::DestinationPort { from: *from, to: *to, not: *not }
+            }
+            Match::InInterface { name, not } => Test::InInterface { name: name.clone(), not: *not },
+            Match::OutInterface { name, not } => {
+                Test::OutInterface { name: name.clone(), not: *not }
+            }
+            Match::Mark { value, mask, not } => {
+                Test::Mark { value: *value, mask: *mask, not: *not }
+            }
             Match::SourceType { is, not } => Test::SourceType { is: *is, not: *not },
             Match::DestinationType { is, not } => Test::DestinationType { is: *is, not: *not },
             Match::PhysdevIsIn { not } => Test::PhysdevIsIn { not: *not },
-            Match::Random { probability } => Test::Random {
-                probability: *probability,
-            },
-            Match::RecentCheck { name, seconds } => Test::RecentCheck {
-                name: name.clone(),
-                seconds: *seconds,
-            },
+            Match::Random { probability } => Test::Random { probability: *probability },
+            Match::RecentCheck { name, seconds } => {
+                Test::RecentCheck { name: name.clone(), seconds: *seconds }
+            }
             Match::RecentSet { name } => Test::RecentSet { name: name.clone() },
-            Match::CtState { any, not } => Test::CtState {
-                any: state_bits(any),
-                not: *not,
-            },
+            Match::CtState { any, not } => Test::CtState { any: state_bits(any), not: *not },
             Match::CtDnat => Test::CtDnat,
         })
     }
@@ -154,10 +125,7 @@ impl Test {
 
     /// Asking draws dice or changes a list, so it must happen exactly when the kernel would ask.
     pub fn has_side_effect(&self) -> bool {
-        matches!(
-            self,
-            Test::Random { .. } | Test::RecentCheck { .. } | Test::RecentSet { .. }
-        )
+        matches!(self, Test::Random { .. } | Test::RecentCheck { .. } | Test::RecentSet { .. })
     }
 
     pub fn needs_conntrack(&self) -> bool {
@@ -224,8 +192,7 @@ impl Scene<'_> {
             // The kernel compares 31 random bits with the threshold (xt_statistic.c).
             Test::Random { probability } => ((self.rng.u64() >> 33) as u32) < *probability,
             Test::RecentCheck { name, seconds } => {
-                self.recent
-                    .check(name, self.key.src, *seconds, self.context.now)
+                self.recent.check(name, self.key.src, *seconds, self.context.now)
             }
             Test::RecentSet { name } => {
                 self.recent.set(name, self.key.src, self.context.now);

@@ -4,9 +4,9 @@
 //! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
 //! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
-mod inspect;
 mod compile;
 mod conntrack;
+mod inspect;
 mod matches;
 mod nat;
 mod parse;
@@ -117,12 +117,9 @@ impl Netfilter {
     /// that its addresses are translated back.
     pub fn attach(refused: Ct) -> Ct {
         match refused {
-            Ct::Entry { id, reply, .. } => Ct::Entry {
-                id,
-                reply: !reply,
-                new: false,
-                related: true,
-            },
+            Ct::Entry { id, reply, .. } => {
+                Ct::Entry { id, reply: !reply, new: false, related: true }
+            }
             _ => Ct::None,
         }
     }
@@ -131,18 +128,9 @@ impl Netfilter {
     pub fn request(&mut self, request: &Request, now: Time) -> Reply {
         let state = self.state();
         match request {
-            Request::Apply {
-                owner,
-                base,
-                shared,
-                local,
-            } => {
+            Request::Apply { owner, base, shared, local } => {
                 let result = state.apply(owner, base, shared, local);
-                Reply::Applied {
-                    owner: owner.clone(),
-                    version: shared.version(),
-                    result,
-                }
+                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
             }
             Request::ReadBase { table, chain } => state.read_base(*table, chain),
             Request::Verify { owner } => state.verify(owner),
@@ -152,12 +140,7 @@ impl Netfilter {
     }
 
     fn state(&mut self) -> &mut State {
-        self.state.get_or_insert_with(|| {
-            Box::new(State {
-                idle: true,
-                ..State::default()
-            })
-        })
+        self.state.get_or_insert_with(|| Box::new(State { idle: true, ..State::default() }))
     }
     fn edit<T>(
         &mut self,
@@ -238,9 +221,7 @@ impl Netfilter {
             return 0;
         };
         let link = nat::link_hash(name);
-        state
-            .conntrack
-            .delete(now, |entry| entry.masqueraded == Some(link))
+        state.conntrack.delete(now, |entry| entry.masqueraded == Some(link))
     }
     /// The tracked connections, in a fixed order. Those past [`Entry::expires`] count as absent.
     pub fn conntrack(&self) -> impl Iterator<Item = &Entry> {
@@ -256,8 +237,7 @@ impl Netfilter {
     /// As `conntrack -L` prints them.
     pub fn conntrack_list(&self, now: Time) -> String {
         let live = self.conntrack().filter(|entry| entry.expires() > now);
-        live.map(|entry| save::connection(entry, now) + "\n")
-            .collect()
+        live.map(|entry| save::connection(entry, now) + "\n").collect()
     }
     /// `nf_conntrack_max`.
     pub fn set_conntrack_max(&mut self, max: u32) {
@@ -364,11 +344,7 @@ impl State {
         rng: &mut Rng,
     ) -> Outcome {
         let base = self.rules.built_in(table, hook);
-        let policy = if base.policy_drop {
-            Outcome::Drop
-        } else {
-            Outcome::Accept
-        };
+        let policy = if base.policy_drop { Outcome::Drop } else { Outcome::Accept };
         if base.entries().is_empty() {
             return policy;
         }
@@ -385,11 +361,7 @@ impl State {
             recent: &mut self.recent,
             rng,
         };
-        let mut walk = Walk {
-            rules: &self.rules,
-            scene,
-            notrack: false,
-        };
+        let mut walk = Walk { rules: &self.rules, scene, notrack: false };
         let outcome = walk.chain(base.counted(), 0);
         packet.mark = walk.scene.mark;
         if walk.notrack && packet.ct == Ct::None {

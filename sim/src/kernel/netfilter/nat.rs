@@ -56,13 +56,7 @@ impl Entry {
 /// Whether the nat chains have to be asked for this packet at this hook: only for the packet that
 /// opens a connection, and once for each end.
 pub(super) fn undecided(conntrack: &Conntrack, packet: &Packet, hook: Hook) -> bool {
-    let Ct::Entry {
-        id,
-        reply: false,
-        new: true,
-        ..
-    } = packet.ct
-    else {
+    let Ct::Entry { id, reply: false, new: true, .. } = packet.ct else {
         return false;
     };
     let entry = conntrack.get(id);
@@ -92,11 +86,7 @@ pub(super) fn bind(
     let mut masqueraded = None;
     match (outcome, manip) {
         (Outcome::Dnat { to, port }, Manip::Destination) => {
-            range = Range {
-                ip: to,
-                port,
-                random_fully: false,
-            };
+            range = Range { ip: to, port, random_fully: false };
         }
         (Outcome::Snat { to }, Manip::Source) => range.ip = to,
         // Locally made and without a source yet: not meant to be masqueraded.
@@ -104,11 +94,7 @@ pub(super) fn bind(
             let Some(ip) = context.masquerade_to else {
                 return false;
             };
-            range = Range {
-                ip,
-                port: None,
-                random_fully,
-            };
+            range = Range { ip, port: None, random_fully };
             masqueraded = context.output.map(link_hash);
         }
         _ => {}
@@ -143,11 +129,7 @@ fn null_range(before: &Tuple, manip: Manip) -> Range {
         Manip::Source => before.src,
         Manip::Destination => before.dst,
     };
-    Range {
-        ip,
-        port: None,
-        random_fully: false,
-    }
+    Range { ip, port: None, random_fully: false }
 }
 
 /// Rewrites a packet as its connection is bound (`nf_nat_packet`). `false`: the packet goes and

@@ -29,9 +29,7 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
     if let [flag, name, tail @ ..] = rest
         && (flag == "-t" || flag == "--table")
     {
-        let named = super::table::TABLES
-            .into_iter()
-            .find(|table| save::table_name(*table) == name);
+        let named = super::table::TABLES.into_iter().find(|table| save::table_name(*table) == name);
         table = named.ok_or_else(|| format!("can't initialize iptables table `{name}'"))?;
         rest = tail;
     }
@@ -46,10 +44,7 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
         ("-I" | "--insert", [chain, rule @ ..]) => {
             let number = rule.first().and_then(|word| word.parse::<usize>().ok());
             let rule = if number.is_some() { &rule[1..] } else { rule };
-            let at = number
-                .unwrap_or(1)
-                .checked_sub(1)
-                .ok_or("rules are numbered from 1")?;
+            let at = number.unwrap_or(1).checked_sub(1).ok_or("rules are numbered from 1")?;
             netfilter.insert(table, chain, at, Words::new(rule).rule()?)
         }
         ("-N" | "--new-chain", [chain]) => netfilter.new_chain(table, chain),
@@ -106,12 +101,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn new(rest: &'a [String]) -> Self {
-        Words {
-            rest,
-            not: false,
-            matches: Vec::new(),
-            target: Target::None,
-        }
+        Words { rest, not: false, matches: Vec::new(), target: Target::None }
     }
 
     fn next(&mut self) -> Option<&'a str> {
@@ -121,14 +111,12 @@ impl<'a> Words<'a> {
     }
 
     fn value(&mut self, option: &str) -> Result<&'a str, String> {
-        self.next()
-            .ok_or_else(|| format!("option \"{option}\" requires an argument"))
+        self.next().ok_or_else(|| format!("option \"{option}\" requires an argument"))
     }
 
     fn parsed<T: FromStr>(&mut self, option: &str) -> Result<T, String> {
         let word = self.value(option)?;
-        word.parse()
-            .map_err(|_| format!("bad value for {option}: {word}"))
+        word.parse().map_err(|_| format!("bad value for {option}: {word}"))
     }
 
     fn rule(mut self) -> Result<Rule, String> {
@@ -142,38 +130,22 @@ impl<'a> Words<'a> {
                 return Err(format!("\"{word}\" cannot be negated"));
             }
         }
-        Ok(Rule {
-            matches: self.matches,
-            target: self.target,
-        })
+        Ok(Rule { matches: self.matches, target: self.target })
     }
 
     /// One option with its values. Says whether it may be negated.
     fn option(&mut self, option: &str) -> Result<bool, String> {
         let not = self.not;
         let found = match option {
-            "-s" | "--source" | "--src" => Match::Source {
-                net: self.net(option)?,
-                not,
-            },
-            "-d" | "--destination" | "--dst" => Match::Destination {
-                net: self.net(option)?,
-                not,
-            },
-            "-i" | "--in-interface" => Match::InInterface {
-                name: self.value(option)?.into(),
-                not,
-            },
-            "-o" | "--out-interface" => Match::OutInterface {
-                name: self.value(option)?.into(),
-                not,
-            },
+            "-s" | "--source" | "--src" => Match::Source { net: self.net(option)?, not },
+            "-d" | "--destination" | "--dst" => Match::Destination { net: self.net(option)?, not },
+            "-i" | "--in-interface" => Match::InInterface { name: self.value(option)?.into(), not },
+            "-o" | "--out-interface" => {
+                Match::OutInterface { name: self.value(option)?.into(), not }
+            }
             "-p" | "--protocol" => match self.value(option)? {
                 "all" => return Ok(false),
-                name => Match::Protocol {
-                    is: protocol(name)?,
-                    not,
-                },
+                name => Match::Protocol { is: protocol(name)?, not },
             },
             "--sport" | "--source-port" => {
                 let (from, to) = ports(self.value(option)?)?;
@@ -185,25 +157,12 @@ impl<'a> Words<'a> {
             }
             "--mark" => {
                 let (value, mask) = masked(self.value(option)?)?;
-                Match::Mark {
-                    value,
-                    mask: mask.unwrap_or(u32::MAX),
-                    not,
-                }
+                Match::Mark { value, mask: mask.unwrap_or(u32::MAX), not }
             }
-            "--src-type" => Match::SourceType {
-                is: addr_type(self.value(option)?)?,
-                not,
-            },
-            "--dst-type" => Match::DestinationType {
-                is: addr_type(self.value(option)?)?,
-                not,
-            },
+            "--src-type" => Match::SourceType { is: addr_type(self.value(option)?)?, not },
+            "--dst-type" => Match::DestinationType { is: addr_type(self.value(option)?)?, not },
             "--physdev-is-in" => Match::PhysdevIsIn { not },
-            "--ctstate" | "--state" => Match::CtState {
-                any: states(self.value(option)?)?,
-                not,
-            },
+            "--ctstate" | "--state" => Match::CtState { any: states(self.value(option)?)?, not },
             _ => return self.plain_option(option).map(|()| false),
         };
         self.matches.push(found);
@@ -240,9 +199,7 @@ impl<'a> Words<'a> {
             | "conntrack" | "state" => Ok(()),
             "statistic" => self.statistic(),
             "recent" => self.recent(),
-            other => Err(format!(
-                "Couldn't load match `{other}':No such file or directory"
-            )),
+            other => Err(format!("Couldn't load match `{other}':No such file or directory")),
         }
     }
 
@@ -268,15 +225,7 @@ impl<'a> Words<'a> {
     }
 
     fn recent(&mut self) -> Result<(), String> {
-        let options = [
-            "--rcheck",
-            "--set",
-            "--reap",
-            "--rsource",
-            "--seconds",
-            "--name",
-            "--mask",
-        ];
+        let options = ["--rcheck", "--set", "--reap", "--rsource", "--seconds", "--name", "--mask"];
         let (mut set, mut check, mut reap) = (false, false, false);
         let (mut seconds, mut name) = (None, SmolStr::new("DEFAULT"));
         while let Some(option) = self.peek_of(&options) {
@@ -328,9 +277,7 @@ impl<'a> Words<'a> {
             }
             "SNAT" => {
                 self.expect("SNAT", "--to-source")?;
-                Target::Snat {
-                    to: address(self.value("--to-source")?)?,
-                }
+                Target::Snat { to: address(self.value("--to-source")?)? }
             }
             "MASQUERADE" => {
                 let random_fully = self.peek_of(&["--random-fully"]).is_some();
@@ -348,9 +295,7 @@ impl<'a> Words<'a> {
     }
 
     fn expect(&mut self, target: &str, option: &'static str) -> Result<(), String> {
-        self.peek_of(&[option])
-            .map(|_| ())
-            .ok_or_else(|| format!("{target} wants {option}"))
+        self.peek_of(&[option]).map(|_| ()).ok_or_else(|| format!("{target} wants {option}"))
     }
 
     fn reject(&mut self) -> Result<Target, String> {
@@ -364,22 +309,13 @@ impl<'a> Words<'a> {
             RejectWith::TcpReset,
         ];
         let name = self.value("--reject-with")?;
-        let with = all
-            .into_iter()
-            .find(|with| save::reject_name(*with) == name);
-        with.map(Target::Reject)
-            .ok_or_else(|| format!("unknown reject type \"{name}\""))
+        let with = all.into_iter().find(|with| save::reject_name(*with) == name);
+        with.map(Target::Reject).ok_or_else(|| format!("unknown reject type \"{name}\""))
     }
 
     /// The five ways to say a mark (libxt_MARK.c).
     fn mark(&mut self) -> Result<Target, String> {
-        let options = [
-            "--set-xmark",
-            "--set-mark",
-            "--or-mark",
-            "--and-mark",
-            "--xor-mark",
-        ];
+        let options = ["--set-xmark", "--set-mark", "--or-mark", "--and-mark", "--xor-mark"];
         let option = self.peek_of(&options).ok_or("MARK wants --set-xmark")?;
         let (value, mask) = masked(self.value(option)?)?;
         let (value, mask) = match option {
@@ -403,25 +339,17 @@ impl<'a> Words<'a> {
 }
 
 fn address(word: &str) -> Result<Ipv4Addr, String> {
-    word.parse()
-        .map_err(|_| format!("Bad IP address \"{word}\""))
+    word.parse().map_err(|_| format!("Bad IP address \"{word}\""))
 }
 
 fn protocol(name: &str) -> Result<Protocol, String> {
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp];
-    let found = all
-        .into_iter()
-        .find(|protocol| save::protocol_name(*protocol) == name);
+    let found = all.into_iter().find(|protocol| save::protocol_name(*protocol) == name);
     found.ok_or_else(|| format!("unknown protocol \"{name}\" specified"))
 }
 
 fn addr_type(name: &str) -> Result<AddrType, String> {
-    let all = [
-        AddrType::Local,
-        AddrType::Unicast,
-        AddrType::Broadcast,
-        AddrType::Multicast,
-    ];
+    let all = [AddrType::Local, AddrType::Unicast, AddrType::Broadcast, AddrType::Multicast];
     let found = all.into_iter().find(|is| save::addr_type_name(*is) == name);
     found.ok_or_else(|| format!("addrtype: bad type `{name}'"))
 }
@@ -430,16 +358,8 @@ fn ports(word: &str) -> Result<(u16, u16), String> {
     let bad = |_| format!("invalid port/service `{word}' specified");
     match word.split_once(':') {
         Some((from, to)) => {
-            let from = if from.is_empty() {
-                0
-            } else {
-                from.parse().map_err(bad)?
-            };
-            let to = if to.is_empty() {
-                u16::MAX
-            } else {
-                to.parse().map_err(bad)?
-            };
+            let from = if from.is_empty() { 0 } else { from.parse().map_err(bad)? };
+            let to = if to.is_empty() { u16::MAX } else { to.parse().map_err(bad)? };
             Ok((from, to))
         }
         None => word.parse().map(|port| (port, port)).map_err(bad),

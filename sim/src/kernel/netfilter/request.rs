@@ -32,13 +32,8 @@ impl State {
         self.recent.retain(|name| {
             owners.iter().any(|owner| {
                 owner.compiled.names_recent(name)
-                    || owner
-                        .local
-                        .values()
-                        .any(|l| l.compiled.recent_names().any(|n| n == name))
-            }) || user
-                .values()
-                .any(|chain| chain.compiled().recent_names().any(|n| n == name))
+                    || owner.local.values().any(|l| l.compiled.recent_names().any(|n| n == name))
+            }) || user.values().any(|chain| chain.compiled().recent_names().any(|n| n == name))
         });
         self.changed();
         Ok(())
@@ -49,33 +44,21 @@ impl State {
             Some(known) => self.rules.missing(known),
             None => vec![format!("nothing of {owner} is loaded")],
         };
-        Reply::Verified {
-            owner: owner.clone(),
-            intact: missing.is_empty(),
-            missing,
-        }
+        Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing }
     }
 
     pub fn read_base(&self, table: Table, chain: &SmolStr) -> Reply {
         let hook = built_in(table, chain);
         let policy_drop = hook.is_some_and(|hook| self.rules.built_in(table, hook).policy_drop);
-        let key = ChainKey {
-            table,
-            name: chain.clone(),
-        };
+        let key = ChainKey { table, name: chain.clone() };
         let rules = self.rules.rules_of(&key).unwrap_or_default().into();
-        Reply::Base {
-            table,
-            chain: chain.clone(),
-            policy_drop,
-            rules,
-        }
+        Reply::Base { table, chain: chain.clone(), policy_drop, rules }
     }
 
     pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
-        let entries = self.conntrack.delete(now, |entry| {
-            filters.iter().any(|filter| matches_filter(filter, entry))
-        });
+        let entries = self
+            .conntrack
+            .delete(now, |entry| filters.iter().any(|filter| matches_filter(filter, entry)));
         Reply::ConntrackDeleted { entries }
     }
 
@@ -90,9 +73,7 @@ impl State {
             dnat_to: entry.reply.src,
             dnat_port: entry.reply.sport,
         });
-        Reply::Dnat {
-            entries: entries.collect(),
-        }
+        Reply::Dnat { entries: entries.collect() }
     }
 }
 
@@ -103,13 +84,7 @@ impl Connection {
 }
 
 fn matches_filter(filter: &CtFilter, entry: &Connection) -> bool {
-    let CtFilter {
-        protocol,
-        original_dst,
-        original_dport,
-        dnat_to,
-        dnat_port,
-    } = filter;
+    let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = filter;
     let rewritten = dnat_to.is_some() || dnat_port.is_some();
     protocol.is_none_or(|protocol| protocol == entry.protocol())
         && original_dst.is_none_or(|dst| dst == entry.original.dst)
@@ -136,23 +111,13 @@ impl Ruleset {
                 Some(old) => Arc::clone(&old.compiled),
                 None => Arc::new(Compiled::new(key.table, chain.rules.iter())),
             };
-            (
-                id,
-                Local {
-                    key: key.clone(),
-                    chain: Arc::clone(chain),
-                    compiled,
-                },
-            )
+            (id, Local { key: key.clone(), chain: Arc::clone(chain), compiled })
         };
         Owner {
             name: name.clone(),
             shared: shared.clone(),
             compiled,
-            local: local
-                .iter()
-                .map(|(key, chain)| compile(key, chain))
-                .collect(),
+            local: local.iter().map(|(key, chain)| compile(key, chain)).collect(),
             base: Arc::clone(base),
             flushed: [false; 4],
         }
@@ -197,12 +162,8 @@ impl Ruleset {
         let user = self.user.values().filter(|chain| {
             next.applied(&chain.key).is_none() && self.owner_of(&chain.key).is_none()
         });
-        let user = user.flat_map(|chain| {
-            chain
-                .entries()
-                .iter()
-                .map(move |entry| (chain.key.table, entry))
-        });
+        let user = user
+            .flat_map(|chain| chain.entries().iter().map(move |entry| (chain.key.table, entry)));
         for (table, entry) in built_in.chain(user) {
             if entry.owner.as_ref() == Some(&next.name) {
                 continue;
@@ -268,10 +229,7 @@ impl Ruleset {
         }
         let mut left: BTreeMap<(Table, &str), Vec<&Rule>> = BTreeMap::new();
         for (table, hook, chain) in self.all_built_in() {
-            let ours = chain
-                .entries()
-                .iter()
-                .filter(|e| e.owner.as_ref() == Some(&owner.name));
+            let ours = chain.entries().iter().filter(|e| e.owner.as_ref() == Some(&owner.name));
             let rules = ours.map(|entry| &entry.rule).collect();
             left.insert((table, table::hook_name(hook)), rules);
         }
@@ -311,10 +269,7 @@ fn check_rules(
 /// Whether the owner's base rules of one chain stand where [`place`] would put them.
 fn stands(entries: &[Entry], owner: &SmolStr, wanted: &[&BaseRule]) -> bool {
     let ours = |entry: &Entry| entry.owner.as_ref() == Some(owner);
-    let firsts = wanted
-        .iter()
-        .filter(|base| base.place == Place::First)
-        .count();
+    let firsts = wanted.iter().filter(|base| base.place == Place::First).count();
     let lasts = wanted.len() - firsts;
     if entries.len() < wanted.len() || entries.iter().filter(|e| ours(e)).count() != wanted.len() {
         return false;
@@ -322,10 +277,7 @@ fn stands(entries: &[Entry], owner: &SmolStr, wanted: &[&BaseRule]) -> bool {
     let (head, tail) = (&entries[..firsts], &entries[entries.len() - lasts..]);
     let wanted_in = |place: Place| wanted.iter().filter(move |base| base.place == place);
     let same = |entries: &[Entry], place: Place| {
-        entries
-            .iter()
-            .zip(wanted_in(place))
-            .all(|(e, base)| ours(e) && e.rule == base.rule)
+        entries.iter().zip(wanted_in(place)).all(|(e, base)| ours(e) && e.rule == base.rule)
     };
     same(head, Place::First) && same(tail, Place::Last)
 }
@@ -340,10 +292,7 @@ fn place(rows: &mut Vec<(Entry, Cell<u64>)>, owner: &SmolStr, wanted: &[&BaseRul
         |base: &&BaseRule| match ours.iter().position(|(entry, _)| entry.rule == base.rule) {
             Some(at) => ours.swap_remove(at),
             None => {
-                let entry = Entry {
-                    rule: base.rule.clone(),
-                    owner: Some(owner.clone()),
-                };
+                let entry = Entry { rule: base.rule.clone(), owner: Some(owner.clone()) };
                 (entry, Cell::new(0))
             }
         };

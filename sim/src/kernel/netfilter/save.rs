@@ -49,10 +49,7 @@ pub(super) fn reject_name(with: RejectWith) -> &'static str {
 pub(super) fn save(rules: Option<&Ruleset>, only: Option<Table>) -> String {
     let mut text = String::new();
     let Some(rules) = rules else { return text };
-    for table in TABLES
-        .into_iter()
-        .filter(|table| only.is_none_or(|only| only == *table))
-    {
+    for table in TABLES.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
         let block = save_table(rules, table);
         // The base chains alone say nothing, unless they were asked for or have a policy.
         if only.is_some()
@@ -68,23 +65,14 @@ pub(super) fn save(rules: Option<&Ruleset>, only: Option<Table>) -> String {
 
 fn save_table(rules: &Ruleset, table: Table) -> String {
     let mut text = format!("*{}\n", table_name(table));
-    let base: Vec<_> = rules
-        .all_built_in()
-        .filter(|(of, _, _)| *of == table)
-        .collect();
+    let base: Vec<_> = rules.all_built_in().filter(|(of, _, _)| *of == table).collect();
     for (_, hook, chain) in &base {
         let policy = if chain.policy_drop { "DROP" } else { "ACCEPT" };
         let _ = writeln!(text, ":{} {policy} [0:0]", hook_name(*hook));
     }
     let foreign = rules.user.values().map(|chain| &chain.key);
-    let owned = rules
-        .owners
-        .iter()
-        .flat_map(|owner| owner.chains().map(|(key, _)| key));
-    let keys: BTreeSet<_> = foreign
-        .chain(owned)
-        .filter(|key| key.table == table)
-        .collect();
+    let owned = rules.owners.iter().flat_map(|owner| owner.chains().map(|(key, _)| key));
+    let keys: BTreeSet<_> = foreign.chain(owned).filter(|key| key.table == table).collect();
     for key in &keys {
         let _ = writeln!(text, ":{} - [0:0]", key.name);
     }
@@ -105,11 +93,7 @@ fn save_table(rules: &Ruleset, table: Table) -> String {
 pub(super) fn rule_line(chain: &str, rule: &Rule) -> String {
     let mut text = format!("-A {chain}");
     for rank in 0..5 {
-        for found in rule
-            .matches
-            .iter()
-            .filter(|found| header_rank(found) == rank)
-        {
+        for found in rule.matches.iter().filter(|found| header_rank(found) == rank) {
             header(&mut text, found);
         }
     }
@@ -117,11 +101,7 @@ pub(super) fn rule_line(chain: &str, rule: &Rule) -> String {
         Match::Protocol { is, not: false } => Some(*is),
         _ => None,
     });
-    let extensions: Vec<_> = rule
-        .matches
-        .iter()
-        .filter(|found| header_rank(found) == 5)
-        .collect();
+    let extensions: Vec<_> = rule.matches.iter().filter(|found| header_rank(found) == 5).collect();
     for (at, found) in extensions.iter().enumerate() {
         let before = at.checked_sub(1).map(|at| extensions[at]);
         extension(&mut text, before, found, protocol);
@@ -172,19 +152,10 @@ fn extension(text: &mut String, before: Option<&Match>, found: &Match, protocol:
         }
         Match::Mark { value, mask, not } => {
             let _ = write!(text, " -m mark{} --mark {value:#x}", bang(*not));
-            if *mask == u32::MAX {
-                Ok(())
-            } else {
-                write!(text, "/{mask:#x}")
-            }
+            if *mask == u32::MAX { Ok(()) } else { write!(text, "/{mask:#x}") }
         }
         Match::SourceType { is, not } => {
-            write!(
-                text,
-                " -m addrtype{} --src-type {}",
-                bang(*not),
-                addr_type_name(*is)
-            )
+            write!(text, " -m addrtype{} --src-type {}", bang(*not), addr_type_name(*is))
         }
         Match::DestinationType { is, not } => {
             if !matches!(before, Some(Match::SourceType { .. })) {
@@ -203,18 +174,10 @@ fn extension(text: &mut String, before: Option<&Match>, found: &Match, protocol:
              --mask 255.255.255.255 --rsource"
         ),
         Match::RecentSet { name } => {
-            write!(
-                text,
-                " -m recent --set --name {name} --mask 255.255.255.255 --rsource"
-            )
+            write!(text, " -m recent --set --name {name} --mask 255.255.255.255 --rsource")
         }
         Match::CtState { any, not } => {
-            write!(
-                text,
-                " -m conntrack{} --ctstate {}",
-                bang(*not),
-                states(any)
-            )
+            write!(text, " -m conntrack{} --ctstate {}", bang(*not), states(any))
         }
         Match::CtDnat => write!(text, " -m conntrack --ctstatus DNAT"),
         _ => Ok(()),
@@ -222,11 +185,7 @@ fn extension(text: &mut String, before: Option<&Match>, found: &Match, protocol:
 }
 
 fn port_range(from: u16, to: u16) -> String {
-    if from == to {
-        from.to_string()
-    } else {
-        format!("{from}:{to}")
-    }
+    if from == to { from.to_string() } else { format!("{from}:{to}") }
 }
 
 /// In the order of `print_state` (libxt_conntrack.c).
@@ -238,11 +197,7 @@ fn states(any: &CtStates) -> String {
         (any.established, "ESTABLISHED"),
         (any.untracked, "UNTRACKED"),
     ];
-    let set: Vec<_> = all
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, name)| *name)
-        .collect();
+    let set: Vec<_> = all.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     set.join(",")
 }
 
@@ -271,16 +226,11 @@ fn target(text: &mut String, target: &Target) {
         Target::Drop => write!(text, " -j DROP"),
         Target::Reject(with) => write!(text, " -j REJECT --reject-with {}", reject_name(*with)),
         Target::Dnat { to, port: None } => write!(text, " -j DNAT --to-destination {to}"),
-        Target::Dnat {
-            to,
-            port: Some(port),
-        } => {
+        Target::Dnat { to, port: Some(port) } => {
             write!(text, " -j DNAT --to-destination {to}:{port}")
         }
         Target::Snat { to } => write!(text, " -j SNAT --to-source {to}"),
-        Target::Masquerade {
-            random_fully: false,
-        } => write!(text, " -j MASQUERADE"),
+        Target::Masquerade { random_fully: false } => write!(text, " -j MASQUERADE"),
         Target::Masquerade { random_fully: true } => write!(text, " -j MASQUERADE --random-fully"),
         Target::Mark { value, mask } => {
             write!(text, " -j MARK --set-xmark {value:#x}/{mask:#x}")
@@ -298,10 +248,7 @@ pub(super) fn connection(entry: &Entry, now: Time) -> String {
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     };
-    let (name, seconds) = (
-        protocol_name(entry.protocol()),
-        entry.expires().since(now).as_secs(),
-    );
+    let (name, seconds) = (protocol_name(entry.protocol()), entry.expires().since(now).as_secs());
     let mut text = format!("{name:<8} {number} {seconds} ");
     if let Some(state) = entry.tcp_state() {
         let _ = write!(text, "{} ", state.name());

@@ -9,13 +9,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) const HOOKS: [Hook; 5] = [
-    Hook::Prerouting,
-    Hook::Input,
-    Hook::Forward,
-    Hook::Output,
-    Hook::Postrouting,
-];
+pub(super) const HOOKS: [Hook; 5] =
+    [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 pub(super) const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter];
 
 pub(super) fn hook_name(hook: Hook) -> &'static str {
@@ -66,13 +61,7 @@ pub(super) struct Chained {
 impl Chained {
     pub fn new(key: ChainKey) -> Chained {
         let compiled = Compiled::new(key.table, std::iter::empty());
-        Chained {
-            key,
-            policy_drop: false,
-            entries: Vec::new(),
-            compiled,
-            packets: Vec::new(),
-        }
+        Chained { key, policy_drop: false, entries: Vec::new(), compiled, packets: Vec::new() }
     }
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -87,18 +76,12 @@ impl Chained {
         self.packets.get(number).map(Cell::get)
     }
     pub fn counted(&self) -> Counted<'_> {
-        Counted {
-            chain: &self.compiled,
-            packets: &self.packets,
-        }
+        Counted { chain: &self.compiled, packets: &self.packets }
     }
     /// Rewrites the rules; those that stay keep their counters.
     pub fn edit(&mut self, change: impl FnOnce(&mut Vec<(Entry, Cell<u64>)>)) {
         let packets = std::mem::take(&mut self.packets);
-        let mut rows: Vec<_> = std::mem::take(&mut self.entries)
-            .into_iter()
-            .zip(packets)
-            .collect();
+        let mut rows: Vec<_> = std::mem::take(&mut self.entries).into_iter().zip(packets).collect();
         change(&mut rows);
         (self.entries, self.packets) = rows.into_iter().unzip();
         self.compiled = Compiled::new(self.key.table, self.entries.iter().map(|e| &e.rule));
@@ -159,21 +142,10 @@ pub(super) struct Ruleset {
 
 impl Default for Ruleset {
     fn default() -> Self {
-        let key = |table, hook| ChainKey {
-            table,
-            name: hook_name(hook).into(),
-        };
-        let all = TABLES
-            .into_iter()
-            .flat_map(|table| HOOKS.map(|hook| (table, hook)));
-        let built_in = all
-            .map(|(table, hook)| Chained::new(key(table, hook)))
-            .collect();
-        Ruleset {
-            built_in,
-            user: BTreeMap::new(),
-            owners: Vec::new(),
-        }
+        let key = |table, hook| ChainKey { table, name: hook_name(hook).into() };
+        let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
+        let built_in = all.map(|(table, hook)| Chained::new(key(table, hook))).collect();
+        Ruleset { built_in, user: BTreeMap::new(), owners: Vec::new() }
     }
 }
 
@@ -187,9 +159,7 @@ impl Ruleset {
     }
     /// The built-in chains that exist, in the order of tables and hooks.
     pub fn all_built_in(&self) -> impl Iterator<Item = (Table, Hook, &Chained)> {
-        let all = TABLES
-            .into_iter()
-            .flat_map(|table| HOOKS.map(|hook| (table, hook)));
+        let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
         let existing = all.filter(|(table, hook)| is_built_in(*table, *hook));
         existing.map(|(table, hook)| (table, hook, self.built_in(table, hook)))
     }
@@ -203,18 +173,13 @@ impl Ruleset {
         self.owners.iter().find_map(|owner| {
             let applied = owner.find(id)?;
             let flushed = owner.flushed[applied.table as usize];
-            Some(Counted {
-                chain: if flushed { &EMPTY } else { applied },
-                packets: &[],
-            })
+            Some(Counted { chain: if flushed { &EMPTY } else { applied }, packets: &[] })
         })
     }
 
     /// The owner of a chain as applied.
     pub fn owner_of(&self, key: &ChainKey) -> Option<&Owner> {
-        self.owners
-            .iter()
-            .find(|owner| owner.applied(key).is_some())
+        self.owners.iter().find(|owner| owner.applied(key).is_some())
     }
 
     pub fn exists(&self, key: &ChainKey) -> bool {
@@ -227,10 +192,7 @@ impl Ruleset {
         if let Some(hook) = built_in(table, name) {
             return Ok(self.built_in_mut(table, hook));
         }
-        let key = ChainKey {
-            table,
-            name: name.into(),
-        };
+        let key = ChainKey { table, name: name.into() };
         let id = chain_id(table, name);
         if !self.user.contains_key(&id) {
             let rules = self.rules_of(&key).ok_or_else(no_chain)?;
@@ -271,10 +233,7 @@ impl Ruleset {
     }
 
     pub fn new_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
-        let key = ChainKey {
-            table,
-            name: name.into(),
-        };
+        let key = ChainKey { table, name: name.into() };
         if self.exists(&key) {
             return Err("iptables: Chain already exists.".into());
         }
@@ -291,11 +250,7 @@ impl Ruleset {
         for hook in HOOKS {
             self.built_in_mut(table, hook).edit(Vec::clear);
         }
-        for chain in self
-            .user
-            .values_mut()
-            .filter(|chain| chain.key.table == table)
-        {
+        for chain in self.user.values_mut().filter(|chain| chain.key.table == table) {
             chain.edit(Vec::clear);
         }
         for owner in &mut self.owners {
@@ -306,22 +261,16 @@ impl Ruleset {
 
     /// `-X`: a foreign chain that is empty and that nothing jumps to.
     pub fn delete_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
-        let key = ChainKey {
-            table,
-            name: name.into(),
-        };
+        let key = ChainKey { table, name: name.into() };
         let id = chain_id(table, name);
         let chain = self.user.get(&id).filter(|_| self.owner_of(&key).is_none());
         if !chain.ok_or_else(no_chain)?.entries.is_empty() {
             return Err("iptables: Directory not empty.".into());
         }
-        let foreign = self
-            .own_rules()
-            .any(|(table, rule)| jump(table, rule).as_ref() == Some(&key));
+        let foreign =
+            self.own_rules().any(|(table, rule)| jump(table, rule).as_ref() == Some(&key));
         let theirs = |owner: &Owner| {
-            owner
-                .chains()
-                .any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == key))
+            owner.chains().any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == key))
         };
         if foreign || self.owners.iter().any(theirs) {
             return Err("iptables: Too many links.".into());
@@ -360,16 +309,10 @@ impl Ruleset {
 
     pub fn needs_conntrack(&self) -> bool {
         !self.owners.is_empty()
-            || self
-                .built_in
-                .iter()
-                .chain(self.user.values())
-                .any(Chained::needs_conntrack)
+            || self.built_in.iter().chain(self.user.values()).any(Chained::needs_conntrack)
     }
     pub fn has_nat_rules(&self) -> bool {
-        HOOKS
-            .into_iter()
-            .any(|hook| !self.built_in(Table::Nat, hook).entries.is_empty())
+        HOOKS.into_iter().any(|hook| !self.built_in(Table::Nat, hook).entries.is_empty())
     }
     /// No rule, no policy: nothing that could happen to a packet.
     pub fn is_empty(&self) -> bool {
@@ -388,9 +331,5 @@ pub(super) fn no_target(name: &str) -> String {
 
 /// For messages: `-t nat -A PREROUTING …`.
 pub(super) fn line(table: Table, chain: &str, rule: &Rule) -> String {
-    format!(
-        "-t {} {}",
-        save::table_name(table),
-        save::rule_line(chain, rule)
-    )
+    format!("-t {} {}", save::table_name(table), save::rule_line(chain, rule))
 }

@@ -66,11 +66,7 @@ impl Segment {
     pub fn of(flags: TcpFlags) -> Segment {
         match flags {
             TcpFlags { rst: true, .. } => Segment::Rst,
-            TcpFlags {
-                syn: true,
-                ack: true,
-                ..
-            } => Segment::SynAck,
+            TcpFlags { syn: true, ack: true, .. } => Segment::SynAck,
             TcpFlags { syn: true, .. } => Segment::Syn,
             TcpFlags { fin: true, .. } => Segment::Fin,
             TcpFlags { ack: true, .. } => Segment::Ack,
@@ -164,10 +160,7 @@ pub(super) enum Judgement {
 
 impl TcpTrack {
     pub fn new(state: TcpState) -> TcpTrack {
-        TcpTrack {
-            state,
-            ignored_syn: None,
-        }
+        TcpTrack { state, ignored_syn: None }
     }
 
     pub fn take(&mut self, tcp: &Tcp, reply: bool) -> Judgement {
@@ -204,20 +197,8 @@ mod tests {
 
     fn flags(text: &str) -> Tcp {
         let has = |c| text.contains(c);
-        let flags = TcpFlags {
-            syn: has('S'),
-            ack: has('A'),
-            fin: has('F'),
-            rst: has('R'),
-        };
-        Tcp {
-            sport: 1,
-            dport: 2,
-            seq: 0,
-            ack: 0,
-            flags,
-            len: 0,
-        }
+        let flags = TcpFlags { syn: has('S'), ack: has('A'), fin: has('F'), rst: has('R') };
+        Tcp { sport: 1, dport: 2, seq: 0, ack: 0, flags, len: 0 }
     }
 
     /// Segments as `>SA`: direction, then flags.
@@ -236,14 +217,8 @@ mod tests {
         assert_eq!(run(&[">S", "<SA", ">A"]), TcpState::Established);
         assert_eq!(run(&[">S", "<SA", ">A", ">FA"]), TcpState::FinWait);
         assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A"]), TcpState::CloseWait);
-        assert_eq!(
-            run(&[">S", "<SA", ">A", ">FA", "<A", "<FA"]),
-            TcpState::LastAck
-        );
-        assert_eq!(
-            run(&[">S", "<SA", ">A", ">FA", "<A", "<FA", ">A"]),
-            TcpState::TimeWait
-        );
+        assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A", "<FA"]), TcpState::LastAck);
+        assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A", "<FA", ">A"]), TcpState::TimeWait);
         assert_eq!(run(&[">S", "<RA"]), TcpState::Close);
         assert_eq!(run(&[">A"]), TcpState::Established);
     }
@@ -262,14 +237,8 @@ mod tests {
         let mut open = TcpTrack::new(TcpState::Established);
         assert_eq!(open.take(&flags("S"), false), Judgement::Ignored);
         // The peer has rebooted and answers it: the old connection is no more.
-        let answer = Tcp {
-            ack: 1,
-            ..flags("SA")
-        };
-        assert_eq!(
-            open.take(&answer, true),
-            Judgement::Moved(TcpState::SynSent)
-        );
+        let answer = Tcp { ack: 1, ..flags("SA") };
+        assert_eq!(open.take(&answer, true), Judgement::Moved(TcpState::SynSent));
         assert_eq!(open.state, TcpState::SynRecv);
     }
 }

@@ -30,60 +30,25 @@ impl Tuple {
             L4::Icmp(Icmp::EchoReply { id, .. }) => (*id, ECHO_REPLY),
             L4::Icmp(Icmp::Error { .. }) => (0, 0),
         };
-        Tuple {
-            src: packet.src,
-            dst: packet.dst,
-            sport,
-            dport,
-            protocol: packet.protocol(),
-        }
+        Tuple { src: packet.src, dst: packet.dst, sport, dport, protocol: packet.protocol() }
     }
 
     /// Of the packet that an ICMP error quotes. Only requests are answered with errors.
     pub(super) fn quoted(about: &Quoted) -> Tuple {
-        let Quoted {
-            src,
-            dst,
-            protocol,
-            sport,
-            dport,
-            ..
-        } = *about;
-        let dport = if protocol == Protocol::Icmp {
-            ECHO_REQUEST
-        } else {
-            dport
-        };
-        Tuple {
-            src,
-            dst,
-            sport,
-            dport,
-            protocol,
-        }
+        let Quoted { src, dst, protocol, sport, dport, .. } = *about;
+        let dport = if protocol == Protocol::Icmp { ECHO_REQUEST } else { dport };
+        Tuple { src, dst, sport, dport, protocol }
     }
 
     /// The other direction.
     pub fn inverse(&self) -> Tuple {
-        let Tuple {
-            src,
-            dst,
-            sport,
-            dport,
-            protocol,
-        } = *self;
+        let Tuple { src, dst, sport, dport, protocol } = *self;
         let (sport, dport) = match (protocol, dport) {
             (Protocol::Icmp, ECHO_REQUEST) => (sport, ECHO_REPLY),
             (Protocol::Icmp, _) => (sport, ECHO_REQUEST),
             _ => (dport, sport),
         };
-        Tuple {
-            src: dst,
-            dst: src,
-            sport,
-            dport,
-            protocol,
-        }
+        Tuple { src: dst, dst: src, sport, dport, protocol }
     }
 }
 

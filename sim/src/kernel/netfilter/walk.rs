@@ -44,12 +44,7 @@ impl<'a> Walk<'a> {
         }
         for number in at.chain.candidates(&self.scene.key) {
             let rule = &at.chain.rules[number as usize];
-            if !at
-                .chain
-                .tests(rule)
-                .iter()
-                .all(|test| self.scene.holds(test))
-            {
+            if !at.chain.tests(rule).iter().all(|test| self.scene.holds(test)) {
                 continue;
             }
             if let Some(packets) = at.packets.get(number as usize) {

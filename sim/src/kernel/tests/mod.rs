@@ -31,6 +31,9 @@ pub fn kernel(index: u64) -> Kernel {
 }
 pub const ETH0: u32 = 2;
 
+/// Whether the frame that leaves this kernel is lost.
+type Lose = dyn FnMut(usize, &Frame) -> bool;
+
 /// Machines and the cables between their uplinks.
 pub struct Wire {
     pub now: Time,
@@ -39,7 +42,7 @@ pub struct Wire {
     pub cables: Vec<[(usize, u32); 2]>,
     pub delay: Duration,
     /// Frames this says yes to are lost.
-    pub lose: Box<dyn FnMut(usize, &Frame) -> bool>,
+    pub lose: Box<Lose>,
     flying: Vec<(Time, usize, u32, Frame)>,
     pub events: Vec<(Time, usize, SocketId, SocketEvent)>,
     /// Every packet that left a machine by an uplink.

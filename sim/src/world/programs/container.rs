@@ -1,7 +1,7 @@
 //! A container's process: it serves and calls as its image says.
 
-use super::resolver::{Lookup, Next, TIMEOUT};
 use super::Seat;
+use super::resolver::{Lookup, Next, TIMEOUT};
 use crate::body::Body;
 use crate::kernel::{SocketEvent, SocketId};
 use crate::scenario::{Call, FindHost, Image, Span};
@@ -144,7 +144,8 @@ impl Container {
         ports.sort_unstable();
         ports.dedup();
         for port in ports {
-            if let Ok(socket) = world.kernel(machine, |k, _, _| k.tcp_listen(ns, any, port, owner)) {
+            if let Ok(socket) = world.kernel(machine, |k, _, _| k.tcp_listen(ns, any, port, owner))
+            {
                 self.listeners.insert(socket, port);
             }
         }
@@ -157,7 +158,13 @@ impl Container {
         }
     }
 
-    pub(super) fn socket(&mut self, world: &mut World, seat: &mut Seat, socket: SocketId, event: SocketEvent) {
+    pub(super) fn socket(
+        &mut self,
+        world: &mut World,
+        seat: &mut Seat,
+        socket: SocketId,
+        event: SocketEvent,
+    ) {
         match event {
             SocketEvent::Accepted { listener, .. } => {
                 if let Some(&port) = self.listeners.get(&listener) {
@@ -178,7 +185,14 @@ impl Container {
         }
     }
 
-    fn received(&mut self, world: &mut World, seat: &mut Seat, socket: SocketId, body: Body, len: u32) {
+    fn received(
+        &mut self,
+        world: &mut World,
+        seat: &mut Seat,
+        socket: SocketId,
+        body: Body,
+        len: u32,
+    ) {
         match (self.connections.get(&socket).copied(), body) {
             (Some(Connection::Served { port }), Body::HttpRequest { path }) => {
                 self.request(world, seat, socket, port, &path);
@@ -188,9 +202,12 @@ impl Container {
                     world.stream_read(seq);
                 }
                 // An echo to a connection that just broke is lost with it.
-                let _ = world.kernel(seat.machine, |k, now, out| k.tcp_send(now, socket, body, len, out));
+                let _ = world
+                    .kernel(seat.machine, |k, now, out| k.tcp_send(now, socket, body, len, out));
             }
-            (Some(Connection::Outgoing { errand }), _) => self.errand_answered(world, seat, errand, socket),
+            (Some(Connection::Outgoing { errand }), _) => {
+                self.errand_answered(world, seat, errand, socket)
+            }
             (None, _) => {}
         }
     }
@@ -208,12 +225,13 @@ impl Container {
             && message.response
         {
             let message = message.clone();
-            let looking = self.errands.iter_mut().find_map(|(id, errand)| match &mut errand.stage {
-                Stage::Looking { lookup, socket: known, port } if *known == socket => {
-                    Some((*id, lookup.answered(&message), *port))
-                }
-                _ => None,
-            });
+            let looking =
+                self.errands.iter_mut().find_map(|(id, errand)| match &mut errand.stage {
+                    Stage::Looking { lookup, socket: known, port } if *known == socket => {
+                        Some((*id, lookup.answered(&message), *port))
+                    }
+                    _ => None,
+                });
             if let Some((id, next, port)) = looking {
                 self.looked_up(world, seat, id, next, port);
             }
@@ -232,7 +250,14 @@ impl Container {
 
     // HTTP.
 
-    fn request(&mut self, world: &mut World, seat: &mut Seat, socket: SocketId, port: u16, path: &str) {
+    fn request(
+        &mut self,
+        world: &mut World,
+        seat: &mut Seat,
+        socket: SocketId,
+        port: u16,
+        path: &str,
+    ) {
         let found = self.image.http.iter().position(|r| r.port == port && r.path == path);
         let Some(route) = found else {
             return self.respond(world, seat, socket, 404, "not found".into());
@@ -247,7 +272,14 @@ impl Container {
         }
     }
 
-    fn respond(&mut self, world: &mut World, seat: &mut Seat, socket: SocketId, status: u16, text: SmolStr) {
+    fn respond(
+        &mut self,
+        world: &mut World,
+        seat: &mut Seat,
+        socket: SocketId,
+        status: u16,
+        text: SmolStr,
+    ) {
         let len = 200 + text.len() as u32;
         let body = Body::HttpResponse { status, text };
         // The client may have hung up while the answer was made.
@@ -308,7 +340,8 @@ impl Container {
 
     fn call(&mut self, world: &mut World, seat: &mut Seat, id: u32, call: &Call) {
         let spec = self.spec.clone();
-        let env = |name: &str| spec.variables().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
+        let env =
+            |name: &str| spec.variables().find(|(known, _)| known == name).map(|(_, v)| v.as_str());
         let by_env = match &call.find {
             FindHost::Env => true,
             FindHost::Dns => false,
@@ -327,7 +360,8 @@ impl Container {
         }
         let lookup = Lookup::new(&self.resolv_conf, &call.host, seat.rng.u64() as u16);
         let (machine, ns, owner) = (seat.machine, seat.ns, seat.owner());
-        let bound = world.kernel(machine, |k, _, _| k.udp_bind(ns, Ipv4Addr::UNSPECIFIED, 0, owner));
+        let bound =
+            world.kernel(machine, |k, _, _| k.udp_bind(ns, Ipv4Addr::UNSPECIFIED, 0, owner));
         let Ok(socket) = bound else { return self.errand_failed(world, seat, id) };
         if let Some(errand) = self.errands.get_mut(&id) {
             errand.stage = Stage::Looking { lookup, socket, port: call.port };
@@ -336,7 +370,8 @@ impl Container {
     }
 
     fn ask(&mut self, world: &mut World, seat: &mut Seat, id: u32) {
-        let Some(Errand { stage: Stage::Looking { lookup, socket, .. }, .. }) = self.errands.get(&id)
+        let Some(Errand { stage: Stage::Looking { lookup, socket, .. }, .. }) =
+            self.errands.get(&id)
         else {
             return;
         };
@@ -347,7 +382,8 @@ impl Container {
         let len = message.wire_len() as u32;
         let body = Body::Dns(Arc::new(message));
         // A query that could not be sent times out like one that was lost.
-        let _ = world.kernel(seat.machine, |k, now, out| k.udp_send(now, socket, None, to, body, len, out));
+        let _ = world
+            .kernel(seat.machine, |k, now, out| k.udp_send(now, socket, None, to, body, len, out));
         self.wait(world, seat, id, TIMEOUT);
     }
 
@@ -388,7 +424,8 @@ impl Container {
     }
 
     fn errand_connected(&mut self, world: &mut World, seat: &mut Seat, socket: SocketId) {
-        let Some(Connection::Outgoing { errand: id }) = self.connections.get(&socket).copied() else {
+        let Some(Connection::Outgoing { errand: id }) = self.connections.get(&socket).copied()
+        else {
             return;
         };
         let Some(errand) = self.errands.get_mut(&id) else { return };
@@ -402,7 +439,8 @@ impl Container {
 
     fn stream_on(&mut self, world: &mut World, seat: &mut Seat, id: u32) {
         let Some(errand) = self.errands.get_mut(&id) else { return };
-        let (Purpose::Stream { index, sent }, Stage::Streaming { socket }) = (&mut errand.purpose, &errand.stage)
+        let (Purpose::Stream { index, sent }, Stage::Streaming { socket }) =
+            (&mut errand.purpose, &errand.stage)
         else {
             return;
         };

@@ -105,7 +105,14 @@ impl DhcpServer {
     }
 }
 
-fn broadcast(world: &mut World, seat: &Seat, socket: Option<SocketId>, link: u32, port: u16, message: Dhcp) {
+fn broadcast(
+    world: &mut World,
+    seat: &Seat,
+    socket: Option<SocketId>,
+    link: u32,
+    port: u16,
+    message: Dhcp,
+) {
     let Some(socket) = socket else { return };
     let body = Body::Dhcp(Arc::new(message));
     // A link without carrier loses it, as a radio out of range does; the client asks again.
@@ -154,7 +161,8 @@ impl DhcpClient {
     pub(super) fn start(&mut self, world: &mut World, seat: &mut Seat) {
         let owner = seat.owner();
         let any = Ipv4Addr::UNSPECIFIED;
-        let bound = world.kernel(seat.machine, |k, _, _| k.udp_bind(NsId::HOST, any, CLIENT_PORT, owner));
+        let bound =
+            world.kernel(seat.machine, |k, _, _| k.udp_bind(NsId::HOST, any, CLIENT_PORT, owner));
         self.socket = bound.ok();
         self.discover(world, seat);
     }
@@ -172,7 +180,9 @@ impl DhcpClient {
     fn unbind(&mut self, world: &mut World, seat: &mut Seat) {
         let State::Bound { lease, .. } = &self.state else { return };
         let (link, net) = (self.link, net_of(lease));
-        world.kernel(seat.machine, |k, now, out| k.del_address(now, NsId::HOST, link, net, out)).ok();
+        world
+            .kernel(seat.machine, |k, now, out| k.del_address(now, NsId::HOST, link, net, out))
+            .ok();
         world.address_lost(seat.machine, net.addr());
     }
 
@@ -205,7 +215,9 @@ impl DhcpClient {
         if let (State::Bound { .. }, Some(socket)) = (&self.state, self.socket) {
             let to = SocketAddrV4::new(server, SERVER_PORT);
             let body = Body::Dhcp(Arc::new(message));
-            let _ = world.kernel(seat.machine, |k, now, out| k.udp_send(now, socket, None, to, body, LEN, out));
+            let _ = world.kernel(seat.machine, |k, now, out| {
+                k.udp_send(now, socket, None, to, body, LEN, out)
+            });
         } else {
             broadcast(world, seat, self.socket, self.link, SERVER_PORT, message);
         }
@@ -233,7 +245,8 @@ impl DhcpClient {
 
     pub(super) fn socket(&mut self, world: &mut World, seat: &mut Seat, event: SocketEvent) {
         let SocketEvent::Datagram { body: Body::Dhcp(said), .. } = event else { return };
-        let ours = said.client == self.mac && (said.transaction == self.transaction || said.transaction == 0);
+        let ours = said.client == self.mac
+            && (said.transaction == self.transaction || said.transaction == 0);
         if !ours {
             return;
         }
@@ -243,7 +256,9 @@ impl DhcpClient {
                 self.tries = 0;
                 self.send(world, seat);
             }
-            (DhcpKind::Ack, State::Requesting { .. } | State::Bound { .. }) => self.bind(world, seat, said),
+            (DhcpKind::Ack, State::Requesting { .. } | State::Bound { .. }) => {
+                self.bind(world, seat, said)
+            }
             (DhcpKind::Nak, State::Requesting { .. } | State::Bound { .. }) => {
                 self.unbind(world, seat);
                 self.discover(world, seat);
@@ -279,14 +294,15 @@ impl DhcpClient {
             onlink: false,
             metric: 100,
         });
-        world.kernel(seat.machine, |k, now, out| {
-            let added = k.add_address(now, NsId::HOST, link, net, out);
-            if let Some(route) = default {
-                let _ = k.add_route(now, NsId::HOST, &route, Proto::DHCP, out);
-            }
-            added
-        })
-        .ok();
+        world
+            .kernel(seat.machine, |k, now, out| {
+                let added = k.add_address(now, NsId::HOST, link, net, out);
+                if let Some(route) = default {
+                    let _ = k.add_route(now, NsId::HOST, &route, Proto::DHCP, out);
+                }
+                added
+            })
+            .ok();
         world.address_acquired(seat.machine, net.addr());
     }
 }

@@ -109,7 +109,8 @@ impl World {
     }
 
     pub(super) fn program_alarm(&mut self, slot: u32, generation: u32, token: u32) {
-        let alive = self.programs.get(slot as usize).is_some_and(|p| p.seat.generation == generation);
+        let alive =
+            self.programs.get(slot as usize).is_some_and(|p| p.seat.generation == generation);
         if !alive {
             self.counts.events -= 1;
             return;

@@ -99,7 +99,8 @@ impl ResolvConf {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    conf.nameservers.extend(words.next().and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
+                    conf.nameservers
+                        .extend(words.next().and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
                 }
                 Some("search") => conf.search = words.map(SmolStr::from).collect(),
                 Some("options") => {

@@ -56,13 +56,15 @@ impl World {
         let name = self.machines[machine as usize].name.clone();
         self.line(&format!("docker@{name}"), || {
             let did = if turned_on { "turned ip_forward on" } else { "found ip_forward on" };
-            let policy = if drops { "FORWARD policy set to DROP" } else { "FORWARD policy left alone" };
+            let policy =
+                if drops { "FORWARD policy set to DROP" } else { "FORWARD policy left alone" };
             format!("{major}.{minor} started: docker0 is up, {did}, {policy}")
         });
     }
 
     fn start_ufw(&mut self, machine: u32) {
-        for rule in ["-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"] {
+        for rule in ["-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"]
+        {
             self.iptables(machine, rule);
         }
         let name = self.machines[machine as usize].name.clone();

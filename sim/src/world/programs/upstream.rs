@@ -30,7 +30,9 @@ impl Upstream {
     }
 
     pub(super) fn socket(&mut self, world: &mut World, seat: &mut Seat, event: SocketEvent) {
-        let SocketEvent::Datagram { from, local, body: Body::Dns(message), .. } = event else { return };
+        let SocketEvent::Datagram { from, local, body: Body::Dns(message), .. } = event else {
+            return;
+        };
         if message.response || self.behaviour == UpstreamBehaviour::Hang {
             return;
         }
@@ -41,7 +43,8 @@ impl Upstream {
 
     /// The oldest answer is due: all take the same time.
     pub(super) fn alarm(&mut self, world: &mut World, seat: &mut Seat, _token: u32) {
-        let (Some(socket), Some((to, local, message))) = (self.socket, self.waiting.pop_front()) else {
+        let (Some(socket), Some((to, local, message))) = (self.socket, self.waiting.pop_front())
+        else {
             return;
         };
         let len = message.wire_len() as u32;

@@ -43,11 +43,7 @@ pub(crate) const CHAINS: [&str; 18] = [
 pub(crate) fn node() -> Node {
     let mut node = Node::new();
     let reply = node.apply("kube-proxy", &base(&BASE), &chains(&CHAINS, 3));
-    let applied = Reply::Applied {
-        owner: "kube-proxy".into(),
-        version: 3,
-        result: Ok(()),
-    };
+    let applied = Reply::Applied { owner: "kube-proxy".into(), version: 3, result: Ok(()) };
     assert_eq!(reply, applied);
     node
 }
@@ -55,9 +51,7 @@ pub(crate) fn node() -> Node {
 #[test]
 fn a_cluster_ip_leads_to_an_endpoint_and_back() {
     let mut node = node();
-    let there = node
-        .forward(tcp("10.1.0.9", 5000, "10.96.0.7", 80, "S"))
-        .expect("passes");
+    let there = node.forward(tcp("10.1.0.9", 5000, "10.96.0.7", 80, "S")).expect("passes");
     assert_eq!(shown(&there), "10.1.0.9:5000 > 10.1.0.5:8080");
     let back = node.forward(answer(&there)).expect("passes");
     assert_eq!(shown(&back), "10.96.0.7:80 > 10.1.0.9:5000");
@@ -72,9 +66,7 @@ fn a_cluster_ip_leads_to_an_endpoint_and_back() {
 #[test]
 fn a_client_from_outside_the_pod_network_is_masqueraded() {
     let mut node = node();
-    let there = node
-        .forward(tcp("192.168.0.50", 5000, "10.96.0.7", 80, "S"))
-        .expect("passes");
+    let there = node.forward(tcp("192.168.0.50", 5000, "10.96.0.7", 80, "S")).expect("passes");
     assert_eq!((there.src, there.dst), (ip("192.168.0.1"), ip("10.1.0.5")));
     assert_ne!(there.ports().0, 5000, "--random-fully never keeps the port");
     assert_eq!(there.mark & 0x4000, 0, "the mark is taken off again");
@@ -86,9 +78,7 @@ fn a_client_from_outside_the_pod_network_is_masqueraded() {
 fn a_pod_reaches_itself_through_its_service_by_masquerading() {
     let mut node = node();
     node.masquerade_to = Some(ip("10.1.0.1"));
-    let there = node
-        .forward(tcp("10.1.0.5", 5000, "10.96.0.7", 80, "S"))
-        .expect("passes");
+    let there = node.forward(tcp("10.1.0.5", 5000, "10.96.0.7", 80, "S")).expect("passes");
     assert_eq!((there.src, there.dst), (ip("10.1.0.1"), ip("10.1.0.5")));
     let back = node.forward(answer(&there)).expect("passes");
     assert_eq!(shown(&back), "10.96.0.7:80 > 10.1.0.5:5000");
@@ -97,25 +87,19 @@ fn a_pod_reaches_itself_through_its_service_by_masquerading() {
 #[test]
 fn a_node_port_leads_to_an_endpoint_with_the_nodes_address() {
     let mut node = node();
-    let there = node
-        .forward(tcp("172.16.9.9", 777, "192.168.0.1", 30080, "S"))
-        .expect("passes");
+    let there = node.forward(tcp("172.16.9.9", 777, "192.168.0.1", 30080, "S")).expect("passes");
     assert_eq!((there.src, there.dst), (ip("192.168.0.1"), ip("10.1.0.5")));
     let back = node.forward(answer(&there)).expect("passes");
     assert_eq!(shown(&back), "192.168.0.1:30080 > 172.16.9.9:777");
     // Another port of the node is just the node.
-    let own = node
-        .receive(tcp("172.16.9.9", 777, "192.168.0.1", 22, "S"))
-        .expect("passes");
+    let own = node.receive(tcp("172.16.9.9", 777, "192.168.0.1", 22, "S")).expect("passes");
     assert_eq!(shown(&own), "172.16.9.9:777 > 192.168.0.1:22");
 }
 
 #[test]
 fn the_node_itself_reaches_a_service() {
     let mut node = node();
-    let there = node
-        .send(tcp("192.168.0.1", 5000, "10.96.0.7", 80, "S"))
-        .expect("passes");
+    let there = node.send(tcp("192.168.0.1", 5000, "10.96.0.7", 80, "S")).expect("passes");
     assert_eq!(there.dst, ip("10.1.0.5"));
     let back = node.receive(answer(&there)).expect("passes");
     assert_eq!(shown(&back), "10.96.0.7:80 > 192.168.0.1:5000");
@@ -124,9 +108,7 @@ fn the_node_itself_reaches_a_service() {
 #[test]
 fn a_service_without_endpoints_refuses() {
     let mut node = node();
-    let refused = node
-        .forward(tcp("10.1.0.9", 5000, "10.96.0.99", 80, "S"))
-        .expect_err("refused");
+    let refused = node.forward(tcp("10.1.0.9", 5000, "10.96.0.99", 80, "S")).expect_err("refused");
     assert_eq!(refused, Verdict::Reject(RejectWith::PortUnreachable));
     assert_eq!(node.nf.conntrack().count(), 0);
 }
@@ -134,9 +116,7 @@ fn a_service_without_endpoints_refuses() {
 #[test]
 fn a_cluster_ip_does_not_answer_ping() {
     let mut node = node();
-    let out = node
-        .forward(ping("10.1.0.9", "10.96.0.7", 9))
-        .expect("goes on to nowhere");
+    let out = node.forward(ping("10.1.0.9", "10.96.0.7", 9)).expect("goes on to nowhere");
     assert_eq!(out.dst, ip("10.96.0.7"));
 }
 
@@ -145,15 +125,8 @@ fn a_policy_of_drop_drops_what_nobody_accepts() {
     let mut node = node();
     node.run(&["-P FORWARD DROP"]);
     let pod = tcp("10.1.0.9", 5000, "10.2.0.9", 80, "S");
-    assert_eq!(
-        node.forward(pod.clone()).expect_err("dropped"),
-        Verdict::Drop
-    );
-    assert_eq!(
-        node.nf.conntrack().count(),
-        0,
-        "what is dropped was never a connection"
-    );
+    assert_eq!(node.forward(pod.clone()).expect_err("dropped"), Verdict::Drop);
+    assert_eq!(node.nf.conntrack().count(), 0, "what is dropped was never a connection");
     node.run(&["-A FORWARD -s 10.1.0.0/16 -j ACCEPT"]);
     assert!(node.forward(pod).is_ok());
     assert_eq!(node.nf.counter(Table::Filter, "FORWARD", 2), Some(1));
@@ -164,39 +137,17 @@ fn an_error_about_a_translated_packet_is_translated_back_with_what_it_quotes() {
     use crate::kernel::packet::{IcmpError, Quoted};
     use kubesim_actors::ports::rules::Protocol;
     let mut node = node();
-    let there = node
-        .forward(tcp("192.168.0.50", 5000, "10.96.0.7", 80, "S"))
-        .expect("passes");
+    let there = node.forward(tcp("192.168.0.50", 5000, "10.96.0.7", 80, "S")).expect("passes");
     let (sport, dport) = there.ports();
-    let about = Quoted {
-        src: there.src,
-        dst: there.dst,
-        protocol: Protocol::Tcp,
-        sport,
-        dport,
-        seq: 0,
-    };
-    let error = Icmp::Error {
-        kind: IcmpError::HostUnreachable,
-        about,
-    };
+    let about =
+        Quoted { src: there.src, dst: there.dst, protocol: Protocol::Tcp, sport, dport, seq: 0 };
+    let error = Icmp::Error { kind: IcmpError::HostUnreachable, about };
     let mut error = packet("10.1.0.5", "192.168.0.1", L4::Icmp(error));
     assert_eq!(node.at(Hook::Prerouting, &mut error), Verdict::Accept);
-    assert!(matches!(
-        error.ct,
-        Ct::Entry {
-            related: true,
-            reply: true,
-            ..
-        }
-    ));
-    let back = node
-        .through(&[Hook::Forward, Hook::Postrouting], error)
-        .expect("passes");
+    assert!(matches!(error.ct, Ct::Entry { related: true, reply: true, .. }));
+    let back = node.through(&[Hook::Forward, Hook::Postrouting], error).expect("passes");
     assert_eq!((back.src, back.dst), (ip("10.96.0.7"), ip("192.168.0.50")));
-    let L4::Icmp(Icmp::Error { about, .. }) = back.l4 else {
-        panic!("an error stays one")
-    };
+    let L4::Icmp(Icmp::Error { about, .. }) = back.l4 else { panic!("an error stays one") };
     assert_eq!((about.src, about.sport), (ip("192.168.0.50"), 5000));
     assert_eq!((about.dst, about.dport), (ip("10.96.0.7"), 80));
 }
@@ -207,10 +158,7 @@ fn the_answer_to_a_refused_packet_is_translated_back() {
     node.run(&["-I FORWARD -d 10.1.0.5/32 -j REJECT --reject-with tcp-reset"]);
     let mut syn = tcp("10.1.0.9", 5000, "10.96.0.7", 80, "S");
     assert_eq!(node.at(Hook::Prerouting, &mut syn), Verdict::Accept);
-    assert_eq!(
-        node.at(Hook::Forward, &mut syn),
-        Verdict::Reject(RejectWith::TcpReset)
-    );
+    assert_eq!(node.at(Hook::Forward, &mut syn), Verdict::Reject(RejectWith::TcpReset));
     let mut reset = tcp("10.1.0.5", 8080, "10.1.0.9", 5000, "RA");
     reset.ct = Netfilter::attach(syn.ct);
     let reset = node.send(reset).expect("passes");
@@ -231,9 +179,7 @@ fn session_affinity_keeps_to_the_endpoint_of_the_last_time() {
     let mut node = Node::new();
     node.apply("kube-proxy", &base(&BASE[..1]), &chains(&lines, 1));
     let mut go = |client: &str, port| {
-        node.forward(tcp(client, port, "10.96.0.7", 80, "S"))
-            .expect("passes")
-            .dst
+        node.forward(tcp(client, port, "10.96.0.7", 80, "S")).expect("passes").dst
     };
     let mut firsts = std::collections::BTreeSet::new();
     for client in 1..40 {

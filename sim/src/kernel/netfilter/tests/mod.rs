@@ -18,12 +18,7 @@ pub(super) fn ip(text: &str) -> Ipv4Addr {
 }
 
 pub(super) fn rng(seed: u64) -> Rng {
-    Rng::new(Stream {
-        seed,
-        label: "netfilter",
-        index: 0,
-        incarnation: 0,
-    })
+    Rng::new(Stream { seed, label: "netfilter", index: 0, incarnation: 0 })
 }
 
 pub(super) fn packet(src: &str, dst: &str, l4: L4) -> Packet {
@@ -48,24 +43,8 @@ pub(super) fn udp(src: &str, sport: u16, dst: &str, dport: u16) -> Packet {
 /// `flags` of `SAFR`.
 pub(super) fn tcp(src: &str, sport: u16, dst: &str, dport: u16, flags: &str) -> Packet {
     let has = |c| flags.contains(c);
-    let flags = TcpFlags {
-        syn: has('S'),
-        ack: has('A'),
-        fin: has('F'),
-        rst: has('R'),
-    };
-    packet(
-        src,
-        dst,
-        L4::Tcp(Tcp {
-            sport,
-            dport,
-            seq: 0,
-            ack: 0,
-            flags,
-            len: 0,
-        }),
-    )
+    let flags = TcpFlags { syn: has('S'), ack: has('A'), fin: has('F'), rst: has('R') };
+    packet(src, dst, L4::Tcp(Tcp { sport, dport, seq: 0, ack: 0, flags, len: 0 }))
 }
 
 pub(super) fn ping(src: &str, dst: &str, id: u16) -> Packet {
@@ -75,34 +54,16 @@ pub(super) fn ping(src: &str, dst: &str, id: u16) -> Packet {
 /// The answer to a packet, as its receiver writes it.
 pub(super) fn answer(to: &Packet) -> Packet {
     let l4 = match &to.l4 {
-        L4::Udp { sport, dport } => L4::Udp {
-            sport: *dport,
-            dport: *sport,
-        },
+        L4::Udp { sport, dport } => L4::Udp { sport: *dport, dport: *sport },
         L4::Tcp(tcp) => {
-            let mut flags = TcpFlags {
-                ack: true,
-                ..TcpFlags::default()
-            };
+            let mut flags = TcpFlags { ack: true, ..TcpFlags::default() };
             flags.syn = tcp.flags.syn;
-            L4::Tcp(Tcp {
-                sport: tcp.dport,
-                dport: tcp.sport,
-                flags,
-                ..*tcp
-            })
+            L4::Tcp(Tcp { sport: tcp.dport, dport: tcp.sport, flags, ..*tcp })
         }
         L4::Icmp(Icmp::EchoRequest { id, seq }) => L4::Icmp(Icmp::EchoReply { id: *id, seq: *seq }),
         other => other.clone(),
     };
-    Packet {
-        src: to.dst,
-        dst: to.src,
-        l4,
-        ct: Ct::None,
-        mark: 0,
-        ..to.clone()
-    }
+    Packet { src: to.dst, dst: to.src, l4, ct: Ct::None, mark: 0, ..to.clone() }
 }
 
 /// `src:sport > dst:dport`
@@ -124,13 +85,7 @@ impl Node {
     pub fn new() -> Node {
         let masquerade_to = Some(ip("192.168.0.1"));
         let output = "eth0";
-        Node {
-            nf: Netfilter::default(),
-            rng: rng(1),
-            now: Time::ZERO,
-            masquerade_to,
-            output,
-        }
+        Node { nf: Netfilter::default(), rng: rng(1), now: Time::ZERO, masquerade_to, output }
     }
 
     pub fn with(commands: &[&str]) -> Node {
@@ -148,11 +103,7 @@ impl Node {
     pub fn at(&mut self, hook: Hook, packet: &mut Packet) -> Verdict {
         let local = |ip: Ipv4Addr| {
             let own = [[192, 168, 0, 1], [10, 1, 0, 1], [127, 0, 0, 1]];
-            if own.contains(&ip.octets()) {
-                AddrType::Local
-            } else {
-                AddrType::Unicast
-            }
+            if own.contains(&ip.octets()) { AddrType::Local } else { AddrType::Unicast }
         };
         let context = HookContext {
             now: self.now,
@@ -176,10 +127,7 @@ impl Node {
     }
 
     pub fn forward(&mut self, packet: Packet) -> Result<Packet, Verdict> {
-        self.through(
-            &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
-            packet,
-        )
+        self.through(&[Hook::Prerouting, Hook::Forward, Hook::Postrouting], packet)
     }
     pub fn receive(&mut self, packet: Packet) -> Result<Packet, Verdict> {
         self.through(&[Hook::Prerouting, Hook::Input], packet)
@@ -199,12 +147,7 @@ impl Node {
     }
 
     pub fn missing(&mut self, owner: &str) -> Vec<String> {
-        match self.nf.request(
-            &Request::Verify {
-                owner: owner.into(),
-            },
-            self.now,
-        ) {
+        match self.nf.request(&Request::Verify { owner: owner.into() }, self.now) {
             Reply::Verified { missing, .. } => missing,
             other => panic!("{other:?}"),
         }
@@ -223,9 +166,7 @@ pub(super) fn chains(lines: &[&str], version: u64) -> ChainSet {
             Err(error) => panic!("{error}"),
         };
         let key = ChainKey { table, name };
-        let mut rules = set
-            .get(&key)
-            .map_or(Vec::new(), |chain| chain.rules.clone());
+        let mut rules = set.get(&key).map_or(Vec::new(), |chain| chain.rules.clone());
         rules.extend(rule);
         set.insert(key, Arc::new(Chain { rules }), version);
     }
@@ -233,9 +174,7 @@ pub(super) fn chains(lines: &[&str], version: u64) -> ChainSet {
 }
 
 pub(super) fn table_named(name: &str) -> Table {
-    let named = table::TABLES
-        .into_iter()
-        .find(|table| save::table_name(*table) == name);
+    let named = table::TABLES.into_iter().find(|table| save::table_name(*table) == name);
     named.expect("a table's name")
 }
 
@@ -247,12 +186,7 @@ pub(super) fn base(lines: &[&str]) -> Vec<BaseRule> {
         let first = parts.next() == Some("first");
         let place = if first { Place::First } else { Place::Last };
         let (chain, rule) = parse_rule(parts.next().expect("a rule")).expect("a rule");
-        BaseRule {
-            table,
-            chain,
-            place,
-            rule,
-        }
+        BaseRule { table, chain, place, rule }
     };
     lines.iter().map(one).collect()
 }

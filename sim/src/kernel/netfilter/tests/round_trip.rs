@@ -48,24 +48,14 @@ fn rules() -> impl Strategy<Value = Vec<String>> {
              -j DNAT --to-destination 10.2.0.{server}{port}"
         )
     };
-    let dnat = (
-        0u8..3,
-        0u8..3,
-        prop::option::of(prop_oneof![Just(80u16), Just(8080)]),
-    )
-        .prop_map(dnat);
+    let dnat =
+        (0u8..3, 0u8..3, prop::option::of(prop_oneof![Just(80u16), Just(8080)])).prop_map(dnat);
     let snat = (0u8..4, 0u8..3).prop_map(|(client, how)| {
-        let how = [
-            "SNAT --to-source 10.3.0.1",
-            "MASQUERADE",
-            "MASQUERADE --random-fully",
-        ][usize::from(how)];
+        let how = ["SNAT --to-source 10.3.0.1", "MASQUERADE", "MASQUERADE --random-fully"]
+            [usize::from(how)];
         format!("-t nat -A POSTROUTING -s 10.1.0.{client}/32 -j {how}")
     });
-    (
-        prop::collection::vec(dnat, 1..8),
-        prop::collection::vec(snat, 0..5),
-    )
+    (prop::collection::vec(dnat, 1..8), prop::collection::vec(snat, 0..5))
         .prop_map(|(dnat, snat)| dnat.into_iter().chain(snat).collect())
 }
 

@@ -42,10 +42,7 @@ impl Naive<'_> {
                 Target::Accept => return Some(Outcome::Accept),
                 Target::Drop => return Some(Outcome::Drop),
                 Target::Dnat { to, port } => {
-                    return Some(Outcome::Dnat {
-                        to: *to,
-                        port: *port,
-                    });
+                    return Some(Outcome::Dnat { to: *to, port: *port });
                 }
                 Target::Mark { value, mask } => self.mark = (self.mark & !mask) ^ value,
                 _ => {}
@@ -91,19 +88,15 @@ fn a_match() -> impl Strategy<Value = Match> {
     let net = net.prop_map(|(ip, bits)| ipnet::Ipv4Net::new(ip, bits).expect("a prefix").trunc());
     let not = prop::bool::weighted(0.15);
     let port = (0u16..4, prop_oneof![4 => Just(0u16), 1 => Just(2u16)]);
-    let protocol = prop_oneof![
-        Just(Protocol::Tcp),
-        Just(Protocol::Udp),
-        Just(Protocol::Icmp)
-    ];
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Icmp)];
     let name = prop_oneof![Just("a"), Just("b")];
     prop_oneof![
-        4 => (net.clone(), not.clone()).prop_map(|(net, not)| Match::Destination { net, not }),
-        2 => (net, not.clone()).prop_map(|(net, not)| Match::Source { net, not }),
-        3 => (protocol, not.clone()).prop_map(|(is, not)| Match::Protocol { is, not }),
-        3 => (port.clone(), not.clone())
+        4 => (net.clone(), not).prop_map(|(net, not)| Match::Destination { net, not }),
+        2 => (net, not).prop_map(|(net, not)| Match::Source { net, not }),
+        3 => (protocol, not).prop_map(|(is, not)| Match::Protocol { is, not }),
+        3 => (port.clone(), not)
             .prop_map(|((from, n), not)| Match::DestinationPort { from, to: from + n, not }),
-        1 => (port, not.clone())
+        1 => (port, not)
             .prop_map(|((from, n), not)| Match::SourcePort { from, to: from + n, not }),
         1 => (0u32..4, not).prop_map(|(value, not)| Match::Mark { value, mask: 3, not }),
         1 => (0u32..1 << 31).prop_map(|probability| Match::Random { probability }),
@@ -149,28 +142,15 @@ fn a_packet() -> impl Strategy<Value = Packet> {
 fn ruleset(chains: &BTreeMap<&'static str, Vec<Rule>>) -> Ruleset {
     let mut ruleset = Ruleset::default();
     for (name, rules) in chains {
-        let row = |rule: &Rule| {
-            (
-                Entry {
-                    rule: rule.clone(),
-                    owner: None,
-                },
-                Cell::new(0),
-            )
-        };
+        let row = |rule: &Rule| (Entry { rule: rule.clone(), owner: None }, Cell::new(0));
         if *name == "PREROUTING" {
             let chain = ruleset.built_in_mut(Table::Nat, Hook::Prerouting);
             chain.edit(|rows| rows.extend(rules.iter().map(row)));
             continue;
         }
-        let mut chain = Chained::new(ChainKey {
-            table: Table::Nat,
-            name: (*name).into(),
-        });
+        let mut chain = Chained::new(ChainKey { table: Table::Nat, name: (*name).into() });
         chain.edit(|rows| rows.extend(rules.iter().map(row)));
-        ruleset
-            .user
-            .insert(compile::chain_id(Table::Nat, name), chain);
+        ruleset.user.insert(compile::chain_id(Table::Nat, name), chain);
     }
     ruleset
 }
@@ -200,7 +180,8 @@ proptest! {
         for packet in &packets {
             let key = Key::of(packet);
             let (recent, rng) = (&mut recent, &mut dice);
-            let scene = Scene { key, mark: 0, state: 1, dnat: false, context: &context, recent, rng };
+            let (context, mark, dnat) = (&context, 0, false);
+            let scene = Scene { key, mark, state: 1, dnat, context, recent, rng };
             let mut walk = Walk { rules: &ruleset, scene, notrack: false };
             let base = ruleset.built_in(Table::Nat, Hook::Prerouting);
             let outcome = walk.chain(base.counted(), 0);
@@ -236,49 +217,25 @@ fn a_loop_of_chains_drops_and_a_goto_does_not_come_back() {
 #[test]
 fn the_cost_of_a_service_does_not_grow_with_their_number() {
     let mut set = ChainSet::empty(1);
-    let key = |name: &str| ChainKey {
-        table: Table::Nat,
-        name: name.into(),
-    };
+    let key = |name: &str| ChainKey { table: Table::Nat, name: name.into() };
     let services = |n: u32| {
         let line = |n: u32| {
             let (high, low) = (n >> 8, n & 255);
             format!("-A KUBE-SERVICES -d 10.96.{high}.{low}/32 -p tcp --dport 80 -j KUBE-SVC-{n}")
         };
-        (0..n)
-            .map(|n| parse_rule(&line(n)).expect("a rule").1)
-            .collect::<Vec<_>>()
+        (0..n).map(|n| parse_rule(&line(n)).expect("a rule").1).collect::<Vec<_>>()
     };
     for n in 0..2_000u32 {
-        let line = format!(
-            "-A X -p tcp -j DNAT --to-destination 10.1.{}.{}:80",
-            n >> 8,
-            n & 255
-        );
+        let line = format!("-A X -p tcp -j DNAT --to-destination 10.1.{}.{}:80", n >> 8, n & 255);
         let rules = vec![parse_rule(&line).expect("a rule").1];
         set.insert(key(&format!("KUBE-SVC-{n}")), Arc::new(Chain { rules }), 1);
     }
-    set.insert(
-        key("KUBE-SERVICES"),
-        Arc::new(Chain {
-            rules: services(2_000),
-        }),
-        1,
-    );
+    set.insert(key("KUBE-SERVICES"), Arc::new(Chain { rules: services(2_000) }), 1);
     let mut node = Node::new();
-    node.apply(
-        "kube-proxy",
-        &base(&["nat first -A PREROUTING -j KUBE-SERVICES"]),
-        &set,
-    );
+    node.apply("kube-proxy", &base(&["nat first -A PREROUTING -j KUBE-SERVICES"]), &set);
     let compiled = &node.nf.state.as_ref().expect("loaded").rules.owners[0].compiled;
-    let chain = compiled
-        .get(compile::chain_id(Table::Nat, "KUBE-SERVICES"))
-        .expect("there");
+    let chain = compiled.get(compile::chain_id(Table::Nat, "KUBE-SERVICES")).expect("there");
     let packet = tcp("10.1.0.9", 5, "10.96.3.7", 80, "S");
-    assert_eq!(
-        chain.candidates(&Key::of(&packet)).collect::<Vec<_>>(),
-        [3 * 256 + 7]
-    );
+    assert_eq!(chain.candidates(&Key::of(&packet)).collect::<Vec<_>>(), [3 * 256 + 7]);
     assert_eq!(node.forward(packet).expect("passes").dst, ip("10.1.3.7"));
 }
