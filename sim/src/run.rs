@@ -158,6 +158,7 @@ fn measures(world: &World) -> Vec<(String, String)> {
     let mut measures = vec![
         ("actor events".to_owned(), counts.actor_events.to_string()),
         ("packets delivered".to_owned(), counts.packets.to_string()),
+        ("packets inside machines".to_owned(), counts.local_packets.to_string()),
         ("packets lost".to_owned(), world.wire.lost.to_string()),
         ("API writes".to_owned(), counts.api_writes.to_string()),
         ("API reads".to_owned(), counts.api_reads.to_string()),

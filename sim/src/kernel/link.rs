@@ -194,13 +194,13 @@ impl Namespace {
                 frame.leave_machine();
                 cx.out.push(Output::Transmit { link: index, frame });
             }
-            Kind::Loopback => cx.core.work.push_back(Work { ns: self.id, link: index, frame }),
+            Kind::Loopback => cx.core.pass(Work { ns: self.id, link: index, frame }),
             Kind::Veth { ns, peer } => {
                 if *ns != self.id {
                     // skb_scrub_packet: what is local to a namespace stays there.
                     frame.leave_machine();
                 }
-                cx.core.work.push_back(Work { ns: *ns, link: *peer, frame });
+                cx.core.pass(Work { ns: *ns, link: *peer, frame });
             }
             Kind::Bridge(_) => self.bridge_transmit(cx, index, frame),
             Kind::Vxlan(_) => self.vxlan_transmit(cx, index, frame),

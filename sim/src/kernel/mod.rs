@@ -43,7 +43,7 @@ use self::sysctl::Sysctls;
 use self::timers::{TimerKey, Timers};
 use crate::body::Body;
 use kubesim_actors::ports::network::{Errno, IfName, Mac};
-use kubesim_runtime::{Rng, Time};
+use kubesim_runtime::{Hasher, Rng, Time};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -154,6 +154,19 @@ struct Core {
     /// Frames that crossed a veth, a loopback or a tunnel and wait to be received.
     work: VecDeque<Work>,
     host_changed: bool,
+    /// Frames passed from one interface to another in here, and a hash of them all.
+    walked: u64,
+    hasher: Hasher,
+}
+
+impl Core {
+    /// Hands a frame to another interface of the machine.
+    fn pass(&mut self, work: Work) {
+        self.walked += 1;
+        self.hasher.u64(u64::from(work.ns.0) << 32 | u64::from(work.link));
+        work.frame.digest(&mut self.hasher);
+        self.work.push_back(work);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +244,8 @@ impl Kernel {
             sockets: Sockets::default(),
             work: VecDeque::new(),
             host_changed: false,
+            walked: 0,
+            hasher: Hasher::default(),
         };
         let mut kernel = Kernel { spaces: Spaces::default(), core, blocks };
         kernel.add_namespace();
@@ -274,6 +289,12 @@ impl Kernel {
     pub fn receive(&mut self, now: Time, link: u32, frame: Frame, out: &mut Vec<Output>) {
         self.core.work.push_back(Work { ns: NsId::HOST, link, frame });
         self.settle(now, out);
+    }
+
+    /// How many frames passed from one interface to another inside the machine since the last
+    /// call, and a hash of all that ever did.
+    pub fn take_walk(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.core.walked), self.core.hasher.finish())
     }
 
     /// When [`Kernel::timeout`] wants to be called; earlier calls do no harm.

@@ -3,6 +3,7 @@
 use crate::body::Body;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
+use kubesim_runtime::Hasher;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -178,4 +179,48 @@ impl Packet {
             L4::Icmp(Icmp::Error { .. }) => (0, 0),
         }
     }
+}
+
+impl Frame {
+    /// What of a frame counts for the digest of a run: all that kernels decide by.
+    pub fn digest(&self, hasher: &mut Hasher) {
+        match &self.payload {
+            Payload::Arp(arp) => {
+                hasher.u64(pair(arp.sender_ip, arp.target_ip));
+                hasher.u64(u64::from(arp.request));
+            }
+            Payload::Ip(packet) => packet.digest(hasher),
+        }
+    }
+}
+
+impl Packet {
+    fn digest(&self, hasher: &mut Hasher) {
+        hasher.u64(pair(self.src, self.dst));
+        let (sport, dport) = self.ports();
+        let ports = u64::from(sport) << 16 | u64::from(dport);
+        hasher.u64(u64::from(self.len) << 40 | u64::from(self.ttl) << 32 | ports);
+        match &self.l4 {
+            L4::Tcp(tcp) => {
+                let TcpFlags { syn, ack, fin, rst } = tcp.flags;
+                let flags =
+                    [syn, ack, fin, rst].iter().fold(0, |bits, f| bits << 1 | u64::from(*f));
+                hasher.u64(u64::from(tcp.seq) << 32 | u64::from(tcp.ack));
+                hasher.u64(1 << 8 | flags);
+            }
+            L4::Udp { .. } => hasher.u64(2 << 8),
+            L4::Icmp(Icmp::EchoRequest { seq, .. }) => hasher.u64(3 << 16 | u64::from(*seq)),
+            L4::Icmp(Icmp::EchoReply { seq, .. }) => hasher.u64(4 << 16 | u64::from(*seq)),
+            L4::Icmp(Icmp::Error { about, .. }) => {
+                hasher.u64(5 << 32 | u64::from(about.dst.to_bits()))
+            }
+        }
+        if let Body::Vxlan { frame, .. } = &self.body {
+            frame.digest(hasher);
+        }
+    }
+}
+
+fn pair(a: Ipv4Addr, b: Ipv4Addr) -> u64 {
+    u64::from(a.to_bits()) << 32 | u64::from(b.to_bits())
 }

@@ -106,7 +106,7 @@ impl Namespace {
             return Err(packet);
         }
         if let Body::Vxlan { frame, .. } = packet.body {
-            cx.core.work.push_back(super::Work { ns: self.id, link: index, frame: *frame });
+            cx.core.pass(super::Work { ns: self.id, link: index, frame: *frame });
         }
         Ok(())
     }
