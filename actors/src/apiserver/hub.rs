@@ -365,6 +365,7 @@ fn key_of(kind: Kind, node: &Name) -> Key {
 mod tests {
     use super::*;
     use crate::objects::{Body, PodSpec};
+    use kubesim_runtime::Snapshot;
 
     fn pod(name: &str, node: Option<&str>, version: u64) -> Arc<Object> {
         let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };

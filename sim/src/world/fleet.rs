@@ -2,8 +2,9 @@
 
 use kubesim_runtime::trace::{Ring, Step};
 use kubesim_runtime::{Actor, Clocks, Context, Hasher, Outbox, Rng, Stream, Ticket, Time, TimerOp};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use slab::Slab;
+use std::collections::BTreeMap;
 
 /// One actor: what outlives it, and itself while it lives.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct Host<A: Actor> {
     alarms: Vec<Alarm<A::Timer>>,
     next_alarm: u32,
     /// Effects that are still owed an answer, and since when.
-    owed: FxHashMap<u64, Time>,
+    owed: BTreeMap<u64, Time>,
     /// Effects whose answers are wanted no more.
     cancelled: FxHashSet<u64>,
     ring: Ring,
@@ -87,7 +88,7 @@ impl<A: Actor> Fleet<A> {
             next_ticket: 0,
             alarms: Vec::new(),
             next_alarm: 0,
-            owed: FxHashMap::default(),
+            owed: BTreeMap::new(),
             cancelled: FxHashSet::default(),
             ring: Ring::new(self.keep),
         });
