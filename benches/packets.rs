@@ -152,7 +152,7 @@ fn pair() -> Wire {
 }
 
 fn message(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("TCP message and its ACK, two kernels");
+    let mut group = criterion.benchmark_group("TCP message and its delayed ACK, two kernels");
     for services in [0, 1_000] {
         let mut wire = pair();
         if services > 0 {
@@ -166,7 +166,8 @@ fn message(criterion: &mut Criterion) {
         let name = if services == 0 { "no rules" } else { "through a ClusterIP of 1,000" };
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                wire.wait(Duration::from_millis(1));
+                // The last message is acknowledged after 40 ms.
+                wire.wait(Duration::from_millis(50));
                 let body = Body::Stream { seq: 1 };
                 wire.with(0, |kernel, now, out| kernel.tcp_send(now, client, body, 100, out))
                     .expect("an open connection");
