@@ -145,8 +145,8 @@ fn specs(world: &World) -> BTreeMap<String, usize> {
 /// - uids, and the generated names of pods and EndpointSlices: an apiserver that was killed draws
 ///   from fresh dice;
 /// - what is drawn or allocated, where the user did not ask for one: cluster addresses of
-///   services, and the subnets of nodes, which go to whoever registers first. Of a subnet the prefix
-///   length stays, and the invariants see to it that no two are the same;
+///   services, and the subnets of nodes, which go to whoever registers first. Of a subnet its
+///   prefix length stays, and the invariants see to it that no two are the same;
 /// - where pods run and which addresses they have: a pod is bound by what the scheduler sees at
 ///   that moment, and a node that is off is not chosen. Of endpoints their number, ports and
 ///   conditions stay;

@@ -494,6 +494,27 @@ to = { adress = "10.0.0.1" }"##,
 32 | kind = "pnig"
    |        ^^^^^^
    = help: did you mean `ping`?
+
+error: from where?
+  --> a.toml:33:8
+   |
+33 | from = {}
+   |        ^^
+   = help: give one of `node`, `client`, `pod` or `name`
+
+error: to where?
+  --> a.toml:34:6
+   |
+34 | to = { adress = "10.0.0.1" }
+   |      ^^^^^^^^^^^^^^^^^^^^^^^
+   = help: give one of api, dns, service, pod, name, node, host, address
+
+error: unknown key `adress` in [probe.to]
+  --> a.toml:34:8
+   |
+34 | to = { adress = "10.0.0.1" }
+   |        ^^^^^^
+   = help: did you mean `address`?
 "##,
     ),
     (

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 /// 2^19 ns: about half a millisecond a bucket.
 const WIDTH_BITS: u32 = 19;
-/// Buckets in the ring: about 2.1 s ahead of now.
-const RING: usize = 4096;
+/// Buckets in the ring: about 17 s ahead of now, past the 10 s of leases and probes.
+const RING: usize = 32_768;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry<T> {
