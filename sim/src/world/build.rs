@@ -84,7 +84,7 @@ fn gather(scenario: &Scenario) -> (Duration, Duration) {
     let (own, all) = match scenario.nodes.len() {
         0..=100 => (5, 5),
         101..=1000 => (50, 250),
-        _ => (100, 500),
+        _ => (100, 1000),
     };
     let delay = scenario.cluster.watch_delay.from;
     (delay + Duration::from_millis(own), delay + Duration::from_millis(all))

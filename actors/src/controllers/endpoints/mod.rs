@@ -22,8 +22,8 @@ use std::time::Duration;
 /// Changes of one Service within this time cost one write (`--endpoint-updates-batch-period`);
 /// longer where every write is told to many nodes.
 const BATCH: Duration = Duration::from_millis(50);
-const BATCH_OF_MANY: Duration = Duration::from_millis(500);
-const MANY_NODES: usize = 200;
+const BATCH_OF_MANY: Duration = Duration::from_secs(1);
+const MANY_NODES: usize = 1000;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
