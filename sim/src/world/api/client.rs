@@ -1,25 +1,17 @@
-//! The API's two ends over modelled TCP: one client per node, shared by its actors (they are one
-//! process and one HTTP/2 connection in production), and the front of the API server.
-//!
-//! A message is one request, answer or piece of news; its length on the wire is what the real one
-//! would have. So a partition, a roam or a lost segment hurts calls as it would hurt them.
+//! A node's API client: one connection, kept up; the calls and informers of all its actors.
 
-use super::{Cell, Due, Kind, Life, Owner, World};
+use super::super::{Cell, Due, Kind, Life, Owner, World};
+use super::{Message, PORT};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
-use kubesim_actors::apiserver::hub::Hub;
-use kubesim_actors::apiserver::{self, ApiServer, Cache, RequestId};
-use kubesim_actors::objects::{Name, View};
+use kubesim_actors::objects::View;
 use kubesim_actors::ports::api::{self, Answer, Error, News, Reason, Reply, Request, Scope};
 use kubesim_runtime::{Ticket, Time};
-use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where the API server listens.
-pub const PORT: u16 = 6443;
 /// A call without an answer for so long is given up.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection attempt that long without an answer is given up, and the next address tried.
@@ -28,86 +20,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// client-go's HTTP/2 health check are 30 s and 15 s).
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(15);
-/// From a request's arrival to a read's answer.
-const SERVE: Duration = Duration::from_micros(200);
-
-/// What travels on a connection.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// The client wants this server, whoever has the address now.
-    Hello {
-        node: Name,
-    },
-    /// The server proves who it is (its certificate, in production).
-    Welcome,
-    Call {
-        id: u64,
-        request: Arc<Request>,
-    },
-    Answer {
-        id: u64,
-        result: Result<Reply, Error>,
-    },
-    Open {
-        stream: u64,
-        kind: kubesim_actors::objects::Kind,
-        scope: Scope,
-        from: Option<u64>,
-    },
-    News {
-        stream: u64,
-        view: View,
-    },
-    /// The version asked from was compacted: ask again from nothing.
-    Expired {
-        stream: u64,
-    },
-    Ping,
-    Pong,
-}
-
-impl Message {
-    /// About the bytes of the HTTP/2 frames of the real message.
-    fn wire_len(&self, news_bytes: u32) -> u32 {
-        match self {
-            Message::Hello { .. } => 1_500,
-            Message::Welcome => 2_500,
-            Message::Ping | Message::Pong => 17,
-            Message::Open { .. } => 250,
-            Message::Expired { .. } => 200,
-            Message::Call { request, .. } => match &**request {
-                Request::Get { .. } | Request::List { .. } | Request::Delete { .. } => 250,
-                Request::Bind { .. } => 400,
-                Request::Patch { .. } => 700,
-                Request::Create { object }
-                | Request::Update { object }
-                | Request::UpdateStatus { object } => object_len(object),
-            },
-            Message::Answer { result, .. } => match result {
-                Ok(Reply::Object(object)) => object_len(object),
-                Ok(Reply::List(view)) => 500 + 1_500 * view.len() as u32,
-                Err(_) => 400,
-            },
-            Message::News { .. } => 100 + news_bytes,
-        }
-    }
-}
-
-fn object_len(object: &kubesim_actors::objects::Object) -> u32 {
-    use kubesim_actors::objects::Kind as K;
-    match object.kind() {
-        K::Pod => 3_500,
-        K::Node => 2_500,
-        K::Lease => 500,
-        K::EndpointSlice => {
-            let endpoints = object.endpoint_slice().map_or(0, |slice| slice.endpoints.len());
-            400 + 250 * endpoints as u32
-        }
-        _ => 1_200,
-    }
-}
-
-// The client.
 
 /// A node's API client: one connection, kept up; calls and informers of all its actors.
 #[derive(Debug, Default)]
@@ -168,7 +80,7 @@ impl Client {
     pub fn new(addresses: Vec<Ipv4Addr>) -> Self {
         Client { addresses, ..Client::default() }
     }
-    pub(super) fn power_loss(&mut self) {
+    pub(in crate::world) fn power_loss(&mut self) {
         *self = Client::new(self.addresses.clone());
     }
     pub fn is_up(&self) -> bool {
@@ -202,7 +114,7 @@ impl Client {
 
 impl World {
     /// Carries out an effect on the API port.
-    pub(super) fn api_effect(&mut self, life: Life, ticket: Ticket, effect: api::Effect) {
+    pub(in crate::world) fn api_effect(&mut self, life: Life, ticket: Ticket, effect: api::Effect) {
         let machine = self.machine_of(life.cell);
         match effect {
             api::Effect::Call { tag, request } => {
@@ -261,7 +173,7 @@ impl World {
     }
 
     /// An actor's life ended: nobody is told for it any more.
-    pub(super) fn client_forgets(&mut self, machine: u32, cell: Cell) {
+    pub(in crate::world) fn client_forgets(&mut self, machine: u32, cell: Cell) {
         if let Some(client) = self.client(machine) {
             for stream in &mut client.streams {
                 stream.subscribers.retain(|life| life.cell != cell);
@@ -269,7 +181,7 @@ impl World {
         }
     }
 
-    pub(super) fn client_dial(&mut self, machine: u32) {
+    pub(in crate::world) fn client_dial(&mut self, machine: u32) {
         let now = self.now;
         let Some(client) = self.client(machine) else { return };
         if client.addresses.is_empty() || client.socket().is_some() {
@@ -358,7 +270,7 @@ impl World {
 
     /// The machine's addresses changed: a connection from one that is gone is dead, and another
     /// attempt may succeed now.
-    pub(super) fn client_addresses_changed(&mut self, machine: u32) {
+    pub(in crate::world) fn client_addresses_changed(&mut self, machine: u32) {
         let host = &self.machines[machine as usize];
         let has = |ip: Ipv4Addr| {
             ip.is_loopback()
@@ -377,7 +289,12 @@ impl World {
         }
     }
 
-    pub(super) fn client_socket(&mut self, machine: u32, socket: SocketId, event: SocketEvent) {
+    pub(in crate::world) fn client_socket(
+        &mut self,
+        machine: u32,
+        socket: SocketId,
+        event: SocketEvent,
+    ) {
         let now = self.now;
         let Some(client) = self.client(machine) else { return };
         if client.socket() != Some(socket) {
@@ -504,7 +421,7 @@ impl World {
     }
 
     /// Winds the client's alarm clock to the next thing it waits for.
-    pub(super) fn client_wind(&mut self, machine: u32) {
+    pub(in crate::world) fn client_wind(&mut self, machine: u32) {
         let Some(client) = self.client(machine) else { return };
         let Some(at) = client.next_alarm() else { return };
         if client.alarm.is_none_or(|armed| at < armed) {
@@ -513,7 +430,7 @@ impl World {
         }
     }
 
-    pub(super) fn client_alarm(&mut self, machine: u32) {
+    pub(in crate::world) fn client_alarm(&mut self, machine: u32) {
         let now = self.now;
         if !self.machines[machine as usize].on {
             return;
@@ -573,240 +490,5 @@ impl World {
             },
             _ => {}
         }
-    }
-}
-
-// The front of the server.
-
-/// Who watches: the connection and the client's number of the stream.
-type Watcher = (u64, u64);
-
-/// The API server's connections, and the cache that reads and watches are served from.
-#[derive(Default)]
-pub struct Front {
-    pub machine: u32,
-    listener: Option<SocketId>,
-    connections: BTreeMap<u64, SocketId>,
-    by_socket: FxHashMap<SocketId, u64>,
-    next_connection: u64,
-    hub: Hub<Watcher>,
-    /// The streams that each connection opened.
-    streams: BTreeMap<u64, Vec<u64>>,
-    cache: Option<Cache>,
-    /// When the next two rounds of news are due.
-    fanout_at: Option<Time>,
-    wide_at: Option<Time>,
-    /// Streams of a whole kind by other machines than the server's own.
-    wide: FxHashSet<Watcher>,
-    /// Those of them that have news and wait for their turn.
-    waiting: Vec<Watcher>,
-    wide_due: Time,
-    /// Connections of the server's own node.
-    local: BTreeSet<u64>,
-    /// News gather for so long before they are told.
-    pub gather: Duration,
-    /// The same for streams that every node has.
-    pub gather_all: Duration,
-}
-
-impl Front {
-    /// The newest published views; `None` while no server has read its store.
-    pub fn cache(&self) -> Option<&Cache> {
-        self.cache.as_ref()
-    }
-}
-
-impl World {
-    /// The server process ended: its sockets with it.
-    pub(super) fn front_dies(&mut self) {
-        let machine = self.front.machine;
-        let sockets: Vec<SocketId> =
-            self.front.connections.values().copied().chain(self.front.listener.take()).collect();
-        self.front.connections.clear();
-        self.front.by_socket.clear();
-        self.front.streams.clear();
-        self.front.wide.clear();
-        self.front.waiting.clear();
-        self.front.local.clear();
-        self.front.hub = Hub::default();
-        self.front.cache = None;
-        if self.machines[machine as usize].on {
-            for socket in sockets {
-                self.kernel(machine, |k, now, out| k.tcp_abort(now, socket, out));
-            }
-        }
-    }
-
-    /// The server has read its store: it listens, and news go out soon.
-    pub(super) fn publish(&mut self, cache: Cache) {
-        let machine = self.front.machine;
-        self.front.hub.publish(cache.clone());
-        let first = self.front.cache.replace(cache).is_none();
-        if first && self.front.listener.is_none() {
-            let owner = Owner::ApiFront.pack();
-            let any = Ipv4Addr::UNSPECIFIED;
-            let bound = self.kernel(machine, |k, _, _| k.tcp_listen(NsId::HOST, any, PORT, owner));
-            self.front.listener = bound.ok();
-        }
-        self.fanout_soon();
-    }
-
-    fn fanout_soon(&mut self) {
-        if self.front.fanout_at.is_none() {
-            let at = self.now + self.front.gather;
-            self.front.fanout_at = Some(at);
-            self.queue.push(at, Due::Fanout);
-        }
-    }
-
-    /// Tells every watcher that has news the newest version it may see.
-    pub(super) fn fanout(&mut self) {
-        self.front.fanout_at.take_if(|at| *at <= self.now);
-        self.front.wide_at.take_if(|at| *at <= self.now);
-        let mut ready = self.front.hub.take_ready();
-        if self.now >= self.front.wide_due {
-            self.front.wide_due = self.now + self.front.gather_all;
-            ready.append(&mut self.front.waiting);
-        } else {
-            let front = &mut self.front;
-            let (wide, own): (Vec<_>, Vec<_>) =
-                ready.into_iter().partition(|w| front.wide.contains(w));
-            front.waiting.extend(wide);
-            ready = own;
-        }
-        if !self.front.waiting.is_empty() && self.front.wide_at.is_none() {
-            let at = self.front.wide_due;
-            self.front.wide_at = Some(at);
-            self.queue.push(at, Due::Fanout);
-        }
-        for watcher in ready {
-            let bytes = self.front.hub.bytes(watcher).min(u64::from(u32::MAX)) as u32;
-            let Some(News::View { view, .. }) = self.front.hub.take(watcher) else { continue };
-            self.counts.news += 1;
-            self.front_say(watcher.0, Message::News { stream: watcher.1, view }, bytes);
-        }
-    }
-
-    fn front_say(&mut self, connection: u64, message: Message, news_bytes: u32) {
-        let machine = self.front.machine;
-        let Some(&socket) = self.front.connections.get(&connection) else { return };
-        let len = message.wire_len(news_bytes);
-        let body = Body::Api(Arc::new(message));
-        let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, len, out));
-    }
-
-    pub(super) fn front_socket(&mut self, machine: u32, socket: SocketId, event: SocketEvent) {
-        match event {
-            SocketEvent::Accepted { .. } => {
-                let id = self.front.next_connection;
-                self.front.next_connection += 1;
-                self.front.connections.insert(id, socket);
-                self.front.by_socket.insert(socket, id);
-            }
-            SocketEvent::Received { body: Body::Api(message), .. } => {
-                if let Some(&connection) = self.front.by_socket.get(&socket) {
-                    self.front_hears(connection, &message);
-                }
-            }
-            SocketEvent::Received { body: Body::HttpRequest { path }, .. } => {
-                let ready = self.front.cache.is_some()
-                    && matches!(&*path, "/readyz" | "/livez" | "/healthz");
-                let (status, text) =
-                    if ready { (200, "ok".into()) } else { (404, "not found".into()) };
-                let body = Body::HttpResponse { status, text };
-                let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 180, out));
-            }
-            SocketEvent::PeerClosed => {
-                self.kernel(machine, |k, now, out| k.tcp_close(now, socket, out));
-                self.front_loses(socket);
-            }
-            SocketEvent::Failed(_) | SocketEvent::Closed => self.front_loses(socket),
-            _ => {}
-        }
-    }
-
-    fn front_loses(&mut self, socket: SocketId) {
-        if let Some(connection) = self.front.by_socket.remove(&socket) {
-            self.front.connections.remove(&connection);
-            for stream in self.front.streams.remove(&connection).unwrap_or_default() {
-                self.front.hub.close((connection, stream));
-                self.front.wide.remove(&(connection, stream));
-            }
-        }
-    }
-
-    fn front_hears(&mut self, connection: u64, message: &Message) {
-        match message {
-            Message::Hello { node } => {
-                if *node == self.machines[self.front.machine as usize].name {
-                    self.front.local.insert(connection);
-                }
-                self.front_say(connection, Message::Welcome, 0);
-            }
-            Message::Ping => self.front_say(connection, Message::Pong, 0),
-            Message::Call { id, request } => self.front_call(connection, *id, request),
-            Message::Open { stream, kind, scope, from } => {
-                let watcher = (connection, *stream);
-                self.front.streams.entry(connection).or_default().push(*stream);
-                if *scope == Scope::All && !self.front.local.contains(&connection) {
-                    self.front.wide.insert(watcher);
-                }
-                match self.front.hub.open(watcher, *kind, scope.clone(), *from) {
-                    Ok(()) => self.fanout_soon(),
-                    Err(_) => self.front_say(connection, Message::Expired { stream: *stream }, 0),
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn front_call(&mut self, connection: u64, id: u64, request: &Arc<Request>) {
-        let read = self.front.cache.as_ref().and_then(|cache| cache.read(request));
-        self.trace_api(connection, id, || {
-            let (kind, key) = request.subject();
-            format!("{} {kind} {key}", request.verb())
-        });
-        if let Some(result) = read {
-            self.counts.api_reads += 1;
-            self.trace_api(connection, id, || outcome(&result));
-            self.front_say(connection, Message::Answer { id, result }, 0);
-            return;
-        }
-        self.counts.api_writes += 1;
-        let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
-        let event = apiserver::Event::Request {
-            id: RequestId { connection, call: id },
-            request: request.clone(),
-        };
-        self.send::<ApiServer>(life, self.now + SERVE, None, event);
-    }
-
-    /// The actor's answer to a write.
-    pub(super) fn front_respond(&mut self, id: RequestId, result: Result<Reply, Error>) {
-        self.trace_api(id.connection, id.call, || outcome(&result));
-        if id.connection == super::faults::OPERATOR {
-            self.operator_answered(id.call, result);
-        } else {
-            self.front_say(id.connection, Message::Answer { id: id.call, result }, 0);
-        }
-    }
-
-    /// A line of `--trace api`; call and answer have the same number.
-    fn trace_api(&mut self, connection: u64, call: u64, text: impl FnOnce() -> String) {
-        if self.knobs.trace.api {
-            let from = match connection {
-                super::faults::OPERATOR => "kubectl".to_owned(),
-                connection => format!("connection {connection}"),
-            };
-            self.line("api", || format!("{from} call {call}: {}", text()));
-        }
-    }
-}
-
-/// An answer in a few words.
-fn outcome(result: &Result<Reply, Error>) -> String {
-    match result {
-        Ok(_) => "done".to_owned(),
-        Err(error) => error.to_string(),
     }
 }
