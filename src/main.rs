@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-/// Actors make and drop many small values: see docs/benches.md for what this saves.
+/// Actors make and drop many small values: docs/benches.md has what was measured of it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
