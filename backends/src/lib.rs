@@ -1,1 +1,3 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
+
+pub mod port;
