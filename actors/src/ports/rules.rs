@@ -3,6 +3,9 @@
 //! Chains are data. A [`ChainSet`] is a snapshot: one compilation is shared by every machine at
 //! its version, and a driver writes only the chains in which two versions differ.
 
+pub mod parse;
+pub mod text;
+
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
 use smol_str::SmolStr;
@@ -82,8 +85,10 @@ pub enum Match {
     RecentSet { name: SmolStr },
     /// `-m conntrack --ctstate`, any of
     CtState { any: CtStates, not: bool },
-    /// `-m conntrack --ctstatus DNAT`
+    /// `-m conntrack --ctstate DNAT`: the destination is rewritten (`XT_CONNTRACK_STATE_DNAT`)
     CtDnat,
+    /// What none of these says, in iptables' words from `-m` on: only read, never applied
+    Other(SmolStr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +140,8 @@ pub enum Target {
     },
     /// `CT --notrack`
     NoTrack,
+    /// Any other `-j`, in iptables' words from the target's name on: only read, never applied
+    Other(SmolStr),
     /// No `-j`: only counts, and lets matches such as `recent --set` act.
     None,
 }
@@ -186,7 +193,9 @@ pub enum Request {
     ListDnat,
 }
 
-/// All given fields must match the entry.
+/// All given fields must match the entry. What was not rewritten matches `dnat_to` and `dnat_port`
+/// only where `original_dst` is the same address: who asks for connections to an endpoint through
+/// a Service does not mean those that go there directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtFilter {
     pub protocol: Option<Protocol>,
@@ -198,6 +207,8 @@ pub struct CtFilter {
     pub dnat_port: Option<u16>,
 }
 
+/// A remembered connection. Of ICMP, `sport` and `dnat_port` are the id of the echo and
+/// `original_dport` its type and code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CtEntry {
     pub protocol: Protocol,
@@ -207,6 +218,28 @@ pub struct CtEntry {
     pub original_dport: u16,
     pub dnat_to: Ipv4Addr,
     pub dnat_port: u16,
+}
+
+impl CtFilter {
+    pub fn matches(&self, entry: &CtEntry) -> bool {
+        let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = *self;
+        let to_rewritten = dnat_to.is_some() || dnat_port.is_some();
+        let rewritten = entry.is_rewritten() || original_dst.is_some() && original_dst == dnat_to;
+        protocol.is_none_or(|protocol| protocol == entry.protocol)
+            && original_dst.is_none_or(|dst| dst == entry.original_dst)
+            && original_dport.is_none_or(|port| port == entry.original_dport)
+            && (!to_rewritten || rewritten)
+            && dnat_to.is_none_or(|to| to == entry.dnat_to)
+            && dnat_port.is_none_or(|port| port == entry.dnat_port)
+    }
+}
+
+impl CtEntry {
+    /// Answers come from elsewhere than the client wrote to (`IPS_DST_NAT`).
+    pub fn is_rewritten(&self) -> bool {
+        let port = self.protocol != Protocol::Icmp && self.dnat_port != self.original_dport;
+        self.dnat_to != self.original_dst || port
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -233,6 +266,11 @@ pub enum Reply {
     },
     Dnat {
         entries: Arc<[CtEntry]>,
+    },
+    /// A request other than Apply could not be carried out: which, and why.
+    Failed {
+        doing: SmolStr,
+        why: String,
     },
 }
 

@@ -12,7 +12,6 @@ mod local;
 mod names;
 mod piece;
 mod service;
-mod text;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,6 @@ mod tests;
 pub(crate) use by_service::ByService;
 pub use compile::{Basis, Compiled, compile, compile_anew};
 pub use local::{Overlay, overlay};
-pub use text::{rule_text, table_name, to_iptables_save};
 
 use crate::objects::{Kind, Name, View};
 use crate::ports::{api, network, rules};
@@ -167,6 +165,10 @@ impl Actor for Proxy {
                     ctx.note(|| format!("{entries} connections led to no endpoint and are gone"));
                 }
             }
+            Event::Rules(rules::Reply::Failed { doing, why }) => {
+                ctx.note(|| format!("{doing}: {why}"));
+                self.audit = true;
+            }
             Event::Rules(_) => {}
         }
     }
@@ -284,6 +286,10 @@ impl Proxy {
         }
         if std::mem::replace(&mut self.settled, true) {
             ctx.perform(Effect::Rules(rules::Request::Verify { owner: OWNER.into() }));
+            // It was to be done before and could not.
+            if std::mem::take(&mut self.audit) {
+                ctx.perform(Effect::Rules(rules::Request::ListDnat));
+            }
         } else {
             // A write of the proxy that ran here before may have landed after our first one.
             self.force = true;

@@ -6,6 +6,7 @@ mod incremental;
 
 use super::*;
 use crate::objects::{Key, Object};
+use crate::ports::rules::text::to_iptables_save;
 use serde_json::{Value, json};
 
 fn cidr() -> Ipv4Net {

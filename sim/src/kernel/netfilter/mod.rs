@@ -22,7 +22,6 @@ mod tuple;
 mod walk;
 
 pub use conntrack::Entry;
-pub use parse::parse_rule;
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 

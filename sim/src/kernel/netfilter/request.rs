@@ -5,7 +5,7 @@ use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refu
 use super::conntrack::Entry as Connection;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
 use kubesim_actors::ports::rules::{
-    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, Place, Reply, Rule, Table,
+    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, Place, Reply, Rule, Table, text,
 };
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -56,23 +56,16 @@ impl State {
     }
 
     pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
-        let entries = self
-            .conntrack
-            .delete(now, |entry| filters.iter().any(|filter| matches_filter(filter, entry)));
+        let entries = self.conntrack.delete(now, |entry| {
+            let entry = described(entry);
+            filters.iter().any(|filter| filter.matches(&entry))
+        });
         Reply::ConntrackDeleted { entries }
     }
 
     pub fn list_dnat(&self, now: Time) -> Reply {
         let live = self.conntrack.iter().filter(|entry| entry.dnat(now));
-        let entries = live.map(|entry| CtEntry {
-            protocol: entry.protocol(),
-            src: entry.original.src,
-            sport: entry.original.sport,
-            original_dst: entry.original.dst,
-            original_dport: entry.original.dport,
-            dnat_to: entry.reply.src,
-            dnat_port: entry.reply.sport,
-        });
+        let entries = live.map(described);
         Reply::Dnat { entries: entries.collect() }
     }
 }
@@ -83,15 +76,16 @@ impl Connection {
     }
 }
 
-fn matches_filter(filter: &CtFilter, entry: &Connection) -> bool {
-    let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = filter;
-    let rewritten = dnat_to.is_some() || dnat_port.is_some();
-    protocol.is_none_or(|protocol| protocol == entry.protocol())
-        && original_dst.is_none_or(|dst| dst == entry.original.dst)
-        && original_dport.is_none_or(|port| port == entry.original.dport)
-        && (!rewritten || entry.dst_nat)
-        && dnat_to.is_none_or(|to| to == entry.reply.src)
-        && dnat_port.is_none_or(|port| port == entry.reply.sport)
+fn described(entry: &Connection) -> CtEntry {
+    CtEntry {
+        protocol: entry.protocol(),
+        src: entry.original.src,
+        sport: entry.original.sport,
+        original_dst: entry.original.dst,
+        original_dport: entry.original.dport,
+        dnat_to: entry.reply.src,
+        dnat_port: entry.reply.sport,
+    }
 }
 
 impl Ruleset {
@@ -215,7 +209,7 @@ impl Ruleset {
         let mut missing = Vec::new();
         for (table, flushed) in TABLES.into_iter().zip(owner.flushed) {
             if flushed && owner.chains().any(|(key, _)| key.table == table) {
-                let name = super::save::table_name(table);
+                let name = text::table_name(table);
                 missing.push(format!("-t {name}: all chains of {} are empty", owner.name));
             }
         }
@@ -223,7 +217,7 @@ impl Ruleset {
             if let Some(applied) = owner.applied(&chain.key)
                 && !chain.rules().eq(applied.rules.iter())
             {
-                let (table, name) = (super::save::table_name(chain.key.table), &chain.key.name);
+                let (table, name) = (text::table_name(chain.key.table), &chain.key.name);
                 missing.push(format!("-t {table} {name}: not as applied"));
             }
         }
