@@ -56,9 +56,15 @@ impl State {
     }
 
     pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
-        let entries = self
-            .conntrack
-            .delete(now, |entry| filters.iter().any(|filter| matches_filter(filter, entry)));
+        // What a proxy wants gone was rewritten; most nodes have nothing of the kind.
+        let all_rewritten = filters.iter().all(rewritten);
+        if all_rewritten && !self.conntrack.rewrites() {
+            return Reply::ConntrackDeleted { entries: 0 };
+        }
+        let entries = self.conntrack.delete(now, |entry| {
+            (entry.dst_nat || !all_rewritten)
+                && filters.iter().any(|filter| matches_filter(filter, entry))
+        });
         Reply::ConntrackDeleted { entries }
     }
 
@@ -83,13 +89,17 @@ impl Connection {
     }
 }
 
+/// Only an entry with a rewritten destination can match.
+fn rewritten(filter: &CtFilter) -> bool {
+    filter.dnat_to.is_some() || filter.dnat_port.is_some()
+}
+
 fn matches_filter(filter: &CtFilter, entry: &Connection) -> bool {
     let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = filter;
-    let rewritten = dnat_to.is_some() || dnat_port.is_some();
     protocol.is_none_or(|protocol| protocol == entry.protocol())
         && original_dst.is_none_or(|dst| dst == entry.original.dst)
         && original_dport.is_none_or(|port| port == entry.original.dport)
-        && (!rewritten || entry.dst_nat)
+        && (!rewritten(filter) || entry.dst_nat)
         && dnat_to.is_none_or(|to| to == entry.reply.src)
         && dnat_port.is_none_or(|port| port == entry.reply.sport)
 }
