@@ -41,7 +41,7 @@ pub fn matches(selector: &LabelSelector, of: &Labels) -> bool {
 /// test per selector of the namespace.
 #[derive(Clone, Debug, Default)]
 pub struct SelectorIndex {
-    by_pair: BTreeMap<(Name, String, String), BTreeSet<Name>>,
+    by_pair: BTreeMap<Name, BTreeMap<String, BTreeMap<String, BTreeSet<Name>>>>,
     /// Selectors without any pair.
     broad: BTreeMap<Name, BTreeSet<Name>>,
     filed: BTreeMap<Key, Option<(String, String)>>,
@@ -50,15 +50,15 @@ pub struct SelectorIndex {
 impl SelectorIndex {
     pub fn insert(&mut self, key: &Key, pairs: &Labels) {
         self.remove(key);
-        let users = |pair: &(&String, &String)| {
-            let at = (key.namespace.clone(), pair.0.clone(), pair.1.clone());
-            self.by_pair.get(&at).map_or(0, BTreeSet::len)
+        let users = |(name, value): &(&String, &String)| {
+            self.users(&key.namespace, name, value).map_or(0, BTreeSet::len)
         };
         let rarest = pairs.iter().min_by_key(users).map(|(k, v)| (k.clone(), v.clone()));
         match &rarest {
             Some((k, v)) => {
-                let at = (key.namespace.clone(), k.clone(), v.clone());
-                self.by_pair.entry(at).or_default().insert(key.name.clone());
+                let names = self.by_pair.entry(key.namespace.clone()).or_default();
+                let values = names.entry(k.clone()).or_default();
+                values.entry(v.clone()).or_default().insert(key.name.clone());
             }
             None => {
                 let broad = self.broad.entry(key.namespace.clone()).or_default();
@@ -71,11 +71,13 @@ impl SelectorIndex {
     pub fn remove(&mut self, key: &Key) {
         match self.filed.remove(key) {
             Some(Some((k, v))) => {
-                let at = (key.namespace.clone(), k, v);
-                if let Some(names) = self.by_pair.get_mut(&at) {
-                    names.remove(&key.name);
-                    if names.is_empty() {
-                        self.by_pair.remove(&at);
+                let names = self.by_pair.get_mut(&key.namespace);
+                if let Some(values) = names.and_then(|names| names.get_mut(&k))
+                    && let Some(users) = values.get_mut(&v)
+                {
+                    users.remove(&key.name);
+                    if users.is_empty() {
+                        values.remove(&v);
                     }
                 }
             }
@@ -88,12 +90,15 @@ impl SelectorIndex {
         }
     }
 
+    fn users(&self, namespace: &Name, name: &str, value: &str) -> Option<&BTreeSet<Name>> {
+        self.by_pair.get(namespace)?.get(name)?.get(value)
+    }
+
     /// The selectors of the namespace that share a pair with the labels (and those without one).
     pub fn candidates(&self, namespace: &Name, of: &Labels) -> Vec<Key> {
         let mut found = Vec::new();
-        for (k, v) in of {
-            let at = (namespace.clone(), k.clone(), v.clone());
-            found.extend(self.by_pair.get(&at).into_iter().flatten());
+        for (name, value) in of {
+            found.extend(self.users(namespace, name, value).into_iter().flatten());
         }
         found.extend(self.broad.get(namespace).into_iter().flatten());
         found.into_iter().map(|name| Key::new(namespace.clone(), name.clone())).collect()

@@ -26,13 +26,15 @@ pub const WATCHED: [Kind; 8] = [
 #[derive(Clone, Debug, Default)]
 pub struct World {
     views: BTreeMap<Kind, View>,
-    /// Pods and ReplicaSets by the uid of the owner that controls them.
-    controlled: BTreeMap<(Kind, Uid), BTreeSet<Key>>,
-    /// Pods by the node they are bound to.
-    bound: BTreeMap<Name, BTreeSet<Key>>,
+    /// Pods and ReplicaSets by the uid of the owner that controls them, as in the view.
+    controlled: Index<(Kind, Uid)>,
+    /// Pods by the node they are bound to, as in the view.
+    bound: Index<Name>,
     /// Pods that nobody controls.
     orphans: BTreeSet<Key>,
 }
+
+type Index<I> = BTreeMap<I, BTreeMap<Key, Arc<Object>>>;
 
 /// The change's key, and the object before and after it.
 pub fn sides<'a>(
@@ -71,13 +73,11 @@ impl World {
     }
 
     pub fn controlled(&self, kind: Kind, owner: Uid) -> impl Iterator<Item = &Arc<Object>> {
-        let keys = self.controlled.get(&(kind, owner)).into_iter().flatten();
-        keys.filter_map(move |key| self.get(kind, key))
+        self.controlled.get(&(kind, owner)).into_iter().flat_map(BTreeMap::values)
     }
 
     pub fn bound_to(&self, node: &Name) -> impl Iterator<Item = &Arc<Object>> {
-        let keys = self.bound.get(node).into_iter().flatten();
-        keys.filter_map(|key| self.get(Kind::Pod, key))
+        self.bound.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
     /// Pods of the namespace that nobody controls.
@@ -90,14 +90,8 @@ impl World {
     /// Keeps the indexes; `Pod` and `ReplicaSet` changes only.
     pub fn index(&mut self, kind: Kind, change: &ObjectChange<'_>) {
         let (key, old, new) = sides(change);
-        let owner = |object: Option<&Arc<Object>>| object.and_then(|o| Some(o.controller()?.1));
-        let (was, is) = match (old, new) {
-            (Some(old), Some(new)) if Arc::ptr_eq(&old.meta, &new.meta) => (None, None),
-            _ => (owner(old), owner(new)),
-        };
-        if was != is {
-            move_key(&mut self.controlled, was.map(|u| (kind, u)), is.map(|u| (kind, u)), key);
-        }
+        let owner = |object: &Arc<Object>| Some((kind, object.controller()?.1));
+        refile(&mut self.controlled, old.and_then(owner), new.and_then(owner), key, new);
         if kind != Kind::Pod {
             return;
         }
@@ -106,30 +100,35 @@ impl World {
             _ if old.is_some() => _ = self.orphans.remove(key),
             _ => {}
         }
-        let node = |pod: Option<&Arc<Object>>| pod.and_then(|pod| node_of(pod).map(Name::from));
-        let (was, is) = (node(old), node(new));
-        if was != is {
-            move_key(&mut self.bound, was, is, key);
-        }
+        let node = |pod: &Arc<Object>| node_of(pod).map(Name::from);
+        refile(&mut self.bound, old.and_then(node), new.and_then(node), key, new);
     }
 }
 
-fn move_key<I: Ord>(
-    index: &mut BTreeMap<I, BTreeSet<Key>>,
+/// Puts an object where it belongs after a change: `was` and `is` say under what it stood and
+/// stands.
+fn refile<I: Ord>(
+    index: &mut Index<I>,
     was: Option<I>,
     is: Option<I>,
     key: &Key,
+    object: Option<&Arc<Object>>,
 ) {
-    if let Some(was) = was
-        && let Some(keys) = index.get_mut(&was)
+    if was != is
+        && let Some(was) = was
+        && let Some(objects) = index.get_mut(&was)
     {
-        keys.remove(key);
-        if keys.is_empty() {
+        objects.remove(key);
+        if objects.is_empty() {
             index.remove(&was);
         }
     }
-    if let Some(is) = is {
-        index.entry(is).or_default().insert(key.clone());
+    if let (Some(is), Some(object)) = (is, object) {
+        let objects = index.entry(is).or_default();
+        match objects.get_mut(key) {
+            Some(known) => known.clone_from(object),
+            None => _ = objects.insert(key.clone(), Arc::clone(object)),
+        }
     }
 }
 

@@ -46,6 +46,26 @@ impl Object {
     }
 }
 
+impl Object {
+    /// What a write of the status is about: the object, the version it was read at, the status.
+    pub fn digest_status(&self, hasher: &mut Hasher) {
+        use super::Body;
+        self.digest(hasher);
+        match &self.body {
+            Body::Namespace { status, .. } => digest_of(&**status, hasher),
+            Body::Node { status, .. } => digest_of(&**status, hasher),
+            Body::Pod { status, .. } => digest_of(&**status, hasher),
+            Body::Service { status, .. } => digest_of(&**status, hasher),
+            Body::Deployment { status, .. } => digest_of(&**status, hasher),
+            Body::ReplicaSet { status, .. } => digest_of(&**status, hasher),
+            Body::Subnet { status, .. } => digest_of(&**status, hasher),
+            Body::Lease { .. } | Body::ConfigMap(_) | Body::Event(_) | Body::EndpointSlice(_) => {
+                self.digest_content(hasher);
+            }
+        }
+    }
+}
+
 struct Feed<'a>(&'a mut Hasher);
 
 #[derive(Debug)]

@@ -210,9 +210,10 @@ impl Digest for Request {
         hasher.str(&key.name);
         match self {
             Request::Get { .. } | Request::List { .. } => {}
-            Request::Create { object }
-            | Request::Update { object }
-            | Request::UpdateStatus { object } => object.digest_content(hasher),
+            Request::Create { object } | Request::Update { object } => {
+                object.digest_content(hasher);
+            }
+            Request::UpdateStatus { object } => object.digest_status(hasher),
             Request::Patch { subresource, patch, .. } => {
                 hasher.u64(*subresource as u64);
                 digest_of(patch, hasher);

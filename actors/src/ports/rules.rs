@@ -221,14 +221,18 @@ pub struct CtEntry {
 }
 
 impl CtFilter {
+    /// Only an entry with a rewritten destination can match.
+    pub fn wants_rewritten(&self) -> bool {
+        let to_itself = self.original_dst.is_some() && self.original_dst == self.dnat_to;
+        (self.dnat_to.is_some() || self.dnat_port.is_some()) && !to_itself
+    }
+
     pub fn matches(&self, entry: &CtEntry) -> bool {
         let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = *self;
-        let to_rewritten = dnat_to.is_some() || dnat_port.is_some();
-        let rewritten = entry.is_rewritten() || original_dst.is_some() && original_dst == dnat_to;
         protocol.is_none_or(|protocol| protocol == entry.protocol)
             && original_dst.is_none_or(|dst| dst == entry.original_dst)
             && original_dport.is_none_or(|port| port == entry.original_dport)
-            && (!to_rewritten || rewritten)
+            && (!self.wants_rewritten() || entry.is_rewritten())
             && dnat_to.is_none_or(|to| to == entry.dnat_to)
             && dnat_port.is_none_or(|port| port == entry.dnat_port)
     }

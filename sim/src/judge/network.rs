@@ -214,7 +214,7 @@ fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet
         output: Some(&spec.interface),
         physdev_in: false,
         addr_type: &|_| AddrType::Unicast,
-        masquerade_to: None,
+        masquerade_to: &|_| None,
     };
     let mut rng = Rng::new(Stream { seed: 0, label: "judge", index: 0, incarnation: 0 });
     let before = netfilter.hook(Hook::Prerouting, &mut packet, &context, &mut rng);

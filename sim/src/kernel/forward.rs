@@ -24,18 +24,19 @@ impl Namespace {
             return Verdict::Accept;
         }
         let Namespace { netfilter, links, fib, .. } = self;
-        let masquerade_to = output.filter(|_| hook == Hook::Postrouting).and_then(|dev| {
-            let hop = fib.lookup(packet.dst, Want { dev: Some(dev), scope: Scope::Universe });
-            let next = hop.and_then(|hop| hop.via).unwrap_or(packet.dst);
+        let masquerade_to = |dst: Ipv4Addr| {
+            let dev = output.filter(|_| hook == Hook::Postrouting)?;
+            let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
+            let next = hop.and_then(|hop| hop.via).unwrap_or(dst);
             select_address(links, dev, Some(next))
-        });
+        };
         let context = HookContext {
             now: cx.now,
             input: input.and_then(|dev| links.name(dev)),
             output: output.and_then(|dev| links.name(dev)),
             physdev_in: physdev,
             addr_type: &|ip| fib.addr_type(ip),
-            masquerade_to,
+            masquerade_to: &masquerade_to,
         };
         netfilter.hook(hook, packet, &context, &mut cx.core.rng)
     }

@@ -16,13 +16,15 @@ impl Kernel {
         }
     }
 
-    /// Whether an ARP frame that comes in by a card would change anything: it asks for an address
-    /// of the machine, it is for a bridge, or its sender is known (net/ipv4/arp.c: arp_process
-    /// makes no entry for a request that asks for somebody else).
+    /// Whether a broadcast ARP frame that comes in by a card would change anything: it asks for an
+    /// address of the machine, it is for a bridge, or its sender is known by another MAC address
+    /// (net/ipv4/arp.c: arp_process makes no entry for a request that asks for somebody else).
     pub fn heeds_arp(&self, link: u32, arp: &Arp) -> bool {
         let Some(host) = self.namespace(NsId::HOST) else { return false };
         let bridged = host.links.get(link).is_none_or(|link| link.master.is_some());
-        bridged || host.fib.is_local(arp.target_ip) || host.neighbours.knows(link, arp.sender_ip)
+        bridged
+            || host.fib.is_local(arp.target_ip)
+            || host.neighbours.heeds(link, arp.sender_ip, arp.sender_mac)
     }
 
     pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {

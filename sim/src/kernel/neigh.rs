@@ -89,20 +89,31 @@ impl PermanentSet {
     }
 }
 
-/// Entries that were learned, sorted by link and address.
+/// Entries that were learned, sorted by link and address. The keys stand apart, so that a search
+/// touches a cache line or two.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Neighbours(Vec<Entry>);
+pub(super) struct Neighbours {
+    keys: Vec<u64>,
+    entries: Vec<Entry>,
+}
+
+fn key(dev: u32, ip: Ipv4Addr) -> u64 {
+    u64::from(dev) << 32 | u64::from(ip.to_bits())
+}
 
 impl Neighbours {
     fn find(&self, dev: u32, ip: Ipv4Addr) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&(dev, ip), |entry| (entry.dev, entry.ip))
+        self.keys.binary_search(&key(dev, ip))
     }
-    /// There is an entry, in whatever state.
-    pub fn knows(&self, dev: u32, ip: Ipv4Addr) -> bool {
-        self.find(dev, ip).is_ok()
+    /// Whether a broadcast ARP frame from this sender would change its entry, if it has one: all
+    /// that such a frame says is STALE, which is no news about a MAC address that is known
+    /// (neigh_update, net/core/neighbour.c).
+    pub fn heeds(&self, dev: u32, ip: Ipv4Addr, mac: Mac) -> bool {
+        let entry = self.find(dev, ip).ok().map(|at| &self.entries[at]);
+        entry.is_some_and(|entry| !entry.has_mac() || entry.mac != mac)
     }
     fn get_mut(&mut self, dev: u32, ip: Ipv4Addr) -> Option<&mut Entry> {
-        self.find(dev, ip).ok().map(|at| &mut self.0[at])
+        self.find(dev, ip).ok().map(|at| &mut self.entries[at])
     }
     pub fn alarm(&mut self, dev: u32, ip: Ipv4Addr) -> Option<&mut Alarm> {
         self.get_mut(dev, ip).map(|entry| &mut entry.alarm)
@@ -121,7 +132,8 @@ impl Neighbours {
                 alarm: Alarm::default(),
                 queue: Vec::new(),
             };
-            self.0.insert(at, entry);
+            self.keys.insert(at, key(dev, ip));
+            self.entries.insert(at, entry);
             at
         })
     }
@@ -159,7 +171,7 @@ impl Namespace {
             return self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
         }
         let at = self.neighbours.obtain(dev, ip);
-        let entry = &mut self.neighbours.0[at];
+        let entry = &mut self.neighbours.entries[at];
         match entry.state {
             Reachable if cx.now < entry.stale_at => {}
             // neigh_event_send: use wakes a stale entry; it is probed 5 s later if nobody
@@ -341,7 +353,9 @@ impl Namespace {
     /// stay (neigh_carrier_down).
     pub(super) fn drop_neighbours(&mut self, cx: &mut Cx<'_>, dev: u32, all: bool) {
         let mut queued = Vec::new();
-        self.neighbours.0.retain_mut(|entry| {
+        let Neighbours { keys, entries } = &mut self.neighbours;
+        keys.retain(|key| (key >> 32) as u32 != dev);
+        entries.retain_mut(|entry| {
             if entry.dev == dev {
                 queued.append(&mut entry.queue);
             }
@@ -360,7 +374,7 @@ impl Kernel {
     /// The lines of `ip neigh`: by link and address, permanent ones first.
     pub fn neighbours(&self, ns: NsId) -> impl Iterator<Item = NeighbourEntry> {
         let permanent = self.links(ns).flat_map(permanent_of);
-        let learned = self.namespace(ns).into_iter().flat_map(|ns| &ns.neighbours.0);
+        let learned = self.namespace(ns).into_iter().flat_map(|ns| &ns.neighbours.entries);
         permanent.chain(learned.map(|entry| NeighbourEntry {
             ip: entry.ip,
             dev: entry.dev,

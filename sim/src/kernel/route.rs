@@ -77,9 +77,15 @@ impl Entry {
     }
 }
 
+fn place(to: u32, plen: u8) -> u64 {
+    u64::from(to) << 8 | u64::from(plen)
+}
+
 /// Routes sorted by destination, prefix length and metric; of equals the first added wins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
+    /// Destination and prefix length of each entry: what a search touches.
+    keys: Vec<u64>,
     entries: Vec<Entry>,
     /// Bit n: there is (or was) a route with prefix length n.
     lengths: u64,
@@ -88,6 +94,7 @@ pub(super) struct Table {
 impl Table {
     fn insert(&mut self, entry: Entry) {
         let at = self.entries.partition_point(|other| other.key() <= entry.key());
+        self.keys.insert(at, place(entry.to, entry.plen));
         self.entries.insert(at, entry);
         self.lengths |= 1 << entry.plen;
     }
@@ -95,14 +102,18 @@ impl Table {
     fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) -> usize {
         let before = self.entries.len();
         self.entries.retain(keep);
+        self.keys.clear();
+        self.keys.extend(self.entries.iter().map(|entry| place(entry.to, entry.plen)));
         self.lengths = self.entries.iter().fold(0, |bits, entry| bits | 1 << entry.plen);
         before - self.entries.len()
     }
 
     /// The routes to exactly this network, by metric.
     fn exact(&self, to: u32, plen: u8) -> impl Iterator<Item = &Entry> {
-        let from = self.entries.partition_point(|e| (e.to, e.plen) < (to, plen));
-        self.entries[from..].iter().take_while(move |e| e.to == to && e.plen == plen)
+        let wanted = place(to, plen);
+        let from = self.keys.partition_point(|key| *key < wanted);
+        let same = self.keys[from..].iter().take_while(|key| **key == wanted).count();
+        self.entries[from..from + same].iter()
     }
 
     fn find(&self, dst: u32, plen: u8, want: Want) -> Option<&Entry> {

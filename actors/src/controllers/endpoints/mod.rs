@@ -2,19 +2,22 @@
 //! `pkg/controller/endpointslice` and `staging/.../endpointslice`).
 
 mod pack;
+mod reachable;
 
 use super::client::{Client, Loop, Subject};
 use super::names;
 use super::pods;
 use super::selectors::{SelectorIndex, includes, labels};
-use super::world::{Desk, ObjectChange, World, node_of, sides};
-use crate::objects::{Body, EndpointSlice, Key, Kind, Object, ObjectMeta, ServiceSpec};
+use super::world::{Desk, ObjectChange, World, sides};
+use crate::objects::{
+    Body, EndpointSlice, Key, Kind, Object, ObjectMeta, PodSpec, ServiceSpec, Uid,
+};
 use crate::ports::api::{DeleteOptions, Request};
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::Time;
-use pack::{Packed, Shelf};
+use pack::{Packed, Shelf, Standing};
+use reachable::Reachable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +37,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
     selectors: SelectorIndex,
-    /// The pods whose labels match, by Service.
-    members: BTreeMap<Key, BTreeSet<Key>>,
+    /// The pods whose labels match, by Service, as in the view.
+    members: BTreeMap<Key, BTreeMap<Key, Arc<Object>>>,
     /// Our slices, by Service.
     slices: BTreeMap<Key, BTreeSet<Key>>,
     /// Our slices as last written, by their keys: seeing them come back is no news.
@@ -102,7 +105,7 @@ impl Endpoints {
                 let all = world.view(Kind::Pod).into_iter().flat_map(|pods| pods.iter_from(&from));
                 for (pod, object) in all.take_while(|(pod, _)| pod.namespace == key.namespace) {
                     if includes(labels(object.meta.labels.as_ref()), pairs) {
-                        members.insert(pod.clone());
+                        members.insert(pod.clone(), Arc::clone(object));
                     }
                 }
             }
@@ -125,7 +128,7 @@ impl Endpoints {
             }
             _ => true,
         };
-        for (pod, there) in [(old.filter(|_| relabelled), false), (new, true)] {
+        for (pod, there) in [(old.filter(|_| relabelled), None), (new, new)] {
             let Some(pod) = pod else { continue };
             let of = labels(pod.meta.labels.as_ref());
             for service in self.selectors.candidates(&key.namespace, of) {
@@ -135,10 +138,10 @@ impl Endpoints {
                     continue;
                 }
                 let members = self.members.entry(service.clone()).or_default();
-                if there {
-                    members.insert(key.clone());
-                } else {
-                    members.remove(key);
+                match (there, members.get_mut(key)) {
+                    (Some(pod), Some(known)) => known.clone_from(pod),
+                    (Some(pod), None) => _ = members.insert(key.clone(), Arc::clone(pod)),
+                    (None, _) => _ = members.remove(key),
                 }
                 concerned.insert(service);
             }
@@ -213,7 +216,8 @@ impl Endpoints {
             .filter_map(|slice| world.get(Kind::EndpointSlice, slice))
             .filter(|slice| !slice.deleting())
             .collect();
-        let packed = pack::pack(&shelves(&present), wanted);
+        let standing: Vec<Standing<'_>> = present.iter().map(|slice| standing(slice)).collect();
+        let packed = pack::pack(&standing, wanted);
         for request in requests(&service, &present, packed, world) {
             if let Request::Create { object } | Request::Update { object } = &request
                 && let Some(slice) = object.endpoint_slice()
@@ -225,22 +229,31 @@ impl Endpoints {
     }
 
     /// The endpoints that should be, by the ports they resolve.
-    fn wanted(
-        &self,
-        service: &Object,
+    fn wanted<'a>(
+        &'a self,
+        service: &'a Object,
         spec: &ServiceSpec,
-        world: &World,
-    ) -> Vec<(Ports, BTreeMap<String, Endpoint>)> {
-        let mut groups: Vec<(Ports, BTreeMap<String, Endpoint>)> = Vec::new();
-        for key in self.members.get(&service.key).into_iter().flatten() {
-            let Some(pod) = world.get(Kind::Pod, key) else { continue };
-            let Some(endpoint) = endpoint(pod, service, spec, world) else { continue };
-            let ports = resolve(spec, pod);
-            let uid = pod.uid.to_string();
-            match groups.iter_mut().find(|(has, _)| *has == ports) {
-                Some((_, group)) => _ = group.insert(uid, endpoint),
-                None => groups.push((ports, BTreeMap::from([(uid, endpoint)]))),
-            }
+        world: &'a World,
+    ) -> Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> {
+        let mut groups: Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> = Vec::new();
+        // Pods of one template share a spec, and with it the ports.
+        let mut last: Option<(&PodSpec, usize)> = None;
+        for pod in self.members.get(&service.key).into_iter().flat_map(BTreeMap::values) {
+            let Some(reachable) = Reachable::of(pod, service, spec, world) else { continue };
+            let containers = pod.pod().map(|(spec, _)| &**spec);
+            let group = match last.zip(containers) {
+                Some(((known, at), now)) if known.containers == now.containers => at,
+                _ => {
+                    let ports = resolve(spec, pod);
+                    let known = groups.iter().position(|(has, _)| *has == ports);
+                    known.unwrap_or_else(|| {
+                        groups.push((ports, BTreeMap::new()));
+                        groups.len() - 1
+                    })
+                }
+            };
+            last = containers.map(|spec| (spec, group));
+            groups[group].1.insert(pod.uid, reachable);
         }
         if groups.is_empty() {
             // A Service without endpoints has one empty slice, so that it is known to be empty.
@@ -250,13 +263,12 @@ impl Endpoints {
     }
 }
 
-fn shelves(present: &[&Arc<Object>]) -> Vec<Shelf> {
-    let shelf = |object: &&Arc<Object>| {
-        let slice = object.endpoint_slice()?;
-        let ports = slice.ports.clone().unwrap_or_default();
-        Some(Shelf { ports, endpoints: slice.endpoints.clone() })
-    };
-    present.iter().map(|object| shelf(object).unwrap_or_default()).collect()
+fn standing(slice: &Object) -> Standing<'_> {
+    let slice = slice.endpoint_slice();
+    Standing {
+        ports: slice.and_then(|slice| slice.ports.as_deref()).unwrap_or_default(),
+        endpoints: slice.map(|slice| slice.endpoints.as_slice()).unwrap_or_default(),
+    }
 }
 
 fn requests(
@@ -343,42 +355,6 @@ fn same_endpoint(old: &Object, new: &Object) -> bool {
         Some((pod.uid, status.pod_ip.clone(), spec.node_name.clone(), facts))
     };
     shows(old) == shows(new)
-}
-
-/// `podToEndpoint`; `None` for a pod without an address or one that has ended.
-fn endpoint(pod: &Object, service: &Object, spec: &ServiceSpec, world: &World) -> Option<Endpoint> {
-    let (pod_spec, status) = pod.pod()?;
-    let address = status.pod_ip.clone().filter(|ip| !ip.is_empty())?;
-    if pods::is_terminated(pod) {
-        return None;
-    }
-    let (serving, terminating) = (pods::is_ready(pod), pod.deleting());
-    let publish = spec.publish_not_ready_addresses == Some(true);
-    let node = node_of(pod).map(str::to_owned);
-    let zone = node.as_ref().and_then(|node| {
-        let node = world.get(Kind::Node, &Key::cluster(node.as_str()))?;
-        node.label(ZONE).map(str::to_owned)
-    });
-    let subdomain = pod_spec.subdomain.as_deref() == Some(&service.key.name);
-    Some(Endpoint {
-        addresses: vec![address],
-        conditions: Some(EndpointConditions {
-            ready: Some(publish || serving && !terminating),
-            serving: Some(serving),
-            terminating: Some(terminating),
-        }),
-        hostname: pod_spec.hostname.clone().filter(|name| subdomain && !name.is_empty()),
-        node_name: node,
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.key.namespace.to_string()),
-            name: Some(pod.key.name.to_string()),
-            uid: Some(pod.uid.to_string()),
-            ..ObjectReference::default()
-        }),
-        zone,
-        ..Endpoint::default()
-    })
 }
 
 /// `getEndpointPorts`: each port of the Service as this pod serves it; a name that no container

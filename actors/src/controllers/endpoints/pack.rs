@@ -5,7 +5,8 @@
 //! room for all the rest; then new slices. No endpoint moves from one slice to another.
 
 use super::Ports;
-use k8s_openapi::api::discovery::v1::Endpoint;
+use crate::objects::Uid;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use std::collections::BTreeMap;
 
 /// `--max-endpoints-per-slice`.
@@ -31,8 +32,23 @@ pub struct Packed {
     pub new: Vec<Shelf>,
 }
 
+/// A slice as it stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing<'a> {
+    pub ports: &'a [EndpointPort],
+    pub endpoints: &'a [Endpoint],
+}
+
+/// Something that an endpoint may be written for.
+pub trait Target {
+    /// Whether the endpoint is the one that [`Target::endpoint`] writes. That both are about the
+    /// same pod is known.
+    fn is(&self, endpoint: &Endpoint) -> bool;
+    fn endpoint(&self) -> Endpoint;
+}
+
 /// `wanted`: by ports, the endpoints by the uid of their pod.
-pub fn pack(present: &[Shelf], wanted: Vec<(Ports, BTreeMap<String, Endpoint>)>) -> Packed {
+pub fn pack<T: Target>(present: &[Standing<'_>], wanted: Vec<(Ports, BTreeMap<Uid, T>)>) -> Packed {
     let mut kept = vec![Fate::Delete; present.len()];
     let mut new = Vec::new();
     for (ports, mut missing) in wanted {
@@ -42,7 +58,7 @@ pub fn pack(present: &[Shelf], wanted: Vec<(Ports, BTreeMap<String, Endpoint>)>)
         for &at in &group {
             kept[at] = prune(&present[at], &mut missing);
         }
-        let mut missing: Vec<Endpoint> = missing.into_values().collect();
+        let mut missing: Vec<Endpoint> = missing.values().map(Target::endpoint).collect();
         missing.reverse();
         for &at in &group {
             if let Fate::Write(shelf) = &mut kept[at] {
@@ -55,7 +71,7 @@ pub fn pack(present: &[Shelf], wanted: Vec<(Ports, BTreeMap<String, Endpoint>)>)
             };
             let fullest = group.iter().filter(room).max_by_key(|at| present[**at].endpoints.len());
             if let Some(&at) = fullest {
-                let mut shelf = present[at].clone();
+                let mut shelf = present[at].shelf();
                 fill(&mut shelf, &mut missing);
                 kept[at] = Fate::Write(shelf);
             }
@@ -73,16 +89,30 @@ pub fn pack(present: &[Shelf], wanted: Vec<(Ports, BTreeMap<String, Endpoint>)>)
     Packed { kept, new }
 }
 
+impl Standing<'_> {
+    fn shelf(&self) -> Shelf {
+        Shelf { ports: self.ports.to_vec(), endpoints: self.endpoints.to_vec() }
+    }
+}
+
 /// Takes out of the slice what is not wanted and renews what changed; what it holds is no more
 /// missing. A second copy of an endpoint (of a slice that a former incarnation made) goes.
-fn prune(shelf: &Shelf, missing: &mut BTreeMap<String, Endpoint>) -> Fate {
-    let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|pod| pod.uid.clone());
-    let still = |endpoint: &Endpoint| missing.remove(&uid(endpoint)?);
-    let endpoints: Vec<Endpoint> = shelf.endpoints.iter().filter_map(still).collect();
-    if endpoints == shelf.endpoints {
+fn prune<T: Target>(standing: &Standing<'_>, missing: &mut BTreeMap<Uid, T>) -> Fate {
+    let mut take = |endpoint: &Endpoint| {
+        let uid = endpoint.target_ref.as_ref()?.uid.as_deref()?;
+        missing.remove(&Uid::parse(uid)?)
+    };
+    let targets: Vec<Option<T>> = standing.endpoints.iter().map(&mut take).collect();
+    let pairs = || standing.endpoints.iter().zip(&targets);
+    if pairs().all(|(endpoint, target)| target.as_ref().is_some_and(|t| t.is(endpoint))) {
         return Fate::Keep;
     }
-    Fate::Write(Shelf { ports: shelf.ports.clone(), endpoints })
+    let renewed = |(endpoint, target): (&Endpoint, &Option<T>)| {
+        let target = target.as_ref()?;
+        Some(if target.is(endpoint) { endpoint.clone() } else { target.endpoint() })
+    };
+    let endpoints = pairs().filter_map(renewed).collect();
+    Fate::Write(Shelf { ports: standing.ports.to_vec(), endpoints })
 }
 
 /// Moves endpoints from the end of `missing` while there is room.
@@ -93,7 +123,7 @@ fn fill(shelf: &mut Shelf, missing: &mut Vec<Endpoint>) {
 }
 
 /// Of slices without endpoints one stays at most, and none beside others that have some.
-fn drop_empty(group: &[usize], present: &[Shelf], kept: &mut [Fate]) {
+fn drop_empty(group: &[usize], present: &[Standing<'_>], kept: &mut [Fate]) {
     let is_empty = |at: usize, kept: &[Fate]| match &kept[at] {
         Fate::Keep => present[at].endpoints.is_empty(),
         Fate::Write(shelf) => shelf.endpoints.is_empty(),
@@ -121,9 +151,31 @@ mod tests {
         let mut endpoint =
             Endpoint { addresses: vec![format!("10.0.0.{pod}")], ..Default::default() };
         endpoint.conditions.get_or_insert_default().ready = Some(ready);
-        let uid = Some(pod.to_string());
+        let uid = Some(uid(pod).to_string());
         endpoint.target_ref = Some(ObjectReference { uid, ..Default::default() });
         endpoint
+    }
+
+    fn uid(pod: u32) -> Uid {
+        Uid(u128::from(pod) + 1)
+    }
+
+    impl Target for Endpoint {
+        fn is(&self, endpoint: &Endpoint) -> bool {
+            self == endpoint
+        }
+        fn endpoint(&self) -> Endpoint {
+            self.clone()
+        }
+    }
+
+    fn packed(present: &[Shelf], wanted: Vec<(Ports, BTreeMap<Uid, Endpoint>)>) -> Packed {
+        let standing =
+            |s: &Shelf| -> (Ports, Vec<Endpoint>) { (s.ports.clone(), s.endpoints.clone()) };
+        let held: Vec<_> = present.iter().map(standing).collect();
+        let standing: Vec<_> =
+            held.iter().map(|(ports, endpoints)| Standing { ports, endpoints }).collect();
+        pack(&standing, wanted)
     }
 
     fn apply(present: &[Shelf], packed: Packed) -> Vec<Shelf> {
@@ -139,31 +191,31 @@ mod tests {
         next
     }
 
-    fn wanted(pods: &BTreeMap<u32, bool>) -> Vec<(Ports, BTreeMap<String, Endpoint>)> {
-        let endpoints = pods.iter().map(|(pod, ready)| (pod.to_string(), endpoint(*pod, *ready)));
+    fn wanted(pods: &BTreeMap<u32, bool>) -> Vec<(Ports, BTreeMap<Uid, Endpoint>)> {
+        let endpoints = pods.iter().map(|(pod, ready)| (uid(*pod), endpoint(*pod, *ready)));
         vec![(Vec::new(), endpoints.collect())]
     }
 
     #[test]
     fn one_change_writes_one_slice() {
         let pods: BTreeMap<u32, bool> = (0..250).map(|pod| (pod, true)).collect();
-        let mut slices = apply(&[], pack(&[], wanted(&pods)));
+        let mut slices = apply(&[], packed(&[], wanted(&pods)));
         assert_eq!(slices.len(), 3);
         let mut changed = pods.clone();
         changed.insert(7, false);
-        let packed = pack(&slices, wanted(&changed));
-        let written = packed.kept.iter().filter(|fate| **fate != Fate::Keep).count();
-        assert_eq!((written, packed.new.len()), (1, 0));
-        slices = apply(&slices, packed);
-        assert!(pack(&slices, wanted(&changed)).kept.iter().all(|fate| *fate == Fate::Keep));
+        let one = packed(&slices, wanted(&changed));
+        let written = one.kept.iter().filter(|fate| **fate != Fate::Keep).count();
+        assert_eq!((written, one.new.len()), (1, 0));
+        slices = apply(&slices, one);
+        assert!(packed(&slices, wanted(&changed)).kept.iter().all(|fate| *fate == Fate::Keep));
     }
 
     #[test]
     fn without_endpoints_one_empty_slice_remains() {
-        let slices = apply(&[], pack(&[], wanted(&(0..5).map(|pod| (pod, true)).collect())));
-        let slices = apply(&slices, pack(&slices, wanted(&BTreeMap::new())));
+        let slices = apply(&[], packed(&[], wanted(&(0..5).map(|pod| (pod, true)).collect())));
+        let slices = apply(&slices, packed(&slices, wanted(&BTreeMap::new())));
         assert_eq!(slices, [Shelf::default()]);
-        assert_eq!(apply(&[], pack(&[], wanted(&BTreeMap::new()))), [Shelf::default()]);
+        assert_eq!(apply(&[], packed(&[], wanted(&BTreeMap::new()))), [Shelf::default()]);
     }
 
     proptest! {
@@ -174,7 +226,7 @@ mod tests {
         ) {
             let mut slices = Vec::new();
             for pods in &steps {
-                slices = apply(&slices, pack(&slices, wanted(pods)));
+                slices = apply(&slices, packed(&slices, wanted(pods)));
                 prop_assert!(slices.iter().all(|shelf: &Shelf| shelf.endpoints.len() <= MAX));
                 let all: Vec<_> = slices.iter().flat_map(|shelf| &shelf.endpoints).collect();
                 let distinct: BTreeSet<_> = all.iter().map(|e| e.addresses[0].clone()).collect();

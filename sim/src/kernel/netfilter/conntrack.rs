@@ -87,6 +87,8 @@ pub(super) struct Conntrack {
     /// Both tuples of every confirmed entry. Looked up, never iterated.
     tuples: FxHashMap<Tuple, Place>,
     confirmed: u32,
+    /// How many of the confirmed ones have a rewritten destination.
+    rewritten: u32,
     hand: u32,
     pub max: u32,
     /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
@@ -101,6 +103,7 @@ impl Default for Conntrack {
             free: Vec::new(),
             tuples: FxHashMap::default(),
             confirmed: 0,
+            rewritten: 0,
             hand: 0,
             max: DEFAULT_MAX,
             insert_failed: 0,
@@ -300,6 +303,7 @@ impl Conntrack {
         if let Some(entry) = &mut self.slots[slot as usize].entry {
             entry.confirmed = true;
             entry.expires = now + timeout;
+            self.rewritten += u32::from(entry.dst_nat);
         }
         self.tuples.insert(original, Place { slot, reply: false });
         self.tuples.insert(reply, Place { slot, reply: true });
@@ -375,6 +379,7 @@ impl Conntrack {
         };
         if std::mem::take(&mut entry.confirmed) {
             self.confirmed -= 1;
+            self.rewritten -= u32::from(entry.dst_nat);
             self.tuples.remove(&entry.original);
             self.tuples.remove(&entry.reply);
         }
@@ -423,6 +428,11 @@ impl Conntrack {
             }
         }
         Ok(())
+    }
+
+    /// Whether the destination of any confirmed entry is rewritten.
+    pub fn rewrites(&self) -> bool {
+        self.rewritten > 0
     }
 
     /// Takes out every confirmed entry that is so; says how many.

@@ -62,9 +62,9 @@ pub struct HookContext<'a> {
     pub physdev_in: bool,
     /// `-m addrtype`, and whether an address is this namespace's own.
     pub addr_type: &'a dyn Fn(Ipv4Addr) -> AddrType,
-    /// The address MASQUERADE takes: the preferred one of the output link towards the packet's
-    /// destination (`inet_select_addr`).
-    pub masquerade_to: Option<Ipv4Addr>,
+    /// The address MASQUERADE takes for a packet to this destination: the preferred one of the
+    /// output link (`inet_select_addr`).
+    pub masquerade_to: &'a dyn Fn(Ipv4Addr) -> Option<Ipv4Addr>,
 }
 
 /// The netfilter of one namespace. One pointer until a rule is loaded.
@@ -84,6 +84,9 @@ struct State {
     /// on being translated.
     nat: bool,
     idle: bool,
+    /// The built-in chains that have rules or drop by policy, as bits: most hooks of most tables
+    /// are empty, and a packet passes them without touching the tables.
+    loaded: u32,
 }
 
 impl Netfilter {
@@ -255,6 +258,7 @@ impl State {
         self.nat |= self.rules.has_nat_rules();
         self.tracking = self.nat || self.rules.needs_conntrack();
         self.idle = !self.tracking && self.rules.is_empty();
+        self.loaded = self.rules.loaded();
     }
 
     fn hook(
@@ -342,6 +346,9 @@ impl State {
         context: &HookContext<'_>,
         rng: &mut Rng,
     ) -> Outcome {
+        if self.loaded & table::bit(table, hook) == 0 {
+            return Outcome::Accept;
+        }
         let base = self.rules.built_in(table, hook);
         let policy = if base.policy_drop { Outcome::Drop } else { Outcome::Accept };
         if base.entries().is_empty() {

@@ -91,7 +91,7 @@ pub(super) fn bind(
         (Outcome::Snat { to }, Manip::Source) => range.ip = to,
         // Locally made and without a source yet: not meant to be masqueraded.
         (Outcome::Masquerade { random_fully }, Manip::Source) if !before.src.is_unspecified() => {
-            let Some(ip) = context.masquerade_to else {
+            let Some(ip) = (context.masquerade_to)(packet.dst) else {
                 return false;
             };
             range = Range { ip, port: None, random_fully };

@@ -56,9 +56,14 @@ impl State {
     }
 
     pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
+        // What a proxy wants gone was rewritten; most nodes have nothing of the kind.
+        let all_rewritten = filters.iter().all(CtFilter::wants_rewritten);
+        if all_rewritten && !self.conntrack.rewrites() {
+            return Reply::ConntrackDeleted { entries: 0 };
+        }
         let entries = self.conntrack.delete(now, |entry| {
-            let entry = described(entry);
-            filters.iter().any(|filter| filter.matches(&entry))
+            let known = described(entry);
+            (entry.dst_nat || !all_rewritten) && filters.iter().any(|filter| filter.matches(&known))
         });
         Reply::ConntrackDeleted { entries }
     }

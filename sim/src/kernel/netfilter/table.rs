@@ -33,6 +33,11 @@ pub(super) fn is_built_in(table: Table, hook: Hook) -> bool {
     }
 }
 
+/// Where a built-in chain stands in a set of them.
+pub(super) fn bit(table: Table, hook: Hook) -> u32 {
+    1 << (table as usize * HOOKS.len() + hook as usize)
+}
+
 /// The hook of a built-in chain of a table.
 pub(super) fn built_in(table: Table, name: &str) -> Option<Hook> {
     let named = HOOKS.into_iter().find(|hook| hook_name(*hook) == name);
@@ -313,6 +318,11 @@ impl Ruleset {
     }
     pub fn has_nat_rules(&self) -> bool {
         HOOKS.into_iter().any(|hook| !self.built_in(Table::Nat, hook).entries.is_empty())
+    }
+    /// The built-in chains that could do something to a packet, by [`bit`].
+    pub fn loaded(&self) -> u32 {
+        let busy = |chain: &Chained| !chain.entries.is_empty() || chain.policy_drop;
+        self.built_in.iter().zip(0..).fold(0, |bits, (c, at)| bits | u32::from(busy(c)) << at)
     }
     /// No rule, no policy: nothing that could happen to a packet.
     pub fn is_empty(&self) -> bool {

@@ -113,7 +113,7 @@ impl Node {
             output: matches!(hook, Hook::Postrouting | Hook::Forward).then_some(self.output),
             physdev_in: false,
             addr_type: &local,
-            masquerade_to: self.masquerade_to,
+            masquerade_to: &|_| self.masquerade_to,
         };
         self.nf.hook(hook, packet, &context, &mut self.rng)
     }

@@ -173,7 +173,7 @@ proptest! {
             output: None,
             physdev_in: false,
             addr_type: &|_| AddrType::Unicast,
-            masquerade_to: None,
+            masquerade_to: &|_| None,
         };
         let (mut recent, mut dice) = (RecentLists::default(), rng(7));
         let (mut naive_recent, mut naive_dice) = (RecentLists::default(), rng(7));
