@@ -49,11 +49,10 @@ fn needs(backend: &str) -> Result<(), String> {
         .join()
         .expect("no panic")
         .map_err(|error| format!("network namespaces ({error})"))?;
-    for program in ["ip".to_owned(), format!("iptables-{backend}-restore")] {
-        Command::new(&program)
-            .arg("-V")
-            .output()
-            .map_err(|error| format!("{program} ({error}; Debian's iproute2 and iptables)"))?;
+    for program in ["ip".to_owned(), "nft".to_owned(), format!("iptables-{backend}-restore")] {
+        Command::new(&program).arg("-V").output().map_err(|error| {
+            format!("{program} ({error}; Debian's iproute2, iptables and nftables)")
+        })?;
     }
     Ok(())
 }
@@ -171,6 +170,9 @@ impl Machine for Linux {
     }
     fn iptables(&mut self, command: &str) {
         sh(&format!("iptables-{} -w 5 {command}", self.backend));
+    }
+    fn delete_flat(&mut self, owner: &str) {
+        sh(&format!("nft delete table ip {owner}"));
     }
     fn save(&mut self) -> String {
         sh(&format!("iptables-{}-save", self.backend))

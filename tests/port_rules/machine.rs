@@ -24,6 +24,8 @@ pub trait Machine {
     fn restart(&mut self);
     /// A third party's command, without the program's name.
     fn iptables(&mut self, command: &str);
+    /// `nft delete table`, by a third party.
+    fn delete_flat(&mut self, owner: &str);
     /// As `iptables-save` prints all tables.
     fn save(&mut self) -> String;
     /// Transactions that the driver has written in its life, where it can say.

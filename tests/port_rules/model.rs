@@ -113,6 +113,9 @@ impl Machine for Model {
     fn iptables(&mut self, command: &str) {
         self.netfilter().command(command).expect(command);
     }
+    fn delete_flat(&mut self, owner: &str) {
+        self.netfilter().delete_flat(owner);
+    }
     fn save(&mut self) -> String {
         self.netfilter().save(None)
     }

@@ -3,9 +3,11 @@
 //! Chains are data. A [`ChainSet`] is a snapshot: one compilation is shared by every machine at
 //! its version, and a driver writes only the chains in which two versions differ.
 
+pub mod flat;
 pub mod parse;
 pub mod text;
 
+use flat::{FlatKey, FlatSet, FlatValue};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
 use smol_str::SmolStr;
@@ -172,6 +174,15 @@ pub enum Place {
     Last,
 }
 
+/// What all of an owner's elements share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlatSettings {
+    /// What is from here is a pod's.
+    pub pods: Ipv4Net,
+    /// The bit of a packet's mark that says: to be masqueraded.
+    pub mark: u32,
+}
+
 #[derive(Clone, Debug)]
 pub enum Request {
     /// One transaction (`iptables-restore --noflush`): the owner's chains become exactly
@@ -182,6 +193,15 @@ pub enum Request {
         base: Arc<[BaseRule]>,
         shared: ChainSet,
         local: Arc<[(ChainKey, Arc<Chain>)]>,
+    },
+    /// nftables mode, one transaction: the owner's table holds exactly the elements of `shared`
+    /// and `local`, and what gives them their meaning (see [`flat`]). Where both have a key,
+    /// `local` wins. An owner uses this or `Apply`, not both.
+    ApplyFlat {
+        owner: SmolStr,
+        settings: FlatSettings,
+        shared: FlatSet,
+        local: Arc<[(FlatKey, FlatValue)]>,
     },
     /// What stands in a built-in chain, foreign rules included.
     ReadBase { table: Table, chain: SmolStr },

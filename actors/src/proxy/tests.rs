@@ -2,6 +2,7 @@
 
 mod actor;
 mod crash;
+mod flat;
 mod incremental;
 
 use super::*;

@@ -52,18 +52,28 @@ impl Messages {
         self.bytes[self.last..self.last + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// Sets flags of the last message.
-    pub fn flag_last(&mut self, flags: u16) {
-        let at = self.last + 6;
-        if let [low, high] = self.bytes[at..at + 2] {
-            let all = u16::from_ne_bytes([low, high]) | flags;
-            self.bytes[at..at + 2].copy_from_slice(&all.to_ne_bytes());
+    /// The type and body of the message with a sequence number.
+    pub fn find(&self, sequence: u32) -> Option<(u16, &[u8])> {
+        let mut rest = &self.bytes[..];
+        while let Some((header, body, tail)) = split_message(rest) {
+            if header.sequence == sequence {
+                return Some((header.kind, body));
+            }
+            rest = tail;
         }
+        None
     }
 }
 
 /// Writes the attributes of one message.
 pub struct Writer<'a>(&'a mut Vec<u8>);
+
+impl<'a> Writer<'a> {
+    /// Writes attributes that will be part of a message later.
+    pub fn on(bytes: &'a mut Vec<u8>) -> Self {
+        Writer(bytes)
+    }
+}
 
 impl Writer<'_> {
     pub fn bytes(&mut self, kind: u16, value: &[u8]) {
@@ -194,7 +204,6 @@ mod tests {
             message.be64(3, 1 << 40);
         });
         messages.push(1, 1, 0, 0, |_| {});
-        messages.flag_last(4);
         let (header, body, rest) = split_message(messages.bytes()).expect("a message");
         assert_eq!((header.kind, header.flags, header.sequence), (0x0a03, 5, 1));
         assert_eq!(body[..4], [2, 0, 0, 7]);
@@ -205,7 +214,7 @@ mod tests {
         assert_eq!(numbers, (Some(0x4000), Some(80)));
         assert_eq!(inner.get(2), Some(&[9][..]));
         let (header, _, rest) = split_message(rest).expect("another");
-        assert_eq!((header.flags, rest.len()), (5, 0));
+        assert_eq!((header.flags, rest.len()), (1, 0));
     }
 
     #[test]

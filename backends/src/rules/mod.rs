@@ -1,13 +1,16 @@
-//! The rules port on Linux: chains through iptables' own programs, connections over netlink.
+//! The rules port on Linux: chains through iptables' own programs, flat elements and connections
+//! over netlink.
 
 mod conntrack;
 pub mod iptables;
+pub mod nftables;
 
 use crate::netlink::{Netlink, Refusal};
 use crate::port::{Answer, Local, Port};
 use crate::turn::Turns;
 use iptables::{Iptables, Programs};
 use kubesim_actors::ports::rules::{Reply, Request};
+use nftables::Nftables;
 use smol_str::SmolStr;
 
 #[derive(Clone, Debug, Default)]
@@ -31,18 +34,26 @@ pub struct Rules(Turns<Driver>);
 
 struct Driver {
     iptables: Iptables,
+    nftables: Nftables,
     /// Opened by the first request, so that it is in the namespace of whoever performs.
     netlink: Option<Netlink>,
 }
 
 impl Rules {
     pub fn new(settings: Settings) -> Self {
-        Rules(Turns::new(Driver { iptables: Iptables::new(settings.programs), netlink: None }))
+        let iptables = Iptables::new(settings.programs);
+        Rules(Turns::new(Driver { iptables, nftables: Nftables::default(), netlink: None }))
     }
 
     /// After all that has been asked so far.
     pub async fn written(&self) -> Written {
-        self.0.take().await.iptables.written()
+        let driver = self.0.take().await;
+        let (chains, flat) = (driver.iptables.written(), driver.nftables.written());
+        Written {
+            reads: chains.reads + flat.reads,
+            transactions: chains.transactions + flat.transactions,
+            bytes: chains.bytes + flat.bytes,
+        }
     }
 }
 
@@ -69,9 +80,21 @@ impl Driver {
                 let result = self.iptables.apply(&owner, base, shared, local).await;
                 return Reply::Applied { owner, version, result };
             }
+            Request::ApplyFlat { owner, settings, shared, local } => {
+                let version = shared.version();
+                let Driver { nftables, netlink, .. } = self;
+                let result = opened(netlink)
+                    .and_then(|netlink| nftables.apply(netlink, &owner, settings, shared, local));
+                return Reply::Applied { owner, version, result };
+            }
             Request::ReadBase { table, chain } => {
                 asked = "reading a built-in chain".into();
                 self.iptables.read_base(table, chain).await
+            }
+            Request::Verify { owner } if self.nftables.has(&owner) => {
+                asked = "verifying the rules".into();
+                let Driver { nftables, netlink, .. } = self;
+                opened(netlink).and_then(|netlink| nftables.verify(netlink, owner))
             }
             Request::Verify { owner } => {
                 asked = "verifying the rules".into();
@@ -95,17 +118,23 @@ impl Driver {
         &mut self,
         act: impl FnOnce(&mut Netlink) -> Result<T, Refusal>,
     ) -> Result<T, String> {
-        let netlink = match &mut self.netlink {
-            Some(netlink) => netlink,
-            none => none.insert(Netlink::open().map_err(|error| {
-                format!("a netfilter netlink socket cannot be opened: {error}; is this root?")
-            })?),
-        };
-        act(netlink).map_err(|refused| {
+        act(opened(&mut self.netlink)?).map_err(|refused| {
             format!(
                 "ctnetlink refused: {refused}; the kernel needs nf_conntrack_netlink, and this \
                  process CAP_NET_ADMIN"
             )
         })
+    }
+}
+
+fn opened(netlink: &mut Option<Netlink>) -> Result<&mut Netlink, String> {
+    match netlink {
+        Some(netlink) => Ok(netlink),
+        none => {
+            let opened = Netlink::open().map_err(|error| {
+                format!("a netfilter netlink socket cannot be opened: {error}; is this root?")
+            })?;
+            Ok(none.insert(opened))
+        }
     }
 }

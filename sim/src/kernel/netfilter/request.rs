@@ -3,9 +3,12 @@
 use super::State;
 use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
 use super::conntrack::Entry as Connection;
+use super::flat::FlatTable;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::{
-    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, Place, Reply, Rule, Table, text,
+    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, FlatSettings, Place, Reply, Rule,
+    Table, text,
 };
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -39,7 +42,29 @@ impl State {
         Ok(())
     }
 
+    pub fn apply_flat(
+        &mut self,
+        owner: SmolStr,
+        settings: FlatSettings,
+        shared: FlatSet,
+        local: Arc<[(FlatKey, FlatValue)]>,
+    ) {
+        let next = FlatTable::new(owner, settings, shared, local);
+        match self.flat.iter_mut().find(|table| table.owner == next.owner) {
+            Some(table) => table.apply(next),
+            None => self.flat.push(next),
+        }
+        self.changed();
+    }
+
     pub fn verify(&self, owner: &SmolStr) -> Reply {
+        if let Some(table) = self.flat.iter().find(|table| table.owner == *owner) {
+            let missing = match table.gone {
+                true => vec![format!("table ip {owner} is gone")],
+                false => Vec::new(),
+            };
+            return Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing };
+        }
         let missing = match self.rules.owners.iter().find(|known| known.name == *owner) {
             Some(known) => self.rules.missing(known),
             None => vec![format!("nothing of {owner} is loaded")],

@@ -1,0 +1,239 @@
+//! What has to be written: from one version to the next, or from what stands in the kernel.
+
+use super::batch::Batch;
+use super::element::{self, set_of};
+use super::kernel::{self, Found};
+use super::schema::{SETS, TREATMENTS, base_chains, treatment_chain};
+use super::{Owner, Treated};
+use crate::netlink::{Netlink, Refusal};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
+use kubesim_runtime::Change;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// The sets that hold elements of [`FlatKey`]s.
+const FLAT_SETS: std::ops::Range<usize> = 0..TREATMENTS;
+
+#[derive(Default)]
+pub struct Plan {
+    /// The table is made anew: why. Then the rest is everything.
+    rebuild: Option<Rebuild>,
+    /// Elements that go, those that change included, by set.
+    gone: [Vec<FlatKey>; FLAT_SETS.end],
+    put: [Vec<(FlatKey, FlatValue)>; FLAT_SETS.end],
+    /// Elements that are none of ours, by their keys.
+    foreign: Vec<(usize, Vec<u8>)>,
+    chains: Vec<Treated>,
+    /// Treatments that nothing leads to any more, and chains.
+    unled: Vec<Treated>,
+    chains_gone: Vec<String>,
+    /// What is missing, in words.
+    missing: Vec<String>,
+}
+
+enum Rebuild {
+    /// There is none.
+    Absent,
+    /// It is there and is not the table it should be.
+    Flawed,
+}
+
+impl Plan {
+    /// From what an owner has applied to what it wants, where the kernel holds the former. Counts
+    /// the users of `new`'s treatments. Costs what the two do not share.
+    pub fn difference(old: &Owner, new: &mut Owner) -> Plan {
+        let mut keys: BTreeSet<FlatKey> = BTreeSet::new();
+        for change in old.shared.diff(&new.shared) {
+            let (Change::Added(key, _) | Change::Changed { key, .. } | Change::Removed(key, _)) =
+                change;
+            keys.insert(*key);
+        }
+        if old.local != new.local {
+            keys.extend(old.local.iter().chain(new.local.iter()).map(|(key, _)| *key));
+        }
+        let mut plan = Plan::default();
+        let mut users: BTreeMap<Treated, i64> = BTreeMap::new();
+        for key in keys {
+            let (was, is) = (old.get(&key), new.get(&key));
+            if was == is {
+                continue;
+            }
+            let set = set_of(&key);
+            if let Some(value) = was {
+                plan.gone[set].push(key);
+                count(&mut users, &key, &value, -1);
+            }
+            if let Some(value) = is {
+                plan.put[set].push((key, value));
+                count(&mut users, &key, &value, 1);
+            }
+        }
+        new.users = old.users.clone();
+        for (treated, more) in users {
+            let before = old.users.get(&treated).copied().unwrap_or_default();
+            match (before, i64::from(before) + more) {
+                (0, 1..) => plan.chains.push(treated),
+                (1.., ..=0) => {
+                    plan.unled.push(treated);
+                    plan.chains_gone.push(treated.name().into());
+                }
+                _ => {}
+            }
+            match u32::try_from(i64::from(before) + more) {
+                Ok(now @ 1..) => drop(new.users.insert(treated, now)),
+                _ => drop(new.users.remove(&treated)),
+            }
+        }
+        plan
+    }
+
+    /// A table made anew.
+    pub fn everything(wanted: &Owner, there: bool) -> Plan {
+        let rebuild = Some(if there { Rebuild::Flawed } else { Rebuild::Absent });
+        let chains = wanted.users.keys().copied().collect();
+        let mut plan = Plan { rebuild, chains, ..Plan::default() };
+        for (key, value) in wanted.elements() {
+            plan.put[set_of(&key)].push((key, value));
+        }
+        plan
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let Plan { rebuild, gone, put, foreign, chains, unled, chains_gone, missing: _ } = self;
+        rebuild.is_none()
+            && gone.iter().all(Vec::is_empty)
+            && put.iter().all(Vec::is_empty)
+            && (foreign.is_empty() && chains.is_empty())
+            && (unled.is_empty() && chains_gone.is_empty())
+    }
+
+    /// What is not as it was applied.
+    pub fn missing(self, table: &str) -> Vec<String> {
+        if let Some(Rebuild::Absent) = self.rebuild {
+            return vec![format!("table ip {table} is gone")];
+        }
+        let mut missing = self.missing;
+        for set in FLAT_SETS {
+            let name = SETS[set].name;
+            let put: BTreeSet<_> = self.put[set].iter().map(|(key, _)| key).collect();
+            let strange = self.gone[set].iter().filter(|key| !put.contains(key)).count()
+                + self.foreign.iter().filter(|(at, _)| *at == set).count();
+            if !put.is_empty() {
+                missing.push(format!("map {name}: {} elements not as applied", put.len()));
+            }
+            if strange > 0 {
+                missing.push(format!("map {name}: {strange} elements of somebody else"));
+            }
+        }
+        missing.extend(self.chains.iter().map(|t| format!("chain {}: not as applied", t.name())));
+        missing
+    }
+
+    pub fn write(&self, mut batch: Batch<'_>, wanted: &Owner) {
+        if let Some(rebuild) = &self.rebuild {
+            batch.new_table();
+            if let Rebuild::Flawed = rebuild {
+                batch.delete_table();
+                batch.new_table();
+            }
+            SETS.iter().enumerate().for_each(|(number, set)| batch.new_set(number, set));
+            let base = base_chains(&wanted.settings);
+            base.iter().for_each(|chain| batch.new_chain(chain));
+            base.iter().for_each(|chain| batch.new_rules(chain));
+        }
+        // Whoever leads to a chain goes before it, and comes after it.
+        self.unled.iter().for_each(|treated| batch.lead(treated, false));
+        for (set, key) in &self.foreign {
+            batch.delete_raw(*set, key);
+        }
+        self.chains_gone.iter().for_each(|name| batch.delete_chain(name));
+        for treated in &self.chains {
+            let chain = treatment_chain(treated, &wanted.settings);
+            batch.new_chain(&chain);
+            batch.new_rules(&chain);
+            batch.lead(treated, true);
+        }
+        for set in FLAT_SETS {
+            batch.delete(set, &self.gone[set]);
+            batch.put(set, &self.put[set]);
+        }
+        batch.end();
+    }
+}
+
+fn count(users: &mut BTreeMap<Treated, i64>, key: &FlatKey, value: &FlatValue, more: i64) {
+    if let Some(treated) = element::treated(key, value) {
+        *users.entry(treated).or_default() += more;
+    }
+}
+
+/// From what stands in the kernel to what an owner wants.
+pub fn reconcile(
+    netlink: &mut Netlink,
+    table: &str,
+    found: &Found,
+    wanted: &Owner,
+) -> Result<Plan, Refusal> {
+    let base = base_chains(&wanted.settings);
+    if let Some(flaw) = found.flaw(&base) {
+        let there = !found.is_empty();
+        return Ok(Plan { missing: vec![flaw], ..Plan::everything(wanted, there) });
+    }
+    let mut plan = Plan::default();
+    treatments(netlink, table, found, wanted, &mut plan)?;
+    let based: BTreeSet<&str> = base.iter().map(|chain| chain.name.as_str()).collect();
+    let needed: BTreeSet<String> = wanted.users.keys().map(|t| t.name().into()).collect();
+    for name in found.chains.keys().filter(|name| !based.contains(name.as_str())) {
+        let again = plan.chains.iter().any(|treated| treated.name() == name.as_str());
+        if !needed.contains(name) || again {
+            plan.chains_gone.push(name.clone());
+        }
+    }
+    let mut seen: HashSet<FlatKey> = HashSet::new();
+    for set in FLAT_SETS {
+        let unknown =
+            kernel::elements(netlink, table, set, |unknown, shown| match shown.read(set) {
+                Some((key, value)) if wanted.get(&key) == Some(value) => drop(seen.insert(key)),
+                Some((key, _)) => plan.gone[set].push(key),
+                None => unknown.push((set, shown.key.to_vec())),
+            })?;
+        plan.foreign.extend(unknown);
+    }
+    for (key, value) in wanted.elements().filter(|(key, _)| !seen.contains(key)) {
+        plan.put[set_of(&key)].push((key, value));
+    }
+    Ok(plan)
+}
+
+/// Each treatment in use has its chain and is led to it; no other is.
+fn treatments(
+    netlink: &mut Netlink,
+    table: &str,
+    found: &Found,
+    wanted: &Owner,
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
+    let led = kernel::elements(netlink, table, TREATMENTS, |led, shown| {
+        led.push((
+            Treated::from_code(shown.key),
+            shown.key.to_vec(),
+            shown.chain.map(String::from),
+        ));
+    })?;
+    let mut fine = BTreeSet::new();
+    for (treated, key, chain) in led {
+        let Some(treated) = treated else {
+            plan.foreign.push((TREATMENTS, key));
+            continue;
+        };
+        let right = chain.as_deref() == Some(treated.name().as_str())
+            && wanted.users.contains_key(&treated)
+            && found.has(&treatment_chain(&treated, &wanted.settings));
+        if right {
+            fine.insert(treated);
+        } else {
+            plan.unled.push(treated);
+        }
+    }
+    plan.chains.extend(wanted.users.keys().filter(|treated| !fine.contains(treated)));
+    Ok(())
+}
