@@ -1,10 +1,10 @@
 //! Stories of nftables mode.
 
-use super::machine::{Machine, PORTS, SERVER, applied, missing};
+use super::machine::{CLIENT, Machine, PORTS, SERVER, SERVERS, applied, missing};
 use kubesim_actors::ports::rules::flat::{
     FlatKey, FlatSet, FlatValue, Front, List, Policy, Treatment,
 };
-use kubesim_actors::ports::rules::{CtFilter, FlatSettings, Protocol, Reply, Request};
+use kubesim_actors::ports::rules::{CtEntry, CtFilter, FlatSettings, Protocol, Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -27,31 +27,22 @@ fn node_port() -> Front {
 }
 
 fn treatment(policy: Policy, everywhere: u16, here: u16) -> Treatment {
-    Treatment { policy, everywhere, here, affinity: 0, guarded: false }
+    Treatment { policy, everywhere, here, sticky: false, guarded: false }
 }
 
-/// A Service with endpoints at these ports of the server.
-fn service(treatment: Treatment, list: List, ports: &[u16]) -> Elements {
-    let of = front(VIP);
-    let mut all = Elements::new();
-    all.insert(FlatKey::Service(of), FlatValue::Treatment(treatment));
+/// A front with endpoints at these ports of the server.
+fn put(all: &mut Elements, front: Front, treatment: Treatment, list: List, ports: &[u16]) {
+    all.insert(FlatKey::Service(front), FlatValue::Treatment(treatment));
     for (number, port) in (0..).zip(ports) {
-        all.insert(FlatKey::Endpoint { of, list, number }, FlatValue::To(SERVER, *port));
-        if treatment.affinity > 0 {
-            all.insert(FlatKey::Member { of, list, ip: SERVER, port: *port }, FlatValue::Present);
-        }
+        all.insert(FlatKey::Endpoint { front, list, number }, FlatValue::To(SERVER, *port));
     }
-    all
 }
 
 fn inside(ports: &[u16]) -> Elements {
-    service(treatment(Policy::Inside, ports.len() as u16, 0), List::Everywhere, ports)
-}
-
-/// Another front of the same Service.
-fn alias(all: &mut Elements, at: Front, treatment: Treatment) {
-    all.insert(FlatKey::Service(at), FlatValue::Treatment(treatment));
-    all.insert(FlatKey::Alias(at), FlatValue::Of(front(VIP)));
+    let mut all = Elements::new();
+    let treatment = treatment(Policy::Inside, ports.len() as u16, 0);
+    put(&mut all, front(VIP), treatment, List::Everywhere, ports);
+    all
 }
 
 pub fn request(all: &Elements, local: &Elements, version: u64) -> Request {
@@ -88,7 +79,7 @@ pub fn a_service_leads_to_all_its_endpoints(machine: &mut impl Machine) {
         let share = ends.iter().filter(|end| **end == port).count();
         assert!((5..=35).contains(&share), "{share} of 40 to {port}: 20 expected");
     }
-    let Reply::Dnat { entries } = machine.ask(Request::ListDnat) else { panic!() };
+    let entries = list(machine);
     assert_eq!(entries.len(), 40);
     assert!(entries.iter().all(|e| (e.original_dst, e.dnat_to) == (*VIP.ip(), SERVER)));
 }
@@ -130,10 +121,12 @@ pub fn without_endpoints_it_is_refused(machine: &mut impl Machine) {
 
 pub fn other_fronts_lead_to_the_same_endpoints(machine: &mut impl Machine) {
     let mut all = inside(&PORTS[..1]);
-    alias(&mut all, front(OUTSIDE), treatment(Policy::Outside, 1, 0));
-    alias(&mut all, node_port(), treatment(Policy::Outside, 1, 0));
+    for at in [front(OUTSIDE), node_port()] {
+        let outside = treatment(Policy::Outside, 1, 0);
+        put(&mut all, at, outside, List::Everywhere, &PORTS[..1]);
+    }
     set(machine, &all, 1);
-    let own = SocketAddrV4::new(super::machine::CLIENT, NODE_PORT);
+    let own = SocketAddrV4::new(CLIENT, NODE_PORT);
     for (sport, to) in [(4000, VIP), (4001, OUTSIDE), (4002, own)] {
         assert_eq!(ends(machine, sport..sport + 1, to), [PORTS[0]], "{to}");
     }
@@ -141,38 +134,66 @@ pub fn other_fronts_lead_to_the_same_endpoints(machine: &mut impl Machine) {
     assert_eq!(machine.udp(4003, SocketAddrV4::new(Ipv4Addr::LOCALHOST, NODE_PORT)), None);
 }
 
+/// Two fronts of one Service, whose endpoints are the addresses of the server.
+fn sticky(addresses: &[Ipv4Addr]) -> Elements {
+    let count = addresses.len() as u16;
+    let mut all = Elements::new();
+    for (at, policy) in [(front(VIP), Policy::Inside), (node_port(), Policy::Outside)] {
+        let treatment = Treatment { sticky: true, ..treatment(policy, count, 0) };
+        all.insert(FlatKey::Service(at), FlatValue::Treatment(treatment));
+        all.insert(FlatKey::Sticky(at), FlatValue::Seconds(600));
+        for (number, ip) in (0..).zip(addresses) {
+            let (front, list, to) = (at, List::Everywhere, FlatValue::To(*ip, PORTS[0]));
+            all.insert(FlatKey::Endpoint { front, list, number }, to);
+            all.insert(FlatKey::Member { front, list, ip: *ip }, to);
+        }
+    }
+    all
+}
+
+/// The endpoints that twenty flows get.
+fn led(machine: &mut impl Machine, to: SocketAddrV4, first: u16) -> BTreeSet<Ipv4Addr> {
+    let sports = first..first + 20;
+    assert_eq!(ends(machine, sports.clone(), to).len(), 20, "{to}");
+    let found = list(machine).into_iter();
+    let found = found.filter(|e| e.original_dst == *to.ip() && sports.contains(&e.sport));
+    found.map(|entry| entry.dnat_to).collect()
+}
+
 pub fn clients_come_back_to_their_endpoint(machine: &mut impl Machine) {
-    let sticky = |ports: &[u16]| {
-        let count = ports.len() as u16;
-        let treatment = Treatment { affinity: 600, ..treatment(Policy::Inside, count, 0) };
-        let mut all = service(treatment, List::Everywhere, ports);
-        alias(&mut all, front(OUTSIDE), Treatment { policy: Policy::Outside, ..treatment });
-        all
-    };
-    set(machine, &sticky(&PORTS), 1);
-    let first = ends(machine, 4000..4020, VIP);
-    assert_eq!(first, [first[0]; 20], "always the same");
-    assert_eq!(ends(machine, 4100..4110, OUTSIDE), [first[0]; 10], "whatever the front");
-    let rest: Vec<_> = PORTS.into_iter().filter(|port| *port != first[0]).collect();
+    set(machine, &sticky(&SERVERS), 1);
+    let first = led(machine, VIP, 4000);
+    assert_eq!(first.len(), 1, "always the same");
+    assert_eq!(led(machine, SocketAddrV4::new(CLIENT, NODE_PORT), 4100).len(), 1);
+    let rest: Vec<_> = SERVERS.into_iter().filter(|ip| !first.contains(ip)).collect();
     set(machine, &sticky(&rest), 2);
-    assert_eq!(ends(machine, 4200..4210, VIP), [rest[0]; 10], "the other, for want of the first");
-    set(machine, &sticky(&PORTS), 3);
-    assert_eq!(ends(machine, 4300..4320, VIP), [rest[0]; 20], "and stays there");
+    let second = led(machine, VIP, 4200);
+    assert_eq!(second.len(), 1, "another, for want of the first, and always that");
+    set(machine, &sticky(&SERVERS), 3);
+    assert_eq!(led(machine, VIP, 4300), second, "and stays there");
+}
+
+fn list(machine: &mut impl Machine) -> Vec<CtEntry> {
+    match machine.ask(Request::ListDnat) {
+        Reply::Dnat { entries } => entries.to_vec(),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub fn local_policies_go_by_the_nodes_own(machine: &mut impl Machine) {
     let shared = |here| {
-        let mut all = service(treatment(Policy::InsideLocal, 0, here), List::Here, &[]);
-        let at = List::Everywhere;
-        let of = front(VIP);
-        all.insert(FlatKey::Endpoint { of, list: at, number: 0 }, FlatValue::To(SERVER, PORTS[0]));
-        alias(&mut all, front(OUTSIDE), treatment(Policy::OutsideLocal, 1, here));
+        let mut all = Elements::new();
+        let (inside, outside) = (Policy::InsideLocal, Policy::OutsideLocal);
+        put(&mut all, front(VIP), treatment(inside, 0, here), List::Here, &[]);
+        let treatment = treatment(outside, 1, here);
+        put(&mut all, front(OUTSIDE), treatment, List::Everywhere, &PORTS[..1]);
         all
     };
     set(machine, &shared(0), 1);
     assert_eq!(machine.udp(4000, VIP), None, "no endpoint here");
     assert_eq!(ends(machine, 4001..4002, OUTSIDE), [PORTS[0]], "this node's own processes");
-    let mut here = service(treatment(Policy::InsideLocal, 0, 1), List::Here, &PORTS[1..]);
+    let mut here = Elements::new();
+    put(&mut here, front(VIP), treatment(Policy::InsideLocal, 0, 1), List::Here, &PORTS[1..]);
     here.insert(FlatKey::Hairpin(SERVER), FlatValue::Present);
     applied(machine.ask(request(&shared(0), &here, 2))).expect("applied");
     assert_eq!(ends(machine, 4002..4003, VIP), [PORTS[1]]);
@@ -184,7 +205,7 @@ pub fn strangers_are_kept_out(machine: &mut impl Machine) {
     let with = |net: &str| {
         let mut all = inside(&PORTS[..1]);
         let guarded = Treatment { guarded: true, ..treatment(Policy::Outside, 1, 0) };
-        alias(&mut all, front(OUTSIDE), guarded);
+        put(&mut all, front(OUTSIDE), guarded, List::Everywhere, &PORTS[..1]);
         for net in ["203.0.113.0/24", net] {
             let net = net.parse().expect("a network");
             let key = FlatKey::Source { front: front(OUTSIDE), net };
@@ -199,16 +220,28 @@ pub fn strangers_are_kept_out(machine: &mut impl Machine) {
     assert_eq!(ends(machine, 4002..4003, OUTSIDE), [PORTS[0]]);
 }
 
-pub fn a_table_is_adopted_and_put_back(machine: &mut impl Machine) {
+/// Elements of every kind.
+pub fn everything() -> Elements {
     let mut all = inside(&PORTS);
-    alias(&mut all, node_port(), treatment(Policy::OutsideLocal, 2, 0));
-    let guarded = Treatment { guarded: true, affinity: 30, ..treatment(Policy::Outside, 2, 0) };
-    alias(&mut all, front(OUTSIDE), guarded);
+    let everywhere = List::Everywhere;
+    put(&mut all, node_port(), treatment(Policy::OutsideLocal, 2, 0), everywhere, &PORTS);
+    let outside = treatment(Policy::Outside, 2, 0);
+    let guarded = Treatment { guarded: true, sticky: true, ..outside };
+    put(&mut all, front(OUTSIDE), guarded, everywhere, &PORTS);
+    let member = FlatKey::Member { front: front(OUTSIDE), list: everywhere, ip: SERVER };
+    all.insert(member, FlatValue::To(SERVER, PORTS[0]));
+    all.insert(FlatKey::Sticky(front(OUTSIDE)), FlatValue::Seconds(30));
     let net = "203.0.113.0/24".parse().expect("a network");
     all.insert(FlatKey::Source { front: front(OUTSIDE), net }, FlatValue::Present);
-    let refused = Front { port: 99, ..front(VIP) };
-    all.insert(FlatKey::Refused(refused), FlatValue::Present);
+    let local = Front { port: 98, ..front(VIP) };
+    put(&mut all, local, treatment(Policy::InsideLocal, 0, 1), List::Here, &PORTS[..1]);
+    all.insert(FlatKey::Refused(Front { port: 99, ..front(VIP) }), FlatValue::Present);
     all.insert(FlatKey::Hairpin(SERVER), FlatValue::Present);
+    all
+}
+
+pub fn a_table_is_adopted_and_put_back(machine: &mut impl Machine) {
+    let all = everything();
     set(machine, &all, 1);
     machine.restart();
     set(machine, &all, 9);

@@ -1,7 +1,7 @@
 //! Linux: a client and a server in network namespaces of their own, each made by a thread that
 //! nothing else runs on; they end with the threads and their sockets.
 
-use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER};
+use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER, SERVERS};
 use kubesim_actors::ports::rules::text::table_name;
 use kubesim_actors::ports::rules::{Match, Reply, Request, Rule, Table, Target};
 use kubesim_backends::port::{Answer, Port};
@@ -61,7 +61,8 @@ pub struct Linux {
     backend: &'static str,
     runtime: tokio::runtime::Runtime,
     rules: Rules,
-    server: [UdpSocket; 2],
+    /// Of each address and port, with its port.
+    server: Vec<(UdpSocket, u16)>,
     listener: TcpListener,
     clients: BTreeMap<u16, UdpSocket>,
     connections: Vec<TcpStream>,
@@ -89,7 +90,12 @@ impl Linux {
             sh(&format!(
                 "ip link set lo up && ip addr add {SERVER}/24 dev eth0 && ip link set eth0 up"
             ));
-            let udp = PORTS.map(|port| UdpSocket::bind((SERVER, port)).expect("a free port"));
+            for address in &SERVERS[1..] {
+                sh(&format!("ip addr add {address}/24 dev eth0"));
+            }
+            // A socket on all addresses would answer from the first, whichever was asked.
+            let at = SERVERS.into_iter().flat_map(|ip| PORTS.map(|port| (ip, port)));
+            let udp = at.map(|at| (UdpSocket::bind(at).expect("a free port"), at.1)).collect();
             (udp, TcpListener::bind((SERVER, PORTS[0])).expect("a free port"))
         });
         let ns = ns.recv().expect("a namespace");
@@ -100,8 +106,9 @@ impl Linux {
              ip route add default via {SERVER}"
         ));
         give_cable.send(()).expect("a server");
-        let (server, listener) = server.join().expect("a server");
-        carries(&server[0]);
+        let (server, listener): (Vec<(UdpSocket, u16)>, TcpListener) =
+            server.join().expect("a server");
+        carries(&server[0].0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Linux {
             backend,
@@ -119,7 +126,7 @@ impl Linux {
         let end = std::time::Instant::now() + PATIENCE;
         let mut buffer = [0; 16];
         while std::time::Instant::now() < end {
-            for (socket, port) in self.server.iter().zip(PORTS) {
+            for (socket, port) in &self.server {
                 socket.set_nonblocking(true).expect("a flag");
                 if let Ok((_, from)) = socket.recv_from(&mut buffer) {
                     socket.send_to(&port.to_be_bytes(), from).expect("a way back");
@@ -237,4 +244,42 @@ fn words_are_kept_through_nft() {
 #[test]
 fn words_are_kept_through_legacy() {
     run("legacy", words_are_kept);
+}
+
+/// People look at tables with `nft`, and take things out of them.
+#[test]
+fn nft_reads_the_table_and_what_it_takes_is_missed() {
+    run("nft", |machine| {
+        let owner = super::flat::OWNER;
+        let wanted = |version| {
+            super::flat::request(&super::flat::everything(), &Default::default(), version)
+        };
+        super::machine::applied(machine.ask(wanted(1))).expect("applied");
+        let listed = sh(&format!("nft list table ip {owner}"));
+        assert!(!listed.contains("invalid type"), "{listed}");
+        assert!(listed.contains("10.96.0.7 . udp . 53 . 0x00000001 : 10.9.0.2 . 8081"), "{listed}");
+        let taken = [
+            ("flush map ip {} endpoints", "map endpoints: 6 elements not as applied"),
+            (
+                "add element ip {} hairpin { 10.0.0.1 . 10.0.0.1 }",
+                "map hairpin: 1 elements of somebody else",
+            ),
+            ("flush chain ip {} inside-2", "chain inside-2: not as applied"),
+            ("add rule ip {} services drop", "chain services: not as applied"),
+            ("add set ip {} more { type ipv4_addr; }", "there are sets of somebody else"),
+            ("delete element ip {} treatments { 0:200 }", "chain inside-2: not as applied"),
+        ];
+        for (command, said) in taken {
+            sh(&format!("nft '{}'", command.replace("{}", owner)));
+            let missing = super::machine::missing(machine, owner);
+            assert_eq!(missing, [said], "{command}");
+            super::machine::applied(machine.ask(wanted(1))).expect("applied");
+            assert_eq!(super::machine::missing(machine, owner), Vec::<String>::new());
+            let again = sh(&format!("nft list table ip {owner}"));
+            assert_eq!(again.lines().count(), listed.lines().count(), "{command}");
+        }
+        // What is somebody else's is nobody's business.
+        sh("nft add table ip other");
+        assert_eq!(super::machine::missing(machine, owner), Vec::<String>::new());
+    });
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// The client, on which the rules are, and the server beside it, its gateway to all else.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+/// All its addresses.
+pub const SERVERS: [Ipv4Addr; 3] = [SERVER, Ipv4Addr::new(10, 9, 0, 3), Ipv4Addr::new(10, 9, 0, 4)];
 /// Where the server answers over UDP, and on the first of them over TCP.
 pub const PORTS: [u16; 2] = [8080, 8081];
 

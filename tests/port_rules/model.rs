@@ -1,6 +1,6 @@
 //! The modelled kernel: two machines on a cable, and programs on them.
 
-use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER};
+use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER, SERVERS};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Mac, Proto, Route};
 use kubesim_actors::ports::rules::{Reply, Request, Table};
@@ -43,6 +43,13 @@ impl Model {
                 kernel.set_up(now, NsId::HOST, link, true, out).expect("a link");
                 kernel.add_address(now, NsId::HOST, link, net, out).expect("a new address");
                 link
+            });
+        }
+        for address in &SERVERS[1..] {
+            let net = Ipv4Net::new(*address, 24).expect("a length");
+            let link = model.link;
+            model.with(1, |kernel, now, out| {
+                kernel.add_address(now, NsId::HOST, link, net, out).expect("a new address");
             });
         }
         let to = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);

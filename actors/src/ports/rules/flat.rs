@@ -13,7 +13,8 @@ use std::net::Ipv4Addr;
 /// The elements one owner keeps. Invariant: a key has a value of its own kind.
 pub type FlatSet = Snapshot<FlatKey, FlatValue>;
 
-/// A destination as a client writes it. A node port is on every address of the node but those of
+/// A destination as a client writes it: each has endpoints and clients of its own, also where a
+/// Service has several. A node port is on every address of the node but those of
 /// 127.0.0.0/8 (as KEP-3866 has it), and is written with the address 0.0.0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Front {
@@ -22,17 +23,16 @@ pub struct Front {
     pub port: u16,
 }
 
-/// A Service port is named by its cluster address and port, `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlatKey {
     /// What is sent here goes to an endpoint.
     Service(Front),
-    /// The Service port behind a front that is not its cluster address.
-    Alias(Front),
-    /// One of a Service port's endpoints, numbered from 0.
-    Endpoint { of: Front, list: List, number: u16 },
-    /// An endpoint of a Service port with session affinity: to others, no client goes back.
-    Member { of: Front, list: List, ip: Ipv4Addr, port: u16 },
+    /// One of a front's endpoints, numbered from 0.
+    Endpoint { front: Front, list: List, number: u16 },
+    /// An endpoint of a sticky front, to be found by its address: to others no client comes back.
+    Member { front: Front, list: List, ip: Ipv4Addr },
+    /// For how long a client of a sticky front comes back to the endpoint it had.
+    Sticky(Front),
     /// A network that may use a guarded front.
     Source { front: Front, net: Ipv4Net },
     /// What is sent here is answered with "port unreachable": there is no endpoint.
@@ -45,15 +45,15 @@ pub enum FlatKey {
 pub enum FlatValue {
     /// Of [`FlatKey::Service`].
     Treatment(Treatment),
-    /// Of [`FlatKey::Alias`].
-    Of(Front),
-    /// Of [`FlatKey::Endpoint`].
+    /// Of [`FlatKey::Endpoint`] and [`FlatKey::Member`].
     To(Ipv4Addr, u16),
+    /// Of [`FlatKey::Sticky`].
+    Seconds(u32),
     /// Of all others.
     Present,
 }
 
-/// Which of a Service port's endpoints.
+/// Which of a front's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum List {
     Everywhere,
@@ -64,11 +64,12 @@ pub enum List {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Treatment {
     pub policy: Policy,
-    /// How many endpoints each list has, where the policy uses it.
+    /// How many endpoints each list has, where the policy uses it; at most [`Treatment::MOST`]
+    /// and [`Treatment::MOST_HERE`].
     pub everywhere: u16,
     pub here: u16,
-    /// For so many seconds a client comes back to the endpoint it had; 0: no affinity.
-    pub affinity: u32,
+    /// Clients come back to the endpoint they had, while it is one (see [`FlatKey::Sticky`]).
+    pub sticky: bool,
     /// Only the networks of [`FlatKey::Source`] may; others are dropped.
     pub guarded: bool,
 }
@@ -94,19 +95,19 @@ impl Front {
 }
 
 impl Treatment {
-    /// As the name of its chain: `outside-local-3-1-sticky-10800-guarded`.
+    pub const MOST: u16 = u16::MAX;
+    pub const MOST_HERE: u16 = 2_047;
+
+    /// As the name of its chain: `outside-local-3-1-sticky-guarded`.
     pub fn name(&self) -> SmolStr {
-        let Treatment { policy, everywhere, here, affinity, guarded } = *self;
+        let Treatment { policy, everywhere, here, sticky, guarded } = *self;
         let name = match policy {
             Policy::Inside => format_smolstr!("inside-{everywhere}"),
             Policy::InsideLocal => format_smolstr!("inside-local-{here}"),
             Policy::Outside => format_smolstr!("outside-{everywhere}"),
             Policy::OutsideLocal => format_smolstr!("outside-local-{everywhere}-{here}"),
         };
-        let sticky = match affinity {
-            0 => SmolStr::default(),
-            seconds => format_smolstr!("-sticky-{seconds}"),
-        };
+        let sticky = if sticky { "-sticky" } else { "" };
         format_smolstr!("{name}{sticky}{}", if guarded { "-guarded" } else { "" })
     }
 }

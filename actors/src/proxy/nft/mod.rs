@@ -142,9 +142,11 @@ impl Flat {
 /// The front that a key is about, if Services may contend for it.
 fn front_of(key: &FlatKey) -> Option<Front> {
     match *key {
-        FlatKey::Service(front) | FlatKey::Alias(front) | FlatKey::Refused(front) => Some(front),
-        FlatKey::Source { front, .. } => Some(front),
-        FlatKey::Endpoint { .. } | FlatKey::Member { .. } | FlatKey::Hairpin(_) => None,
+        FlatKey::Service(front) | FlatKey::Sticky(front) | FlatKey::Refused(front) => Some(front),
+        FlatKey::Endpoint { front, .. }
+        | FlatKey::Member { front, .. }
+        | FlatKey::Source { front, .. } => Some(front),
+        FlatKey::Hairpin(_) => None,
     }
 }
 
@@ -165,75 +167,74 @@ pub(super) fn elements(
 ) {
     let used = usable(endpoints.iter());
     if used.is_empty() {
-        let all = [own(port)].into_iter().chain(outside(port).map(|(front, _)| front));
-        elements.extend(all.map(|front| (FlatKey::Refused(front), FlatValue::Present)));
-        return;
+        let refused = treated_fronts(port).map(|(front, ..)| FlatKey::Refused(front));
+        return elements.extend(refused.map(|key| (key, FlatValue::Present)));
     }
-    elements.extend(treatments(port, used.len(), 0));
-    for (front, guarded) in outside(port) {
-        elements.push((FlatKey::Alias(front), FlatValue::Of(own(port))));
+    for (front, policy, guarded) in treated_fronts(port) {
+        let lists = Lists { everywhere: &used, here: &[] };
+        self::front(port, front, policy, guarded, lists, elements);
+        if let Some(seconds) = port.affinity {
+            elements.push((FlatKey::Sticky(front), FlatValue::Seconds(seconds)));
+        }
         if guarded {
             let source = |net: &ipnet::Ipv4Net| FlatKey::Source { front, net: net.trunc() };
             let sources = port.source_ranges.iter().map(source);
             elements.extend(sources.map(|key| (key, FlatValue::Present)));
         }
     }
-    if port.uses_cluster_endpoints() {
-        list(port, List::Everywhere, &used, elements);
-    }
 }
 
-/// How each of its fronts is treated.
-fn treatments(
-    port: &ServicePort,
-    everywhere: usize,
-    here: usize,
-) -> impl Iterator<Item = (FlatKey, FlatValue)> + use<'_> {
-    let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
-    let (everywhere, here) = (count(everywhere), count(here));
-    let affinity = port.affinity.unwrap_or_default();
-    let treated = move |front, policy, guarded| {
-        let (everywhere, here) = match policy {
-            Policy::Inside | Policy::Outside => (everywhere, 0),
-            Policy::InsideLocal => (0, here),
-            Policy::OutsideLocal => (everywhere, here),
-        };
-        let treatment = Treatment { policy, everywhere, here, affinity, guarded };
-        (FlatKey::Service(front), FlatValue::Treatment(treatment))
-    };
-    let inside = if port.internal_local { Policy::InsideLocal } else { Policy::Inside };
-    let beyond = if port.external_local { Policy::OutsideLocal } else { Policy::Outside };
-    let others = outside(port).map(move |(front, guarded)| treated(front, beyond, guarded));
-    [treated(own(port), inside, false)].into_iter().chain(others)
+/// The endpoints of a Service port: all that are used, and those used on the node.
+#[derive(Clone, Copy)]
+struct Lists<'a> {
+    everywhere: &'a [&'a Endpoint],
+    here: &'a [&'a Endpoint],
 }
 
-fn list(
+/// How one front is treated, and its endpoints.
+fn front(
     port: &ServicePort,
-    list: List,
-    endpoints: &[&Endpoint],
+    front: Front,
+    policy: Policy,
+    guarded: bool,
+    lists: Lists<'_>,
     elements: &mut Vec<(FlatKey, FlatValue)>,
 ) {
-    let of = own(port);
-    for (number, endpoint) in (0..u16::MAX).zip(endpoints) {
-        let Endpoint { ip, port: at, .. } = **endpoint;
-        elements.push((FlatKey::Endpoint { of, list, number }, FlatValue::To(ip, at)));
-        if port.affinity.is_some() {
-            elements.push((FlatKey::Member { of, list, ip, port: at }, FlatValue::Present));
+    let sticky = port.affinity.is_some();
+    let of = |list: List| match (list, policy) {
+        (List::Everywhere, Policy::InsideLocal) => &[][..],
+        (List::Here, Policy::Inside | Policy::Outside) => &[][..],
+        (List::Everywhere, _) => lists.everywhere,
+        (List::Here, _) => lists.here,
+    };
+    let count = |list, most: u16| u16::try_from(of(list).len()).unwrap_or(most).min(most);
+    let everywhere = count(List::Everywhere, Treatment::MOST);
+    let here = count(List::Here, Treatment::MOST_HERE);
+    let treatment = Treatment { policy, everywhere, here, sticky, guarded };
+    elements.push((FlatKey::Service(front), FlatValue::Treatment(treatment)));
+    for (list, count) in [(List::Everywhere, everywhere), (List::Here, here)] {
+        for (number, endpoint) in (0..count).zip(of(list)) {
+            let to = FlatValue::To(endpoint.ip, endpoint.port);
+            elements.push((FlatKey::Endpoint { front, list, number }, to));
+            if sticky {
+                elements.push((FlatKey::Member { front, list, ip: endpoint.ip }, to));
+            }
         }
     }
 }
 
-fn own(port: &ServicePort) -> Front {
-    Front { ip: port.cluster_ip, protocol: port.protocol, port: port.port }
-}
-
-/// Its fronts outside the cluster, and whether they are guarded.
-fn outside(port: &ServicePort) -> impl Iterator<Item = (Front, bool)> + use<'_> {
-    let at = |ip: &Ipv4Addr| Front { ip: *ip, ..own(port) };
-    let external = port.external_ips.iter().map(move |ip| (at(ip), false));
-    let balancer = port.load_balancer_ips.iter().map(move |ip| (at(ip), port.uses_firewall()));
-    let node_port = port.node_port.map(|number| {
-        (Front { ip: Ipv4Addr::UNSPECIFIED, protocol: port.protocol, port: number }, false)
-    });
-    external.chain(balancer).chain(node_port)
+/// The fronts of a Service port, their policies, and whether they are guarded.
+fn treated_fronts(port: &ServicePort) -> impl Iterator<Item = (Front, Policy, bool)> + use<'_> {
+    let inside = if port.internal_local { Policy::InsideLocal } else { Policy::Inside };
+    let outside = if port.external_local { Policy::OutsideLocal } else { Policy::Outside };
+    let at =
+        |ip: Ipv4Addr, port_number: u16| Front { ip, protocol: port.protocol, port: port_number };
+    let own = (at(port.cluster_ip, port.port), inside, false);
+    let external = port.external_ips.iter().map(move |ip| (at(*ip, port.port), outside, false));
+    let guarded = port.uses_firewall();
+    let balancer =
+        port.load_balancer_ips.iter().map(move |ip| (at(*ip, port.port), outside, guarded));
+    let node_port =
+        port.node_port.map(|number| (at(Ipv4Addr::UNSPECIFIED, number), outside, false));
+    [own].into_iter().chain(external).chain(balancer).chain(node_port)
 }

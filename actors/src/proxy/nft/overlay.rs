@@ -1,7 +1,7 @@
 //! What differs on a node that has endpoints.
 
-use super::{front_of, list, treatments};
-use crate::ports::rules::flat::{FlatKey, FlatValue, List};
+use super::{Lists, front, treated_fronts};
+use crate::ports::rules::flat::{FlatKey, FlatValue};
 use crate::proxy::compile::Compiled;
 use crate::proxy::local::has_endpoint;
 use crate::proxy::piece::LocalPort;
@@ -23,16 +23,15 @@ pub fn flat_overlay(compiled: &Compiled, node: &str) -> FlatOverlay {
     for (service, local) in ports.filter(|(_, port)| has_endpoint(port, node)) {
         let LocalPort { port, endpoints } = local;
         let here = usable(endpoints.iter().filter(|one| one.node == node));
-        let everywhere = usable(endpoints.iter()).len();
+        let everywhere = usable(endpoints.iter());
+        let lists = Lists { everywhere: &everywhere, here: &here };
         // A front that another Service has got stays its.
-        let differs = |(key, value): &(FlatKey, FlatValue)| {
-            front_of(key).is_some_and(|front| compiled.flat.is_of(&front, service))
-                && compiled.flat.set.get(key) != Some(value)
-        };
-        own.extend(treatments(port, everywhere, here.len()).filter(differs));
+        let ours = treated_fronts(port).filter(|(at, ..)| compiled.flat.is_of(at, service));
         let mut elements = Vec::new();
-        list(port, List::Here, &here, &mut elements);
-        own.extend(elements);
+        for (at, policy, guarded) in ours {
+            front(port, at, policy, guarded, lists, &mut elements);
+        }
+        own.extend(elements.into_iter().filter(|(key, v)| compiled.flat.set.get(key) != Some(v)));
     }
     own.into_iter().collect()
 }

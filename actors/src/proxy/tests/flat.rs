@@ -22,7 +22,7 @@ fn front(address: &str, port: u16) -> Front {
 }
 
 fn treatment(policy: Policy, everywhere: u16, here: u16) -> Treatment {
-    Treatment { policy, everywhere, here, affinity: 0, guarded: false }
+    Treatment { policy, everywhere, here, sticky: false, guarded: false }
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_service_is_a_treatment_and_its_endpoints() {
     world.put(web(json!({}))).put(web_slice(&up(&["10.2.59.13", "10.2.59.14"])));
     let compiled = world.flat();
     let of = front("10.3.0.252", 80);
-    let endpoint = |number| FlatKey::Endpoint { of, list: List::Everywhere, number };
+    let endpoint = |number| FlatKey::Endpoint { front: of, list: List::Everywhere, number };
     let expected = [
         (FlatKey::Service(of), FlatValue::Treatment(treatment(Policy::Inside, 2, 0))),
         (endpoint(0), FlatValue::To(ip("10.2.59.13"), 80)),
@@ -70,7 +70,7 @@ fn local_policies_are_a_nodes_own() {
             flat_overlay(&compiled, node).iter().copied().collect();
         let here = treatment(Policy::OutsideLocal, 2, 1);
         assert_eq!(overlay[&FlatKey::Service(node_port)], FlatValue::Treatment(here));
-        let first = FlatKey::Endpoint { of, list: List::Here, number: 0 };
+        let first = FlatKey::Endpoint { front: node_port, list: List::Here, number: 0 };
         assert_eq!(
             overlay[&first],
             FlatValue::To(ip(endpoint), 80),
@@ -90,16 +90,27 @@ fn a_contested_front_is_the_first_services() {
         service(name, spec)
     };
     let alias = |world: &World| {
-        world.flat().flat.set.get(&FlatKey::Alias(front("172.17.4.101", 80))).copied()
+        world
+            .flat()
+            .flat
+            .set
+            .get(&FlatKey::Endpoint {
+                front: front("172.17.4.101", 80),
+                list: List::Everywhere,
+                number: 0,
+            })
+            .copied()
     };
     for name in ["b", "a", "c"] {
         world.put(with(name, &format!("10.3.0.{}", name.as_bytes()[0])));
-        world.put(slice(name, name, json!({"port": 80}), &up(&["10.2.0.1"])));
+        let endpoint = format!("10.2.0.{}", name.as_bytes()[0]);
+        let endpoints = [(endpoint.as_str(), "w1", true, false)];
+        world.put(slice(name, name, json!({"port": 80}), &endpoints));
     }
-    assert_eq!(alias(&world), Some(FlatValue::Of(front("10.3.0.97", 80))));
+    assert_eq!(alias(&world), Some(FlatValue::To(ip("10.2.0.97"), 80)));
     world.version += 1;
     world.services.remove(&Key::new("default", "a"), world.version);
-    assert_eq!(alias(&world), Some(FlatValue::Of(front("10.3.0.98", 80))));
+    assert_eq!(alias(&world), Some(FlatValue::To(ip("10.2.0.98"), 80)));
     // Without an endpoint it refuses, though the next Service has some.
     world.remove_slice("b");
     assert_eq!(alias(&world), None);

@@ -3,8 +3,8 @@
 
 use super::element;
 use super::expression::Rule;
+use super::led::Treated;
 use super::schema::{ChainSpec, SETS, SetSpec, TREATMENTS};
-use super::treated::Treated;
 use crate::netlink::{Attributes, Messages, NFPROTO_IPV4, NFPROTO_UNSPEC, NFTABLES, Refusal, flag};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 

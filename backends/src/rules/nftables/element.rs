@@ -1,8 +1,8 @@
 //! Elements as bytes: each field of a key or value fills whole registers of four bytes.
 
-use super::expression::{CHAIN, VALUE, VERDICT};
-use super::schema::{ALIASES, ENDPOINTS, HAIRPIN, MEMBERS, REFUSED, SERVICES, SETS, SOURCES};
-use super::treated::Treated;
+use super::expression::{CHAIN, GOTO, VALUE, VERDICT, write_verdict};
+use super::led::{Led, Treated};
+use super::schema::{ENDPOINTS, HAIRPIN, MEMBERS, REFUSED, SERVICES, SETS, SOURCES, STICKY};
 use crate::netlink::{Attributes, Writer};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::rules::Protocol;
@@ -65,9 +65,9 @@ fn protocol(number: u8) -> Option<Protocol> {
 pub fn set_of(key: &FlatKey) -> usize {
     match key {
         FlatKey::Service(_) => SERVICES,
-        FlatKey::Alias(_) => ALIASES,
         FlatKey::Endpoint { list, .. } => ENDPOINTS + *list as usize,
         FlatKey::Member { list, .. } => MEMBERS + *list as usize,
+        FlatKey::Sticky(_) => STICKY,
         FlatKey::Source { .. } => SOURCES,
         FlatKey::Refused(_) => REFUSED,
         FlatKey::Hairpin(_) => HAIRPIN,
@@ -78,14 +78,14 @@ pub fn set_of(key: &FlatKey) -> usize {
 fn key_bytes(key: &FlatKey) -> (Bytes, Option<Bytes>) {
     let new = Bytes::new();
     let one = match key {
-        FlatKey::Service(front) | FlatKey::Alias(front) | FlatKey::Refused(front) => {
+        FlatKey::Service(front) | FlatKey::Sticky(front) | FlatKey::Refused(front) => {
             new.front(front)
         }
         // A number that the kernel makes itself is in its own byte order.
-        FlatKey::Endpoint { of, number, .. } => {
-            new.front(of).with(u32::from(*number).to_ne_bytes())
+        FlatKey::Endpoint { front, number, .. } => {
+            new.front(front).with(u32::from(*number).to_ne_bytes())
         }
-        FlatKey::Member { of, ip, port, .. } => new.front(of).ip(*ip).port(*port),
+        FlatKey::Member { front, ip, .. } => new.front(front).ip(*ip),
         FlatKey::Source { front, net } => {
             let end = new.front(front).ip(net.broadcast());
             return (new.front(front).ip(net.network()), Some(end));
@@ -95,25 +95,15 @@ fn key_bytes(key: &FlatKey) -> (Bytes, Option<Bytes>) {
     (one, None)
 }
 
-/// What a service's treatment is called depends on its front.
-pub fn treated(key: &FlatKey, value: &FlatValue) -> Option<Treated> {
-    match (key, value) {
-        (FlatKey::Service(front), FlatValue::Treatment(treatment)) => {
-            Some(Treated { treatment: *treatment, node_port: front.is_node_port() })
-        }
-        _ => None,
-    }
-}
-
+/// The value as bytes; none where it is a verdict.
 fn value_bytes(key: &FlatKey, value: &FlatValue) -> Option<Bytes> {
     match value {
-        FlatValue::Treatment(_) => {
-            let [a, b, c, d, e, f, g, h] = treated(key, value)?.code();
-            Some(Bytes::new().with([a, b, c, d]).with([e, f, g, h]))
-        }
-        FlatValue::Of(front) => Some(Bytes::new().front(front)),
+        FlatValue::Treatment(_) => match Led::by(key, value)? {
+            Led::Treated(treated) => Some(Bytes::new().with(treated.code().to_ne_bytes())),
+            Led::Remember(_) => None,
+        },
         FlatValue::To(ip, port) => Some(Bytes::new().ip(*ip).port(*port)),
-        FlatValue::Present => None,
+        FlatValue::Seconds(_) | FlatValue::Present => None,
     }
 }
 
@@ -124,18 +114,20 @@ pub fn write(element: &mut Writer<'_>, key: &FlatKey, value: Option<&FlatValue>)
     if let Some(end) = end {
         element.nest(KEY_END, |data| data.bytes(VALUE, end.as_slice()));
     }
-    if let Some(bytes) = value.and_then(|value| value_bytes(key, value)) {
+    let Some(value) = value else { return };
+    if let Some(bytes) = value_bytes(key, value) {
         element.nest(DATA, |data| data.bytes(VALUE, bytes.as_slice()));
+    } else if let Some(led) = Led::by(key, value) {
+        element.nest(DATA, |data| write_verdict(data, GOTO, &led.name()));
     }
 }
 
 /// Writes an element of the map of treatments.
 pub fn write_treatment(element: &mut Writer<'_>, treated: &Treated, to: bool) {
-    element.nest(KEY, |data| data.bytes(VALUE, &treated.code()));
+    element.nest(KEY, |data| data.bytes(VALUE, &treated.code().to_ne_bytes()));
     if to {
-        let name = treated.name();
-        let goto = super::expression::GOTO;
-        element.nest(DATA, |data| super::expression::write_verdict(data, goto, &name));
+        let name = Led::Treated(*treated).name();
+        element.nest(DATA, |data| write_verdict(data, GOTO, &name));
     }
 }
 
@@ -173,29 +165,34 @@ impl<'a> Shown<'a> {
         let mut key = Fields(self.key);
         let mut value = Fields(self.value.unwrap_or_default());
         let list = |first: usize| if set == first { List::Everywhere } else { List::Here };
+        const ENDPOINTS_HERE: usize = ENDPOINTS + 1;
+        const MEMBERS_HERE: usize = MEMBERS + 1;
+        let front = match set {
+            HAIRPIN => return Some((FlatKey::Hairpin(key.ip()?), FlatValue::Present)),
+            _ => key.front()?,
+        };
         Some(match set {
             SERVICES => {
-                let treated = Treated::from_code(value.0)?;
-                (FlatKey::Service(key.front()?), FlatValue::Treatment(treated.treatment))
+                let treated = Treated::from_code(value.native()?);
+                (FlatKey::Service(front), FlatValue::Treatment(treated.treatment))
             }
-            ALIASES => (FlatKey::Alias(key.front()?), FlatValue::Of(value.front()?)),
-            REFUSED => (FlatKey::Refused(key.front()?), FlatValue::Present),
-            HAIRPIN => (FlatKey::Hairpin(key.ip()?), FlatValue::Present),
+            REFUSED => (FlatKey::Refused(front), FlatValue::Present),
+            STICKY => (FlatKey::Sticky(front), FlatValue::Seconds(Led::remember_of(self.chain?)?)),
             SOURCES => {
-                let (front, from) = (key.front()?, key.ip()?);
+                let from = key.ip()?;
                 let to = Ipv4Addr::from(<[u8; 4]>::try_from(self.end?.get(12..16)?).ok()?);
                 let length = (from.to_bits() ^ to.to_bits()).leading_zeros() as u8;
                 let net = Ipv4Net::new(from, length).ok()?;
                 (FlatKey::Source { front, net }, FlatValue::Present)
             }
-            at if at / 2 == ENDPOINTS / 2 => {
-                let (of, number) = (key.front()?, u16::try_from(key.native()?).ok()?);
-                let endpoint = FlatKey::Endpoint { of, list: list(ENDPOINTS), number };
+            ENDPOINTS | ENDPOINTS_HERE => {
+                let number = u16::try_from(key.native()?).ok()?;
+                let endpoint = FlatKey::Endpoint { front, list: list(ENDPOINTS), number };
                 (endpoint, FlatValue::To(value.ip()?, value.port()?))
             }
-            at if at / 2 == MEMBERS / 2 => {
-                let (of, ip, port) = (key.front()?, key.ip()?, key.port()?);
-                (FlatKey::Member { of, list: list(MEMBERS), ip, port }, FlatValue::Present)
+            MEMBERS | MEMBERS_HERE => {
+                let member = FlatKey::Member { front, list: list(MEMBERS), ip: key.ip()? };
+                (member, FlatValue::To(value.ip()?, value.port()?))
             }
             _ => return None,
         })
@@ -241,24 +238,18 @@ mod tests {
         };
         let of = front("10.96.0.10");
         let (ip, port) = (Ipv4Addr::new(10, 1, 2, 3), 5353);
-        let treatment = Treatment {
-            policy: Policy::OutsideLocal,
-            everywhere: 3,
-            here: 1,
-            affinity: 10_800,
-            guarded: true,
-        };
+        let policy = Policy::OutsideLocal;
+        let treatment = Treatment { policy, everywhere: 3, here: 1, sticky: true, guarded: true };
+        let to = FlatValue::To(ip, port);
+        let net = "203.0.113.0/24".parse().expect("a net");
         let all = [
             (FlatKey::Service(front("0.0.0.0")), FlatValue::Treatment(treatment)),
-            (FlatKey::Alias(front("0.0.0.0")), FlatValue::Of(of)),
-            (FlatKey::Endpoint { of, list: List::Here, number: 300 }, FlatValue::To(ip, port)),
-            (FlatKey::Endpoint { of, list: List::Everywhere, number: 0 }, FlatValue::To(ip, port)),
-            (FlatKey::Member { of, list: List::Everywhere, ip, port }, FlatValue::Present),
-            (FlatKey::Member { of, list: List::Here, ip, port }, FlatValue::Present),
-            (
-                FlatKey::Source { front: of, net: "203.0.113.0/24".parse().expect("a net") },
-                FlatValue::Present,
-            ),
+            (FlatKey::Endpoint { front: of, list: List::Here, number: 300 }, to),
+            (FlatKey::Endpoint { front: of, list: List::Everywhere, number: 0 }, to),
+            (FlatKey::Member { front: of, list: List::Everywhere, ip }, to),
+            (FlatKey::Member { front: of, list: List::Here, ip }, to),
+            (FlatKey::Sticky(of), FlatValue::Seconds(10_800)),
+            (FlatKey::Source { front: of, net }, FlatValue::Present),
             (FlatKey::Refused(of), FlatValue::Present),
             (FlatKey::Hairpin(ip), FlatValue::Present),
         ];

@@ -31,7 +31,6 @@ pub enum Compare {
 /// `NFT_DYNSET_OP_*`
 #[derive(Clone, Copy)]
 pub enum Dynamic {
-    Add = 0,
     Update = 1,
     Delete = 2,
 }
@@ -69,11 +68,6 @@ impl Rule {
         self
     }
 
-    /// The same expressions after others.
-    pub fn after(&self, first: &Rule) -> Self {
-        Rule([&first.0[..], &self.0[..]].concat())
-    }
-
     fn payload(self, base: u32, offset: u32, length: u32, to: Register) -> Self {
         self.push("payload", |data| {
             data.be32(1, register(to));
@@ -107,8 +101,18 @@ impl Rule {
         self.meta(3, to)
     }
     pub fn set_packet_mark(self, from: Register) -> Self {
+        self.set_meta(3, from)
+    }
+    /// `NFT_META_PRIORITY`: a packet's number for queueing disciplines.
+    pub fn priority(self, to: Register) -> Self {
+        self.meta(2, to)
+    }
+    pub fn set_priority(self, from: Register) -> Self {
+        self.set_meta(2, from)
+    }
+    fn set_meta(self, key: u32, from: Register) -> Self {
         self.push("meta", |data| {
-            data.be32(2, 3);
+            data.be32(2, key);
             data.be32(3, register(from));
         })
     }
@@ -126,6 +130,21 @@ impl Rule {
     /// `NFT_CT_STATUS`, likewise.
     pub fn ct_status(self, bits: u32, to: Register) -> Self {
         self.ct(2, to).has_bits(bits, to)
+    }
+
+    /// `NFT_CT_DST_IP` and `NFT_CT_PROTO_DST` of the original direction: what the client wrote.
+    pub fn written_destination(self, to: Register) -> Self {
+        self.ct_original(20, to)
+    }
+    pub fn written_port(self, to: Register) -> Self {
+        self.ct_original(12, to)
+    }
+    fn ct_original(self, key: u32, to: Register) -> Self {
+        self.push("ct", |data| {
+            data.be32(1, register(to));
+            data.be32(2, key);
+            data.u8(3, 0);
+        })
     }
 
     /// `at & mask ^ xor`, bytes as they stand in the register.

@@ -9,9 +9,9 @@ mod batch;
 mod element;
 mod expression;
 mod kernel;
+mod led;
 mod plan;
 mod schema;
-mod treated;
 
 use super::Written;
 use crate::netlink::{Messages, Netlink};
@@ -19,11 +19,11 @@ use batch::Batch;
 use kernel::Found;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::{FlatSettings, Reply};
+use led::Led;
 use plan::Plan;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use treated::Treated;
 
 /// The tables of all owners: each is called as its owner, in the family `ip`.
 #[derive(Default)]
@@ -42,8 +42,8 @@ struct Owner {
     shared: FlatSet,
     /// In the order of their keys.
     local: Arc<[(FlatKey, FlatValue)]>,
-    /// How many fronts have a treatment: its chain stands as long as there is one.
-    users: BTreeMap<Treated, u32>,
+    /// How many elements lead to a chain: it stands as long as there is one.
+    users: BTreeMap<Led, u32>,
     /// The kernel holds it, as far as this driver knows.
     trusted: bool,
 }
@@ -92,7 +92,12 @@ impl Nftables {
         let plan = self.compare(netlink, name, wanted)?;
         // Only this owner's table was looked at.
         self.generation = Some(now).filter(|_| self.owners.values().all(|other| !other.trusted));
-        if plan.is_empty() { Ok(()) } else { self.write(netlink, name, wanted, &plan) }
+        if plan.is_empty() || self.write(netlink, name, wanted, &plan).is_ok() {
+            return Ok(());
+        }
+        // Something stands in the way that was not seen: make the table anew.
+        let anew = Plan::everything(wanted, Some(String::new()));
+        self.write(netlink, name, wanted, &anew)
     }
 
     /// What of an owner's does not stand in the kernel.
@@ -162,7 +167,7 @@ pub fn whole_table(
     let mut wanted = Owner { settings, shared, local, users: BTreeMap::new(), trusted: true };
     wanted.users = wanted.count_users();
     let mut messages = Messages::default();
-    Plan::everything(&wanted, false).write(Batch::begin(&mut messages, name), &wanted);
+    Plan::everything(&wanted, None).write(Batch::begin(&mut messages, name), &wanted);
     messages
 }
 
@@ -196,11 +201,11 @@ impl Owner {
         shared.map(|(key, value)| (*key, *value)).chain(self.local.iter().copied())
     }
 
-    fn count_users(&self) -> BTreeMap<Treated, u32> {
+    fn count_users(&self) -> BTreeMap<Led, u32> {
         let mut users = BTreeMap::new();
         for (key, value) in self.elements() {
-            if let Some(treated) = element::treated(&key, &value) {
-                *users.entry(treated).or_default() += 1;
+            if let Some(led) = Led::by(&key, &value) {
+                *users.entry(led).or_default() += 1;
             }
         }
         users

@@ -1,10 +1,11 @@
 //! What has to be written: from one version to the next, or from what stands in the kernel.
 
+use super::Owner;
 use super::batch::Batch;
-use super::element::{self, set_of};
+use super::element::set_of;
 use super::kernel::{self, Found};
-use super::schema::{SETS, TREATMENTS, base_chains, treatment_chain};
-use super::{Owner, Treated};
+use super::led::{Led, Treated};
+use super::schema::{SETS, TREATMENTS, base_chains, led_chain};
 use crate::netlink::{Netlink, Refusal};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_runtime::Change;
@@ -22,19 +23,17 @@ pub struct Plan {
     put: [Vec<(FlatKey, FlatValue)>; FLAT_SETS.end],
     /// Elements that are none of ours, by their keys.
     foreign: Vec<(usize, Vec<u8>)>,
-    chains: Vec<Treated>,
-    /// Treatments that nothing leads to any more, and chains.
+    chains: Vec<Led>,
+    /// Elements of the map of treatments that go, and chains.
     unled: Vec<Treated>,
     chains_gone: Vec<String>,
-    /// What is missing, in words.
-    missing: Vec<String>,
 }
 
 enum Rebuild {
     /// There is none.
     Absent,
-    /// It is there and is not the table it should be.
-    Flawed,
+    /// It is there and is not the table it should be: in what.
+    Flawed(String),
 }
 
 impl Plan {
@@ -51,7 +50,7 @@ impl Plan {
             keys.extend(old.local.iter().chain(new.local.iter()).map(|(key, _)| *key));
         }
         let mut plan = Plan::default();
-        let mut users: BTreeMap<Treated, i64> = BTreeMap::new();
+        let mut users: BTreeMap<Led, i64> = BTreeMap::new();
         for key in keys {
             let (was, is) = (old.get(&key), new.get(&key));
             if was == is {
@@ -68,27 +67,27 @@ impl Plan {
             }
         }
         new.users = old.users.clone();
-        for (treated, more) in users {
-            let before = old.users.get(&treated).copied().unwrap_or_default();
-            match (before, i64::from(before) + more) {
-                (0, 1..) => plan.chains.push(treated),
+        for (led, more) in users {
+            let before = i64::from(old.users.get(&led).copied().unwrap_or_default());
+            match (before, before + more) {
+                (0, 1..) => plan.chains.push(led),
                 (1.., ..=0) => {
-                    plan.unled.push(treated);
-                    plan.chains_gone.push(treated.name().into());
+                    plan.unled.extend(led.treated());
+                    plan.chains_gone.push(led.name().into());
                 }
                 _ => {}
             }
-            match u32::try_from(i64::from(before) + more) {
-                Ok(now @ 1..) => drop(new.users.insert(treated, now)),
-                _ => drop(new.users.remove(&treated)),
+            match u32::try_from(before + more) {
+                Ok(now @ 1..) => drop(new.users.insert(led, now)),
+                _ => drop(new.users.remove(&led)),
             }
         }
         plan
     }
 
     /// A table made anew.
-    pub fn everything(wanted: &Owner, there: bool) -> Plan {
-        let rebuild = Some(if there { Rebuild::Flawed } else { Rebuild::Absent });
+    pub fn everything(wanted: &Owner, flaw: Option<String>) -> Plan {
+        let rebuild = Some(flaw.map_or(Rebuild::Absent, Rebuild::Flawed));
         let chains = wanted.users.keys().copied().collect();
         let mut plan = Plan { rebuild, chains, ..Plan::default() };
         for (key, value) in wanted.elements() {
@@ -98,7 +97,7 @@ impl Plan {
     }
 
     pub fn is_empty(&self) -> bool {
-        let Plan { rebuild, gone, put, foreign, chains, unled, chains_gone, missing: _ } = self;
+        let Plan { rebuild, gone, put, foreign, chains, unled, chains_gone } = self;
         rebuild.is_none()
             && gone.iter().all(Vec::is_empty)
             && put.iter().all(Vec::is_empty)
@@ -108,10 +107,12 @@ impl Plan {
 
     /// What is not as it was applied.
     pub fn missing(self, table: &str) -> Vec<String> {
-        if let Some(Rebuild::Absent) = self.rebuild {
-            return vec![format!("table ip {table} is gone")];
+        match self.rebuild {
+            Some(Rebuild::Absent) => return vec![format!("table ip {table} is gone")],
+            Some(Rebuild::Flawed(flaw)) => return vec![flaw],
+            None => {}
         }
-        let mut missing = self.missing;
+        let mut missing = Vec::new();
         for set in FLAT_SETS {
             let name = SETS[set].name;
             let put: BTreeSet<_> = self.put[set].iter().map(|(key, _)| key).collect();
@@ -131,7 +132,7 @@ impl Plan {
     pub fn write(&self, mut batch: Batch<'_>, wanted: &Owner) {
         if let Some(rebuild) = &self.rebuild {
             batch.new_table();
-            if let Rebuild::Flawed = rebuild {
+            if let Rebuild::Flawed(_) = rebuild {
                 batch.delete_table();
                 batch.new_table();
             }
@@ -140,29 +141,33 @@ impl Plan {
             base.iter().for_each(|chain| batch.new_chain(chain));
             base.iter().for_each(|chain| batch.new_rules(chain));
         }
-        // Whoever leads to a chain goes before it, and comes after it.
+        // Whatever leads to a chain goes before it, and comes after it.
         self.unled.iter().for_each(|treated| batch.lead(treated, false));
         for (set, key) in &self.foreign {
             batch.delete_raw(*set, key);
         }
-        self.chains_gone.iter().for_each(|name| batch.delete_chain(name));
-        for treated in &self.chains {
-            let chain = treatment_chain(treated, &wanted.settings);
-            batch.new_chain(&chain);
-            batch.new_rules(&chain);
-            batch.lead(treated, true);
-        }
         for set in FLAT_SETS {
             batch.delete(set, &self.gone[set]);
+        }
+        self.chains_gone.iter().for_each(|name| batch.delete_chain(name));
+        for led in &self.chains {
+            let chain = led_chain(led, &wanted.settings);
+            batch.new_chain(&chain);
+            batch.new_rules(&chain);
+            if let Led::Treated(treated) = led {
+                batch.lead(treated, true);
+            }
+        }
+        for set in FLAT_SETS {
             batch.put(set, &self.put[set]);
         }
         batch.end();
     }
 }
 
-fn count(users: &mut BTreeMap<Treated, i64>, key: &FlatKey, value: &FlatValue, more: i64) {
-    if let Some(treated) = element::treated(key, value) {
-        *users.entry(treated).or_default() += more;
+fn count(users: &mut BTreeMap<Led, i64>, key: &FlatKey, value: &FlatValue, more: i64) {
+    if let Some(led) = Led::by(key, value) {
+        *users.entry(led).or_default() += more;
     }
 }
 
@@ -173,17 +178,20 @@ pub fn reconcile(
     found: &Found,
     wanted: &Owner,
 ) -> Result<Plan, Refusal> {
-    let base = base_chains(&wanted.settings);
+    let mut base = base_chains(&wanted.settings);
+    let based: BTreeSet<_> = base.iter().map(|chain| chain.name.clone()).collect();
+    // Elements of a large map lead to these: they cannot be made anew alone.
+    let remembering = wanted.users.keys().filter(|led| led.treated().is_none());
+    let remembering = remembering.filter(|led| found.chains.contains_key(led.name().as_str()));
+    base.extend(remembering.map(|led| led_chain(led, &wanted.settings)));
     if let Some(flaw) = found.flaw(&base) {
-        let there = !found.is_empty();
-        return Ok(Plan { missing: vec![flaw], ..Plan::everything(wanted, there) });
+        return Ok(Plan::everything(wanted, Some(flaw).filter(|_| !found.is_empty())));
     }
     let mut plan = Plan::default();
     treatments(netlink, table, found, wanted, &mut plan)?;
-    let based: BTreeSet<&str> = base.iter().map(|chain| chain.name.as_str()).collect();
     let needed: BTreeSet<String> = wanted.users.keys().map(|t| t.name().into()).collect();
     for name in found.chains.keys().filter(|name| !based.contains(name.as_str())) {
-        let again = plan.chains.iter().any(|treated| treated.name() == name.as_str());
+        let again = plan.chains.iter().any(|led| led.name() == name.as_str());
         if !needed.contains(name) || again {
             plan.chains_gone.push(name.clone());
         }
@@ -204,7 +212,7 @@ pub fn reconcile(
     Ok(plan)
 }
 
-/// Each treatment in use has its chain and is led to it; no other is.
+/// Each chain in use is there, and each treatment's is led to; no other is.
 fn treatments(
     netlink: &mut Netlink,
     table: &str,
@@ -213,27 +221,29 @@ fn treatments(
     plan: &mut Plan,
 ) -> Result<(), Refusal> {
     let led = kernel::elements(netlink, table, TREATMENTS, |led, shown| {
-        led.push((
-            Treated::from_code(shown.key),
-            shown.key.to_vec(),
-            shown.chain.map(String::from),
-        ));
+        led.push((shown.key.to_vec(), shown.chain.map(String::from)));
     })?;
     let mut fine = BTreeSet::new();
-    for (treated, key, chain) in led {
-        let Some(treated) = treated else {
+    for (key, chain) in led {
+        let Ok(code) = <[u8; 4]>::try_from(&key[..]) else {
             plan.foreign.push((TREATMENTS, key));
             continue;
         };
-        let right = chain.as_deref() == Some(treated.name().as_str())
-            && wanted.users.contains_key(&treated)
-            && found.has(&treatment_chain(&treated, &wanted.settings));
+        let treated = Treated::from_code(u32::from_ne_bytes(code));
+        let led = Led::Treated(treated);
+        let right = chain.as_deref() == Some(led.name().as_str())
+            && wanted.users.contains_key(&led)
+            && found.has(&led_chain(&led, &wanted.settings));
         if right {
-            fine.insert(treated);
+            fine.insert(led);
         } else {
             plan.unled.push(treated);
         }
     }
-    plan.chains.extend(wanted.users.keys().filter(|treated| !fine.contains(treated)));
+    let there = |led: &Led| match led {
+        Led::Treated(_) => fine.contains(led),
+        Led::Remember(_) => found.chains.contains_key(led.name().as_str()),
+    };
+    plan.chains.extend(wanted.users.keys().filter(|led| !there(led)));
     Ok(())
 }

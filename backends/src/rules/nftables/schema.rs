@@ -4,8 +4,8 @@
 //! Registers: 0 the client's address, 1 to 3 a front or a Service port's name (address, protocol,
 //! port), 4 and 5 what is looked up with it, 8 and 9 whatever one expression needs.
 
-use super::expression::{Compare, DROP, Dynamic, JUMP, Register, Rule};
-use super::treated::Treated;
+use super::expression::{Compare, DROP, Dynamic, JUMP, Rule};
+use super::led::{Led, Treated};
 use kubesim_actors::ports::rules::FlatSettings;
 use kubesim_actors::ports::rules::flat::{List, Policy, Treatment};
 use smol_str::SmolStr;
@@ -24,7 +24,9 @@ pub const VERDICT: u32 = 0xffff_ff00;
 const ADDRESS: u32 = 7;
 const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
-const INTEGER: u32 = 4;
+/// Numbers in the machine's order: those of packets' marks and of their priorities.
+const NUMBER: u32 = 19;
+const PRIORITY: u32 = 23;
 const FRONT: u32 = ADDRESS << 12 | PROTOCOL << 6 | PORT;
 const BACKEND: u32 = ADDRESS << 6 | PORT;
 
@@ -41,12 +43,12 @@ pub struct SetSpec {
 }
 
 pub const SERVICES: usize = 0;
-pub const ALIASES: usize = 1;
-pub const ENDPOINTS: usize = 2;
-pub const MEMBERS: usize = 4;
-pub const SOURCES: usize = 6;
-pub const REFUSED: usize = 7;
-pub const HAIRPIN: usize = 8;
+pub const ENDPOINTS: usize = 1;
+pub const MEMBERS: usize = 3;
+pub const SOURCES: usize = 5;
+pub const REFUSED: usize = 6;
+pub const HAIRPIN: usize = 7;
+pub const STICKY: usize = 8;
 pub const TREATMENTS: usize = 9;
 pub const AFFINITY: usize = 10;
 
@@ -55,23 +57,23 @@ const fn set(name: &'static str, key: u32, key_length: u32, value: Option<(u32, 
     SetSpec { name, flags, key, key_length, value, size: 0 }
 }
 
-/// For lists, [`ENDPOINTS`] and [`MEMBERS`] are followed by those of [`List::Here`].
+/// [`ENDPOINTS`] and [`MEMBERS`] are of [`List::Everywhere`]; those of [`List::Here`] follow.
 pub const SETS: [SetSpec; 11] = [
-    set("services", FRONT, 12, Some((INTEGER << 6 | INTEGER, 8))),
-    set("aliases", FRONT, 12, Some((FRONT, 12))),
-    set("endpoints", FRONT << 6 | INTEGER, 16, Some((BACKEND, 8))),
-    set("endpoints-here", FRONT << 6 | INTEGER, 16, Some((BACKEND, 8))),
-    set("members", FRONT << 12 | BACKEND, 20, None),
-    set("members-here", FRONT << 12 | BACKEND, 20, None),
+    set("services", FRONT, 12, Some((PRIORITY, 4))),
+    set("endpoints", FRONT << 6 | NUMBER, 16, Some((BACKEND, 8))),
+    set("endpoints-here", FRONT << 6 | NUMBER, 16, Some((BACKEND, 8))),
+    set("members", FRONT << 6 | ADDRESS, 16, Some((BACKEND, 8))),
+    set("members-here", FRONT << 6 | ADDRESS, 16, Some((BACKEND, 8))),
     SetSpec { flags: INTERVAL | CONCATENATED, ..set("sources", FRONT << 6 | ADDRESS, 16, None) },
     set("refused", FRONT, 12, None),
     set("hairpin", ADDRESS << 6 | ADDRESS, 8, None),
-    set("treatments", INTEGER << 6 | INTEGER, 8, Some((VERDICT, 0))),
+    set("sticky", FRONT, 12, Some((VERDICT, 0))),
+    set("treatments", PRIORITY, 4, Some((VERDICT, 0))),
     SetSpec {
         flags: MAP | TIMEOUT | EVALUATED,
         // A set of the packet path has a limit (`nft_dynset_init`). Clients of a node are fewer.
         size: 1 << 20,
-        ..set("affinity", ADDRESS << 18 | FRONT, 16, Some((BACKEND, 8)))
+        ..set("affinity", ADDRESS << 18 | FRONT, 16, Some((ADDRESS, 4)))
     },
 ];
 
@@ -99,33 +101,48 @@ pub fn base_chains(settings: &FlatSettings) -> Vec<ChainSpec> {
     let chain = |name: &str, hook, rules| ChainSpec { name: name.into(), hook, rules };
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
     let to_services = || vec![Rule::default().verdict(JUMP, "services")];
-    let (invalid, refuse) = (Rule::default().ct_state(INVALID, 8).verdict(DROP, ""), refuse());
+    let invalid = Rule::default().ct_state(INVALID, 8).verdict(DROP, "");
+    let refuse = front(Rule::default().ct_state(NEW, 8)).lookup(SETS[REFUSED].name, 1, None);
     let refuse_node_port = node_port(Rule::default().ct_state(NEW, 8));
     let refuse_node_port = refuse_node_port.lookup(SETS[REFUSED].name, 1, None).reject();
+    // To remember comes last: what leads there does not come back.
+    let filter = |mut rules: Vec<Rule>| {
+        rules.push(refuse.clone().reject());
+        rules.extend(remember_sticky());
+        rules
+    };
     vec![
         chain("services", None, services()),
         chain("nat-prerouting", hook("nat", 0, -100), to_services()),
         chain("nat-output", hook("nat", 3, -100), to_services()),
         chain("nat-postrouting", hook("nat", 4, 100), postrouting(settings)),
-        chain("filter-input", hook("filter", 1, 0), vec![refuse.clone(), refuse_node_port]),
+        chain("filter-input", hook("filter", 1, 0), filter(vec![refuse_node_port])),
         // An out-of-window segment that is not translated back would reset the connection
         // (kubernetes/kubernetes#74839).
-        chain("filter-forward", hook("filter", 2, 0), vec![invalid, refuse.clone()]),
-        chain("filter-output", hook("filter", 3, 0), vec![refuse]),
+        chain("filter-forward", hook("filter", 2, 0), filter(vec![invalid])),
+        chain("filter-output", hook("filter", 3, 0), filter(Vec::new())),
     ]
 }
 
+/// A packet's treatment is looked up in two steps, and its priority carries the number from one to
+/// the other: rules share no registers. Only first packets of connections come here, and the
+/// kernel gives those it forwards their priority afterwards (`ip_forward`, net/ipv4/ip_forward.c).
 fn services() -> Vec<Rule> {
     let treat = |rule: Rule| {
-        let rule = rule.lookup(SETS[SERVICES].name, 1, Some(4));
-        rule.lookup_verdict(SETS[TREATMENTS].name, 4)
+        let rule = rule.lookup(SETS[SERVICES].name, 1, Some(4)).set_priority(4);
+        rule.priority(5).lookup_verdict(SETS[TREATMENTS].name, 5)
     };
     vec![treat(front(Rule::default())), treat(node_port(Rule::default()))]
 }
 
-fn refuse() -> Rule {
-    let new = front(Rule::default().ct_state(NEW, 8));
-    new.lookup(SETS[REFUSED].name, 1, None).reject()
+/// A client that was led to an endpoint of a sticky front: here the address that it got is known.
+fn remember_sticky() -> [Rule; 2] {
+    let led = || Rule::default().ct_state(NEW, 8).ct_status(DST_NAT, 8);
+    let sticky = SETS[STICKY].name;
+    [
+        led().written_destination(1).protocol(2).written_port(3).lookup_verdict(sticky, 1),
+        nothing(led().written_destination(1)).protocol(2).written_port(3).lookup_verdict(sticky, 1),
+    ]
 }
 
 /// The mark is taken off again, so that a packet that passes the stack twice is masqueraded once.
@@ -150,11 +167,31 @@ fn front(rule: Rule) -> Rule {
 fn node_port(rule: Rule) -> Rule {
     let rule = rule.destination(8).bitwise(8, [255, 0, 0, 0], [0; 4]);
     let rule = rule.compare(8, Compare::NotEqual, [127, 0, 0, 0]).only_local(true, 8);
-    rule.immediate(1, [0; 4]).protocol(2).destination_port(3)
+    nothing(rule.destination(1)).protocol(2).destination_port(3)
 }
 
-/// The chain of a treatment.
-pub fn treatment_chain(treated: &Treated, settings: &FlatSettings) -> ChainSpec {
+/// The address of a node port, 0.0.0.0: as the `nft` program can write it in a concatenation.
+fn nothing(rule: Rule) -> Rule {
+    rule.bitwise(1, [0; 4], [0; 4])
+}
+
+/// A chain that elements lead to.
+pub fn led_chain(led: &Led, settings: &FlatSettings) -> ChainSpec {
+    let rules = match led {
+        Led::Treated(treated) => treat(treated, settings),
+        Led::Remember(seconds) => remember(*seconds),
+    };
+    ChainSpec { name: led.name(), hook: None, rules }
+}
+
+fn remember(seconds: u32) -> Vec<Rule> {
+    let key = Rule::default().source(0).written_destination(1).protocol(2).written_port(3);
+    let got = key.destination(4);
+    let update = got.dynamic(Dynamic::Update, SETS[AFFINITY].name, 0, 4, seconds);
+    vec![update, Rule::default().immediate(8, [0; 4]).set_priority(8)]
+}
+
+fn treat(treated: &Treated, settings: &FlatSettings) -> Vec<Rule> {
     let Treatment { policy, everywhere, here, guarded, .. } = treated.treatment;
     let anyone = Rule::default();
     let mut rules = Vec::new();
@@ -183,7 +220,7 @@ pub fn treatment_chain(treated: &Treated, settings: &FlatSettings) -> ChainSpec 
             pick(treated, List::Here, here, &anyone, &mut rules);
         }
     }
-    ChainSpec { name: treated.name(), hook: None, rules }
+    rules
 }
 
 fn from_pods(how: Compare, settings: &FlatSettings) -> Rule {
@@ -203,36 +240,22 @@ fn pick(treated: &Treated, list: List, count: u16, who: &Rule, rules: &mut Vec<R
     if count == 0 {
         return rules.push(who.clone().verdict(DROP, ""));
     }
-    let endpoints = SETS[ENDPOINTS + list as usize].name;
-    let named = name_service(treated, Rule::default()).after(who);
-    let random = |rule: Rule| {
-        let numbered: Register = 4;
-        rule.random(u32::from(count), numbered).lookup(endpoints, 1, Some(4))
+    let who = || who.clone();
+    let key = |rule: Rule| {
+        let rule = rule.destination(1);
+        let rule = if treated.node_port { nothing(rule) } else { rule };
+        rule.protocol(2).destination_port(3)
     };
-    let seconds = treated.treatment.affinity;
-    if seconds > 0 {
-        let (affinity, members) = (SETS[AFFINITY].name, SETS[MEMBERS + list as usize].name);
-        let client = name_service(treated, Rule::default().source(0)).after(who);
-        let had = client.clone().lookup(affinity, 0, Some(4)).lookup(members, 1, None);
-        rules.push(had.dynamic(Dynamic::Update, affinity, 0, 4, seconds).dnat(4, 5));
+    if treated.treatment.sticky {
+        let client = |rule: Rule| front(rule.source(0));
+        let affinity = SETS[AFFINITY].name;
+        rules.push(client(who()).lookup(affinity, 0, Some(4)).set_priority(4));
+        let members = SETS[MEMBERS + list as usize].name;
+        rules.push(key(who()).priority(4).lookup(members, 1, Some(4)).dnat(4, 5));
         // What it had is no endpoint any more.
-        rules.push(client.clone().dynamic(Dynamic::Delete, affinity, 0, 0, 0));
-        let new = random(client).dynamic(Dynamic::Add, affinity, 0, 4, seconds);
-        rules.push(new.dnat(4, 5));
+        rules.push(client(who()).dynamic(Dynamic::Delete, affinity, 0, 0, 0));
     }
-    // With affinity: the map is full.
-    rules.push(random(named).dnat(4, 5));
-}
-
-/// The Service port's name.
-fn name_service(treated: &Treated, rule: Rule) -> Rule {
-    let aliases = SETS[ALIASES].name;
-    match (treated.treatment.policy, treated.node_port) {
-        (Policy::Inside | Policy::InsideLocal, _) => front(rule),
-        (_, false) => front(rule).lookup(aliases, 1, Some(1)),
-        (_, true) => {
-            let port = rule.immediate(1, [0; 4]).protocol(2).destination_port(3);
-            port.lookup(aliases, 1, Some(1))
-        }
-    }
+    let endpoints = SETS[ENDPOINTS + list as usize].name;
+    let any = key(who().immediate(8, [0; 4]).set_priority(8)).random(u32::from(count), 4);
+    rules.push(any.lookup(endpoints, 1, Some(4)).dnat(4, 5));
 }

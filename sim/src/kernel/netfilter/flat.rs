@@ -26,8 +26,8 @@ pub(super) struct FlatTable {
     shared: FlatSet,
     /// In the order of their keys.
     local: Arc<[(FlatKey, FlatValue)]>,
-    /// Which endpoint a client of a Service had, and until when it comes back to it.
-    affinity: BTreeMap<(Ipv4Addr, Front), (Ipv4Addr, u16, Time)>,
+    /// Which endpoint a client had for what it wrote, and until when it comes back to it.
+    affinity: BTreeMap<(Ipv4Addr, Front), (Ipv4Addr, Time)>,
     /// Somebody has deleted it.
     pub gone: bool,
 }
@@ -151,11 +151,7 @@ impl FlatTable {
         if masquerade {
             packet.mark |= self.settings.mark;
         }
-        let of = match self.get(FlatKey::Alias(front)) {
-            Some(FlatValue::Of(of)) => of,
-            _ => front,
-        };
-        match self.pick(of, list, treatment, packet.src, context.now, rng) {
+        match self.pick(front, list, treatment, packet, context.now, rng) {
             Some((to, port)) => Outcome::Dnat { to, port: Some(port) },
             None => Outcome::Drop,
         }
@@ -172,10 +168,10 @@ impl FlatTable {
     /// The endpoint that the client had, or any.
     fn pick(
         &mut self,
-        of: Front,
+        front: Front,
         list: List,
         treatment: Treatment,
-        client: Ipv4Addr,
+        packet: &Packet,
         now: Time,
         rng: &mut Rng,
     ) -> Option<(Ipv4Addr, u16)> {
@@ -186,25 +182,22 @@ impl FlatTable {
         if count == 0 {
             return None;
         }
-        let sticky = treatment.affinity > 0;
-        let until = now + Duration::from_secs(u64::from(treatment.affinity));
-        let had = self.affinity.get(&(client, of)).filter(|(_, _, until)| sticky && *until > now);
-        let had = had.map(|(ip, port, _)| (*ip, *port));
-        let member = |(ip, port)| self.get(FlatKey::Member { of, list, ip, port }).is_some();
-        let chosen = match had.filter(|had| member(*had)) {
-            Some(had) => had,
-            None => {
-                let number = rng.below(u64::from(count)) as u16;
-                match self.get(FlatKey::Endpoint { of, list, number }) {
-                    Some(FlatValue::To(ip, port)) => (ip, port),
-                    _ => return None,
-                }
-            }
+        let client = (packet.src, front_of(packet)?);
+        let had = self.affinity.get(&client).filter(|(_, until)| *until > now);
+        let had = had.filter(|_| treatment.sticky).and_then(|(ip, _)| {
+            let member = FlatKey::Member { front, list, ip: *ip };
+            self.get(member)
+        });
+        let any = || {
+            let number = rng.below(u64::from(count)) as u16;
+            self.get(FlatKey::Endpoint { front, list, number })
         };
-        if sticky {
-            self.affinity.insert((client, of), (chosen.0, chosen.1, until));
+        let Some(FlatValue::To(ip, port)) = had.or_else(any) else { return None };
+        if let Some(FlatValue::Seconds(seconds)) = self.get(FlatKey::Sticky(front)) {
+            let until = now + Duration::from_secs(u64::from(seconds));
+            self.affinity.insert(client, (ip, until));
         }
-        Some(chosen)
+        Some((ip, port))
     }
 }
 
