@@ -7,11 +7,12 @@ use super::container_state::{Ctr, Next, Role, State};
 use super::env::{self, Facts};
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox, container_specs};
-use super::probes;
+use super::probes::Question;
 use super::resolv::{self, ClusterDns};
 use super::{Effect, Kubelet};
 use crate::objects::PodSpec;
 use crate::ports::container;
+use crate::ports::probe::Request;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
@@ -232,15 +233,12 @@ impl Pod {
         let Some(ip) = self.address(k.address) else {
             return;
         };
-        let spec = self.spec();
-        for (ctr, spec) in self.containers.iter_mut().zip(container_specs(&spec)) {
-            for (purpose, timeout) in ctr.probes.ask(now, ctr.restart_count()) {
-                match probes::request(self.uid, spec, ip, purpose, timeout) {
-                    Some(request) => {
-                        ctx.perform(Effect::Probe(request));
-                    }
-                    None => ctr.probes.withdraw(purpose),
-                }
+        for ctr in &mut self.containers {
+            let attempt = ctr.restart_count();
+            for Question { purpose, timeout, check } in ctr.probes.ask(now, attempt, ip) {
+                let (pod, container) = (self.uid, ctr.name.clone());
+                let request = Request { pod, container, purpose, check, timeout };
+                ctx.perform(Effect::Probe(request));
             }
         }
     }

@@ -35,7 +35,7 @@ impl Kernel {
                 done(name, result)
             }
             Request::SetRoutes { proto, routes } => {
-                let blocks: RouteBlocks = self.blocks.clone();
+                let blocks: RouteBlocks = self.shared.routes.clone();
                 let host = self.spaces.get_mut(NsId::HOST);
                 let refused = host.map(|host| {
                     let Namespace { fib, links, .. } = host;

@@ -21,6 +21,7 @@ mod tests;
 mod tuple;
 mod walk;
 
+pub use compile::ChainPool;
 pub use conntrack::Entry;
 pub use parse::parse_rule;
 pub use tcp_state::TcpState;
@@ -142,6 +143,11 @@ impl Netfilter {
         }
     }
 
+    /// Chains that are alike in all namespaces with this pool are held once.
+    pub fn share(&mut self, pool: ChainPool) {
+        self.state().rules.pool = pool;
+    }
+
     fn state(&mut self) -> &mut State {
         self.state.get_or_insert_with(|| Box::new(State { idle: true, ..State::default() }))
     }
@@ -260,6 +266,7 @@ impl State {
         self.tracking = self.nat || self.rules.needs_conntrack();
         self.idle = !self.tracking && self.rules.is_empty();
         self.loaded = self.rules.loaded();
+        self.rules.share();
     }
 
     fn hook(

@@ -123,11 +123,14 @@ impl Ruleset {
             };
             (id, Local { key: key.clone(), chain: Arc::clone(chain), compiled })
         };
+        let local: BTreeMap<ChainId, Local> =
+            local.iter().map(|(key, chain)| compile(key, chain)).collect();
         Owner {
             name: name.clone(),
             shared: shared.clone(),
             compiled,
-            local: local.iter().map(|(key, chain)| compile(key, chain)).collect(),
+            local_bits: local.keys().fold(0, |bits, id| bits | table::id_bit(*id)),
+            local,
             base: Arc::clone(base),
             flushed: [false; 4],
         }
