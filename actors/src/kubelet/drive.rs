@@ -24,6 +24,9 @@ impl Pod {
         if !k.listed {
             return;
         }
+        if self.is_settled() {
+            return self.ask_probes(k, ctx);
+        }
         if self.outcome.is_none() && self.rejected.is_none() {
             self.outcome = self.find_outcome();
         }
@@ -36,6 +39,17 @@ impl Pod {
             self.run(k, ctx);
         }
         self.write_status(k, ctx);
+    }
+
+    /// All of it runs and the API knows: nothing but probes is due.
+    fn is_settled(&self) -> bool {
+        let runs = |ctr: &Ctr| ctr.is_running() && !ctr.stopping;
+        self.sandbox == Sandbox::Up
+            && self.demand.is_some()
+            && !self.report.dirty
+            && !self.ending()
+            && !self.containers.is_empty()
+            && self.containers.iter().all(runs)
     }
 
     fn admit(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
@@ -308,10 +322,12 @@ impl Pod {
         if self.sandbox != Sandbox::Up {
             return due;
         }
-        let policy = self.policy();
+        let settled = self.is_settled();
+        let policy = if settled { SmolStr::default() } else { self.policy() };
         for ctr in &self.containers {
             due = due.min(later(ctr.probes.due()));
-            if !self.ending()
+            if !settled
+                && !self.ending()
                 && let Next::StartAt(at) = ctr.next_step(&policy, now)
             {
                 due = due.min(at);

@@ -129,6 +129,10 @@ impl Kernel {
         if let Some(link) = self.spaces.get_mut(NsId::HOST).and_then(|h| h.links.get_mut(index)) {
             link.mac = spec.mac;
         }
+        self.within(now, NsId::HOST, out, |host, _| {
+            host.refresh_bridge_of(index);
+            Ok(())
+        })?;
         self.set_mtu(now, NsId::HOST, index, spec.mtu, out)?;
         self.set_up(now, NsId::HOST, index, true, out)?;
         self.within(now, NsId::HOST, out, |host, cx| only_address(host, cx, index, spec.address))

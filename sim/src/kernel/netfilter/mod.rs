@@ -156,6 +156,7 @@ impl Netfilter {
         change: impl FnOnce(&mut Ruleset) -> Result<T, String>,
     ) -> Result<T, String> {
         let state = self.state();
+        state.rules.edits += 1;
         let result = change(&mut state.rules);
         state.changed();
         result

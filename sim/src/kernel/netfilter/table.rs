@@ -126,6 +126,8 @@ pub(super) struct Owner {
     pub base: Arc<[BaseRule]>,
     /// Somebody has emptied all chains of a table.
     pub flushed: [bool; 4],
+    /// As of this change of the rules everything of it stood as applied.
+    pub seen: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -163,6 +165,8 @@ pub(super) struct Ruleset {
     pub user: BTreeMap<ChainId, Chained>,
     pub owners: Vec<Owner>,
     pub pool: ChainPool,
+    /// Counts changes that somebody other than an owner made.
+    pub edits: u64,
 }
 
 impl Default for Ruleset {
@@ -170,7 +174,13 @@ impl Default for Ruleset {
         let key = |table, hook| ChainKey { table, name: hook_name(hook).into() };
         let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
         let built_in = all.map(|(table, hook)| Chained::new(key(table, hook))).collect();
-        Ruleset { built_in, user: BTreeMap::new(), owners: Vec::new(), pool: ChainPool::default() }
+        Ruleset {
+            built_in,
+            user: BTreeMap::new(),
+            owners: Vec::new(),
+            pool: ChainPool::default(),
+            edits: 0,
+        }
     }
 }
 
