@@ -7,11 +7,12 @@ use super::container_state::{Ctr, Next, Role, State};
 use super::env::{self, Facts};
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox, container_specs};
-use super::probes;
+use super::probes::Question;
 use super::resolv::{self, ClusterDns};
 use super::{Effect, Kubelet};
 use crate::objects::PodSpec;
 use crate::ports::container;
+use crate::ports::probe::Request;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
@@ -22,6 +23,9 @@ impl Pod {
     pub fn drive(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
         if !k.listed {
             return;
+        }
+        if self.is_settled() {
+            return self.ask_probes(k, ctx);
         }
         if self.outcome.is_none() && self.rejected.is_none() {
             self.outcome = self.find_outcome();
@@ -35,6 +39,17 @@ impl Pod {
             self.run(k, ctx);
         }
         self.write_status(k, ctx);
+    }
+
+    /// All of it runs and the API knows: nothing but probes is due.
+    fn is_settled(&self) -> bool {
+        let runs = |ctr: &Ctr| ctr.is_running() && !ctr.stopping;
+        self.sandbox == Sandbox::Up
+            && self.demand.is_some()
+            && !self.report.dirty
+            && !self.ending()
+            && !self.containers.is_empty()
+            && self.containers.iter().all(runs)
     }
 
     fn admit(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
@@ -232,15 +247,12 @@ impl Pod {
         let Some(ip) = self.address(k.address) else {
             return;
         };
-        let spec = self.spec();
-        for (ctr, spec) in self.containers.iter_mut().zip(container_specs(&spec)) {
-            for (purpose, timeout) in ctr.probes.ask(now, ctr.restart_count()) {
-                match probes::request(self.uid, spec, ip, purpose, timeout) {
-                    Some(request) => {
-                        ctx.perform(Effect::Probe(request));
-                    }
-                    None => ctr.probes.withdraw(purpose),
-                }
+        for ctr in &mut self.containers {
+            let attempt = ctr.restart_count();
+            for Question { purpose, timeout, check } in ctr.probes.ask(now, attempt, ip) {
+                let (pod, container) = (self.uid, ctr.name.clone());
+                let request = Request { pod, container, purpose, check, timeout };
+                ctx.perform(Effect::Probe(request));
             }
         }
     }
@@ -310,10 +322,12 @@ impl Pod {
         if self.sandbox != Sandbox::Up {
             return due;
         }
-        let policy = self.policy();
+        let settled = self.is_settled();
+        let policy = if settled { SmolStr::default() } else { self.policy() };
         for ctr in &self.containers {
             due = due.min(later(ctr.probes.due()));
-            if !self.ending()
+            if !settled
+                && !self.ending()
                 && let Next::StartAt(at) = ctr.next_step(&policy, now)
             {
                 due = due.min(at);

@@ -295,7 +295,6 @@ impl Pod {
     pub fn on_probe(&mut self, reply: &probe::Reply, ctx: &mut Context<'_, Kubelet>) -> bool {
         let now = ctx.now();
         let ending = self.ending();
-        let grace = self.kill_grace(reply);
         let Some(ctr) = self.containers.iter_mut().find(|c| c.name == reply.container) else {
             return false;
         };
@@ -317,6 +316,7 @@ impl Pod {
             Verdict::Kill => {
                 ctr.stopping = true;
                 let (pod, name) = (self.uid, ctr.name.clone());
+                let grace = kill_grace(&self.object, reply);
                 ctx.note(|| {
                     format!("kills {name} of {key}: {} probe failed: {}", reply.purpose, why())
                 });
@@ -369,20 +369,20 @@ impl Pod {
             _ => self.report.deleted = true,
         }
     }
+}
 
-    fn kill_grace(&self, reply: &probe::Reply) -> Duration {
-        let spec = self.spec();
-        let of = |c: &ContainerSpec| {
-            let probe = match reply.purpose {
-                probe::Purpose::Startup => c.startup_probe.as_ref(),
-                _ => c.liveness_probe.as_ref(),
-            };
-            probe.and_then(|probe| probe.termination_grace_period_seconds)
+fn kill_grace(pod: &Object, reply: &probe::Reply) -> Duration {
+    let spec = pod.pod().map(|(spec, _)| Arc::clone(spec)).unwrap_or_default();
+    let of = |c: &ContainerSpec| {
+        let probe = match reply.purpose {
+            probe::Purpose::Startup => c.startup_probe.as_ref(),
+            _ => c.liveness_probe.as_ref(),
         };
-        let own = container_specs(&spec).find(|c| *c.name == *reply.container).and_then(of);
-        let seconds = own.or(spec.termination_grace_period_seconds).unwrap_or(30);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-    }
+        probe.and_then(|probe| probe.termination_grace_period_seconds)
+    };
+    let own = container_specs(&spec).find(|c| *c.name == *reply.container).and_then(of);
+    let seconds = own.or(spec.termination_grace_period_seconds).unwrap_or(30);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// The specs in the order of [`Pod::containers`].

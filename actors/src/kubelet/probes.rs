@@ -1,10 +1,10 @@
 //! Startup, liveness and readiness of one container (pkg/kubelet/prober/worker.go).
 
-use crate::objects::Uid;
-use crate::ports::probe::{Check, Purpose, Request};
+use crate::ports::probe::{Check, Purpose};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::{Rng, Time};
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct Probes {
 #[derive(Clone, Debug)]
 struct Worker {
     purpose: Purpose,
+    /// Where and how to ask; `None` if it names no port that exists.
+    form: Option<Form>,
     initial_delay: Duration,
     period: Duration,
     timeout: Duration,
@@ -33,6 +35,22 @@ struct Worker {
     passed: bool,
 }
 
+/// A question as the spec has it. The pod's address goes where no other host is named.
+#[derive(Clone, Debug)]
+enum Form {
+    Http { host: Option<Ipv4Addr>, port: u16, path: SmolStr },
+    Tcp { host: Option<Ipv4Addr>, port: u16 },
+    Exec { command: Vec<String> },
+}
+
+/// To be asked of a container now.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub purpose: Purpose,
+    pub timeout: Duration,
+    pub check: Check,
+}
+
 /// What a result means for the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -45,7 +63,8 @@ pub enum Verdict {
 
 impl Probes {
     pub fn new(spec: &Container) -> Self {
-        let worker = |purpose, probe: &Option<Probe>| Some(Worker::new(purpose, probe.as_ref()?));
+        let worker =
+            |purpose, probe: &Option<Probe>| Some(Worker::new(purpose, probe.as_ref()?, spec));
         let workers = [
             worker(Purpose::Startup, &spec.startup_probe),
             worker(Purpose::Liveness, &spec.liveness_probe),
@@ -112,24 +131,21 @@ impl Probes {
         self.workers.iter().map(|worker| worker.due).min().unwrap_or(Time::NEVER)
     }
 
-    /// The purposes and timeouts of the questions to ask now.
-    pub fn ask(&mut self, now: Time, attempt: u32) -> Vec<(Purpose, Duration)> {
-        let mut asked = Vec::new();
+    /// The questions to ask now of the container at this address. One that cannot be put counts
+    /// as neither.
+    pub fn ask(&mut self, now: Time, attempt: u32, ip: Ipv4Addr) -> SmallVec<[Question; 1]> {
+        let mut asked = SmallVec::new();
         for worker in self.workers.iter_mut().filter(|worker| worker.due <= now) {
             worker.due = now + worker.period;
-            if worker.flight.is_none() {
+            if worker.flight.is_none()
+                && let Some(form) = &worker.form
+            {
                 worker.flight = Some(attempt);
-                asked.push((worker.purpose, worker.timeout));
+                let (purpose, timeout) = (worker.purpose, worker.timeout);
+                asked.push(Question { purpose, timeout, check: form.check(ip) });
             }
         }
         asked
-    }
-
-    /// The question could not be put: it counts as neither.
-    pub fn withdraw(&mut self, purpose: Purpose) {
-        for worker in self.workers.iter_mut().filter(|worker| worker.purpose == purpose) {
-            worker.flight = None;
-        }
     }
 
     /// An answer; one about an earlier life of the container counts for nothing.
@@ -169,7 +185,7 @@ impl Probes {
 }
 
 impl Worker {
-    fn new(purpose: Purpose, probe: &Probe) -> Self {
+    fn new(purpose: Purpose, probe: &Probe, spec: &Container) -> Self {
         let number = |field: Option<i32>, default: u32, least: u32| {
             field.and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= least).unwrap_or(default)
         };
@@ -177,6 +193,7 @@ impl Worker {
             |field, default, least| Duration::from_secs(u64::from(number(field, default, least)));
         Worker {
             purpose,
+            form: Form::of(probe, spec),
             initial_delay: seconds(probe.initial_delay_seconds, 0, 0),
             period: seconds(probe.period_seconds, 10, 1),
             timeout: seconds(probe.timeout_seconds, 1, 1),
@@ -190,32 +207,30 @@ impl Worker {
     }
 }
 
-/// The question to ask of a container at this address; `None` where the probe names no port that
-/// exists.
-pub fn request(
-    pod: Uid,
-    spec: &Container,
-    ip: Ipv4Addr,
-    purpose: Purpose,
-    timeout: Duration,
-) -> Option<Request> {
-    let probe = match purpose {
-        Purpose::Startup => spec.startup_probe.as_ref(),
-        Purpose::Liveness => spec.liveness_probe.as_ref(),
-        Purpose::Readiness => spec.readiness_probe.as_ref(),
-    }?;
-    let host = |host: &Option<String>| host.as_ref().and_then(|h| h.parse().ok()).unwrap_or(ip);
-    let check = if let Some(http) = &probe.http_get {
-        let path = SmolStr::from(http.path.as_deref().unwrap_or("/"));
-        Check::Http { ip: host(&http.host), port: port(spec, &http.port)?, path }
-    } else if let Some(tcp) = &probe.tcp_socket {
-        Check::Tcp { ip: host(&tcp.host), port: port(spec, &tcp.port)? }
-    } else if let Some(grpc) = &probe.grpc {
-        Check::Tcp { ip, port: u16::try_from(grpc.port).ok()? }
-    } else {
-        Check::Exec { command: probe.exec.as_ref()?.command.clone().unwrap_or_default() }
-    };
-    Some(Request { pod, container: SmolStr::from(&spec.name), purpose, check, timeout })
+impl Form {
+    fn of(probe: &Probe, spec: &Container) -> Option<Form> {
+        let host = |host: &Option<String>| host.as_ref().and_then(|host| host.parse().ok());
+        Some(if let Some(http) = &probe.http_get {
+            let path = SmolStr::from(http.path.as_deref().unwrap_or("/"));
+            Form::Http { host: host(&http.host), port: port(spec, &http.port)?, path }
+        } else if let Some(tcp) = &probe.tcp_socket {
+            Form::Tcp { host: host(&tcp.host), port: port(spec, &tcp.port)? }
+        } else if let Some(grpc) = &probe.grpc {
+            Form::Tcp { host: None, port: u16::try_from(grpc.port).ok()? }
+        } else {
+            Form::Exec { command: probe.exec.as_ref()?.command.clone().unwrap_or_default() }
+        })
+    }
+
+    fn check(&self, ip: Ipv4Addr) -> Check {
+        match self {
+            Form::Http { host, port, path } => {
+                Check::Http { ip: host.unwrap_or(ip), port: *port, path: path.clone() }
+            }
+            Form::Tcp { host, port } => Check::Tcp { ip: host.unwrap_or(ip), port: *port },
+            Form::Exec { command } => Check::Exec { command: command.clone() },
+        }
+    }
 }
 
 fn port(spec: &Container, port: &IntOrString) -> Option<u16> {

@@ -16,6 +16,8 @@ const AGEING: Duration = Duration::from_secs(300);
 pub(super) struct Bridge {
     /// Where each MAC was last seen, and when.
     fdb: FxHashMap<Mac, (u32, Time)>,
+    /// The MACs of its own ports: frames for them go up.
+    ports: Vec<Mac>,
 }
 
 impl Bridge {
@@ -52,9 +54,9 @@ impl Namespace {
             return;
         }
         let (own, now) = (link.mac, cx.now);
-        let from_us = self.links.iter().any(|l| l.mac == frame.src && l.master == Some(index));
         let Some(bridge) = self.bridge_mut(index) else { return };
-        if !is_group(frame.src) && !from_us && frame.src != own {
+        let local = frame.dst == own || bridge.ports.contains(&frame.dst);
+        if !is_group(frame.src) && frame.src != own && !bridge.ports.contains(&frame.src) {
             bridge.fdb.insert(frame.src, (port, now));
         }
         let mut frame = frame;
@@ -65,9 +67,8 @@ impl Namespace {
             self.flood(cx, index, Some(port), &frame);
             return self.ether_input(cx, index, frame, true);
         }
-        let local = frame.dst == own
-            || self.links.iter().any(|l| l.mac == frame.dst && l.master == Some(index));
-        if local {
+        // PREROUTING may have addressed it to the bridge.
+        if local || frame.dst == own {
             frame.dst = own;
             return self.ether_input(cx, index, frame, true);
         }
@@ -150,6 +151,15 @@ impl Namespace {
             self.links.iter().filter(of_bridge).map(|l| l.index).collect();
         for port in ports {
             self.transmit(cx, port, frame.clone());
+        }
+    }
+
+    /// After a port came, went or changed its MAC address.
+    pub(super) fn count_ports(&mut self, index: u32) {
+        let of_bridge = self.links.iter().filter(|link| link.master == Some(index));
+        let ports = of_bridge.map(|link| link.mac).collect();
+        if let Some(bridge) = self.bridge_mut(index) {
+            bridge.ports = ports;
         }
     }
 

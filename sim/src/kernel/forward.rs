@@ -88,7 +88,7 @@ impl Namespace {
         if packet.dst.is_broadcast() {
             return self.local_input(cx, dev, packet, bridged);
         }
-        let hop = self.fib.lookup(packet.dst, Want::ANY);
+        let hop = self.fib.route(packet.dst);
         match hop {
             Some(Hop { kind: Kind::Local | Kind::Broadcast, .. }) => {
                 self.local_input(cx, dev, packet, bridged);
@@ -122,8 +122,8 @@ impl Namespace {
         match link.rp_filter.max(self.sysctls.rp_filter_all) {
             0 => true,
             // Loose: any route back will do.
-            2 => self.fib.lookup(src, Want::ANY).is_some(),
-            _ => self.fib.lookup(src, Want::ANY).is_some_and(|hop| hop.dev == dev),
+            2 => self.fib.route(src).is_some(),
+            _ => self.fib.route(src).is_some_and(|hop| hop.dev == dev),
         }
     }
 
@@ -173,7 +173,10 @@ impl Namespace {
             let dev = dev.ok_or(Errno::Enetunreach)?;
             return Ok(Hop { kind: Kind::Broadcast, dev, via: None, prefsrc: None });
         }
-        let hop = self.fib.lookup(dst, Want { dev, scope: Scope::Universe });
+        let hop = match dev {
+            None => self.fib.route(dst),
+            dev => self.fib.lookup(dst, Want { dev, scope: Scope::Universe }),
+        };
         hop.ok_or(Errno::Enetunreach)
     }
 

@@ -170,7 +170,7 @@ impl Namespace {
     }
 
     /// A bridge's carrier follows its ports (br_port_state_selection, net/bridge/br_stp.c).
-    fn refresh_bridge_of(&mut self, port: u32) {
+    pub(super) fn refresh_bridge_of(&mut self, port: u32) {
         if let Some(master) = self.links.get(port).and_then(|link| link.master) {
             self.refresh_bridge(master);
         }
@@ -181,6 +181,7 @@ impl Namespace {
         if let Some(link) = self.links.get_mut(bridge) {
             link.carrier = live;
         }
+        self.count_ports(bridge);
     }
 
     /// Hands a frame to a link for sending (dev_queue_xmit). Links without a carrier lose it.

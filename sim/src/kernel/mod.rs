@@ -50,6 +50,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub use self::address::Address;
 pub use self::link::Link;
 pub use self::neigh::{NeighbourEntry, NeighbourState};
+pub use self::netfilter::ChainPool;
 pub use self::route::Scope;
 pub use self::shared_routes::RouteBlocks;
 pub use self::socket::SocketId;
@@ -129,7 +130,14 @@ pub enum SocketEvent {
 pub struct Kernel {
     spaces: Spaces,
     core: Core,
-    blocks: RouteBlocks,
+    shared: Shared,
+}
+
+/// What many kernels index or compile once, since they have it alike.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    routes: RouteBlocks,
+    chains: ChainPool,
 }
 
 /// The namespaces, by number; a removed one leaves a hole.
@@ -233,11 +241,12 @@ impl Kernel {
 
     /// A machine with its host namespace, whose loopback is up with 127.0.0.1/8.
     pub fn new(rng: Rng) -> Self {
-        Kernel::sharing(rng, RouteBlocks::default())
+        Kernel::sharing(rng, Shared::default())
     }
 
-    /// As [`Kernel::new`]; kernels with the same `blocks` index a shared set of routes once.
-    pub fn sharing(rng: Rng, blocks: RouteBlocks) -> Self {
+    /// As [`Kernel::new`]; kernels with the same `shared` hold sets of routes and chains that are
+    /// alike once.
+    pub fn sharing(rng: Rng, shared: Shared) -> Self {
         let core = Core {
             rng,
             timers: Timers::default(),
@@ -247,8 +256,12 @@ impl Kernel {
             walked: 0,
             hasher: Hasher::default(),
         };
-        let mut kernel = Kernel { spaces: Spaces::default(), core, blocks };
-        kernel.add_namespace();
+        let chains = shared.chains.clone();
+        let mut kernel = Kernel { spaces: Spaces::default(), core, shared };
+        let host = kernel.add_namespace();
+        if let Some(netfilter) = kernel.netfilter_mut(host) {
+            netfilter.share(chains);
+        }
         kernel
     }
 

@@ -35,7 +35,7 @@ impl Kernel {
                 done(name, result)
             }
             Request::SetRoutes { proto, routes } => {
-                let blocks: RouteBlocks = self.blocks.clone();
+                let blocks: RouteBlocks = self.shared.routes.clone();
                 let host = self.spaces.get_mut(NsId::HOST);
                 let refused = host.map(|host| {
                     let Namespace { fib, links, .. } = host;
@@ -129,6 +129,10 @@ impl Kernel {
         if let Some(link) = self.spaces.get_mut(NsId::HOST).and_then(|h| h.links.get_mut(index)) {
             link.mac = spec.mac;
         }
+        self.within(now, NsId::HOST, out, |host, _| {
+            host.refresh_bridge_of(index);
+            Ok(())
+        })?;
         self.set_mtu(now, NsId::HOST, index, spec.mtu, out)?;
         self.set_up(now, NsId::HOST, index, true, out)?;
         self.within(now, NsId::HOST, out, |host, cx| only_address(host, cx, index, spec.address))

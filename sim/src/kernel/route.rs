@@ -8,6 +8,7 @@ use super::{Errno, Kernel, Namespace, NsId, Output};
 use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_actors::ports::rules::AddrType;
 use kubesim_runtime::Time;
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 
 /// How far away a destination is (`rt_scope_t`), from far to near.
@@ -121,11 +122,29 @@ impl Table {
     }
 }
 
+const MEMOS: usize = 4;
+
+/// What an unrestricted look-up found, as of a generation.
+#[derive(Clone, Copy, Debug)]
+struct Memo {
+    dst: Ipv4Addr,
+    generation: Option<u32>,
+    hop: Option<Hop>,
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Memo { dst: Ipv4Addr::UNSPECIFIED, generation: None, hop: None }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fib {
     local: Table,
     main: Table,
     block: Option<Box<Installed>>,
+    /// The last answers: a flow asks for its two addresses many times a packet.
+    memo: [Cell<Memo>; MEMOS],
     /// Moves with every change, so that others may cache what they computed from this.
     generation: u32,
 }
@@ -140,6 +159,18 @@ impl Fib {
 
     pub fn lookup(&self, dst: Ipv4Addr, want: Want) -> Option<Hop> {
         self.lookup_local(dst, want).or_else(|| self.lookup_main(dst, want))
+    }
+
+    /// The route to an address, by whatever link and scope.
+    pub fn route(&self, dst: Ipv4Addr) -> Option<Hop> {
+        let slot = &self.memo[(dst.to_bits().wrapping_mul(0x9e37_79b9) >> 30) as usize % MEMOS];
+        let memo = slot.get();
+        if memo.dst == dst && memo.generation == Some(self.generation) {
+            return memo.hop;
+        }
+        let hop = self.lookup(dst, Want::ANY);
+        slot.set(Memo { dst, generation: Some(self.generation), hop });
+        hop
     }
 
     fn lookup_local(&self, dst: Ipv4Addr, want: Want) -> Option<Hop> {
@@ -177,7 +208,8 @@ impl Fib {
     }
 
     pub fn is_local(&self, ip: Ipv4Addr) -> bool {
-        self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
+        // Only the local table has routes of this kind, and it is asked first.
+        self.route(ip).is_some_and(|hop| hop.kind == Kind::Local)
     }
 
     /// `inet_addr_type`.
@@ -188,7 +220,7 @@ impl Fib {
         if ip.is_multicast() {
             return AddrType::Multicast;
         }
-        match self.lookup_local(ip, Want::ANY).map(|hop| hop.kind) {
+        match self.route(ip).map(|hop| hop.kind) {
             Some(Kind::Local) => AddrType::Local,
             Some(Kind::Broadcast) => AddrType::Broadcast,
             _ => AddrType::Unicast,

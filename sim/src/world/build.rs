@@ -116,7 +116,7 @@ impl World {
     fn add_machine(&mut self, name: Name, role: Role) -> u32 {
         let index = self.machines.len() as u32;
         let rng = super::machine::kernel_rng(self.knobs.seed, index, 0);
-        let kernel = Kernel::sharing(rng, self.route_blocks.clone());
+        let kernel = Kernel::sharing(rng, self.shared.clone());
         self.machines.push(Machine::new(name, role, kernel));
         index
     }

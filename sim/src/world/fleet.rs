@@ -4,7 +4,7 @@ use kubesim_runtime::trace::{Ring, Step};
 use kubesim_runtime::{Actor, Clocks, Context, Hasher, Outbox, Rng, Stream, Ticket, Time, TimerOp};
 use rustc_hash::FxHashSet;
 use slab::Slab;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// One actor: what outlives it, and itself while it lives.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Host<A: Actor> {
     alarms: Vec<Alarm<A::Timer>>,
     next_alarm: u32,
     /// Effects that are still owed an answer, and since when.
-    owed: BTreeMap<u64, Time>,
+    owed: Owed,
     /// Effects whose answers are wanted no more.
     cancelled: FxHashSet<u64>,
     ring: Ring,
@@ -34,6 +34,22 @@ struct Alarm<T> {
     timer: T,
     at: Time,
     id: u32,
+}
+
+/// Effects by ticket, and when they were asked for. Tickets only grow, and most are answered soon.
+#[derive(Clone, Debug, Default)]
+struct Owed(VecDeque<(u64, Time)>);
+
+impl Owed {
+    fn push(&mut self, ticket: Ticket, asked: Time) {
+        debug_assert!(self.0.back().is_none_or(|(last, _)| *last < ticket.0));
+        self.0.push_back((ticket.0, asked));
+    }
+    /// Whether it was open.
+    fn remove(&mut self, ticket: Ticket) -> bool {
+        let found = self.0.binary_search_by_key(&ticket.0, |(open, _)| *open);
+        found.is_ok_and(|at| self.0.remove(at).is_some())
+    }
 }
 
 /// What happens to an actor.
@@ -88,7 +104,7 @@ impl<A: Actor> Fleet<A> {
             next_ticket: 0,
             alarms: Vec::new(),
             next_alarm: 0,
-            owed: BTreeMap::new(),
+            owed: Owed::default(),
             cancelled: FxHashSet::default(),
             ring: Ring::new(self.keep),
         });
@@ -110,7 +126,7 @@ impl<A: Actor> Fleet<A> {
         host.rng = rng;
         host.next_ticket = 0;
         host.alarms.clear();
-        host.owed.clear();
+        host.owed.0.clear();
         host.cancelled.clear();
     }
 
@@ -157,7 +173,7 @@ impl<A: Actor> Fleet<A> {
                 digest.u64(2);
                 kubesim_runtime::Digest::digest(&event, digest);
                 if let Some(ticket) = ticket
-                    && host.owed.remove(&ticket.0).is_none()
+                    && !host.owed.remove(ticket)
                 {
                     paid = Err(PaidTwice(ticket));
                 }
@@ -176,7 +192,7 @@ impl<A: Actor> Fleet<A> {
             }
         }
         for ticket in &out.cancelled {
-            if host.owed.remove(&ticket.0).is_some() {
+            if host.owed.remove(*ticket) {
                 host.cancelled.insert(ticket.0);
             }
         }
@@ -216,18 +232,16 @@ impl<A: Actor> Fleet<A> {
     }
 
     pub fn owe(&mut self, index: u32, ticket: Ticket, now: Time) {
-        self.hosts[index as usize].owed.insert(ticket.0, now);
+        self.hosts[index as usize].owed.push(ticket, now);
     }
 
     /// Hosts and their effects that have waited for an answer since before `since`.
     pub fn unanswered(&self, since: Time) -> Vec<(u32, Ticket, Time)> {
         let mut waiting = Vec::new();
         for (index, host) in self.hosts.iter().enumerate() {
-            let late = host.owed.iter().filter(|(_, asked)| **asked < since);
+            let late = host.owed.0.iter().filter(|(_, asked)| *asked < since);
             waiting.extend(late.map(|(ticket, asked)| (index as u32, Ticket(*ticket), *asked)));
         }
-        // The map's order is nobody's.
-        waiting.sort_unstable();
         waiting
     }
 
@@ -235,7 +249,7 @@ impl<A: Actor> Fleet<A> {
     pub fn forgive(&mut self, index: u32, incarnation: u32, ticket: Ticket) {
         let host = &mut self.hosts[index as usize];
         if host.incarnation == incarnation {
-            host.owed.remove(&ticket.0);
+            host.owed.remove(ticket);
         }
     }
 

@@ -274,7 +274,7 @@ impl World {
         host.armed = Time::NEVER;
         host.boots += 1;
         let boots = host.boots;
-        host.kernel = Kernel::sharing(kernel_rng(seed, machine, boots), self.route_blocks.clone());
+        host.kernel = Kernel::sharing(kernel_rng(seed, machine, boots), self.shared.clone());
         host.sockets.clear();
         host.observers.clear();
         host.told = None;

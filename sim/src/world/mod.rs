@@ -25,7 +25,7 @@ pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
 
 use crate::kernel::packet::{Arp, Frame, Payload};
-use crate::kernel::{Kernel, Output, RouteBlocks, SocketEvent, SocketId};
+use crate::kernel::{Kernel, Output, Shared, SocketEvent, SocketId};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use crate::queue::Calendar;
@@ -145,8 +145,8 @@ pub struct World {
     pub counts: Counts,
     pub machines: Vec<Machine>,
     pub wire: Wire,
-    /// Indexes of route sets, shared by all kernels.
-    route_blocks: RouteBlocks,
+    /// Routes and chains that kernels have alike.
+    shared: Shared,
     frames: Slab<Delivery>,
     /// Kernel outputs that wait to be acted on.
     outputs: VecDeque<(u32, Output)>,
@@ -226,7 +226,7 @@ impl World {
             counts: Counts::default(),
             machines: Vec::new(),
             wire: Wire::new(seed),
-            route_blocks: RouteBlocks::default(),
+            shared: Shared::default(),
             frames: Slab::new(),
             outputs: VecDeque::new(),
             scratch: Vec::new(),

@@ -10,7 +10,7 @@ use super::pods;
 use super::selectors::{SelectorIndex, includes, labels};
 use super::world::{Desk, ObjectChange, World, sides};
 use crate::objects::{
-    Body, EndpointSlice, Key, Kind, Object, ObjectMeta, PodSpec, ServiceSpec, Uid,
+    Body, EndpointSlice, Key, Kind, Name, Object, ObjectMeta, PodSpec, ServiceSpec, Uid,
 };
 use crate::ports::api::{DeleteOptions, Request};
 use k8s_openapi::api::discovery::v1::EndpointPort;
@@ -43,6 +43,8 @@ pub struct Endpoints {
     slices: BTreeMap<Key, BTreeSet<Key>>,
     /// Our slices as last written, by their keys: seeing them come back is no news.
     written: BTreeMap<Key, Arc<EndpointSlice>>,
+    /// The zones of nodes that have one.
+    zones: BTreeMap<Name, String>,
     batch: Duration,
     /// Services whose alarm is set.
     scheduled: BTreeSet<Key>,
@@ -189,8 +191,13 @@ impl Endpoints {
     ) {
         let (key, old, new) = sides(change);
         let zone = |node: Option<&Arc<Object>>| node.and_then(|n| n.label(ZONE)).map(str::to_owned);
-        if zone(old) == zone(new) {
+        let (was, is) = (zone(old), zone(new));
+        if was == is {
             return;
+        }
+        match is {
+            Some(zone) => _ = self.zones.insert(key.name.clone(), zone),
+            None => _ = self.zones.remove(&key.name),
         }
         let pods: Vec<_> = world.bound_to(&key.name).cloned().collect();
         for pod in pods {
@@ -210,7 +217,7 @@ impl Endpoints {
             return;
         }
         let world = desk.world;
-        let wanted = self.wanted(&service, spec, world);
+        let wanted = self.wanted(&service, spec);
         let slices = self.slices.get(key).into_iter().flatten();
         let present: Vec<&Arc<Object>> = slices
             .filter_map(|slice| world.get(Kind::EndpointSlice, slice))
@@ -233,13 +240,12 @@ impl Endpoints {
         &'a self,
         service: &'a Object,
         spec: &ServiceSpec,
-        world: &'a World,
     ) -> Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> {
         let mut groups: Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> = Vec::new();
         // Pods of one template share a spec, and with it the ports.
         let mut last: Option<(&PodSpec, usize)> = None;
         for pod in self.members.get(&service.key).into_iter().flat_map(BTreeMap::values) {
-            let Some(reachable) = Reachable::of(pod, service, spec, world) else { continue };
+            let Some(reachable) = Reachable::of(pod, service, spec, &self.zones) else { continue };
             let containers = pod.pod().map(|(spec, _)| &**spec);
             let group = match last.zip(containers) {
                 Some(((known, at), now)) if known.containers == now.containers => at,

@@ -15,7 +15,7 @@ use kubesim_runtime::{Change, Hasher};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A chain by the hash of its table and name.
 pub(super) type ChainId = u64;
@@ -31,7 +31,7 @@ pub(super) fn chain_id(table: Table, name: &str) -> ChainId {
 const INDEX_FROM: usize = 12;
 
 /// A rule: a run of its chain's tests, and what to do when all hold.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct CompiledRule {
     from: u32,
     to: u32,
@@ -119,7 +119,7 @@ mod probe {
 }
 
 /// A chain. All its tests lie side by side: a short chain costs two cache lines, not one a rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Compiled {
     pub table: Table,
     pub rules: Vec<CompiledRule>,
@@ -129,7 +129,7 @@ pub(super) struct Compiled {
 
 /// Rule numbers by probe, ascending; rules without a probe apart. A packet meets, in rule order,
 /// the rules without one and those under the few probes it can have; no other could match it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Index {
     probed: FxHashMap<u64, SmallVec<[u32; 4]>>,
     generic: Vec<u32>,
@@ -183,6 +183,24 @@ impl Compiled {
             None => Candidates::All(0..self.rules.len() as u32),
             Some(index) => Candidates::Some(index.lists(key)),
         }
+    }
+}
+
+/// Chains that machines hold themselves and that are alike: a thousand nodes with the same rules in
+/// FORWARD walk one copy, which stays in the processor's cache. What comes out depends on the chain
+/// alone, so sharing changes nothing but the cost.
+#[derive(Clone, Debug, Default)]
+pub struct ChainPool(Arc<Mutex<Vec<Weak<Compiled>>>>);
+
+impl ChainPool {
+    pub(super) fn of(&self, chain: &Arc<Compiled>) -> Arc<Compiled> {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pool.iter().filter_map(Weak::upgrade).find(|known| known == chain) {
+            return known;
+        }
+        pool.retain(|chain| chain.strong_count() > 0);
+        pool.push(Arc::downgrade(chain));
+        Arc::clone(chain)
     }
 }
 

@@ -6,13 +6,15 @@ use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Time;
 use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// `nf_conntrack_max` of a machine with some gigabytes of memory.
 const DEFAULT_MAX: u32 = 262_144;
-/// How many slots each new entry looks at for expired ones, so that garbage never outgrows a
-/// third of what lives.
-const SWEEP: u32 = 4;
+/// How many old entries each new one looks at, so that garbage cannot outgrow what lives.
+const SWEEP: u32 = 2;
+/// An entry is looked at as late as this after the last time; short-lived ones sooner.
+const LOOK: Duration = Duration::from_secs(120);
 /// How many slots are searched for a victim when the table is full.
 const EVICTION_RANGE: u32 = 64;
 /// A packet passes its hooks in one go; an entry that is not (or no longer) in the table is kept
@@ -80,6 +82,13 @@ struct Place {
     reply: bool,
 }
 
+/// The number of an entry, and when it may have expired.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    at: Time,
+    id: u32,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Conntrack {
     slots: Vec<Slot>,
@@ -89,6 +98,9 @@ pub(super) struct Conntrack {
     confirmed: u32,
     /// How many of the confirmed ones have a rewritten destination.
     rewritten: u32,
+    /// Entries in the order in which they were made or last looked at, and from when on that is
+    /// worth while: the way to what has expired without a walk through what has not.
+    ages: VecDeque<Age>,
     hand: u32,
     pub max: u32,
     /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
@@ -104,6 +116,7 @@ impl Default for Conntrack {
             tuples: FxHashMap::default(),
             confirmed: 0,
             rewritten: 0,
+            ages: VecDeque::new(),
             hand: 0,
             max: DEFAULT_MAX,
             insert_failed: 0,
@@ -231,6 +244,8 @@ impl Conntrack {
             self.slots.len() as u32 - 1
         });
         self.slots[slot as usize].entry = Some(entry);
+        let look = if tcp.is_some() { LOOK } else { UDP_UNREPLIED };
+        self.ages.push_back(Age { at: now + look, id: self.id(slot) });
         Ok(Some(Place { slot, reply: false }))
     }
 
@@ -397,12 +412,19 @@ impl Conntrack {
         self.free.push(slot);
     }
 
-    fn sweep(&mut self, now: Time, slots: u32) {
-        for _ in 0..slots.min(self.slots.len() as u32) {
-            self.hand = if self.hand + 1 < self.slots.len() as u32 { self.hand + 1 } else { 0 };
-            let entry = self.slots[self.hand as usize].entry.as_ref();
-            if entry.is_some_and(|entry| entry.expires <= now) {
-                self.remove(self.hand);
+    /// Collects what has expired, the oldest first. An entry that lives is looked at again when
+    /// it would expire, or after [`LOOK`]: whoever waits behind it does not wait longer.
+    fn sweep(&mut self, now: Time, entries: u32) {
+        for _ in 0..entries {
+            let Some(age) = self.ages.pop_front_if(|age| age.at <= now) else { return };
+            let Some(slot) = self.slot(age.id) else { continue };
+            match self.slots[slot as usize].entry.as_ref().map(|entry| entry.expires) {
+                Some(expires) if expires <= now => self.remove(slot),
+                Some(expires) => {
+                    let at = expires.min(now + LOOK);
+                    self.ages.push_back(Age { at, id: age.id });
+                }
+                None => {}
             }
         }
     }
@@ -415,8 +437,9 @@ impl Conntrack {
             return Ok(());
         }
         let slots = self.slots.len() as u32;
-        let victim = (1..=EVICTION_RANGE.min(slots)).find_map(|step| {
-            let slot = (self.hand + step) % slots;
+        let victim = (1..=EVICTION_RANGE.min(slots)).find_map(|_| {
+            self.hand = (self.hand + 1) % slots;
+            let slot = self.hand;
             let entry = self.slots[slot as usize].entry.as_ref()?;
             (entry.confirmed && !entry.assured).then_some(slot)
         });

@@ -50,7 +50,7 @@ pub(super) fn state_of(ct: Ct) -> u8 {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     Source { addr: u32, mask: u32, not: bool },
     Destination { addr: u32, mask: u32, not: bool },

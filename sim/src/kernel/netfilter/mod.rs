@@ -22,6 +22,7 @@ mod tests;
 mod tuple;
 mod walk;
 
+pub use compile::ChainPool;
 pub use conntrack::Entry;
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
@@ -150,6 +151,11 @@ impl Netfilter {
         }
     }
 
+    /// Chains that are alike in all namespaces with this pool are held once.
+    pub fn share(&mut self, pool: ChainPool) {
+        self.state().rules.pool = pool;
+    }
+
     fn state(&mut self) -> &mut State {
         self.state.get_or_insert_with(|| Box::new(State { idle: true, ..State::default() }))
     }
@@ -158,6 +164,7 @@ impl Netfilter {
         change: impl FnOnce(&mut Ruleset) -> Result<T, String>,
     ) -> Result<T, String> {
         let state = self.state();
+        state.rules.edits += 1;
         let result = change(&mut state.rules);
         state.changed();
         result
@@ -275,6 +282,7 @@ impl State {
         self.tracking = self.nat || self.rules.needs_conntrack();
         self.idle = !self.tracking && self.rules.is_empty();
         self.loaded = self.rules.loaded();
+        self.rules.share();
     }
 
     fn hook(

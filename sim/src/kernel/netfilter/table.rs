@@ -1,9 +1,12 @@
 //! The tables of one namespace: built-in chains, foreign chains, and what owners have applied.
 
 use super::Hook;
-use super::compile::{ChainId, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal};
+use super::compile::{
+    ChainId, ChainPool, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal,
+};
 use super::walk::Counted;
 use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table, text};
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -38,6 +41,10 @@ pub(super) fn bit(table: Table, hook: Hook) -> u32 {
     1 << (table as usize * HOOKS.len() + hook as usize)
 }
 
+pub(super) fn id_bit(id: ChainId) -> u64 {
+    1 << (id & 63)
+}
+
 /// The hook of a built-in chain of a table.
 pub(super) fn built_in(table: Table, name: &str) -> Option<Hook> {
     let named = HOOKS.into_iter().find(|hook| hook_name(*hook) == name);
@@ -59,14 +66,17 @@ pub(super) struct Chained {
     /// Only built-in chains have a policy.
     pub policy_drop: bool,
     entries: Vec<Entry>,
-    compiled: Compiled,
-    packets: Vec<Cell<u64>>,
+    compiled: Arc<Compiled>,
+    /// `compiled` came out of the pool.
+    pooled: bool,
+    packets: SmallVec<[Cell<u64>; 8]>,
 }
 
 impl Chained {
     pub fn new(key: ChainKey) -> Chained {
-        let compiled = Compiled::new(key.table, std::iter::empty());
-        Chained { key, policy_drop: false, entries: Vec::new(), compiled, packets: Vec::new() }
+        let compiled = Arc::new(Compiled::new(key.table, std::iter::empty()));
+        let (entries, packets) = (Vec::new(), SmallVec::new());
+        Chained { key, policy_drop: false, entries, compiled, pooled: false, packets }
     }
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -89,7 +99,15 @@ impl Chained {
         let mut rows: Vec<_> = std::mem::take(&mut self.entries).into_iter().zip(packets).collect();
         change(&mut rows);
         (self.entries, self.packets) = rows.into_iter().unzip();
-        self.compiled = Compiled::new(self.key.table, self.entries.iter().map(|e| &e.rule));
+        let rules = self.entries.iter().map(|entry| &entry.rule);
+        self.compiled = Arc::new(Compiled::new(self.key.table, rules));
+        self.pooled = false;
+    }
+    fn share(&mut self, pool: &ChainPool) {
+        if !self.pooled {
+            self.compiled = pool.of(&self.compiled);
+            self.pooled = true;
+        }
     }
     pub fn needs_conntrack(&self) -> bool {
         self.compiled.needs_conntrack()
@@ -103,9 +121,13 @@ pub(super) struct Owner {
     pub shared: ChainSet,
     pub compiled: Arc<CompiledSet>,
     pub local: BTreeMap<ChainId, Local>,
+    /// One bit of each local chain's number: most jumps need not look into the map.
+    pub local_bits: u64,
     pub base: Arc<[BaseRule]>,
     /// Somebody has emptied all chains of a table.
     pub flushed: [bool; 4],
+    /// As of this change of the rules everything of it stood as applied.
+    pub seen: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -117,10 +139,9 @@ pub(super) struct Local {
 
 impl Owner {
     fn find(&self, id: ChainId) -> Option<&Compiled> {
-        match self.local.get(&id) {
-            Some(local) => Some(&local.compiled),
-            None => self.compiled.get(id),
-        }
+        let overlaid = || self.local.get(&id).map(|local| &*local.compiled);
+        let own = if self.local_bits & id_bit(id) != 0 { overlaid() } else { None };
+        own.or_else(|| self.compiled.get(id))
     }
     /// The chain as applied, whatever has been done to it since.
     pub fn applied(&self, key: &ChainKey) -> Option<&Arc<Chain>> {
@@ -143,6 +164,9 @@ pub(super) struct Ruleset {
     /// Foreign chains, and chains of owners that somebody else has changed since.
     pub user: BTreeMap<ChainId, Chained>,
     pub owners: Vec<Owner>,
+    pub pool: ChainPool,
+    /// Counts changes that somebody other than an owner made.
+    pub edits: u64,
 }
 
 impl Default for Ruleset {
@@ -150,7 +174,13 @@ impl Default for Ruleset {
         let key = |table, hook| ChainKey { table, name: hook_name(hook).into() };
         let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
         let built_in = all.map(|(table, hook)| Chained::new(key(table, hook))).collect();
-        Ruleset { built_in, user: BTreeMap::new(), owners: Vec::new() }
+        Ruleset {
+            built_in,
+            user: BTreeMap::new(),
+            owners: Vec::new(),
+            pool: ChainPool::default(),
+            edits: 0,
+        }
     }
 }
 
@@ -161,6 +191,12 @@ impl Ruleset {
     }
     pub fn built_in_mut(&mut self, table: Table, hook: Hook) -> &mut Chained {
         &mut self.built_in[table as usize * HOOKS.len() + hook as usize]
+    }
+    /// After a change: chains of this namespace's own that others have as well become theirs.
+    pub fn share(&mut self) {
+        for chain in self.built_in.iter_mut().chain(self.user.values_mut()) {
+            chain.share(&self.pool);
+        }
     }
     /// The built-in chains that exist, in the order of tables and hooks.
     pub fn all_built_in(&self) -> impl Iterator<Item = (Table, Hook, &Chained)> {
