@@ -1,5 +1,7 @@
 //! The proxy's rules in Linux, in a network namespace of this process: needs root, and says so.
 
+#![cfg(target_os = "linux")]
+
 #[path = "common/cluster.rs"]
 mod cluster;
 

@@ -1,6 +1,8 @@
 //! The rules port: one body of tests over the modelled kernel and over Linux, through the nft and
 //! the legacy backend of iptables, and over nf_tables' netlink.
 
+#![cfg(target_os = "linux")]
+
 #[path = "port_rules/flat.rs"]
 mod flat;
 #[path = "port_rules/linux.rs"]

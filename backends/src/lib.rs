@@ -1,6 +1,9 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
 
+#[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod port;
+#[cfg(target_os = "linux")]
 pub mod rules;
+#[cfg(target_os = "linux")]
 mod turn;

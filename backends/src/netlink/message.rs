@@ -15,8 +15,10 @@ pub struct Messages {
 }
 
 impl Messages {
+    /// Ready for others. What one large batch took is not kept.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(256 << 10);
     }
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
