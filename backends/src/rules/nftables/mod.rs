@@ -193,12 +193,19 @@ impl Owner {
         }
     }
 
-    /// All its elements, local ones in place of shared ones, in no order.
+    /// All its elements in the order of their keys, local ones in place of shared ones.
     fn elements(&self) -> impl Iterator<Item = (FlatKey, FlatValue)> + '_ {
-        let overlaid =
-            |key: &FlatKey| self.local.binary_search_by_key(key, |(key, _)| *key).is_ok();
-        let shared = self.shared.iter().filter(move |(key, _)| !overlaid(key));
-        shared.map(|(key, value)| (*key, *value)).chain(self.local.iter().copied())
+        let mut shared = self.shared.iter().map(|(key, value)| (*key, *value)).peekable();
+        let mut local = self.local.iter().copied().peekable();
+        std::iter::from_fn(move || match (shared.peek(), local.peek()) {
+            (Some((theirs, _)), Some((own, _))) if theirs < own => shared.next(),
+            (Some((theirs, _)), Some((own, _))) if theirs == own => {
+                shared.next();
+                local.next()
+            }
+            (_, Some(_)) => local.next(),
+            (_, None) => shared.next(),
+        })
     }
 
     fn count_users(&self) -> BTreeMap<Led, u32> {

@@ -9,7 +9,7 @@ use super::schema::{SETS, TREATMENTS, base_chains, led_chain};
 use crate::netlink::{Netlink, Refusal};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_runtime::Change;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The sets that hold elements of [`FlatKey`]s.
 const FLAT_SETS: std::ops::Range<usize> = 0..TREATMENTS;
@@ -196,20 +196,43 @@ pub fn reconcile(
             plan.chains_gone.push(name.clone());
         }
     }
-    let mut seen: HashSet<FlatKey> = HashSet::new();
+    elements(netlink, table, wanted, &mut plan)?;
+    Ok(plan)
+}
+
+/// Both sides in the order of keys, side by side.
+fn elements(
+    netlink: &mut Netlink,
+    table: &str,
+    wanted: &Owner,
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
+    let mut there: Vec<(FlatKey, FlatValue)> = Vec::new();
     for set in FLAT_SETS {
         let unknown =
             kernel::elements(netlink, table, set, |unknown, shown| match shown.read(set) {
-                Some((key, value)) if wanted.get(&key) == Some(value) => drop(seen.insert(key)),
-                Some((key, _)) => plan.gone[set].push(key),
+                Some(element) => there.push(element),
                 None => unknown.push((set, shown.key.to_vec())),
             })?;
         plan.foreign.extend(unknown);
     }
-    for (key, value) in wanted.elements().filter(|(key, _)| !seen.contains(key)) {
+    there.sort_unstable_by_key(|(key, _)| *key);
+    let mut there = there.into_iter().peekable();
+    for (key, value) in wanted.elements() {
+        while let Some((gone, _)) = there.next_if(|(found, _)| *found < key) {
+            plan.gone[set_of(&gone)].push(gone);
+        }
+        let found = there.next_if(|(found, _)| *found == key);
+        if found == Some((key, value)) {
+            continue;
+        }
+        if found.is_some() {
+            plan.gone[set_of(&key)].push(key);
+        }
         plan.put[set_of(&key)].push((key, value));
     }
-    Ok(plan)
+    there.for_each(|(gone, _)| plan.gone[set_of(&gone)].push(gone));
+    Ok(())
 }
 
 /// Each chain in use is there, and each treatment's is led to; no other is.

@@ -4,7 +4,7 @@
 //! Registers: 0 the client's address, 1 to 3 a front or a Service port's name (address, protocol,
 //! port), 4 and 5 what is looked up with it, 8 and 9 whatever one expression needs.
 
-use super::expression::{Compare, DROP, Dynamic, JUMP, Rule};
+use super::expression::{Compare, DROP, Dynamic, GOTO, JUMP, Rule};
 use super::led::{Led, Treated};
 use kubesim_actors::ports::rules::FlatSettings;
 use kubesim_actors::ports::rules::flat::{List, Policy, Treatment};
@@ -111,7 +111,10 @@ pub fn base_chains(settings: &FlatSettings) -> Vec<ChainSpec> {
         rules.extend(remember_sticky());
         rules
     };
-    vec![
+    // A socket's packet is queued by its priority, and what it has now is none.
+    let no_priority = Rule::default().ct_state(NEW, 8).ct_status(DST_NAT, 8);
+    let no_priority = no_priority.immediate(8, [0; 4]).set_priority(8);
+    let mut chains = vec![
         chain("services", None, services()),
         chain("nat-prerouting", hook("nat", 0, -100), to_services()),
         chain("nat-output", hook("nat", 3, -100), to_services()),
@@ -120,13 +123,21 @@ pub fn base_chains(settings: &FlatSettings) -> Vec<ChainSpec> {
         // An out-of-window segment that is not translated back would reset the connection
         // (kubernetes/kubernetes#74839).
         chain("filter-forward", hook("filter", 2, 0), filter(vec![invalid])),
-        chain("filter-output", hook("filter", 3, 0), filter(Vec::new())),
-    ]
+        chain("filter-output", hook("filter", 3, 0), filter(vec![no_priority])),
+    ];
+    for list in [List::Everywhere, List::Here] {
+        for node_port in [false, true] {
+            chains.push(chain(pick(list, node_port), None, vec![by_number(list, node_port)]));
+            chains.push(chain(had(list, node_port), None, by_client(list, node_port)));
+        }
+    }
+    chains
 }
 
 /// A packet's treatment is looked up in two steps, and its priority carries the number from one to
-/// the other: rules share no registers. Only first packets of connections come here, and the
-/// kernel gives those it forwards their priority afterwards (`ip_forward`, net/ipv4/ip_forward.c).
+/// the other, and later that of its endpoint: rules share no registers. Only first packets of
+/// connections come here, and the kernel gives those it forwards their priority afterwards
+/// (`ip_forward`, net/ipv4/ip_forward.c).
 fn services() -> Vec<Rule> {
     let treat = |rule: Rule| {
         let rule = rule.lookup(SETS[SERVICES].name, 1, Some(4)).set_priority(4);
@@ -187,8 +198,7 @@ pub fn led_chain(led: &Led, settings: &FlatSettings) -> ChainSpec {
 fn remember(seconds: u32) -> Vec<Rule> {
     let key = Rule::default().source(0).written_destination(1).protocol(2).written_port(3);
     let got = key.destination(4);
-    let update = got.dynamic(Dynamic::Update, SETS[AFFINITY].name, 0, 4, seconds);
-    vec![update, Rule::default().immediate(8, [0; 4]).set_priority(8)]
+    vec![got.dynamic(Dynamic::Update, SETS[AFFINITY].name, 0, 4, seconds)]
 }
 
 fn treat(treated: &Treated, settings: &FlatSettings) -> Vec<Rule> {
@@ -206,18 +216,18 @@ fn treat(treated: &Treated, settings: &FlatSettings) -> Vec<Rule> {
         Policy::Outside => rules.push(mark(Rule::default(), settings)),
         Policy::OutsideLocal => {
             let pods = from_pods(Compare::Equal, settings);
-            pick(treated, List::Everywhere, everywhere, &pods, &mut rules);
+            choose(treated, List::Everywhere, everywhere, &pods, &mut rules);
             let own = Rule::default().only_local(false, 8);
             rules.push(mark(own.clone(), settings));
-            pick(treated, List::Everywhere, everywhere, &own, &mut rules);
+            choose(treated, List::Everywhere, everywhere, &own, &mut rules);
         }
     }
     match policy {
         Policy::Inside | Policy::Outside => {
-            pick(treated, List::Everywhere, everywhere, &anyone, &mut rules);
+            choose(treated, List::Everywhere, everywhere, &anyone, &mut rules);
         }
         Policy::InsideLocal | Policy::OutsideLocal => {
-            pick(treated, List::Here, here, &anyone, &mut rules);
+            choose(treated, List::Here, here, &anyone, &mut rules);
         }
     }
     rules
@@ -235,27 +245,60 @@ fn mark(rule: Rule, settings: &FlatSettings) -> Rule {
     marked.set_packet_mark(9)
 }
 
-/// One of `count` endpoints for whom `who` holds: the one the client had, or any.
-fn pick(treated: &Treated, list: List, count: u16, who: &Rule, rules: &mut Vec<Rule>) {
+/// One of `count` endpoints for whom `who` holds: the one the client had, or any. A chain that
+/// looked into the large maps itself would cost a walk over all of their elements when it is made
+/// (`nf_tables_bind_set`, net/netfilter/nf_tables_api.c).
+fn choose(treated: &Treated, list: List, count: u16, who: &Rule, rules: &mut Vec<Rule>) {
     if count == 0 {
         return rules.push(who.clone().verdict(DROP, ""));
     }
-    let who = || who.clone();
-    let key = |rule: Rule| {
-        let rule = rule.destination(1);
-        let rule = if treated.node_port { nothing(rule) } else { rule };
-        rule.protocol(2).destination_port(3)
-    };
+    let node_port = treated.node_port;
     if treated.treatment.sticky {
-        let client = |rule: Rule| front(rule.source(0));
-        let affinity = SETS[AFFINITY].name;
-        rules.push(client(who()).lookup(affinity, 0, Some(4)).set_priority(4));
-        let members = SETS[MEMBERS + list as usize].name;
-        rules.push(key(who()).priority(4).lookup(members, 1, Some(4)).dnat(4, 5));
-        // What it had is no endpoint any more.
-        rules.push(client(who()).dynamic(Dynamic::Delete, affinity, 0, 0, 0));
+        rules.push(who.clone().verdict(JUMP, had(list, node_port)));
     }
+    let numbered = who.clone().random(u32::from(count), 4).set_priority(4);
+    rules.push(numbered.verdict(GOTO, pick(list, node_port)));
+}
+
+/// The chain that goes to the endpoint with a number.
+fn pick(list: List, node_port: bool) -> &'static str {
+    match (list, node_port) {
+        (List::Everywhere, false) => "pick",
+        (List::Everywhere, true) => "pick-node-port",
+        (List::Here, false) => "pick-here",
+        (List::Here, true) => "pick-node-port-here",
+    }
+}
+
+/// The chain that goes to the endpoint the client had, or comes back.
+fn had(list: List, node_port: bool) -> &'static str {
+    match (list, node_port) {
+        (List::Everywhere, false) => "had",
+        (List::Everywhere, true) => "had-node-port",
+        (List::Here, false) => "had-here",
+        (List::Here, true) => "had-node-port-here",
+    }
+}
+
+fn by_number(list: List, node_port: bool) -> Rule {
     let endpoints = SETS[ENDPOINTS + list as usize].name;
-    let any = key(who().immediate(8, [0; 4]).set_priority(8)).random(u32::from(count), 4);
-    rules.push(any.lookup(endpoints, 1, Some(4)).dnat(4, 5));
+    key(node_port).priority(4).lookup(endpoints, 1, Some(4)).dnat(4, 5)
+}
+
+fn by_client(list: List, node_port: bool) -> Vec<Rule> {
+    let (affinity, members) = (SETS[AFFINITY].name, SETS[MEMBERS + list as usize].name);
+    let client = || front(Rule::default().source(0));
+    vec![
+        client().lookup(affinity, 0, Some(4)).set_priority(4),
+        key(node_port).priority(4).lookup(members, 1, Some(4)).dnat(4, 5),
+        // What it had is no endpoint any more.
+        client().dynamic(Dynamic::Delete, affinity, 0, 0, 0),
+    ]
+}
+
+/// The front that elements are about.
+fn key(node_port: bool) -> Rule {
+    let rule = Rule::default().destination(1);
+    let rule = if node_port { nothing(rule) } else { rule };
+    rule.protocol(2).destination_port(3)
 }

@@ -54,6 +54,16 @@ impl FlatTable {
         self.gone || self.shared.is_empty() && self.local.is_empty()
     }
 
+    /// Where its elements lead.
+    pub fn endpoints(&self) -> impl Iterator<Item = (Ipv4Addr, u16)> + '_ {
+        let local = self.local.iter().map(|(key, value)| (key, value));
+        let all = self.shared.iter().chain(local).filter(|_| !self.gone);
+        all.filter_map(|(key, value)| match (key, value) {
+            (FlatKey::Endpoint { .. }, FlatValue::To(ip, port)) => Some((*ip, *port)),
+            _ => None,
+        })
+    }
+
     fn get(&self, key: FlatKey) -> Option<FlatValue> {
         if self.gone {
             return None;
