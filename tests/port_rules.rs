@@ -67,8 +67,14 @@ elements!(
     a_table_is_adopted_and_put_back,
 );
 
-tell!(cluster_modelled: cluster, modelled, chains_lead_from_every_front, elements_lead_from_every_front);
-tell!(cluster_nft: cluster, nft, chains_lead_from_every_front, elements_lead_from_every_front);
+tell!(cluster_modelled: cluster, modelled,
+    chains_lead_from_every_front,
+    elements_lead_from_every_front,
+);
+tell!(cluster_nft: cluster, nft,
+    chains_lead_from_every_front,
+    elements_lead_from_every_front,
+);
 tell!(cluster_legacy: cluster, legacy, chains_lead_from_every_front);
 
 chains!(
