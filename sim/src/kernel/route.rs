@@ -212,6 +212,11 @@ impl Fib {
         self.route(ip).is_some_and(|hop| hop.kind == Kind::Local)
     }
 
+    /// As [`Fib::is_local`], of an address that will not be asked for again.
+    pub fn is_local_once(&self, ip: Ipv4Addr) -> bool {
+        self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
+    }
+
     /// `inet_addr_type`.
     pub fn addr_type(&self, ip: Ipv4Addr) -> AddrType {
         if ip.is_broadcast() || ip.is_unspecified() {
