@@ -237,12 +237,15 @@ pub enum Errno {
     Etimedout,
     Emsgsize,
     Eperm,
+    /// Whatever else it says, by number.
+    Other(u16),
 }
 
 /// As strerror(3) has it.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Errno::Other(number) => return write!(f, "error {number} of errno(3)"),
             Errno::Esrch => "no such process",
             Errno::Enodev => "no such device",
             Errno::Eexist => "file exists",
