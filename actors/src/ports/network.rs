@@ -237,6 +237,8 @@ pub enum Errno {
     Etimedout,
     Emsgsize,
     Eperm,
+    /// A link's name is too long.
+    Erange,
     /// Whatever else it says, by number.
     Other(u16),
 }
@@ -261,6 +263,7 @@ impl fmt::Display for Errno {
             Errno::Etimedout => "connection timed out",
             Errno::Emsgsize => "message too long",
             Errno::Eperm => "operation not permitted",
+            Errno::Erange => "numerical result out of range",
         })
     }
 }

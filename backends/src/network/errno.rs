@@ -22,6 +22,7 @@ pub fn from_raw(number: i32) -> Errno {
         Raw::ETIMEDOUT => Errno::Etimedout,
         Raw::EMSGSIZE => Errno::Emsgsize,
         Raw::EPERM => Errno::Eperm,
+        Raw::ERANGE => Errno::Erange,
         _ => Errno::Other(u16::try_from(number).unwrap_or(u16::MAX)),
     }
 }

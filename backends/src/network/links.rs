@@ -16,8 +16,6 @@ use std::net::Ipv4Addr;
 const DEFAULT_MTU: u32 = 1500;
 
 impl Node {
-    /// Its MAC is made of its address: a bridge without one of its own takes the lowest of its
-    /// ports' (br_stp_recalculate_bridge_id), and pods would lose their gateway with each change.
     pub(super) fn ensure_bridge(
         &mut self,
         name: &str,
@@ -28,18 +26,23 @@ impl Node {
         match self.mirror.link(name) {
             Some(link) if link.kind == LinkKind::Bridge => {}
             Some(_) => return Err(Errno::Eexist),
-            None => {
-                // With an MTU that has to be changed: only then it is the user's, and does not
-                // follow that of the ports (br_change_mtu, br_mtu_auto_adjust).
-                let other = if mtu == DEFAULT_MTU { DEFAULT_MTU - 1 } else { DEFAULT_MTU };
-                let mac = Mac::from_ip(address.addr()).0.to_vec();
-                let new = LinkBridge::new(name).address(mac).mtu(other).build();
-                self.create(new)?;
-            }
+            None => self.new_bridge(name, mtu)?,
         }
         let link = self.known(name)?;
         self.adjust(&link, None, mtu)?;
         self.only_address(link.index, address)
+    }
+
+    /// A bridge takes its MTU and its MAC from its ports, and pods would lose their gateway with
+    /// each change, until somebody says what they are to be. Saying what they are already does
+    /// for the MAC (netif_set_mac_address; another one would take the carrier away as well:
+    /// br_stp_change_bridge_id), but not for the MTU (br_change_mtu), so that starts as another.
+    fn new_bridge(&mut self, name: &str, mtu: u32) -> Result<(), Errno> {
+        let other = if mtu == DEFAULT_MTU { DEFAULT_MTU - 1 } else { DEFAULT_MTU };
+        self.create(LinkBridge::new(name).mtu(other).build())?;
+        let link = self.known(name)?;
+        let own = by_index(&link).address(link.mac.0.to_vec());
+        self.requests.call(SetLink(own.build()), 0)
     }
 
     pub(super) fn ensure_vxlan(&mut self, name: &str, spec: &Vxlan) -> Result<(), Errno> {

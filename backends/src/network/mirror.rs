@@ -1,8 +1,9 @@
 //! What the kernel has, as far as netlink has told: links, addresses, forwarding, default routes.
 
 use super::message::{Address, Conf, Link, Message, Route};
+use super::routes::Table;
 use ipnet::Ipv4Net;
-use kubesim_actors::ports::network::{self, State};
+use kubesim_actors::ports::network::{self, Proto, State};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -103,6 +104,12 @@ impl Mirror {
 
     pub fn reset_defaults(&mut self, routes: &[Route]) {
         self.defaults = routes.iter().filter(|route| route.to == DEFAULT).copied().collect();
+    }
+
+    /// Those of an owner whose changes are no news here, since we made them.
+    pub fn set_own_defaults(&mut self, proto: Proto, table: &Table) {
+        self.defaults.retain(|route| route.proto != proto);
+        self.defaults.extend(table.iter().take_while(|route| route.to == DEFAULT));
     }
 
     pub fn state(&self, netd_routes: usize, bridge_nf: bool) -> State {

@@ -283,6 +283,7 @@ impl Node {
         };
         self.state = None;
         table.apply(&plan, &refused);
+        self.mirror.set_own_defaults(proto, table);
         self.take_news();
         if refused.is_empty() {
             return (Vec::new(), false);

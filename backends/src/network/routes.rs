@@ -23,6 +23,11 @@ impl Table {
         self.0.len()
     }
 
+    /// By destination, the default route first.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
+    }
+
     pub fn goes_by(&self, link: u32) -> bool {
         self.0.iter().any(|route| route.dev == link)
     }
@@ -130,9 +135,13 @@ pub enum Step<'a> {
 }
 
 impl Plan {
-    /// Of several with one key only the last is replaced without a gap.
+    /// Of several with one key only the last is replaced without a gap. One without a gateway is
+    /// not: what comes in its place must not count it as the way to its own.
     fn put_replaced(&mut self, replaced: &mut Option<Route>, route: Route) {
-        self.deletes.extend(replaced.replace(route));
+        match route.via {
+            Some(_) => self.deletes.extend(replaced.replace(route)),
+            None => self.deletes.push(route),
+        }
     }
 
     fn add(&mut self, route: Route, replaced: Option<Route>) {
