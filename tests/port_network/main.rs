@@ -8,6 +8,7 @@ mod namespace;
 
 mod facts;
 mod histories;
+mod kernel;
 mod links;
 mod linux;
 mod model;
