@@ -279,15 +279,18 @@ impl Fib {
             return Err(Errno::Einval);
         }
         let link = links.named(&route.dev).ok_or(Errno::Enodev)?;
-        if !link.up {
-            return Err(match route.via {
-                // The look-up of the gateway finds nothing by a link that is down.
-                Some(_) if !route.onlink => Errno::Enetunreach,
-                _ => Errno::Enetdown,
-            });
+        if route.onlink && route.via.is_none() {
+            return Err(Errno::Einval);
+        }
+        if !link.up && (route.via.is_none() || route.onlink) {
+            return Err(Errno::Enetdown);
         }
         if let Some(via) = route.via {
             self.check_gateway(via, link.index, route.onlink)?;
+        }
+        // By a link that is down only its own addresses are found.
+        if !link.up {
+            return Err(Errno::Enetdown);
         }
         Ok(Entry {
             to: u32::from(route.to.network()),
