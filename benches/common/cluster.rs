@@ -21,13 +21,21 @@ fn service(number: u32) -> Value {
 
 /// The slice of the Service with this number.
 pub fn put_slice(slices: &mut View, number: u32, endpoint: Ipv4Addr, version: u64) {
+    put_slice_of(slices, number, &[endpoint], version);
+}
+
+/// The same with any endpoints.
+pub fn put_slice_of(slices: &mut View, number: u32, endpoints: &[Ipv4Addr], version: u64) {
+    let endpoint = |ip: &Ipv4Addr| {
+        json!({"addresses": [ip], "nodeName": "n1",
+               "conditions": {"ready": true, "serving": true, "terminating": false}})
+    };
     let name = format!("web-{number}");
     let manifest = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": name, "namespace": "default",
                      "labels": {"kubernetes.io/service-name": name}},
-        "endpoints": [{"addresses": [endpoint], "nodeName": "n1",
-                       "conditions": {"ready": true, "serving": true, "terminating": false}}],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         "ports": [{"port": 80, "protocol": "TCP"}]});
     put(slices, manifest, version);
 }

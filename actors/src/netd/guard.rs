@@ -2,6 +2,7 @@
 //! stands between them unnoticed.
 
 use super::{Effect, Netd, SMALL};
+use crate::ports::rules::text::rule_line;
 use crate::ports::rules::{
     BaseRule, Chain, ChainKey, ChainSet, CtStates, Match, Place, Reply, Request, Rule, Table,
     Target,
@@ -91,6 +92,7 @@ impl Netd {
             Reply::Base { table: Table::Filter, policy_drop, rules, .. } => {
                 self.judge_forward(policy_drop, &rules, ctx);
             }
+            Reply::Failed { doing, why } => ctx.note(|| format!("{doing}: {why}")),
             _ => {}
         }
     }
@@ -107,7 +109,7 @@ impl Netd {
             (Some(rule), _) => Some(format!(
                 "a foreign rule stood before ours in filter FORWARD and may drop pods' packets: \
                  {}; {FORWARD} goes first again",
-                describe(rule)
+                rule_line("FORWARD", rule)
             )),
             (None, true) => Some(format!(
                 "the policy of filter FORWARD is DROP (dockerd sets it when it turns ip_forward on \
@@ -132,6 +134,9 @@ fn may_drop(rule: &Rule, networks: &Networks) -> bool {
     let judged = match &rule.target {
         Target::Drop | Target::Reject(_) => true,
         Target::Jump(chain) | Target::Goto(chain) => !chain.starts_with("KUBE-"),
+        // Others count, mark or log and let the packet go on.
+        Target::Other(words) => ["NFQUEUE", "QUEUE", "STEAL", "SYNPROXY", "TARPIT"]
+            .contains(&words.split(' ').next().unwrap_or_default()),
         _ => false,
     };
     let touches = |net: &Ipv4Net| net.contains(&networks.pods) || networks.pods.contains(net);
@@ -145,32 +150,6 @@ fn may_drop(rule: &Rule, networks: &Networks) -> bool {
     let sides = rule.matches.iter().filter(|m| elsewhere(m)).count();
     let state = rule.matches.iter().any(|m| matches!(m, Match::CtState { .. }) && elsewhere(m));
     judged && !state && sides < 2
-}
-
-/// In the words of `iptables -S`, as far as a reader needs them to find the rule.
-fn describe(rule: &Rule) -> String {
-    let mut text = String::from("-A FORWARD");
-    for m in &rule.matches {
-        let not = |not: &bool| if *not { " !" } else { "" };
-        text += &match m {
-            Match::Source { net, not: n } => format!("{} -s {net}", not(n)),
-            Match::Destination { net, not: n } => format!("{} -d {net}", not(n)),
-            Match::InInterface { name, not: n } => format!("{} -i {name}", not(n)),
-            Match::OutInterface { name, not: n } => format!("{} -o {name}", not(n)),
-            Match::Protocol { is, not: n } => {
-                format!("{} -p {}", not(n), format!("{is:?}").to_lowercase())
-            }
-            Match::Comment(comment) => format!(" -m comment --comment \"{comment}\""),
-            _ => " …".to_owned(),
-        };
-    }
-    text + &match &rule.target {
-        Target::Jump(chain) => format!(" -j {chain}"),
-        Target::Goto(chain) => format!(" -g {chain}"),
-        Target::Drop => " -j DROP".to_owned(),
-        Target::Reject(_) => " -j REJECT".to_owned(),
-        _ => String::new(),
-    }
 }
 
 /// The rules of flannel's `--ip-masq` and forward chains (pkg/trafficmngr/iptables), under our

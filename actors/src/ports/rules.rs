@@ -3,6 +3,11 @@
 //! Chains are data. A [`ChainSet`] is a snapshot: one compilation is shared by every machine at
 //! its version, and a driver writes only the chains in which two versions differ.
 
+pub mod flat;
+pub mod parse;
+pub mod text;
+
+use flat::{FlatKey, FlatSet, FlatValue};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
 use smol_str::SmolStr;
@@ -82,8 +87,10 @@ pub enum Match {
     RecentSet { name: SmolStr },
     /// `-m conntrack --ctstate`, any of
     CtState { any: CtStates, not: bool },
-    /// `-m conntrack --ctstatus DNAT`
+    /// `-m conntrack --ctstate DNAT`: the destination is rewritten (`XT_CONNTRACK_STATE_DNAT`)
     CtDnat,
+    /// What none of these says, in iptables' words from `-m` on: only read, never applied
+    Other(SmolStr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +142,8 @@ pub enum Target {
     },
     /// `CT --notrack`
     NoTrack,
+    /// Any other `-j`, in iptables' words from the target's name on: only read, never applied
+    Other(SmolStr),
     /// No `-j`: only counts, and lets matches such as `recent --set` act.
     None,
 }
@@ -165,6 +174,15 @@ pub enum Place {
     Last,
 }
 
+/// What all of an owner's elements share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlatSettings {
+    /// What is from here is a pod's.
+    pub pods: Ipv4Net,
+    /// The bit of a packet's mark that says: to be masqueraded.
+    pub mark: u32,
+}
+
 #[derive(Clone, Debug)]
 pub enum Request {
     /// One transaction (`iptables-restore --noflush`): the owner's chains become exactly
@@ -176,6 +194,15 @@ pub enum Request {
         shared: ChainSet,
         local: Arc<[(ChainKey, Arc<Chain>)]>,
     },
+    /// nftables mode, one transaction: the owner's table holds exactly the elements of `shared`
+    /// and `local`, and what gives them their meaning (see [`flat`]). Where both have a key,
+    /// `local` wins. An owner uses this or `Apply`, not both.
+    ApplyFlat {
+        owner: SmolStr,
+        settings: FlatSettings,
+        shared: FlatSet,
+        local: Arc<[(FlatKey, FlatValue)]>,
+    },
     /// What stands in a built-in chain, foreign rules included.
     ReadBase { table: Table, chain: SmolStr },
     /// Whether the owner's chains and base rules are still as applied.
@@ -186,7 +213,9 @@ pub enum Request {
     ListDnat,
 }
 
-/// All given fields must match the entry.
+/// All given fields must match the entry. What was not rewritten matches `dnat_to` and `dnat_port`
+/// only where `original_dst` is the same address: who asks for connections to an endpoint through
+/// a Service does not mean those that go there directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtFilter {
     pub protocol: Option<Protocol>,
@@ -198,6 +227,8 @@ pub struct CtFilter {
     pub dnat_port: Option<u16>,
 }
 
+/// A remembered connection. Of ICMP, `sport` and `dnat_port` are the id of the echo and
+/// `original_dport` its type and code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CtEntry {
     pub protocol: Protocol,
@@ -207,6 +238,32 @@ pub struct CtEntry {
     pub original_dport: u16,
     pub dnat_to: Ipv4Addr,
     pub dnat_port: u16,
+}
+
+impl CtFilter {
+    /// Only an entry with a rewritten destination can match.
+    pub fn wants_rewritten(&self) -> bool {
+        let to_itself = self.original_dst.is_some() && self.original_dst == self.dnat_to;
+        (self.dnat_to.is_some() || self.dnat_port.is_some()) && !to_itself
+    }
+
+    pub fn matches(&self, entry: &CtEntry) -> bool {
+        let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = *self;
+        protocol.is_none_or(|protocol| protocol == entry.protocol)
+            && original_dst.is_none_or(|dst| dst == entry.original_dst)
+            && original_dport.is_none_or(|port| port == entry.original_dport)
+            && (!self.wants_rewritten() || entry.is_rewritten())
+            && dnat_to.is_none_or(|to| to == entry.dnat_to)
+            && dnat_port.is_none_or(|port| port == entry.dnat_port)
+    }
+}
+
+impl CtEntry {
+    /// Answers come from elsewhere than the client wrote to (`IPS_DST_NAT`).
+    pub fn is_rewritten(&self) -> bool {
+        let port = self.protocol != Protocol::Icmp && self.dnat_port != self.original_dport;
+        self.dnat_to != self.original_dst || port
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -233,6 +290,11 @@ pub enum Reply {
     },
     Dnat {
         entries: Arc<[CtEntry]>,
+    },
+    /// A request other than Apply could not be carried out: which, and why.
+    Failed {
+        doing: SmolStr,
+        why: String,
     },
 }
 

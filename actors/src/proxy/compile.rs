@@ -4,6 +4,7 @@
 
 use super::base;
 use super::by_service::ByService;
+use super::nft::Flat;
 use super::piece::{Backend, COMMON, Piece, nat};
 use crate::objects::{Key, Object, View};
 use crate::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule};
@@ -14,14 +15,37 @@ use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
+/// Whether rules are chains or flat elements (`--proxy-mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    #[default]
+    Iptables,
+    Nftables,
+}
+
+/// What all rules of a cluster depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub mode: Mode,
+    pub cluster_cidr: Ipv4Net,
+}
+
+impl From<Ipv4Net> for Shape {
+    fn from(cluster_cidr: Ipv4Net) -> Self {
+        Shape { mode: Mode::Iptables, cluster_cidr }
+    }
+}
+
 /// What a node needs to know of all Services. Everything in it is shared between versions.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// The rules as on a node without endpoints of its own.
+    /// The rules as on a node without endpoints of its own; none in nftables mode.
     pub chains: ChainSet,
+    /// The same as flat elements, in nftables mode, at the same version.
+    pub flat: Flat,
     /// The jumps from the built-in chains; they never change.
     pub base: Arc<[BaseRule]>,
-    pub cluster_cidr: Ipv4Net,
+    pub shape: Shape,
     pub(super) pieces: OrdMap<Key, Arc<Piece>>,
     /// Services for which a node's own endpoints matter.
     pub(super) local: OrdSet<Key>,
@@ -43,29 +67,32 @@ pub struct Basis {
 pub fn compile(
     services: &View,
     slices: &View,
-    cluster_cidr: Ipv4Net,
+    shape: impl Into<Shape>,
     basis: Option<&Basis>,
 ) -> Arc<Compiled> {
+    let shape = shape.into();
     let mut key = Hasher::default();
     key.u64(services.history());
     key.u64(services.version());
-    cluster_cidr.hash(&mut key);
+    shape.hash(&mut key);
     let made = slices.memo_after(key.finish(), |last: Option<Arc<Basis>>| {
-        let last = last.as_deref().filter(|last| last.precedes(services, slices));
+        let last = last.as_deref().filter(|last| last.precedes(services, slices, shape));
         let basis = match (last, basis) {
             (Some(last), Some(own)) if own.slices.version() > last.slices.version() => Some(own),
             (Some(last), _) => Some(last),
             (None, own) => own,
         };
-        let compiled = Arc::new(compile_anew(services, slices, cluster_cidr, basis));
+        let compiled = Arc::new(compile_anew(services, slices, shape, basis));
         Basis { services: services.bare(), slices: slices.bare(), compiled }
     });
     Arc::clone(&made.compiled)
 }
 
 impl Basis {
-    fn precedes(&self, services: &View, slices: &View) -> bool {
-        follows(&self.services, services) && follows(&self.slices, slices)
+    fn precedes(&self, services: &View, slices: &View, shape: Shape) -> bool {
+        self.compiled.shape == shape
+            && follows(&self.services, services)
+            && follows(&self.slices, slices)
     }
 }
 
@@ -73,24 +100,22 @@ impl Basis {
 pub fn compile_anew(
     services: &View,
     slices: &View,
-    cluster_cidr: Ipv4Net,
+    shape: impl Into<Shape>,
     basis: Option<&Basis>,
 ) -> Compiled {
-    let usable = basis.filter(|basis| {
-        basis.compiled.cluster_cidr == cluster_cidr
-            && follows(&basis.services, services)
-            && follows(&basis.slices, slices)
-    });
+    let shape = shape.into();
+    let usable = basis.filter(|basis| basis.precedes(services, slices, shape));
     let version = version_of(services, slices);
     match usable {
         Some(basis) => {
             let mut compiled = (*basis.compiled).clone();
             compiled.chains.advance(version);
+            compiled.flat.advance(version);
             compiled.update((&basis.services, &basis.slices), (services, slices));
             compiled
         }
         None => {
-            let mut compiled = Compiled::empty(services, slices, cluster_cidr, version);
+            let mut compiled = Compiled::empty(services, slices, shape, version);
             let nothing = (View::empty(services.history()), View::empty(slices.history()));
             compiled.update((&nothing.0, &nothing.1), (services, slices));
             compiled
@@ -109,26 +134,32 @@ fn version_of(services: &View, slices: &View) -> u64 {
 }
 
 impl Compiled {
-    fn empty(services: &View, slices: &View, cluster_cidr: Ipv4Net, version: u64) -> Self {
+    fn empty(services: &View, slices: &View, shape: Shape, version: u64) -> Self {
         let mut history = Hasher::default();
         history.u64(services.history());
         history.u64(slices.history());
-        cluster_cidr.hash(&mut history);
+        shape.hash(&mut history);
         let mut chains = slices.derived(history.finish());
-        for (key, chain) in base::fixed_chains() {
-            chains.insert(key, Arc::new(chain), version);
+        chains.advance(version);
+        if shape.mode == Mode::Iptables {
+            for (key, chain) in base::fixed_chains() {
+                chains.insert(key, Arc::new(chain), version);
+            }
         }
         let mut compiled = Compiled {
             chains,
+            flat: Flat::new(slices.derived(history.finish() + 1), version),
             base: base::base_rules(),
-            cluster_cidr,
+            shape,
             pieces: OrdMap::new(),
             local: OrdSet::new(),
             backends: OrdMap::new(),
             slices: ByService::default(),
         };
-        for index in 0..COMMON.len() {
-            compiled.rebuild_common(index);
+        if shape.mode == Mode::Iptables {
+            for index in 0..COMMON.len() {
+                compiled.rebuild_common(index);
+            }
         }
         compiled
     }
@@ -144,6 +175,7 @@ impl Compiled {
     /// The same rules, whatever the versions. O(what the two do not share).
     pub fn same_rules(&self, other: &Compiled) -> bool {
         self.chains.diff(&other.chains).next().is_none()
+            && self.flat.set.diff(&other.flat.set).next().is_none()
     }
 
     fn update(&mut self, old: (&View, &View), new: (&View, &View)) {
@@ -164,7 +196,7 @@ impl Compiled {
         common: &mut [bool; COMMON.len()],
     ) {
         let slices = self.slices.get(key);
-        let new = service.and_then(|service| Piece::of(service, slices, self.cluster_cidr));
+        let new = service.and_then(|service| Piece::of(service, slices, self.shape));
         let old = self.pieces.get(key).cloned().unwrap_or_default();
         let new = new.map(Arc::new);
         let none = Piece::default();
@@ -182,10 +214,11 @@ impl Compiled {
         } else {
             self.local.insert(key.clone());
         }
-        match new {
-            Some(new) => drop(self.pieces.insert(key.clone(), new)),
+        match &new {
+            Some(new) => drop(self.pieces.insert(key.clone(), Arc::clone(new))),
             None => drop(self.pieces.remove(key)),
         }
+        self.flat.update(key, &old, now, &self.pieces);
     }
 
     fn update_chains(&mut self, old: &Piece, new: &Piece) {

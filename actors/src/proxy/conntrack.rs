@@ -147,7 +147,7 @@ impl Fronts {
             (Some(allowed), Protocol::Udp) => !allowed.contains(&backend),
             (Some(_), _) => !compiled.backends.contains_key(&backend),
             (None, _) => {
-                compiled.cluster_cidr.contains(&entry.dnat_to)
+                compiled.shape.cluster_cidr.contains(&entry.dnat_to)
                     && !compiled.backends.contains_key(&backend)
             }
         }

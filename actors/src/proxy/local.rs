@@ -30,7 +30,7 @@ pub fn overlay(compiled: &Compiled, node: &str) -> Overlay {
     chains.into_iter().collect()
 }
 
-fn has_endpoint(local: &LocalPort, node: &str) -> bool {
+pub fn has_endpoint(local: &LocalPort, node: &str) -> bool {
     local
         .endpoints
         .iter()
@@ -47,12 +47,12 @@ fn port(
     let here = usable(endpoints.iter().filter(|one| one.node == node));
     let mut rules = Vec::new();
     if port.internal_local {
-        rules.push(masquerade_outsiders(port, compiled.cluster_cidr));
+        rules.push(masquerade_outsiders(port, compiled.shape.cluster_cidr));
     }
     rules.extend(balance(port, &here));
     chains.insert(nat(&port.names.local), Arc::new(Chain { rules }));
     if port.external_local && port.externally_accessible() {
-        let rules = external_rules(port, compiled.cluster_cidr, true);
+        let rules = external_rules(port, compiled.shape.cluster_cidr, true);
         chains.insert(nat(&port.names.external), Arc::new(Chain { rules }));
     }
     // An endpoint that only this node uses (terminating, or the policy inside is Local too).

@@ -1,6 +1,7 @@
 //! The proxy: service addresses lead to ready endpoints, by rules in the kernel.
 //!
-//! The rules are upstream's (kube-proxy of Kubernetes 1.33 in iptables mode, with its defaults).
+//! The rules are upstream's (kube-proxy of Kubernetes 1.33 in iptables mode, with its defaults), or
+//! the same in flat elements for nftables (see [`crate::ports::rules::flat`]).
 //! They are compiled once per version of the API's views and shared by all nodes; a proxy only
 //! decides when to hand them to its kernel, and which remembered connections must go then.
 
@@ -10,17 +11,17 @@ mod compile;
 mod conntrack;
 mod local;
 mod names;
+mod nft;
 mod piece;
 mod service;
-mod text;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use by_service::ByService;
-pub use compile::{Basis, Compiled, compile, compile_anew};
+pub use compile::{Basis, Compiled, Mode, Shape, compile, compile_anew};
 pub use local::{Overlay, overlay};
-pub use text::{rule_text, table_name, to_iptables_save};
+pub use nft::{Flat, FlatOverlay, flat_overlay};
 
 use crate::objects::{Kind, Name, View};
 use crate::ports::{api, network, rules};
@@ -35,6 +36,8 @@ pub const OWNER: &str = "kube-proxy";
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: Name,
+    /// `--proxy-mode`
+    pub mode: Mode,
     /// `--cluster-cidr`: what is not from here is masqueraded on its way to a ClusterIP.
     pub cluster_cidr: Ipv4Net,
     /// Changes within this span are carried out together (`--iptables-min-sync-period`, 1 s).
@@ -111,7 +114,9 @@ pub struct Proxy {
 #[derive(Clone, Debug)]
 struct Program {
     compiled: Arc<Compiled>,
+    /// What is the node's own, in either mode.
     overlay: Overlay,
+    flat: FlatOverlay,
 }
 
 impl Actor for Proxy {
@@ -167,6 +172,10 @@ impl Actor for Proxy {
                     ctx.note(|| format!("{entries} connections led to no endpoint and are gone"));
                 }
             }
+            Event::Rules(rules::Reply::Failed { doing, why }) => {
+                ctx.note(|| format!("{doing}: {why}"));
+                self.audit = true;
+            }
             Event::Rules(_) => {}
         }
     }
@@ -203,8 +212,9 @@ impl Proxy {
             return;
         }
         self.dirty = false;
-        let cidr = self.config.cluster_cidr;
-        let compiled = compile(services, slices, cidr, self.basis.as_ref());
+        let Config { mode, cluster_cidr, .. } = self.config;
+        let shape = Shape { mode, cluster_cidr };
+        let compiled = compile(services, slices, shape, self.basis.as_ref());
         self.basis = Some(Basis {
             services: services.clone(),
             slices: slices.clone(),
@@ -218,12 +228,7 @@ impl Proxy {
             return;
         }
         self.last_sync = Some(ctx.now());
-        ctx.perform(Effect::Rules(rules::Request::Apply {
-            owner: OWNER.into(),
-            base: Arc::clone(&program.compiled.base),
-            shared: program.compiled.chains.clone(),
-            local: Arc::clone(&program.overlay),
-        }));
+        ctx.perform(Effect::Rules(program.apply()));
         self.in_flight = Some(program);
     }
 
@@ -284,6 +289,10 @@ impl Proxy {
         }
         if std::mem::replace(&mut self.settled, true) {
             ctx.perform(Effect::Rules(rules::Request::Verify { owner: OWNER.into() }));
+            // It was to be done before and could not.
+            if std::mem::take(&mut self.audit) {
+                ctx.perform(Effect::Rules(rules::Request::ListDnat));
+            }
         } else {
             // A write of the proxy that ran here before may have landed after our first one.
             self.force = true;
@@ -311,12 +320,38 @@ fn delete(filters: Arc<[rules::CtFilter]>, ctx: &mut Context<'_, Proxy>) {
 
 impl Program {
     fn new(compiled: Arc<Compiled>, node: &str) -> Self {
-        let overlay = overlay(&compiled, node);
-        Program { compiled, overlay }
+        let (mut chains, mut flat): (Overlay, FlatOverlay) = (Arc::new([]), Arc::new([]));
+        match compiled.shape.mode {
+            Mode::Iptables => chains = overlay(&compiled, node),
+            Mode::Nftables => flat = flat_overlay(&compiled, node),
+        }
+        Program { compiled, overlay: chains, flat }
+    }
+
+    fn apply(&self) -> rules::Request {
+        let Shape { mode, cluster_cidr } = self.compiled.shape;
+        match mode {
+            Mode::Iptables => rules::Request::Apply {
+                owner: OWNER.into(),
+                base: Arc::clone(&self.compiled.base),
+                shared: self.compiled.chains.clone(),
+                local: Arc::clone(&self.overlay),
+            },
+            Mode::Nftables => rules::Request::ApplyFlat {
+                owner: OWNER.into(),
+                settings: rules::FlatSettings {
+                    pods: cluster_cidr.trunc(),
+                    mark: names::MASQUERADE_MARK,
+                },
+                shared: self.compiled.flat.set.clone(),
+                local: Arc::clone(&self.flat),
+            },
+        }
     }
 
     fn same(&self, other: &Program) -> bool {
         self.overlay == other.overlay
+            && self.flat == other.flat
             && (Arc::ptr_eq(&self.compiled, &other.compiled)
                 || self.compiled.same_rules(&other.compiled))
     }

@@ -2,6 +2,7 @@
 //! (pkg/proxy/iptables/proxier.go of Kubernetes 1.33: `portProtoHash` and its callers).
 
 use crate::ports::rules::Protocol;
+use crate::ports::rules::text::protocol_name;
 use sha2::{Digest, Sha256};
 use smol_str::{SmolStr, format_smolstr};
 
@@ -33,7 +34,7 @@ pub struct Names {
 impl Names {
     /// Of the port that is called `namespace/name:port`, or `namespace/name` if it has no name.
     pub fn of(port: &str, protocol: Protocol) -> Self {
-        let hash = hash(&[port, lower(protocol)]);
+        let hash = hash(&[port, protocol_name(protocol)]);
         Names {
             cluster: format_smolstr!("KUBE-SVC-{hash}"),
             local: format_smolstr!("KUBE-SVL-{hash}"),
@@ -45,17 +46,7 @@ impl Names {
 
 /// `KUBE-SEP-…` of an endpoint written `ip:port`.
 pub fn endpoint(port: &str, protocol: Protocol, endpoint: &str) -> SmolStr {
-    format_smolstr!("KUBE-SEP-{}", hash(&[port, lower(protocol), endpoint]))
-}
-
-/// As `iptables -p` has it.
-pub fn lower(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-        Protocol::Icmp => "icmp",
-    }
+    format_smolstr!("KUBE-SEP-{}", hash(&[port, protocol_name(protocol), endpoint]))
 }
 
 /// The first 16 characters of the base32 (RFC 4648) of the parts' SHA-256: its first 80 bits.

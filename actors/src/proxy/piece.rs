@@ -1,8 +1,11 @@
 //! The rules of one Service: what [`super::compile`] puts together.
 
+use super::compile::{Mode, Shape};
 use super::names::{self, EXTERNAL_SERVICES, MARK_MASQ, NODE_PORTS, PROXY_FIREWALL, SERVICES};
+use super::nft;
 use super::service::{Endpoint, ServicePort, endpoints, service_ports, usable};
-use crate::objects::Object;
+use crate::objects::{Name, Object};
+use crate::ports::rules::flat::{FlatKey, FlatValue};
 use crate::ports::rules::{
     AddrType, Chain, ChainKey, Match, Protocol, RejectWith, Rule, Table, Target,
 };
@@ -37,6 +40,10 @@ pub struct Piece {
     pub chains: Vec<(SmolStr, Arc<Chain>)>,
     /// Ports for which a node's own endpoints matter.
     pub local: Vec<LocalPort>,
+    /// Its elements in the order of their keys, in nftables mode.
+    pub flat: Vec<(FlatKey, FlatValue)>,
+    /// Its endpoints by node, in nftables mode.
+    pub on_nodes: Vec<(Name, Ipv4Addr)>,
     /// Where its traffic may be rewritten to, by what the client wrote.
     pub fronts: Vec<(Front, Arc<[Backend]>)>,
     /// Every endpoint, whatever its state.
@@ -67,17 +74,25 @@ pub struct Backend {
 
 impl Piece {
     /// `None` if there is nothing to serve.
-    pub fn of(service: &Object, slices: &[Arc<Object>], cluster_cidr: Ipv4Net) -> Option<Piece> {
+    pub fn of(service: &Object, slices: &[Arc<Object>], shape: Shape) -> Option<Piece> {
         let mut piece = Piece::default();
         let ports = service_ports(service);
         for (label, port) in &ports {
             let endpoints = endpoints(label.as_deref(), port.protocol, slices);
-            piece.port(port, &endpoints, cluster_cidr);
+            match shape.mode {
+                Mode::Iptables => piece.port(port, &endpoints, shape.cluster_cidr),
+                Mode::Nftables => {
+                    nft::elements(port, &endpoints, &mut piece.flat);
+                    piece.on_nodes.extend(endpoints.iter().map(|e| (e.node.clone(), e.ip)));
+                }
+            }
             piece.connections(port, &endpoints);
             if port.uses_local_endpoints() {
                 piece.local.push(LocalPort { port: port.clone(), endpoints });
             }
         }
+        piece.flat.sort_by_key(|(key, _)| *key);
+        piece.flat.dedup_by_key(|(key, _)| *key);
         (!ports.is_empty()).then_some(piece)
     }
 

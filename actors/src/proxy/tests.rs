@@ -2,10 +2,12 @@
 
 mod actor;
 mod crash;
+mod flat;
 mod incremental;
 
 use super::*;
 use crate::objects::{Key, Object};
+use crate::ports::rules::text::to_iptables_save;
 use serde_json::{Value, json};
 
 fn cidr() -> Ipv4Net {

@@ -69,6 +69,7 @@ sections! {
         "pod-records": "boolean" = "false",
         "dns-upstreams": "addresses or path" = "/etc/resolv.conf",
         "proxy": "boolean" = "true",
+        "proxy-mode": "`iptables`, `nftables`" = "iptables",
         "proxy-min-sync": "duration" = "1s",
         "proxy-resync": "duration" = "30s",
         "netd-resync": "duration" = "10s",

@@ -669,6 +669,7 @@ fn netd_config(scenario: &Scenario, index: usize, seed: u64, is_server: bool) ->
 fn proxy_config(scenario: &Scenario, index: usize) -> proxy::Config {
     let (cluster, node) = (&scenario.cluster, &scenario.nodes[index]);
     proxy::Config {
+        mode: cluster.proxy_mode,
         node: node.name.clone(),
         cluster_cidr: cluster.pod_network,
         min_sync: cluster.proxy_min_sync,

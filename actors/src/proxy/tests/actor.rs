@@ -19,6 +19,7 @@ impl Rig {
     pub fn new() -> Self {
         let config = Config {
             node: "w1".into(),
+            mode: Mode::Iptables,
             cluster_cidr: cidr(),
             min_sync: Duration::from_secs(1),
             resync: Duration::from_secs(30),

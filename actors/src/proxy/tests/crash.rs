@@ -33,6 +33,7 @@ impl Kernel {
             Request::Verify { owner } => {
                 Reply::Verified { owner: owner.clone(), intact: true, missing: Vec::new() }
             }
+            Request::ApplyFlat { .. } => unreachable!("the proxy is in iptables mode"),
             Request::ReadBase { .. } => unreachable!("the proxy never reads what is not its own"),
         }
     }

@@ -71,7 +71,9 @@ proptest! {
     #[test]
     fn an_incremental_compilation_is_the_one_from_scratch(
         ops in prop::collection::vec((op(), any::<bool>()), 1..30),
+        mode in prop_oneof![Just(Mode::Iptables), Just(Mode::Nftables)],
     ) {
+        let shape = Shape { mode, cluster_cidr: cidr() };
         let mut world = World::new();
         let mut basis: Option<Basis> = None;
         for (op, look) in &ops {
@@ -80,14 +82,16 @@ proptest! {
                 continue;
             }
             let (services, slices) = (world.services.clone(), world.slices.clone());
-            let step = compile_anew(&services, &slices, cidr(), basis.as_ref());
-            let scratch = compile_anew(&services, &slices, cidr(), None);
+            let step = compile_anew(&services, &slices, shape, basis.as_ref());
+            let scratch = compile_anew(&services, &slices, shape, None);
             prop_assert!(step.same_rules(&scratch));
             prop_assert_eq!(step.chains.version(), scratch.chains.version());
+            prop_assert_eq!(step.flat.set.version(), step.chains.version());
             prop_assert_eq!(&step.backends, &scratch.backends);
             prop_assert_eq!(&step.pieces, &scratch.pieces);
             for node in ["w1", "w2", "w9"] {
                 prop_assert_eq!(overlay(&step, node), overlay(&scratch, node));
+                prop_assert_eq!(flat_overlay(&step, node), flat_overlay(&scratch, node));
             }
             basis = Some(Basis { services, slices, compiled: Arc::new(step) });
         }

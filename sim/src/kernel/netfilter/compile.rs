@@ -4,10 +4,13 @@
 //! other, and a set follows a change by compiling the changed chains alone.
 
 use super::matches::{Key, Test};
+use super::table;
 use super::walk::Outcome;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, OrdMap, OrdSet};
-use kubesim_actors::ports::rules::{Chain, ChainKey, ChainSet, Protocol, Rule, Table, Target};
+use kubesim_actors::ports::rules::{
+    Chain, ChainKey, ChainSet, Match, Protocol, Rule, Table, Target, text,
+};
 use kubesim_runtime::{Change, Hasher};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
@@ -67,7 +70,8 @@ impl Action {
             }
             Target::Mark { value, mask } => Action::Mark { value: *value, mask: *mask },
             Target::NoTrack => Action::NoTrack,
-            Target::None => Action::None,
+            // Refused before anything is walked.
+            Target::Other(_) | Target::None => Action::None,
         }
     }
 }
@@ -261,7 +265,16 @@ impl Iterator for Candidates<'_> {
 
 /// What is wrong with a rule in this table, in x_tables' words.
 pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
-    let (target, only) = match rule.target {
+    let module =
+        |words: &str| words.split(' ').find(|word| !word.starts_with('-')).map(String::from);
+    for found in &rule.matches {
+        if let Match::Other(words) = found {
+            let name = module(words).unwrap_or_default();
+            return Some(format!("Couldn't load match `{name}':No such file or directory"));
+        }
+    }
+    let (target, only) = match &rule.target {
+        Target::Other(words) => return Some(table::no_target(&module(words).unwrap_or_default())),
         Target::Dnat { .. } => ("DNAT", Table::Nat),
         Target::Snat { .. } => ("SNAT", Table::Nat),
         Target::Masquerade { .. } => ("MASQUERADE", Table::Nat),
@@ -270,7 +283,7 @@ pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
         _ => return None,
     };
     (table != only).then(|| {
-        let (is, only) = (super::save::table_name(table), super::save::table_name(only));
+        let (is, only) = (text::table_name(table), text::table_name(only));
         format!("{target}: only valid in {only} table, not {is}")
     })
 }

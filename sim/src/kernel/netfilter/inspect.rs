@@ -1,12 +1,13 @@
 //! What judges read of a ruleset.
 
 use super::Netfilter;
+use super::flat::FlatTable;
 use kubesim_actors::ports::rules::{Chain, Rule, Target};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 impl Netfilter {
-    /// Every address and port that a DNAT rule of an applied set leads to.
+    /// Every address and port that a DNAT rule of an applied set leads to, or a flat element.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);
         let rules = owners
@@ -16,6 +17,7 @@ impl Netfilter {
             Target::Dnat { to, port: Some(port) } => Some((to, port)),
             _ => None,
         };
-        rules.filter_map(target).collect()
+        let flat = self.state.iter().flat_map(|state| &state.flat);
+        rules.filter_map(target).chain(flat.flat_map(FlatTable::endpoints)).collect()
     }
 }

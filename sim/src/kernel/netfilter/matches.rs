@@ -74,7 +74,8 @@ impl Test {
     /// `None` for what only people read.
     pub fn compile(from: &Match) -> Option<Test> {
         Some(match from {
-            Match::Comment(_) => return None,
+            // A rule with another match is refused before it is walked.
+            Match::Comment(_) | Match::Other(_) => return None,
             Match::Protocol { is, not } => Test::Protocol { is: *is, not: *not },
             Match::Source { net, not } => {
                 let (addr, mask) = (net.network().to_bits(), net.netmask().to_bits());

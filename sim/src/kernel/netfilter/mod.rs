@@ -6,6 +6,7 @@
 
 mod compile;
 mod conntrack;
+mod flat;
 mod inspect;
 mod matches;
 mod nat;
@@ -23,12 +24,12 @@ mod walk;
 
 pub use compile::ChainPool;
 pub use conntrack::Entry;
-pub use parse::parse_rule;
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 
 use super::packet::{Ct, Packet};
 use conntrack::Conntrack;
+use flat::FlatTable;
 use kubesim_actors::ports::rules::{AddrType, RejectWith, Reply, Request, Rule, Table};
 use kubesim_runtime::{Rng, Time};
 use matches::{Key, Scene, state_of};
@@ -80,6 +81,8 @@ struct State {
     rules: Ruleset,
     conntrack: Conntrack,
     recent: RecentLists,
+    /// Tables of owners in nftables mode.
+    flat: Vec<FlatTable>,
     /// Something in the rules needs conntrack (`nf_ct_netns_get`).
     tracking: bool,
     /// The nat table is loaded: it stays so when its last rule goes, so that what is bound goes
@@ -135,6 +138,11 @@ impl Netfilter {
             Request::Apply { owner, base, shared, local } => {
                 let result = state.apply(owner, base, shared, local);
                 Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+            }
+            Request::ApplyFlat { owner, settings, shared, local } => {
+                let (owner, version) = (owner.clone(), shared.version());
+                state.apply_flat(owner.clone(), *settings, shared.clone(), local.clone());
+                Reply::Applied { owner, version, result: Ok(()) }
             }
             Request::ReadBase { table, chain } => state.read_base(*table, chain),
             Request::Verify { owner } => state.verify(owner),
@@ -201,6 +209,12 @@ impl Netfilter {
     pub fn flush(&mut self, table: Table, chain: Option<&str>) -> Result<(), String> {
         self.edit(|rules| rules.flush(table, chain))
     }
+    /// `nft delete table`: an owner's flat elements and what gives them their meaning.
+    pub fn delete_flat(&mut self, owner: &str) {
+        let state = self.state();
+        state.flat.iter_mut().filter(|table| table.owner == owner).for_each(|t| t.gone = true);
+        state.changed();
+    }
     /// A command in iptables' own words, without the program's name:
     /// `-t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE`, `-P FORWARD DROP`, `-F`.
     pub fn command(&mut self, line: &str) -> Result<(), String> {
@@ -263,7 +277,8 @@ impl Netfilter {
 impl State {
     /// After every change of the rules.
     fn changed(&mut self) {
-        self.nat |= self.rules.has_nat_rules();
+        let flat = self.flat.iter().any(|table| !table.is_empty());
+        self.nat |= self.rules.has_nat_rules() || flat;
         self.tracking = self.nat || self.rules.needs_conntrack();
         self.idle = !self.tracking && self.rules.is_empty();
         self.loaded = self.rules.loaded();
@@ -313,6 +328,13 @@ impl State {
             Outcome::Reject(with) => return Verdict::Reject(with),
             _ => {}
         }
+        for table in &self.flat {
+            match table.filter(hook, packet, context) {
+                Outcome::Drop => return Verdict::Drop,
+                Outcome::Reject(with) => return Verdict::Reject(with),
+                _ => {}
+            }
+        }
         if leaves {
             let fine = self.translate(hook, packet, context, rng)
                 && self.conntrack.confirm(packet, context.now);
@@ -321,6 +343,26 @@ impl State {
             }
         }
         Verdict::Accept
+    }
+
+    fn flat_nat(
+        &mut self,
+        hook: Hook,
+        packet: &mut Packet,
+        context: &HookContext<'_>,
+        rng: &mut Rng,
+    ) -> Outcome {
+        let dnat = self.is_dnat(packet);
+        let outcomes = self.flat.iter_mut().map(|t| t.nat(hook, packet, dnat, context, rng));
+        outcomes.into_iter().find(|outcome| *outcome != Outcome::Accept).unwrap_or(Outcome::Accept)
+    }
+
+    /// The packet's connection has a rewritten destination.
+    fn is_dnat(&self, packet: &Packet) -> bool {
+        match packet.ct {
+            Ct::Entry { id, .. } => self.conntrack.get(id).is_some_and(|entry| entry.dst_nat),
+            _ => false,
+        }
     }
 
     /// The nat table at a hook: chains for what is undecided, the rewriting for all.
@@ -335,7 +377,10 @@ impl State {
             return true;
         }
         if nat::undecided(&self.conntrack, packet, hook) {
-            let outcome = self.walk(Table::Nat, hook, packet, context, rng);
+            let mut outcome = self.walk(Table::Nat, hook, packet, context, rng);
+            if outcome == Outcome::Accept && !self.flat.is_empty() {
+                outcome = self.flat_nat(hook, packet, context, rng);
+            }
             if outcome == Outcome::Drop
                 || !nat::bind(&mut self.conntrack, packet, hook, outcome, context, rng)
             {
@@ -363,10 +408,7 @@ impl State {
         if base.entries().is_empty() {
             return policy;
         }
-        let dnat = match packet.ct {
-            Ct::Entry { id, .. } => self.conntrack.get(id).is_some_and(|entry| entry.dst_nat),
-            _ => false,
-        };
+        let dnat = self.is_dnat(packet);
         let scene = Scene {
             key: Key::of(packet),
             mark: packet.mark,

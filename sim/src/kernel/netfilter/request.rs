@@ -3,9 +3,12 @@
 use super::State;
 use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
 use super::conntrack::Entry as Connection;
+use super::flat::FlatTable;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::{
-    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, Place, Reply, Rule, Table,
+    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, FlatSettings, Place, Reply, Rule,
+    Table, text,
 };
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -39,7 +42,29 @@ impl State {
         Ok(())
     }
 
+    pub fn apply_flat(
+        &mut self,
+        owner: SmolStr,
+        settings: FlatSettings,
+        shared: FlatSet,
+        local: Arc<[(FlatKey, FlatValue)]>,
+    ) {
+        let next = FlatTable::new(owner, settings, shared, local);
+        match self.flat.iter_mut().find(|table| table.owner == next.owner) {
+            Some(table) => table.apply(next),
+            None => self.flat.push(next),
+        }
+        self.changed();
+    }
+
     pub fn verify(&self, owner: &SmolStr) -> Reply {
+        if let Some(table) = self.flat.iter().find(|table| table.owner == *owner) {
+            let missing = match table.gone {
+                true => vec![format!("table ip {owner} is gone")],
+                false => Vec::new(),
+            };
+            return Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing };
+        }
         let missing = match self.rules.owners.iter().find(|known| known.name == *owner) {
             // Nobody has touched anything since: most verifications end here.
             Some(known) if known.seen == self.rules.edits => Vec::new(),
@@ -59,28 +84,20 @@ impl State {
 
     pub fn delete_conntrack(&mut self, filters: &[CtFilter], now: Time) -> Reply {
         // What a proxy wants gone was rewritten; most nodes have nothing of the kind.
-        let all_rewritten = filters.iter().all(rewritten);
+        let all_rewritten = filters.iter().all(CtFilter::wants_rewritten);
         if all_rewritten && !self.conntrack.rewrites() {
             return Reply::ConntrackDeleted { entries: 0 };
         }
         let entries = self.conntrack.delete(now, |entry| {
-            (entry.dst_nat || !all_rewritten)
-                && filters.iter().any(|filter| matches_filter(filter, entry))
+            let known = described(entry);
+            (entry.dst_nat || !all_rewritten) && filters.iter().any(|filter| filter.matches(&known))
         });
         Reply::ConntrackDeleted { entries }
     }
 
     pub fn list_dnat(&self, now: Time) -> Reply {
         let live = self.conntrack.iter().filter(|entry| entry.dnat(now));
-        let entries = live.map(|entry| CtEntry {
-            protocol: entry.protocol(),
-            src: entry.original.src,
-            sport: entry.original.sport,
-            original_dst: entry.original.dst,
-            original_dport: entry.original.dport,
-            dnat_to: entry.reply.src,
-            dnat_port: entry.reply.sport,
-        });
+        let entries = live.map(described);
         Reply::Dnat { entries: entries.collect() }
     }
 }
@@ -91,19 +108,16 @@ impl Connection {
     }
 }
 
-/// Only an entry with a rewritten destination can match.
-fn rewritten(filter: &CtFilter) -> bool {
-    filter.dnat_to.is_some() || filter.dnat_port.is_some()
-}
-
-fn matches_filter(filter: &CtFilter, entry: &Connection) -> bool {
-    let CtFilter { protocol, original_dst, original_dport, dnat_to, dnat_port } = filter;
-    protocol.is_none_or(|protocol| protocol == entry.protocol())
-        && original_dst.is_none_or(|dst| dst == entry.original.dst)
-        && original_dport.is_none_or(|port| port == entry.original.dport)
-        && (!rewritten(filter) || entry.dst_nat)
-        && dnat_to.is_none_or(|to| to == entry.reply.src)
-        && dnat_port.is_none_or(|port| port == entry.reply.sport)
+fn described(entry: &Connection) -> CtEntry {
+    CtEntry {
+        protocol: entry.protocol(),
+        src: entry.original.src,
+        sport: entry.original.sport,
+        original_dst: entry.original.dst,
+        original_dport: entry.original.dport,
+        dnat_to: entry.reply.src,
+        dnat_port: entry.reply.sport,
+    }
 }
 
 impl Ruleset {
@@ -236,7 +250,7 @@ impl Ruleset {
         let mut missing = Vec::new();
         for (table, flushed) in TABLES.into_iter().zip(owner.flushed) {
             if flushed && owner.chains().any(|(key, _)| key.table == table) {
-                let name = super::save::table_name(table);
+                let name = text::table_name(table);
                 missing.push(format!("-t {name}: all chains of {} are empty", owner.name));
             }
         }
@@ -244,7 +258,7 @@ impl Ruleset {
             if let Some(applied) = owner.applied(&chain.key)
                 && !chain.rules().eq(applied.rules.iter())
             {
-                let (table, name) = (super::save::table_name(chain.key.table), &chain.key.name);
+                let (table, name) = (text::table_name(chain.key.table), &chain.key.name);
                 missing.push(format!("-t {table} {name}: not as applied"));
             }
         }

@@ -1,11 +1,11 @@
 //! The tables of one namespace: built-in chains, foreign chains, and what owners have applied.
 
+use super::Hook;
 use super::compile::{
     ChainId, ChainPool, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal,
 };
 use super::walk::Counted;
-use super::{Hook, save};
-use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table};
+use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table, text};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::cell::Cell;
@@ -377,5 +377,5 @@ pub(super) fn no_target(name: &str) -> String {
 
 /// For messages: `-t nat -A PREROUTING …`.
 pub(super) fn line(table: Table, chain: &str, rule: &Rule) -> String {
-    format!("-t {} {}", save::table_name(table), save::rule_line(chain, rule))
+    format!("-t {} {}", text::table_name(table), text::rule_line(chain, rule))
 }

@@ -169,6 +169,7 @@ pub struct Cluster {
     pub dns_upstreams: DnsUpstreams,
     /// Run the proxy on every node.
     pub proxy: bool,
+    pub proxy_mode: kubesim_actors::proxy::Mode,
     pub proxy_min_sync: Duration,
     pub proxy_resync: Duration,
     pub netd_resync: Duration,

@@ -6,12 +6,14 @@ use super::Reader;
 use super::network::nth;
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
+use kubesim_actors::proxy::Mode;
 use std::time::Duration;
 
 pub const NETD: &[(&str, NetdProgram)] =
     &[("kubesim", NetdProgram::Kubesim), ("flannel", NetdProgram::Flannel)];
 pub const DNS: &[(&str, DnsProgram)] =
     &[("kubesim", DnsProgram::Kubesim), ("kube-dns", DnsProgram::KubeDns)];
+const MODE: &[(&str, Mode)] = &[("iptables", Mode::Iptables), ("nftables", Mode::Nftables)];
 pub const OVERLAP: &[(&str, Overlap)] = &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
 
 impl Reader<'_> {
@@ -37,6 +39,7 @@ impl Reader<'_> {
             pod_records: f.bool("pod-records", false),
             dns_upstreams: self.dns_upstreams(f),
             proxy: f.bool("proxy", true),
+            proxy_mode: f.word("proxy-mode", MODE).unwrap_or_default(),
             proxy_min_sync: seconds("proxy-min-sync", 1),
             proxy_resync: seconds("proxy-resync", 30),
             netd_resync: seconds("netd-resync", 10),

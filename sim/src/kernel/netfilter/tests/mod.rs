@@ -9,6 +9,8 @@ mod walk;
 use super::*;
 use crate::body::Body;
 use crate::kernel::packet::{Icmp, L4, Tcp, TcpFlags};
+use kubesim_actors::ports::rules::parse::parse_rule;
+use kubesim_actors::ports::rules::text;
 use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Place};
 use kubesim_runtime::Stream;
 use std::sync::Arc;
@@ -174,7 +176,7 @@ pub(super) fn chains(lines: &[&str], version: u64) -> ChainSet {
 }
 
 pub(super) fn table_named(name: &str) -> Table {
-    let named = table::TABLES.into_iter().find(|table| save::table_name(*table) == name);
+    let named = table::TABLES.into_iter().find(|table| text::table_name(*table) == name);
     named.expect("a table's name")
 }
 

@@ -26,7 +26,7 @@ fn every_saved_line_reads_back_as_itself() {
     assert_eq!(lines.len(), BASE.len() + CHAINS.len());
     for line in lines {
         let (chain, rule) = parse_rule(line).expect(line);
-        assert_eq!(save::rule_line(&chain, &rule), line);
+        assert_eq!(text::rule_line(&chain, &rule), line);
     }
 }
 
@@ -57,7 +57,7 @@ fn people_write_rules_in_other_ways_too() {
     ];
     for (written, saved) in ways {
         let (chain, rule) = parse_rule(written).expect(written);
-        assert_eq!(save::rule_line(&chain, &rule), saved);
+        assert_eq!(text::rule_line(&chain, &rule), saved);
     }
 }
 
