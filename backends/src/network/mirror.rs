@@ -5,7 +5,6 @@ use super::routes::Table;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{self, Errno, IfName, Proto, RouteSet, State};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 #[derive(Debug, Default)]
 pub struct Mirror {
