@@ -1,6 +1,8 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
 
 #[cfg(target_os = "linux")]
+pub mod files;
+#[cfg(target_os = "linux")]
 pub mod netlink;
 #[cfg(target_os = "linux")]
 pub mod network;

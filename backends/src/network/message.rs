@@ -6,7 +6,7 @@
 //! Numbers are those of include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,netconf}.h.
 
 use ipnet::Ipv4Net;
-use kubesim_actors::ports::network::{IfName, LinkKind, Mac, Proto};
+use kubesim_actors::ports::network::{self, IfName, LinkKind, Mac, Proto};
 use netlink_packet_core::{NetlinkBuffer, NetlinkSerializable, NlasIterator};
 use std::net::Ipv4Addr;
 
@@ -73,18 +73,50 @@ pub struct Address {
     pub net: Ipv4Net,
 }
 
-/// A route of the main table.
+/// A route of the main table, in numbers: thousands are compared at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub proto: Proto,
-    pub to: Ipv4Net,
+    pub to: Prefix,
     pub metric: u32,
-    pub via: Option<Ipv4Addr>,
+    /// 0.0.0.0: none.
+    via: u32,
     /// 0 if it has several next hops.
     pub dev: u32,
+    pub proto: Proto,
     pub onlink: bool,
     /// It says nothing that an actor's route cannot say.
     pub plain: bool,
+}
+
+/// A network: its address and, in the lowest byte, the prefix length. In the order of [`Ipv4Net`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix(u64);
+
+impl Prefix {
+    pub const DEFAULT: Prefix = Prefix(0);
+
+    pub fn net(self) -> Ipv4Net {
+        let address = Ipv4Addr::from((self.0 >> 8) as u32);
+        Ipv4Net::new_assert(address, self.0 as u8)
+    }
+}
+
+impl From<Ipv4Net> for Prefix {
+    fn from(net: Ipv4Net) -> Prefix {
+        Prefix(u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len()))
+    }
+}
+
+impl Route {
+    pub fn new(proto: Proto, route: &network::Route, dev: u32) -> Route {
+        let via = route.via.map_or(0, Ipv4Addr::to_bits);
+        let (to, metric, onlink) = (route.to.into(), route.metric, route.onlink);
+        Route { to, metric, via, dev, proto, onlink, plain: true }
+    }
+
+    pub fn via(&self) -> Option<Ipv4Addr> {
+        (self.via != 0).then(|| Ipv4Addr::from_bits(self.via))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,18 +276,19 @@ impl Route {
             return None;
         };
         let flags = word(payload.get(8..)?)?;
-        let (mut to, mut metric, mut via, mut dev) = (Ipv4Addr::UNSPECIFIED, 0, None, 0);
+        let (mut to, mut metric, mut via, mut dev) = (Ipv4Addr::UNSPECIFIED, 0, 0, 0);
         let mut plain = (source, tos, kind) == (0, 0, RTN_UNICAST);
         attributes(payload.get(12..)?, |of, value| match of {
             1 => to = ip(value).unwrap_or(to),
             4 => dev = word(value).unwrap_or_default(),
-            5 => via = ip(value),
+            5 => via = ip(value).map_or(0, Ipv4Addr::to_bits),
             6 => metric = word(value).unwrap_or_default(),
             // The table and RTA_CACHEINFO.
             12 | 15 => {}
             _ => plain = false,
         });
-        let (to, onlink) = (Ipv4Net::new(to, length).ok()?, flags & RTNH_F_ONLINK != 0);
+        let to = Ipv4Net::new(to, length).ok()?.into();
+        let onlink = flags & RTNH_F_ONLINK != 0;
         Some(Route { proto: Proto(proto), to, metric, via, dev, onlink, plain })
     }
 }

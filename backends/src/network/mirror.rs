@@ -1,13 +1,10 @@
 //! What the kernel has, as far as netlink has told: links, addresses, forwarding, default routes.
 
-use super::message::{Address, Conf, Link, Message, Route};
+use super::message::{Address, Conf, Link, Message, Prefix, Route};
 use super::routes::Table;
 use ipnet::Ipv4Net;
-use kubesim_actors::ports::network::{self, Proto, State};
+use kubesim_actors::ports::network::{self, Errno, IfName, Proto, RouteSet, State};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-
-pub const DEFAULT: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
 #[derive(Debug, Default)]
 pub struct Mirror {
@@ -34,6 +31,30 @@ impl Mirror {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// A set's routes with their links by number; those by links that are not there are refused.
+    pub fn numbered<'a>(
+        &'a self,
+        proto: Proto,
+        set: &'a RouteSet,
+        refused: &'a mut Vec<(Ipv4Net, Errno)>,
+    ) -> impl Iterator<Item = Route> + 'a {
+        let mut last: Option<(&IfName, u32)> = None;
+        set.iter().filter_map(move |route| {
+            let dev = match last {
+                Some((name, dev)) if *name == route.dev => dev,
+                _ => {
+                    let Some(link) = self.link(&route.dev) else {
+                        refused.push((route.to, Errno::Enodev));
+                        return None;
+                    };
+                    last = Some((&link.name, link.index));
+                    link.index
+                }
+            };
+            Some(Route::new(proto, route, dev))
+        })
+    }
+
     pub fn addresses(&self, link: u32) -> &[Ipv4Net] {
         self.addresses.get(&link).map_or(&[], Vec::as_slice)
     }
@@ -43,7 +64,8 @@ impl Mirror {
     }
 
     pub fn has_default_like(&self, route: &Route) -> bool {
-        route.to == DEFAULT && self.defaults.iter().any(|other| other.metric == route.metric)
+        route.to == Prefix::DEFAULT
+            && self.defaults.iter().any(|other| other.metric == route.metric)
     }
 
     /// Takes news in. IPv4 routes that go with a link or an address go silently: fib_table_flush
@@ -64,12 +86,12 @@ impl Mirror {
             }
             Message::Address(_) => return Doubt::Addresses,
             Message::AddressGone(address) => return Doubt::RoutesBy(address.link),
-            Message::Route(route) if route.to == DEFAULT => {
+            Message::Route(route) if route.to == Prefix::DEFAULT => {
                 if !self.defaults.contains(route) {
                     self.defaults.push(*route);
                 }
             }
-            Message::RouteGone(route) if route.to == DEFAULT => {
+            Message::RouteGone(route) if route.to == Prefix::DEFAULT => {
                 self.defaults.retain(|known| known != route);
             }
             Message::Forwarding { of: Conf::All, on } => self.ip_forward = *on,
@@ -103,13 +125,14 @@ impl Mirror {
     }
 
     pub fn reset_defaults(&mut self, routes: &[Route]) {
-        self.defaults = routes.iter().filter(|route| route.to == DEFAULT).copied().collect();
+        self.defaults =
+            routes.iter().filter(|route| route.to == Prefix::DEFAULT).copied().collect();
     }
 
     /// Those of an owner whose changes are no news here, since we made them.
     pub fn set_own_defaults(&mut self, proto: Proto, table: &Table) {
         self.defaults.retain(|route| route.proto != proto);
-        self.defaults.extend(table.iter().take_while(|route| route.to == DEFAULT));
+        self.defaults.extend(table.iter().take_while(|route| route.to == Prefix::DEFAULT));
     }
 
     pub fn state(&self, netd_routes: usize, bridge_nf: bool) -> State {

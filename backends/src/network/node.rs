@@ -4,12 +4,12 @@ use super::message::{GetNetconf, Message, Route};
 use super::mirror::{Doubt, Mirror};
 use super::monitor::{Group, Monitor};
 use super::neighbours::Tables;
-use super::routes::Table;
+use super::routes::{Plan, Table};
 use super::socket::Socket;
 use super::sysctl;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{
-    Errno, FdbEntry, IfName, LinkKind, Neighbour, Proto, RouteSet, State,
+    Errno, FdbEntry, LinkKind, Neighbour, Proto, RouteSet, State,
 };
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
@@ -28,6 +28,8 @@ const LO: u32 = 1;
 /// How often a set of routes is compared again because somebody else wrote meanwhile.
 const ROUNDS: usize = 3;
 const ENOENT: Errno = Errno::Other(nix::errno::Errno::ENOENT as u16);
+
+type Refused = Vec<(Ipv4Net, Errno)>;
 
 #[derive(Debug)]
 pub struct Node {
@@ -224,14 +226,14 @@ impl Node {
     }
 
     /// What was refused, by destination.
-    pub(super) fn set_routes(&mut self, proto: Proto, set: &RouteSet) -> Vec<(Ipv4Net, Errno)> {
+    pub(super) fn set_routes(&mut self, proto: Proto, set: &RouteSet) -> Refused {
         let found = self.refresh().and_then(|()| self.follow_routes(proto));
         if let Err(errno) = found {
             return set.iter().map(|route| (route.to, errno)).collect();
         }
-        let (wanted, mut refused) = self.numbered(proto, set);
+        let mut refused = Vec::new();
         for round in 1..=ROUNDS {
-            let (denied, again) = self.reconcile(proto, &wanted);
+            let (denied, again) = self.reconcile(proto, set);
             if !again || round == ROUNDS {
                 refused.extend(denied);
                 break;
@@ -242,51 +244,29 @@ impl Node {
         refused
     }
 
-    /// Links by number, sorted; and the routes by links that are not there.
-    fn numbered(&self, proto: Proto, set: &RouteSet) -> (Vec<Route>, Vec<(Ipv4Net, Errno)>) {
-        let (mut wanted, mut refused) = (Vec::with_capacity(set.shared.len()), Vec::new());
-        let mut last: Option<(&IfName, Option<u32>)> = None;
-        for route in set.iter() {
-            let dev = match last {
-                Some((name, dev)) if *name == route.dev => dev,
-                _ => self.mirror.link(&route.dev).map(|link| link.index),
-            };
-            last = Some((&route.dev, dev));
-            let Some(dev) = dev else {
-                refused.push((route.to, Errno::Enodev));
-                continue;
-            };
-            let (to, metric, via, onlink) = (route.to, route.metric, route.via, route.onlink);
-            wanted.push(Route { proto, to, metric, via, dev, onlink, plain: true });
-        }
-        if !wanted.is_sorted_by_key(|route| (route.to, route.metric)) {
-            wanted.sort_by_key(|route| (route.to, route.metric));
-        }
-        (wanted, refused)
-    }
-
     /// Writes the differences. True: somebody else wrote under this tag meanwhile, and they have
     /// to be found anew.
-    fn reconcile(&mut self, proto: Proto, wanted: &[Route]) -> (Vec<(Ipv4Net, Errno)>, bool) {
-        let table = self.routes.entry(proto).or_default();
-        let plan = table.difference(wanted);
+    fn reconcile(&mut self, proto: Proto, set: &RouteSet) -> (Refused, bool) {
+        let (plan, mut denied) = self.plan(proto, set);
         if plan.is_empty() {
-            return (Vec::new(), false);
+            return (denied, false);
         }
         let refused = match self.requests.batch(plan.steps().map(|step| step.message())) {
             Ok(refused) => refused,
             Err(errno) => {
                 // Unknown what was done of it.
                 self.routes.remove(&proto);
-                return (plan.steps().map(|step| (step.route().to, errno)).collect(), false);
+                denied.extend(plan.steps().map(|step| (step.route().to.net(), errno)));
+                return (denied, false);
             }
         };
         self.state = None;
+        let table = self.routes.entry(proto).or_default();
         table.apply(&plan, &refused);
         self.mirror.set_own_defaults(proto, table);
         self.take_news();
         if refused.is_empty() {
-            return (Vec::new(), false);
+            return (denied, false);
         }
         let table = self.routes.entry(proto).or_default();
         let steps: Vec<_> = plan.steps().collect();
@@ -294,7 +274,23 @@ impl Node {
         let minded = minded.map(|(at, errno)| (steps[*at].route(), *errno));
         let contested = |route: &Route, errno| errno == Errno::Eexist && table.has_key_of(route);
         let again = minded.clone().any(|(route, errno)| contested(route, errno));
-        (minded.map(|(route, errno)| (route.to, errno)).collect(), again)
+        denied.extend(minded.map(|(route, errno)| (route.to.net(), errno)));
+        (denied, again)
+    }
+
+    /// What is to be done, and the routes by links that are not there.
+    fn plan(&mut self, proto: Proto, set: &RouteSet) -> (Plan, Refused) {
+        let Node { mirror, routes, .. } = self;
+        let table = routes.entry(proto).or_default();
+        let mut refused = Vec::new();
+        if let Some(plan) = table.difference(mirror.numbered(proto, set, &mut refused)) {
+            return (plan, refused);
+        }
+        refused.clear();
+        let mut wanted: Vec<Route> = mirror.numbered(proto, set, &mut refused).collect();
+        wanted.sort_by_key(|route| (route.to, route.metric));
+        let plan = table.difference(wanted.into_iter());
+        (plan.unwrap_or_default(), refused)
     }
 
     pub(super) fn set_neighbours(&mut self, dev: &str, entries: &[Neighbour]) -> Result<(), Errno> {

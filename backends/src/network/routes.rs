@@ -1,8 +1,7 @@
 //! The routes of one owner: what is known of them, and how to make them what they should be.
 
-use super::message::Route;
+use super::message::{Prefix, Route};
 use super::socket::Change;
-use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::Errno;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -14,7 +13,9 @@ use std::net::Ipv4Addr;
 #[derive(Clone, Debug, Default)]
 pub struct Table(Vec<Route>);
 
-fn key(route: &Route) -> (Ipv4Net, u32) {
+type Key = (Prefix, u32);
+
+fn key(route: &Route) -> Key {
     (route.to, route.metric)
 }
 
@@ -34,6 +35,9 @@ impl Table {
 
     /// Behind its equals.
     pub fn insert(&mut self, route: Route) {
+        if self.0.last().is_none_or(|last| key(last) <= key(&route)) {
+            return self.0.push(route);
+        }
         let at = self.0.partition_point(|other| key(other) <= key(&route));
         self.0.insert(at, route);
     }
@@ -59,28 +63,53 @@ impl Table {
         same.enumerate().find(|(_, other)| *other == route).map(|(at, _)| from + at)
     }
 
-    /// What makes this table be `wanted`, sorted by destination and metric.
-    pub fn difference(&self, wanted: &[Route]) -> Plan {
+    /// What makes this table be `wanted`. `None`: that is not sorted by destination and metric.
+    pub fn difference(&self, mut wanted: impl Iterator<Item = Route>) -> Option<Plan> {
         let mut plan = Plan::default();
-        let mut have = self.0.iter().peekable();
-        for want in wanted {
-            while let Some(gone) = have.next_if(|route| key(route) < key(want)) {
-                plan.deletes.push(*gone);
+        let (mut at, mut last) = (0, Key::default());
+        let sorted = wanted.all(|want| {
+            let wanted_key = key(&want);
+            if wanted_key < last {
+                return false;
             }
-            let (mut stays, mut replaced) = (false, None);
-            while let Some(found) = have.next_if(|route| key(route) == key(want)) {
-                match found == want && !stays {
-                    true => stays = true,
-                    false => plan.put_replaced(&mut replaced, *found),
-                }
+            last = wanted_key;
+            // Nearly always.
+            if self.0.get(at) == Some(&want) && !self.has_key_at(at + 1, wanted_key) {
+                at += 1;
+            } else {
+                at = self.differ(at, want, &mut plan);
             }
-            match (stays, replaced) {
-                (true, replaced) => plan.deletes.extend(replaced),
-                (false, old) => plan.add(*want, old),
-            }
+            true
+        });
+        plan.deletes.extend_from_slice(&self.0[at..]);
+        sorted.then_some(plan)
+    }
+
+    /// Compares what is here from a place on with the next one wanted; the place behind that.
+    #[cold]
+    fn differ(&self, from: usize, want: Route, plan: &mut Plan) -> usize {
+        let mut at = from;
+        while let Some(gone) = self.0.get(at).filter(|route| key(route) < key(&want)) {
+            plan.deletes.push(*gone);
+            at += 1;
         }
-        plan.deletes.extend(have);
-        plan
+        let (mut stays, mut replaced) = (false, None);
+        while self.has_key_at(at, key(&want)) {
+            match self.0[at] == want && !stays {
+                true => stays = true,
+                false => plan.put_replaced(&mut replaced, self.0[at]),
+            }
+            at += 1;
+        }
+        match (stays, replaced) {
+            (true, replaced) => plan.deletes.extend(replaced),
+            (false, old) => plan.add(want, old),
+        }
+        at
+    }
+
+    fn has_key_at(&self, at: usize, wanted: Key) -> bool {
+        self.0.get(at).is_some_and(|route| key(route) == wanted)
     }
 
     /// Takes in what a plan did: all of it but what was refused, by position, ascending.
@@ -138,14 +167,14 @@ impl Plan {
     /// Of several with one key only the last is replaced without a gap. One without a gateway is
     /// not: what comes in its place must not count it as the way to its own.
     fn put_replaced(&mut self, replaced: &mut Option<Route>, route: Route) {
-        match route.via {
+        match route.via() {
             Some(_) => self.deletes.extend(replaced.replace(route)),
             None => self.deletes.push(route),
         }
     }
 
     fn add(&mut self, route: Route, replaced: Option<Route>) {
-        match route.via {
+        match route.via() {
             None => self.direct.push((route, replaced)),
             Some(_) => self.gatewayed.push((route, replaced)),
         }
@@ -188,8 +217,9 @@ impl Step<'_> {
 }
 
 fn build(route: &Route) -> netlink_packet_route::route::RouteMessage {
+    let to = route.to.net();
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.to.addr(), route.to.prefix_len())
+        .destination_prefix(to.addr(), to.prefix_len())
         .protocol(RouteProtocol::Other(route.proto.0));
     if route.metric != 0 {
         builder = builder.priority(route.metric);
@@ -199,7 +229,7 @@ fn build(route: &Route) -> netlink_packet_route::route::RouteMessage {
         return builder.kind(RouteType::Unspec).scope(RouteScope::NoWhere).build();
     }
     builder = builder.output_interface(route.dev);
-    builder = match route.via {
+    builder = match route.via() {
         Some(via) => builder.gateway(via).scope(RouteScope::Universe),
         None => builder.scope(RouteScope::Link),
     };
