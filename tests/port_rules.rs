@@ -3,6 +3,8 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "port_rules/cluster.rs"]
+mod cluster;
 #[path = "port_rules/flat.rs"]
 mod flat;
 #[path = "port_rules/linux.rs"]
@@ -64,6 +66,10 @@ elements!(
     strangers_are_kept_out,
     a_table_is_adopted_and_put_back,
 );
+
+tell!(cluster_modelled: cluster, modelled, chains_lead_from_every_front, elements_lead_from_every_front);
+tell!(cluster_nft: cluster, nft, chains_lead_from_every_front, elements_lead_from_every_front);
+tell!(cluster_legacy: cluster, legacy, chains_lead_from_every_front);
 
 chains!(
     chains_are_applied_changed_and_removed,

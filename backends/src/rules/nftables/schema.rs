@@ -111,7 +111,8 @@ pub fn base_chains(settings: &FlatSettings) -> Vec<ChainSpec> {
         rules.extend(remember_sticky());
         rules
     };
-    // A socket's packet is queued by its priority, and what it has now is none.
+    // Forwarded packets get their priority from the kernel; those of sockets get none here, as
+    // what they had is not known any more.
     let no_priority = Rule::default().ct_state(NEW, 8).ct_status(DST_NAT, 8);
     let no_priority = no_priority.immediate(8, [0; 4]).set_priority(8);
     let mut chains = vec![
