@@ -8,7 +8,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// The content now and after every change: in place, by rename, or by a symlink that turns
-    /// elsewhere. Of a directory: one reply per file in it.
+    /// elsewhere. Of a directory: one reply per file in it, less those whose name begins with a
+    /// dot (half-written ones and `..data`; kubelet ignores them as well, pkg/kubelet/config).
     Watch {
         path: SmolStr,
     },
@@ -16,7 +17,8 @@ pub enum Request {
     Read {
         path: SmolStr,
     },
-    /// Written to a temporary file, synced and renamed: readers see all of it or none.
+    /// Written to a temporary file, synced and renamed: readers see all of it or none. Missing
+    /// directories are made.
     Write {
         path: SmolStr,
         content: Arc<str>,

@@ -237,12 +237,17 @@ pub enum Errno {
     Etimedout,
     Emsgsize,
     Eperm,
+    /// A link's name is too long.
+    Erange,
+    /// Whatever else it says, by number.
+    Other(u16),
 }
 
 /// As strerror(3) has it.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Errno::Other(number) => return write!(f, "error {number} of errno(3)"),
             Errno::Esrch => "no such process",
             Errno::Enodev => "no such device",
             Errno::Eexist => "file exists",
@@ -258,6 +263,7 @@ impl fmt::Display for Errno {
             Errno::Etimedout => "connection timed out",
             Errno::Emsgsize => "message too long",
             Errno::Eperm => "operation not permitted",
+            Errno::Erange => "numerical result out of range",
         })
     }
 }

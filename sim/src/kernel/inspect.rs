@@ -23,7 +23,7 @@ impl Kernel {
         let Some(host) = self.namespace(NsId::HOST) else { return false };
         let bridged = host.links.get(link).is_none_or(|link| link.master.is_some());
         bridged
-            || host.fib.is_local(arp.target_ip)
+            || host.fib.is_local_once(arp.target_ip)
             || host.neighbours.heeds(link, arp.sender_ip, arp.sender_mac)
     }
 

@@ -109,7 +109,11 @@ impl Namespace {
         mtu: u32,
         kind: Kind,
     ) -> Result<u32, Errno> {
-        if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+        // By the attribute's policy the one, by dev_valid_name the other.
+        if name.len() > 15 {
+            return Err(Errno::Erange);
+        }
+        if name.is_empty() || name.contains(['/', ' ', ':']) || [".", ".."].contains(&name) {
             return Err(Errno::Einval);
         }
         if self.links.named(name).is_some() {
@@ -147,7 +151,24 @@ impl Namespace {
             self.drop_neighbours(cx, index, true);
             self.forget_port(index);
         }
-        self.refresh_bridge_of(index);
+        let running = self.links.get(index).is_some_and(Link::running);
+        if running || !up {
+            self.port_changed(index);
+        }
+        if self.links.iter().any(|port| port.master == Some(index) && port.running()) {
+            self.refresh_bridge(index);
+        }
+        cx.changed(self.id);
+    }
+
+    /// With its MAC a link loses its neighbours, permanent ones too (neigh_changeaddr).
+    pub(super) fn set_mac(&mut self, cx: &mut Cx<'_>, index: u32, mac: Mac) {
+        let Some(link) = self.links.get_mut(index).filter(|link| link.mac != mac) else { return };
+        link.mac = mac;
+        if let Some(bridge) = link.master {
+            self.count_ports(bridge);
+        }
+        self.drop_neighbours(cx, index, true);
         cx.changed(self.id);
     }
 
@@ -165,23 +186,29 @@ impl Namespace {
             self.drop_neighbours(cx, index, false);
             self.forget_port(index);
         }
-        self.refresh_bridge_of(index);
+        if self.links.get(index).is_some_and(|link| link.up) {
+            self.port_changed(index);
+        }
         cx.changed(self.id);
     }
 
-    /// A bridge's carrier follows its ports (br_port_state_selection, net/bridge/br_stp.c).
-    pub(super) fn refresh_bridge_of(&mut self, port: u32) {
-        if let Some(master) = self.links.get(port).and_then(|link| link.master) {
-            self.refresh_bridge(master);
+    /// A port of a bridge began or ceased to run (br_stp_enable_port, br_stp_disable_port).
+    fn port_changed(&mut self, port: u32) {
+        let master = self.links.get(port).and_then(|link| link.master);
+        if let Some(bridge) = master.filter(|bridge| self.links.get(*bridge).is_some_and(|b| b.up))
+        {
+            self.refresh_bridge(bridge);
         }
     }
 
+    /// A bridge's carrier follows its ports (br_port_state_selection, net/bridge/br_stp.c), but is
+    /// only looked at when one begins or ceases to run: one that joins without running takes
+    /// nothing away.
     fn refresh_bridge(&mut self, bridge: u32) {
         let live = self.links.iter().any(|link| link.master == Some(bridge) && link.running());
         if let Some(link) = self.links.get_mut(bridge) {
-            link.carrier = live;
+            link.carrier = live && link.up;
         }
-        self.count_ports(bridge);
     }
 
     /// Hands a frame to a link for sending (dev_queue_xmit). Links without a carrier lose it.
@@ -226,6 +253,7 @@ impl Spaces {
         let Some(link) = ns.links.remove(index) else { return };
         ns.sysctls.forget_link(&link.name);
         if let Some(bridge) = link.master {
+            ns.count_ports(bridge);
             ns.refresh_bridge(bridge);
         }
         if matches!(link.kind, Kind::Bridge(_)) {
@@ -381,9 +409,15 @@ impl Kernel {
             if before != bridge {
                 if let Some(before) = before {
                     space.forget_bridge_port(before, index);
+                    space.count_ports(before);
                     space.refresh_bridge(before);
                 }
-                space.refresh_bridge_of(index);
+                if let Some(bridge) = bridge {
+                    space.count_ports(bridge);
+                }
+                if space.links.get(index).is_some_and(Link::running) {
+                    space.port_changed(index);
+                }
                 cx.changed(ns);
             }
         });

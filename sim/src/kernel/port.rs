@@ -110,9 +110,9 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let found = self.link(NsId::HOST, name).map(|link| (link.index, link.kind.clone()));
         let standing = match found {
+            // vxlan_nl2conf: neither VNI nor port can change, the outer source can.
             Some((index, Kind::Vxlan(device))) => {
-                let same = (device.vni, device.port, device.local);
-                if same == (spec.vni, spec.port, spec.local) {
+                if (device.vni, device.port) == (spec.vni, spec.port) {
                     Some(index)
                 } else {
                     self.del_link(now, NsId::HOST, index, out)?;
@@ -126,11 +126,11 @@ impl Kernel {
             Some(index) => index,
             None => self.add_vxlan(NsId::HOST, name, spec)?,
         };
-        if let Some(link) = self.spaces.get_mut(NsId::HOST).and_then(|h| h.links.get_mut(index)) {
-            link.mac = spec.mac;
-        }
-        self.within(now, NsId::HOST, out, |host, _| {
-            host.refresh_bridge_of(index);
+        self.within(now, NsId::HOST, out, |host, cx| {
+            if let Some(device) = host.vxlan_mut(index) {
+                device.local = spec.local;
+            }
+            host.set_mac(cx, index, spec.mac);
             Ok(())
         })?;
         self.set_mtu(now, NsId::HOST, index, spec.mtu, out)?;

@@ -212,6 +212,11 @@ impl Fib {
         self.route(ip).is_some_and(|hop| hop.kind == Kind::Local)
     }
 
+    /// As [`Fib::is_local`], of an address that will not be asked for again.
+    pub fn is_local_once(&self, ip: Ipv4Addr) -> bool {
+        self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
+    }
+
     /// `inet_addr_type`.
     pub fn addr_type(&self, ip: Ipv4Addr) -> AddrType {
         if ip.is_broadcast() || ip.is_unspecified() {
@@ -274,15 +279,18 @@ impl Fib {
             return Err(Errno::Einval);
         }
         let link = links.named(&route.dev).ok_or(Errno::Enodev)?;
-        if !link.up {
-            return Err(match route.via {
-                // The look-up of the gateway finds nothing by a link that is down.
-                Some(_) if !route.onlink => Errno::Enetunreach,
-                _ => Errno::Enetdown,
-            });
+        if route.onlink && route.via.is_none() {
+            return Err(Errno::Einval);
+        }
+        if !link.up && (route.via.is_none() || route.onlink) {
+            return Err(Errno::Enetdown);
         }
         if let Some(via) = route.via {
             self.check_gateway(via, link.index, route.onlink)?;
+        }
+        // By a link that is down only its own addresses are found.
+        if !link.up {
+            return Err(Errno::Enetdown);
         }
         Ok(Entry {
             to: u32::from(route.to.network()),

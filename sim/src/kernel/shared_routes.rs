@@ -222,7 +222,8 @@ impl Fib {
                     self.check_group(&new, group, old.as_deref(), links, &mut refused);
                 }
             }
-            refused.sort_by_key(|(at, _)| *at);
+            // The gateway is looked at before the place in the table (fib_table_insert).
+            refused.sort_by_key(|(at, error)| (*at, *error == Errno::Eexist));
             refused.dedup_by_key(|(at, _)| *at);
             new.dead = refused.iter().map(|(at, _)| *at as u32).collect();
             self.put_block(Some(Box::new(new.clone())));
@@ -235,7 +236,7 @@ impl Fib {
         let Some(link) = links.get(new.devs[group]).filter(|link| link.up) else { return false };
         let group = &new.block.groups[group];
         let (Some(&low), Some(&high)) = (group.gateways.first(), group.gateways.last()) else {
-            return true;
+            return !group.onlink;
         };
         let named = |ip: u32| group.gateways.binary_search(&ip).is_ok();
         let special = |kind: Kind| kind == Kind::Broadcast || (group.onlink && kind == Kind::Local);
@@ -263,7 +264,8 @@ impl Fib {
         refused: &mut Vec<(usize, Errno)>,
     ) {
         for at in 0..new.block.keys.len() {
-            if usize::from(new.block.group_of[at]) != group || !new.is_alive(at) {
+            let in_group = usize::from(new.block.group_of[at]) == group;
+            if !in_group || new.except_at == Some(at as u32) {
                 continue;
             }
             let route = new.route(at);

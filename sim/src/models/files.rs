@@ -178,6 +178,7 @@ impl Files {
             Some(real) if self.is_directory(&real) => {
                 let name = |child: &SmolStr| child.rsplit('/').next().map(SmolStr::from);
                 let names = self.children(&real).filter_map(name);
+                let names = names.filter(|name| !name.starts_with('.'));
                 let paths = names.map(|name| format!("{}/{name}", path.trim_end_matches('/')));
                 let files = paths.map(|path| (SmolStr::from(&path), self.read(&path)));
                 files.filter(|(_, content)| content.is_some()).collect()

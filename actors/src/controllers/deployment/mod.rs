@@ -115,7 +115,8 @@ impl Deployments {
             return;
         }
         let mut sync = Sync::new(&object, spec, status, desk.world);
-        if self.collided.remove(&sync.new_key()) && sync.new.is_none() {
+        let taken = !self.collided.is_empty() && self.collided.remove(&sync.new_key());
+        if taken && sync.new.is_none() {
             sync.bump_collision_count(desk);
             return;
         }
@@ -146,7 +147,6 @@ struct Sync<'a> {
     spec: &'a Arc<DeploymentSpec>,
     status: &'a DeploymentStatus,
     limits: Limits,
-    hash: String,
     /// The ReplicaSet of the present template.
     new: Option<Member>,
     /// All others, oldest first.
@@ -161,7 +161,6 @@ impl<'a> Sync<'a> {
         status: &'a DeploymentStatus,
         world: &World,
     ) -> Self {
-        let hash = template_hash(&spec.template, status.collision_count);
         let mut old: Vec<Member> =
             world.controlled(Kind::ReplicaSet, object.uid).map(Member::of).collect();
         old.sort_by_key(Member::age);
@@ -169,11 +168,15 @@ impl<'a> Sync<'a> {
         let at = old.iter().position(|member| same_template(&member.object, &spec.template));
         let new = at.map(|at| old.remove(at));
         let limits = Limits::of(spec);
-        Sync { object, spec, status, limits, hash, new, old, asked: false }
+        Sync { object, spec, status, limits, new, old, asked: false }
+    }
+
+    fn hash(&self) -> String {
+        template_hash(&self.spec.template, self.status.collision_count)
     }
 
     fn new_key(&self) -> Key {
-        let name = format!("{}-{}", self.object.key.name, self.hash);
+        let name = format!("{}-{}", self.object.key.name, self.hash());
         Key::new(self.object.key.namespace.clone(), name)
     }
 
@@ -241,16 +244,16 @@ impl<'a> Sync<'a> {
     }
 
     fn create(&mut self, replicas: i32, desk: &mut Desk<'_, '_>) {
-        let key = self.new_key();
+        let (key, hash) = (self.new_key(), self.hash());
         desk.ctx.note(|| {
             format!("Deployment {} creates ReplicaSet {key} of {replicas}", self.object.key)
         });
         let mut template = self.spec.template.clone();
         let labelled = template.metadata.get_or_insert_default();
-        labelled.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), self.hash.clone());
+        labelled.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
         let mut selector: LabelSelector = self.spec.selector.clone();
         let pairs = selector.match_labels.get_or_insert_default();
-        pairs.insert(HASH_LABEL.to_owned(), self.hash.clone());
+        pairs.insert(HASH_LABEL.to_owned(), hash.clone());
         let meta = ObjectMeta {
             labels: labelled.labels.clone(),
             annotations: Some(self.annotations(&Labels::new(), self.next_revision())),
@@ -396,12 +399,22 @@ fn same_template(set: &Object, wanted: &PodTemplateSpec) -> bool {
     if have.spec != wanted.spec {
         return false;
     }
-    let stripped = |template: &PodTemplateSpec| {
-        let mut meta = template.metadata.clone().unwrap_or_default();
-        let labels = meta.labels.get_or_insert_default();
-        labels.remove(HASH_LABEL);
-        meta.annotations.get_or_insert_default();
-        meta
-    };
-    stripped(have) == stripped(wanted)
+    let none = ObjectMeta::default();
+    let have = have.metadata.as_ref().unwrap_or(&none);
+    let wanted = wanted.metadata.as_ref().unwrap_or(&none);
+    let names = |meta: &ObjectMeta| (meta.name.clone(), meta.generate_name.clone());
+    labels(have).eq(labels(wanted))
+        && annotations(have).eq(annotations(wanted))
+        && names(have) == names(wanted)
+        && have.finalizers == wanted.finalizers
+        && have.owner_references == wanted.owner_references
+}
+
+/// All but the one that says which template it was.
+fn labels(meta: &ObjectMeta) -> impl Iterator<Item = (&String, &String)> {
+    meta.labels.iter().flatten().filter(|(name, _)| *name != HASH_LABEL)
+}
+
+fn annotations(meta: &ObjectMeta) -> impl Iterator<Item = (&String, &String)> {
+    meta.annotations.iter().flatten()
 }

@@ -1,0 +1,94 @@
+//! A pod as an endpoint of a Service (`podToEndpoint`).
+
+use super::super::pods;
+use super::super::world::node_of;
+use super::pack::Target;
+use crate::objects::{Name, Object, ServiceSpec};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
+use std::collections::BTreeMap;
+
+/// What an endpoint shows of a pod, not yet written down: most of a Service's endpoints stand in
+/// a slice already and only need to be compared with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reachable<'a> {
+    pod: &'a Object,
+    address: &'a str,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    hostname: Option<&'a str>,
+    node: Option<&'a str>,
+    zone: Option<&'a str>,
+}
+
+impl<'a> Reachable<'a> {
+    /// `None` for a pod without an address or one that has ended.
+    pub fn of(
+        pod: &'a Object,
+        service: &Object,
+        spec: &ServiceSpec,
+        zones: &'a BTreeMap<Name, String>,
+    ) -> Option<Reachable<'a>> {
+        let (pod_spec, status) = pod.pod()?;
+        let address = status.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
+        if pods::is_terminated(pod) {
+            return None;
+        }
+        let (serving, terminating) = (pods::is_ready(pod), pod.deleting());
+        let publish = spec.publish_not_ready_addresses == Some(true);
+        let node = node_of(pod);
+        let zone = node.and_then(|node| zones.get(node)).map(String::as_str);
+        let subdomain = pod_spec.subdomain.as_deref() == Some(&service.key.name);
+        let hostname = pod_spec.hostname.as_deref().filter(|name| subdomain && !name.is_empty());
+        let ready = publish || serving && !terminating;
+        Some(Reachable { pod, address, ready, serving, terminating, hostname, node, zone })
+    }
+}
+
+impl Target for Reachable<'_> {
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        let Endpoint { addresses, conditions, hostname, node_name, zone, target_ref, .. } =
+            endpoint;
+        let facts = conditions.as_ref().map(|c| (c.ready, c.serving, c.terminating));
+        let wanted = (Some(self.ready), Some(self.serving), Some(self.terminating));
+        let key = &self.pod.key;
+        let names_pod = target_ref.as_ref().is_some_and(|to| {
+            to.name.as_deref() == Some(&key.name)
+                && to.namespace.as_deref() == Some(&key.namespace)
+                && to.kind.as_deref() == Some("Pod")
+        });
+        names_pod
+            && facts == Some(wanted)
+            && addresses.len() == 1
+            && addresses[0] == self.address
+            && hostname.as_deref() == self.hostname
+            && node_name.as_deref() == self.node
+            && zone.as_deref() == self.zone
+            && endpoint.hints.is_none()
+            && endpoint.deprecated_topology.is_none()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        let pod = self.pod;
+        Endpoint {
+            addresses: vec![self.address.to_owned()],
+            conditions: Some(EndpointConditions {
+                ready: Some(self.ready),
+                serving: Some(self.serving),
+                terminating: Some(self.terminating),
+            }),
+            hostname: self.hostname.map(str::to_owned),
+            node_name: self.node.map(str::to_owned),
+            target_ref: Some(ObjectReference {
+                kind: Some("Pod".to_owned()),
+                namespace: Some(pod.key.namespace.to_string()),
+                name: Some(pod.key.name.to_string()),
+                uid: Some(pod.uid.to_string()),
+                ..ObjectReference::default()
+            }),
+            zone: self.zone.map(str::to_owned),
+            ..Endpoint::default()
+        }
+    }
+}
