@@ -19,11 +19,10 @@ mod sysctl;
 
 use self::node::Node;
 use crate::port::{Answer, Local, Port};
-use kubesim_actors::ports::network::{Errno, Reply, Request};
+use kubesim_actors::ports::network::{Reply, Request};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::io;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 /// The driver. Needs `CAP_NET_ADMIN` in the network namespace.
@@ -39,11 +38,6 @@ impl Network {
     /// With so many bytes of room for news, after whose overflow everything is listed again.
     pub fn with_room(bytes: usize) -> io::Result<Network> {
         Ok(Network(Rc::new(RefCell::new(Node::open(bytes)?))))
-    }
-
-    /// Puts an address that no link has on the loopback, so that it is this machine's.
-    pub(crate) fn adopt(&self, address: Ipv4Addr) -> Result<(), Errno> {
-        self.0.borrow_mut().adopt(address)
     }
 }
 

@@ -18,7 +18,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::LinkUnspec;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -307,12 +306,5 @@ impl Node {
             return Err(Errno::Eopnotsupp);
         }
         self.neighbours.set_fdb(&mut self.requests, link.index, entries)
-    }
-
-    pub(super) fn adopt(&mut self, address: Ipv4Addr) -> Result<(), Errno> {
-        match self.add_address(LO, Ipv4Net::from(address)) {
-            Err(Errno::Eexist) => Ok(()),
-            done => done,
-        }
     }
 }
