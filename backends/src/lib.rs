@@ -4,6 +4,8 @@
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod network;
+#[cfg(target_os = "linux")]
+pub mod packets;
 pub mod port;
 #[cfg(target_os = "linux")]
 mod readable;

@@ -17,6 +17,7 @@ mod routes;
 mod socket;
 mod sysctl;
 
+pub(crate) use self::errno::from_io as errno_of;
 use self::node::Node;
 use crate::port::{Answer, Local, Port};
 use kubesim_actors::ports::network::{Errno, Reply, Request};
@@ -40,11 +41,12 @@ impl Network {
     pub fn with_room(bytes: usize) -> io::Result<Network> {
         Ok(Network(Rc::new(RefCell::new(Node::open(bytes)?))))
     }
+}
 
-    /// Puts an address that no link has on the loopback, so that it is this machine's.
-    pub(crate) fn adopt(&self, address: Ipv4Addr) -> Result<(), Errno> {
-        self.0.borrow_mut().adopt(address)
-    }
+/// Puts an address that no link has on the loopback, so that it is this machine's.
+pub(crate) fn adopt(address: Ipv4Addr) -> Result<(), Errno> {
+    let mut socket = socket::Socket::open().map_err(|error| errno_of(&error))?;
+    links::adopt(&mut socket, address)
 }
 
 impl Port for Network {

@@ -1,5 +1,6 @@
 //! One machine's network: its sockets, and what is known of it.
 
+use super::links::LO;
 use super::message::{GetNetconf, Message, Route};
 use super::mirror::{Doubt, Mirror};
 use super::monitor::{Group, Monitor};
@@ -18,13 +19,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::LinkUnspec;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The loopback's number in every namespace.
-const LO: u32 = 1;
 /// How often a set of routes is compared again because somebody else wrote meanwhile.
 const ROUNDS: usize = 3;
 const ENOENT: Errno = Errno::Other(nix::errno::Errno::ENOENT as u16);
@@ -307,12 +305,5 @@ impl Node {
             return Err(Errno::Eopnotsupp);
         }
         self.neighbours.set_fdb(&mut self.requests, link.index, entries)
-    }
-
-    pub(super) fn adopt(&mut self, address: Ipv4Addr) -> Result<(), Errno> {
-        match self.add_address(LO, Ipv4Net::from(address)) {
-            Err(Errno::Eexist) => Ok(()),
-            done => done,
-        }
     }
 }
