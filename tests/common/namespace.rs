@@ -30,11 +30,6 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Whether [`in_namespace`] runs its body.
-pub fn available() -> bool {
-    missing().is_none()
-}
-
 fn missing() -> Option<&'static str> {
     let unshared = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join();
     if !unshared.unwrap_or_default() {

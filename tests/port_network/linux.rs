@@ -86,10 +86,6 @@ impl Linux {
         true
     }
 
-    pub fn told(&self) -> Vec<Arc<State>> {
-        self.told.borrow().clone()
-    }
-
     fn pass(&self, time: Duration) {
         self.local.block_on(&self.runtime, async { sleep(time).await });
     }

@@ -86,10 +86,10 @@ impl Mirror {
             }
             Message::Address(_) => return Doubt::Addresses,
             Message::AddressGone(address) => return Doubt::RoutesBy(address.link),
-            Message::Route(route) if route.to == Prefix::DEFAULT => {
-                if !self.defaults.contains(route) {
-                    self.defaults.push(*route);
-                }
+            Message::Route(route)
+                if route.to == Prefix::DEFAULT && !self.defaults.contains(route) =>
+            {
+                self.defaults.push(*route);
             }
             Message::RouteGone(route) if route.to == Prefix::DEFAULT => {
                 self.defaults.retain(|known| known != route);
