@@ -6,6 +6,8 @@ pub mod files;
 pub mod netlink;
 #[cfg(target_os = "linux")]
 pub mod network;
+#[cfg(target_os = "linux")]
+pub mod packets;
 pub mod port;
 #[cfg(target_os = "linux")]
 mod readable;

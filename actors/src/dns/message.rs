@@ -3,6 +3,7 @@
 use smol_str::SmolStr;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
@@ -73,9 +74,53 @@ pub enum Data {
     Aaaa(Ipv6Addr),
     Ptr(SmolStr),
     Cname(SmolStr),
-    Srv { priority: u16, weight: u16, port: u16, target: SmolStr },
+    Srv {
+        priority: u16,
+        weight: u16,
+        port: u16,
+        target: SmolStr,
+    },
     Txt(SmolStr),
+    /// Of a negative answer: how long it holds. What else the record says is told to nobody.
     Soa,
+    /// Any other type by its number, RFC 1035's bytes with no name compressed.
+    Opaque {
+        rtype: u16,
+        data: Arc<[u8]>,
+    },
+}
+
+/// Numbers as of RFC 1035, section 3.2, RFC 3596 and RFC 2782.
+impl Type {
+    pub fn from_number(number: u16) -> Type {
+        match number {
+            1 => Type::A,
+            2 => Type::Ns,
+            5 => Type::Cname,
+            6 => Type::Soa,
+            12 => Type::Ptr,
+            16 => Type::Txt,
+            28 => Type::Aaaa,
+            33 => Type::Srv,
+            255 => Type::Any,
+            other => Type::Other(other),
+        }
+    }
+
+    pub fn number(self) -> u16 {
+        match self {
+            Type::A => 1,
+            Type::Ns => 2,
+            Type::Cname => 5,
+            Type::Soa => 6,
+            Type::Ptr => 12,
+            Type::Txt => 16,
+            Type::Aaaa => 28,
+            Type::Srv => 33,
+            Type::Any => 255,
+            Type::Other(other) => other,
+        }
+    }
 }
 
 impl Message {
@@ -174,6 +219,7 @@ impl<'a> Compressor<'a> {
             Data::Srv { target, .. } => 6 + target.len() + 2,
             Data::Txt(text) => text.len() + text.len().div_ceil(255).max(1),
             Data::Soa => SOA,
+            Data::Opaque { data, .. } => data.len(),
         }
     }
 }
@@ -188,6 +234,7 @@ impl Data {
             Data::Srv { .. } => Type::Srv,
             Data::Txt(_) => Type::Txt,
             Data::Soa => Type::Soa,
+            Data::Opaque { rtype, .. } => Type::from_number(*rtype),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::message::Link;
+use super::socket::Socket;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, LinkKind, Mac, Vxlan};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -12,6 +13,8 @@ use netlink_packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use std::net::Ipv4Addr;
 
+/// The loopback's number in every namespace.
+pub const LO: u32 = 1;
 /// What `register_netdevice` gives a link that asks for nothing (`ETH_DATA_LEN`).
 const DEFAULT_MTU: u32 = 1500;
 
@@ -135,9 +138,18 @@ impl Node {
         }
     }
 
-    pub(super) fn add_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), Errno> {
+    fn add_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), Errno> {
         let message = NewAddress(of_link(link, address));
         self.requests.call(message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+}
+
+/// An address of its own on the loopback; it may be there already.
+pub fn adopt(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Errno> {
+    let message = NewAddress(of_link(LO, Ipv4Net::from(address)));
+    match socket.call(message, NLM_F_CREATE | NLM_F_EXCL) {
+        Err(Errno::Eexist) => Ok(()),
+        done => done,
     }
 }
 

@@ -17,12 +17,14 @@ mod routes;
 mod socket;
 mod sysctl;
 
+pub(crate) use self::errno::from_io as errno_of;
 use self::node::Node;
 use crate::port::{Answer, Local, Port};
-use kubesim_actors::ports::network::{Reply, Request};
+use kubesim_actors::ports::network::{Errno, Reply, Request};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::io;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 /// The driver. Needs `CAP_NET_ADMIN` in the network namespace.
@@ -39,6 +41,12 @@ impl Network {
     pub fn with_room(bytes: usize) -> io::Result<Network> {
         Ok(Network(Rc::new(RefCell::new(Node::open(bytes)?))))
     }
+}
+
+/// Puts an address that no link has on the loopback, so that it is this machine's.
+pub(crate) fn adopt(address: Ipv4Addr) -> Result<(), Errno> {
+    let mut socket = socket::Socket::open().map_err(|error| errno_of(&error))?;
+    links::adopt(&mut socket, address)
 }
 
 impl Port for Network {

@@ -1,5 +1,6 @@
 //! One machine's network: its sockets, and what is known of it.
 
+use super::links::LO;
 use super::message::{GetNetconf, Message, Route};
 use super::mirror::{Doubt, Mirror};
 use super::monitor::{Group, Monitor};
@@ -22,8 +23,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The loopback's number in every namespace.
-const LO: u32 = 1;
 /// How often a set of routes is compared again because somebody else wrote meanwhile.
 const ROUNDS: usize = 3;
 const ENOENT: Errno = Errno::Other(nix::errno::Errno::ENOENT as u16);

@@ -180,10 +180,11 @@ impl Namespace {
         hop.ok_or(Errno::Enetunreach)
     }
 
-    /// The address a local packet is sent from (fib_result_prefsrc).
+    /// The address a local packet is sent from (fib_result_prefsrc). To a secondary address of our
+    /// own that is its primary (ip_route_output_key_hash_rcu).
     pub(super) fn source_for(&self, dst: Ipv4Addr, hop: &Hop) -> Option<Ipv4Addr> {
         match hop.kind {
-            Kind::Local => Some(dst),
+            Kind::Local => hop.prefsrc.or(Some(dst)),
             _ => hop
                 .prefsrc
                 .or_else(|| select_address(&self.links, hop.dev, Some(hop.via.unwrap_or(dst)))),
