@@ -1,6 +1,8 @@
 //! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that
 //! tests can hand in something else.
 
+#[cfg(all(feature = "fidelity", target_os = "linux"))]
+pub mod fidelity;
 mod output;
 mod run;
 
@@ -36,6 +38,9 @@ pub enum Exit {
 enum Command {
     /// Play a scenario in virtual time and judge it.
     Run(run::Args),
+    /// Play random cases on the modelled kernel and on this machine's, and compare.
+    #[cfg(all(feature = "fidelity", target_os = "linux"))]
+    Fidelity(fidelity::Args),
 }
 
 /// The whole program.
@@ -57,6 +62,8 @@ pub fn command(
 ) -> Exit {
     match Command::try_parse_from(args) {
         Ok(Command::Run(args)) => run::execute(&args, runner, output),
+        #[cfg(all(feature = "fidelity", target_os = "linux"))]
+        Ok(Command::Fidelity(args)) => fidelity::execute(&args, output),
         Err(error) if error.use_stderr() => {
             output.complain(&error.render().to_string());
             Exit::Input

@@ -5,7 +5,7 @@
 //! nothing is won by waiting. What the kernel has is listed once and then followed through its
 //! news (`monitor.rs`), so that a request writes differences only and lists nothing.
 
-mod errno;
+pub mod errno;
 mod links;
 mod message;
 mod mirror;

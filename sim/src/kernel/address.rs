@@ -50,8 +50,10 @@ impl Namespace {
     /// local entry for each, even while it is down; broadcast and connected ones while it is up
     /// (fib_add_ifaddr).
     pub(super) fn refresh_addresses(&mut self, index: u32) {
-        self.fib.remove_local_of(index);
-        let Some(link) = self.links.get(index) else { return };
+        let Some(link) = self.links.get(index) else {
+            return self.fib.set_local_of(index, &[]);
+        };
+        let mut entries: Vec<Entry> = Vec::new();
         for address in &link.addresses {
             let ip = u32::from(address.ip());
             let prefsrc = self.primary_of(index, address).unwrap_or(ip);
@@ -66,8 +68,9 @@ impl Namespace {
                 via: None,
                 dev: index,
                 prefsrc: Some(Ipv4Addr::from(prefsrc)),
+                own_gateway: false,
             };
-            self.fib.add_local(local);
+            entries.push(local);
             if !link.up || address.secondary {
                 continue;
             }
@@ -75,18 +78,19 @@ impl Namespace {
             if plen < 31 {
                 let to = u32::from(address.net.broadcast());
                 let kind = Kind::Broadcast;
-                self.fib.add_local(Entry { to, kind, scope: Scope::Link, ..local });
+                entries.push(Entry { to, kind, scope: Scope::Link, ..local });
             }
             if plen == 32 {
                 continue;
             }
             let whole = Entry { to: net, plen, ..local };
             if link.is_loopback() {
-                self.fib.add_local(whole);
+                entries.push(whole);
             } else {
                 self.fib.add_connected(Entry { kind: Kind::Unicast, scope: Scope::Link, ..whole });
             }
         }
+        self.fib.set_local_of(index, &entries);
     }
 
     /// The primary address of the subnet of `address`.

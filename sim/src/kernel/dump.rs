@@ -1,8 +1,9 @@
 //! The tables as the tools print them.
 
 use super::neigh::NeighbourState;
+use super::route::Kind;
 use super::{Kernel, NsId};
-use kubesim_actors::ports::network::{LinkKind, Proto};
+use kubesim_actors::ports::network::{Errno, LinkKind, Proto};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
@@ -73,6 +74,27 @@ impl Kernel {
             text.push('\n');
         }
         text
+    }
+
+    /// `ip -4 route get`: the way that a packet of this machine's own takes, and its source.
+    pub fn ip_route_get(&self, ns: NsId, dst: Ipv4Addr) -> Result<String, Errno> {
+        let space = self.namespace(ns).ok_or(Errno::Einval)?;
+        let hop = space.route_output(dst, None)?;
+        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+        let kind = match hop.kind {
+            Kind::Unicast => "",
+            Kind::Local => "local ",
+            Kind::Broadcast => "broadcast ",
+        };
+        let mut text = format!("{kind}{dst}");
+        if let Some(via) = hop.via {
+            append(&mut text, format_args!(" via {via}"));
+        }
+        append(&mut text, format_args!(" dev {}", space.links.name(dev).unwrap_or("?")));
+        if let Some(src) = space.source_for(dst, &hop) {
+            append(&mut text, format_args!(" src {src}"));
+        }
+        Ok(text)
     }
 
     /// `ip -4 addr`, without lifetimes and queueing.

@@ -6,7 +6,7 @@ use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Frame, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
 use super::{Cx, Errno, Kernel, Mac, Namespace};
-use kubesim_actors::ports::rules::RejectWith;
+use kubesim_actors::ports::rules::{AddrType, RejectWith};
 use std::net::Ipv4Addr;
 
 impl Namespace {
@@ -63,6 +63,8 @@ impl Namespace {
 
     fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith) {
         match with {
+            // nf_send_reset asks what the source is; TCP itself does not.
+            RejectWith::TcpReset if self.fib.addr_type(packet.src) == AddrType::Broadcast => {}
             RejectWith::TcpReset => self.send_reset(cx, packet),
             RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
             RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
@@ -82,13 +84,18 @@ impl Namespace {
         if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, bridged) {
             return;
         }
-        if !self.source_is_valid(dev, &packet) {
+        if self.is_martian(dev, &packet) {
             return;
         }
-        if packet.dst.is_broadcast() {
+        let everybody = packet.dst.is_broadcast();
+        let hop = self.fib.route(packet.dst).filter(|_| !everybody);
+        // Whether there is a way is asked before where it comes from.
+        if (everybody || hop.is_some()) && !self.source_is_valid(dev, &packet) {
+            return;
+        }
+        if everybody {
             return self.local_input(cx, dev, packet, bridged);
         }
-        let hop = self.fib.route(packet.dst);
         match hop {
             Some(Hop { kind: Kind::Local | Kind::Broadcast, .. }) => {
                 self.local_input(cx, dev, packet, bridged);
@@ -99,30 +106,41 @@ impl Namespace {
         }
     }
 
-    /// Martians and reverse-path filtering (ip_route_input_slow, fib_validate_source).
-    fn source_is_valid(&self, dev: u32, packet: &Packet) -> bool {
-        let Some(link) = self.links.get(dev) else { return false };
-        if link.is_loopback() {
-            return true;
-        }
+    /// Addresses that no packet may come with (ip_route_input_slow).
+    fn is_martian(&self, dev: u32, packet: &Packet) -> bool {
+        let Some(link) = self.links.get(dev) else { return true };
         let (src, dst) = (packet.src, packet.dst);
+        if link.is_loopback() {
+            return false;
+        }
         if src.is_unspecified() {
-            return dst.is_broadcast();
+            return !dst.is_broadcast();
         }
         let localnet = link.route_localnet || self.sysctls.localnet_all;
-        let martian = (!localnet && (src.is_loopback() || dst.is_loopback()))
+        (!localnet && (src.is_loopback() || dst.is_loopback()))
             || src.is_multicast()
             || src.is_broadcast()
             || dst.is_multicast()
             || dst.is_unspecified()
-            || (!src.is_loopback() && self.fib.is_local(src));
-        if martian {
+    }
+
+    /// One's own address, and reverse-path filtering (fib_validate_source).
+    fn source_is_valid(&self, dev: u32, packet: &Packet) -> bool {
+        let Some(link) = self.links.get(dev) else { return false };
+        let src = packet.src;
+        if link.is_loopback() || src.is_unspecified() {
+            return true;
+        }
+        if !src.is_loopback() && self.fib.is_local(src) {
             return false;
         }
         match link.rp_filter.max(self.sysctls.rp_filter_all) {
             0 => true,
-            // Loose: any route back will do.
-            2 => self.fib.route(src).is_some(),
+            // Loose: any route back will do, but by this link if it has no address (`no_addr` in
+            // __fib_validate_source, net/ipv4/fib_frontend.c).
+            2 => {
+                self.fib.route(src).is_some_and(|hop| hop.dev == dev || !link.addresses.is_empty())
+            }
             _ => self.fib.route(src).is_some_and(|hop| hop.dev == dev),
         }
     }
@@ -170,8 +188,8 @@ impl Namespace {
     /// The route for a local packet, `dev` where the sender chose the link.
     pub(super) fn route_output(&self, dst: Ipv4Addr, dev: Option<u32>) -> Result<Hop, Errno> {
         if dst.is_broadcast() {
-            let dev = dev.ok_or(Errno::Enetunreach)?;
-            return Ok(Hop { kind: Kind::Broadcast, dev, via: None, prefsrc: None });
+            let (dev, kind) = (dev.ok_or(Errno::Enetunreach)?, Kind::Broadcast);
+            return Ok(Hop { kind, dev, via: None, prefsrc: None, toward: None });
         }
         let hop = match dev {
             None => self.fib.route(dst),
@@ -180,14 +198,14 @@ impl Namespace {
         hop.ok_or(Errno::Enetunreach)
     }
 
-    /// The address a local packet is sent from (fib_result_prefsrc). To a secondary address of our
-    /// own that is its primary (ip_route_output_key_hash_rcu).
+    /// The address a local packet is sent from: what the route prefers, else one of the link's
+    /// own (fib_result_prefsrc and fib_info_update_nhc_saddr, net/ipv4/fib_semantics.c: it is
+    /// chosen for the gateway, and without one whatever the destination is). To a secondary address
+    /// of our own that is its primary (ip_route_output_key_hash_rcu).
     pub(super) fn source_for(&self, dst: Ipv4Addr, hop: &Hop) -> Option<Ipv4Addr> {
         match hop.kind {
             Kind::Local => hop.prefsrc.or(Some(dst)),
-            _ => hop
-                .prefsrc
-                .or_else(|| select_address(&self.links, hop.dev, Some(hop.via.unwrap_or(dst)))),
+            _ => hop.prefsrc.or_else(|| select_address(&self.links, hop.dev, hop.toward)),
         }
     }
 

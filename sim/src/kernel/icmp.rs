@@ -16,6 +16,8 @@ const ERROR_LEN: u32 = 56;
 const PATH_MTU_LIFETIME: Duration = Duration::from_secs(600);
 /// `ip_rt_min_pmtu`
 const MIN_PATH_MTU: u32 = 552;
+/// Whom an error is from where a machine has no address (RFC 7600; `INADDR_DUMMY`, __icmp_send).
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// A ping that nobody answered is forgotten after this long.
 pub(super) const PING_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -101,18 +103,23 @@ impl Namespace {
         if !exempt && !self.limiter.allow(about.src, cx.now) {
             return;
         }
-        let src = if self.fib.is_local(about.dst) { about.dst } else { Ipv4Addr::UNSPECIFIED };
+        // Nobody is told that an error could not be sent.
+        let Ok(hop) = self.route_output(about.src, None) else { return };
+        let src = if self.fib.is_local(about.dst) {
+            about.dst
+        } else {
+            self.source_for(about.src, &hop).unwrap_or(DUMMY)
+        };
         let error = L4::Icmp(Icmp::Error { kind, about: quote(about) });
         let mut packet = icmp_packet(src, about.src, ERROR_LEN, error, Body::Empty);
         packet.ct = answer_to(about.ct);
-        // Nobody is told that an error could not be sent.
-        let _ = self.output(cx, packet, None);
+        let _ = self.output_by(cx, hop, packet, None);
     }
 
     /// RST for a segment that nobody wants (tcp_v4_send_reset, nf_send_reset).
     pub(super) fn send_reset(&mut self, cx: &mut Cx<'_>, about: &Packet) {
         let L4::Tcp(tcp) = &about.l4 else { return };
-        if tcp.flags.rst || self.fib.addr_type(about.src) == AddrType::Broadcast {
+        if tcp.flags.rst {
             return;
         }
         let (seq, ack) = if tcp.flags.ack {

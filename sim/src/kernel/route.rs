@@ -39,6 +39,9 @@ pub(super) struct Entry {
     pub via: Option<Ipv4Addr>,
     pub dev: u32,
     pub prefsrc: Option<Ipv4Addr>,
+    /// The gateway was one's own address, so that packets go to their destination itself: only a
+    /// gateway of link scope is one (rt_set_nexthop, net/ipv4/route.c).
+    pub own_gateway: bool,
 }
 
 /// What a look-up finds.
@@ -48,6 +51,8 @@ pub(super) struct Hop {
     pub dev: u32,
     pub via: Option<Ipv4Addr>,
     pub prefsrc: Option<Ipv4Addr>,
+    /// What a source is chosen for, unless the route prefers one: the gateway that was asked for.
+    pub toward: Option<Ipv4Addr>,
 }
 
 /// Restricts a look-up: to one output link, and to routes at least so near.
@@ -74,7 +79,9 @@ impl Entry {
         (self.to, self.plen, self.metric)
     }
     fn hop(&self) -> Hop {
-        Hop { kind: self.kind, dev: self.dev, via: self.via, prefsrc: self.prefsrc }
+        let via = self.via.filter(|_| !self.own_gateway);
+        let (kind, dev, prefsrc) = (self.kind, self.dev, self.prefsrc);
+        Hop { kind, dev, via, prefsrc, toward: self.via }
     }
 }
 
@@ -232,12 +239,15 @@ impl Fib {
         }
     }
 
-    pub fn add_local(&mut self, entry: Entry) {
-        self.local.insert(entry);
-        self.touch();
-    }
-    pub fn remove_local_of(&mut self, dev: u32) {
-        self.local.retain(|entry| entry.dev != dev);
+    /// Makes the local entries of a link be exactly these. What was there keeps its place: of two
+    /// links' equal entries the older is found (NLM_F_APPEND in fib_magic).
+    pub fn set_local_of(&mut self, dev: u32, wanted: &[Entry]) {
+        self.local.retain(|entry| entry.dev != dev || wanted.contains(entry));
+        for entry in wanted {
+            if !self.local.exact(entry.to, entry.plen).any(|there| there == entry) {
+                self.local.insert(*entry);
+            }
+        }
         self.touch();
     }
 
@@ -285,9 +295,10 @@ impl Fib {
         if !link.up && (route.via.is_none() || route.onlink) {
             return Err(Errno::Enetdown);
         }
-        if let Some(via) = route.via {
-            self.check_gateway(via, link.index, route.onlink)?;
-        }
+        let own_gateway = match route.via {
+            Some(via) => self.check_gateway(via, link.index, route.onlink)? == Kind::Local,
+            None => false,
+        };
         // By a link that is down only its own addresses are found.
         if !link.up {
             return Err(Errno::Enetdown);
@@ -303,21 +314,22 @@ impl Fib {
             via: route.via,
             dev: link.index,
             prefsrc: None,
+            own_gateway,
         })
     }
 
     /// "Nexthop has invalid gateway" (fib_check_nh_v4_gw): an on-link gateway must be of unicast
     /// type; any other must be reached by the link without a gateway. One's own address passes
-    /// the second check, as it does in Linux.
-    pub fn check_gateway(&self, via: Ipv4Addr, dev: u32, onlink: bool) -> Result<(), Errno> {
+    /// the second check, as it does in Linux. The kind of address that it is.
+    pub fn check_gateway(&self, via: Ipv4Addr, dev: u32, onlink: bool) -> Result<Kind, Errno> {
         if onlink {
             let unicast = self.addr_type(via) == AddrType::Unicast;
-            return if unicast { Ok(()) } else { Err(Errno::Einval) };
+            return if unicast { Ok(Kind::Unicast) } else { Err(Errno::Einval) };
         }
         let found = self.lookup(via, Want { dev: Some(dev), scope: Scope::Link });
         match found.ok_or(Errno::Enetunreach)?.kind {
-            Kind::Unicast | Kind::Local => Ok(()),
             Kind::Broadcast => Err(Errno::Einval),
+            kind => Ok(kind),
         }
     }
 
@@ -334,13 +346,14 @@ impl Fib {
         Ok(())
     }
 
-    /// `ip route del` of exactly this route; `ESRCH` if there is none.
+    /// `ip route del` of this route; `ESRCH` if there is none. Without a metric it is the first
+    /// that has the rest (fib_nh_match, net/ipv4/fib_semantics.c).
     pub fn delete(&mut self, route: &Route, proto: Proto, dev: u32) -> Result<(), Errno> {
         let (to, plen) = (u32::from(route.to.network()), route.to.prefix_len());
         let is_it = |e: &Entry| {
             e.to == to
                 && e.plen == plen
-                && e.metric == route.metric
+                && [0, e.metric].contains(&route.metric)
                 && e.dev == dev
                 && e.proto == proto
                 && e.via == route.via
@@ -403,17 +416,8 @@ impl Fib {
 impl Namespace {
     /// All routes of the main table, the way they are asked for, in the order of `ip route`.
     pub(super) fn routes(&self) -> Vec<(Route, Proto)> {
-        let mut routes: Vec<(Route, Proto)> = self
-            .fib
-            .main_entries()
-            .iter()
-            .filter_map(|entry| {
-                let dev = self.links.get(entry.dev)?.name.clone();
-                let to = ipnet::Ipv4Net::new(Ipv4Addr::from(entry.to), entry.plen).ok()?;
-                let (via, onlink, metric) = (entry.via, entry.onlink, entry.metric);
-                Some((Route { to, via, dev, onlink, metric }, entry.proto))
-            })
-            .collect();
+        let mut routes: Vec<(Route, Proto)> =
+            self.fib.main_entries().iter().filter_map(|entry| self.route_of(entry)).collect();
         if let Some(block) = self.fib.block() {
             routes.extend(block.iter().map(|route| (route.clone(), block.proto)));
         }
@@ -421,6 +425,13 @@ impl Namespace {
             (route.to.network(), std::cmp::Reverse(route.to.prefix_len()), route.metric)
         });
         routes
+    }
+
+    fn route_of(&self, entry: &Entry) -> Option<(Route, Proto)> {
+        let dev = self.links.get(entry.dev)?.name.clone();
+        let to = ipnet::Ipv4Net::new(Ipv4Addr::from(entry.to), entry.plen).ok()?;
+        let (via, onlink, metric) = (entry.via, entry.onlink, entry.metric);
+        Some((Route { to, via, dev, onlink, metric }, entry.proto))
     }
 }
 
@@ -457,6 +468,20 @@ impl Kernel {
             space.fib.delete(route, proto, dev)?;
             cx.changed(ns);
             Ok(())
+        })
+    }
+
+    /// The kernel's and everybody's routes of the main table with the source that each prefers,
+    /// but for a block that is shared.
+    pub fn routes_with_source(
+        &self,
+        ns: NsId,
+    ) -> impl Iterator<Item = (Route, Proto, Option<Ipv4Addr>)> {
+        let space = self.namespace(ns);
+        let entries = space.map(|space| space.fib.main_entries()).unwrap_or_default();
+        entries.iter().filter_map(move |entry| {
+            let (route, proto) = space?.route_of(entry)?;
+            Some((route, proto, entry.prefsrc))
         })
     }
 

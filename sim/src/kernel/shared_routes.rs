@@ -144,7 +144,8 @@ impl Installed {
         let at = self.position(to, plen)?;
         let (route, dev) = (self.route(at), self.dev(at));
         let scope = if route.via.is_some() { Scope::Universe } else { Scope::Link };
-        let hop = Hop { kind: Kind::Unicast, dev, via: route.via, prefsrc: None };
+        let hop =
+            Hop { kind: Kind::Unicast, dev, via: route.via, prefsrc: None, toward: route.via };
         want.admits(dev, scope).then_some((route.metric, hop))
     }
 

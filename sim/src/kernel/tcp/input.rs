@@ -36,6 +36,8 @@ impl Namespace {
         let opening = tcp.flags.syn && !tcp.flags.ack && !tcp.flags.rst;
         match self.listener(cx, local).filter(|_| opening) {
             Some(listener) => self.accept(cx, listener, local, peer, &tcp),
+            // What is sent to a group is nobody's to refuse (tcp_v4_send_reset).
+            None if !self.fib.is_local(packet.dst) => {}
             None => self.send_reset(cx, &packet),
         }
     }

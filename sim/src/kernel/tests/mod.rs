@@ -1,5 +1,6 @@
 //! Kernels joined back to back by a wire, and what they do to each other.
 
+mod fidelity;
 mod hosts;
 mod pods;
 mod route_table;

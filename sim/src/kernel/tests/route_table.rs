@@ -79,6 +79,17 @@ impl Naive {
         self.routes.push((route, proto));
         Ok(())
     }
+    /// Without a metric, the one with the lowest.
+    fn delete(&mut self, route: &Route, proto: Proto) {
+        let with = |r: &Route| Route { metric: r.metric, ..route.clone() } == *r;
+        let is_it = |r: &(Route, Proto)| {
+            r.1 == proto && with(&r.0) && [0, r.0.metric].contains(&route.metric)
+        };
+        let found = (0..self.routes.len()).filter(|at| is_it(&self.routes[*at]));
+        if let Some(at) = found.min_by_key(|at| self.routes[*at].0.metric) {
+            self.routes.remove(at);
+        }
+    }
     fn set(&mut self, wanted: &[Route]) {
         self.routes.retain(|(r, proto)| *proto != Proto::NETD || wanted.contains(r));
         let (direct, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|r| r.via.is_none());
@@ -148,7 +159,7 @@ fn apply(kernel: &mut Kernel, naive: &mut Naive, last: &mut Option<RouteSet>, st
         Step::Delete(to, via, metric) => {
             let route = numbered(*to, *via, *metric);
             let before = naive.routes.len();
-            naive.routes.retain(|r| *r != (route.clone(), Proto::STATIC));
+            naive.delete(&route, Proto::STATIC);
             let gone = kernel.del_route(now, host, &route, Proto::STATIC, out).is_ok();
             assert_eq!(gone, naive.routes.len() < before);
         }

@@ -1,0 +1,96 @@
+//! Random routers: who forwards, what is filtered by its source, and what comes out of which leg.
+
+use super::dice::Dice;
+use super::step::{Case, LEGS, Step, ip, net};
+use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_sim::body::Body;
+use kubesim_sim::kernel::packet::{Ct, Icmp, L4, Packet, Tcp, TcpFlags};
+use std::net::Ipv4Addr;
+
+/// The router's address on each leg.
+const OWN: [&str; 3] = ["10.0.0.1/16", "10.1.0.1/16", "10.2.0.1/16"];
+/// Subnets of hosts: on the legs, and behind them.
+const SUBNETS: [&str; 6] =
+    ["10.0.0.0", "10.1.0.0", "10.2.0.0", "172.16.0.0", "172.17.0.0", "192.168.0.0"];
+const SPECIAL: [&str; 7] =
+    ["10.0.0.1", "10.1.0.1", "10.1.255.255", "10.2.0.0", "192.168.7.7", "127.0.0.9", "224.0.0.9"];
+/// Nobody sends from these: the router always has the first.
+const MARTIANS: [&str; 3] = ["10.0.0.1", "127.0.0.9", "224.0.0.9"];
+const TARGETS: [&str; 4] = ["172.16.0.0/16", "172.17.0.0/17", "0.0.0.0/0", "192.168.7.7/32"];
+const GATEWAYS: [(&str, usize); 3] = [("10.0.0.9", 0), ("10.1.0.9", 1), ("10.2.0.9", 2)];
+/// Fewer than the errors that one destination is told at once.
+const PACKETS: usize = 5;
+
+pub fn case(dice: &mut Dice) -> Case {
+    let mut case: Case = Vec::new();
+    for (leg, own) in OWN.iter().enumerate() {
+        if leg == 0 || !dice.yes(8) {
+            case.push(Step::AddAddress(leg, net(own)));
+        }
+    }
+    for _ in 0..dice.below(4) {
+        let (via, leg) = dice.one(&GATEWAYS);
+        let via = (!dice.yes(4)).then(|| ip(via));
+        let (to, dev, metric) = (net(dice.one(&TARGETS)), LEGS[leg].into(), dice.below(2) as u32);
+        case.push(Step::AddRoute(Route { to, via, dev, onlink: false, metric }, Proto::STATIC));
+    }
+    for _ in 0..1 + dice.below(5) {
+        case.push(sysctl(dice));
+    }
+    for _ in 0..1 + dice.below(PACKETS) {
+        case.push(Step::Packet(dice.leg(), Box::new(packet(dice))));
+        if dice.yes(4) {
+            case.push(sysctl(dice));
+        }
+    }
+    case
+}
+
+fn sysctl(dice: &mut Dice) -> Step {
+    let conf = dice.one(&["all", "default", LEGS[0], LEGS[1], LEGS[2]]);
+    match dice.below(5) {
+        0 => Step::Sysctl("net.ipv4.ip_forward".to_owned(), u8::from(!dice.yes(4))),
+        1 | 2 => Step::Sysctl(format!("net.ipv4.conf.{conf}.forwarding"), u8::from(!dice.yes(3))),
+        _ => Step::Sysctl(format!("net.ipv4.conf.{conf}.rp_filter"), dice.below(3) as u8),
+    }
+}
+
+fn packet(dice: &mut Dice) -> Packet {
+    let ports = (1024 + dice.below(4) as u16, 80 + dice.below(2) as u16);
+    let (l4, len) = match dice.below(3) {
+        0 => (L4::Udp { sport: ports.0, dport: ports.1 }, 28),
+        1 => (L4::Tcp(syn(ports)), 40),
+        _ => (L4::Icmp(Icmp::EchoRequest { id: ports.0, seq: 1 }), 28),
+    };
+    let ttl = if dice.yes(4) { 1 } else { 64 - dice.below(2) as u8 };
+    let src = if dice.yes(8) { ip(dice.one(&MARTIANS)) } else { host(dice) };
+    let dst = if dice.yes(4) { ip(dice.one(&SPECIAL)) } else { host(dice) };
+    new(src, dst, ttl, l4, len)
+}
+
+/// Hardly ever the same one in two cases: Linux limits errors by whom they go to, and remembers
+/// that from one case to the next (ip_error, net/ipv4/route.c).
+fn host(dice: &mut Dice) -> Ipv4Addr {
+    let subnet = ip(dice.one(&SUBNETS)).to_bits();
+    Ipv4Addr::from_bits(subnet | (0x100 + dice.below(0xfe00)) as u32)
+}
+
+fn syn((sport, dport): (u16, u16)) -> Tcp {
+    let flags = TcpFlags { syn: true, ..TcpFlags::default() };
+    Tcp { sport, dport, seq: 1000, ack: 0, flags, len: 0 }
+}
+
+fn new(src: Ipv4Addr, dst: Ipv4Addr, ttl: u8, l4: L4, len: u32) -> Packet {
+    Packet {
+        src,
+        dst,
+        ttl,
+        dont_fragment: false,
+        len,
+        segment: len,
+        l4,
+        body: Body::Empty,
+        mark: 0,
+        ct: Ct::None,
+    }
+}

@@ -1,0 +1,48 @@
+//! The modelled kernel beside this machine's: fresh random cases of each domain. What they find
+//! is left in sim/src/kernel/tests/fidelity.rs.
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/namespace.rs"]
+mod namespace;
+
+use kubesim::fidelity::{Domain, compare};
+use std::hash::{BuildHasher, RandomState};
+
+/// Another one each time, unless it is given.
+fn seed() -> u64 {
+    let given = std::env::var("KUBESIM_FIDELITY_SEED").ok();
+    let given = given.map(|text| text.parse().expect("KUBESIM_FIDELITY_SEED is a number"));
+    given.unwrap_or_else(|| RandomState::new().hash_one(()) >> 32)
+}
+
+fn agree(domain: Domain, cases: u64) {
+    // Says what is missing, or fails where nothing may be.
+    namespace::in_namespace(|| {});
+    if !namespace::available() {
+        return;
+    }
+    let seed = seed();
+    println!("seed {seed}");
+    let outcome = match compare(domain, seed, cases) {
+        Ok(outcome) => outcome,
+        Err(lacks) => {
+            let required = std::env::var("KUBESIM_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
+            assert!(!required, "KUBESIM_REQUIRE_KERNEL is 1: {lacks}");
+            return println!("skipped: {lacks}");
+        }
+    };
+    println!("{} cases in {:.1} s", outcome.agreed, outcome.took.as_secs_f64());
+    assert!(outcome.mismatch.is_none(), "{}", outcome.mismatch.unwrap_or_default());
+    assert_eq!(outcome.agreed, cases);
+}
+
+#[test]
+fn routes_are_as_linux_has_them() {
+    agree(Domain::Routes, 3000);
+}
+
+#[test]
+fn packets_are_forwarded_as_linux_does() {
+    agree(Domain::Forwarding, 3000);
+}
