@@ -136,9 +136,9 @@ fn write_sysctl(key: &str, value: &str) -> Result<(), String> {
 
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
-        for leg in 0..LEGS.len() {
-            let down = self.netlink.set_up(self.legs[leg], false);
-            down.map_err(|errno| format!("setting {} down: {errno}", LEGS[leg]))?;
+        for (index, name) in self.legs.iter().zip(LEGS) {
+            let down = self.netlink.set_up(*index, false);
+            down.map_err(|errno| format!("setting {name} down: {errno}"))?;
         }
         for (leg, net) in std::mem::take(&mut self.addresses) {
             // It may be gone already, alone or with its primary.
@@ -147,9 +147,9 @@ impl Router for Linux {
         for key in std::mem::take(&mut self.sysctls) {
             write_sysctl(&key, "0")?;
         }
-        for leg in 0..LEGS.len() {
-            let up = self.netlink.set_up(self.legs[leg], true);
-            up.map_err(|errno| format!("setting {} up: {errno}", LEGS[leg]))?;
+        for (index, name) in self.legs.iter().zip(LEGS) {
+            let up = self.netlink.set_up(*index, true);
+            up.map_err(|errno| format!("setting {name} up: {errno}"))?;
         }
         let left = self.table()?;
         if left.is_empty() { Ok(()) } else { Err(format!("routes are left: {left:?}")) }
