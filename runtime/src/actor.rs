@@ -26,6 +26,10 @@ pub trait Actor: Clone + Debug + Sized + 'static {
     fn start(config: &Self::Config, ctx: &mut Context<'_, Self>) -> Self;
     fn handle(&mut self, event: Self::Event, ctx: &mut Context<'_, Self>);
     fn timeout(&mut self, timer: Self::Timer, ctx: &mut Context<'_, Self>);
+
+    /// This alarm rings soon: asks for the memory that it will need (see [`crate::near`]). Called
+    /// with a growing `pass`: what one pass has asked for, the next may read.
+    fn approach(&self, _timer: Self::Timer, _pass: usize) {}
 }
 
 /// How many events an effect is owed. The simulator asserts that a debt is paid exactly once.

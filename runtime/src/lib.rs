@@ -8,6 +8,7 @@ mod digest;
 #[cfg(feature = "host")]
 pub mod host;
 mod lookup;
+pub mod near;
 mod rng;
 mod snapshot;
 mod supervise;

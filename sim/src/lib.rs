@@ -3,6 +3,7 @@
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
+mod backlog;
 pub mod body;
 pub mod judge;
 pub mod kernel;
@@ -13,6 +14,7 @@ pub mod queue;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod sorted;
 pub mod store;
 pub mod wire;
 pub mod world;

@@ -1,9 +1,9 @@
 //! The event queue: a calendar of small tickets, in time order and, within one instant, in push
 //! order.
 
-use kubesim_runtime::Time;
+use kubesim_runtime::{Time, near};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// 2^19 ns: about half a millisecond a bucket.
 const WIDTH_BITS: u32 = 19;
@@ -45,6 +45,11 @@ impl<T> Ord for Entry<T> {
 pub struct Calendar<T> {
     /// The bucket being emptied.
     current: BinaryHeap<Reverse<Entry<T>>>,
+    /// What is due at the very instant of the last pop, in push order: many steps ask for
+    /// something at once, and the end of a queue is nearer than the top of a heap.
+    instant: VecDeque<Entry<T>>,
+    /// The time of the last pop.
+    now: u64,
     /// Its number: `time >> WIDTH_BITS`.
     cursor: u64,
     ring: Vec<Vec<Entry<T>>>,
@@ -59,6 +64,8 @@ impl<T: Copy> Default for Calendar<T> {
     fn default() -> Self {
         Calendar {
             current: BinaryHeap::new(),
+            instant: VecDeque::new(),
+            now: 0,
             cursor: 0,
             ring: (0..RING).map(|_| Vec::new()).collect(),
             occupied: [0; RING / 64],
@@ -83,7 +90,9 @@ impl<T: Copy> Calendar<T> {
         self.seq += 1;
         self.len += 1;
         let bucket = entry.at >> WIDTH_BITS;
-        if bucket <= self.cursor {
+        if entry.at == self.now {
+            self.instant.push_back(entry);
+        } else if bucket <= self.cursor {
             self.current.push(Reverse(entry));
         } else if bucket - self.cursor < RING as u64 {
             self.place(bucket, entry);
@@ -93,26 +102,55 @@ impl<T: Copy> Calendar<T> {
     }
 
     pub fn pop(&mut self) -> Option<(Time, T)> {
-        while self.current.is_empty() {
-            if self.len == 0 {
-                return None;
-            }
-            self.advance();
-        }
-        let Reverse(entry) = self.current.pop()?;
+        let entry = if self.instant_is_first()? {
+            self.instant.pop_front()?
+        } else {
+            self.current.pop()?.0
+        };
+        self.now = self.now.max(entry.at);
         self.len -= 1;
         Some((Time::from_nanos(entry.at), entry.item))
     }
 
     /// When the next item is due.
     pub fn peek(&mut self) -> Option<Time> {
-        while self.current.is_empty() {
-            if self.len == 0 {
-                return None;
+        let first = if self.instant_is_first()? {
+            self.instant.front()
+        } else {
+            self.current.peek().map(|Reverse(entry)| entry)
+        };
+        first.map(|entry| Time::from_nanos(entry.at))
+    }
+
+    /// Whether the next item waits in `instant`; else it is the top of `current`. `None`: there
+    /// is none.
+    fn instant_is_first(&mut self) -> Option<bool> {
+        let Some(first) = self.instant.front() else {
+            while self.current.is_empty() {
+                if self.len == 0 {
+                    return None;
+                }
+                self.advance();
             }
-            self.advance();
-        }
-        self.current.peek().map(|Reverse(entry)| Time::from_nanos(entry.at))
+            return Some(false);
+        };
+        let top = self.current.peek();
+        Some(top.is_none_or(|Reverse(top)| first.key() < top.key()))
+    }
+
+    /// The number of the bucket that is being emptied.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Asks for the memory of a later bucket that the ring reaches.
+    pub fn approach(&self, bucket: u64) {
+        near::slice(&self.ring[bucket as usize % RING], 8);
+    }
+
+    /// What waits in a later bucket that the ring reaches, in no order.
+    pub fn bucket(&self, bucket: u64) -> impl Iterator<Item = T> {
+        self.ring[bucket as usize % RING].iter().map(|entry| entry.item)
     }
 
     fn place(&mut self, bucket: u64, entry: Entry<T>) {

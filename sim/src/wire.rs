@@ -11,6 +11,7 @@ use kubesim_runtime::{Rng, Stream, Time};
 use petgraph::graph::{EdgeIndex, NodeIndex, UnGraph};
 use petgraph::visit::EdgeRef;
 use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
@@ -68,7 +69,7 @@ struct Port {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub at: Time,
-    pub to: Vec<PortId>,
+    pub to: SmallVec<[PortId; 2]>,
     pub frame: Frame,
 }
 
@@ -225,9 +226,11 @@ impl Wire {
         if arrivals.is_empty() {
             self.lost += 1;
         }
-        for at in arrivals {
-            out.push(Delivery { at, to: vec![to], frame: frame.clone() });
+        let Some((&last, others)) = arrivals.split_last() else { return };
+        for &at in others {
+            out.push(Delivery { at, to: smallvec![to], frame: frame.clone() });
         }
+        out.push(Delivery { at: last, to: smallvec![to], frame });
     }
 
     fn flood(
@@ -240,42 +243,44 @@ impl Wire {
         out: &mut Vec<Delivery>,
     ) {
         let reached: Vec<NodeIndex> = self.paths_from(switch).keys().copied().collect();
-        let mut groups: BTreeMap<Time, Vec<PortId>> = BTreeMap::new();
+        let mut groups: BTreeMap<Time, SmallVec<[PortId; 2]>> = BTreeMap::new();
         for far in reached {
             let ports: Vec<PortId> =
                 self.plugged.get(&far).into_iter().flatten().copied().collect();
-            for to in ports {
-                if to != from
-                    && let Some(at) = self.copies(now, from, (switch, first), to)
-                {
-                    groups.entry(at).or_default().push(to);
+            let Some(latency) = self.paths_from(switch).get(&far).map(|path| path.latency) else {
+                continue;
+            };
+            // Most ports of a switch have cables alike.
+            let mut group = (Time::NEVER, SmallVec::<[PortId; 2]>::new());
+            for to in ports.into_iter().filter(|to| *to != from) {
+                let Some(at) = self.copies(now + latency, from, first, to) else { continue };
+                if at != group.0 {
+                    let (at, ports) = std::mem::replace(&mut group, (at, SmallVec::new()));
+                    groups.entry(at).or_default().extend(ports);
                 }
+                group.1.push(to);
             }
+            groups.entry(group.0).or_default().extend(group.1);
         }
+        groups.remove(&Time::NEVER);
         for (at, to) in groups {
             out.push(Delivery { at, to, frame: frame.clone() });
         }
     }
 
-    /// When a broadcast arrives at a port. Its copies keep step: loss is drawn for each port, and
+    /// When a broadcast that is at the port's switch at `now`, but for the first cable's latency,
+    /// arrives at the port. Its copies keep step: loss is drawn for each port, and
     /// nothing is held back, so that the copies of one switch are one event.
-    fn copies(
-        &mut self,
-        now: Time,
-        from: PortId,
-        (switch, first): (NodeIndex, EdgeIndex),
-        to: PortId,
-    ) -> Option<Time> {
-        let (far, last) = self.ports[to.0 as usize].cable?;
+    fn copies(&mut self, now: Time, from: PortId, first: EdgeIndex, to: PortId) -> Option<Time> {
+        let (_, last) = self.ports[to.0 as usize].cable?;
         if !self.cuts.is_empty() && self.is_cut(from, to) {
             return None;
         }
-        let latency = self.paths_from(switch).get(&far)?.latency;
-        let near = &mut self.graph[first];
+        let near = &self.graph[first];
         let (up, near_latency) = (near.up, near.quality.latency);
         let cable = &mut self.graph[last];
         let lost = cable.rng.chance(cable.quality.loss);
-        (up && cable.up && !lost).then(|| now + latency + near_latency + cable.quality.latency)
+        (up && cable.up && !lost).then(|| now + near_latency + cable.quality.latency)
     }
 
     /// When a frame arrives at a port: never (lost), once, or twice.
@@ -285,8 +290,8 @@ impl Wire {
         from: PortId,
         (switch, first): (NodeIndex, EdgeIndex),
         to: PortId,
-    ) -> smallvec::SmallVec<[Time; 2]> {
-        let mut arrivals = smallvec::SmallVec::new();
+    ) -> SmallVec<[Time; 2]> {
+        let mut arrivals = SmallVec::new();
         let Some((far, last)) = self.ports[to.0 as usize].cable else {
             return arrivals;
         };
@@ -317,12 +322,7 @@ impl Wire {
     }
 
     /// Throws each cable's dice.
-    fn draw(
-        &mut self,
-        at: Time,
-        cables: &[EdgeIndex],
-        arrivals: &mut smallvec::SmallVec<[Time; 2]>,
-    ) {
+    fn draw(&mut self, at: Time, cables: &[EdgeIndex], arrivals: &mut SmallVec<[Time; 2]>) {
         let (mut held_back, mut copies) = (Duration::ZERO, 1);
         for &cable in cables {
             let cable = &mut self.graph[cable];
@@ -432,7 +432,7 @@ mod tests {
         let mut out = Vec::new();
         wire.transmit(Time::ZERO, ports[0], frame(Mac([2, 0, 0, 0, 0, 2])), &mut out);
         assert_eq!(out[0].at, Time::from_micros(12));
-        assert_eq!(out[0].to, [ports[2]]);
+        assert_eq!(out[0].to[..], [ports[2]]);
     }
 
     #[test]
@@ -440,9 +440,12 @@ mod tests {
         let (mut wire, ports, _) = three_cards();
         let mut out = Vec::new();
         wire.transmit(Time::ZERO, ports[0], frame(Mac::BROADCAST), &mut out);
-        let reached: Vec<_> = out.iter().map(|d| (d.at, d.to.clone())).collect();
-        let expected =
-            [(Time::from_micros(2), vec![ports[1]]), (Time::from_micros(12), vec![ports[2]])];
+        let reached: Vec<(Time, SmallVec<[PortId; 2]>)> =
+            out.iter().map(|d| (d.at, d.to.clone())).collect();
+        let expected = [
+            (Time::from_micros(2), smallvec![ports[1]]),
+            (Time::from_micros(12), smallvec![ports[2]]),
+        ];
         assert_eq!(reached, expected);
     }
 

@@ -184,6 +184,14 @@ impl Actor for Kubelet {
         }
     }
 
+    fn approach(&self, timer: Timer, pass: usize) {
+        if let Timer::Pod(uid) = timer
+            && let Some(pod) = self.pods.get(&uid)
+        {
+            pod.approach(pass);
+        }
+    }
+
     fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
         match timer {
             Timer::Lease => {

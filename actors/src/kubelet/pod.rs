@@ -9,6 +9,7 @@ use super::{Effect, Kubelet};
 use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
 use crate::ports::{api, container, probe};
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
+use kubesim_runtime::near;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
 use std::net::Ipv4Addr;
@@ -101,6 +102,35 @@ impl Pod {
             demand: None,
             sandbox_retry: Retry::default(),
             armed: Time::NEVER,
+        }
+    }
+
+    /// Asks for the memory that a probe touches.
+    pub fn approach(&self, pass: usize) {
+        match pass {
+            0 => {
+                near::value(&self.uid);
+                near::value(&self.containers);
+                near::value(&self.outcome);
+                near::value(&self.record);
+                near::value(&self.object);
+                near::value(&self.report);
+                near::value(&self.armed);
+            }
+            1 => {
+                near::slice(&self.containers, 8);
+                near::value(&*self.object);
+                if let Some(record) = &self.record {
+                    near::value(&**record);
+                }
+            }
+            _ => {
+                self.containers.iter().for_each(|ctr| ctr.probes.approach());
+                if let Some((spec, _)) = self.object.pod() {
+                    near::value(&spec.host_network);
+                }
+                near::value(&self.object.meta.deletion_timestamp);
+            }
         }
     }
 

@@ -62,6 +62,9 @@ pub enum Verdict {
 }
 
 impl Probes {
+    pub fn approach(&self) {
+        kubesim_runtime::near::slice(&self.workers, 4);
+    }
     pub fn new(spec: &Container) -> Self {
         let worker =
             |purpose, probe: &Option<Probe>| Some(Worker::new(purpose, probe.as_ref()?, spec));

@@ -23,6 +23,16 @@ impl Mac {
         Mac([0x0a, 0x58, a, b, c, d])
     }
 
+    /// As a number, of the same order.
+    pub fn bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+    pub fn from_bits(bits: u64) -> Mac {
+        let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
+        Mac([a, b, c, d, e, f])
+    }
+
     pub fn parse(text: &str) -> Option<Mac> {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');

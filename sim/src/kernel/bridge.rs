@@ -5,8 +5,8 @@ use super::link::Kind;
 use super::netfilter::{Hook, Verdict};
 use super::packet::{Frame, Payload};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
-use kubesim_runtime::Time;
-use rustc_hash::FxHashMap;
+use crate::sorted::Sorted;
+use kubesim_runtime::{Time, near};
 use std::time::Duration;
 
 /// `ageing_time`.
@@ -14,24 +14,24 @@ const AGEING: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bridge {
-    /// Where each MAC was last seen, and when.
-    fdb: FxHashMap<Mac, (u32, Time)>,
+    /// Where each MAC (its [`Mac::bits`]) was last seen, and when.
+    fdb: Sorted<u64, (u32, Time)>,
     /// The MACs of its own ports: frames for them go up.
     ports: Vec<Mac>,
 }
 
 impl Bridge {
     fn port_of(&self, mac: Mac, now: Time) -> Option<u32> {
-        let (port, seen) = self.fdb.get(&mac)?;
+        let (port, seen) = self.fdb.get(&mac.bits())?;
         (now.since(*seen) < AGEING).then_some(*port)
     }
     /// Entries in order of MAC.
     pub fn entries(&self) -> Vec<(Mac, u32, Time)> {
-        #[expect(clippy::disallowed_methods, reason = "sorted next")]
-        let mut entries: Vec<_> =
-            self.fdb.iter().map(|(mac, (port, at))| (*mac, *port, *at)).collect();
-        entries.sort_unstable();
-        entries
+        self.fdb.iter().map(|(mac, (port, at))| (Mac::from_bits(*mac), *port, *at)).collect()
+    }
+    pub fn approach(&self) {
+        self.fdb.approach(8);
+        near::slice(&self.ports, 4);
     }
 }
 
@@ -57,7 +57,7 @@ impl Namespace {
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
         if !is_group(frame.src) && frame.src != own && !bridge.ports.contains(&frame.src) {
-            bridge.fdb.insert(frame.src, (port, now));
+            bridge.fdb.insert(frame.src.bits(), (port, now));
         }
         let mut frame = frame;
         if !self.bridge_prerouting(cx, index, &mut frame) {
@@ -172,7 +172,6 @@ impl Namespace {
 
     pub(super) fn forget_bridge_port(&mut self, bridge: u32, port: u32) {
         if let Some(bridge) = self.bridge_mut(bridge) {
-            #[expect(clippy::disallowed_methods, reason = "what stays is the same in any order")]
             bridge.fdb.retain(|_, (at, _)| *at != port);
         }
     }

@@ -69,6 +69,9 @@ pub(super) struct Links {
 }
 
 impl Links {
+    pub fn approach(&self) {
+        kubesim_runtime::near::slice(&self.links, 10);
+    }
     pub fn position(&self, index: u32) -> Option<usize> {
         // Indexes are dense while nothing was deleted.
         let guess = (index as usize).wrapping_sub(1);
@@ -260,6 +263,7 @@ impl Spaces {
             ns.links.iter_mut().filter(|port| port.master == Some(index)).for_each(|port| {
                 port.master = None;
             });
+            ns.fib.touch();
         }
         if let Kind::Vxlan(device) = &link.kind {
             ns.vxlan_ports.retain(|(port, vni, _)| (*port, *vni) != (device.port, device.vni));
@@ -407,6 +411,7 @@ impl Kernel {
         self.with(now, out, |spaces, cx| {
             let Some(space) = spaces.get_mut(ns) else { return };
             if before != bridge {
+                space.fib.touch();
                 if let Some(before) = before {
                     space.forget_bridge_port(before, index);
                     space.count_ports(before);

@@ -10,10 +10,13 @@
 //! finds the MAC) -> `transmit` (link.rs).
 
 mod address;
+mod approach;
 mod bridge;
 mod dump;
 mod forward;
+mod heed;
 mod icmp;
+mod index;
 mod input;
 mod inspect;
 mod link;
@@ -41,13 +44,14 @@ use self::route::Fib;
 use self::socket::Sockets;
 use self::sysctl::Sysctls;
 use self::timers::{TimerKey, Timers};
+use crate::backlog::Backlog;
 use crate::body::Body;
 use kubesim_actors::ports::network::{Errno, IfName, Mac};
 use kubesim_runtime::{Hasher, Rng, Time};
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 pub use self::address::Address;
+pub use self::heed::{Announced, ArpInterest};
 pub use self::link::Link;
 pub use self::neigh::{NeighbourEntry, NeighbourState};
 pub use self::netfilter::ChainPool;
@@ -131,6 +135,8 @@ pub struct Kernel {
     spaces: Spaces,
     core: Core,
     shared: Shared,
+    /// What the last [`ArpInterest`] was computed from.
+    heard: Option<heed::Basis>,
 }
 
 /// What many kernels index or compile once, since they have it alike.
@@ -160,7 +166,7 @@ struct Core {
     timers: Timers,
     sockets: Sockets,
     /// Frames that crossed a veth, a loopback or a tunnel and wait to be received.
-    work: VecDeque<Work>,
+    work: Backlog<Work>,
     host_changed: bool,
     /// Frames passed from one interface to another in here, and a hash of them all.
     walked: u64,
@@ -173,7 +179,7 @@ impl Core {
         self.walked += 1;
         self.hasher.u64(u64::from(work.ns.0) << 32 | u64::from(work.link));
         work.frame.digest(&mut self.hasher);
-        self.work.push_back(work);
+        self.work.push(work);
     }
 }
 
@@ -251,13 +257,13 @@ impl Kernel {
             rng,
             timers: Timers::default(),
             sockets: Sockets::default(),
-            work: VecDeque::new(),
+            work: Backlog::default(),
             host_changed: false,
             walked: 0,
             hasher: Hasher::default(),
         };
         let chains = shared.chains.clone();
-        let mut kernel = Kernel { spaces: Spaces::default(), core, shared };
+        let mut kernel = Kernel { spaces: Spaces::default(), core, shared, heard: None };
         let host = kernel.add_namespace();
         if let Some(netfilter) = kernel.netfilter_mut(host) {
             netfilter.share(chains);
@@ -300,7 +306,7 @@ impl Kernel {
 
     /// A frame came in by an uplink of the host namespace.
     pub fn receive(&mut self, now: Time, link: u32, frame: Frame, out: &mut Vec<Output>) {
-        self.core.work.push_back(Work { ns: NsId::HOST, link, frame });
+        self.core.work.push(Work { ns: NsId::HOST, link, frame });
         self.settle(now, out);
     }
 
@@ -356,7 +362,7 @@ impl Kernel {
 
     /// Receives what waits in the local queue.
     fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
-        while let Some(work) = self.core.work.pop_front() {
+        while let Some(work) = self.core.work.pop() {
             let Some(ns) = self.spaces.get_mut(work.ns) else { continue };
             let mut cx = Cx { now, core: &mut self.core, out };
             ns.link_input(&mut cx, work.link, work.frame);

@@ -12,7 +12,7 @@ use super::timers::{Alarm, TimerKey};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
 use kubesim_actors::ports::network::Neighbour;
 use kubesim_actors::ports::rules::AddrType;
-use kubesim_runtime::Time;
+use kubesim_runtime::{Time, near};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +95,8 @@ impl PermanentSet {
 pub(super) struct Neighbours {
     keys: Vec<u64>,
     entries: Vec<Entry>,
+    /// Moves with every new entry, and when one gets, changes or loses its MAC address.
+    generation: u64,
 }
 
 fn key(dev: u32, ip: Ipv4Addr) -> u64 {
@@ -102,6 +104,25 @@ fn key(dev: u32, ip: Ipv4Addr) -> u64 {
 }
 
 impl Neighbours {
+    pub fn approach(&self) {
+        near::slice(&self.keys, 4);
+    }
+    pub fn approach_all(&self) {
+        near::slice(&self.entries, 4);
+    }
+    pub fn approach_one(&self, dev: u32, ip: Ipv4Addr) {
+        if let Ok(at) = self.find(dev, ip) {
+            near::value(&self.entries[at]);
+        }
+    }
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+    /// Link, address and MAC address of every entry.
+    pub fn known(&self) -> impl Iterator<Item = (u32, Ipv4Addr, Option<Mac>)> {
+        let mac = |entry: &Entry| entry.has_mac().then_some(entry.mac);
+        self.entries.iter().map(move |entry| (entry.dev, entry.ip, mac(entry)))
+    }
     fn find(&self, dev: u32, ip: Ipv4Addr) -> Result<usize, usize> {
         self.keys.binary_search(&key(dev, ip))
     }
@@ -132,6 +153,7 @@ impl Neighbours {
                 alarm: Alarm::default(),
                 queue: Vec::new(),
             };
+            self.generation += 1;
             self.keys.insert(at, key(dev, ip));
             self.entries.insert(at, entry);
             at
@@ -275,7 +297,8 @@ impl Namespace {
         state: NeighbourState,
         override_mac: bool,
     ) {
-        let Some(entry) = self.neighbours.get_mut(dev, ip) else { return };
+        let Ok(at) = self.neighbours.find(dev, ip) else { return };
+        let entry = &mut self.neighbours.entries[at];
         let known = entry.has_mac();
         let same = known && entry.mac == mac;
         if known && !same && !override_mac {
@@ -285,6 +308,7 @@ impl Namespace {
             return;
         }
         if !same {
+            self.neighbours.generation += 1;
             entry.mac = mac;
             // The old confirmation was about another machine.
             entry.confirmed = Time::ZERO;
@@ -319,7 +343,8 @@ impl Namespace {
     /// `neigh_timer_handler`.
     pub(super) fn neighbour_timeout(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr) {
         let ns = self.id;
-        let Some(entry) = self.neighbours.get_mut(dev, ip) else { return };
+        let Ok(at) = self.neighbours.find(dev, ip) else { return };
+        let entry = &mut self.neighbours.entries[at];
         cx.core.timers.take_first(&mut entry.alarm);
         match entry.state {
             Delay if cx.now.since(entry.confirmed) <= DELAY_FIRST_PROBE => entry.confirm(cx),
@@ -338,10 +363,13 @@ impl Namespace {
                 self.solicit(cx, dev, ip, mac);
             }
             Incomplete | Probe => {
+                let lost = entry.has_mac();
                 entry.state = Failed;
                 entry.updated = cx.now;
+                let waiting = std::mem::take(&mut entry.queue);
+                self.neighbours.generation += u64::from(lost);
                 // arp_error_report: whoever waits is told.
-                for packet in std::mem::take(&mut entry.queue) {
+                for packet in waiting {
                     self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
                 }
             }
@@ -353,7 +381,7 @@ impl Namespace {
     /// stay (neigh_carrier_down).
     pub(super) fn drop_neighbours(&mut self, cx: &mut Cx<'_>, dev: u32, all: bool) {
         let mut queued = Vec::new();
-        let Neighbours { keys, entries } = &mut self.neighbours;
+        let Neighbours { keys, entries, .. } = &mut self.neighbours;
         keys.retain(|key| (key >> 32) as u32 != dev);
         entries.retain_mut(|entry| {
             if entry.dev == dev {

@@ -8,6 +8,7 @@ use super::{Errno, Kernel, Namespace, NsId, Output};
 use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_actors::ports::rules::AddrType;
 use kubesim_runtime::Time;
+use kubesim_runtime::near;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
 
@@ -157,6 +158,19 @@ pub(super) struct Fib {
 }
 
 impl Fib {
+    pub fn approach(&self, pass: usize) {
+        if pass == 0 {
+            near::value(&self.local);
+            near::value(&self.main);
+            near::slice(&self.memo, 4);
+            near::value(&self.generation);
+        } else {
+            for table in [&self.local, &self.main] {
+                near::slice(&table.keys, 2);
+                near::slice(&table.entries, 6);
+            }
+        }
+    }
     pub fn touch(&mut self) {
         self.generation = self.generation.wrapping_add(1);
     }
@@ -222,6 +236,22 @@ impl Fib {
     /// As [`Fib::is_local`], of an address that will not be asked for again.
     pub fn is_local_once(&self, ip: Ipv4Addr) -> bool {
         self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
+    }
+
+    /// The addresses that are this namespace's own, the loopback network aside. `None` if a whole
+    /// network is (`ip route add local`).
+    pub fn local_addresses(&self) -> Option<Vec<Ipv4Addr>> {
+        let local = self.local.entries.iter().filter(|entry| entry.kind == Kind::Local);
+        let mut addresses = Vec::new();
+        for entry in local {
+            let ip = Ipv4Addr::from(entry.to);
+            match entry.plen {
+                32 => addresses.push(ip),
+                8.. if ip.is_loopback() => {}
+                _ => return None,
+            }
+        }
+        Some(addresses)
     }
 
     /// `inet_addr_type`.

@@ -1,11 +1,11 @@
 //! Sockets of all namespaces of a machine: one slab, and one hash from what a packet says to the
 //! socket it is for.
 
+use super::index::{Index, hash_of};
 use super::tcp::Connection;
 use super::timers::{Alarm, TimerKey};
 use super::{Core, Errno, NsId, Owner};
-use kubesim_runtime::Time;
-use rustc_hash::FxHashMap;
+use kubesim_runtime::{Time, near};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// A socket; stale ids of sockets that are gone find nothing.
@@ -54,7 +54,8 @@ struct Slot {
 pub(super) struct Sockets {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    demux: FxHashMap<Demux, u32>,
+    /// By [`Demux`].
+    index: Index,
 }
 
 impl Sockets {
@@ -65,7 +66,8 @@ impl Sockets {
         demux: Demux,
         connection: Option<Box<Connection>>,
     ) -> Result<SocketId, Errno> {
-        if self.demux.contains_key(&demux) {
+        let hash = hash_of(&demux);
+        if self.find(hash, &demux).is_some() {
             return Err(Errno::Eaddrinuse);
         }
         let index = self.free.pop().unwrap_or_else(|| {
@@ -75,8 +77,36 @@ impl Sockets {
         let slot = &mut self.slots[index as usize];
         slot.generation += 1;
         slot.socket = Some(Socket { owner, demux, alarm: Alarm::default(), connection });
-        self.demux.insert(demux, index);
+        self.index.insert(hash, index);
         Ok(SocketId { index, generation: slot.generation })
+    }
+
+    pub fn approach(&self, pass: usize) {
+        if pass == 0 {
+            if let Some(free) = self.free.last() {
+                near::value(free);
+            }
+        } else {
+            for index in self.free.iter().rev().take(2) {
+                near::value(&self.slots[*index as usize]);
+            }
+        }
+    }
+
+    /// Its alarm comes up soon.
+    pub fn approach_socket(&self, id: SocketId, pass: usize) {
+        let Some(slot) = self.slots.get(id.index as usize) else { return };
+        match (pass, &slot.socket) {
+            (0, _) => {
+                near::value(slot);
+                near::value(&slot.socket);
+            }
+            (1, Some(socket)) => {
+                self.index.approach(hash_of(&socket.demux));
+                socket.connection.iter().for_each(|connection| connection.approach());
+            }
+            _ => {}
+        }
     }
 
     pub fn close(&mut self, id: SocketId) -> Option<Socket> {
@@ -85,16 +115,21 @@ impl Sockets {
             return None;
         }
         let socket = slot.socket.take()?;
-        self.demux.remove(&socket.demux);
+        self.index.remove(hash_of(&socket.demux), id.index);
         self.free.push(id.index);
         Some(socket)
     }
 
     pub fn is_free(&self, demux: &Demux) -> bool {
-        !self.demux.contains_key(demux)
+        self.find(hash_of(demux), demux).is_none()
+    }
+    fn find(&self, hash: u32, demux: &Demux) -> Option<u32> {
+        self.index.find(hash, |at| {
+            self.slots[at as usize].socket.as_ref().is_some_and(|held| held.demux == *demux)
+        })
     }
     pub fn lookup(&self, demux: &Demux) -> Option<SocketId> {
-        let index = *self.demux.get(demux)?;
+        let index = self.find(hash_of(demux), demux)?;
         Some(SocketId { index, generation: self.slots[index as usize].generation })
     }
     pub fn get(&self, id: SocketId) -> Option<&Socket> {

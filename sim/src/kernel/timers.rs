@@ -5,7 +5,7 @@
 //! up. So a TCP flow re-arms its retransmission timer with every packet for free.
 
 use super::{NsId, SocketId};
-use kubesim_runtime::Time;
+use kubesim_runtime::{Time, near};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::Ipv4Addr;
@@ -37,6 +37,10 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    pub fn approach(&self) {
+        self.heap.peek().into_iter().for_each(near::value);
+    }
+
     pub fn set(&mut self, alarm: &mut Alarm, at: Time, key: TimerKey) {
         alarm.at = at;
         if at < alarm.queued {

@@ -1,10 +1,11 @@
 //! All actors of one kind, side by side, and one generic way of stepping them.
 
 use kubesim_runtime::trace::{Ring, Step};
-use kubesim_runtime::{Actor, Clocks, Context, Hasher, Outbox, Rng, Stream, Ticket, Time, TimerOp};
+use kubesim_runtime::{
+    Actor, Clocks, Context, Hasher, Outbox, Rng, Stream, Ticket, Time, TimerOp, near,
+};
 use rustc_hash::FxHashSet;
 use slab::Slab;
-use std::collections::VecDeque;
 
 /// One actor: what outlives it, and itself while it lives.
 #[derive(Debug)]
@@ -38,17 +39,20 @@ struct Alarm<T> {
 
 /// Effects by ticket, and when they were asked for. Tickets only grow, and most are answered soon.
 #[derive(Clone, Debug, Default)]
-struct Owed(VecDeque<(u64, Time)>);
+struct Owed(Vec<(u64, Time)>);
 
 impl Owed {
     fn push(&mut self, ticket: Ticket, asked: Time) {
-        debug_assert!(self.0.back().is_none_or(|(last, _)| *last < ticket.0));
-        self.0.push_back((ticket.0, asked));
+        debug_assert!(self.0.last().is_none_or(|(last, _)| *last < ticket.0));
+        self.0.push((ticket.0, asked));
     }
     /// Whether it was open.
     fn remove(&mut self, ticket: Ticket) -> bool {
         let found = self.0.binary_search_by_key(&ticket.0, |(open, _)| *open);
-        found.is_ok_and(|at| self.0.remove(at).is_some())
+        found.is_ok_and(|at| {
+            self.0.remove(at);
+            true
+        })
     }
 }
 
@@ -227,6 +231,32 @@ impl<A: Actor> Fleet<A> {
                     rings.push((at, host.next_alarm));
                     host.next_alarm = host.next_alarm.wrapping_add(1);
                 }
+            }
+        }
+    }
+
+    /// An alarm rings soon: asks for the memory that its step will touch.
+    pub fn approach(&self, index: u32, id: u32, pass: usize) -> Option<A::Timer> {
+        let host = &self.hosts[index as usize];
+        match pass {
+            0 => {
+                near::value(&host.machine);
+                near::value(&host.actor);
+                near::value(&host.incarnation);
+                near::value(&host.alarms);
+                near::value(&host.owed);
+                None
+            }
+            1 => {
+                near::slice(&host.alarms, 8);
+                near::slice(&host.owed.0, 1);
+                None
+            }
+            _ => {
+                let alarm = host.alarms.iter().find(|alarm| alarm.id == id)?;
+
+                host.actor.as_ref()?.approach(alarm.timer, pass - 2);
+                Some(alarm.timer)
             }
         }
     }

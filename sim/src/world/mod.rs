@@ -9,6 +9,7 @@
 //! - `faults`, `probes`: what happens to the world and what is tried in it
 //! - `build`: a world out of a scenario
 
+mod ahead;
 pub mod api;
 mod build;
 mod containers;
@@ -24,8 +25,9 @@ pub use build::{SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
 
+use crate::backlog::Backlog;
 use crate::kernel::packet::{Arp, Frame, Payload};
-use crate::kernel::{Kernel, Output, Shared, SocketEvent, SocketId};
+use crate::kernel::{Announced, ArpInterest, Kernel, Output, Shared, SocketEvent, SocketId};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use crate::queue::Calendar;
@@ -46,7 +48,6 @@ use kubesim_runtime::{
     Actor, Answers, Backoff, Clocks, Effect as _, Hasher, Loss, Rng, Stream, Ticket, Time, Wall,
 };
 use slab::Slab;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,7 @@ pub struct World {
     pub scenario: Arc<Scenario>,
     pub knobs: Knobs,
     queue: Calendar<Due>,
+    ahead: ahead::Ahead,
     pub digest: Hasher,
     pub checkpoints: Vec<u64>,
     pub counts: Counts,
@@ -149,9 +151,12 @@ pub struct World {
     shared: Shared,
     frames: Slab<Delivery>,
     /// Kernel outputs that wait to be acted on.
-    outputs: VecDeque<(u32, Output)>,
+    outputs: Backlog<(u32, Output)>,
     scratch: Vec<Output>,
     deliveries: Vec<Delivery>,
+    /// By machine: which broadcasts are worth a look.
+    arp_interests: Vec<ArpInterest>,
+    announced: Announced,
     /// Machines whose kernels ran since their alarms were last looked at.
     touched: Vec<u32>,
     work: Slab<ports::Work>,
@@ -169,7 +174,7 @@ pub struct World {
 
     pub store: Store,
     pub front: Front,
-    programs: Slab<programs::Program>,
+    programs: Slab<programs::Entry>,
     program_generation: u32,
     images: std::collections::BTreeMap<smol_str::SmolStr, Arc<crate::scenario::Image>>,
     pub probes: Vec<probes::Probe>,
@@ -221,6 +226,7 @@ impl World {
         World {
             now: Time::ZERO,
             queue: Calendar::default(),
+            ahead: Default::default(),
             digest: Hasher::default(),
             checkpoints: Vec::new(),
             counts: Counts::default(),
@@ -228,9 +234,11 @@ impl World {
             wire: Wire::new(seed),
             shared: Shared::default(),
             frames: Slab::new(),
-            outputs: VecDeque::new(),
+            outputs: Backlog::default(),
             scratch: Vec::new(),
             deliveries: Vec::new(),
+            arp_interests: Vec::new(),
+            announced: Announced::default(),
             touched: Vec::new(),
             work: Slab::new(),
             rings: Vec::new(),
@@ -275,6 +283,7 @@ impl World {
                 break;
             }
             let Some((at, due)) = self.queue.pop() else { break };
+            self.look_ahead();
             self.now = at.max(self.now);
             self.dispatch(due);
             self.settle();
@@ -547,7 +556,9 @@ impl World {
     ) -> R {
         let mut out = std::mem::take(&mut self.scratch);
         let result = call(&mut self.machines[machine as usize].kernel, self.now, &mut out);
-        self.outputs.extend(out.drain(..).map(|output| (machine, output)));
+        for output in out.drain(..) {
+            self.outputs.push((machine, output));
+        }
         self.scratch = out;
         let host = &mut self.machines[machine as usize];
         if !host.touched {
@@ -559,7 +570,7 @@ impl World {
 
     /// Acts on everything kernels put out, then winds their alarm clocks.
     fn settle(&mut self) {
-        while let Some((machine, output)) = self.outputs.pop_front() {
+        while let Some((machine, output)) = self.outputs.pop() {
             match output {
                 Output::Transmit { link, frame } => self.transmit(machine, link, frame),
                 Output::Socket { owner, socket, event } => {
@@ -580,6 +591,11 @@ impl World {
                 self.counts.events += walked;
                 self.counts.local_packets += walked;
                 self.digest.u64(hash);
+            }
+            if let Some(interest) = machine.kernel.arp_interest(&self.announced) {
+                let wanted = (index as usize + 1).max(self.arp_interests.len());
+                self.arp_interests.resize(wanted, ArpInterest::default());
+                self.arp_interests[index as usize] = interest;
             }
             if let Some(at) = machine.kernel.next_deadline()
                 && at < machine.armed
@@ -647,10 +663,17 @@ impl World {
         digest.u64(self.now.as_nanos());
         digest.u64(to.len() as u64);
         self.digest = digest;
+        if self.announced.note(&arp) {
+            self.arp_interests.iter_mut().for_each(|interest| interest.doubt(arp.sender_ip));
+        }
         for &port in to {
             let (machine, link) = self.wire.machine_of(port);
+            let interest = self.arp_interests.get(machine as usize);
             let host = &self.machines[machine as usize];
-            if host.on && host.kernel.heeds_arp(link, &arp) {
+            if interest.is_some_and(|interest| interest.may_heed(&arp))
+                && host.on
+                && host.kernel.heeds_arp(link, &arp)
+            {
                 self.receive(port, frame.clone());
             } else {
                 self.counts.packets += 1;

@@ -3,16 +3,16 @@
 //! A chain's number is a hash of its table and name, so that a chain compiles without knowing any
 //! other, and a set follows a change by compiling the changed chains alone.
 
+use super::chains::Chains;
 use super::matches::{Key, Test};
 use super::table;
 use super::walk::Outcome;
-use imbl::shared_ptr::DefaultSharedPtr;
-use imbl::{GenericHashMap, OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet};
 use kubesim_actors::ports::rules::{
     Chain, ChainKey, ChainSet, Match, Protocol, Rule, Table, Target, text,
 };
 use kubesim_runtime::{Change, Hasher};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -123,7 +123,7 @@ mod probe {
 pub(super) struct Compiled {
     pub table: Table,
     pub rules: Vec<CompiledRule>,
-    tests: Vec<Test>,
+    pub tests: Vec<Test>,
     index: Option<Box<Index>>,
 }
 
@@ -292,7 +292,7 @@ pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompiledSet {
     /// Looked up at every jump, never iterated.
-    chains: GenericHashMap<ChainId, Arc<Compiled>, FxBuildHasher, DefaultSharedPtr>,
+    chains: Chains,
     /// Who is jumped to, and how often.
     referenced: OrdMap<ChainId, (ChainKey, u32)>,
     /// The targets of jumps that no chain of this set is.
@@ -360,7 +360,7 @@ impl CompiledSet {
 
     fn take(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
         let id = chain_id(key.table, &key.name);
-        if let Some(compiled) = self.chains.remove(&id) {
+        if let Some(compiled) = self.chains.remove(id) {
             for name in compiled.recent_names() {
                 decrease(&mut self.recent, name, |count| count);
             }
@@ -375,16 +375,20 @@ impl CompiledSet {
     }
 
     fn judge(&mut self, id: ChainId) {
-        if self.referenced.contains_key(&id) && !self.chains.contains_key(&id) {
+        if self.referenced.contains_key(&id) && self.chains.get(id).is_none() {
             self.unresolved.insert(id);
         } else {
             self.unresolved.remove(&id);
         }
     }
 
+    /// The [`super::table::id_bit`]s of all its chains, and perhaps of some that are gone.
+    pub fn bits(&self) -> u64 {
+        self.chains.bits()
+    }
     #[inline]
     pub fn get(&self, id: ChainId) -> Option<&Compiled> {
-        self.chains.get(&id).map(|chain| &**chain)
+        self.chains.get(id)
     }
     pub fn unresolved(&self) -> impl Iterator<Item = (ChainId, &ChainKey)> {
         self.unresolved.iter().filter_map(|id| Some((*id, &self.referenced.get(id)?.0)))

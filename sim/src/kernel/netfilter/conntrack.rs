@@ -2,10 +2,10 @@
 
 use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack};
 use super::tuple::Tuple;
+use crate::kernel::index::{Index, hash_of};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
-use kubesim_runtime::Time;
-use rustc_hash::FxHashMap;
+use kubesim_runtime::{Time, near};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -82,6 +82,15 @@ struct Place {
     reply: bool,
 }
 
+impl Place {
+    fn number(self) -> u32 {
+        self.slot << 1 | u32::from(self.reply)
+    }
+    fn of(number: u32) -> Place {
+        Place { slot: number >> 1, reply: number & 1 == 1 }
+    }
+}
+
 /// The number of an entry, and when it may have expired.
 #[derive(Clone, Copy, Debug)]
 struct Age {
@@ -93,8 +102,8 @@ struct Age {
 pub(super) struct Conntrack {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Both tuples of every confirmed entry. Looked up, never iterated.
-    tuples: FxHashMap<Tuple, Place>,
+    /// Both tuples of every confirmed entry, as [`Place::number`]s.
+    tuples: Index,
     confirmed: u32,
     /// How many of the confirmed ones have a rewritten destination.
     rewritten: u32,
@@ -113,7 +122,7 @@ impl Default for Conntrack {
         Conntrack {
             slots: Vec::new(),
             free: Vec::new(),
-            tuples: FxHashMap::default(),
+            tuples: Index::default(),
             confirmed: 0,
             rewritten: 0,
             ages: VecDeque::new(),
@@ -130,6 +139,33 @@ impl Default for Conntrack {
 pub(super) struct TableFull;
 
 impl Conntrack {
+    /// Asks for the memory that a new entry touches, and that of the ones it sweeps away.
+    pub fn approach(&self, pass: usize) {
+        match pass {
+            0 => {
+                self.free.last().into_iter().for_each(near::value);
+                self.ages.front().into_iter().for_each(near::value);
+            }
+            1 => {
+                let aged = self.ages.iter().take(SWEEP as usize);
+                let aged = aged.map(|age| age.id & ((1 << GENERATION_SHIFT) - 1));
+                for slot in self.free.last().copied().into_iter().chain(aged) {
+                    let slot = &self.slots[slot as usize];
+                    near::value(slot);
+                    near::value(&slot.generation);
+                }
+            }
+            _ => {
+                for age in self.ages.iter().take(SWEEP as usize) {
+                    if let Some(entry) = self.get(age.id) {
+                        self.tuples.approach(hash_of(&entry.original));
+                        self.tuples.approach(hash_of(&entry.reply));
+                    }
+                }
+            }
+        }
+    }
+
     /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
     /// must not be tracked is left alone.
     pub fn track(&mut self, packet: &mut Packet, now: Time) -> Result<(), TableFull> {
@@ -192,8 +228,17 @@ impl Conntrack {
         Ct::Entry { id: self.id(place.slot), reply: place.reply, new: false, related: true }
     }
 
+    fn place(&self, tuple: &Tuple) -> Option<Place> {
+        let found = self.tuples.find(hash_of(tuple), |number| {
+            let Place { slot, reply } = Place::of(number);
+            let entry = self.slots[slot as usize].entry.as_ref();
+            entry.is_some_and(|e| *tuple == if reply { e.reply } else { e.original })
+        });
+        found.map(Place::of)
+    }
+
     fn find(&mut self, tuple: &Tuple, now: Time) -> Option<Place> {
-        let place = *self.tuples.get(tuple)?;
+        let place = self.place(tuple)?;
         let entry = self.slots[place.slot as usize].entry.as_ref()?;
         if entry.expires <= now {
             self.remove(place.slot);
@@ -223,9 +268,11 @@ impl Conntrack {
         if self.confirmed >= self.max {
             self.early_drop(now)?;
         }
+        let reply = original.inverse();
+        self.tuples.approach(hash_of(&reply));
         let entry = Entry {
             original,
-            reply: original.inverse(),
+            reply,
             seen_reply: false,
             assured: false,
             src_nat: false,
@@ -320,8 +367,9 @@ impl Conntrack {
             entry.expires = now + timeout;
             self.rewritten += u32::from(entry.dst_nat);
         }
-        self.tuples.insert(original, Place { slot, reply: false });
-        self.tuples.insert(reply, Place { slot, reply: true });
+        for (tuple, reply) in [(original, false), (reply, true)] {
+            self.tuples.insert(hash_of(&tuple), Place { slot, reply }.number());
+        }
         self.confirmed += 1;
         true
     }
@@ -340,8 +388,8 @@ impl Conntrack {
 
     /// Whether a tuple belongs to an entry of the table (`nf_conntrack_tuple_taken`).
     pub fn taken(&self, tuple: &Tuple, now: Time) -> bool {
-        let place = self.tuples.get(tuple);
-        let entry = place.and_then(|place| self.slots[place.slot as usize].entry.as_ref());
+        let entry =
+            self.place(tuple).and_then(|place| self.slots[place.slot as usize].entry.as_ref());
         entry.is_some_and(|entry| entry.expires > now)
     }
 
@@ -395,8 +443,9 @@ impl Conntrack {
         if std::mem::take(&mut entry.confirmed) {
             self.confirmed -= 1;
             self.rewritten -= u32::from(entry.dst_nat);
-            self.tuples.remove(&entry.original);
-            self.tuples.remove(&entry.reply);
+            for (tuple, reply) in [(entry.original, false), (entry.reply, true)] {
+                self.tuples.remove(hash_of(&tuple), Place { slot, reply }.number());
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
 //! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
+mod chains;
 mod compile;
 mod conntrack;
 mod flat;
@@ -31,7 +32,7 @@ use super::packet::{Ct, Packet};
 use conntrack::Conntrack;
 use flat::FlatTable;
 use kubesim_actors::ports::rules::{AddrType, RejectWith, Reply, Request, Rule, Table};
-use kubesim_runtime::{Rng, Time};
+use kubesim_runtime::{Rng, Time, near};
 use matches::{Key, Scene, state_of};
 use recent::RecentLists;
 use std::net::Ipv4Addr;
@@ -111,6 +112,21 @@ impl Netfilter {
         match &mut self.state {
             Some(state) if !state.idle => state.hook(hook, packet, context, rng),
             _ => Verdict::Accept,
+        }
+    }
+
+    /// Asks for the memory that a new connection touches.
+    pub fn approach(&self, pass: usize) {
+        let Some(state) = &self.state else { return };
+        if pass == 0 {
+            near::value(&state.rules);
+            near::value(&state.rules.owners);
+            near::value(&state.conntrack);
+            near::value(&state.loaded);
+            near::value(&state.nat);
+        } else {
+            state.conntrack.approach(pass - 1);
+            state.rules.approach(state.loaded, pass - 1);
         }
     }
 

@@ -144,6 +144,7 @@ impl Ruleset {
         Owner {
             name: name.clone(),
             shared: shared.clone(),
+            shared_bits: compiled.bits(),
             compiled,
             local_bits: local.keys().fold(0, |bits, id| bits | table::id_bit(*id)),
             local,

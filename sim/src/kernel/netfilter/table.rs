@@ -6,6 +6,7 @@ use super::compile::{
 };
 use super::walk::Counted;
 use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table, text};
+use kubesim_runtime::near;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::cell::Cell;
@@ -43,6 +44,15 @@ pub(super) fn bit(table: Table, hook: Hook) -> u32 {
 
 pub(super) fn id_bit(id: ChainId) -> u64 {
     1 << (id & 63)
+}
+
+fn approach_compiled(chain: &Compiled, pass: usize) {
+    if pass == 1 {
+        near::value(chain);
+    } else {
+        near::slice(&chain.rules, 2);
+        near::slice(&chain.tests, 4);
+    }
 }
 
 /// The hook of a built-in chain of a table.
@@ -120,6 +130,8 @@ pub(super) struct Owner {
     pub name: SmolStr,
     pub shared: ChainSet,
     pub compiled: Arc<CompiledSet>,
+    /// [`CompiledSet::bits`]: most owners have few chains, and most jumps are not to them.
+    pub shared_bits: u64,
     pub local: BTreeMap<ChainId, Local>,
     /// One bit of each local chain's number: most jumps need not look into the map.
     pub local_bits: u64,
@@ -141,7 +153,11 @@ impl Owner {
     fn find(&self, id: ChainId) -> Option<&Compiled> {
         let overlaid = || self.local.get(&id).map(|local| &*local.compiled);
         let own = if self.local_bits & id_bit(id) != 0 { overlaid() } else { None };
-        own.or_else(|| self.compiled.get(id))
+        own.or_else(
+            || {
+                if self.shared_bits & id_bit(id) != 0 { self.compiled.get(id) } else { None }
+            },
+        )
     }
     /// The chain as applied, whatever has been done to it since.
     pub fn applied(&self, key: &ChainKey) -> Option<&Arc<Chain>> {
@@ -185,6 +201,25 @@ impl Default for Ruleset {
 }
 
 impl Ruleset {
+    /// Asks for the memory of the built-in chains that are `loaded` and of owners' local ones.
+    pub fn approach(&self, loaded: u32, pass: usize) {
+        if pass == 0 {
+            near::slice(&self.owners, 8);
+        } else {
+            for local in self.owners.iter().flat_map(|owner| owner.local.values()) {
+                approach_compiled(&local.compiled, pass);
+            }
+        }
+        let loaded = (0..self.built_in.len()).filter(|at| loaded & 1 << at != 0);
+        for chain in loaded.map(|at| &self.built_in[at]) {
+            if pass == 0 {
+                near::value(chain);
+            } else {
+                near::slice(&chain.packets, 1);
+                approach_compiled(&chain.compiled, pass);
+            }
+        }
+    }
     #[inline]
     pub fn built_in(&self, table: Table, hook: Hook) -> &Chained {
         &self.built_in[table as usize * HOOKS.len() + hook as usize]

@@ -18,7 +18,7 @@ mod timer;
 
 use super::{Errno, SocketId};
 use crate::body::Body;
-use kubesim_runtime::Time;
+use kubesim_runtime::{Time, near};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -83,6 +83,17 @@ pub(super) struct Connection {
 
     peer_mss: u32,
     path: Path,
+}
+
+impl Connection {
+    /// Asks for the memory that an alarm touches.
+    pub fn approach(&self) {
+        near::value(&self.local);
+        near::value(&self.queue);
+        near::value(&self.rto_at);
+        near::value(&self.early);
+        near::value(&self.ack_at);
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -86,7 +86,7 @@ impl Client {
     pub fn is_up(&self) -> bool {
         matches!(self.connection, Connection::Up { .. })
     }
-    fn socket(&self) -> Option<SocketId> {
+    pub(in crate::world) fn socket(&self) -> Option<SocketId> {
         match self.connection {
             Connection::None => None,
             Connection::Dialling { socket, .. } | Connection::Up { socket, .. } => Some(socket),

@@ -5,11 +5,11 @@ use super::resolver::{Lookup, Next, TIMEOUT};
 use crate::body::Body;
 use crate::kernel::{SocketEvent, SocketId};
 use crate::scenario::{Call, FindHost, Image, Span};
+use crate::sorted::Sorted;
 use crate::world::World;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container;
-use kubesim_runtime::Rng;
-use rustc_hash::FxHashMap;
+use kubesim_runtime::{Rng, near};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -31,8 +31,8 @@ pub struct Container {
     image: Arc<Image>,
     resolv_conf: Arc<str>,
     /// Ports by listener, and what each accepted connection is.
-    listeners: FxHashMap<SocketId, u16>,
-    connections: FxHashMap<SocketId, Connection>,
+    listeners: Sorted<SocketId, u16>,
+    connections: Sorted<SocketId, Connection>,
     errands: BTreeMap<u32, Errand>,
     next_errand: u32,
     open: bool,
@@ -80,12 +80,27 @@ impl Container {
             spec,
             image,
             resolv_conf,
-            listeners: FxHashMap::default(),
-            connections: FxHashMap::default(),
+            listeners: Sorted::default(),
+            connections: Sorted::default(),
             errands: BTreeMap::new(),
             next_errand: FIRST_ERRAND,
             open: false,
         }
+    }
+
+    pub(super) fn approach(&self) {
+        near::value(&self.spec);
+        near::value(&self.listeners);
+        near::value(&self.connections);
+        near::value(&self.errands);
+    }
+    pub(super) fn listeners(&self) -> impl Iterator<Item = SocketId> {
+        self.listeners.iter().map(|(socket, _)| *socket)
+    }
+    pub(super) fn approach_sockets(&self) {
+        self.listeners.approach(1);
+        self.connections.approach(2);
+        near::slice(&self.image.http, 2);
     }
 
     pub(super) fn start(&mut self, world: &mut World, seat: &mut Seat) {

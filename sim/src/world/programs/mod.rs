@@ -12,15 +12,22 @@ pub use dhcp::{DhcpClient, DhcpServer};
 pub use upstream::Upstream;
 
 use super::{Due, Owner, World};
-use crate::kernel::{NsId, SocketEvent, SocketId};
-use kubesim_runtime::{Rng, Stream};
+use crate::kernel::{Kernel, NsId, SocketEvent, SocketId};
+use kubesim_runtime::{Rng, Stream, near};
 use std::time::Duration;
 
-/// A process.
-pub struct Program {
-    pub seat: Seat,
+/// A process's entry: small, so that a table of thousands stays near.
+pub struct Entry {
+    generation: u32,
+    machine: u32,
     /// Out of its place while it runs.
-    task: Option<Box<Task>>,
+    program: Option<Box<Program>>,
+}
+
+/// A process.
+struct Program {
+    seat: Seat,
+    task: Task,
 }
 
 /// Where a process runs, and what it draws its dice from.
@@ -46,6 +53,29 @@ impl Seat {
     }
 }
 
+impl Entry {
+    /// Asks for the memory that a process touches when something arrives at its sockets.
+    pub(super) fn approach(&self, kernel: &Kernel, pass: usize) {
+        let Some(program) = &self.program else { return };
+        match (pass, &program.task) {
+            (0, task) => {
+                near::value(&program.seat);
+                near::value(task);
+                if let Task::Container(container) = task {
+                    container.approach();
+                }
+            }
+            (1, Task::Container(container)) => container.approach_sockets(),
+            (2.., Task::Container(container)) => {
+                for listener in container.listeners() {
+                    kernel.approach_socket(listener, pass - 2);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 impl World {
     /// Starts a process; its `start` opens its sockets.
     pub(super) fn spawn(&mut self, machine: u32, ns: NsId, task: Task) -> u32 {
@@ -60,7 +90,8 @@ impl World {
         let entry = self.programs.vacant_entry();
         let slot = entry.key() as u32;
         let seat = Seat { slot, generation, machine, ns, rng };
-        entry.insert(Program { seat, task: Some(Box::new(task)) });
+        let program = Some(Box::new(Program { seat, task }));
+        entry.insert(Entry { generation, machine, program });
         self.run_program(slot, |world, seat, task| match task {
             Task::Container(container) => container.start(world, seat),
             Task::DhcpServer(server) => server.start(world, seat),
@@ -76,24 +107,21 @@ impl World {
         slot: u32,
         act: impl FnOnce(&mut World, &mut Seat, &mut Task) -> R,
     ) -> Option<R> {
-        let program = self.programs.get_mut(slot as usize)?;
-        let mut task = program.task.take()?;
-        let mut seat = program.seat.clone();
-        let result = act(self, &mut seat, &mut task);
-        if let Some(program) = self.programs.get_mut(slot as usize)
-            && program.seat.generation == seat.generation
+        let mut program = self.programs.get_mut(slot as usize)?.program.take()?;
+        let Program { seat, task } = &mut *program;
+        let result = act(self, seat, task);
+        if let Some(entry) = self.programs.get_mut(slot as usize)
+            && entry.generation == program.seat.generation
         {
-            program.seat = seat;
-            program.task = Some(task);
+            entry.program = Some(program);
         }
         Some(result)
     }
 
     /// Ends a process; its sockets close.
     pub(super) fn end_program(&mut self, slot: u32) {
-        let Some(program) = self.programs.try_remove(slot as usize) else { return };
-        let machine = program.seat.machine;
-        let owner = program.seat.owner();
+        let Some(Entry { machine, .. }) = self.programs.try_remove(slot as usize) else { return };
+        let owner = Owner::Program(slot).pack();
         if self.machines[machine as usize].on {
             self.kernel(machine, |k, now, out| k.close_all(now, owner, out));
         }
@@ -109,8 +137,8 @@ impl World {
     }
 
     pub(super) fn program_alarm(&mut self, slot: u32, generation: u32, token: u32) {
-        let alive =
-            self.programs.get(slot as usize).is_some_and(|p| p.seat.generation == generation);
+        let entry = self.programs.get(slot as usize);
+        let alive = entry.is_some_and(|entry| entry.generation == generation);
         if !alive {
             self.counts.events -= 1;
             return;
@@ -130,7 +158,7 @@ impl World {
     }
 
     pub(super) fn container_mut(&mut self, slot: u32) -> Option<&mut Container> {
-        match self.programs.get_mut(slot as usize)?.task.as_deref_mut()? {
+        match &mut self.programs.get_mut(slot as usize)?.program.as_deref_mut()?.task {
             Task::Container(container) => Some(container),
             _ => None,
         }
