@@ -65,7 +65,7 @@ impl Namespace {
         match with {
             // nf_send_reset asks what the source is; TCP itself does not.
             RejectWith::TcpReset if self.fib.addr_type(packet.src) == AddrType::Broadcast => {}
-            RejectWith::TcpReset => self.send_reset(cx, packet),
+            RejectWith::TcpReset => self.reject_reset(cx, packet),
             RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
             RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
             RejectWith::AdminProhibited => self.icmp_error(cx, IcmpError::AdminProhibited, packet),

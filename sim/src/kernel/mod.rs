@@ -265,6 +265,11 @@ impl Kernel {
         kernel
     }
 
+    /// What this kernel leaves to chance is drawn from here from now on.
+    pub fn set_rng(&mut self, rng: Rng) {
+        self.core.rng = rng;
+    }
+
     /// A namespace whose loopback is up with 127.0.0.1/8, as runtimes leave it.
     pub fn add_namespace(&mut self) -> NsId {
         let id = NsId(self.spaces.0.len() as u32);

@@ -1,6 +1,6 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
-use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack};
+use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack, Unanswered};
 use super::tuple::Tuple;
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
@@ -51,6 +51,8 @@ pub struct Entry {
     /// Out of the table for good (`IPS_DYING`).
     pub(super) dying: bool,
     expires: Time,
+    /// How long it lasts from when it is confirmed on.
+    timeout: Duration,
     /// When UDP becomes a stream.
     stream_from: Time,
     tcp: Option<TcpTrack>,
@@ -210,13 +212,17 @@ impl Conntrack {
         original: Tuple,
         now: Time,
     ) -> Result<Option<Place>, TableFull> {
-        let mut tcp = None;
+        let (mut tcp, mut timeout) = (None, UDP_UNREPLIED);
         match &packet.l4 {
             L4::Tcp(segment) => match tcp_state::first(Segment::of(segment.flags)) {
-                Some(state) => tcp = Some(TcpTrack::new(state)),
+                Some(state) => {
+                    let (track, lasts) = TcpTrack::new(state, segment);
+                    (tcp, timeout) = (Some(track), lasts);
+                }
                 None => return Ok(None),
             },
-            L4::Udp { .. } | L4::Icmp(Icmp::EchoRequest { .. }) => {}
+            L4::Udp { .. } => {}
+            L4::Icmp(Icmp::EchoRequest { .. }) => timeout = ICMP,
             L4::Icmp(_) => return Ok(None),
         }
         self.sweep(now, SWEEP);
@@ -236,6 +242,7 @@ impl Conntrack {
             confirmed: false,
             dying: false,
             expires: now + IN_FLIGHT,
+            timeout,
             stream_from: now + UDP_STREAM_AFTER,
             tcp,
         };
@@ -257,26 +264,35 @@ impl Conntrack {
         if !entry.confirmed {
             return Judged::Fine;
         }
-        let seen_reply = entry.seen_reply || place.reply;
         match (&packet.l4, &mut entry.tcp) {
             (L4::Tcp(segment), Some(tcp)) => {
-                let before = match tcp.take(segment, place.reply) {
+                // Only what came before counts as an answer to what comes now.
+                let answered = entry.seen_reply;
+                let taken = tcp.take(segment, place.reply, answered, entry.assured);
+                let (before, mut timeout) = match taken {
                     Judgement::Invalid => return Judged::Invalid,
                     Judgement::Reopen => return Judged::Reopen,
                     Judgement::Ignored => return Judged::Fine,
-                    Judgement::Moved(before) => before,
+                    Judgement::Moved(before, timeout) => (before, timeout),
                 };
                 let state = tcp.state;
-                if !seen_reply && segment.flags.rst {
-                    self.kill(place.slot, now);
-                    return Judged::Fine;
+                if answered {
+                    let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
+                    entry.assured |= opened && state == TcpState::Established;
+                } else {
+                    match tcp_state::unanswered(before, state, segment) {
+                        Unanswered::Ends => {
+                            self.kill(place.slot, now);
+                            return Judged::Fine;
+                        }
+                        Unanswered::AsBefore => return Judged::Fine,
+                        Unanswered::AtMost(most) => timeout = timeout.min(most),
+                    }
                 }
-                let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
-                entry.assured |= seen_reply && opened && state == TcpState::Established;
-                entry.expires = now + tcp_timeout(state, seen_reply);
+                entry.expires = now + timeout;
             }
             (L4::Udp { .. }, _) => {
-                let stream = seen_reply && now > entry.stream_from;
+                let stream = (entry.seen_reply || place.reply) && now > entry.stream_from;
                 entry.assured |= stream;
                 entry.expires = now + if stream { UDP_STREAM } else { UDP_UNREPLIED };
             }
@@ -304,11 +320,7 @@ impl Conntrack {
             return true;
         }
         let (original, reply) = (entry.original, entry.reply);
-        let timeout = match entry.tcp {
-            Some(tcp) => tcp_timeout(tcp.state, false),
-            None if original.protocol == Protocol::Icmp => ICMP,
-            None => UDP_UNREPLIED,
-        };
+        let timeout = entry.timeout;
         let rival = self.find(&original, now).or_else(|| self.find(&reply, now));
         if let Some(rival) = rival {
             self.insert_failed += 1;
@@ -485,9 +497,4 @@ enum Judged {
     Fine,
     Invalid,
     Reopen,
-}
-
-/// A connection picked up in its middle gets a short life until it is answered.
-fn tcp_timeout(state: TcpState, seen_reply: bool) -> Duration {
-    if seen_reply { state.timeout() } else { state.timeout().min(tcp_state::UNACKNOWLEDGED) }
 }

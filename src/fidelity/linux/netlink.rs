@@ -1,7 +1,7 @@
 //! rtnetlink, as `ip` speaks it. When a send returns, the kernel has done what the message asks
 //! and its answers lie in the receive queue (netlink_rcv_skb, net/netlink/af_netlink.c).
 
-use super::step::route_line;
+use crate::fidelity::step::route_line;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, Proto, Route};
 use kubesim_backends::network::errno;
