@@ -2,7 +2,7 @@
 //! project write, and packets of a few connections through them.
 
 use super::dice::Dice;
-use super::step::{Answer, CHAINS, Case, SOCKETS, Step, ip, net};
+use super::step::{Answer, CHAINS, Case, LIST, SOCKETS, Step, ip, net};
 use super::wire;
 use super::words::built_in;
 use kubesim_actors::ports::rules::{
@@ -35,25 +35,36 @@ const NETS: [&str; 7] = [
 ];
 const SOURCE_PORTS: [u16; 3] = [1024, 1025, 600];
 const PORTS: [u16; 4] = [80, 81, 53, 5000];
-const LIST: &str = "seen";
 
-pub fn case(dice: &mut Dice) -> Case {
-    let mut case = Case::new();
+pub fn rules(dice: &mut Dice) -> Case {
+    let mut rules = Case::new();
     for _ in 0..1 + dice.below(12) {
-        case.push(append(dice));
+        rules.push(append(dice));
     }
     if dice.yes(8) {
-        services(dice, &mut case);
+        services(dice, &mut rules);
     }
     if dice.yes(10) {
-        case.push(Step::PolicyDrop(dice.one(&["INPUT", "FORWARD", "OUTPUT"]).into()));
+        rules.push(Step::PolicyDrop(dice.one(&["INPUT", "FORWARD", "OUTPUT"]).into()));
     }
+    rules
+}
+
+pub fn case(dice: &mut Dice, rules: Case) -> Case {
+    let mut case = rules;
+    let chance = case.iter().any(has_chance);
     let mut known = Vec::new();
     for _ in 0..2 + dice.below(8) {
-        case.push(traffic(dice, &mut known));
+        let step = traffic(dice, &mut known);
+        case.push(if chance { Step::Counted(Box::new(step)) } else { step });
     }
     case.push(Step::Counters);
     case
+}
+
+fn has_chance(step: &Step) -> bool {
+    let Step::Append(_, _, rule) = step else { return false };
+    rule.matches.iter().any(|found| matches!(found, Match::Random { .. }))
 }
 
 /// A chain long enough to be looked up by address and port, as a proxy's.
@@ -271,17 +282,36 @@ fn traffic(dice: &mut Dice, known: &mut Vec<(usize, Packet)>) -> Step {
 }
 
 fn first(dice: &mut Dice, src: Ipv4Addr) -> Packet {
-    let (sport, dport) = (dice.one(&SOURCE_PORTS), dice.one(&PORTS));
-    let (l4, len) = match dice.below(5) {
-        0 | 1 => (L4::Udp { sport, dport }, 28),
-        2 | 3 => {
-            let flags = TcpFlags { syn: true, ..TcpFlags::default() };
-            (L4::Tcp(Tcp { sport, dport, seq: 1000, ack: 0, flags, len: 0 }), 40)
+    let protocol = match dice.below(5) {
+        0 | 1 => Protocol::Udp,
+        2 | 3 => Protocol::Tcp,
+        _ => Protocol::Icmp,
+    };
+    let (dst, port) = (address(dice), dice.one(&PORTS));
+    first_of(dice, protocol, src, dst, port)
+}
+
+/// The first packet of a connection; nearly always.
+pub fn first_of(
+    dice: &mut Dice,
+    protocol: Protocol,
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    dport: u16,
+) -> Packet {
+    let sport = dice.one(&SOURCE_PORTS);
+    let (l4, len) = match protocol {
+        Protocol::Udp => (L4::Udp { sport, dport }, 28),
+        Protocol::Tcp => {
+            let first = Tcp { sport, dport, seq: 1000, ack: 0, flags: SYN, len: 0 };
+            (L4::Tcp(if dice.yes(10) { next_segment(dice, &first) } else { first }), 40)
         }
         _ => (L4::Icmp(Icmp::EchoRequest { id: dice.one(&[1, 2]), seq: 1 }), 28),
     };
-    wire::packet(src, address(dice), l4, len)
+    wire::packet(src, dst, l4, len)
 }
+
+const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false };
 
 /// What the one who opened a connection sends later.
 pub fn next_segment(dice: &mut Dice, first: &Tcp) -> Tcp {

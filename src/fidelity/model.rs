@@ -2,13 +2,15 @@
 
 use super::connection::{self, Entry, Tuple};
 use super::step::{
-    ADDRESSES, CHAINS, DEFAULT_GATEWAY, LEGS, PAUSE, Router, SOCKETS, Setup, Step, ip, net, route_line,
+    ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, OWNERS, PAUSE, Router, Rules, SOCKETS, Setup,
+    Step, flat_settings, ip, net, route_line,
 };
 use super::words::{self, Ports};
 use super::wire;
 use kubesim_actors::ports::network::{Errno, Proto, Route};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::text::table_name;
-use kubesim_actors::ports::rules::{Protocol, Table};
+use kubesim_actors::ports::rules::{Protocol, Request, Table};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::netfilter::{self, Netfilter};
@@ -33,6 +35,8 @@ pub struct Model {
     ports: Ports,
     /// How many rules each chain has.
     rules: Vec<(Table, String, usize)>,
+    /// What nftables mode has applied.
+    elements: FlatSet,
 }
 
 fn dice(number: u64) -> Rng {
@@ -50,6 +54,7 @@ impl Model {
             left: Vec::new(),
             ports: Ports::default(),
             rules: Vec::new(),
+            elements: FlatSet::empty(1),
         };
         model.reset()?;
         Ok(model)
@@ -95,7 +100,19 @@ impl Model {
             self.sockets.push(kernel.udp_bind(HOST, [0; 4].into(), port, owner)?);
         }
         let Some(tables) = kernel.netfilter_mut(HOST) else { return Err(Errno::Einval) };
+        if self.setup == Setup::Router(Rules::Flat) {
+            apply_flat(tables, OWNERS[1], FlatSet::empty(2), vec![KEPT], now);
+            apply_flat(tables, OWNERS[0], FlatSet::empty(1), Vec::new(), now);
+            return Ok(());
+        }
         tables.begin().map_err(|_| Errno::Einval)
+    }
+
+    /// Elements of a node's own are local ones, as the proxy has it.
+    fn apply_elements(&mut self) -> Result<(), String> {
+        let (now, shared) = (self.now, self.elements.clone());
+        apply_flat(self.netfilter()?, OWNERS[0], shared, Vec::new(), now);
+        Ok(())
     }
 
     fn netfilter(&mut self) -> Result<&mut Netfilter, String> {
@@ -202,6 +219,17 @@ impl Model {
     }
 }
 
+fn apply_flat(
+    tables: &mut Netfilter,
+    owner: &str,
+    shared: FlatSet,
+    local: Vec<(FlatKey, FlatValue)>,
+    now: Time,
+) {
+    let (owner, settings, local) = (owner.into(), flat_settings(), local.into());
+    tables.request(&Request::ApplyFlat { owner, settings, shared, local }, now);
+}
+
 fn of_model(entry: &netfilter::Entry, now: Time) -> Entry {
     Entry {
         original: tuple(&entry.original),
@@ -255,6 +283,7 @@ impl Router for Model {
             left: Vec::new(),
             ports: Ports::default(),
             rules: Vec::new(),
+            elements: FlatSet::empty(1),
         };
         self.begin().map_err(|errno| format!("making the model: {errno}"))
     }
@@ -291,7 +320,26 @@ impl Router for Model {
             Step::PolicyDrop(chain) => {
                 return self.netfilter()?.set_policy(chain, true).map(|()| Vec::new());
             }
+            Step::Elements(elements) => {
+                let version = self.elements.version() + 1;
+                for (key, value) in elements {
+                    self.elements.insert(*key, *value, version);
+                }
+                return self.apply_elements().map(|()| Vec::new());
+            }
+            Step::NoElements(keys) => {
+                let version = self.elements.version() + 1;
+                for key in keys {
+                    self.elements.remove(key, version);
+                }
+                return self.apply_elements().map(|()| Vec::new());
+            }
             Step::Counters => return Ok(self.counters()),
+            Step::Counted(step) => {
+                let mut seen = self.act(step)?;
+                seen.extend(self.counters());
+                return Ok(seen);
+            }
             Step::Pause => {
                 self.now = now + PAUSE;
                 return Ok(self.settle(Vec::new()));

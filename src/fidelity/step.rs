@@ -3,8 +3,9 @@
 use super::words::Ports;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::ports::rules::text::{rule_line, table_name};
-use kubesim_actors::ports::rules::{Rule, Table};
+use kubesim_actors::ports::rules::{FlatSettings, Rule, Table};
 use kubesim_sim::kernel::packet::{IcmpError, Packet, TcpFlags};
 use smol_str::SmolStr;
 use std::fmt;
@@ -35,8 +36,14 @@ pub enum Step {
     Append(Table, SmolStr, Rule),
     /// `iptables -P … DROP` of a chain in the filter table.
     PolicyDrop(SmolStr),
+    /// A Service as nftables mode has it, or a part of it that is a node's own.
+    Elements(Vec<(FlatKey, FlatValue)>),
+    /// It is gone.
+    NoElements(Vec<FlatKey>),
     /// How many packets each rule has matched so far.
     Counters,
+    /// A step, and then the counters: chance may have decided what else nobody sees.
+    Counted(Box<Step>),
     /// So many seconds pass for all timeouts of connections; a multiple of ten. Not where there
     /// is UDP: when it becomes a stream is told by another clock.
     Wait(u32),
@@ -57,6 +64,8 @@ pub const PAUSE: Duration = Duration::from_millis(2100);
 pub const SOCKETS: [u16; 2] = [5000, 5001];
 /// Chains that rules may be in beside the built-in ones. There they always are, in every table.
 pub const CHAINS: [&str; 4] = ["U0", "U1", "U2", "U3"];
+/// The only list of `-m recent`.
+pub const LIST: &str = "seen";
 /// The router's addresses, by leg, where a case begins with them.
 pub const ADDRESSES: [&str; 3] = ["10.0.0.1/16", "10.1.0.1/16", "10.2.0.1/16"];
 /// By the first leg.
@@ -74,9 +83,23 @@ pub enum Setup {
 /// What writes a router's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {
+    /// `iptables-legacy`
     Legacy,
+    /// `iptables-nft`
     Nft,
+    /// This project's driver of nftables mode.
+    Flat,
 }
+
+/// Who owns the flat elements, and who some that are always there.
+pub const OWNERS: [&str; 2] = ["services", "keep"];
+/// Of flat elements: pods are behind the second leg.
+pub fn flat_settings() -> FlatSettings {
+    FlatSettings { pods: net("10.1.0.0/16"), mark: 0x4000 }
+}
+/// Keeps the hooks of nftables mode in place.
+pub const KEPT: (FlatKey, FlatValue) =
+    (FlatKey::Hairpin(Ipv4Addr::new(192, 0, 2, 1)), FlatValue::Present);
 
 /// The steps of one case, in order.
 pub type Case = Vec<Step>;
@@ -92,7 +115,7 @@ pub trait Router {
 impl Step {
     /// Whether chance may decide what comes of it.
     pub fn throws_dice(&self) -> bool {
-        matches!(self, Step::Packet(..) | Step::Send(..) | Step::Answer(..))
+        matches!(self, Step::Packet(..) | Step::Send(..) | Step::Answer(..) | Step::Counted(_))
     }
 }
 
@@ -123,7 +146,13 @@ impl fmt::Display for Step {
                 write!(f, "iptables -t {} {}", table_name(*table), rule_line(chain, rule))
             }
             Step::PolicyDrop(chain) => write!(f, "iptables -P {chain} DROP"),
+            Step::Elements(elements) => {
+                f.write_str("elements")?;
+                elements.iter().try_for_each(|(key, value)| write!(f, "\n    {key:?}: {value:?}"))
+            }
+            Step::NoElements(keys) => write!(f, "without the elements of {:?}", keys.first()),
             Step::Counters => f.write_str("iptables -S -v"),
+            Step::Counted(step) => write!(f, "{step}; iptables -S -v"),
             Step::Pause => write!(f, "wait {} ms in real time", PAUSE.as_millis()),
             Step::Wait(seconds) => write!(f, "wait {seconds} s"),
         }

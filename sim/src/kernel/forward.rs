@@ -1,9 +1,9 @@
 //! IPv4: input, forwarding and output, with netfilter's hooks between (net/ipv4/ip_input.c,
 //! ip_forward.c, ip_output.c, route.c).
 
-use super::address::select_address;
+use super::address::{masquerade_address, select_address};
 use super::netfilter::{Hook, HookContext, Verdict};
-use super::packet::{Frame, IcmpError, L4, Packet, Payload};
+use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
 use super::{Cx, Errno, Kernel, Mac, Namespace};
 use kubesim_actors::ports::rules::{AddrType, RejectWith};
@@ -28,7 +28,7 @@ impl Namespace {
             let dev = output.filter(|_| hook == Hook::Postrouting)?;
             let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
             let next = hop.and_then(|hop| hop.via).unwrap_or(dst);
-            select_address(links, dev, Some(next))
+            masquerade_address(links, dev, next)
         };
         let context = HookContext {
             now: cx.now,
@@ -54,6 +54,8 @@ impl Namespace {
         match self.hook(cx, hook, packet, input, output, physdev) {
             Verdict::Accept => true,
             Verdict::Drop => false,
+            // ICMP cannot send an error while it sends a reply (icmp_xmit_lock, net/ipv4/icmp.c).
+            Verdict::Reject(_) if hook == Hook::Output && is_echo_reply(packet) => false,
             Verdict::Reject(with) => {
                 self.reject(cx, packet, with);
                 false
@@ -149,6 +151,8 @@ impl Namespace {
         if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, bridged) {
             return;
         }
+        // Transports know nothing of it (nf_reset_ct in ip_protocol_deliver_rcu).
+        packet.ct = Ct::None;
         match &packet.l4 {
             L4::Tcp(tcp) => {
                 let tcp = *tcp;
@@ -181,7 +185,8 @@ impl Namespace {
         packet.ttl -= 1;
         let (from, to) = (Some(input), Some(hop.dev));
         if self.passes(cx, Hook::Forward, &mut packet, from, to, bridged) {
-            self.finish_output(cx, hop, packet);
+            // Nobody is told what POSTROUTING drops.
+            let _ = self.finish_output(cx, hop, packet);
         }
     }
 
@@ -265,27 +270,45 @@ impl Namespace {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }
-        self.finish_output(cx, hop, packet);
+        self.finish_output(cx, hop, packet)
+    }
+
+    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2). `EPERM` where it was
+    /// dropped.
+    fn finish_output(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hop: Hop,
+        mut packet: Box<Packet>,
+    ) -> Result<(), Errno> {
+        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+        let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
+        let looped = looped.and_then(|mut copy| {
+            let passes = self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), false);
+            passes.then_some(copy)
+        });
+        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), false) {
+            return Err(Errno::Eperm);
+        }
+        match hop.kind {
+            Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.is_loopback()) => {
+                let next = hop.via.unwrap_or(packet.dst);
+                self.send_to_neighbour(cx, dev, next, packet);
+            }
+            Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
+            Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
+        }
+        if let Some(copy) = looped {
+            self.hear_oneself(cx, dev, copy);
+        }
         Ok(())
     }
 
-    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2).
-    fn finish_output(&mut self, cx: &mut Cx<'_>, hop: Hop, mut packet: Box<Packet>) {
-        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
-        let bridged = false;
-        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), bridged) {
-            return;
-        }
-        match hop.kind {
-            Kind::Unicast => {
-                let next = hop.via.unwrap_or(packet.dst);
-                if !self.links.get(dev).is_some_and(|link| link.is_loopback()) {
-                    return self.send_to_neighbour(cx, dev, next, packet);
-                }
-                self.transmit_raw(cx, dev, Mac::default(), packet);
-            }
-            Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
-            Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
+    /// What one says to everybody one hears as well, without a question of where it came from
+    /// (ip_mc_output, dev_loopback_xmit).
+    fn hear_oneself(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>) {
+        if self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, false) {
+            self.local_input(cx, dev, packet, false);
         }
     }
 
@@ -293,4 +316,8 @@ impl Namespace {
         let Some(src) = self.links.get(dev).map(|link| link.mac) else { return };
         self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
     }
+}
+
+fn is_echo_reply(packet: &Packet) -> bool {
+    matches!(packet.l4, L4::Icmp(Icmp::EchoReply { .. }))
 }

@@ -94,7 +94,7 @@ impl Namespace {
         let group = about.dst.is_broadcast()
             || self.fib.addr_type(about.dst) == AddrType::Broadcast
             || about.src.is_unspecified()
-            || matches!(self.fib.addr_type(about.src), AddrType::Broadcast | AddrType::Multicast);
+            || self.fib.addr_type(about.src) == AddrType::Multicast;
         if about_error || group {
             return;
         }
@@ -210,8 +210,8 @@ impl Namespace {
     }
 }
 
-/// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`),
-/// so that its addresses are translated back.
+/// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`, for
+/// errors in icmp_glue_bits), so that its addresses are translated back.
 fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },

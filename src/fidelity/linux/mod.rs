@@ -3,13 +3,15 @@
 //! write returns (tun_get_user, drivers/net/tun.c, ends a section that runs soft interrupts).
 
 mod connections;
+mod flat;
 mod netlink;
 mod tables;
 
 use self::connections::Connections;
+use self::flat::Flat;
 use self::netlink::Netlink;
 use self::tables::Tables;
-use super::step::{ADDRESSES, DEFAULT_GATEWAY, LEGS, PAUSE, Router, SOCKETS, Setup, Step, ip, net};
+use super::step::{ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net};
 use super::words::{self, Ports};
 use super::{frame, wire};
 use ipnet::Ipv4Net;
@@ -38,9 +40,58 @@ pub struct Linux {
 
 /// What a router with rules has beside its legs.
 struct Filtering {
-    tables: Tables,
+    writer: Writer,
     connections: Connections,
     sockets: Vec<UdpSocket>,
+}
+
+enum Writer {
+    Iptables(Box<Tables>),
+    Flat(Box<Flat>),
+}
+
+impl Writer {
+    fn new(rules: Rules) -> Result<Writer, String> {
+        Ok(match rules {
+            Rules::Flat => Writer::Flat(Box::new(Flat::new()?)),
+            _ => Writer::Iptables(Box::new(Tables::new(rules)?)),
+        })
+    }
+
+    /// Notes what is to be written before anything else happens.
+    fn take(&mut self, step: &Step) -> bool {
+        match (self, step) {
+            (Writer::Iptables(tables), Step::Append(table, chain, rule)) => {
+                tables.append(*table, chain, rule);
+            }
+            (Writer::Iptables(tables), Step::PolicyDrop(chain)) => tables.drop_by_policy(chain),
+            (Writer::Flat(flat), Step::Elements(elements)) => flat.insert(elements),
+            (Writer::Flat(flat), Step::NoElements(keys)) => flat.remove(keys),
+            _ => return false,
+        }
+        true
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        match self {
+            Writer::Iptables(tables) => tables.settle(),
+            Writer::Flat(flat) => flat.settle(),
+        }
+    }
+
+    fn reset(&mut self) {
+        match self {
+            Writer::Iptables(tables) => tables.reset(),
+            Writer::Flat(flat) => flat.reset(),
+        }
+    }
+
+    fn counters(&mut self) -> Result<Vec<String>, String> {
+        match self {
+            Writer::Iptables(tables) => tables.counters(),
+            Writer::Flat(_) => Ok(Vec::new()),
+        }
+    }
 }
 
 /// A namespace starts with what its creator's has (inetdev_init), so all of it is said.
@@ -90,14 +141,14 @@ impl Linux {
         let lo = linux.netlink.set_up(1, true);
         lo.map_err(|errno| format!("setting the loopback up: {errno}"))?;
         if let Setup::Router(rules) = setup {
-            let tables = Tables::new(rules)?;
-            linux.begin_routing(tables)?;
+            let writer = Writer::new(rules)?;
+            linux.begin_routing(writer)?;
         }
         linux.reset()?;
         Ok(linux)
     }
 
-    fn begin_routing(&mut self, tables: Tables) -> Result<(), String> {
+    fn begin_routing(&mut self, writer: Writer) -> Result<(), String> {
         write_sysctl("net.ipv4.conf.all.forwarding", "1")?;
         // As the model believes sequence numbers.
         write_sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1")?;
@@ -113,7 +164,7 @@ impl Linux {
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
         let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
         let connections = Connections::new()?;
-        self.router = Some(Filtering { tables, connections, sockets });
+        self.router = Some(Filtering { writer, connections, sockets });
         // What the addresses have set off.
         self.settle().map(|_| ())
     }
@@ -269,8 +320,11 @@ impl Router for Linux {
         match &mut self.router {
             None => self.reset_bare()?,
             Some(router) => {
-                router.tables.reset();
+                router.writer.reset();
                 router.connections.clear()?;
+                // A list lives as long as rules name it, also from one case to the next.
+                // Without rules there is none.
+                let _ = std::fs::write(format!("/proc/thread-self/net/xt_recent/{LIST}"), "/");
             }
         }
         self.ports = Ports::default();
@@ -278,19 +332,11 @@ impl Router for Linux {
     }
 
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
-        match step {
-            Step::Append(table, chain, rule) => {
-                self.filtering()?.tables.append(*table, chain, rule);
-                return Ok(Vec::new());
-            }
-            Step::PolicyDrop(chain) => {
-                self.filtering()?.tables.drop_by_policy(chain);
-                return Ok(Vec::new());
-            }
-            _ => {}
-        }
         if let Some(router) = &mut self.router {
-            router.tables.settle()?;
+            if router.writer.take(step) {
+                return Ok(Vec::new());
+            }
+            router.writer.settle()?;
         }
         let done = match step {
             Step::AddAddress(leg, net) => {
@@ -319,7 +365,12 @@ impl Router for Linux {
             Step::Send(from, to, port) => {
                 return self.send_from(*from, SocketAddrV4::new(*to, *port));
             }
-            Step::Counters => return self.filtering()?.tables.counters(),
+            Step::Counters => return self.filtering()?.writer.counters(),
+            Step::Counted(step) => {
+                let mut seen = self.act(step)?;
+                seen.extend(self.filtering()?.writer.counters()?);
+                return Ok(seen);
+            }
             Step::Pause => {
                 std::thread::sleep(PAUSE);
                 return self.settle();
@@ -328,7 +379,9 @@ impl Router for Linux {
                 self.filtering()?.connections.age(*seconds)?;
                 return self.settle();
             }
-            Step::Append(..) | Step::PolicyDrop(_) => Ok(()),
+            Step::Append(..) | Step::PolicyDrop(_) | Step::Elements(_) | Step::NoElements(_) => {
+                return Err(format!("not with these rules: {step}"));
+            }
         };
         Ok(words::after(done, self.table()?))
     }

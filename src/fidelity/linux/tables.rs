@@ -8,6 +8,7 @@ use crate::fidelity::words::built_in;
 use kubesim_actors::ports::rules::text::{table_name, write_rule};
 use kubesim_actors::ports::rules::{Rule, Table};
 use smol_str::SmolStr;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -22,26 +23,34 @@ pub struct Tables {
     output: BufReader<ChildStdout>,
     /// How often it was waited for.
     turns: u64,
-    /// Rules that are to be there before anything else happens, by table.
+    /// By table.
     wanted: [Wanted; 4],
 }
 
+/// What a table is to have before anything else happens.
 #[derive(Default)]
 struct Wanted {
     rules: Vec<(SmolStr, Rule)>,
     drops: Vec<SmolStr>,
-    /// Not yet written.
+    /// What is to be written may differ from what was.
     changed: bool,
-    /// Not empty.
-    used: bool,
+    /// As it was last written: to write costs some milliseconds with iptables-nft, so that
+    /// cases with the same rules come one after the other.
+    written: String,
+    /// What the counters showed last, and when the case began.
+    counted: Counts,
+    before: Counts,
 }
+
+/// By chain and number.
+type Counts = BTreeMap<(String, usize), u64>;
 
 impl Tables {
     /// In the calling thread's network namespace.
     pub fn new(rules: Rules) -> Result<Tables, String> {
         let program = match rules {
-            Rules::Legacy => "iptables-legacy-restore",
             Rules::Nft => "iptables-nft-restore",
+            Rules::Legacy | Rules::Flat => "iptables-legacy-restore",
         };
         let mut child = Command::new("stdbuf")
             .args(["-oL", program, "--verbose", "--noflush", "-w", "5"])
@@ -60,7 +69,9 @@ impl Tables {
         let mut tables = Tables { child, input, output, turns: 0, wanted };
         let mut all = String::new();
         for table in TABLES {
-            let _ = writeln!(all, "*{}\n{}COMMIT", table_name(table), emptied(table));
+            let text = tables.wanted[table as usize].text(table);
+            all += &text;
+            tables.wanted[table as usize].written = text;
         }
         let keep = "-m conntrack --ctstate UNTRACKED";
         let _ = writeln!(all, "*raw\n:{KEEP} - [0:0]\n-A {KEEP} {keep}\nCOMMIT");
@@ -84,13 +95,14 @@ impl Tables {
 
     pub fn reset(&mut self) {
         for wanted in &mut self.wanted {
-            wanted.changed = wanted.used;
+            wanted.changed = true;
             wanted.rules.clear();
             wanted.drops.clear();
+            wanted.before = wanted.counted.clone();
         }
     }
 
-    /// Writes what was changed, table by table. The counters of those begin anew.
+    /// Writes what has changed, table by table. The counters of those begin anew.
     pub fn settle(&mut self) -> Result<(), String> {
         let mut all = String::new();
         for table in TABLES {
@@ -98,40 +110,37 @@ impl Tables {
             if !std::mem::take(&mut wanted.changed) {
                 continue;
             }
-            wanted.used = !wanted.rules.is_empty() || !wanted.drops.is_empty();
-            let _ = writeln!(all, "*{}", table_name(table));
-            if table == Table::Filter {
-                for chain in ["INPUT", "FORWARD", "OUTPUT"] {
-                    let drop = wanted.drops.iter().any(|name| name == chain);
-                    let policy = if drop { "DROP" } else { "ACCEPT" };
-                    let _ = writeln!(all, ":{chain} {policy} [0:0]");
-                }
+            let text = wanted.text(table);
+            if text != wanted.written {
+                all += &text;
+                wanted.written = text;
+                (wanted.counted, wanted.before) = Default::default();
             }
-            all += &emptied(table);
-            wanted.rules.iter().for_each(|(chain, rule)| write_rule(&mut all, chain, rule));
-            all += "COMMIT\n";
         }
         if all.is_empty() { Ok(()) } else { self.play(&all).map(|_| ()) }
     }
 
-    /// `nat PREROUTING 0: 3` for each rule of a case, by table and chain.
+    /// `nat PREROUTING 0: 3` for each rule of a case.
     pub fn counters(&mut self) -> Result<Vec<String>, String> {
         let mut found = Vec::new();
         for table in TABLES {
-            if !self.wanted[table as usize].used {
+            if self.wanted[table as usize].rules.is_empty() {
                 continue;
             }
             let name = table_name(table);
             let lines = self.play(&format!("*{name}\n-S -v\nCOMMIT\n"))?;
-            let (mut chain, mut number) = (String::new(), 0);
-            for line in &lines {
-                let Some((of, packets)) = counted(line).filter(|(of, _)| *of != KEEP) else {
-                    continue;
-                };
-                number = if chain == of { number + 1 } else { 0 };
-                chain = of.to_owned();
+            let mut counts = Counts::new();
+            for (chain, packets) in lines.iter().filter_map(|line| counted(line)) {
+                let number = counts.keys().filter(|(of, _)| of == chain).count();
+                counts.insert((chain.to_owned(), number), packets);
+            }
+            let wanted = &mut self.wanted[table as usize];
+            for ((chain, number), packets) in &counts {
+                let before = wanted.before.get(&(chain.clone(), *number)).copied();
+                let packets = packets - before.unwrap_or_default();
                 found.push(format!("{name} {chain} {number}: {packets}"));
             }
+            wanted.counted = counts;
         }
         found.sort_unstable();
         Ok(found)
@@ -179,6 +188,23 @@ impl Drop for Tables {
     }
 }
 
+impl Wanted {
+    /// As `iptables-restore` wants it.
+    fn text(&self, table: Table) -> String {
+        let mut text = format!("*{}\n", table_name(table));
+        if table == Table::Filter {
+            for chain in built_in(table) {
+                let drop = self.drops.iter().any(|name| name == chain);
+                let policy = if drop { "DROP" } else { "ACCEPT" };
+                let _ = writeln!(text, ":{chain} {policy} [0:0]");
+            }
+        }
+        text += &emptied(table);
+        self.rules.iter().for_each(|(chain, rule)| write_rule(&mut text, chain, rule));
+        text + "COMMIT\n"
+    }
+}
+
 /// The built-in chains without rules, and those of [`CHAINS`], which a line of their own empties.
 fn emptied(table: Table) -> String {
     let mut text = String::new();
@@ -192,9 +218,8 @@ fn emptied(table: Table) -> String {
 }
 
 /// The chain and the packets in `-A CHAIN … -c PACKETS BYTES …`.
-fn counted(line: &str) -> Option<(&str, &str)> {
+fn counted(line: &str) -> Option<(&str, u64)> {
     let (chain, rest) = line.strip_prefix("-A ")?.split_once(' ')?;
-    let words: Vec<&str> = rest.split(' ').collect();
-    let at = words.iter().position(|word| *word == "-c")?;
-    Some((chain, words.get(at + 1)?))
+    let mut words = rest.split(' ').skip_while(|word| *word != "-c").skip(1);
+    (chain != KEEP).then_some((chain, words.next()?.parse().ok()?))
 }

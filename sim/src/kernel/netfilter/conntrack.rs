@@ -1,6 +1,9 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
-use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack, Unanswered};
+use super::entry::Entry;
+use super::moved::Moved;
+use super::tcp_state::{self, Segment, TcpState};
+use super::tcp_track::{Judgement, TcpTrack, Unanswered, unanswered};
 use super::tuple::Tuple;
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
@@ -28,48 +31,6 @@ const UDP_STREAM: Duration = Duration::from_secs(120);
 /// Traffic both ways after this long makes UDP a stream.
 const UDP_STREAM_AFTER: Duration = Duration::from_secs(2);
 const ICMP: Duration = Duration::from_secs(30);
-
-/// One tracked connection.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// What the client wrote.
-    pub original: Tuple,
-    /// What an answer looks like when it arrives here.
-    pub reply: Tuple,
-    /// `IPS_SEEN_REPLY`; `[UNREPLIED]` without it.
-    pub seen_reply: bool,
-    /// `IPS_ASSURED`: not dropped early when the table is full.
-    pub assured: bool,
-    /// `IPS_SRC_NAT`, `IPS_DST_NAT`: the source, the destination is rewritten.
-    pub src_nat: bool,
-    pub dst_nat: bool,
-    pub(super) src_nat_done: bool,
-    pub(super) dst_nat_done: bool,
-    /// The hash of the link it was masqueraded to leave by (`masq_index`).
-    pub(super) masqueraded: Option<u32>,
-    pub(super) confirmed: bool,
-    /// Out of the table for good (`IPS_DYING`).
-    pub(super) dying: bool,
-    expires: Time,
-    /// How long it lasts from when it is confirmed on.
-    timeout: Duration,
-    /// When UDP becomes a stream.
-    stream_from: Time,
-    tcp: Option<TcpTrack>,
-}
-
-impl Entry {
-    pub fn tcp_state(&self) -> Option<TcpState> {
-        self.tcp.map(|tcp| tcp.state)
-    }
-    /// From when on it counts as absent, whether collected or not.
-    pub fn expires(&self) -> Time {
-        self.expires
-    }
-    pub fn protocol(&self) -> Protocol {
-        self.original.protocol
-    }
-}
 
 #[derive(Clone, Debug, Default)]
 struct Slot {
@@ -104,6 +65,7 @@ pub(super) struct Conntrack {
     /// worth while: the way to what has expired without a walk through what has not.
     ages: VecDeque<Age>,
     hand: u32,
+    pub moved: Moved,
     pub max: u32,
     /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
     pub insert_failed: u64,
@@ -120,6 +82,7 @@ impl Default for Conntrack {
             rewritten: 0,
             ages: VecDeque::new(),
             hand: 0,
+            moved: Moved::default(),
             max: DEFAULT_MAX,
             insert_failed: 0,
             table_full: 0,
@@ -280,7 +243,7 @@ impl Conntrack {
                     let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
                     entry.assured |= opened && state == TcpState::Established;
                 } else {
-                    match tcp_state::unanswered(before, state, segment) {
+                    match unanswered(before, state, segment) {
                         Unanswered::Ends => {
                             self.kill(place.slot, now);
                             return Judged::Fine;
@@ -418,8 +381,11 @@ impl Conntrack {
     }
 
     fn release(&mut self, slot: u32) {
+        let id = self.id(slot);
         let held = &mut self.slots[slot as usize];
-        held.entry = None;
+        if let Some(entry) = held.entry.take().filter(|entry| entry.src_nat) {
+            self.moved.remove(id, &entry.original);
+        }
         held.generation = (held.generation + 1) & 0xfff;
         self.free.push(slot);
     }

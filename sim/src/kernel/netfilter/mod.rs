@@ -6,9 +6,11 @@
 
 mod compile;
 mod conntrack;
+mod entry;
 mod flat;
 mod inspect;
 mod matches;
+mod moved;
 mod nat;
 mod parse;
 mod port;
@@ -17,13 +19,14 @@ mod request;
 mod save;
 mod table;
 mod tcp_state;
+mod tcp_track;
 #[cfg(test)]
 mod tests;
 mod tuple;
 mod walk;
 
 pub use compile::ChainPool;
-pub use conntrack::Entry;
+pub use entry::Entry;
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 

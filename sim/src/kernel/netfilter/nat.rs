@@ -1,7 +1,8 @@
 //! Network address translation (net/netfilter/nf_nat_core.c, nf_nat_proto.c,
 //! nf_nat_masquerade.c): the first packet decides, all later ones follow.
 
-use super::conntrack::{Conntrack, Entry};
+use super::conntrack::Conntrack;
+use super::entry::Entry;
 use super::port::{Range, unique};
 use super::tuple::Tuple;
 use super::walk::Outcome;
@@ -54,10 +55,13 @@ impl Entry {
 }
 
 /// Whether the nat chains have to be asked for this packet at this hook: only for the packet that
-/// opens a connection, and once for each end.
+/// opens a connection, and once for each end; but also for the reset that answers it where it was
+/// rejected before its end was decided (nf_nat_inet_fn).
 pub(super) fn undecided(conntrack: &Conntrack, packet: &Packet, hook: Hook) -> bool {
-    let Ct::Entry { id, reply: false, new: true, .. } = packet.ct else {
-        return false;
+    let id = match packet.ct {
+        Ct::Entry { id, reply: false, new: true, .. } => id,
+        Ct::Entry { id, related: true, .. } if !matches!(packet.l4, L4::Icmp(_)) => id,
+        _ => return false,
     };
     let entry = conntrack.get(id);
     let settled = |entry: &Entry| entry.confirmed || entry.dying;
@@ -100,23 +104,28 @@ pub(super) fn bind(
         _ => {}
     }
     let taken = |tuple: &Tuple| conntrack.taken(&tuple.inverse(), context.now);
-    let after = unique(before, range, manip, taken, rng);
+    let kept = conntrack.moved.port(&entry.original, range.ip);
+    let after = unique(before, range, manip, kept, taken, rng);
     let Some(entry) = conntrack.get_mut(id) else {
         return true;
     };
     entry.reply = after.inverse();
     let changed = after != before;
+    let (original, reply) = (entry.original, entry.reply);
     match manip {
         Manip::Source => {
             entry.src_nat_done = true;
             entry.src_nat |= changed;
+            if changed {
+                conntrack.moved.insert(id, &original, &reply);
+            }
         }
         Manip::Destination => {
             entry.dst_nat_done = true;
             entry.dst_nat |= changed;
         }
     }
-    if masqueraded.is_some() {
+    if let (Some(_), Some(entry)) = (masqueraded, conntrack.get_mut(id)) {
         entry.masqueraded = masqueraded;
     }
     true
