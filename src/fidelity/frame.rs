@@ -3,7 +3,7 @@
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv4Type,
     IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, LinkSlice, NetSlice, PacketBuilder,
-    SlicedPacket, TcpHeader, TransportSlice, icmpv4,
+    SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, icmpv4,
 };
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
@@ -26,11 +26,8 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match &frame.payload {
         Payload::Arp(arp) => {
-            let ether = Ethernet2Header {
-                source: src,
-                destination: dst,
-                ether_type: EtherType::ARP,
-            };
+            let ether =
+                Ethernet2Header { source: src, destination: dst, ether_type: EtherType::ARP };
             bytes.extend(ether.to_bytes());
             let written = arp_packet(arp)?.write(&mut bytes);
             written.map_err(|error| format!("writing an ARP packet: {error}"))?;
@@ -78,7 +75,7 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             builder.udp(*sport, *dport).write(to, &payload)
         }
         L4::Tcp(tcp) => {
-            let header = TcpHeader {
+            let mut header = TcpHeader {
                 syn: tcp.flags.syn,
                 ack: tcp.flags.ack,
                 fin: tcp.flags.fin,
@@ -86,6 +83,12 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
                 acknowledgment_number: tcp.ack,
                 ..TcpHeader::new(tcp.sport, tcp.dport, tcp.seq, 65_535)
             };
+            // As every stack does; conntrack begins anew with a SYN's options (tcp_options).
+            if tcp.flags.syn
+                && header.set_options(&[TcpOptionElement::MaximumSegmentSize(1460)]).is_err()
+            {
+                return Err("no room for an option".to_owned());
+            }
             builder.tcp_header(header).write(to, &vec![0; tcp.payload() as usize])
         }
         L4::Icmp(Icmp::EchoRequest { id, seq }) => {

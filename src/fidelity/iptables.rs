@@ -145,10 +145,9 @@ fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Targ
             0 => Target::Drop,
             1 if tcp => Target::Reject(RejectWith::TcpReset),
             1 | 2 => Target::Reject(RejectWith::PortUnreachable),
-            3 => Target::Reject(dice.one(&[
-                RejectWith::HostUnreachable,
-                RejectWith::AdminProhibited,
-            ])),
+            3 => Target::Reject(
+                dice.one(&[RejectWith::HostUnreachable, RejectWith::AdminProhibited]),
+            ),
             _ => plain(dice),
         },
         (Table::Raw, 0) if dice.yes(2) => Target::NoTrack,

@@ -5,8 +5,8 @@ use super::step::{
     ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, OWNERS, PAUSE, Router, Rules, SOCKETS, Setup,
     Step, flat_settings, ip, net, route_line,
 };
-use super::words::{self, Ports};
 use super::wire;
+use super::words::{self, Ports};
 use kubesim_actors::ports::network::{Errno, Proto, Route};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::text::table_name;

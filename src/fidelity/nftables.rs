@@ -41,10 +41,11 @@ fn service(dice: &mut Dice, front: Front) -> Vec<(FlatKey, FlatValue)> {
     if dice.yes(6) {
         return vec![(FlatKey::Refused(front), FlatValue::Present)];
     }
-    let policies =
-        [Policy::Inside, Policy::InsideLocal, Policy::Outside, Policy::OutsideLocal];
+    let policies = [Policy::Inside, Policy::InsideLocal, Policy::Outside, Policy::OutsideLocal];
     let policy = dice.one(&policies);
-    let (sticky, guarded) = (dice.yes(3), dice.yes(4));
+    // Only addresses of load balancers are guarded.
+    let outside = matches!(policy, Policy::Outside | Policy::OutsideLocal);
+    let (sticky, guarded) = (dice.yes(3), outside && !front.is_node_port() && dice.yes(2));
     let everywhere = 1 + dice.below(4) as u16;
     let here = dice.below(3) as u16;
     let (everywhere, here) = match policy {

@@ -65,9 +65,13 @@ impl Namespace {
 
     fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith) {
         match with {
-            // nf_send_reset asks what the source is; TCP itself does not.
-            RejectWith::TcpReset if self.fib.addr_type(packet.src) == AddrType::Broadcast => {}
-            RejectWith::TcpReset => self.reject_reset(cx, packet),
+            // nf_send_reset asks what the addresses are; TCP itself does not.
+            RejectWith::TcpReset => {
+                let broadcast = |ip| self.fib.addr_type(ip) == AddrType::Broadcast;
+                if !broadcast(packet.src) && !broadcast(packet.dst) {
+                    self.reject_reset(cx, packet);
+                }
+            }
             RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
             RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
             RejectWith::AdminProhibited => self.icmp_error(cx, IcmpError::AdminProhibited, packet),

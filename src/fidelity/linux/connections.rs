@@ -95,10 +95,7 @@ impl Connections {
         heard.map_err(|error| format!("listening for connections: {error}"))
     }
 
-    fn each(
-        &mut self,
-        mut act: impl FnMut(&[u8], Attributes<'_>),
-    ) -> Result<(), String> {
+    fn each(&mut self, mut act: impl FnMut(&[u8], Attributes<'_>)) -> Result<(), String> {
         self.heed()?;
         for tuple in &self.live {
             self.messages.clear();

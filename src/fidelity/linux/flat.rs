@@ -2,9 +2,7 @@
 
 use crate::fidelity::step::{KEPT, OWNERS, flat_settings};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
-use kubesim_backends::netlink::{
-    Messages, NFPROTO_IPV4, NFPROTO_UNSPEC, NFTABLES, Netlink, flag,
-};
+use kubesim_backends::netlink::{Messages, NFPROTO_IPV4, NFPROTO_UNSPEC, NFTABLES, Netlink, flag};
 use kubesim_backends::rules::nftables::Nftables;
 
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`, `NFT_MSG_DELTABLE`

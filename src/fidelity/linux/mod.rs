@@ -11,7 +11,9 @@ use self::connections::Connections;
 use self::flat::Flat;
 use self::netlink::Netlink;
 use self::tables::Tables;
-use super::step::{ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net};
+use super::step::{
+    ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net,
+};
 use super::words::{self, Ports};
 use super::{frame, wire};
 use ipnet::Ipv4Net;

@@ -255,7 +255,7 @@ impl Conntrack {
                 entry.expires = now + timeout;
             }
             (L4::Udp { .. }, _) => {
-                let stream = (entry.seen_reply || place.reply) && now > entry.stream_from;
+                let stream = entry.seen_reply && now > entry.stream_from;
                 entry.assured |= stream;
                 entry.expires = now + if stream { UDP_STREAM } else { UDP_UNREPLIED };
             }
@@ -364,6 +364,7 @@ impl Conntrack {
     }
 
     fn unlink(&mut self, slot: u32) {
+        self.forget_moved(slot);
         let Some(entry) = &mut self.slots[slot as usize].entry else {
             return;
         };
@@ -375,17 +376,22 @@ impl Conntrack {
         }
     }
 
+    fn forget_moved(&mut self, slot: u32) {
+        let entry = self.slots[slot as usize].entry.as_ref();
+        if let Some(entry) = entry.filter(|entry| entry.src_nat) {
+            self.moved.remove(self.id(slot), &entry.original);
+        }
+    }
+
     fn remove(&mut self, slot: u32) {
         self.unlink(slot);
         self.release(slot);
     }
 
     fn release(&mut self, slot: u32) {
-        let id = self.id(slot);
+        self.forget_moved(slot);
         let held = &mut self.slots[slot as usize];
-        if let Some(entry) = held.entry.take().filter(|entry| entry.src_nat) {
-            self.moved.remove(id, &entry.original);
-        }
+        held.entry = None;
         held.generation = (held.generation + 1) & 0xfff;
         self.free.push(slot);
     }
@@ -407,7 +413,7 @@ impl Conntrack {
         }
     }
 
-    /// Makes room at the cost of a connection that is not assured (`early_drop`). Looks at a
+    /// Makes room at the cost of a connection that is not assured or closes (`early_drop`). Looks at a
     /// bounded number of slots, as the kernel looks at a few buckets only.
     fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
         self.sweep(now, EVICTION_RANGE);
@@ -419,7 +425,8 @@ impl Conntrack {
             self.hand = (self.hand + 1) % slots;
             let slot = self.hand;
             let entry = self.slots[slot as usize].entry.as_ref()?;
-            (entry.confirmed && !entry.assured).then_some(slot)
+            let closing = entry.tcp_state().is_some_and(TcpState::is_closing);
+            (entry.confirmed && (!entry.assured || closing)).then_some(slot)
         });
         match victim {
             Some(slot) => self.remove(slot),

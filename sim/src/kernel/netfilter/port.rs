@@ -54,11 +54,14 @@ pub(super) fn unique(
     if !range.random_fully && !taken(&tuple) {
         return tuple;
     }
-    if manip == Manip::Destination {
-        return tuple;
-    }
+    let first = match (manip, tuple.protocol) {
+        // An echo has one id for both ends.
+        (Manip::Destination, Protocol::Icmp) => 0,
+        (Manip::Destination, _) => return tuple,
+        (Manip::Source, _) => rng.below(65_536) as u32,
+    };
     let (least, size) = source_range(&tuple);
-    search(&mut tuple, least, size, taken, rng);
+    search(&mut tuple, least, size, first, taken, rng);
     tuple
 }
 
@@ -78,10 +81,17 @@ fn source_range(tuple: &Tuple) -> (u32, u32) {
     }
 }
 
-fn search(tuple: &mut Tuple, least: u32, size: u32, taken: impl Fn(&Tuple) -> bool, rng: &mut Rng) {
+fn search(
+    tuple: &mut Tuple,
+    least: u32,
+    size: u32,
+    first: u32,
+    taken: impl Fn(&Tuple) -> bool,
+    rng: &mut Rng,
+) {
     let mut attempts = size.min(MAX_ATTEMPTS);
+    let mut start = first;
     loop {
-        let start = rng.below(65_536) as u32;
         for offset in start..start + attempts {
             tuple.sport = (least + offset % size) as u16;
             if !taken(tuple) {
@@ -92,5 +102,6 @@ fn search(tuple: &mut Tuple, least: u32, size: u32, taken: impl Fn(&Tuple) -> bo
             return;
         }
         attempts /= 2;
+        start = rng.below(65_536) as u32;
     }
 }

@@ -31,6 +31,12 @@ impl TcpState {
         })
     }
 
+    /// Such a connection may be dropped early (`tcp_can_early_drop`).
+    pub(super) fn is_closing(self) -> bool {
+        use TcpState::{Close, CloseWait, FinWait, LastAck, TimeWait};
+        matches!(self, FinWait | CloseWait | LastAck | TimeWait | Close)
+    }
+
     /// As `conntrack -L` prints it.
     pub fn name(self) -> &'static str {
         match self {

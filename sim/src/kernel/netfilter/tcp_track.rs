@@ -140,17 +140,12 @@ impl TcpTrack {
                 state = TcpState::Established;
             }
             TcpState::Close if segment == Segment::Rst => {
-                match self.reset(tcp, reply, before, assured) {
+                match self.reset(tcp, reply, answered, assured) {
                     Reset::Invalid => return Judgement::Invalid,
                     Reset::Doubtful => state = before,
+                    Reset::Believed => believed = true,
                     Reset::Fine => {}
                 }
-                let doubted = match self.last.segment {
-                    Segment::Syn => answered,
-                    Segment::Ack => !assured,
-                    _ => false,
-                };
-                believed = doubted && tcp.ack == self.last.end;
             }
             _ => {}
         }
@@ -194,21 +189,39 @@ impl TcpTrack {
             && self.challenge
     }
 
-    /// Whether a reset is one: its number has to be what the other end waits for.
-    fn reset(&self, tcp: &Tcp, reply: bool, before: TcpState, assured: bool) -> Reset {
-        // `nf_conntrack_tcp_established`
-        let established = before == TcpState::Established && assured;
-        let Some(acked) = self.ends[usize::from(!reply)].acked else { return Reset::Fine };
-        if tcp.seq == 0 && !established {
+    /// Whether a reset is one: its number has to be what the other end waits for, unless the
+    /// connection is closing anyway.
+    fn reset(&self, tcp: &Tcp, reply: bool, answered: bool, assured: bool) -> Reset {
+        if self.state.is_closing() {
             return Reset::Fine;
         }
-        if after(acked, tcp.seq) {
-            return Reset::Invalid;
+        // `nf_conntrack_tcp_established`
+        let established = self.state == TcpState::Established && assured;
+        let acked = self.ends[usize::from(!reply)].acked;
+        if let Some(acked) = acked.filter(|_| self.last.segment != Segment::Syn) {
+            if tcp.seq == 0 && !established {
+                return Reset::Fine;
+            }
+            if after(acked, tcp.seq) {
+                return Reset::Invalid;
+            }
+            let Last { segment, reply: of, end, .. } = self.last;
+            let train = segment == Segment::Ack && of == reply && tcp.seq == end;
+            if !established || tcp.seq == acked || train {
+                return Reset::Fine;
+            }
         }
-        let train = self.last.segment == Segment::Ack
-            && self.last.reply == reply
-            && tcp.seq == self.last.end;
-        if !established || tcp.seq == acked || train { Reset::Fine } else { Reset::Doubtful }
+        // To what went through unjudged, or to one half of an opening.
+        let unjudged = match self.last.segment {
+            Segment::Syn => answered,
+            Segment::Ack => !assured,
+            _ => false,
+        };
+        match (unjudged && tcp.ack == self.last.end, acked) {
+            (true, _) => Reset::Believed,
+            (false, Some(_)) if self.last.segment != Segment::Syn => Reset::Doubtful,
+            _ => Reset::Fine,
+        }
     }
 
     /// `tcp_in_window`, of which numbers that are not believed change nothing.
@@ -292,6 +305,8 @@ enum Reset {
     Invalid,
     /// The state stays, in case the other end challenges it.
     Doubtful,
+    /// It ends the connection, whatever its numbers.
+    Believed,
 }
 
 /// Of a connection that nobody has answered (`IPS_SEEN_REPLY` is not set).
