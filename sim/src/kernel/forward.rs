@@ -190,7 +190,7 @@ impl Namespace {
         let (from, to) = (Some(input), Some(hop.dev));
         if self.passes(cx, Hook::Forward, &mut packet, from, to, bridged) {
             // Nobody is told what POSTROUTING drops.
-            let _ = self.finish_output(cx, hop, packet);
+            let _ = self.finish_output(cx, hop, packet, from);
         }
     }
 
@@ -274,16 +274,17 @@ impl Namespace {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }
-        self.finish_output(cx, hop, packet)
+        self.finish_output(cx, hop, packet, None)
     }
 
-    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2). `EPERM` where it was
-    /// dropped.
+    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2). `input`: the link that it
+    /// came in by. `EPERM` where it was dropped.
     fn finish_output(
         &mut self,
         cx: &mut Cx<'_>,
         hop: Hop,
         mut packet: Box<Packet>,
+        input: Option<u32>,
     ) -> Result<(), Errno> {
         let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
         let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
@@ -291,7 +292,7 @@ impl Namespace {
             let passes = self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), false);
             passes.then_some(copy)
         });
-        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), false) {
+        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), false) {
             return Err(Errno::Eperm);
         }
         match hop.kind {

@@ -23,6 +23,8 @@ struct End {
     unacknowledged: bool,
     /// Behind the last it has sent (`td_end`).
     end: u32,
+    /// How far it may go while the other end has opened no window (`td_maxend`).
+    limit: Option<u32>,
     /// The last that it has acknowledged (`td_maxack`).
     acked: Option<u32>,
 }
@@ -76,7 +78,9 @@ fn end_of(tcp: &Tcp) -> u32 {
 impl TcpTrack {
     /// `tcp_new`: of the first segment, which leads to this state, and how long that lasts.
     pub fn new(state: TcpState, tcp: &Tcp) -> (TcpTrack, Duration) {
-        let end = End { seen: true, end: end_of(tcp), ..End::default() };
+        let end = end_of(tcp);
+        let limit = tcp.flags.syn.then_some(end);
+        let end = End { seen: true, end, limit, ..End::default() };
         let last = Last {
             segment: Segment::of(tcp.flags),
             reply: false,
@@ -166,7 +170,7 @@ impl TcpTrack {
         let Last { segment: before, reply: of, end, .. } = self.last;
         if segment == Segment::SynAck && before == Segment::Syn && of != reply && tcp.ack == end {
             let (mine, other) = (usize::from(reply), usize::from(of));
-            self.ends[other] = End { seen: true, end, ..End::default() };
+            self.ends[other] = End { seen: true, end, limit: Some(end), ..End::default() };
             self.ends[mine] = End::default();
             return Some(TcpState::SynRecv);
         }
@@ -232,7 +236,7 @@ impl TcpTrack {
         let (before, receiver) = (self.ends[mine], self.ends[other]);
         let opening = matches!(self.state, TcpState::SynSent | TcpState::SynRecv);
         if !before.seen {
-            self.ends[mine] = End { seen: true, end, ..before };
+            self.ends[mine] = End { seen: true, end, limit: flags.syn.then_some(end), ..before };
             if flags.syn && !flags.ack {
                 return;
             }
@@ -244,7 +248,7 @@ impl TcpTrack {
                 }
             }
         } else if flags.syn && after(end, before.end) && opening {
-            self.ends[mine] = End { seen: true, end, ..End::default() };
+            self.ends[mine] = End { seen: true, end, limit: Some(end), ..End::default() };
             if reply && !flags.ack {
                 return;
             }
@@ -255,9 +259,16 @@ impl TcpTrack {
         if flags.rst && tcp.seq == 0 && self.state == TcpState::SynSent {
             end = self.ends[mine].end;
         }
-        if after(ack, theirs) {
+        let beyond = self.ends[mine].limit.is_some_and(|limit| after(tcp.seq, limit));
+        if beyond && self.ends[other].seen && !after(ack, theirs) {
+            // It may be acknowledged all the same.
+            let sender = &mut self.ends[mine];
+            (sender.end, sender.unacknowledged) = (end, true);
+        }
+        if beyond || after(ack, theirs) {
             return;
         }
+        self.ends[other].limit = None;
         let sender = &mut self.ends[mine];
         if after(end, sender.end) {
             (sender.end, sender.unacknowledged) = (end, true);

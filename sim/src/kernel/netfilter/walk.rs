@@ -1,7 +1,7 @@
 //! A packet's way through the chains of one table.
 
 use super::compile::{Action, Compiled};
-use super::matches::Scene;
+use super::matches::{Scene, state};
 use super::table::Ruleset;
 use kubesim_actors::ports::rules::RejectWith;
 use std::cell::Cell;
@@ -63,7 +63,13 @@ impl<'a> Walk<'a> {
                 Action::Return => return None,
                 Action::End(outcome) => return Some(outcome),
                 Action::Mark { value, mask } => self.scene.mark = (self.scene.mark & !mask) ^ value,
-                Action::NoTrack => self.notrack = true,
+                Action::NoTrack => {
+                    self.notrack = true;
+                    // What is tracked already stays so (xt_ct_target).
+                    if self.scene.state == state::INVALID {
+                        self.scene.state = state::UNTRACKED;
+                    }
+                }
                 Action::None => {}
             }
         }
