@@ -11,7 +11,7 @@ use kubesim_sim::kernel::packet::{Icmp, L4, Packet, Tcp, TcpFlags};
 const WAITS: [u32; 7] = [10, 20, 30, 60, 110, 120, 300];
 
 /// One case in so many takes real time.
-const PAUSES: usize = 1000;
+const PAUSES: usize = 3000;
 
 pub fn case(dice: &mut Dice) -> Case {
     let mut case = Case::new();
