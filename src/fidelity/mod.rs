@@ -7,6 +7,7 @@ mod dice;
 mod forwarding;
 mod frame;
 mod iptables;
+mod lan;
 mod linux;
 mod model;
 mod nftables;
@@ -17,6 +18,7 @@ mod wire;
 mod words;
 
 use self::dice::Dice;
+use self::lan::Lan;
 use self::linux::Linux;
 use self::model::Model;
 use self::step::{Case, Router, Rules, Setup, Step};
@@ -55,19 +57,28 @@ pub enum Domain {
     Nftables,
     /// The lives of connections.
     Conntrack,
+    /// A bridge and what it learns.
+    Bridge,
+    /// A tunnel and its tables.
+    Vxlan,
+    /// ARP, and what is believed of it.
+    Neighbours,
 }
 
 /// Cases that share their rules.
 const BLOCK: u64 = 32;
 
 impl Domain {
-    pub const ALL: [Domain; 6] = [
+    pub const ALL: [Domain; 9] = [
         Domain::Routes,
         Domain::Forwarding,
         Domain::IptablesLegacy,
         Domain::IptablesNft,
         Domain::Nftables,
         Domain::Conntrack,
+        Domain::Bridge,
+        Domain::Vxlan,
+        Domain::Neighbours,
     ];
 
     pub fn name(self) -> &'static str {
@@ -78,6 +89,9 @@ impl Domain {
             Domain::IptablesNft => "iptables-nft",
             Domain::Nftables => "nftables",
             Domain::Conntrack => "conntrack",
+            Domain::Bridge => "bridge",
+            Domain::Vxlan => "vxlan",
+            Domain::Neighbours => "neighbours",
         }
     }
 
@@ -99,6 +113,9 @@ impl Domain {
                 nftables::case(&mut dice, services, index % BLOCK)
             }
             Domain::Conntrack => conntrack::case(&mut dice),
+            Domain::Bridge => lan::bridge::case(&mut dice),
+            Domain::Vxlan => lan::vxlan::case(&mut dice),
+            Domain::Neighbours => lan::neighbours::case(&mut dice),
         }
     }
 
@@ -113,6 +130,9 @@ impl Domain {
             Domain::IptablesLegacy | Domain::Conntrack => Setup::Router(Rules::Legacy),
             Domain::IptablesNft => Setup::Router(Rules::Nft),
             Domain::Nftables => Setup::Router(Rules::Flat),
+            Domain::Bridge => Setup::Lan(Lan::Bridge),
+            Domain::Vxlan => Setup::Lan(Lan::Vxlan),
+            Domain::Neighbours => Setup::Lan(Lan::Neighbours),
         }
     }
 }
@@ -183,8 +203,44 @@ pub fn compare(domain: Domain, seed: u64, cases: u64, most: usize) -> Result<Out
 
 struct Pair {
     setup: Setup,
-    model: Model,
-    linux: Linux,
+    model: Modelled,
+    linux: Box<dyn Router>,
+}
+
+/// The modelled one of a pair: it can be copied, and throw its dice again.
+#[derive(Clone)]
+enum Modelled {
+    Router(Box<Model>),
+    Lan(Box<lan::model::Model>),
+}
+
+impl Modelled {
+    fn new(setup: Setup) -> Result<Modelled, String> {
+        Ok(match setup {
+            Setup::Lan(lan) => Modelled::Lan(Box::new(lan::model::Model::new(lan)?)),
+            _ => Modelled::Router(Box::new(Model::new(setup)?)),
+        })
+    }
+
+    fn router(&mut self) -> &mut dyn Router {
+        match self {
+            Modelled::Router(model) => &mut **model,
+            Modelled::Lan(model) => &mut **model,
+        }
+    }
+
+    fn reseed(&mut self, number: u64) {
+        if let Modelled::Router(model) = self {
+            model.reseed(number);
+        }
+    }
+}
+
+fn real(setup: Setup) -> Result<Box<dyn Router>, String> {
+    Ok(match setup {
+        Setup::Lan(lan) => Box::new(lan::linux::Linux::new(lan)?),
+        _ => Box::new(Linux::new(setup)?),
+    })
 }
 
 /// Where the two part: the step, what Linux showed and what the model did.
@@ -200,15 +256,16 @@ const THROWS: u64 = 256;
 
 impl Pair {
     fn new(setup: Setup) -> Result<Pair, String> {
-        Ok(Pair { setup, model: Model::new(setup)?, linux: Linux::new(setup)? })
+        Ok(Pair { setup, model: Modelled::new(setup)?, linux: real(setup)? })
     }
 
     fn differ(&mut self, case: &Case) -> Result<Option<Difference>, String> {
-        self.model.reset()?;
+        self.model.router().reset()?;
         self.linux.reset()?;
         for (at, step) in case.iter().enumerate() {
-            let before = step.throws_dice().then(|| self.model.clone());
-            let (linux, mut model) = (self.linux.act(step)?, self.model.act(step)?);
+            let throws = step.throws_dice() && matches!(self.setup, Setup::Router(_));
+            let before = throws.then(|| self.model.clone());
+            let (linux, mut model) = (self.linux.act(step)?, self.model.router().act(step)?);
             if let Some(before) = before.filter(|_| linux != model) {
                 model = self.throw_again(&before, step, &linux)?.unwrap_or(model);
             }
@@ -223,14 +280,14 @@ impl Pair {
     /// with some throw of its dice.
     fn throw_again(
         &mut self,
-        before: &Model,
+        before: &Modelled,
         step: &Step,
         linux: &[String],
     ) -> Result<Option<Vec<String>>, String> {
         for number in 1..THROWS {
             let mut other = before.clone();
             other.reseed(number);
-            let model = other.act(step)?;
+            let model = other.router().act(step)?;
             if model == linux {
                 self.model = other;
                 return Ok(Some(model));
@@ -243,7 +300,7 @@ impl Pair {
     /// by chance be one that a case names.
     fn differ_again(&mut self, case: &Case) -> Result<bool, String> {
         for _ in 0..2 {
-            self.linux = Linux::new(self.setup)?;
+            self.linux = real(self.setup)?;
             if self.differ(case)?.is_some() {
                 return Ok(true);
             }
@@ -257,11 +314,11 @@ impl Pair {
         // here the same hosts come again and again.
         let setup = self.setup;
         let mut differs = |less: &Case| {
-            self.linux = Linux::new(setup)?;
+            self.linux = real(setup)?;
             Ok(self.differ(less)?.is_some())
         };
         let case = shrink::shrink(case, &mut differs)?;
-        self.linux = Linux::new(setup)?;
+        self.linux = real(setup)?;
         let Some(found) = self.differ(&case)? else {
             return Ok(" differs on some plays only: is something else at work here?".to_owned());
         };

@@ -334,6 +334,7 @@ impl Router for Model {
                 }
                 return self.apply_elements().map(|()| Vec::new());
             }
+            Step::Lan(_) => return Err(format!("not without a lan: {step}")),
             Step::Counters => return Ok(self.counters()),
             Step::Counted(step) => {
                 let mut seen = self.act(step)?;

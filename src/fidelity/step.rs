@@ -1,5 +1,6 @@
 //! What a case is made of, and how it is written down.
 
+use super::lan::{Act, Lan};
 use super::words::Ports;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
@@ -49,6 +50,8 @@ pub enum Step {
     Wait(u32),
     /// [`PAUSE`] passes, by any clock.
     Pause,
+    /// Something done to a lan.
+    Lan(Act),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +81,8 @@ pub enum Setup {
     Bare,
     /// A router with its addresses and a default gateway, that forwards and tracks connections.
     Router(Rules),
+    /// Frames rather than packets.
+    Lan(Lan),
 }
 
 /// What writes a router's rules.
@@ -153,6 +158,7 @@ impl fmt::Display for Step {
             Step::NoElements(keys) => write!(f, "without the elements of {:?}", keys.first()),
             Step::Counters => f.write_str("iptables -S -v"),
             Step::Counted(step) => write!(f, "{step}; iptables -S -v"),
+            Step::Lan(act) => write!(f, "{act}"),
             Step::Pause => write!(f, "wait {} ms in real time", PAUSE.as_millis()),
             Step::Wait(seconds) => write!(f, "wait {seconds} s"),
         }

@@ -50,13 +50,14 @@ impl Namespace {
     /// A frame came in by a port (br_handle_frame_finish): learn, then up, along, or both.
     pub(super) fn bridge_input(&mut self, cx: &mut Cx<'_>, index: u32, port: u32, frame: Frame) {
         let Some(link) = self.links.get(index) else { return };
-        if !link.up {
+        // Nobody is a group (is_valid_ether_addr in br_handle_frame).
+        if !link.up || is_group(frame.src) || frame.src == Mac::default() {
             return;
         }
         let (own, now) = (link.mac, cx.now);
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
-        if !is_group(frame.src) && frame.src != own && !bridge.ports.contains(&frame.src) {
+        if frame.src != own && !bridge.ports.contains(&frame.src) {
             bridge.fdb.insert(frame.src, (port, now));
         }
         let mut frame = frame;

@@ -9,6 +9,22 @@ use super::{Cx, Errno, Kernel, Mac, Namespace};
 use kubesim_actors::ports::rules::{AddrType, RejectWith};
 use std::net::Ipv4Addr;
 
+/// How a packet came in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// By a port of a bridge.
+    pub bridged: bool,
+    /// In a frame for this very machine (PACKET_HOST), not for everybody.
+    pub to_us: bool,
+}
+
+impl Arrival {
+    /// Not at all: it is this machine's own.
+    const OWN: Arrival = Arrival { bridged: false, to_us: true };
+    /// It was said to everybody by this machine itself.
+    const HEARD: Arrival = Arrival { bridged: false, to_us: false };
+}
+
 impl Namespace {
     /// Walks one hook. `physdev`: the packet came in by a bridge's port.
     pub(super) fn hook(
@@ -49,21 +65,21 @@ impl Namespace {
         packet: &mut Packet,
         input: Option<u32>,
         output: Option<u32>,
-        physdev: bool,
+        arrival: Arrival,
     ) -> bool {
-        match self.hook(cx, hook, packet, input, output, physdev) {
+        match self.hook(cx, hook, packet, input, output, arrival.bridged) {
             Verdict::Accept => true,
             Verdict::Drop => false,
             // ICMP cannot send an error while it sends a reply (icmp_xmit_lock, net/ipv4/icmp.c).
             Verdict::Reject(_) if hook == Hook::Output && is_echo_reply(packet) => false,
             Verdict::Reject(with) => {
-                self.reject(cx, packet, with);
+                self.reject(cx, packet, with, arrival);
                 false
             }
         }
     }
 
-    fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith) {
+    fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith, arrival: Arrival) {
         match with {
             // nf_send_reset asks what the addresses are; TCP itself does not.
             RejectWith::TcpReset => {
@@ -72,6 +88,8 @@ impl Namespace {
                     self.reject_reset(cx, packet);
                 }
             }
+            // Nobody is told what became of what was said to everybody (icmp_send).
+            _ if !arrival.to_us => {}
             RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
             RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
             RejectWith::AdminProhibited => self.icmp_error(cx, IcmpError::AdminProhibited, packet),
@@ -84,10 +102,10 @@ impl Namespace {
         cx: &mut Cx<'_>,
         dev: u32,
         mut packet: Box<Packet>,
-        bridged: bool,
+        arrival: Arrival,
     ) {
-        let done = bridged && self.sysctls.bridge_nf_call_iptables;
-        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, bridged) {
+        let done = arrival.bridged && self.sysctls.bridge_nf_call_iptables;
+        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
             return;
         }
         if self.is_martian(dev, &packet) {
@@ -100,14 +118,16 @@ impl Namespace {
             return;
         }
         if everybody {
-            return self.local_input(cx, dev, packet, bridged);
+            return self.local_input(cx, dev, packet, arrival);
         }
         match hop {
             Some(Hop { kind: Kind::Local | Kind::Broadcast, .. }) => {
-                self.local_input(cx, dev, packet, bridged);
+                self.local_input(cx, dev, packet, arrival);
             }
             _ if !self.links.get(dev).is_some_and(|link| link.forwarding) => {}
-            Some(hop) => self.forward(cx, dev, hop, packet, bridged),
+            // What was said to everybody on a link stays there (ip_forward).
+            _ if !arrival.to_us => {}
+            Some(hop) => self.forward(cx, dev, hop, packet, arrival),
             None => self.icmp_error(cx, IcmpError::NetUnreachable, &packet),
         }
     }
@@ -151,20 +171,28 @@ impl Namespace {
         }
     }
 
-    fn local_input(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>, bridged: bool) {
-        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, bridged) {
+    fn local_input(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        mut packet: Box<Packet>,
+        arrival: Arrival,
+    ) {
+        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, arrival) {
             return;
         }
         // Transports know nothing of it (nf_reset_ct in ip_protocol_deliver_rcu).
         packet.ct = Ct::None;
         match &packet.l4 {
+            // tcp_v4_rcv
+            L4::Tcp(_) if !arrival.to_us => {}
             L4::Tcp(tcp) => {
                 let tcp = *tcp;
                 self.tcp_input(cx, tcp, packet);
             }
             L4::Udp { sport, dport } => {
                 let (sport, dport) = (*sport, *dport);
-                self.udp_input(cx, sport, dport, packet);
+                self.udp_input(cx, sport, dport, packet, arrival);
             }
             L4::Icmp(_) => self.icmp_input(cx, packet),
         }
@@ -177,7 +205,7 @@ impl Namespace {
         input: u32,
         hop: Hop,
         mut packet: Box<Packet>,
-        bridged: bool,
+        arrival: Arrival,
     ) {
         if packet.ttl <= 1 {
             return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
@@ -188,7 +216,7 @@ impl Namespace {
         }
         packet.ttl -= 1;
         let (from, to) = (Some(input), Some(hop.dev));
-        if self.passes(cx, Hook::Forward, &mut packet, from, to, bridged) {
+        if self.passes(cx, Hook::Forward, &mut packet, from, to, arrival) {
             // Nobody is told what POSTROUTING drops.
             let _ = self.finish_output(cx, hop, packet, from);
         }
@@ -262,7 +290,7 @@ impl Namespace {
         if !self.netfilter.is_idle() {
             let before = packet.dst;
             let out = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
-            if !self.passes(cx, Hook::Output, &mut packet, None, Some(out), false) {
+            if !self.passes(cx, Hook::Output, &mut packet, None, Some(out), Arrival::OWN) {
                 return Err(Errno::Eperm);
             }
             if before != packet.dst {
@@ -289,10 +317,11 @@ impl Namespace {
         let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
         let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
         let looped = looped.and_then(|mut copy| {
-            let passes = self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), false);
+            let passes =
+                self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), Arrival::OWN);
             passes.then_some(copy)
         });
-        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), false) {
+        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), Arrival::OWN) {
             return Err(Errno::Eperm);
         }
         match hop.kind {
@@ -312,8 +341,9 @@ impl Namespace {
     /// What one says to everybody one hears as well, without a question of where it came from
     /// (ip_mc_output, dev_loopback_xmit).
     fn hear_oneself(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>) {
-        if self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, false) {
-            self.local_input(cx, dev, packet, false);
+        let arrival = Arrival::HEARD;
+        if self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
+            self.local_input(cx, dev, packet, arrival);
         }
     }
 

@@ -4,12 +4,13 @@
 
 mod connections;
 mod flat;
+mod neighbours;
 mod netlink;
 mod tables;
 
 use self::connections::Connections;
 use self::flat::Flat;
-use self::netlink::Netlink;
+pub use self::netlink::Netlink;
 use self::tables::Tables;
 use super::step::{
     ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net,
@@ -119,12 +120,7 @@ const SYSCTLS: [(&str, &str); 15] = [
 impl Linux {
     /// Moves the calling thread into a new network namespace for good.
     pub fn new(setup: Setup) -> Result<Linux, String> {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
-            format!("needs CAP_SYS_ADMIN, for a network namespace (run as root): {errno}")
-        })?;
-        for (key, value) in SYSCTLS {
-            write_sysctl(key, value)?;
-        }
+        begin_namespace()?;
         let netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
         let taps: io::Result<Vec<SyncDevice>> = (0..LEGS.len()).map(tap).collect();
         let taps = taps.map_err(|error| format!("needs /dev/net/tun, for taps: {error}"))?;
@@ -287,7 +283,15 @@ impl Linux {
     }
 }
 
-fn socket(port: u16) -> io::Result<UdpSocket> {
+/// Moves the calling thread into a new network namespace for good.
+pub fn begin_namespace() -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+        format!("needs CAP_SYS_ADMIN, for a network namespace (run as root): {errno}")
+    })?;
+    SYSCTLS.iter().try_for_each(|(key, value)| write_sysctl(key, value))
+}
+
+pub fn socket(port: u16) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
     socket.set_nonblocking(true)?;
     socket.set_broadcast(true)?;
@@ -299,7 +303,7 @@ fn name_of(legs: &[u32], index: u32) -> String {
     leg.map_or("lo", |leg| LEGS[leg]).to_owned()
 }
 
-fn tap(leg: usize) -> io::Result<SyncDevice> {
+pub fn tap(leg: usize) -> io::Result<SyncDevice> {
     let device = DeviceBuilder::new()
         .name(LEGS[leg])
         .layer(Layer::L2)
@@ -311,7 +315,7 @@ fn tap(leg: usize) -> io::Result<SyncDevice> {
     Ok(device)
 }
 
-fn write_sysctl(key: &str, value: &str) -> Result<(), String> {
+pub fn write_sysctl(key: &str, value: &str) -> Result<(), String> {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     std::fs::write(&path, value).map_err(|error| format!("writing {value} to {path}: {error}"))
 }
@@ -383,6 +387,9 @@ impl Router for Linux {
             }
             Step::Append(..) | Step::PolicyDrop(_) | Step::Elements(_) | Step::NoElements(_) => {
                 return Err(format!("not with these rules: {step}"));
+            }
+            Step::Lan(_) => {
+                return Err(format!("not without a lan: {step}"));
             }
         };
         Ok(words::after(done, self.table()?))

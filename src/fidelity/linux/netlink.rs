@@ -36,7 +36,7 @@ impl Netlink {
     }
 
     /// Everything that one request is answered with.
-    fn ask(&mut self, message: Message, flags: u16) -> Result<Vec<Message>, Errno> {
+    pub(super) fn ask(&mut self, message: Message, flags: u16) -> Result<Vec<Message>, Errno> {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), message.into());
         request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();
