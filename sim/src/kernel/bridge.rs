@@ -55,6 +55,7 @@ impl Namespace {
             return;
         }
         let (own, now) = (link.mac, cx.now);
+        let of_port = self.links.get(port).map(|link| link.mac);
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
         if frame.src != own && !bridge.ports.contains(&frame.src) {
@@ -68,9 +69,12 @@ impl Namespace {
             self.flood(cx, index, Some(port), &frame);
             return self.ether_input(cx, index, frame, true);
         }
-        // PREROUTING may have addressed it to the bridge.
+        // PREROUTING may have addressed it to the bridge. What is for another port is nobody's
+        // (PACKET_OTHERHOST, by eth_type_trans).
         if local || frame.dst == own {
-            frame.dst = own;
+            if Some(frame.dst) == of_port {
+                frame.dst = own;
+            }
             return self.ether_input(cx, index, frame, true);
         }
         match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
@@ -138,8 +142,20 @@ impl Namespace {
 
     /// The machine itself sends by the bridge (br_dev_xmit).
     pub(super) fn bridge_transmit(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame) {
-        let now = cx.now;
-        let known = self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now));
+        let (dst, now) = (frame.dst, cx.now);
+        // The bridge's own addresses are entries like any: its MAC leads nowhere, and a port's
+        // out by that port (BR_FDB_LOCAL).
+        if self.links.get(index).is_some_and(|link| link.mac == dst) {
+            return;
+        }
+        let Some(bridge) = self.bridge_mut(index) else { return };
+        let known = match bridge.ports.contains(&dst) {
+            false => bridge.port_of(dst, now),
+            true => {
+                let mut ports = self.links.iter().filter(|link| link.master == Some(index));
+                ports.find(|link| link.mac == dst).map(|link| link.index)
+            }
+        };
         match known {
             Some(port) if !is_group(frame.dst) => self.transmit(cx, port, frame),
             _ => self.flood_own(cx, index, &frame),

@@ -114,7 +114,7 @@ impl Namespace {
         let everybody = packet.dst.is_broadcast();
         let hop = self.fib.route(packet.dst).filter(|_| !everybody);
         // Whether there is a way is asked before where it comes from.
-        if (everybody || hop.is_some()) && !self.source_is_valid(dev, &packet) {
+        if (everybody || hop.is_some()) && !self.source_is_valid(dev, packet.src) {
             return;
         }
         if everybody {
@@ -151,9 +151,8 @@ impl Namespace {
     }
 
     /// One's own address, and reverse-path filtering (fib_validate_source).
-    fn source_is_valid(&self, dev: u32, packet: &Packet) -> bool {
+    pub(super) fn source_is_valid(&self, dev: u32, src: Ipv4Addr) -> bool {
         let Some(link) = self.links.get(dev) else { return false };
-        let src = packet.src;
         if link.is_loopback() || src.is_unspecified() {
             return true;
         }

@@ -244,12 +244,14 @@ impl Namespace {
     }
 
     /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link)
-    /// and teach us their sender; anything else only updates what we know already (arp_accept 0).
+    /// and teach us their sender, if a packet could come from there; anything else only updates
+    /// what we know already (arp_accept 0).
     pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
         let answered = arp.request
             && arp.sender_ip != arp.target_ip
             && self.fib.addr_type(arp.target_ip) == AddrType::Local
-            && !arp.target_ip.is_loopback();
+            && !arp.target_ip.is_loopback()
+            && self.source_is_valid(dev, arp.sender_ip);
         if answered {
             if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
                 self.neighbours.obtain(dev, arp.sender_ip);
@@ -258,11 +260,35 @@ impl Namespace {
             let (to, ip) = (arp.sender_mac, arp.sender_ip);
             return self.send_arp(cx, dev, to, false, arp.target_ip, to, ip);
         }
-        let gratuitous = arp.sender_ip == arp.target_ip;
+        // Of answers only those that name the sender twice (arp_is_garp).
+        let gratuitous = arp.sender_ip == arp.target_ip
+            && (arp.request || arp.sender_mac == arp.target_mac)
+            && self.fib.addr_type(arp.sender_ip) == AddrType::Unicast;
         let Some(entry) = self.neighbours.get_mut(dev, arp.sender_ip) else { return };
         let unlocked = cx.now.since(entry.updated) > LOCKTIME;
         let state = if !arp.request && to_us { Reachable } else { Stale };
         self.learn(cx, dev, arp.sender_ip, arp.sender_mac, state, unlocked || gratuitous);
+    }
+
+    /// The permanent neighbours of a link are others: what was learned of them is no more, and
+    /// who waits for them can go.
+    pub(super) fn heed_permanent(&mut self, cx: &mut Cx<'_>, dev: u32) {
+        let Some(set) = self.links.get(dev).and_then(|link| link.permanent.clone()) else { return };
+        let Neighbours { keys, entries } = &mut self.neighbours;
+        let mut waiting = Vec::new();
+        if entries.iter().any(|entry| entry.dev == dev) {
+            entries.retain_mut(|entry| {
+                let known = entry.dev == dev && set.get(entry.ip).is_some();
+                if known {
+                    waiting.extend(entry.queue.drain(..).map(|packet| (entry.ip, packet)));
+                }
+                !known
+            });
+            *keys = entries.iter().map(|entry| key(entry.dev, entry.ip)).collect();
+        }
+        for (ip, packet) in waiting {
+            self.send_to_neighbour(cx, dev, ip, packet);
+        }
     }
 
     /// `neigh_update` of an entry that exists.
