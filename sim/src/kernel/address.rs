@@ -164,7 +164,7 @@ impl Namespace {
         }
         if last {
             self.fib.flush_device(index);
-            self.drop_neighbours(cx, index, true);
+            self.drop_neighbours(index, true);
         }
         cx.changed(self.id);
         Ok(())

@@ -177,6 +177,10 @@ impl Namespace {
         let ports = of_bridge.map(|link| link.mac).collect();
         if let Some(bridge) = self.bridge_mut(index) {
             bridge.ports = ports;
+            // What was learned of them before is wrong (fdb_add_local).
+            for mac in &bridge.ports {
+                bridge.fdb.remove(mac);
+            }
         }
     }
 

@@ -228,7 +228,8 @@ impl Namespace {
         self.transmit(cx, dev, frame);
     }
 
-    /// Tells the neighbourhood of a link that an address lives here (a gratuitous ARP request).
+    /// Tells the neighbourhood of a link that an address lives here: a gratuitous ARP request, as
+    /// with `arp_notify`, or by whoever configures links.
     pub(super) fn announce(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr) {
         let Some(link) = self.links.get(dev) else { return };
         if link.running() && matches!(link.kind, LinkKind::Uplink) {
@@ -375,23 +376,14 @@ impl Namespace {
         }
     }
 
-    /// Forgets the entries of a link; `all` includes permanent ones (neigh_ifdown), else they
-    /// stay (neigh_carrier_down).
-    pub(super) fn drop_neighbours(&mut self, cx: &mut Cx<'_>, dev: u32, all: bool) {
-        let mut queued = Vec::new();
+    /// Forgets the entries of a link, and what waits for them without a word (neigh_flush_dev);
+    /// `all` includes permanent ones (neigh_ifdown), else they stay (neigh_carrier_down).
+    pub(super) fn drop_neighbours(&mut self, dev: u32, all: bool) {
         let Neighbours { keys, entries } = &mut self.neighbours;
         keys.retain(|key| (key >> 32) as u32 != dev);
-        entries.retain_mut(|entry| {
-            if entry.dev == dev {
-                queued.append(&mut entry.queue);
-            }
-            entry.dev != dev
-        });
+        entries.retain(|entry| entry.dev != dev);
         if all && let Some(link) = self.links.get_mut(dev) {
             link.permanent = None;
-        }
-        for packet in queued {
-            self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
         }
     }
 }

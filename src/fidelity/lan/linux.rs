@@ -67,6 +67,10 @@ impl Linux {
 
     fn begin(&mut self) -> Result<(), String> {
         write_sysctl("net.ipv4.conf.all.forwarding", "1")?;
+        // As the model announces its addresses.
+        for conf in ["default", "leg0", "leg1", "leg2"] {
+            write_sysctl(&format!("net.ipv4.conf.{conf}.arp_notify"), "1")?;
+        }
         ip("link set lo up")?;
         for leg in LEGS {
             ip(&format!("link set {leg} up"))?;
