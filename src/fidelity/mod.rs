@@ -10,6 +10,8 @@ mod iptables;
 mod lan;
 mod linux;
 mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod nftables;
 mod routes;
 mod shrink;
@@ -44,6 +46,10 @@ pub struct Args {
     /// Go on until so many differ.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub mismatches: usize,
+    /// Put this bug into the model first.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME")]
+    pub mutant: Option<String>,
 }
 
 /// What a case is about.
@@ -153,6 +159,11 @@ pub struct Outcome {
 }
 
 pub fn execute(args: &Args, output: &mut Output) -> Exit {
+    #[cfg(feature = "mutants")]
+    if let Some(Err(unknown)) = args.mutant.as_deref().map(mutants::put_in) {
+        output.complain(&format!("error: {unknown}"));
+        return Exit::Input;
+    }
     let mut exit = Exit::Held;
     for domain in Domain::ALL {
         if args.domain.is_some_and(|only| only != domain) {

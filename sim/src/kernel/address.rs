@@ -2,6 +2,7 @@
 //! net/ipv4/fib_frontend.c).
 
 use super::link::Links;
+use super::mutants::{Mutant, mutated};
 use super::route::{Entry, Kind, Scope};
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
 use ipnet::Ipv4Net;
@@ -86,7 +87,7 @@ impl Namespace {
                 continue;
             }
             let (net, plen) = (u32::from(address.net.network()), address.net.prefix_len());
-            if plen < 31 {
+            if plen < 31 && !mutated(Mutant::NoBroadcastRoute) {
                 let to = u32::from(address.net.broadcast());
                 let kind = Kind::Broadcast;
                 entries.push(Entry { to, kind, scope: Scope::Link, ..local });

@@ -2,6 +2,7 @@
 //! br_netfilter. No spanning tree: ports forward from the start (`stp_state 0`, delay 0).
 
 use super::link::Kind;
+use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, Verdict};
 use super::packet::{Frame, Payload};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
@@ -78,7 +79,10 @@ impl Namespace {
             return self.ether_input(cx, index, frame, true);
         }
         match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
-            Some(to) if to != port => self.forward_along(cx, index, to, frame),
+            Some(_) if mutated(Mutant::FloodKnown) => self.flood(cx, index, Some(port), &frame),
+            Some(to) if to != port || mutated(Mutant::Hairpin) => {
+                self.forward_along(cx, index, to, frame)
+            }
             // No hairpin: what came by the port does not go back by it.
             Some(_) => {}
             None => self.flood(cx, index, Some(port), &frame),

@@ -2,6 +2,7 @@
 //! ip_forward.c, ip_output.c, route.c).
 
 use super::address::{masquerade_address, select_address};
+use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
@@ -159,7 +160,9 @@ impl Namespace {
         if !src.is_loopback() && self.fib.is_local(src) {
             return false;
         }
-        match link.rp_filter.max(self.sysctls.rp_filter_all) {
+        let all = self.sysctls.rp_filter_all;
+        let all = if mutated(Mutant::RpFilterOfLinkOnly) { 0 } else { all };
+        match link.rp_filter.max(all) {
             0 => true,
             // Loose: any route back will do, but by this link if it has no address (`no_addr` in
             // __fib_validate_source, net/ipv4/fib_frontend.c).
@@ -206,14 +209,14 @@ impl Namespace {
         mut packet: Box<Packet>,
         arrival: Arrival,
     ) {
-        if packet.ttl <= 1 {
+        if packet.ttl <= 1 && !mutated(Mutant::TtlOnePasses) {
             return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
         }
         let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
         if packet.segment > mtu && packet.dont_fragment {
             return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
         }
-        packet.ttl -= 1;
+        packet.ttl = packet.ttl.saturating_sub(1);
         let (from, to) = (Some(input), Some(hop.dev));
         if self.passes(cx, Hook::Forward, &mut packet, from, to, arrival) {
             // Nobody is told what POSTROUTING drops.

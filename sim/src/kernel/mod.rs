@@ -17,6 +17,7 @@ mod icmp;
 mod input;
 mod inspect;
 mod link;
+pub mod mutants;
 mod neigh;
 pub mod netfilter;
 pub mod packet;

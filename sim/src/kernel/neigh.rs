@@ -7,6 +7,7 @@
 
 use super::address::select_address;
 use super::link::{Kind as LinkKind, Link};
+use super::mutants::{Mutant, mutated};
 use super::packet::{Arp, Frame, IcmpError, Packet, Payload};
 use super::timers::{Alarm, TimerKey};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
@@ -265,8 +266,11 @@ impl Namespace {
         let gratuitous = arp.sender_ip == arp.target_ip
             && (arp.request || arp.sender_mac == arp.target_mac)
             && self.fib.addr_type(arp.sender_ip) == AddrType::Unicast;
+        if gratuitous && mutated(Mutant::LearnsFromAnnouncements) {
+            self.neighbours.obtain(dev, arp.sender_ip);
+        }
         let Some(entry) = self.neighbours.get_mut(dev, arp.sender_ip) else { return };
-        let unlocked = cx.now.since(entry.updated) > LOCKTIME;
+        let unlocked = cx.now.since(entry.updated) > LOCKTIME || mutated(Mutant::NoLocktime);
         let state = if !arp.request && to_us { Reachable } else { Stale };
         self.learn(cx, dev, arp.sender_ip, arp.sender_mac, state, unlocked || gratuitous);
     }

@@ -3,6 +3,7 @@
 //! beside a block that thousands of machines share (shared_routes.rs).
 
 use super::link::Links;
+use super::mutants::{Mutant, mutated};
 use super::shared_routes::Installed;
 use super::{Errno, Kernel, Namespace, NsId, Output};
 use kubesim_actors::ports::network::{Proto, Route};
@@ -323,6 +324,9 @@ impl Fib {
     /// the second check, as it does in Linux. The kind of address that it is.
     pub fn check_gateway(&self, via: Ipv4Addr, dev: u32, onlink: bool) -> Result<Kind, Errno> {
         if onlink {
+            if mutated(Mutant::BroadcastGateway) {
+                return Ok(Kind::Unicast);
+            }
             let unicast = self.addr_type(via) == AddrType::Unicast;
             return if unicast { Ok(Kind::Unicast) } else { Err(Errno::Einval) };
         }

@@ -1,6 +1,7 @@
 //! `/proc/sys/net`, as much of it as the model acts on.
 
 use super::link::Link;
+use super::mutants::{Mutant, mutated};
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -173,7 +174,9 @@ impl Namespace {
         }
         self.sysctls.forwarding_all = on;
         self.sysctls.forwarding_default = on;
-        self.links.iter_mut().for_each(|link| link.forwarding = on);
+        if !mutated(Mutant::ForwardingForNewLinks) {
+            self.links.iter_mut().for_each(|link| link.forwarding = on);
+        }
     }
 
     fn link_named(&mut self, name: &str) -> Result<&mut Link, Errno> {

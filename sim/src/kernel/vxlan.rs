@@ -2,6 +2,7 @@
 //! was configured, and ARP on them is answered by permanent neighbours.
 
 use super::link::Kind;
+use super::mutants::{Mutant, mutated};
 use super::packet::{Ct, Frame, L4, Packet, Payload};
 use super::{Cx, Errno, Kernel, Mac, Namespace, NsId};
 use crate::body::Body;
@@ -106,7 +107,8 @@ impl Namespace {
             return Err(packet);
         }
         if let Body::Vxlan { vni, frame } = packet.body
-            && let Some(&(.., index)) = found.find(|(_, of, _)| *of == vni)
+            && let Some(&(.., index)) =
+                found.find(|(_, of, _)| *of == vni || mutated(Mutant::AnyVni))
         {
             cx.core.pass(super::Work { ns: self.id, link: index, frame: *frame });
         }

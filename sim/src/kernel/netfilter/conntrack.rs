@@ -5,6 +5,7 @@ use super::moved::Moved;
 use super::tcp_state::{self, Segment, TcpState};
 use super::tcp_track::{Judgement, TcpTrack, Unanswered, unanswered};
 use super::tuple::Tuple;
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Time;
@@ -255,7 +256,8 @@ impl Conntrack {
                 entry.expires = now + timeout;
             }
             (L4::Udp { .. }, _) => {
-                let stream = entry.seen_reply && now > entry.stream_from;
+                let at_once = mutated(Mutant::UdpStreamAtOnce);
+                let stream = entry.seen_reply && (at_once || now > entry.stream_from);
                 entry.assured |= stream;
                 entry.expires = now + if stream { UDP_STREAM } else { UDP_UNREPLIED };
             }

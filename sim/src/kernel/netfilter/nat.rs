@@ -7,6 +7,7 @@ use super::port::{Range, unique};
 use super::tuple::Tuple;
 use super::walk::Outcome;
 use super::{Hook, HookContext};
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_runtime::{Hasher, Rng};
 use std::net::Ipv4Addr;
@@ -90,6 +91,7 @@ pub(super) fn bind(
     let mut masqueraded = None;
     match (outcome, manip) {
         (Outcome::Dnat { to, port }, Manip::Destination) => {
+            let port = port.filter(|_| !mutated(Mutant::DnatKeepsPort));
             range = Range { ip: to, port, random_fully: false };
         }
         (Outcome::Snat { to }, Manip::Source) => range.ip = to,
@@ -103,7 +105,9 @@ pub(super) fn bind(
         }
         _ => {}
     }
-    let taken = |tuple: &Tuple| conntrack.taken(&tuple.inverse(), context.now);
+    let taken = |tuple: &Tuple| {
+        !mutated(Mutant::TakenPort) && conntrack.taken(&tuple.inverse(), context.now)
+    };
     let kept = conntrack.moved.port(&entry.original, range.ip);
     let after = unique(before, range, manip, kept, taken, rng);
     let Some(entry) = conntrack.get_mut(id) else {

@@ -3,6 +3,7 @@
 //! and what was acknowledged is followed.
 
 use super::tcp_state::{Move, Segment, TcpState, step};
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::Tcp;
 use std::time::Duration;
 
@@ -322,9 +323,12 @@ enum Reset {
 
 /// Of a connection that nobody has answered (`IPS_SEEN_REPLY` is not set).
 pub(super) fn unanswered(before: TcpState, state: TcpState, tcp: &Tcp) -> Unanswered {
-    if tcp.flags.rst {
+    if tcp.flags.rst && !mutated(Mutant::ResetEndsNothing) {
         Unanswered::Ends
-    } else if Segment::of(tcp.flags) == Segment::Syn && before == TcpState::SynSent {
+    } else if Segment::of(tcp.flags) == Segment::Syn
+        && before == TcpState::SynSent
+        && !mutated(Mutant::SynRenews)
+    {
         // Whoever sends it again and again must not keep the entry for ever.
         Unanswered::AsBefore
     } else if state == TcpState::Established {

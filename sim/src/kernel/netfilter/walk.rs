@@ -3,6 +3,7 @@
 use super::compile::{Action, Compiled};
 use super::matches::{Scene, state};
 use super::table::Ruleset;
+use crate::kernel::mutants::{Mutant, mutated};
 use kubesim_actors::ports::rules::RejectWith;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -60,8 +61,12 @@ impl<'a> Walk<'a> {
                 }
                 // The end of a chain gone to is the end of this one.
                 Action::Goto(id) => return self.chain(self.rules.find(id)?, depth + 1),
+                Action::Return if mutated(Mutant::ReturnAccepts) => return Some(Outcome::Accept),
                 Action::Return => return None,
                 Action::End(outcome) => return Some(outcome),
+                Action::Mark { value, .. } if mutated(Mutant::MarkWithoutMask) => {
+                    self.scene.mark = value;
+                }
                 Action::Mark { value, mask } => self.scene.mark = (self.scene.mark & !mask) ^ value,
                 Action::NoTrack => {
                     self.notrack = true;
