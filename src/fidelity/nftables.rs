@@ -134,6 +134,43 @@ pub fn case(dice: &mut Dice, services: Case, number: u64) -> Case {
     case
 }
 
+/// One client and one Service, twice: short enough that whatever one kernel does comes up soon on
+/// the other as well.
+pub fn twice(dice: &mut Dice, services: Case, number: u64) -> Case {
+    let mut case = services;
+    let sticky = |(key, value): &(FlatKey, FlatValue)| match (key, value) {
+        (FlatKey::Service(front), FlatValue::Treatment(how)) => Some((*front, how.sticky)),
+        _ => None,
+    };
+    let elements = case.iter().filter_map(|step| match step {
+        Step::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    let mut fronts: Vec<(Front, bool)> = elements.flatten().filter_map(sticky).collect();
+    if fronts.iter().any(|(_, sticky)| *sticky) && !dice.yes(4) {
+        fronts.retain(|(_, sticky)| *sticky);
+    }
+    if !fronts.is_empty() {
+        let (front, _) = dice.one(&fronts);
+        let dst = if front.is_node_port() { ip("10.0.0.1") } else { front.ip };
+        let src = Ipv4Addr::new(10, 0, number as u8, 10);
+        for sport in [1024, 1025] {
+            let packet = first_of(dice, front.protocol, src, dst, front.port);
+            case.push(Step::Packet(0, Box::new(with_sport(packet, sport))));
+        }
+    }
+    case
+}
+
+fn with_sport(mut packet: Packet, port: u16) -> Packet {
+    match &mut packet.l4 {
+        L4::Tcp(tcp) => tcp.sport = port,
+        L4::Udp { sport, .. } => *sport = port,
+        L4::Icmp(_) => {}
+    }
+    packet
+}
+
 /// What a client writes for a front, or near it.
 fn address(dice: &mut Dice, front: Front) -> Ipv4Addr {
     if front.is_node_port() {

@@ -113,6 +113,8 @@ pub type Case = Vec<Step>;
 pub trait Router {
     /// Back to what cases begin with. The error says what the environment lacks.
     fn reset(&mut self) -> Result<(), String>;
+    /// What outlives a reset on purpose is to end with the next one as well.
+    fn forget(&mut self) {}
     /// What can be seen of what a step did: a fact a line.
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String>;
 }

@@ -50,6 +50,11 @@ impl Flat {
         (self.wanted, self.begun) = (FlatSet::empty(1), false);
     }
 
+    /// The next case gets a table of its own, whatever it holds: who had which endpoint ends.
+    pub fn forget(&mut self) {
+        self.written = None;
+    }
+
     /// Writes what has changed; where a case begins, into a new table.
     pub fn settle(&mut self) -> Result<(), String> {
         let begun = std::mem::replace(&mut self.begun, true);

@@ -337,6 +337,12 @@ impl Router for Linux {
         Ok(())
     }
 
+    fn forget(&mut self) {
+        if let Some(Filtering { writer: Writer::Flat(flat), .. }) = &mut self.router {
+            flat.forget();
+        }
+    }
+
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
         if let Some(router) = &mut self.router {
             if router.writer.take(step) {
