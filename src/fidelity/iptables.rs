@@ -81,10 +81,10 @@ fn services(dice: &mut Dice, case: &mut Case) {
             }
         }
         if !dice.yes(4) {
-            let net = Ipv4Addr::from(address(dice)).into();
+            let net = address(dice).into();
             matches.insert(0, Match::Destination { net, not: false });
         } else if dice.yes(2) {
-            let net = Ipv4Addr::from(address(dice)).into();
+            let net = address(dice).into();
             matches.insert(0, Match::Source { net, not: false });
         }
         let target = target(dice, Table::Nat, hook, &matches);

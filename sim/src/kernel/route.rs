@@ -374,7 +374,7 @@ impl Fib {
         }
         let block = self.block.as_mut().filter(|block| block.proto == proto);
         let block = block.ok_or(Errno::Esrch)?;
-        let at = block.position(to, plen).filter(|&at| block.route(at) == route);
+        let at = block.position(to, plen).filter(|&at| block.is_meant(at, route));
         block.kill(at.ok_or(Errno::Esrch)?);
         self.touch();
         Ok(())

@@ -215,12 +215,12 @@ impl Linux {
         let mut quiet = false;
         while !quiet {
             quiet = true;
-            for leg in 0..LEGS.len() {
+            for (leg, name) in LEGS.iter().enumerate() {
                 while let Ok(length) = self.taps[leg].recv(&mut buffer) {
                     quiet = false;
                     match frame::decode(&buffer[..length]) {
                         Some(Ok(frame)) => seen.extend(self.outbound(leg, frame)?),
-                        Some(Err(words)) => seen.push(format!("out by {}: {words}", LEGS[leg])),
+                        Some(Err(words)) => seen.push(format!("out by {name}: {words}")),
                         None => {}
                     }
                 }

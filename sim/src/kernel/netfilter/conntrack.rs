@@ -415,8 +415,8 @@ impl Conntrack {
         }
     }
 
-    /// Makes room at the cost of a connection that is not assured or closes (`early_drop`). Looks at a
-    /// bounded number of slots, as the kernel looks at a few buckets only.
+    /// Makes room at the cost of a connection that is not assured or closes (`early_drop`). Looks
+    /// at a bounded number of slots, as the kernel looks at a few buckets only.
     fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
         self.sweep(now, EVICTION_RANGE);
         if self.confirmed < self.max {

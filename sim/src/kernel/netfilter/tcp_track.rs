@@ -242,9 +242,8 @@ impl TcpTrack {
                 return;
             }
             if !flags.syn {
-                if !receiver.seen {
-                    self.ends[other].end = tcp.ack;
-                } else if tcp.ack == receiver.end.wrapping_add(1) {
+                // Its history is lost, or this answers a keepalive.
+                if !receiver.seen || tcp.ack == receiver.end.wrapping_add(1) {
                     self.ends[other].end = tcp.ack;
                 }
             }

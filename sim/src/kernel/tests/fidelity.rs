@@ -4,6 +4,7 @@
 use super::*;
 use crate::body::Body;
 use crate::kernel::packet::{Arp, Ct, Icmp, IcmpError, Tcp, TcpFlags};
+use kubesim_actors::ports::network::{Request, RouteSet};
 
 /// A router with three legs, up.
 pub fn router() -> (Kernel, [u32; 3]) {
@@ -83,6 +84,27 @@ fn a_route_is_deleted_without_its_metric() {
     assert_eq!(deleted, Err(Errno::Esrch));
     assert_eq!(kernel.del_route(now, NsId::HOST, &plain, Proto::STATIC, out), Ok(()));
     assert_eq!(kernel.ip_route(NsId::HOST), "");
+}
+
+/// The same of a set of routes that machines share (routes seed 1, case 62 and seed 9, case 5).
+#[test]
+fn a_shared_set_is_as_single_routes_are() {
+    let (mut kernel, legs) = router();
+    add(&mut kernel, legs[1], "192.168.0.5/24");
+    let to = |to, via| Route { metric: 2, ..route(to, Some(via), "leg1") };
+    let own = to("10.244.1.0/24", "192.168.0.5");
+    let other = to("10.244.2.0/24", "192.168.0.6");
+    let routes = RouteSet { shared: vec![own.clone(), other.clone()].into(), except: None };
+    let request = Request::SetRoutes { proto: Proto::NETD, routes };
+    kernel.network(Time::ZERO, &request, &mut Vec::new());
+    assert_eq!(get(&kernel, "10.244.1.9"), "10.244.1.9 dev leg1 src 192.168.0.5");
+    assert_eq!(get(&kernel, "10.244.2.9"), "10.244.2.9 via 192.168.0.6 dev leg1 src 192.168.0.5");
+    let mut delete = |metric, route: &Route| {
+        let route = Route { metric, ..route.clone() };
+        kernel.del_route(Time::ZERO, NsId::HOST, &route, Proto::NETD, &mut Vec::new())
+    };
+    assert_eq!(delete(1, &own), Err(Errno::Esrch));
+    assert_eq!((delete(0, &own), delete(2, &other)), (Ok(()), Ok(())));
 }
 
 /// What leaves when a SYN comes in by a leg, once its neighbour is known.
