@@ -9,6 +9,7 @@ use crate::fidelity::{wire, words};
 use kubesim_actors::ports::network::{Errno, FdbEntry, Mac, Neighbour};
 use kubesim_backends::network::errno;
 use kubesim_sim::kernel::packet::{Frame, Payload};
+use nix::net::if_::if_nametoindex;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -106,13 +107,7 @@ impl Linux {
 
     fn begin_link(&self, name: &str) -> Result<u32, String> {
         ip(&format!("link set {name} up"))?;
-        let path = format!("/proc/thread-self/net/dev_snmp6/{name}");
-        let text = std::fs::read_to_string(&path);
-        let index = text.ok().and_then(|text| {
-            let words = text.lines().find_map(|line| line.strip_prefix("ifIndex"))?;
-            words.trim().parse().ok()
-        });
-        index.ok_or_else(|| format!("the index of {name} is not in {path}"))
+        if_nametoindex(name).map_err(|errno| format!("the index of {name}: {errno}"))
     }
 
     fn name(&self, index: u32) -> Option<&'static str> {
