@@ -69,6 +69,8 @@ pub enum Domain {
     Conntrack,
     /// A bridge and what it learns.
     Bridge,
+    /// The same through the rules of iptables.
+    BridgeFilter,
     /// A tunnel and its tables.
     Vxlan,
     /// ARP, and what is believed of it.
@@ -85,7 +87,7 @@ const REVERSED_PLAYS: u64 = 400;
 const BLOCK: u64 = 32;
 
 impl Domain {
-    pub const ALL: [Domain; 9] = [
+    pub const ALL: [Domain; 10] = [
         Domain::Routes,
         Domain::Forwarding,
         Domain::IptablesLegacy,
@@ -93,6 +95,7 @@ impl Domain {
         Domain::Nftables,
         Domain::Conntrack,
         Domain::Bridge,
+        Domain::BridgeFilter,
         Domain::Vxlan,
         Domain::Neighbours,
     ];
@@ -106,6 +109,7 @@ impl Domain {
             Domain::Nftables => "nftables",
             Domain::Conntrack => "conntrack",
             Domain::Bridge => "bridge",
+            Domain::BridgeFilter => "bridge-filter",
             Domain::Vxlan => "vxlan",
             Domain::Neighbours => "neighbours",
         }
@@ -130,6 +134,7 @@ impl Domain {
             }
             Domain::Conntrack => conntrack::case(&mut dice),
             Domain::Bridge => lan::bridge::case(&mut dice),
+            Domain::BridgeFilter => lan::bridge::filtered(&mut dice),
             Domain::Vxlan => lan::vxlan::case(&mut dice),
             Domain::Neighbours => lan::neighbours::case(&mut dice),
         }
@@ -158,6 +163,7 @@ impl Domain {
             Domain::IptablesNft => Setup::Router(Rules::Nft),
             Domain::Nftables => Setup::Router(Rules::Flat),
             Domain::Bridge => Setup::Lan(Lan::Bridge),
+            Domain::BridgeFilter => Setup::Lan(Lan::Filtered),
             Domain::Vxlan => Setup::Lan(Lan::Vxlan),
             Domain::Neighbours => Setup::Lan(Lan::Neighbours),
         }

@@ -9,13 +9,14 @@ use super::wire;
 use super::words::{self, Ports};
 use kubesim_actors::ports::network::{Errno, Proto, Route};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
-use kubesim_actors::ports::rules::text::table_name;
-use kubesim_actors::ports::rules::{Protocol, Request, Table};
+use kubesim_actors::ports::rules::text::{rule_line, table_name};
+use kubesim_actors::ports::rules::{Protocol, Request, Rule, Table};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::netfilter::{self, Netfilter};
 use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
 use kubesim_sim::kernel::{Kernel, NsId, Output, SocketEvent, SocketId};
+use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -33,8 +34,7 @@ pub struct Model {
     /// Packets that left, and by which leg.
     left: Vec<(usize, Packet)>,
     ports: Ports,
-    /// How many rules each chain has.
-    rules: Vec<(Table, String, usize)>,
+    rules: Written,
     /// What nftables mode has applied.
     elements: FlatSet,
 }
@@ -53,7 +53,7 @@ impl Model {
             sockets: Vec::new(),
             left: Vec::new(),
             ports: Ports::default(),
-            rules: Vec::new(),
+            rules: Written::default(),
             elements: FlatSet::empty(1),
         };
         model.reset()?;
@@ -149,7 +149,7 @@ impl Model {
             seen.push(format!("socket {port} got something from {}:{sport}", from.ip()));
         }
         if let Setup::Router(_) = self.setup {
-            seen.extend(self.connections());
+            seen.extend(connections(&self.kernel, self.now, &mut self.ports));
         }
         seen
     }
@@ -173,39 +173,6 @@ impl Model {
                 out.extend(more);
             }
         }
-    }
-
-    fn connections(&mut self) -> Vec<String> {
-        let (now, kernel) = (self.now, &self.kernel);
-        let all = kernel.netfilter(HOST).into_iter().flat_map(Netfilter::conntrack);
-        let live = all.filter(|entry| entry.expires() > now);
-        let entries = live.map(|entry| of_model(entry, now)).collect();
-        connection::lines(entries, &mut self.ports)
-    }
-
-    fn counters(&self) -> Vec<String> {
-        let Some(tables) = self.kernel.netfilter(HOST) else { return Vec::new() };
-        let mut found = Vec::new();
-        for (table, chain, count) in &self.rules {
-            for number in 0..*count {
-                let packets = tables.counter(*table, chain, number).unwrap_or_default();
-                found.push(format!("{} {chain} {number}: {packets}", table_name(*table)));
-            }
-        }
-        found.sort_unstable();
-        found
-    }
-
-    fn append(&mut self, table: Table, chain: &str, step: &Step) -> Result<(), String> {
-        let Step::Append(_, _, rule) = step else { return Ok(()) };
-        let rule = rule.clone();
-        self.netfilter()?.append(table, chain, rule).map_err(|error| format!("{step}: {error}"))?;
-        let of = |known: &&mut (Table, String, usize)| known.0 == table && known.1 == chain;
-        match self.rules.iter_mut().find(of) {
-            Some(known) => known.2 += 1,
-            None => self.rules.push((table, chain.to_owned(), 1)),
-        }
-        Ok(())
     }
 
     fn send_from(&mut self, port: u16, to: SocketAddrV4) -> Result<Vec<String>, String> {
@@ -254,8 +221,53 @@ fn tuple(tuple: &netfilter::Tuple) -> Tuple {
     Tuple { protocol, src, dst, sport, dport }
 }
 
+/// How many rules each chain has got.
+#[derive(Clone, Debug, Default)]
+pub struct Written(Vec<(Table, SmolStr, usize)>);
+
+impl Written {
+    pub fn append(
+        &mut self,
+        kernel: &mut Kernel,
+        table: Table,
+        chain: &SmolStr,
+        rule: &Rule,
+    ) -> Result<(), String> {
+        let tables = kernel.netfilter_mut(HOST).ok_or("the model has no rules")?;
+        let line = || rule_line(chain, rule);
+        tables
+            .append(table, chain, rule.clone())
+            .map_err(|error| format!("{}: {error}", line()))?;
+        let of = |known: &&mut (Table, SmolStr, usize)| known.0 == table && known.1 == *chain;
+        match self.0.iter_mut().find(of) {
+            Some(known) => known.2 += 1,
+            None => self.0.push((table, chain.clone(), 1)),
+        }
+        Ok(())
+    }
+
+    pub fn counters(&self, kernel: &Kernel) -> Vec<String> {
+        let Some(tables) = kernel.netfilter(HOST) else { return Vec::new() };
+        let mut found = Vec::new();
+        for (table, chain, count) in &self.0 {
+            for number in 0..*count {
+                let packets = tables.counter(*table, chain, number).unwrap_or_default();
+                found.push(format!("{} {chain} {number}: {packets}", table_name(*table)));
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+pub fn connections(kernel: &Kernel, now: Time, ports: &mut Ports) -> Vec<String> {
+    let all = kernel.netfilter(HOST).into_iter().flat_map(Netfilter::conntrack);
+    let live = all.filter(|entry| entry.expires() > now);
+    connection::lines(live.map(|entry| of_model(entry, now)).collect(), ports)
+}
+
 /// What the real router's tables begin with.
-trait Begin {
+pub trait Begin {
     fn begin(&mut self) -> Result<(), String>;
 }
 
@@ -282,7 +294,7 @@ impl Router for Model {
             sockets: Vec::new(),
             left: Vec::new(),
             ports: Ports::default(),
-            rules: Vec::new(),
+            rules: Written::default(),
             elements: FlatSet::empty(1),
         };
         self.begin().map_err(|errno| format!("making the model: {errno}"))
@@ -314,8 +326,9 @@ impl Router for Model {
             Step::Send(from, to, port) => {
                 return self.send_from(*from, SocketAddrV4::new(*to, *port));
             }
-            Step::Append(table, chain, _) => {
-                return self.append(*table, chain, step).map(|()| Vec::new());
+            Step::Append(table, chain, rule) => {
+                self.rules.append(kernel, *table, chain, rule)?;
+                return Ok(Vec::new());
             }
             Step::PolicyDrop(chain) => {
                 return self.netfilter()?.set_policy(chain, true).map(|()| Vec::new());
@@ -335,10 +348,10 @@ impl Router for Model {
                 return self.apply_elements().map(|()| Vec::new());
             }
             Step::Lan(_) => return Err(format!("not without a lan: {step}")),
-            Step::Counters => return Ok(self.counters()),
+            Step::Counters => return Ok(self.rules.counters(kernel)),
             Step::Counted(step) => {
                 let mut seen = self.act(step)?;
-                seen.extend(self.counters());
+                seen.extend(self.rules.counters(&self.kernel));
                 return Ok(seen);
             }
             Step::Pause => {

@@ -59,12 +59,14 @@ impl Namespace {
         let of_port = self.links.get(port).map(|link| link.mac);
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
-        if frame.src != own && !bridge.ports.contains(&frame.src) {
-            bridge.fdb.insert(frame.src, (port, now));
-        }
+        let learns = frame.src != own && !bridge.ports.contains(&frame.src);
         let mut frame = frame;
         if !self.bridge_prerouting(cx, index, &mut frame) {
             return;
+        }
+        // What PREROUTING drops teaches nothing.
+        if let (true, Some(bridge)) = (learns, self.bridge_mut(index)) {
+            bridge.fdb.insert(frame.src, (port, now));
         }
         if is_group(frame.dst) {
             self.flood(cx, index, Some(port), &frame);

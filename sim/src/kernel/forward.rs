@@ -220,7 +220,7 @@ impl Namespace {
         let (from, to) = (Some(input), Some(hop.dev));
         if self.passes(cx, Hook::Forward, &mut packet, from, to, arrival) {
             // Nobody is told what POSTROUTING drops.
-            let _ = self.finish_output(cx, hop, packet, from);
+            let _ = self.finish_output(cx, hop, packet, from, arrival);
         }
     }
 
@@ -304,7 +304,7 @@ impl Namespace {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }
-        self.finish_output(cx, hop, packet, None)
+        self.finish_output(cx, hop, packet, None, Arrival::OWN)
     }
 
     /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2). `input`: the link that it
@@ -315,6 +315,7 @@ impl Namespace {
         hop: Hop,
         mut packet: Box<Packet>,
         input: Option<u32>,
+        arrival: Arrival,
     ) -> Result<(), Errno> {
         let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
         let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
@@ -323,7 +324,7 @@ impl Namespace {
                 self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), Arrival::OWN);
             passes.then_some(copy)
         });
-        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), Arrival::OWN) {
+        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), arrival) {
             return Err(Errno::Eperm);
         }
         match hop.kind {

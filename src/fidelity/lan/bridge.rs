@@ -1,10 +1,11 @@
 //! Frames through a bridge: who is learned by which port, and what goes where.
 
-use super::{Act, OWN_MAC};
+use super::{Act, BRIDGE, OWN_MAC};
 use crate::fidelity::dice::Dice;
 use crate::fidelity::step::{Case, SOCKETS, Step, ip};
 use crate::fidelity::wire;
 use kubesim_actors::ports::network::Mac;
+use kubesim_actors::ports::rules::{CtStates, Match, Protocol, Rule, Table, Target};
 use kubesim_sim::kernel::packet::{Arp, Frame, Icmp, L4, Payload};
 
 /// Hosts, by number: each may be anywhere.
@@ -16,6 +17,72 @@ fn mac(number: usize) -> Mac {
 
 pub fn case(dice: &mut Dice) -> Case {
     (0..4 + dice.below(12)).map(|_| step(dice)).collect()
+}
+
+/// The same with rules that bridged packets meet.
+pub fn filtered(dice: &mut Dice) -> Case {
+    let mut case = Case::new();
+    for _ in 0..1 + dice.below(5) {
+        case.push(rule(dice));
+    }
+    for _ in 0..4 + dice.below(8) {
+        case.push(match dice.below(12) {
+            0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80),
+            1..=3 => Step::Lan(Act::Tell(dice.below(2), None)),
+            _ => Step::Lan(Act::Frame(dice.leg(), Box::new(plain(dice)))),
+        });
+    }
+    case.push(Step::Counters);
+    case
+}
+
+/// As container runtimes and proxies write them where br_netfilter is at work.
+fn rule(dice: &mut Dice) -> Step {
+    let to = |dice: &mut Dice| {
+        let net = ip(dice.one(&HOSTS)).into();
+        Match::Destination { net, not: dice.yes(6) }
+    };
+    let bridge = |not| Match::InInterface { name: BRIDGE.into(), not };
+    let out = |not| Match::OutInterface { name: BRIDGE.into(), not };
+    let physdev = Match::PhysdevIsIn { not: dice.yes(3) };
+    let udp = Match::Protocol { is: Protocol::Udp, not: false };
+    let state = CtStates { invalid: dice.yes(2), established: dice.yes(2), ..CtStates::default() };
+    let state = Match::CtState { any: CtStates { new: true, ..state }, not: dice.yes(2) };
+    let (table, chain, matches, target) = match dice.below(10) {
+        0 | 1 => {
+            // To a host of the same bridge Linux goes on bridging, and the model routes.
+            let target = Target::Dnat { to: ip("10.9.0.1"), port: None };
+            (Table::Nat, "PREROUTING", vec![to(dice), udp], target)
+        }
+        2 => (Table::Nat, "POSTROUTING", vec![physdev], Target::Accept),
+        3 => (
+            Table::Nat,
+            "POSTROUTING",
+            vec![out(dice.yes(3)), udp],
+            Target::Snat { to: ip("10.9.0.77") },
+        ),
+        4 => (Table::Filter, "FORWARD", vec![bridge(false), out(false)], Target::Drop),
+        5 => (Table::Filter, "FORWARD", vec![physdev], Target::Accept),
+        6 => (Table::Filter, "FORWARD", vec![state], Target::None),
+        7 => (Table::Filter, "INPUT", vec![bridge(dice.yes(3)), physdev], Target::None),
+        8 => (Table::Mangle, "PREROUTING", vec![physdev], Target::Mark { value: 1, mask: 1 }),
+        _ => (Table::Mangle, "POSTROUTING", vec![out(false), state], Target::None),
+    };
+    Step::Append(table, chain.into(), Rule { matches, target })
+}
+
+/// A frame of a host that means what it says.
+fn plain(dice: &mut Dice) -> Frame {
+    let (from, to) = (dice.below(HOSTS.len()), dice.below(HOSTS.len()));
+    let to_self = dice.yes(5);
+    let dst = if to_self { OWN_MAC } else { mac(to) };
+    let dst_ip = if to_self && dice.yes(2) { ip("10.9.0.1") } else { ip(HOSTS[to]) };
+    let l4 = match dice.below(3) {
+        0 => L4::Icmp(Icmp::EchoRequest { id: 1, seq: 1 }),
+        _ => L4::Udp { sport: 1024, dport: 80 },
+    };
+    let packet = wire::packet(ip(HOSTS[from]), dst_ip, l4, 28);
+    Frame { src: mac(from), dst, payload: Payload::Ip(Box::new(packet)) }
 }
 
 fn step(dice: &mut Dice) -> Step {

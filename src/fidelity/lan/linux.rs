@@ -3,8 +3,10 @@
 use super::neighbour_line;
 use super::{Act, BEHIND, BRIDGE, Lan, OWN_MAC, PAUSE, Seen, VNI, VXLAN, fdb_line, local};
 use crate::fidelity::frame::{self, VXLAN_PORT};
-use crate::fidelity::linux::{Netlink, begin_namespace, socket, tap, write_sysctl};
-use crate::fidelity::step::{LEGS, Router, SOCKETS, Step};
+use crate::fidelity::linux::{
+    Connections, Netlink, Tables, begin_namespace, socket, tap, write_sysctl,
+};
+use crate::fidelity::step::{LEGS, Router, Rules, SOCKETS, Step};
 use crate::fidelity::{wire, words};
 use kubesim_actors::ports::network::{Errno, FdbEntry, Mac, Neighbour};
 use kubesim_backends::network::errno;
@@ -30,6 +32,8 @@ pub struct Linux {
     fdb: Vec<FdbEntry>,
     permanent: Vec<Neighbour>,
     seen: Seen,
+    /// Rules, and the connections that they track.
+    filter: Option<(Tables, Connections)>,
 }
 
 /// An entry of a neighbour table, as netlink has it.
@@ -56,7 +60,8 @@ impl Linux {
             extra: None,
             sockets: Vec::new(),
             up: [true; 3],
-            port: [lan == Lan::Bridge; 3],
+            port: [lan.has_bridge(); 3],
+            filter: None,
             fdb: Vec::new(),
             permanent: Vec::new(),
             seen: Seen::default(),
@@ -76,10 +81,15 @@ impl Linux {
         for leg in LEGS {
             ip(&format!("link set {leg} up"))?;
         }
-        if self.lan == Lan::Bridge {
+        if self.lan.has_bridge() {
             ip(&format!("link add {BRIDGE} address {OWN_MAC} type bridge"))?;
             // Where there is no br_netfilter, nobody is called.
-            let _ = write_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+            let called = write_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+            if self.lan == Lan::Filtered {
+                called.map_err(|error| format!("needs br_netfilter: {error}"))?;
+                write_sysctl("net.bridge.bridge-nf-call-iptables", "1")?;
+                self.filter = Some((Tables::new(Rules::Legacy)?, Connections::new()?));
+            }
             for leg in LEGS {
                 ip(&format!("link set {leg} master {BRIDGE}"))?;
             }
@@ -166,6 +176,9 @@ impl Linux {
             }
         }
         lines.extend(self.tables()?);
+        if let Some((_, connections)) = &mut self.filter {
+            lines.extend(connections.list(&mut self.seen.ports)?);
+        }
         Ok(lines)
     }
 
@@ -192,7 +205,7 @@ impl Linux {
 
     /// What the bridge has learned.
     fn learned(&mut self) -> Result<Vec<Found>, String> {
-        if self.lan != Lan::Bridge {
+        if !self.lan.has_bridge() {
             return Ok(Vec::new());
         }
         let found = self.netlink.bridge_entries();
@@ -266,7 +279,7 @@ impl Linux {
             if !self.up[leg] {
                 self.set_up(leg, true)?;
             }
-            if self.lan == Lan::Bridge && !self.port[leg] {
+            if self.lan.has_bridge() && !self.port[leg] {
                 self.set_port(leg, true)?;
             }
         }
@@ -291,6 +304,11 @@ fn ip(words: &str) -> Result<(), String> {
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
         self.clear().map_err(|errno| format!("putting links back: {errno}"))?;
+        if let Some((tables, _)) = &mut self.filter {
+            tables.reset();
+            // No rule stands in the way of what is left.
+            tables.settle()?;
+        }
         // Who waits for one that is gone is told so, and may have to be asked for.
         for _ in 0..4 {
             for found in self.neighbours()? {
@@ -308,12 +326,25 @@ impl Router for Linux {
         }
         // What that has set off is nobody's business.
         self.settle()?;
+        if let Some((_, connections)) = &mut self.filter {
+            connections.clear()?;
+        }
         self.seen = Seen::default();
         let left = self.tables()?;
         if left.is_empty() { Ok(()) } else { Err(format!("entries are left: {left:?}")) }
     }
 
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
+        if let Some((tables, _)) = &mut self.filter {
+            if let Step::Append(table, chain, rule) = step {
+                tables.append(*table, chain, rule);
+                return Ok(Vec::new());
+            }
+            tables.settle()?;
+            if let Step::Counters = step {
+                return tables.counters();
+            }
+        }
         let done = match step {
             Step::Lan(act) => return self.act_on(act),
             Step::Packet(leg, packet) => return self.inject(*leg, &wire::inbound(*leg, packet)),

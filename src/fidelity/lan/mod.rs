@@ -22,6 +22,8 @@ pub enum Lan {
     /// [`BRIDGE`] over all legs, with an address. The last leg never goes down, so that the
     /// bridge keeps its carrier: Linux takes its time over that (net/core/link_watch.c).
     Bridge,
+    /// The same, and what is bridged meets the rules of iptables as well (br_netfilter).
+    Filtered,
     /// [`VXLAN`] over the first leg, and hosts behind the second.
     Vxlan,
 }
@@ -49,13 +51,17 @@ impl Lan {
                 (LEGS[1], net("10.1.0.2/16")),
                 (LEGS[2], net("10.2.0.1/16")),
             ],
-            Lan::Bridge => vec![(BRIDGE, net("10.9.0.1/24"))],
+            Lan::Bridge | Lan::Filtered => vec![(BRIDGE, net("10.9.0.1/24"))],
             Lan::Vxlan => vec![
                 (LEGS[0], net("10.0.0.1/16")),
                 (LEGS[1], net("10.1.0.1/16")),
                 (VXLAN, net("10.9.0.1/24")),
             ],
         }
+    }
+
+    fn has_bridge(self) -> bool {
+        matches!(self, Lan::Bridge | Lan::Filtered)
     }
 
     /// Whoever is asked for answers at once.

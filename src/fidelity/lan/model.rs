@@ -3,6 +3,7 @@
 use super::neighbour_line;
 use super::{Act, BEHIND, BRIDGE, Lan, OWN_MAC, PAUSE, Seen, VNI, VXLAN, fdb_line, local};
 use crate::fidelity::frame::VXLAN_PORT;
+use crate::fidelity::model::{Begin, Written, connections};
 use crate::fidelity::step::{LEGS, Router, SOCKETS, Step, ip, net};
 use crate::fidelity::{wire, words};
 use kubesim_actors::ports::network::{Errno, Proto, Request, Route, Vxlan};
@@ -23,6 +24,7 @@ pub struct Model {
     legs: Vec<u32>,
     sockets: Vec<SocketId>,
     seen: Seen,
+    rules: Written,
 }
 
 impl Model {
@@ -35,6 +37,7 @@ impl Model {
             legs: Vec::new(),
             sockets: Vec::new(),
             seen: Seen::default(),
+            rules: Written::default(),
         };
         model.reset()?;
         Ok(model)
@@ -56,7 +59,7 @@ impl Model {
             kernel.set_up(now, HOST, index, true, out)?;
             self.legs.push(index);
         }
-        if self.lan == Lan::Bridge {
+        if self.lan.has_bridge() {
             let bridge = kernel.add_bridge(HOST, BRIDGE, OWN_MAC, 1500)?;
             kernel.set_up(now, HOST, bridge, true, out)?;
             for leg in &self.legs {
@@ -80,6 +83,11 @@ impl Model {
                 let route = Route { to, via, dev, onlink: true, metric: 0 };
                 kernel.add_route(now, HOST, &route, Proto::STATIC, out)?;
             }
+        }
+        if self.lan == Lan::Filtered {
+            kernel.set_sysctl(now, HOST, "net.bridge.bridge-nf-call-iptables", "1", out)?;
+            let Some(tables) = kernel.netfilter_mut(HOST) else { return Err(Errno::Einval) };
+            tables.begin().map_err(|_| Errno::Einval)?;
         }
         for (owner, port) in (0..).zip(SOCKETS) {
             self.sockets.push(kernel.udp_bind(HOST, Ipv4Addr::UNSPECIFIED, port, owner)?);
@@ -128,6 +136,9 @@ impl Model {
         let mut seen: Vec<String> = seen.into_iter().map(|(_, line)| line).collect();
         seen.extend(got);
         seen.extend(self.tables());
+        if self.lan == Lan::Filtered {
+            seen.extend(connections(&self.kernel, self.now, &mut self.seen.ports));
+        }
         seen
     }
 
@@ -206,7 +217,7 @@ impl Router for Model {
     fn reset(&mut self) -> Result<(), String> {
         self.kernel = Kernel::new(Model::dice());
         self.now = Time::from_secs(1000);
-        (self.legs, self.sockets, self.seen) = Default::default();
+        (self.legs, self.sockets, self.seen, self.rules) = Default::default();
         self.begin().map_err(|errno| format!("making the model: {errno}"))
     }
 
@@ -214,6 +225,11 @@ impl Router for Model {
         let (now, mut out) = (self.now, Vec::new());
         let done = match step {
             Step::Lan(act) => return self.act_on(act),
+            Step::Append(table, chain, rule) => {
+                self.rules.append(&mut self.kernel, *table, chain, rule)?;
+                return Ok(Vec::new());
+            }
+            Step::Counters => return Ok(self.rules.counters(&self.kernel)),
             Step::Packet(leg, packet) => {
                 return Ok(self.inject(*leg, wire::inbound(*leg, packet)));
             }

@@ -8,10 +8,10 @@ mod neighbours;
 mod netlink;
 mod tables;
 
-use self::connections::Connections;
+pub use self::connections::Connections;
 use self::flat::Flat;
 pub use self::netlink::Netlink;
-use self::tables::Tables;
+pub use self::tables::Tables;
 use super::step::{
     ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net,
 };
