@@ -1,5 +1,5 @@
 //! The modelled kernel beside this machine's: fresh random cases of each domain. What they find
-//! is left in sim/src/kernel/tests/fidelity.rs.
+//! is left in sim/src/kernel/tests/fidelity*.rs.
 
 #![cfg(target_os = "linux")]
 
@@ -21,9 +21,9 @@ fn agree(domain: Domain, cases: u64) {
     namespace::in_namespace(move || {
         let seed = seed();
         println!("seed {seed}");
-        let outcome = compare(domain, seed, cases).expect("a machine that makes namespaces");
+        let outcome = compare(domain, seed, 0..cases, 1).expect("a machine that makes namespaces");
         println!("{} cases in {:.1} s", outcome.agreed, outcome.took.as_secs_f64());
-        assert!(outcome.mismatch.is_none(), "{}", outcome.mismatch.unwrap_or_default());
+        assert!(outcome.mismatches.is_empty(), "{}", outcome.mismatches[0].1);
         assert_eq!(outcome.agreed, cases);
     });
 }
@@ -36,4 +36,39 @@ fn routes_are_as_linux_has_them() {
 #[test]
 fn packets_are_forwarded_as_linux_does() {
     agree(Domain::Forwarding, 3000);
+}
+
+#[test]
+fn rules_of_iptables_legacy_do_what_they_do_on_linux() {
+    agree(Domain::IptablesLegacy, 3000);
+}
+
+#[test]
+fn rules_of_iptables_nft_do_what_they_do_on_linux() {
+    agree(Domain::IptablesNft, 3000);
+}
+
+#[test]
+fn services_of_nftables_mode_do_what_they_do_on_linux() {
+    agree(Domain::Nftables, 3000);
+}
+
+#[test]
+fn connections_live_as_on_linux() {
+    agree(Domain::Conntrack, 3000);
+}
+
+#[test]
+fn a_bridge_learns_and_forwards_as_on_linux() {
+    agree(Domain::Bridge, 3000);
+}
+
+#[test]
+fn a_tunnel_takes_and_gives_as_on_linux() {
+    agree(Domain::Vxlan, 3000);
+}
+
+#[test]
+fn neighbours_are_asked_and_believed_as_on_linux() {
+    agree(Domain::Neighbours, 3000);
 }

@@ -2,9 +2,9 @@
 
 use super::dice::Dice;
 use super::step::{Case, LEGS, Step, ip, net};
+use super::wire;
 use kubesim_actors::ports::network::{Proto, Route};
-use kubesim_sim::body::Body;
-use kubesim_sim::kernel::packet::{Ct, Icmp, L4, Packet, Tcp, TcpFlags};
+use kubesim_sim::kernel::packet::{Icmp, L4, Packet, Tcp, TcpFlags};
 use std::net::Ipv4Addr;
 
 /// The router's address on each leg.
@@ -65,7 +65,7 @@ fn packet(dice: &mut Dice) -> Packet {
     let ttl = if dice.yes(4) { 1 } else { 64 - dice.below(2) as u8 };
     let src = if dice.yes(8) { ip(dice.one(&MARTIANS)) } else { host(dice) };
     let dst = if dice.yes(4) { ip(dice.one(&SPECIAL)) } else { host(dice) };
-    new(src, dst, ttl, l4, len)
+    Packet { ttl, ..wire::packet(src, dst, l4, len) }
 }
 
 /// Hardly ever the same one in two cases: Linux limits errors by whom they go to, and remembers
@@ -78,19 +78,4 @@ fn host(dice: &mut Dice) -> Ipv4Addr {
 fn syn((sport, dport): (u16, u16)) -> Tcp {
     let flags = TcpFlags { syn: true, ..TcpFlags::default() };
     Tcp { sport, dport, seq: 1000, ack: 0, flags, len: 0 }
-}
-
-fn new(src: Ipv4Addr, dst: Ipv4Addr, ttl: u8, l4: L4, len: u32) -> Packet {
-    Packet {
-        src,
-        dst,
-        ttl,
-        dont_fragment: false,
-        len,
-        segment: len,
-        l4,
-        body: Body::Empty,
-        mark: 0,
-        ct: Ct::None,
-    }
 }

@@ -77,6 +77,30 @@ impl Netlink {
         Ok(Netlink { socket, buffer: BytesMut::with_capacity(RECEIVE) })
     }
 
+    /// A socket that is told what happens: `groups` are `NFNLGRP_*`
+    /// (include/uapi/linux/netfilter/nfnetlink.h).
+    pub fn listen(groups: &[u32]) -> io::Result<Self> {
+        let netlink = Netlink::open()?;
+        groups.iter().try_for_each(|group| netlink.socket.add_membership(*group))?;
+        Ok(netlink)
+    }
+
+    /// Hands over what has happened since the last time. `ENOBUFS`: some of it was lost.
+    pub fn drain(&mut self, mut each: impl FnMut(Incoming<'_>)) -> io::Result<()> {
+        loop {
+            match self.receive() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            let mut rest = &self.buffer[..];
+            while let Some((header, body, tail)) = split_message(rest) {
+                rest = tail;
+                each(Incoming { kind: header.kind, body });
+            }
+        }
+    }
+
     /// Sends messages in one piece and hands over all that answers them. A refusal is the first of
     /// any message.
     pub fn request(

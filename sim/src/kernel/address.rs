@@ -2,6 +2,7 @@
 //! net/ipv4/fib_frontend.c).
 
 use super::link::Links;
+use super::mutants::{Mutant, mutated};
 use super::route::{Entry, Kind, Scope};
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
 use ipnet::Ipv4Net;
@@ -36,13 +37,24 @@ pub(super) fn select_address(links: &Links, dev: u32, dst: Option<Ipv4Addr>) -> 
     };
     let own = || link.addresses.iter().filter(usable);
     let matching = dst.and_then(|dst| own().find(|address| address.net.contains(&dst)));
-    matching.or_else(|| own().next()).map(Address::ip).or_else(|| {
-        links
-            .iter()
-            .flat_map(|link| &link.addresses)
-            .find(|address| !address.secondary && address.scope() == Scope::Universe)
-            .map(Address::ip)
-    })
+    matching.or_else(|| own().next()).map(Address::ip).or_else(|| any_address(links))
+}
+
+/// As [`select_address`], of those that others may know (RT_SCOPE_UNIVERSE): what packets that
+/// leave by `dev` are masqueraded with (nf_nat_masquerade_ipv4).
+pub(super) fn masquerade_address(links: &Links, dev: u32, next: Ipv4Addr) -> Option<Ipv4Addr> {
+    match links.get(dev)?.is_loopback() {
+        true => any_address(links),
+        false => select_address(links, dev, Some(next)),
+    }
+}
+
+fn any_address(links: &Links) -> Option<Ipv4Addr> {
+    links
+        .iter()
+        .flat_map(|link| &link.addresses)
+        .find(|address| !address.secondary && address.scope() == Scope::Universe)
+        .map(Address::ip)
 }
 
 impl Namespace {
@@ -75,7 +87,7 @@ impl Namespace {
                 continue;
             }
             let (net, plen) = (u32::from(address.net.network()), address.net.prefix_len());
-            if plen < 31 {
+            if plen < 31 && !mutated(Mutant::NoBroadcastRoute) {
                 let to = u32::from(address.net.broadcast());
                 let kind = Kind::Broadcast;
                 entries.push(Entry { to, kind, scope: Scope::Link, ..local });
@@ -153,7 +165,7 @@ impl Namespace {
         }
         if last {
             self.fib.flush_device(index);
-            self.drop_neighbours(cx, index, true);
+            self.drop_neighbours(index, true);
         }
         cx.changed(self.id);
         Ok(())

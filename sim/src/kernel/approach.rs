@@ -1,6 +1,7 @@
 //! Asks for the memory of a machine before packets walk through it (see `kubesim_runtime::near`).
 //! What one pass has asked for, the next reads.
 
+use super::route::Fib;
 use super::timers::TimerKey;
 use super::{Kernel, Namespace, NsId, SocketId, link};
 use kubesim_runtime::near;
@@ -113,6 +114,22 @@ impl Namespace {
                         bridge.approach();
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Fib {
+    fn approach(&self, pass: usize) {
+        if pass == 0 {
+            near::value(&self.local);
+            near::value(&self.main);
+            near::slice(&self.memo, 4);
+            near::value(&self.generation);
+        } else {
+            for table in [&self.local, &self.main] {
+                near::slice(&table.keys, 2);
+                near::slice(&table.entries, 6);
             }
         }
     }

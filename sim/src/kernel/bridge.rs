@@ -2,6 +2,7 @@
 //! br_netfilter. No spanning tree: ports forward from the start (`stp_state 0`, delay 0).
 
 use super::link::Kind;
+use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, Verdict};
 use super::packet::{Frame, Payload};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
@@ -50,30 +51,40 @@ impl Namespace {
     /// A frame came in by a port (br_handle_frame_finish): learn, then up, along, or both.
     pub(super) fn bridge_input(&mut self, cx: &mut Cx<'_>, index: u32, port: u32, frame: Frame) {
         let Some(link) = self.links.get(index) else { return };
-        if !link.up {
+        // Nobody is a group (is_valid_ether_addr in br_handle_frame).
+        if !link.up || is_group(frame.src) || frame.src == Mac::default() {
             return;
         }
         let (own, now) = (link.mac, cx.now);
+        let of_port = self.links.get(port).map(|link| link.mac);
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
-        if !is_group(frame.src) && frame.src != own && !bridge.ports.contains(&frame.src) {
-            bridge.fdb.insert(frame.src.bits(), (port, now));
-        }
+        let learns = frame.src != own && !bridge.ports.contains(&frame.src);
         let mut frame = frame;
         if !self.bridge_prerouting(cx, index, &mut frame) {
             return;
+        }
+        // What PREROUTING drops teaches nothing.
+        if let (true, Some(bridge)) = (learns, self.bridge_mut(index)) {
+            bridge.fdb.insert(frame.src.bits(), (port, now));
         }
         if is_group(frame.dst) {
             self.flood(cx, index, Some(port), &frame);
             return self.ether_input(cx, index, frame, true);
         }
-        // PREROUTING may have addressed it to the bridge.
+        // PREROUTING may have addressed it to the bridge. What is for another port is nobody's
+        // (PACKET_OTHERHOST, by eth_type_trans).
         if local || frame.dst == own {
-            frame.dst = own;
+            if Some(frame.dst) == of_port {
+                frame.dst = own;
+            }
             return self.ether_input(cx, index, frame, true);
         }
         match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
-            Some(to) if to != port => self.forward_along(cx, index, to, frame),
+            Some(_) if mutated(Mutant::FloodKnown) => self.flood(cx, index, Some(port), &frame),
+            Some(to) if to != port || mutated(Mutant::Hairpin) => {
+                self.forward_along(cx, index, to, frame)
+            }
             // No hairpin: what came by the port does not go back by it.
             Some(_) => {}
             None => self.flood(cx, index, Some(port), &frame),
@@ -137,8 +148,20 @@ impl Namespace {
 
     /// The machine itself sends by the bridge (br_dev_xmit).
     pub(super) fn bridge_transmit(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame) {
-        let now = cx.now;
-        let known = self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now));
+        let (dst, now) = (frame.dst, cx.now);
+        // The bridge's own addresses are entries like any: its MAC leads nowhere, and a port's
+        // out by that port (BR_FDB_LOCAL).
+        if self.links.get(index).is_some_and(|link| link.mac == dst) {
+            return;
+        }
+        let Some(bridge) = self.bridge_mut(index) else { return };
+        let known = match bridge.ports.contains(&dst) {
+            false => bridge.port_of(dst, now),
+            true => {
+                let mut ports = self.links.iter().filter(|link| link.master == Some(index));
+                ports.find(|link| link.mac == dst).map(|link| link.index)
+            }
+        };
         match known {
             Some(port) if !is_group(frame.dst) => self.transmit(cx, port, frame),
             _ => self.flood_own(cx, index, &frame),
@@ -160,6 +183,10 @@ impl Namespace {
         let ports = of_bridge.map(|link| link.mac).collect();
         if let Some(bridge) = self.bridge_mut(index) {
             bridge.ports = ports;
+            // What was learned of them before is wrong (fdb_add_local).
+            for mac in &bridge.ports {
+                bridge.fdb.remove(&mac.bits());
+            }
         }
     }
 

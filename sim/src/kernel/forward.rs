@@ -1,13 +1,30 @@
 //! IPv4: input, forwarding and output, with netfilter's hooks between (net/ipv4/ip_input.c,
 //! ip_forward.c, ip_output.c, route.c).
 
-use super::address::select_address;
+use super::address::{masquerade_address, select_address};
+use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
-use super::packet::{Frame, IcmpError, L4, Packet, Payload};
+use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
 use super::{Cx, Errno, Kernel, Mac, Namespace};
 use kubesim_actors::ports::rules::{AddrType, RejectWith};
 use std::net::Ipv4Addr;
+
+/// How a packet came in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// By a port of a bridge.
+    pub bridged: bool,
+    /// In a frame for this very machine (PACKET_HOST), not for everybody.
+    pub to_us: bool,
+}
+
+impl Arrival {
+    /// Not at all: it is this machine's own.
+    const OWN: Arrival = Arrival { bridged: false, to_us: true };
+    /// It was said to everybody by this machine itself.
+    const HEARD: Arrival = Arrival { bridged: false, to_us: false };
+}
 
 impl Namespace {
     /// Walks one hook. `physdev`: the packet came in by a bridge's port.
@@ -28,7 +45,7 @@ impl Namespace {
             let dev = output.filter(|_| hook == Hook::Postrouting)?;
             let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
             let next = hop.and_then(|hop| hop.via).unwrap_or(dst);
-            select_address(links, dev, Some(next))
+            masquerade_address(links, dev, next)
         };
         let context = HookContext {
             now: cx.now,
@@ -49,23 +66,31 @@ impl Namespace {
         packet: &mut Packet,
         input: Option<u32>,
         output: Option<u32>,
-        physdev: bool,
+        arrival: Arrival,
     ) -> bool {
-        match self.hook(cx, hook, packet, input, output, physdev) {
+        match self.hook(cx, hook, packet, input, output, arrival.bridged) {
             Verdict::Accept => true,
             Verdict::Drop => false,
+            // ICMP cannot send an error while it sends a reply (icmp_xmit_lock, net/ipv4/icmp.c).
+            Verdict::Reject(_) if hook == Hook::Output && is_echo_reply(packet) => false,
             Verdict::Reject(with) => {
-                self.reject(cx, packet, with);
+                self.reject(cx, packet, with, arrival);
                 false
             }
         }
     }
 
-    fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith) {
+    fn reject(&mut self, cx: &mut Cx<'_>, packet: &Packet, with: RejectWith, arrival: Arrival) {
         match with {
-            // nf_send_reset asks what the source is; TCP itself does not.
-            RejectWith::TcpReset if self.fib.addr_type(packet.src) == AddrType::Broadcast => {}
-            RejectWith::TcpReset => self.send_reset(cx, packet),
+            // nf_send_reset asks what the addresses are; TCP itself does not.
+            RejectWith::TcpReset => {
+                let broadcast = |ip| self.fib.addr_type(ip) == AddrType::Broadcast;
+                if !broadcast(packet.src) && !broadcast(packet.dst) {
+                    self.reject_reset(cx, packet);
+                }
+            }
+            // Nobody is told what became of what was said to everybody (icmp_send).
+            _ if !arrival.to_us => {}
             RejectWith::PortUnreachable => self.icmp_error(cx, IcmpError::PortUnreachable, packet),
             RejectWith::HostUnreachable => self.icmp_error(cx, IcmpError::HostUnreachable, packet),
             RejectWith::AdminProhibited => self.icmp_error(cx, IcmpError::AdminProhibited, packet),
@@ -78,10 +103,10 @@ impl Namespace {
         cx: &mut Cx<'_>,
         dev: u32,
         mut packet: Box<Packet>,
-        bridged: bool,
+        arrival: Arrival,
     ) {
-        let done = bridged && self.sysctls.bridge_nf_call_iptables;
-        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, bridged) {
+        let done = arrival.bridged && self.sysctls.bridge_nf_call_iptables;
+        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
             return;
         }
         if self.is_martian(dev, &packet) {
@@ -90,18 +115,20 @@ impl Namespace {
         let everybody = packet.dst.is_broadcast();
         let hop = self.fib.route(packet.dst).filter(|_| !everybody);
         // Whether there is a way is asked before where it comes from.
-        if (everybody || hop.is_some()) && !self.source_is_valid(dev, &packet) {
+        if (everybody || hop.is_some()) && !self.source_is_valid(dev, packet.src) {
             return;
         }
         if everybody {
-            return self.local_input(cx, dev, packet, bridged);
+            return self.local_input(cx, dev, packet, arrival);
         }
         match hop {
             Some(Hop { kind: Kind::Local | Kind::Broadcast, .. }) => {
-                self.local_input(cx, dev, packet, bridged);
+                self.local_input(cx, dev, packet, arrival);
             }
             _ if !self.links.get(dev).is_some_and(|link| link.forwarding) => {}
-            Some(hop) => self.forward(cx, dev, hop, packet, bridged),
+            // What was said to everybody on a link stays there (ip_forward).
+            _ if !arrival.to_us => {}
+            Some(hop) => self.forward(cx, dev, hop, packet, arrival),
             None => self.icmp_error(cx, IcmpError::NetUnreachable, &packet),
         }
     }
@@ -125,16 +152,17 @@ impl Namespace {
     }
 
     /// One's own address, and reverse-path filtering (fib_validate_source).
-    fn source_is_valid(&self, dev: u32, packet: &Packet) -> bool {
+    pub(super) fn source_is_valid(&self, dev: u32, src: Ipv4Addr) -> bool {
         let Some(link) = self.links.get(dev) else { return false };
-        let src = packet.src;
         if link.is_loopback() || src.is_unspecified() {
             return true;
         }
         if !src.is_loopback() && self.fib.is_local(src) {
             return false;
         }
-        match link.rp_filter.max(self.sysctls.rp_filter_all) {
+        let all = self.sysctls.rp_filter_all;
+        let all = if mutated(Mutant::RpFilterOfLinkOnly) { 0 } else { all };
+        match link.rp_filter.max(all) {
             0 => true,
             // Loose: any route back will do, but by this link if it has no address (`no_addr` in
             // __fib_validate_source, net/ipv4/fib_frontend.c).
@@ -145,18 +173,28 @@ impl Namespace {
         }
     }
 
-    fn local_input(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>, bridged: bool) {
-        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, bridged) {
+    fn local_input(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        mut packet: Box<Packet>,
+        arrival: Arrival,
+    ) {
+        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, arrival) {
             return;
         }
+        // Transports know nothing of it (nf_reset_ct in ip_protocol_deliver_rcu).
+        packet.ct = Ct::None;
         match &packet.l4 {
+            // tcp_v4_rcv
+            L4::Tcp(_) if !arrival.to_us => {}
             L4::Tcp(tcp) => {
                 let tcp = *tcp;
                 self.tcp_input(cx, tcp, packet);
             }
             L4::Udp { sport, dport } => {
                 let (sport, dport) = (*sport, *dport);
-                self.udp_input(cx, sport, dport, packet);
+                self.udp_input(cx, sport, dport, packet, arrival);
             }
             L4::Icmp(_) => self.icmp_input(cx, packet),
         }
@@ -169,19 +207,20 @@ impl Namespace {
         input: u32,
         hop: Hop,
         mut packet: Box<Packet>,
-        bridged: bool,
+        arrival: Arrival,
     ) {
-        if packet.ttl <= 1 {
+        if packet.ttl <= 1 && !mutated(Mutant::TtlOnePasses) {
             return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
         }
         let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
         if packet.segment > mtu && packet.dont_fragment {
             return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
         }
-        packet.ttl -= 1;
+        packet.ttl = packet.ttl.saturating_sub(1);
         let (from, to) = (Some(input), Some(hop.dev));
-        if self.passes(cx, Hook::Forward, &mut packet, from, to, bridged) {
-            self.finish_output(cx, hop, packet);
+        if self.passes(cx, Hook::Forward, &mut packet, from, to, arrival) {
+            // Nobody is told what POSTROUTING drops.
+            let _ = self.finish_output(cx, hop, packet, from, arrival);
         }
     }
 
@@ -253,7 +292,7 @@ impl Namespace {
         if !self.netfilter.is_idle() {
             let before = packet.dst;
             let out = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
-            if !self.passes(cx, Hook::Output, &mut packet, None, Some(out), false) {
+            if !self.passes(cx, Hook::Output, &mut packet, None, Some(out), Arrival::OWN) {
                 return Err(Errno::Eperm);
             }
             if before != packet.dst {
@@ -265,27 +304,49 @@ impl Namespace {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }
-        self.finish_output(cx, hop, packet);
+        self.finish_output(cx, hop, packet, None, Arrival::OWN)
+    }
+
+    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2). `input`: the link that it
+    /// came in by. `EPERM` where it was dropped.
+    fn finish_output(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hop: Hop,
+        mut packet: Box<Packet>,
+        input: Option<u32>,
+        arrival: Arrival,
+    ) -> Result<(), Errno> {
+        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
+        let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
+        let looped = looped.and_then(|mut copy| {
+            let passes =
+                self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), Arrival::OWN);
+            passes.then_some(copy)
+        });
+        if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), arrival) {
+            return Err(Errno::Eperm);
+        }
+        match hop.kind {
+            Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.is_loopback()) => {
+                let next = hop.via.unwrap_or(packet.dst);
+                self.send_to_neighbour(cx, dev, next, packet);
+            }
+            Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
+            Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
+        }
+        if let Some(copy) = looped {
+            self.hear_oneself(cx, dev, copy);
+        }
         Ok(())
     }
 
-    /// POSTROUTING, then the neighbour (ip_output, ip_finish_output2).
-    fn finish_output(&mut self, cx: &mut Cx<'_>, hop: Hop, mut packet: Box<Packet>) {
-        let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
-        let bridged = false;
-        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), bridged) {
-            return;
-        }
-        match hop.kind {
-            Kind::Unicast => {
-                let next = hop.via.unwrap_or(packet.dst);
-                if !self.links.get(dev).is_some_and(|link| link.is_loopback()) {
-                    return self.send_to_neighbour(cx, dev, next, packet);
-                }
-                self.transmit_raw(cx, dev, Mac::default(), packet);
-            }
-            Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
-            Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
+    /// What one says to everybody one hears as well, without a question of where it came from
+    /// (ip_mc_output, dev_loopback_xmit).
+    fn hear_oneself(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>) {
+        let arrival = Arrival::HEARD;
+        if self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
+            self.local_input(cx, dev, packet, arrival);
         }
     }
 
@@ -293,4 +354,8 @@ impl Namespace {
         let Some(src) = self.links.get(dev).map(|link| link.mac) else { return };
         self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
     }
+}
+
+fn is_echo_reply(packet: &Packet) -> bool {
+    matches!(packet.l4, L4::Icmp(Icmp::EchoReply { .. }))
 }

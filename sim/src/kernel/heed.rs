@@ -6,6 +6,7 @@
 
 use super::link::Kind as LinkKind;
 use super::packet::Arp;
+use super::route::{Fib, Kind};
 use super::{Kernel, Mac, Namespace, NsId};
 use rustc_hash::FxHashMap;
 use std::net::Ipv4Addr;
@@ -98,5 +99,23 @@ impl Namespace {
             }
         }
         interest
+    }
+}
+
+impl Fib {
+    /// The addresses that are this namespace's own, the loopback network aside. `None` if a whole
+    /// network is (`ip route add local`).
+    fn local_addresses(&self) -> Option<Vec<Ipv4Addr>> {
+        let local = self.local.entries.iter().filter(|entry| entry.kind == Kind::Local);
+        let mut addresses = Vec::new();
+        for entry in local {
+            let ip = Ipv4Addr::from(entry.to);
+            match entry.plen {
+                32 => addresses.push(ip),
+                8.. if ip.is_loopback() => {}
+                _ => return None,
+            }
+        }
+        Some(addresses)
     }
 }

@@ -94,12 +94,14 @@ impl Namespace {
         let group = about.dst.is_broadcast()
             || self.fib.addr_type(about.dst) == AddrType::Broadcast
             || about.src.is_unspecified()
-            || matches!(self.fib.addr_type(about.src), AddrType::Broadcast | AddrType::Multicast);
+            || self.fib.addr_type(about.src) == AddrType::Multicast;
         if about_error || group {
             return;
         }
         let to_self = self.fib.is_local(about.src);
-        let exempt = to_self || matches!(kind, IcmpError::FragmentationNeeded { .. });
+        let exempt = self.sysctls.icmp_unlimited
+            || to_self
+            || matches!(kind, IcmpError::FragmentationNeeded { .. });
         if !exempt && !self.limiter.allow(about.src, cx.now) {
             return;
         }
@@ -116,8 +118,18 @@ impl Namespace {
         let _ = self.output_by(cx, hop, packet, None);
     }
 
-    /// RST for a segment that nobody wants (tcp_v4_send_reset, nf_send_reset).
+    /// RST for a segment that nobody wants (tcp_v4_send_reset).
     pub(super) fn send_reset(&mut self, cx: &mut Cx<'_>, about: &Packet) {
+        self.reset_as(cx, about, Ct::None);
+    }
+
+    /// RST for a segment that a rule rejected (nf_send_reset): conntrack sees it as something
+    /// about the connection, not of it.
+    pub(super) fn reject_reset(&mut self, cx: &mut Cx<'_>, about: &Packet) {
+        self.reset_as(cx, about, answer_to(about.ct));
+    }
+
+    fn reset_as(&mut self, cx: &mut Cx<'_>, about: &Packet, ct: Ct) {
         let L4::Tcp(tcp) = &about.l4 else { return };
         if tcp.flags.rst {
             return;
@@ -132,7 +144,7 @@ impl Namespace {
         let ack = ack.unwrap_or(0);
         let l4 = L4::Tcp(Tcp { sport, dport, seq, ack, flags, len: 0 });
         let mut packet = icmp_packet(about.dst, about.src, 40, l4, Body::Empty);
-        packet.ct = answer_to(about.ct);
+        packet.ct = ct;
         // Nobody is told that a reset could not be sent.
         if let Ok(hop) = self.route_output(packet.dst, None) {
             let _ = self.output_by(cx, hop, packet, None);
@@ -198,8 +210,8 @@ impl Namespace {
     }
 }
 
-/// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`),
-/// so that its addresses are translated back.
+/// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`, for
+/// errors in icmp_glue_bits), so that its addresses are translated back.
 fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },

@@ -1,5 +1,6 @@
 //! What a link hands up: to its bridge, to ARP, or to IP.
 
+use super::forward::Arrival;
 use super::packet::{Frame, Payload};
 use super::{Cx, Mac, Namespace};
 
@@ -27,7 +28,9 @@ impl Namespace {
         match frame.payload {
             Payload::Arp(arp) if !link.is_loopback() => self.arp_input(cx, index, &arp, to_us),
             Payload::Arp(_) => {}
-            Payload::Ip(packet) => self.ip_input(cx, index, packet, bridged),
+            Payload::Ip(packet) => {
+                self.ip_input(cx, index, packet, Arrival { bridged, to_us });
+            }
         }
     }
 }

@@ -151,7 +151,7 @@ impl Namespace {
         } else {
             self.fib.flush_device(index);
             self.refresh_addresses(index);
-            self.drop_neighbours(cx, index, true);
+            self.drop_neighbours(index, true);
             self.forget_port(index);
         }
         let running = self.links.get(index).is_some_and(Link::running);
@@ -171,7 +171,7 @@ impl Namespace {
         if let Some(bridge) = link.master {
             self.count_ports(bridge);
         }
-        self.drop_neighbours(cx, index, true);
+        self.drop_neighbours(index, true);
         cx.changed(self.id);
     }
 
@@ -186,7 +186,7 @@ impl Namespace {
             self.announce_addresses(cx, index);
         } else {
             // neigh_carrier_down: everything but permanent entries goes.
-            self.drop_neighbours(cx, index, false);
+            self.drop_neighbours(index, false);
             self.forget_port(index);
         }
         if self.links.get(index).is_some_and(|link| link.up) {
@@ -247,7 +247,7 @@ impl Spaces {
             return;
         }
         ns.fib.flush_device(index);
-        ns.drop_neighbours(cx, index, true);
+        ns.drop_neighbours(index, true);
         ns.forget_port(index);
         if let Some(link) = ns.links.get_mut(index) {
             link.addresses.clear();

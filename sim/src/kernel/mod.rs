@@ -20,6 +20,7 @@ mod index;
 mod input;
 mod inspect;
 mod link;
+pub mod mutants;
 mod neigh;
 pub mod netfilter;
 pub mod packet;
@@ -269,6 +270,11 @@ impl Kernel {
             netfilter.share(chains);
         }
         kernel
+    }
+
+    /// What this kernel leaves to chance is drawn from here from now on.
+    pub fn set_rng(&mut self, rng: Rng) {
+        self.core.rng = rng;
     }
 
     /// A namespace whose loopback is up with 127.0.0.1/8, as runtimes leave it.

@@ -7,6 +7,7 @@
 
 use super::address::select_address;
 use super::link::{Kind as LinkKind, Link};
+use super::mutants::{Mutant, mutated};
 use super::packet::{Arp, Frame, IcmpError, Packet, Payload};
 use super::timers::{Alarm, TimerKey};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
@@ -250,7 +251,8 @@ impl Namespace {
         self.transmit(cx, dev, frame);
     }
 
-    /// Tells the neighbourhood of a link that an address lives here (a gratuitous ARP request).
+    /// Tells the neighbourhood of a link that an address lives here: a gratuitous ARP request, as
+    /// with `arp_notify`, or by whoever configures links.
     pub(super) fn announce(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr) {
         let Some(link) = self.links.get(dev) else { return };
         if link.running() && matches!(link.kind, LinkKind::Uplink) {
@@ -266,12 +268,14 @@ impl Namespace {
     }
 
     /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link)
-    /// and teach us their sender; anything else only updates what we know already (arp_accept 0).
+    /// and teach us their sender, if a packet could come from there; anything else only updates
+    /// what we know already (arp_accept 0).
     pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
         let answered = arp.request
             && arp.sender_ip != arp.target_ip
             && self.fib.addr_type(arp.target_ip) == AddrType::Local
-            && !arp.target_ip.is_loopback();
+            && !arp.target_ip.is_loopback()
+            && self.source_is_valid(dev, arp.sender_ip);
         if answered {
             if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
                 self.neighbours.obtain(dev, arp.sender_ip);
@@ -280,11 +284,38 @@ impl Namespace {
             let (to, ip) = (arp.sender_mac, arp.sender_ip);
             return self.send_arp(cx, dev, to, false, arp.target_ip, to, ip);
         }
-        let gratuitous = arp.sender_ip == arp.target_ip;
+        // Of answers only those that name the sender twice (arp_is_garp).
+        let gratuitous = arp.sender_ip == arp.target_ip
+            && (arp.request || arp.sender_mac == arp.target_mac)
+            && self.fib.addr_type(arp.sender_ip) == AddrType::Unicast;
+        if gratuitous && mutated(Mutant::LearnsFromAnnouncements) {
+            self.neighbours.obtain(dev, arp.sender_ip);
+        }
         let Some(entry) = self.neighbours.get_mut(dev, arp.sender_ip) else { return };
-        let unlocked = cx.now.since(entry.updated) > LOCKTIME;
+        let unlocked = cx.now.since(entry.updated) > LOCKTIME || mutated(Mutant::NoLocktime);
         let state = if !arp.request && to_us { Reachable } else { Stale };
         self.learn(cx, dev, arp.sender_ip, arp.sender_mac, state, unlocked || gratuitous);
+    }
+
+    /// The permanent neighbours of a link are others: what was learned of them is no more, and
+    /// who waits for them can go.
+    pub(super) fn heed_permanent(&mut self, cx: &mut Cx<'_>, dev: u32) {
+        let Some(set) = self.links.get(dev).and_then(|link| link.permanent.clone()) else { return };
+        let Neighbours { keys, entries, .. } = &mut self.neighbours;
+        let mut waiting = Vec::new();
+        if entries.iter().any(|entry| entry.dev == dev) {
+            entries.retain_mut(|entry| {
+                let known = entry.dev == dev && set.get(entry.ip).is_some();
+                if known {
+                    waiting.extend(entry.queue.drain(..).map(|packet| (entry.ip, packet)));
+                }
+                !known
+            });
+            *keys = entries.iter().map(|entry| key(entry.dev, entry.ip)).collect();
+        }
+        for (ip, packet) in waiting {
+            self.send_to_neighbour(cx, dev, ip, packet);
+        }
     }
 
     /// `neigh_update` of an entry that exists.
@@ -377,23 +408,14 @@ impl Namespace {
         }
     }
 
-    /// Forgets the entries of a link; `all` includes permanent ones (neigh_ifdown), else they
-    /// stay (neigh_carrier_down).
-    pub(super) fn drop_neighbours(&mut self, cx: &mut Cx<'_>, dev: u32, all: bool) {
-        let mut queued = Vec::new();
+    /// Forgets the entries of a link, and what waits for them without a word (neigh_flush_dev);
+    /// `all` includes permanent ones (neigh_ifdown), else they stay (neigh_carrier_down).
+    pub(super) fn drop_neighbours(&mut self, dev: u32, all: bool) {
         let Neighbours { keys, entries, .. } = &mut self.neighbours;
         keys.retain(|key| (key >> 32) as u32 != dev);
-        entries.retain_mut(|entry| {
-            if entry.dev == dev {
-                queued.append(&mut entry.queue);
-            }
-            entry.dev != dev
-        });
+        entries.retain(|entry| entry.dev != dev);
         if all && let Some(link) = self.links.get_mut(dev) {
             link.permanent = None;
-        }
-        for packet in queued {
-            self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
         }
     }
 }

@@ -43,7 +43,9 @@ impl Kernel {
                 });
                 Reply::RoutesSet { proto: *proto, refused: refused.unwrap_or_default() }
             }
-            Request::SetNeighbours { dev, entries } => done(dev, self.set_neighbours(dev, entries)),
+            Request::SetNeighbours { dev, entries } => {
+                done(dev, self.set_neighbours(now, dev, entries, out))
+            }
             Request::SetFdb { dev, entries } => done(dev, self.set_fdb(dev, entries)),
             Request::SetSysctl { key, value } => {
                 done(key, self.set_sysctl(now, NsId::HOST, key, value, out))
@@ -138,14 +140,25 @@ impl Kernel {
         self.within(now, NsId::HOST, out, |host, cx| only_address(host, cx, index, spec.address))
     }
 
-    fn set_neighbours(&mut self, dev: &str, entries: &Arc<[Neighbour]>) -> Result<(), Errno> {
+    fn set_neighbours(
+        &mut self,
+        now: Time,
+        dev: &str,
+        entries: &Arc<[Neighbour]>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Errno> {
         let host = self.namespace_mut(NsId::HOST).ok_or(Errno::Einval)?;
         let link = host.links.iter_mut().find(|link| link.name == dev).ok_or(Errno::Enodev)?;
         let same = link.permanent.as_ref().is_some_and(|set| Arc::ptr_eq(&set.given, entries));
-        if !same {
-            link.permanent = Some(Arc::new(PermanentSet::new(Arc::clone(entries))));
+        if same {
+            return Ok(());
         }
-        Ok(())
+        link.permanent = Some(Arc::new(PermanentSet::new(Arc::clone(entries))));
+        let index = link.index;
+        self.within(now, NsId::HOST, out, |host, cx| {
+            host.heed_permanent(cx, index);
+            Ok(())
+        })
     }
 
     fn set_fdb(&mut self, dev: &str, entries: &Arc<[FdbEntry]>) -> Result<(), Errno> {

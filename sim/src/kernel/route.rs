@@ -3,12 +3,12 @@
 //! beside a block that thousands of machines share (shared_routes.rs).
 
 use super::link::Links;
+use super::mutants::{Mutant, mutated};
 use super::shared_routes::Installed;
 use super::{Errno, Kernel, Namespace, NsId, Output};
 use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_actors::ports::rules::AddrType;
 use kubesim_runtime::Time;
-use kubesim_runtime::near;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
 
@@ -94,8 +94,8 @@ fn place(to: u32, plen: u8) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     /// Destination and prefix length of each entry: what a search touches.
-    keys: Vec<u64>,
-    entries: Vec<Entry>,
+    pub(super) keys: Vec<u64>,
+    pub(super) entries: Vec<Entry>,
     /// Bit n: there is (or was) a route with prefix length n.
     lengths: u64,
 }
@@ -134,7 +134,7 @@ const MEMOS: usize = 4;
 
 /// What an unrestricted look-up found, as of a generation.
 #[derive(Clone, Copy, Debug)]
-struct Memo {
+pub(super) struct Memo {
     dst: Ipv4Addr,
     generation: Option<u32>,
     hop: Option<Hop>,
@@ -148,29 +148,16 @@ impl Default for Memo {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fib {
-    local: Table,
-    main: Table,
+    pub(super) local: Table,
+    pub(super) main: Table,
     block: Option<Box<Installed>>,
     /// The last answers: a flow asks for its two addresses many times a packet.
-    memo: [Cell<Memo>; MEMOS],
+    pub(super) memo: [Cell<Memo>; MEMOS],
     /// Moves with every change, so that others may cache what they computed from this.
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 impl Fib {
-    pub fn approach(&self, pass: usize) {
-        if pass == 0 {
-            near::value(&self.local);
-            near::value(&self.main);
-            near::slice(&self.memo, 4);
-            near::value(&self.generation);
-        } else {
-            for table in [&self.local, &self.main] {
-                near::slice(&table.keys, 2);
-                near::slice(&table.entries, 6);
-            }
-        }
-    }
     pub fn touch(&mut self) {
         self.generation = self.generation.wrapping_add(1);
     }
@@ -236,22 +223,6 @@ impl Fib {
     /// As [`Fib::is_local`], of an address that will not be asked for again.
     pub fn is_local_once(&self, ip: Ipv4Addr) -> bool {
         self.lookup_local(ip, Want::ANY).is_some_and(|hop| hop.kind == Kind::Local)
-    }
-
-    /// The addresses that are this namespace's own, the loopback network aside. `None` if a whole
-    /// network is (`ip route add local`).
-    pub fn local_addresses(&self) -> Option<Vec<Ipv4Addr>> {
-        let local = self.local.entries.iter().filter(|entry| entry.kind == Kind::Local);
-        let mut addresses = Vec::new();
-        for entry in local {
-            let ip = Ipv4Addr::from(entry.to);
-            match entry.plen {
-                32 => addresses.push(ip),
-                8.. if ip.is_loopback() => {}
-                _ => return None,
-            }
-        }
-        Some(addresses)
     }
 
     /// `inet_addr_type`.
@@ -353,6 +324,9 @@ impl Fib {
     /// the second check, as it does in Linux. The kind of address that it is.
     pub fn check_gateway(&self, via: Ipv4Addr, dev: u32, onlink: bool) -> Result<Kind, Errno> {
         if onlink {
+            if mutated(Mutant::BroadcastGateway) {
+                return Ok(Kind::Unicast);
+            }
             let unicast = self.addr_type(via) == AddrType::Unicast;
             return if unicast { Ok(Kind::Unicast) } else { Err(Errno::Einval) };
         }
@@ -400,7 +374,7 @@ impl Fib {
         }
         let block = self.block.as_mut().filter(|block| block.proto == proto);
         let block = block.ok_or(Errno::Esrch)?;
-        let at = block.position(to, plen).filter(|&at| block.route(at) == route);
+        let at = block.position(to, plen).filter(|&at| block.is_meant(at, route));
         block.kill(at.ok_or(Errno::Esrch)?);
         self.touch();
         Ok(())

@@ -6,6 +6,7 @@ use super::link::Links;
 use super::route::{Fib, Hop, Kind, Scope, Want};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{IfName, Proto, Route, RouteSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The index of one `Arc<[Route]>`. A pure function of it.
@@ -100,6 +101,9 @@ pub(super) struct Installed {
     devs: Vec<u32>,
     /// Places of routes that are not in the table: refused, flushed or deleted. Sorted.
     dead: Vec<u32>,
+    /// Gateways that are this machine's own addresses: what goes by them is on-link
+    /// (fib_check_nh_v4_gw). Hardly ever any.
+    own_gateways: Vec<u32>,
 }
 
 impl Installed {
@@ -113,7 +117,8 @@ impl Installed {
             block.keys.binary_search(&key(u32::from(net.addr()), net.prefix_len())).ok()
         });
         let except_at = at.map(|at| at as u32);
-        Installed { proto, block, except, except_at, devs, dead: Vec::new() }
+        let (dead, own_gateways) = (Vec::new(), Vec::new());
+        Installed { proto, block, except, except_at, devs, dead, own_gateways }
     }
 
     pub fn lengths(&self) -> u64 {
@@ -144,9 +149,18 @@ impl Installed {
         let at = self.position(to, plen)?;
         let (route, dev) = (self.route(at), self.dev(at));
         let scope = if route.via.is_some() { Scope::Universe } else { Scope::Link };
-        let hop =
-            Hop { kind: Kind::Unicast, dev, via: route.via, prefsrc: None, toward: route.via };
+        let own = |via: &Ipv4Addr| self.own_gateways.contains(&u32::from(*via));
+        let via = route.via.filter(|via| !own(via));
+        let hop = Hop { kind: Kind::Unicast, dev, via, prefsrc: None, toward: route.via };
         want.admits(dev, scope).then_some((route.metric, hop))
+    }
+
+    /// Whether `ip route del` of this route means the one at this place: a metric that is not
+    /// given is any (fib_nh_match, net/ipv4/fib_semantics.c).
+    pub fn is_meant(&self, at: usize, route: &Route) -> bool {
+        let Route { to, via, dev, metric, .. } = self.route(at);
+        (to, via, dev) == (&route.to, &route.via, &route.dev)
+            && [0, *metric].contains(&route.metric)
     }
 
     pub fn kill(&mut self, at: usize) {
@@ -206,6 +220,15 @@ impl Fib {
     fn install(&mut self, mut new: Installed, links: &Links) -> Vec<(Ipv4Net, Errno)> {
         let proto = new.proto;
         let old = self.take_block();
+        let is_gateway = |ip: u32| {
+            let mut groups = new.block.groups.iter().filter(|group| !group.onlink);
+            groups.any(|group| group.gateways.binary_search(&ip).is_ok())
+        };
+        let addresses = self
+            .local_entries()
+            .iter()
+            .filter(|entry| entry.plen == 32 && entry.kind == Kind::Local && is_gateway(entry.to));
+        new.own_gateways = addresses.map(|entry| entry.to).collect();
         let own: Vec<_> =
             self.main_entries().iter().filter(|entry| entry.proto == proto).copied().collect();
         if !own.is_empty() {

@@ -1,6 +1,7 @@
 //! `/proc/sys/net`, as much of it as the model acts on.
 
 use super::link::Link;
+use super::mutants::{Mutant, mutated};
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -19,6 +20,8 @@ pub(super) struct Sysctls {
     /// `net.bridge.bridge-nf-call-iptables`. Linux starts with 1 once br_netfilter is loaded,
     /// which happens when somebody needs it; 0 here stands for "not loaded".
     pub bridge_nf_call_iptables: bool,
+    /// `net.ipv4.icmp_ratelimit` is 0; else it is its default of a second.
+    pub icmp_unlimited: bool,
     /// Values written to keys that exist and change nothing here. Sorted.
     inert: Vec<(SmolStr, SmolStr)>,
 }
@@ -46,6 +49,7 @@ enum Key<'a> {
     RpFilter(Conf<'a>),
     RouteLocalnet(Conf<'a>),
     BridgeCall,
+    IcmpRatelimit,
     /// With its default.
     Inert(Conf<'a>, &'static str),
 }
@@ -56,6 +60,9 @@ fn parse(key: &str) -> Option<Key<'_>> {
     }
     if key == "net.bridge.bridge-nf-call-iptables" {
         return Some(Key::BridgeCall);
+    }
+    if key == "net.ipv4.icmp_ratelimit" {
+        return Some(Key::IcmpRatelimit);
     }
     // A link's name may hold dots: the variable is what follows the last one.
     let (name, variable) = key.strip_prefix("net.ipv4.conf.")?.rsplit_once('.')?;
@@ -109,6 +116,9 @@ impl Namespace {
             Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default.into(),
             Key::RouteLocalnet(Conf::Link(name)) => link(name)?.route_localnet.into(),
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables.into(),
+            Key::IcmpRatelimit => {
+                return Some(if self.sysctls.icmp_unlimited { "0" } else { "1000" }.to_owned());
+            }
             Key::Inert(conf, default) => {
                 if let Conf::Link(name) = conf {
                     link(name)?;
@@ -141,6 +151,8 @@ impl Namespace {
             Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default = on,
             Key::RouteLocalnet(Conf::Link(name)) => self.link_named(name)?.route_localnet = on,
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,
+            Key::IcmpRatelimit if on => return Err(Errno::Einval),
+            Key::IcmpRatelimit => self.sysctls.icmp_unlimited = true,
             Key::Inert(conf, _) => {
                 if let Conf::Link(name) = conf {
                     self.link_named(name)?;
@@ -162,7 +174,9 @@ impl Namespace {
         }
         self.sysctls.forwarding_all = on;
         self.sysctls.forwarding_default = on;
-        self.links.iter_mut().for_each(|link| link.forwarding = on);
+        if !mutated(Mutant::ForwardingForNewLinks) {
+            self.links.iter_mut().for_each(|link| link.forwarding = on);
+        }
     }
 
     fn link_named(&mut self, name: &str) -> Result<&mut Link, Errno> {
@@ -173,7 +187,8 @@ impl Namespace {
 /// `sysctl`.
 impl Kernel {
     /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
-    /// rp_filter,route_localnet}`, `net.bridge.bridge-nf-call-iptables`, and some that are only
+    /// rp_filter,route_localnet}`, `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit`
+    /// (only 0 can be written: no limit), and some that are only
     /// remembered, such as `send_redirects`.
     pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
         self.namespace(ns)?.sysctl(key)

@@ -1,6 +1,7 @@
 //! UDP sockets (net/ipv4/udp.c).
 
 use super::address::select_address;
+use super::forward::Arrival;
 use super::packet::{Ct, IcmpError, L4, Packet, Quoted};
 use super::socket::Demux;
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output, Owner, SocketEvent, SocketId};
@@ -39,13 +40,14 @@ impl Namespace {
         sport: u16,
         dport: u16,
         packet: Box<Packet>,
+        arrival: Arrival,
     ) {
         let packet = match self.vxlan_input(cx, dport, packet) {
             Ok(()) => return,
             Err(packet) => packet,
         };
         let Some(socket) = self.udp_socket(cx, packet.dst, dport) else {
-            if self.fib.addr_type(packet.dst) == AddrType::Local {
+            if arrival.to_us && self.fib.addr_type(packet.dst) == AddrType::Local {
                 self.icmp_error(cx, IcmpError::PortUnreachable, &packet);
             }
             return;

@@ -2,6 +2,7 @@
 //! was configured, and ARP on them is answered by permanent neighbours.
 
 use super::link::Kind;
+use super::mutants::{Mutant, mutated};
 use super::packet::{Ct, Frame, L4, Packet, Payload};
 use super::{Cx, Errno, Kernel, Mac, Namespace, NsId};
 use crate::body::Body;
@@ -91,21 +92,24 @@ impl Namespace {
         }
     }
 
-    /// A datagram for a vxlan port: unwraps it. Gives it back if no device is for it.
+    /// A datagram for a vxlan port: unwraps it, and drops what no device is for (vxlan_rcv). Gives
+    /// it back if there is no such port, as while its devices are down.
     pub(super) fn vxlan_input(
         &mut self,
         cx: &mut Cx<'_>,
         dport: u16,
         packet: Box<Packet>,
     ) -> Result<(), Box<Packet>> {
-        let Body::Vxlan { vni, .. } = &packet.body else { return Err(packet) };
-        let wanted = (dport, *vni);
-        let found = self.vxlan_ports.iter().find(|(port, vni, _)| (*port, *vni) == wanted);
-        let Some(&(_, _, index)) = found else { return Err(packet) };
-        if !self.links.get(index).is_some_and(|link| link.up) {
+        let is_up = |index: u32| self.links.get(index).is_some_and(|link| link.up);
+        let ports = self.vxlan_ports.iter().filter(|(port, ..)| *port == dport);
+        let mut found = ports.filter(|(.., index)| is_up(*index)).peekable();
+        if found.peek().is_none() {
             return Err(packet);
         }
-        if let Body::Vxlan { frame, .. } = packet.body {
+        if let Body::Vxlan { vni, frame } = packet.body
+            && let Some(&(.., index)) =
+                found.find(|(_, of, _)| *of == vni || mutated(Mutant::AnyVni))
+        {
             cx.core.pass(super::Work { ns: self.id, link: index, frame: *frame });
         }
         Ok(())

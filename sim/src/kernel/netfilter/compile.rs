@@ -7,6 +7,7 @@ use super::chains::Chains;
 use super::matches::{Key, Test};
 use super::table;
 use super::walk::Outcome;
+use crate::kernel::mutants::{Mutant, mutated};
 use imbl::{OrdMap, OrdSet};
 use kubesim_actors::ports::rules::{
     Chain, ChainKey, ChainSet, Match, Protocol, Rule, Table, Target, text,
@@ -232,7 +233,7 @@ impl Index {
         }
         add(1, probe::destination(key.dst));
         add(3, probe::source(key.src));
-        if !self.generic.is_empty() {
+        if !self.generic.is_empty() && !mutated(Mutant::IndexOverlooks) {
             lists.push(&self.generic);
         }
         lists

@@ -1,18 +1,22 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
-use super::tcp_state::{self, Judgement, Segment, TcpState, TcpTrack};
+use super::entry::Entry;
+use super::moved::Moved;
+use super::tcp_state::{self, Segment, TcpState};
+use super::tcp_track::{Judgement, TcpTrack, Unanswered, unanswered};
 use super::tuple::Tuple;
 use crate::kernel::index::{Index, hash_of};
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_actors::ports::rules::Protocol;
-use kubesim_runtime::{Time, near};
+use kubesim_runtime::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// `nf_conntrack_max` of a machine with some gigabytes of memory.
 const DEFAULT_MAX: u32 = 262_144;
 /// How many old entries each new one looks at, so that garbage cannot outgrow what lives.
-const SWEEP: u32 = 2;
+pub(super) const SWEEP: u32 = 2;
 /// An entry is looked at as late as this after the last time; short-lived ones sooner.
 const LOOK: Duration = Duration::from_secs(120);
 /// How many slots are searched for a victim when the table is full.
@@ -21,7 +25,7 @@ const EVICTION_RANGE: u32 = 64;
 /// this long for the packet that still refers to it.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// Where an entry's number has its generation.
-const GENERATION_SHIFT: u32 = 20;
+pub(super) const GENERATION_SHIFT: u32 = 20;
 
 const UDP_UNREPLIED: Duration = Duration::from_secs(30);
 const UDP_STREAM: Duration = Duration::from_secs(120);
@@ -29,49 +33,9 @@ const UDP_STREAM: Duration = Duration::from_secs(120);
 const UDP_STREAM_AFTER: Duration = Duration::from_secs(2);
 const ICMP: Duration = Duration::from_secs(30);
 
-/// One tracked connection.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// What the client wrote.
-    pub original: Tuple,
-    /// What an answer looks like when it arrives here.
-    pub reply: Tuple,
-    /// `IPS_SEEN_REPLY`; `[UNREPLIED]` without it.
-    pub seen_reply: bool,
-    /// `IPS_ASSURED`: not dropped early when the table is full.
-    pub assured: bool,
-    /// `IPS_SRC_NAT`, `IPS_DST_NAT`: the source, the destination is rewritten.
-    pub src_nat: bool,
-    pub dst_nat: bool,
-    pub(super) src_nat_done: bool,
-    pub(super) dst_nat_done: bool,
-    /// The hash of the link it was masqueraded to leave by (`masq_index`).
-    pub(super) masqueraded: Option<u32>,
-    pub(super) confirmed: bool,
-    /// Out of the table for good (`IPS_DYING`).
-    pub(super) dying: bool,
-    expires: Time,
-    /// When UDP becomes a stream.
-    stream_from: Time,
-    tcp: Option<TcpTrack>,
-}
-
-impl Entry {
-    pub fn tcp_state(&self) -> Option<TcpState> {
-        self.tcp.map(|tcp| tcp.state)
-    }
-    /// From when on it counts as absent, whether collected or not.
-    pub fn expires(&self) -> Time {
-        self.expires
-    }
-    pub fn protocol(&self) -> Protocol {
-        self.original.protocol
-    }
-}
-
 #[derive(Clone, Debug, Default)]
-struct Slot {
-    generation: u16,
+pub(super) struct Slot {
+    pub(super) generation: u16,
     entry: Option<Entry>,
 }
 
@@ -93,24 +57,25 @@ impl Place {
 
 /// The number of an entry, and when it may have expired.
 #[derive(Clone, Copy, Debug)]
-struct Age {
+pub(super) struct Age {
     at: Time,
-    id: u32,
+    pub(super) id: u32,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Conntrack {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) free: Vec<u32>,
     /// Both tuples of every confirmed entry, as [`Place::number`]s.
-    tuples: Index,
+    pub(super) tuples: Index,
     confirmed: u32,
     /// How many of the confirmed ones have a rewritten destination.
     rewritten: u32,
     /// Entries in the order in which they were made or last looked at, and from when on that is
     /// worth while: the way to what has expired without a walk through what has not.
-    ages: VecDeque<Age>,
+    pub(super) ages: VecDeque<Age>,
     hand: u32,
+    pub moved: Moved,
     pub max: u32,
     /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
     pub insert_failed: u64,
@@ -127,6 +92,7 @@ impl Default for Conntrack {
             rewritten: 0,
             ages: VecDeque::new(),
             hand: 0,
+            moved: Moved::default(),
             max: DEFAULT_MAX,
             insert_failed: 0,
             table_full: 0,
@@ -139,33 +105,6 @@ impl Default for Conntrack {
 pub(super) struct TableFull;
 
 impl Conntrack {
-    /// Asks for the memory that a new entry touches, and that of the ones it sweeps away.
-    pub fn approach(&self, pass: usize) {
-        match pass {
-            0 => {
-                self.free.last().into_iter().for_each(near::value);
-                self.ages.front().into_iter().for_each(near::value);
-            }
-            1 => {
-                let aged = self.ages.iter().take(SWEEP as usize);
-                let aged = aged.map(|age| age.id & ((1 << GENERATION_SHIFT) - 1));
-                for slot in self.free.last().copied().into_iter().chain(aged) {
-                    let slot = &self.slots[slot as usize];
-                    near::value(slot);
-                    near::value(&slot.generation);
-                }
-            }
-            _ => {
-                for age in self.ages.iter().take(SWEEP as usize) {
-                    if let Some(entry) = self.get(age.id) {
-                        self.tuples.approach(hash_of(&entry.original));
-                        self.tuples.approach(hash_of(&entry.reply));
-                    }
-                }
-            }
-        }
-    }
-
     /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
     /// must not be tracked is left alone.
     pub fn track(&mut self, packet: &mut Packet, now: Time) -> Result<(), TableFull> {
@@ -255,13 +194,17 @@ impl Conntrack {
         original: Tuple,
         now: Time,
     ) -> Result<Option<Place>, TableFull> {
-        let mut tcp = None;
+        let (mut tcp, mut timeout) = (None, UDP_UNREPLIED);
         match &packet.l4 {
             L4::Tcp(segment) => match tcp_state::first(Segment::of(segment.flags)) {
-                Some(state) => tcp = Some(TcpTrack::new(state)),
+                Some(state) => {
+                    let (track, lasts) = TcpTrack::new(state, segment);
+                    (tcp, timeout) = (Some(track), lasts);
+                }
                 None => return Ok(None),
             },
-            L4::Udp { .. } | L4::Icmp(Icmp::EchoRequest { .. }) => {}
+            L4::Udp { .. } => {}
+            L4::Icmp(Icmp::EchoRequest { .. }) => timeout = ICMP,
             L4::Icmp(_) => return Ok(None),
         }
         self.sweep(now, SWEEP);
@@ -283,6 +226,7 @@ impl Conntrack {
             confirmed: false,
             dying: false,
             expires: now + IN_FLIGHT,
+            timeout,
             stream_from: now + UDP_STREAM_AFTER,
             tcp,
         };
@@ -304,26 +248,36 @@ impl Conntrack {
         if !entry.confirmed {
             return Judged::Fine;
         }
-        let seen_reply = entry.seen_reply || place.reply;
         match (&packet.l4, &mut entry.tcp) {
             (L4::Tcp(segment), Some(tcp)) => {
-                let before = match tcp.take(segment, place.reply) {
+                // Only what came before counts as an answer to what comes now.
+                let answered = entry.seen_reply;
+                let taken = tcp.take(segment, place.reply, answered, entry.assured);
+                let (before, mut timeout) = match taken {
                     Judgement::Invalid => return Judged::Invalid,
                     Judgement::Reopen => return Judged::Reopen,
                     Judgement::Ignored => return Judged::Fine,
-                    Judgement::Moved(before) => before,
+                    Judgement::Moved(before, timeout) => (before, timeout),
                 };
                 let state = tcp.state;
-                if !seen_reply && segment.flags.rst {
-                    self.kill(place.slot, now);
-                    return Judged::Fine;
+                if answered {
+                    let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
+                    entry.assured |= opened && state == TcpState::Established;
+                } else {
+                    match unanswered(before, state, segment) {
+                        Unanswered::Ends => {
+                            self.kill(place.slot, now);
+                            return Judged::Fine;
+                        }
+                        Unanswered::AsBefore => return Judged::Fine,
+                        Unanswered::AtMost(most) => timeout = timeout.min(most),
+                    }
                 }
-                let opened = matches!(before, TcpState::SynRecv | TcpState::Established);
-                entry.assured |= seen_reply && opened && state == TcpState::Established;
-                entry.expires = now + tcp_timeout(state, seen_reply);
+                entry.expires = now + timeout;
             }
             (L4::Udp { .. }, _) => {
-                let stream = seen_reply && now > entry.stream_from;
+                let at_once = mutated(Mutant::UdpStreamAtOnce);
+                let stream = entry.seen_reply && (at_once || now > entry.stream_from);
                 entry.assured |= stream;
                 entry.expires = now + if stream { UDP_STREAM } else { UDP_UNREPLIED };
             }
@@ -351,11 +305,7 @@ impl Conntrack {
             return true;
         }
         let (original, reply) = (entry.original, entry.reply);
-        let timeout = match entry.tcp {
-            Some(tcp) => tcp_timeout(tcp.state, false),
-            None if original.protocol == Protocol::Icmp => ICMP,
-            None => UDP_UNREPLIED,
-        };
+        let timeout = entry.timeout;
         let rival = self.find(&original, now).or_else(|| self.find(&reply, now));
         if let Some(rival) = rival {
             self.insert_failed += 1;
@@ -437,6 +387,7 @@ impl Conntrack {
     }
 
     fn unlink(&mut self, slot: u32) {
+        self.forget_moved(slot);
         let Some(entry) = &mut self.slots[slot as usize].entry else {
             return;
         };
@@ -449,12 +400,20 @@ impl Conntrack {
         }
     }
 
+    fn forget_moved(&mut self, slot: u32) {
+        let entry = self.slots[slot as usize].entry.as_ref();
+        if let Some(entry) = entry.filter(|entry| entry.src_nat) {
+            self.moved.remove(self.id(slot), &entry.original);
+        }
+    }
+
     fn remove(&mut self, slot: u32) {
         self.unlink(slot);
         self.release(slot);
     }
 
     fn release(&mut self, slot: u32) {
+        self.forget_moved(slot);
         let held = &mut self.slots[slot as usize];
         held.entry = None;
         held.generation = (held.generation + 1) & 0xfff;
@@ -478,8 +437,8 @@ impl Conntrack {
         }
     }
 
-    /// Makes room at the cost of a connection that is not assured (`early_drop`). Looks at a
-    /// bounded number of slots, as the kernel looks at a few buckets only.
+    /// Makes room at the cost of a connection that is not assured or closes (`early_drop`). Looks
+    /// at a bounded number of slots, as the kernel looks at a few buckets only.
     fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
         self.sweep(now, EVICTION_RANGE);
         if self.confirmed < self.max {
@@ -490,7 +449,8 @@ impl Conntrack {
             self.hand = (self.hand + 1) % slots;
             let slot = self.hand;
             let entry = self.slots[slot as usize].entry.as_ref()?;
-            (entry.confirmed && !entry.assured).then_some(slot)
+            let closing = entry.tcp_state().is_some_and(TcpState::is_closing);
+            (entry.confirmed && (!entry.assured || closing)).then_some(slot)
         });
         match victim {
             Some(slot) => self.remove(slot),
@@ -534,9 +494,4 @@ enum Judged {
     Fine,
     Invalid,
     Reopen,
-}
-
-/// A connection picked up in its middle gets a short life until it is answered.
-fn tcp_timeout(state: TcpState, seen_reply: bool) -> Duration {
-    if seen_reply { state.timeout() } else { state.timeout().min(tcp_state::UNACKNOWLEDGED) }
 }

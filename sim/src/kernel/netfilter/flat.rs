@@ -6,6 +6,7 @@
 use super::matches::{Key, state, state_of};
 use super::walk::Outcome;
 use super::{Hook, HookContext};
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::Packet;
 use kubesim_actors::ports::rules::flat::{
     FlatKey, FlatSet, FlatValue, Front, List, Policy, Treatment,
@@ -145,7 +146,8 @@ impl FlatTable {
         context: &HookContext<'_>,
         rng: &mut Rng,
     ) -> Outcome {
-        if treatment.guarded && !self.admits(front, packet.src) {
+        let guarded = treatment.guarded && !mutated(Mutant::GuardOpen);
+        if guarded && !self.admits(front, packet.src) {
             return Outcome::Drop;
         }
         let pod = self.settings.pods.contains(&packet.src);
@@ -194,7 +196,8 @@ impl FlatTable {
         }
         let client = (packet.src, front_of(packet)?);
         let had = self.affinity.get(&client).filter(|(_, until)| *until > now);
-        let had = had.filter(|_| treatment.sticky).and_then(|(ip, _)| {
+        let sticky = treatment.sticky && !mutated(Mutant::AffinityForgotten);
+        let had = had.filter(|_| sticky).and_then(|(ip, _)| {
             let member = FlatKey::Member { front, list, ip: *ip };
             self.get(member)
         });

@@ -2,6 +2,7 @@
 
 use super::HookContext;
 use super::recent::RecentLists;
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, L4, Packet};
 use kubesim_actors::ports::rules::{AddrType, CtStates, Match, Protocol};
 use kubesim_runtime::Rng;
@@ -44,6 +45,9 @@ pub(super) fn state_of(ct: Ct) -> u8 {
     match ct {
         Ct::Untracked => state::UNTRACKED,
         Ct::None | Ct::Invalid => state::INVALID,
+        Ct::Entry { related: true, .. } if mutated(Mutant::RelatedIsEstablished) => {
+            state::ESTABLISHED
+        }
         Ct::Entry { related: true, .. } => state::RELATED,
         Ct::Entry { new: true, .. } => state::NEW,
         Ct::Entry { .. } => state::ESTABLISHED,
@@ -175,7 +179,10 @@ impl Scene<'_> {
                 None => false,
             },
             Test::DestinationPort { from, to, not } => match self.key.ports {
-                Some((_, port)) => (*from <= port && port <= *to) != *not,
+                Some((_, port)) => {
+                    let not = *not && !mutated(Mutant::PortNotNegated);
+                    (*from <= port && port <= *to) != not
+                }
                 None => false,
             },
             Test::Mark { value, mask, not } => (self.mark & mask == *value) != *not,

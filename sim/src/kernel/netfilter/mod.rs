@@ -4,12 +4,15 @@
 //! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
 //! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
+mod approach;
 mod chains;
 mod compile;
 mod conntrack;
+mod entry;
 mod flat;
 mod inspect;
 mod matches;
+mod moved;
 mod nat;
 mod parse;
 mod port;
@@ -18,13 +21,14 @@ mod request;
 mod save;
 mod table;
 mod tcp_state;
+mod tcp_track;
 #[cfg(test)]
 mod tests;
 mod tuple;
 mod walk;
 
 pub use compile::ChainPool;
-pub use conntrack::Entry;
+pub use entry::Entry;
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 

@@ -1,11 +1,13 @@
 //! Network address translation (net/netfilter/nf_nat_core.c, nf_nat_proto.c,
 //! nf_nat_masquerade.c): the first packet decides, all later ones follow.
 
-use super::conntrack::{Conntrack, Entry};
+use super::conntrack::Conntrack;
+use super::entry::Entry;
 use super::port::{Range, unique};
 use super::tuple::Tuple;
 use super::walk::Outcome;
 use super::{Hook, HookContext};
+use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
 use kubesim_runtime::{Hasher, Rng};
 use std::net::Ipv4Addr;
@@ -54,10 +56,13 @@ impl Entry {
 }
 
 /// Whether the nat chains have to be asked for this packet at this hook: only for the packet that
-/// opens a connection, and once for each end.
+/// opens a connection, and once for each end; but also for the reset that answers it where it was
+/// rejected before its end was decided (nf_nat_inet_fn).
 pub(super) fn undecided(conntrack: &Conntrack, packet: &Packet, hook: Hook) -> bool {
-    let Ct::Entry { id, reply: false, new: true, .. } = packet.ct else {
-        return false;
+    let id = match packet.ct {
+        Ct::Entry { id, reply: false, new: true, .. } => id,
+        Ct::Entry { id, related: true, .. } if !matches!(packet.l4, L4::Icmp(_)) => id,
+        _ => return false,
     };
     let entry = conntrack.get(id);
     let settled = |entry: &Entry| entry.confirmed || entry.dying;
@@ -86,6 +91,7 @@ pub(super) fn bind(
     let mut masqueraded = None;
     match (outcome, manip) {
         (Outcome::Dnat { to, port }, Manip::Destination) => {
+            let port = port.filter(|_| !mutated(Mutant::DnatKeepsPort));
             range = Range { ip: to, port, random_fully: false };
         }
         (Outcome::Snat { to }, Manip::Source) => range.ip = to,
@@ -99,24 +105,31 @@ pub(super) fn bind(
         }
         _ => {}
     }
-    let taken = |tuple: &Tuple| conntrack.taken(&tuple.inverse(), context.now);
-    let after = unique(before, range, manip, taken, rng);
+    let taken = |tuple: &Tuple| {
+        !mutated(Mutant::TakenPort) && conntrack.taken(&tuple.inverse(), context.now)
+    };
+    let kept = conntrack.moved.port(&entry.original, range.ip);
+    let after = unique(before, range, manip, kept, taken, rng);
     let Some(entry) = conntrack.get_mut(id) else {
         return true;
     };
     entry.reply = after.inverse();
     let changed = after != before;
+    let (original, reply) = (entry.original, entry.reply);
     match manip {
         Manip::Source => {
             entry.src_nat_done = true;
             entry.src_nat |= changed;
+            if changed {
+                conntrack.moved.insert(id, &original, &reply);
+            }
         }
         Manip::Destination => {
             entry.dst_nat_done = true;
             entry.dst_nat |= changed;
         }
     }
-    if masqueraded.is_some() {
+    if let (Some(_), Some(entry)) = (masqueraded, conntrack.get_mut(id)) {
         entry.masqueraded = masqueraded;
     }
     true

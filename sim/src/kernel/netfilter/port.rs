@@ -21,12 +21,13 @@ const MAX_ATTEMPTS: u32 = 128;
 /// The tuple after translation. `taken` says whether somebody else would get its replies. If no
 /// free one is found, the last tried comes back, and its packet is lost when it is confirmed.
 ///
-/// A mapping of the same source towards another peer is not looked for (`find_appropriate_src`):
-/// it only matters where a port had to be changed before.
+/// `kept`: the port that the same source has at the wanted address towards another peer; it keeps
+/// it if it can (`find_appropriate_src`).
 pub(super) fn unique(
     from: Tuple,
     range: Range,
     manip: Manip,
+    kept: Option<u16>,
     taken: impl Fn(&Tuple) -> bool,
     rng: &mut Rng,
 ) -> Tuple {
@@ -42,31 +43,55 @@ pub(super) fn unique(
         tuple.dport = port;
         return tuple;
     }
+    if let (Some(port), Manip::Source, false) = (kept, manip, range.random_fully)
+        && from.src != range.ip
+    {
+        let mapped = moved(tuple, port);
+        if !taken(&mapped) {
+            return mapped;
+        }
+    }
     if !range.random_fully && !taken(&tuple) {
         return tuple;
     }
-    if manip == Manip::Destination {
-        return tuple;
-    }
+    let first = match (manip, tuple.protocol) {
+        // An echo has one id for both ends.
+        (Manip::Destination, Protocol::Icmp) => 0,
+        (Manip::Destination, _) => return tuple,
+        (Manip::Source, _) => rng.below(65_536) as u32,
+    };
     let (least, size) = source_range(&tuple);
-    search(&mut tuple, least, size, taken, rng);
+    search(&mut tuple, least, size, first, taken, rng);
     tuple
 }
 
-/// Source ports stay in their class: privileged ones privileged.
+fn moved(tuple: Tuple, port: u16) -> Tuple {
+    // The id of an echo is the same in both directions.
+    Tuple { sport: port, ..tuple }
+}
+
+/// Source ports stay in their class: those of the r-services (RFC 1282) below 512, other privileged
+/// ones privileged (nf_nat_l4proto_unique_tuple).
 fn source_range(tuple: &Tuple) -> (u32, u32) {
     match (tuple.protocol, tuple.sport) {
         (Protocol::Icmp, _) => (0, 65_536),
-        (_, 0..512) => (600, 1_024 - 600),
-        (_, 512..1_024) => (512, 1_024 - 512),
+        (_, 0..512) => (1, 512 - 1),
+        (_, 512..1_024) => (600, 1_024 - 600),
         _ => (1_024, 65_536 - 1_024),
     }
 }
 
-fn search(tuple: &mut Tuple, least: u32, size: u32, taken: impl Fn(&Tuple) -> bool, rng: &mut Rng) {
+fn search(
+    tuple: &mut Tuple,
+    least: u32,
+    size: u32,
+    first: u32,
+    taken: impl Fn(&Tuple) -> bool,
+    rng: &mut Rng,
+) {
     let mut attempts = size.min(MAX_ATTEMPTS);
+    let mut start = first;
     loop {
-        let start = rng.below(65_536) as u32;
         for offset in start..start + attempts {
             tuple.sport = (least + offset % size) as u16;
             if !taken(tuple) {
@@ -77,5 +102,6 @@ fn search(tuple: &mut Tuple, least: u32, size: u32, taken: impl Fn(&Tuple) -> bo
             return;
         }
         attempts /= 2;
+        start = rng.below(65_536) as u32;
     }
 }

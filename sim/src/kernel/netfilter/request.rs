@@ -2,7 +2,7 @@
 
 use super::State;
 use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
-use super::conntrack::Entry as Connection;
+use super::entry::Entry as Connection;
 use super::flat::FlatTable;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};

@@ -1,6 +1,6 @@
 //! Rules and connections in the words of `iptables-save` and `conntrack -L`.
 
-use super::conntrack::Entry;
+use super::entry::Entry;
 use super::table::{Ruleset, TABLES, hook_name};
 use kubesim_actors::ports::rules::text::{protocol_name, rule_line, table_name};
 use kubesim_actors::ports::rules::{Protocol, Table};

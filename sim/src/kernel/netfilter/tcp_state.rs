@@ -1,8 +1,7 @@
 //! TCP as conntrack sees it (net/netfilter/nf_conntrack_proto_tcp.c): which segment moves which
-//! state, and how long each state lasts. Windows are not tracked: sequence numbers are believed,
-//! as with `nf_conntrack_tcp_be_liberal=1`.
+//! state, and how long each state lasts.
 
-use crate::kernel::packet::{Tcp, TcpFlags};
+use crate::kernel::packet::TcpFlags;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +31,12 @@ impl TcpState {
         })
     }
 
+    /// Such a connection may be dropped early (`tcp_can_early_drop`).
+    pub(super) fn is_closing(self) -> bool {
+        use TcpState::{Close, CloseWait, FinWait, LastAck, TimeWait};
+        matches!(self, FinWait | CloseWait | LastAck | TimeWait | Close)
+    }
+
     /// As `conntrack -L` prints it.
     pub fn name(self) -> &'static str {
         match self {
@@ -47,9 +52,6 @@ impl TcpState {
         }
     }
 }
-
-/// `TCP_CONNTRACK_UNACK`: for a connection picked up in its middle and not answered yet.
-pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(300);
 
 /// The kind of a segment (`get_conntrack_index`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,109 +138,5 @@ pub(super) fn step(state: TcpState, segment: Segment, reply: bool) -> Move {
             LastAck | TimeWait => Move::To(TimeWait),
             Close => Move::To(Close),
         },
-    }
-}
-
-/// A connection's state, and the last SYN that was let through unjudged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TcpTrack {
-    pub state: TcpState,
-    /// Direction and end of sequence of an ignored SYN: if the peer answers it, the old
-    /// connection is gone and this is a new one.
-    ignored_syn: Option<(bool, u32)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// From the state before to the state now.
-    Moved(TcpState),
-    Ignored,
-    Invalid,
-    /// A SYN upon a finished connection: forget the entry and look again.
-    Reopen,
-}
-
-impl TcpTrack {
-    pub fn new(state: TcpState) -> TcpTrack {
-        TcpTrack { state, ignored_syn: None }
-    }
-
-    pub fn take(&mut self, tcp: &Tcp, reply: bool) -> Judgement {
-        let segment = Segment::of(tcp.flags);
-        let before = self.state;
-        match step(before, segment, reply) {
-            Move::Invalid => Judgement::Invalid,
-            Move::Ignore => self.ignore(tcp, segment, reply),
-            Move::To(TcpState::SynSent) if before >= TcpState::TimeWait => Judgement::Reopen,
-            Move::To(state) => {
-                self.state = state;
-                self.ignored_syn = None;
-                Judgement::Moved(before)
-            }
-        }
-    }
-
-    fn ignore(&mut self, tcp: &Tcp, segment: Segment, reply: bool) -> Judgement {
-        let answers = |(of, end): (bool, u32)| of != reply && end == tcp.ack;
-        if segment == Segment::SynAck && self.ignored_syn.is_some_and(answers) {
-            self.ignored_syn = None;
-            self.state = TcpState::SynRecv;
-            return Judgement::Moved(TcpState::SynSent);
-        }
-        let end = tcp.seq.wrapping_add(tcp.len).wrapping_add(1);
-        self.ignored_syn = (segment == Segment::Syn).then_some((reply, end));
-        Judgement::Ignored
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flags(text: &str) -> Tcp {
-        let has = |c| text.contains(c);
-        let flags = TcpFlags { syn: has('S'), ack: has('A'), fin: has('F'), rst: has('R') };
-        Tcp { sport: 1, dport: 2, seq: 0, ack: 0, flags, len: 0 }
-    }
-
-    /// Segments as `>SA`: direction, then flags.
-    fn run(segments: &[&str]) -> TcpState {
-        let mut track = TcpTrack::new(first(Segment::of(flags(segments[0]).flags)).expect("opens"));
-        for segment in &segments[1..] {
-            track.take(&flags(segment), segment.starts_with('<'));
-        }
-        track.state
-    }
-
-    #[test]
-    fn a_connection_opens_and_closes() {
-        assert_eq!(run(&[">S"]), TcpState::SynSent);
-        assert_eq!(run(&[">S", "<SA"]), TcpState::SynRecv);
-        assert_eq!(run(&[">S", "<SA", ">A"]), TcpState::Established);
-        assert_eq!(run(&[">S", "<SA", ">A", ">FA"]), TcpState::FinWait);
-        assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A"]), TcpState::CloseWait);
-        assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A", "<FA"]), TcpState::LastAck);
-        assert_eq!(run(&[">S", "<SA", ">A", ">FA", "<A", "<FA", ">A"]), TcpState::TimeWait);
-        assert_eq!(run(&[">S", "<RA"]), TcpState::Close);
-        assert_eq!(run(&[">A"]), TcpState::Established);
-    }
-
-    #[test]
-    fn a_syn_ack_or_a_fin_opens_nothing() {
-        for text in ["SA", "F", "R", ""] {
-            assert_eq!(first(Segment::of(flags(text).flags)), None);
-        }
-    }
-
-    #[test]
-    fn a_syn_reopens_what_is_finished_and_is_ignored_by_what_is_not() {
-        let mut done = TcpTrack::new(TcpState::TimeWait);
-        assert_eq!(done.take(&flags("S"), false), Judgement::Reopen);
-        let mut open = TcpTrack::new(TcpState::Established);
-        assert_eq!(open.take(&flags("S"), false), Judgement::Ignored);
-        // The peer has rebooted and answers it: the old connection is no more.
-        let answer = Tcp { ack: 1, ..flags("SA") };
-        assert_eq!(open.take(&answer, true), Judgement::Moved(TcpState::SynSent));
-        assert_eq!(open.state, TcpState::SynRecv);
     }
 }

@@ -1,8 +1,9 @@
 //! A packet's way through the chains of one table.
 
 use super::compile::{Action, Compiled};
-use super::matches::Scene;
+use super::matches::{Scene, state};
 use super::table::Ruleset;
+use crate::kernel::mutants::{Mutant, mutated};
 use kubesim_actors::ports::rules::RejectWith;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -60,10 +61,20 @@ impl<'a> Walk<'a> {
                 }
                 // The end of a chain gone to is the end of this one.
                 Action::Goto(id) => return self.chain(self.rules.find(id)?, depth + 1),
+                Action::Return if mutated(Mutant::ReturnAccepts) => return Some(Outcome::Accept),
                 Action::Return => return None,
                 Action::End(outcome) => return Some(outcome),
+                Action::Mark { value, .. } if mutated(Mutant::MarkWithoutMask) => {
+                    self.scene.mark = value;
+                }
                 Action::Mark { value, mask } => self.scene.mark = (self.scene.mark & !mask) ^ value,
-                Action::NoTrack => self.notrack = true,
+                Action::NoTrack => {
+                    self.notrack = true;
+                    // What is tracked already stays so (xt_ct_target).
+                    if self.scene.state == state::INVALID {
+                        self.scene.state = state::UNTRACKED;
+                    }
+                }
                 Action::None => {}
             }
         }

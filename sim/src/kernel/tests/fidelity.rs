@@ -4,9 +4,10 @@
 use super::*;
 use crate::body::Body;
 use crate::kernel::packet::{Arp, Ct, Icmp, IcmpError, Tcp, TcpFlags};
+use kubesim_actors::ports::network::{Request, RouteSet};
 
 /// A router with three legs, up.
-fn router() -> (Kernel, [u32; 3]) {
+pub fn router() -> (Kernel, [u32; 3]) {
     let mut kernel = kernel(0);
     let mut out = Vec::new();
     let legs = ["leg0", "leg1", "leg2"].map(|name| {
@@ -17,12 +18,12 @@ fn router() -> (Kernel, [u32; 3]) {
     (kernel, legs)
 }
 
-fn add(kernel: &mut Kernel, leg: u32, address: &str) {
+pub fn add(kernel: &mut Kernel, leg: u32, address: &str) {
     let added = kernel.add_address(Time::ZERO, NsId::HOST, leg, net(address), &mut Vec::new());
     added.expect("a new address");
 }
 
-fn add_route(kernel: &mut Kernel, route: &Route) {
+pub fn add_route(kernel: &mut Kernel, route: &Route) {
     let (now, out) = (Time::ZERO, &mut Vec::new());
     kernel.add_route(now, NsId::HOST, route, Proto::STATIC, out).expect("a good route");
 }
@@ -85,6 +86,27 @@ fn a_route_is_deleted_without_its_metric() {
     assert_eq!(kernel.ip_route(NsId::HOST), "");
 }
 
+/// The same of a set of routes that machines share (routes seed 1, case 62 and seed 9, case 5).
+#[test]
+fn a_shared_set_is_as_single_routes_are() {
+    let (mut kernel, legs) = router();
+    add(&mut kernel, legs[1], "192.168.0.5/24");
+    let to = |to, via| Route { metric: 2, ..route(to, Some(via), "leg1") };
+    let own = to("10.244.1.0/24", "192.168.0.5");
+    let other = to("10.244.2.0/24", "192.168.0.6");
+    let routes = RouteSet { shared: vec![own.clone(), other.clone()].into(), except: None };
+    let request = Request::SetRoutes { proto: Proto::NETD, routes };
+    kernel.network(Time::ZERO, &request, &mut Vec::new());
+    assert_eq!(get(&kernel, "10.244.1.9"), "10.244.1.9 dev leg1 src 192.168.0.5");
+    assert_eq!(get(&kernel, "10.244.2.9"), "10.244.2.9 via 192.168.0.6 dev leg1 src 192.168.0.5");
+    let mut delete = |metric, route: &Route| {
+        let route = Route { metric, ..route.clone() };
+        kernel.del_route(Time::ZERO, NsId::HOST, &route, Proto::NETD, &mut Vec::new())
+    };
+    assert_eq!(delete(1, &own), Err(Errno::Esrch));
+    assert_eq!((delete(0, &own), delete(2, &other)), (Ok(()), Ok(())));
+}
+
 /// What leaves when a SYN comes in by a leg, once its neighbour is known.
 fn syn(kernel: &mut Kernel, leg: u32, src: &str, dst: &str) -> Vec<Packet> {
     let flags = TcpFlags { syn: true, ..TcpFlags::default() };
@@ -101,18 +123,32 @@ fn syn(kernel: &mut Kernel, leg: u32, src: &str, dst: &str) -> Vec<Packet> {
         mark: 0,
         ct: Ct::None,
     };
-    let frame = |payload| Frame { src: Mac([6; 6]), dst: Mac::default(), payload };
-    let (mut out, mut sent) = (Vec::new(), Vec::new());
-    kernel.receive(Time::ZERO, leg, frame(Payload::Ip(Box::new(packet))), &mut out);
-    while let Some(output) = out.pop() {
-        let Output::Transmit { link, frame: left } = output else { continue };
+    play(kernel, Time::ZERO, leg, packet).into_iter().map(|(_, packet)| packet).collect()
+}
+
+/// What leaves by which leg when a packet comes in by one, once its neighbour is known.
+pub fn play(kernel: &mut Kernel, now: Time, leg: u32, packet: Packet) -> Vec<(u32, Packet)> {
+    let payload = Payload::Ip(Box::new(packet));
+    let mut out = Vec::new();
+    let frame = Frame { src: Mac([6; 6]), dst: Mac::default(), payload };
+    kernel.receive(now, leg, frame, &mut out);
+    settle(kernel, now, out)
+}
+
+/// Answers whoever is asked for; what leaves by which leg.
+pub fn settle(kernel: &mut Kernel, now: Time, mut out: Vec<Output>) -> Vec<(u32, Packet)> {
+    let mut sent = Vec::new();
+    while !out.is_empty() {
+        let Output::Transmit { link, frame: left } = out.remove(0) else { continue };
         match left.payload {
-            Payload::Ip(packet) => sent.push(*packet),
+            Payload::Ip(packet) => sent.push((link, *packet)),
             Payload::Arp(arp) if arp.request && arp.sender_ip != arp.target_ip => {
                 let (sender_ip, target_ip) = (arp.target_ip, arp.sender_ip);
                 let sender_mac = Mac([6; 6]);
                 let answer = Arp { request: false, sender_mac, sender_ip, target_ip, ..arp };
-                kernel.receive(Time::ZERO, link, frame(Payload::Arp(answer)), &mut out);
+                let payload = Payload::Arp(answer);
+                let frame = Frame { src: sender_mac, dst: Mac::default(), payload };
+                kernel.receive(now, link, frame, &mut out);
             }
             Payload::Arp(_) => {}
         }
@@ -149,7 +185,7 @@ fn a_loose_filter_is_strict_on_a_link_without_an_address() {
     assert_eq!(syn(&mut kernel, legs[2], "10.0.60.138", "10.0.180.144").len(), 1);
 }
 
-fn forwarding(kernel: &mut Kernel, rp_filter: &str) {
+pub fn forwarding(kernel: &mut Kernel, rp_filter: &str) {
     let (now, out) = (Time::ZERO, &mut Vec::new());
     for (key, value) in [("ip_forward", "1"), ("conf.all.rp_filter", rp_filter)] {
         let key = format!("net.ipv4.{key}");

@@ -1,6 +1,8 @@
 //! Kernels joined back to back by a wire, and what they do to each other.
 
 mod fidelity;
+mod fidelity_lan;
+mod fidelity_rules;
 mod heed;
 mod hosts;
 mod pods;

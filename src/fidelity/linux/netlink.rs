@@ -1,7 +1,7 @@
 //! rtnetlink, as `ip` speaks it. When a send returns, the kernel has done what the message asks
 //! and its answers lie in the receive queue (netlink_rcv_skb, net/netlink/af_netlink.c).
 
-use super::step::route_line;
+use crate::fidelity::step::route_line;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, Proto, Route};
 use kubesim_backends::network::errno;
@@ -36,7 +36,7 @@ impl Netlink {
     }
 
     /// Everything that one request is answered with.
-    fn ask(&mut self, message: Message, flags: u16) -> Result<Vec<Message>, Errno> {
+    pub(super) fn ask(&mut self, message: Message, flags: u16) -> Result<Vec<Message>, Errno> {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), message.into());
         request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();

@@ -1,0 +1,50 @@
+//! A tracked connection.
+
+use super::tcp_state::TcpState;
+use super::tcp_track::TcpTrack;
+use super::tuple::Tuple;
+use kubesim_actors::ports::rules::Protocol;
+use kubesim_runtime::Time;
+use std::time::Duration;
+
+/// One tracked connection.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the client wrote.
+    pub original: Tuple,
+    /// What an answer looks like when it arrives here.
+    pub reply: Tuple,
+    /// `IPS_SEEN_REPLY`; `[UNREPLIED]` without it.
+    pub seen_reply: bool,
+    /// `IPS_ASSURED`: not dropped early when the table is full.
+    pub assured: bool,
+    /// `IPS_SRC_NAT`, `IPS_DST_NAT`: the source, the destination is rewritten.
+    pub src_nat: bool,
+    pub dst_nat: bool,
+    pub(super) src_nat_done: bool,
+    pub(super) dst_nat_done: bool,
+    /// The hash of the link it was masqueraded to leave by (`masq_index`).
+    pub(super) masqueraded: Option<u32>,
+    pub(super) confirmed: bool,
+    /// Out of the table for good (`IPS_DYING`).
+    pub(super) dying: bool,
+    pub(super) expires: Time,
+    /// How long it lasts from when it is confirmed on.
+    pub(super) timeout: Duration,
+    /// When UDP becomes a stream.
+    pub(super) stream_from: Time,
+    pub(super) tcp: Option<TcpTrack>,
+}
+
+impl Entry {
+    pub fn tcp_state(&self) -> Option<TcpState> {
+        self.tcp.map(|tcp| tcp.state)
+    }
+    /// From when on it counts as absent, whether collected or not.
+    pub fn expires(&self) -> Time {
+        self.expires
+    }
+    pub fn protocol(&self) -> Protocol {
+        self.original.protocol
+    }
+}

@@ -1,0 +1,235 @@
+//! What random frames on the real kernel (`kubesim fidelity`, domains bridge, vxlan and
+//! neighbours) showed the model to get wrong, each as small as it gets.
+
+use super::fidelity::{add, forwarding};
+use super::*;
+use crate::body::Body;
+use crate::kernel::NeighbourState;
+use crate::kernel::packet::{Arp, Ct, Tcp, TcpFlags};
+use kubesim_actors::ports::network::{Neighbour, Request, Vxlan};
+
+const BRIDGE: Mac = Mac([2, 0, 0, 0, 0, 0xbb]);
+const HOST_MAC: Mac = Mac([6, 0, 0, 0, 0, 1]);
+
+fn now() -> Time {
+    Time::from_secs(1000)
+}
+
+fn port(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, number])
+}
+
+/// A router whose legs have MAC addresses of their own, an address on each.
+fn three_legs() -> (Kernel, [u32; 3]) {
+    let mut kernel = kernel(0);
+    let mut out = Vec::new();
+    let legs = [0, 1, 2].map(|number| {
+        let name = format!("leg{number}");
+        let index = kernel.add_uplink(&name, port(number), 1500).expect("a new name");
+        kernel.set_up(now(), NsId::HOST, index, true, &mut out).expect("a link");
+        index
+    });
+    (kernel, legs)
+}
+
+fn routed() -> (Kernel, [u32; 3]) {
+    let (mut kernel, legs) = three_legs();
+    for (leg, address) in legs.into_iter().zip(["10.0.0.1/16", "10.1.0.1/16", "10.2.0.1/16"]) {
+        add(&mut kernel, leg, address);
+    }
+    forwarding(&mut kernel, "0");
+    (kernel, legs)
+}
+
+/// All legs are ports of a bridge with the address 10.9.0.1.
+fn bridged() -> (Kernel, [u32; 3], u32) {
+    let (mut kernel, legs) = three_legs();
+    let bridge = kernel.add_bridge(NsId::HOST, "br0", BRIDGE, 1500).expect("a new name");
+    let mut out = Vec::new();
+    kernel.set_up(now(), NsId::HOST, bridge, true, &mut out).expect("a link");
+    for leg in legs {
+        kernel.set_master(now(), NsId::HOST, leg, Some(bridge), &mut out).expect("a port");
+    }
+    add(&mut kernel, bridge, "10.9.0.1/24");
+    (kernel, legs, bridge)
+}
+
+fn packet(src: &str, dst: &str, l4: L4) -> Payload {
+    Payload::Ip(Box::new(Packet {
+        src: ip(src),
+        dst: ip(dst),
+        ttl: 64,
+        dont_fragment: false,
+        len: 40,
+        segment: 40,
+        l4,
+        body: Body::Empty,
+        mark: 0,
+        ct: Ct::None,
+    }))
+}
+
+fn udp(src: &str, dst: &str) -> Payload {
+    packet(src, dst, L4::Udp { sport: 1024, dport: 80 })
+}
+
+fn arp(request: bool, sender: (Mac, &str), target: (Mac, &str)) -> Payload {
+    let ((sender_mac, sender_ip), (target_mac, target_ip)) = (sender, target);
+    let (sender_ip, target_ip) = (ip(sender_ip), ip(target_ip));
+    Payload::Arp(Arp { request, sender_mac, sender_ip, target_mac, target_ip })
+}
+
+/// What leaves when a frame comes in by a leg.
+fn put(kernel: &mut Kernel, leg: u32, src: Mac, dst: Mac, payload: Payload) -> Vec<(u32, Frame)> {
+    let mut out = Vec::new();
+    kernel.receive(now(), leg, Frame { src, dst, payload }, &mut out);
+    left(out)
+}
+
+fn left(out: Vec<Output>) -> Vec<(u32, Frame)> {
+    let transmitted = |output| match output {
+        Output::Transmit { link, frame } => Some((link, frame)),
+        _ => None,
+    };
+    out.into_iter().filter_map(transmitted).collect()
+}
+
+fn states(kernel: &Kernel) -> Vec<(Ipv4Addr, Option<Mac>, NeighbourState)> {
+    let all = kernel.neighbours(NsId::HOST);
+    all.map(|entry| (entry.ip, entry.mac, entry.state)).collect()
+}
+
+/// bridge seed 1, cases 3 and 5 (ip_forward and tcp_v4_rcv ask for PACKET_HOST).
+#[test]
+fn what_comes_in_a_frame_for_everybody_goes_no_further() {
+    let (mut kernel, legs) = routed();
+    let mut put = |dst, payload| put(&mut kernel, legs[0], HOST_MAC, dst, payload).len();
+    assert_eq!(put(Mac::BROADCAST, udp("10.0.0.9", "10.1.0.9")), 0);
+    assert_eq!(put(Mac::BROADCAST, udp("10.0.0.9", "10.0.0.1")), 0);
+    let flags = TcpFlags { syn: true, ..TcpFlags::default() };
+    let syn = L4::Tcp(Tcp { sport: 1, dport: 2, seq: 3, ack: 0, flags, len: 0 });
+    assert_eq!(put(Mac::BROADCAST, packet("10.0.0.9", "10.0.0.1", syn)), 0);
+    assert_eq!(put(port(0), udp("10.0.0.9", "10.1.0.9")), 1);
+}
+
+/// bridge seed 1, case 0 (br_handle_frame asks is_valid_ether_addr).
+#[test]
+fn a_bridge_takes_nothing_from_a_group() {
+    let (mut kernel, legs, _) = bridged();
+    for src in [Mac([7, 0, 0, 0, 0, 9]), Mac::default()] {
+        let sent = put(&mut kernel, legs[0], src, HOST_MAC, udp("10.9.0.9", "10.9.0.8"));
+        assert!(sent.is_empty(), "{sent:?}");
+    }
+}
+
+/// bridge seed 1, cases 10 and 19 (eth_type_trans asks for the MAC of the link it came in by).
+#[test]
+fn through_a_bridge_a_frame_for_another_port_is_nobodys() {
+    let (mut kernel, legs, _) = bridged();
+    let question = || arp(true, (HOST_MAC, "10.9.0.9"), (Mac::default(), "10.9.0.1"));
+    assert!(put(&mut kernel, legs[0], HOST_MAC, port(1), question()).is_empty());
+    assert_eq!(put(&mut kernel, legs[0], HOST_MAC, port(0), question()).len(), 1);
+    assert_eq!(put(&mut kernel, legs[0], HOST_MAC, BRIDGE, question()).len(), 1);
+}
+
+/// bridge seed 1, cases 103 and 328 (br_dev_xmit finds entries of its own, BR_FDB_LOCAL).
+#[test]
+fn a_bridge_sends_to_a_ports_address_by_that_port_and_to_its_own_not_at_all() {
+    let (mut kernel, legs, _) = bridged();
+    for (sender, by) in [(port(1), Some(legs[1])), (BRIDGE, None)] {
+        let question = arp(true, (sender, "10.9.0.9"), (Mac::default(), "10.9.0.1"));
+        let sent = put(&mut kernel, legs[1], sender, BRIDGE, question);
+        let answers: Vec<u32> = sent.iter().map(|(link, _)| *link).collect();
+        assert_eq!(answers, by.into_iter().collect::<Vec<_>>());
+    }
+}
+
+/// bridge seed 2, case 4332 (fdb_add_local).
+#[test]
+fn what_was_learned_of_a_port_ends_when_it_becomes_one() {
+    let (mut kernel, legs, bridge) = bridged();
+    let mut out = Vec::new();
+    kernel.set_master(now(), NsId::HOST, legs[1], None, &mut out).expect("a port");
+    put(&mut kernel, legs[2], port(1), HOST_MAC, udp("10.9.0.9", "10.9.0.8"));
+    assert_eq!(kernel.fdb(NsId::HOST, bridge).len(), 1);
+    kernel.set_master(now(), NsId::HOST, legs[1], Some(bridge), &mut out).expect("a port");
+    assert_eq!(kernel.fdb(NsId::HOST, bridge), []);
+}
+
+fn tunnel(kernel: &mut Kernel) -> u32 {
+    let (local, address) = (ip("10.0.0.1"), net("10.9.0.1/24"));
+    let spec = Vxlan { vni: 7, port: 4789, mac: BRIDGE, mtu: 1450, local, address };
+    let index = kernel.add_vxlan(NsId::HOST, "vx0", &spec).expect("a new name");
+    kernel.set_up(now(), NsId::HOST, index, true, &mut Vec::new()).expect("a link");
+    add(kernel, index, "10.9.0.1/24");
+    index
+}
+
+/// vxlan seed 1, case 6 (vxlan_rcv).
+#[test]
+fn what_is_for_no_tunnel_is_dropped_without_a_word() {
+    let (mut kernel, legs) = routed();
+    tunnel(&mut kernel);
+    let to_port = |body| {
+        let Payload::Ip(mut packet) = udp("10.0.0.22", "10.0.0.1") else { panic!("IP") };
+        packet.l4 = L4::Udp { sport: 40_000, dport: 4789 };
+        packet.body = body;
+        Payload::Ip(packet)
+    };
+    let frame = Frame { src: HOST_MAC, dst: BRIDGE, payload: udp("10.9.0.2", "10.1.0.9") };
+    let other = Body::Vxlan { vni: 8, frame: Box::new(frame) };
+    for body in [other, Body::Empty] {
+        let sent = put(&mut kernel, legs[0], HOST_MAC, port(0), to_port(body));
+        assert!(sent.is_empty(), "{sent:?}");
+    }
+}
+
+/// vxlan seed 1, case 0 (neigh_add changes the entry that is there).
+#[test]
+fn a_permanent_neighbour_takes_the_place_of_one_that_is_asked_for() {
+    let (mut kernel, legs) = routed();
+    tunnel(&mut kernel);
+    put(&mut kernel, legs[1], HOST_MAC, port(1), udp("10.1.0.9", "10.9.0.2"));
+    assert_eq!(states(&kernel), [(ip("10.9.0.2"), None, NeighbourState::Incomplete)]);
+    let entries = vec![Neighbour { ip: ip("10.9.0.2"), mac: HOST_MAC }].into();
+    let request = Request::SetNeighbours { dev: "vx0".into(), entries };
+    kernel.network(now(), &request, &mut Vec::new());
+    let permanent = (ip("10.9.0.2"), Some(HOST_MAC), NeighbourState::Permanent);
+    assert_eq!(states(&kernel), [permanent]);
+}
+
+/// neighbours seed 1, cases 14 and 39 (arp_is_garp).
+#[test]
+fn an_announcement_by_answer_names_its_sender_twice() {
+    let other = Mac([6, 0, 0, 0, 0, 2]);
+    for (target, believed) in [(port(0), HOST_MAC), (other, other)] {
+        let (mut kernel, legs) = routed();
+        let question = arp(true, (HOST_MAC, "10.0.0.9"), (Mac::default(), "10.0.0.1"));
+        put(&mut kernel, legs[0], HOST_MAC, Mac::BROADCAST, question);
+        let announced = arp(false, (other, "10.0.0.9"), (target, "10.0.0.9"));
+        put(&mut kernel, legs[0], other, port(0), announced);
+        assert_eq!(states(&kernel)[0].1, Some(believed));
+    }
+}
+
+/// neighbours seed 1, cases 15 and 91 (arp_process asks ip_route_input).
+#[test]
+fn nobody_is_answered_who_asks_from_an_address_of_ones_own() {
+    let (mut kernel, legs) = routed();
+    let question = |from| arp(true, (HOST_MAC, from), (Mac::default(), "10.0.0.1"));
+    let mut ask = |from| put(&mut kernel, legs[0], HOST_MAC, Mac::BROADCAST, question(from)).len();
+    assert_eq!(ask("10.1.0.1"), 0);
+    assert_eq!(ask("10.0.0.9"), 1);
+}
+
+/// neighbours seed 2, case 633 (neigh_flush_dev).
+#[test]
+fn what_waits_on_a_link_that_goes_down_is_lost_without_a_word() {
+    let (mut kernel, legs) = routed();
+    let asked = put(&mut kernel, legs[0], HOST_MAC, port(0), udp("10.0.0.9", "10.2.0.9"));
+    assert_eq!(asked.len(), 1);
+    let mut out = Vec::new();
+    kernel.set_up(now(), NsId::HOST, legs[2], false, &mut out).expect("a link");
+    assert!(left(out).is_empty());
+    assert_eq!(states(&kernel), []);
+}

@@ -1,0 +1,345 @@
+//! Random rules of every table in the shapes that kube-proxy, container runtimes and this
+//! project write, and packets of a few connections through them.
+
+use super::dice::Dice;
+use super::step::{Answer, CHAINS, Case, LIST, SOCKETS, Step, ip, net};
+use super::wire;
+use super::words::built_in;
+use kubesim_actors::ports::rules::{
+    AddrType, CtStates, Match, Protocol, RejectWith, Rule, Table, Target,
+};
+use kubesim_sim::kernel::packet::{Icmp, IcmpError, L4, Packet, Tcp, TcpFlags};
+use smol_str::SmolStr;
+use std::net::Ipv4Addr;
+
+/// Hosts on the legs and behind the default gateway, and the leg they are behind.
+pub const HOSTS: [(&str, usize); 7] = [
+    ("10.0.0.10", 0),
+    ("10.0.0.11", 0),
+    ("10.1.0.10", 1),
+    ("10.1.0.11", 1),
+    ("10.2.0.10", 2),
+    ("10.2.0.11", 2),
+    ("172.16.0.7", 0),
+];
+/// The router's own addresses, one nobody has, and broadcast ones.
+const OTHERS: [&str; 5] = ["10.0.0.1", "10.1.0.1", "10.2.0.1", "10.96.0.10", "10.1.255.255"];
+const NETS: [&str; 7] = [
+    "10.0.0.0/16",
+    "10.1.0.0/16",
+    "10.0.0.0/8",
+    "10.96.0.10/32",
+    "10.1.0.10/32",
+    "10.0.0.11/32",
+    "172.16.0.0/12",
+];
+const SOURCE_PORTS: [u16; 3] = [1024, 1025, 600];
+const PORTS: [u16; 4] = [80, 81, 53, 5000];
+
+pub fn rules(dice: &mut Dice) -> Case {
+    let mut rules = Case::new();
+    for _ in 0..1 + dice.below(12) {
+        rules.push(append(dice));
+    }
+    if dice.yes(8) {
+        services(dice, &mut rules);
+    }
+    if dice.yes(10) {
+        rules.push(Step::PolicyDrop(dice.one(&["INPUT", "FORWARD", "OUTPUT"]).into()));
+    }
+    rules
+}
+
+pub fn case(dice: &mut Dice, rules: Case) -> Case {
+    let mut case = rules;
+    let chance = case.iter().any(has_chance);
+    let mut known = Vec::new();
+    for _ in 0..2 + dice.below(8) {
+        let step = traffic(dice, &mut known);
+        case.push(if chance { Step::Counted(Box::new(step)) } else { step });
+    }
+    case.push(Step::Counters);
+    case
+}
+
+fn has_chance(step: &Step) -> bool {
+    let Step::Append(_, _, rule) = step else { return false };
+    rule.matches.iter().any(|found| matches!(found, Match::Random { .. }))
+}
+
+/// A chain long enough to be looked up by address and port, as a proxy's.
+fn services(dice: &mut Dice, case: &mut Case) {
+    let hook = dice.one(&["PREROUTING", "OUTPUT", "U0"]);
+    for _ in 0..12 + dice.below(4) {
+        let mut matches = Vec::new();
+        if !dice.yes(4) {
+            let (is, not) = (dice.one(&[Protocol::Tcp, Protocol::Udp]), false);
+            matches.push(Match::Protocol { is, not });
+            if !dice.yes(4) {
+                let port = dice.one(&PORTS);
+                matches.push(Match::DestinationPort { from: port, to: port, not });
+            }
+        }
+        if !dice.yes(4) {
+            let net = address(dice).into();
+            matches.insert(0, Match::Destination { net, not: false });
+        } else if dice.yes(2) {
+            let net = address(dice).into();
+            matches.insert(0, Match::Source { net, not: false });
+        }
+        let target = target(dice, Table::Nat, hook, &matches);
+        case.push(Step::Append(Table::Nat, hook.into(), Rule { matches, target }));
+    }
+}
+
+fn append(dice: &mut Dice) -> Step {
+    let table = match dice.below(10) {
+        0 => Table::Raw,
+        1 | 2 => Table::Mangle,
+        3..=6 => Table::Nat,
+        _ => Table::Filter,
+    };
+    let chain = match dice.below(3) {
+        0 => dice.one(&CHAINS),
+        _ => dice.one(built_in(table)),
+    };
+    let matches = matches(dice, table, chain);
+    let target = target(dice, table, chain, &matches);
+    Step::Append(table, SmolStr::new(chain), Rule { matches, target })
+}
+
+/// What a chain's rules may lead to: chains jump only to later ones, and in the nat table those
+/// for destinations (U0, U1) and those for sources (U2, U3) stay apart, as the kernel asks where
+/// each rule may be reached from (`xt_check_target`, net/netfilter/x_tables.c).
+fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Target {
+    let destinations = matches!(chain, "PREROUTING" | "OUTPUT" | "U0" | "U1");
+    let tcp = matches.contains(&Match::Protocol { is: Protocol::Tcp, not: false });
+    let plain = |dice: &mut Dice| match dice.below(5) {
+        0 => Target::Return,
+        1 => Target::Accept,
+        2 => Target::None,
+        3 => Target::Mark { value: dice.one(&[1, 0x4000, 0]), mask: dice.one(&[1, 0x4000, 0xff]) },
+        _ => jump(dice, table, chain),
+    };
+    match (table, dice.below(2)) {
+        (Table::Nat, 0) if destinations => {
+            let ported = matches.iter().any(|found| match found {
+                Match::Protocol { is, not: false } => *is != Protocol::Icmp,
+                _ => false,
+            });
+            let port = (ported && dice.yes(2)).then(|| dice.one(&PORTS));
+            let (host, _) = dice.one(&HOSTS);
+            let to = if dice.yes(8) { ip(dice.one(&OTHERS)) } else { ip(host) };
+            Target::Dnat { to, port }
+        }
+        (Table::Nat, 0) if chain == "POSTROUTING" || chain == "U2" || chain == "U3" => {
+            match dice.below(3) {
+                0 if !chain.starts_with('U') || chain == "U2" => {
+                    Target::Masquerade { random_fully: dice.yes(2) }
+                }
+                _ => Target::Snat { to: ip(dice.one(&["10.0.0.1", "10.2.0.1", "10.0.0.50"])) },
+            }
+        }
+        (Table::Nat, 0) => Target::Snat { to: ip(dice.one(&["10.0.0.50", "10.1.0.50"])) },
+        (Table::Filter, 0) => match dice.below(5) {
+            0 => Target::Drop,
+            1 if tcp => Target::Reject(RejectWith::TcpReset),
+            1 | 2 => Target::Reject(RejectWith::PortUnreachable),
+            3 => Target::Reject(
+                dice.one(&[RejectWith::HostUnreachable, RejectWith::AdminProhibited]),
+            ),
+            _ => plain(dice),
+        },
+        (Table::Raw, 0) if dice.yes(2) => Target::NoTrack,
+        (Table::Raw | Table::Mangle, 0) if dice.yes(3) => Target::Drop,
+        _ => plain(dice),
+    }
+}
+
+fn jump(dice: &mut Dice, table: Table, chain: &str) -> Target {
+    let next: &[&str] = match (table, chain) {
+        (_, "U3") => return Target::Return,
+        (Table::Nat, "INPUT") => &["U3"],
+        (Table::Nat, "POSTROUTING") => &["U2"],
+        (Table::Nat, "U0") => &["U1"],
+        (Table::Nat, "U1") | (_, "U2") => return Target::Accept,
+        (Table::Nat, _) => &["U0", "U1"],
+        (_, "U0") => &["U1", "U2", "U3"],
+        (_, "U1") => &["U2", "U3"],
+        _ => &CHAINS,
+    };
+    let to = dice.one(next).into();
+    if dice.yes(4) { Target::Goto(to) } else { Target::Jump(to) }
+}
+
+fn matches(dice: &mut Dice, table: Table, chain: &str) -> Vec<Match> {
+    let mut found = Vec::new();
+    let not = |dice: &mut Dice| dice.yes(5);
+    if dice.yes(3) {
+        found.push(Match::Source { net: net(dice.one(&NETS)), not: not(dice) });
+    }
+    if dice.yes(3) {
+        found.push(Match::Destination { net: net(dice.one(&NETS)), not: not(dice) });
+    }
+    let name = |dice: &mut Dice| SmolStr::new(dice.one(&["leg0", "leg1", "leg+", "lo", "leg2"]));
+    if dice.yes(6) && !matches!(chain, "OUTPUT" | "POSTROUTING") {
+        found.push(Match::InInterface { name: name(dice), not: not(dice) });
+    }
+    if dice.yes(6) && !matches!(chain, "PREROUTING" | "INPUT") {
+        found.push(Match::OutInterface { name: name(dice), not: not(dice) });
+    }
+    if dice.yes(2) {
+        let is = dice.one(&[Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
+        let not = dice.yes(8);
+        found.push(Match::Protocol { is, not });
+        if is != Protocol::Icmp && !not {
+            ports(dice, &mut found);
+        }
+    }
+    for _ in 0..2 {
+        if dice.yes(3) {
+            found.push(extension(dice, table, chain));
+        }
+    }
+    found
+}
+
+fn ports(dice: &mut Dice, found: &mut Vec<Match>) {
+    if dice.yes(4) {
+        let from = dice.one(&SOURCE_PORTS);
+        found.push(Match::SourcePort { from, to: from.max(1024), not: dice.yes(5) });
+    }
+    if dice.yes(2) {
+        let from = dice.one(&PORTS);
+        let to = if dice.yes(3) { from.max(100) } else { from };
+        found.push(Match::DestinationPort { from, to, not: dice.yes(5) });
+    }
+}
+
+fn extension(dice: &mut Dice, table: Table, chain: &str) -> Match {
+    let kinds = [AddrType::Local, AddrType::Unicast, AddrType::Broadcast];
+    let not = dice.yes(5);
+    match dice.below(9) {
+        0 => Match::Comment("what for".into()),
+        1 => Match::Mark { value: dice.one(&[0, 1, 0x4000]), mask: dice.one(&[1, 0x4000]), not },
+        2 => Match::SourceType { is: dice.one(&kinds), not },
+        3 | 4 => Match::DestinationType { is: dice.one(&kinds), not },
+        5 if table != Table::Raw => match dice.yes(4) {
+            true => Match::CtDnat,
+            false => Match::CtState { any: states(dice), not },
+        },
+        6 if chance(table, chain) => Match::Random { probability: dice.one(&[1 << 30, 1 << 29]) },
+        7 => Match::RecentSet { name: LIST.into() },
+        8 => Match::RecentCheck { name: LIST.into(), seconds: 600 },
+        _ => Match::CtState { any: states(dice), not },
+    }
+}
+
+/// Where chance may decide: a few times a packet at most, so that whatever Linux does comes up
+/// soon enough on the other side.
+fn chance(table: Table, chain: &str) -> bool {
+    matches!((table, chain), (Table::Nat, "PREROUTING" | "OUTPUT" | "U0"))
+}
+
+fn states(dice: &mut Dice) -> CtStates {
+    let bits = 1 + dice.below(31);
+    CtStates {
+        new: bits & 1 != 0,
+        established: bits & 2 != 0,
+        related: bits & 4 != 0,
+        invalid: bits & 8 != 0,
+        untracked: bits & 16 != 0,
+    }
+}
+
+fn address(dice: &mut Dice) -> Ipv4Addr {
+    match dice.below(2) {
+        0 => ip(dice.one(&OTHERS)),
+        _ => ip(dice.one(&HOSTS).0),
+    }
+}
+
+/// A packet of a new connection, the next one of a known one, or an answer.
+fn traffic(dice: &mut Dice, known: &mut Vec<(usize, Packet)>) -> Step {
+    match dice.below(10) {
+        0 => Step::Send(dice.one(&SOCKETS), address(dice), dice.one(&PORTS)),
+        1..=4 => Step::Answer(usize::from(dice.yes(4)), answer(dice)),
+        5 | 6 if !known.is_empty() => {
+            let (leg, mut packet) = dice.one(known);
+            if let L4::Tcp(tcp) = &mut packet.l4 {
+                *tcp = next_segment(dice, tcp);
+            }
+            Step::Packet(leg, Box::new(packet))
+        }
+        _ => {
+            let (src, leg) = dice.one(&HOSTS);
+            let packet = first(dice, ip(src));
+            known.push((leg, packet.clone()));
+            Step::Packet(leg, Box::new(packet))
+        }
+    }
+}
+
+fn first(dice: &mut Dice, src: Ipv4Addr) -> Packet {
+    let protocol = match dice.below(5) {
+        0 | 1 => Protocol::Udp,
+        2 | 3 => Protocol::Tcp,
+        _ => Protocol::Icmp,
+    };
+    let (dst, port) = (address(dice), dice.one(&PORTS));
+    first_of(dice, protocol, src, dst, port)
+}
+
+/// The first packet of a connection; nearly always.
+pub fn first_of(
+    dice: &mut Dice,
+    protocol: Protocol,
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    dport: u16,
+) -> Packet {
+    let sport = dice.one(&SOURCE_PORTS);
+    let (l4, len) = match protocol {
+        Protocol::Udp => (L4::Udp { sport, dport }, 28),
+        Protocol::Tcp => {
+            let first = Tcp { sport, dport, seq: 1000, ack: 0, flags: SYN, len: 0 };
+            (L4::Tcp(if dice.yes(10) { next_segment(dice, &first) } else { first }), 40)
+        }
+        _ => (L4::Icmp(Icmp::EchoRequest { id: dice.one(&[1, 2]), seq: 1 }), 28),
+    };
+    wire::packet(src, dst, l4, len)
+}
+
+const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false };
+
+/// What the one who opened a connection sends later.
+pub fn next_segment(dice: &mut Dice, first: &Tcp) -> Tcp {
+    let flags = flags(dice);
+    let (seq, ack) = if flags.syn { (1000, 0) } else { (1001, 5001) };
+    Tcp { seq, ack: if flags.ack { ack } else { 0 }, flags, ..*first }
+}
+
+fn flags(dice: &mut Dice) -> TcpFlags {
+    let none = TcpFlags::default();
+    match dice.below(8) {
+        0 => TcpFlags { syn: true, ..none },
+        1 => TcpFlags { fin: true, ack: true, ..none },
+        2 => TcpFlags { rst: true, ..none },
+        3 => TcpFlags { rst: true, ack: true, ..none },
+        _ => TcpFlags { ack: true, ..none },
+    }
+}
+
+/// What the one who got a packet says to it.
+pub fn answer(dice: &mut Dice) -> Answer {
+    match dice.below(8) {
+        0 => Answer::Error(dice.one(&[
+            IcmpError::PortUnreachable,
+            IcmpError::HostUnreachable,
+            IcmpError::TtlExceeded,
+            IcmpError::FragmentationNeeded { mtu: 1400 },
+        ])),
+        1 | 2 => Answer::Reply(flags(dice)),
+        _ => Answer::Reply(TcpFlags { syn: true, ack: true, ..TcpFlags::default() }),
+    }
+}

@@ -1,0 +1,121 @@
+//! Packets and connections in words, the same for both kernels. A port that nobody wrote was
+//! chosen by a kernel at random: it is called by its range and its turn, since which one it is
+//! must not matter.
+
+use kubesim_actors::ports::network::{Errno, Mac};
+use kubesim_actors::ports::rules::{Protocol, Table};
+use kubesim_sim::body::Body;
+use kubesim_sim::kernel::packet::{Arp, Frame, Icmp, L4, Packet, Payload, Quoted, TcpFlags};
+
+/// Every port, and id of an echo, that a case may write.
+pub const WRITTEN: [u16; 16] =
+    [1, 2, 100, 600, 1024, 1025, 1026, 1027, 53, 80, 81, 5000, 5001, 8080, 30_080, 4789];
+
+/// The ports that were chosen in a case, in the order in which they were met.
+#[derive(Clone, Debug, Default)]
+pub struct Ports(Vec<u16>);
+
+impl Ports {
+    pub fn name(&mut self, port: u16) -> String {
+        if port == 0 || WRITTEN.contains(&port) {
+            return port.to_string();
+        }
+        let turn = self.0.iter().position(|known| *known == port).unwrap_or_else(|| {
+            self.0.push(port);
+            self.0.len() - 1
+        });
+        let range = match port {
+            0..512 => "below 512",
+            512..1024 => "below 1024",
+            _ => "high",
+        };
+        format!("<{range} {turn}>")
+    }
+
+    pub fn packet(&mut self, packet: &Packet) -> String {
+        let Packet { src, dst, ttl, .. } = packet;
+        let what = match &packet.l4 {
+            // Chosen by a hash with a secret of the machine's.
+            L4::Udp { dport, .. } if matches!(packet.body, Body::Vxlan { .. }) => {
+                format!("udp > {dport} {}", self.inner(packet))
+            }
+            L4::Udp { sport, dport } => {
+                format!("udp {} > {}", self.name(*sport), self.name(*dport))
+            }
+            L4::Tcp(tcp) => {
+                let (sport, dport) = (self.name(tcp.sport), self.name(tcp.dport));
+                let flags = flag_words(tcp.flags);
+                format!("tcp {sport} > {dport} {flags} seq {} ack {}", tcp.seq, tcp.ack)
+            }
+            L4::Icmp(Icmp::EchoRequest { id, seq }) => {
+                format!("echo request {} {seq}", self.name(*id))
+            }
+            L4::Icmp(Icmp::EchoReply { id, seq }) => format!("echo reply {} {seq}", self.name(*id)),
+            L4::Icmp(Icmp::Error { kind, about }) => format!("{kind} about {}", self.quoted(about)),
+        };
+        format!("{src} > {dst} ttl {ttl} {what}")
+    }
+
+    fn inner(&mut self, packet: &Packet) -> String {
+        match &packet.body {
+            Body::Vxlan { vni, frame } => format!("vni {vni} [{}]", self.frame(frame)),
+            _ => String::new(),
+        }
+    }
+
+    fn quoted(&mut self, about: &Quoted) -> String {
+        let Quoted { src, dst, protocol, sport, dport, seq } = *about;
+        let ports = match protocol {
+            Protocol::Tcp => format!("tcp {} > {} seq {seq}", self.name(sport), self.name(dport)),
+            Protocol::Icmp => format!("echo {}", self.name(sport)),
+            _ => format!("udp {} > {}", self.name(sport), self.name(dport)),
+        };
+        format!("{src} > {dst} {ports}")
+    }
+
+    pub fn frame(&mut self, frame: &Frame) -> String {
+        let what = match &frame.payload {
+            Payload::Arp(arp) => arp_words(arp),
+            Payload::Ip(packet) => self.packet(packet),
+        };
+        format!("{} > {} {what}", mac_words(frame.src), mac_words(frame.dst))
+    }
+}
+
+pub fn mac_words(mac: Mac) -> String {
+    if mac == Mac::BROADCAST { "everybody".to_owned() } else { mac.to_string() }
+}
+
+fn arp_words(arp: &Arp) -> String {
+    let Arp { request, sender_mac, sender_ip, target_mac, target_ip } = arp;
+    match request {
+        true => format!("who has {target_ip}? tell {sender_ip} at {sender_mac} ({target_mac})"),
+        false => format!("{sender_ip} is at {sender_mac}, {target_ip} at {target_mac}"),
+    }
+}
+
+fn flag_words(flags: TcpFlags) -> String {
+    let all = [(flags.syn, "S"), (flags.ack, "A"), (flags.fin, "F"), (flags.rst, "R")];
+    all.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect()
+}
+
+/// What is seen after a change: what came of it, and the table.
+pub fn after(done: Result<(), Errno>, mut table: Vec<String>) -> Vec<String> {
+    table.sort_unstable();
+    table.insert(0, outcome(done));
+    table
+}
+
+pub fn outcome(done: Result<(), Errno>) -> String {
+    done.err().map_or("done".to_owned(), |errno| errno.to_string())
+}
+
+/// The built-in chains of a table, in the order in which they are listed.
+pub fn built_in(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Raw => &["PREROUTING", "OUTPUT"],
+        Table::Mangle => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+        Table::Nat => &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
+        Table::Filter => &["INPUT", "FORWARD", "OUTPUT"],
+    }
+}

@@ -1,0 +1,26 @@
+//! Each bug that is put into the model on purpose is found by the cases of its domain.
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/namespace.rs"]
+mod namespace;
+
+use kubesim::fidelity::{compare, mutants};
+
+/// As many cases as a bug may take to be found.
+const CASES: u64 = 20_000;
+
+#[test]
+fn every_mutant_is_found() {
+    // What is missing is said there, or fails the test where nothing may be.
+    namespace::in_namespace(|| {
+        for (_, name, domain) in mutants::ALL {
+            mutants::put_in(name).expect("a mutant");
+            let outcome = compare(domain, 1, 0..CASES, 1).expect("a machine that makes namespaces");
+            let [(index, story)] = &outcome.mismatches[..] else {
+                panic!("{name} is not found by {CASES} cases of {domain:?}");
+            };
+            println!("{name}: case {index} of {domain:?}{story}");
+        }
+    });
+}
