@@ -368,6 +368,7 @@ fn idle(name: &str) -> Image {
 impl Machine {
     /// Addresses that live sandboxes hold.
     pub fn sandbox_addresses(&self) -> Vec<Ipv4Addr> {
-        self.runtime.addresses().filter_map(|(_, ip)| ip).collect()
+        let pictured = self.sandboxes.clone();
+        pictured.unwrap_or_else(|| self.runtime.addresses().filter_map(|(_, ip)| ip).collect())
     }
 }

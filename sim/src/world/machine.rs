@@ -52,6 +52,8 @@ pub struct Machine {
     /// Who is told of the network's state, and what was told last.
     pub observers: Vec<Life>,
     pub told: Option<Arc<network::State>>,
+    /// Of an external machine: the addresses that its sandboxes hold.
+    pub(super) sandboxes: Option<Vec<std::net::Ipv4Addr>>,
     pub(super) netlink_pending: bool,
     pub(super) armed: Time,
     pub(super) touched: bool,
@@ -91,6 +93,7 @@ impl Machine {
             sockets: Vec::new(),
             observers: Vec::new(),
             told: None,
+            sandboxes: None,
             netlink_pending: false,
             armed: Time::NEVER,
             touched: false,
@@ -269,6 +272,9 @@ impl World {
         let host = &mut self.machines[machine as usize];
         if !host.on {
             return;
+        }
+        if self.knobs.external && matches!(host.role, Role::Node(_)) {
+            self.orders.push((machine, super::external::Order::PowerOff(loss)));
         }
         host.on = false;
         host.armed = Time::NEVER;

@@ -6,12 +6,14 @@
 //! - `ports`: what an actor asked for is carried out by a model
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
+//! - `external`: machines that are played elsewhere
 //! - `faults`, `probes`: what happens to the world and what is tried in it
 //! - `build`: a world out of a scenario
 
 pub mod api;
 mod build;
 mod containers;
+pub mod external;
 mod faults;
 pub mod fleet;
 mod machine;
@@ -20,9 +22,10 @@ pub mod probes;
 mod programs;
 pub mod words;
 
-pub use build::{SUBNET_ENV, build};
+pub use build::{NET_CONF, SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
+pub use programs::resolver;
 
 use crate::kernel::packet::{Arp, Frame, Payload};
 use crate::kernel::{Kernel, Output, Shared, SocketEvent, SocketId};
@@ -125,6 +128,8 @@ pub struct Knobs {
     pub forgets: bool,
     /// Compare runs: remember the digest after every so many events.
     pub checkpoints: u64,
+    /// Nodes are played elsewhere: see `external`.
+    pub external: bool,
 }
 
 /// A remark for whoever watches.
@@ -191,6 +196,8 @@ pub struct World {
     /// What broke a rule of the simulator itself or of an actor.
     pub violations: Vec<String>,
     pub notes: Vec<(Time, Cell, String)>,
+    /// What is to happen on external machines.
+    orders: Vec<(u32, external::Order)>,
     rng: Rng,
     disk: Time,
 }
@@ -261,6 +268,7 @@ impl World {
             refusals: Vec::new(),
             violations: Vec::new(),
             notes: Vec::new(),
+            orders: Vec::new(),
             rng: Rng::new(Stream { seed, label: "world", index: 0, incarnation: 0 }),
             disk: Time::ZERO,
             scenario,
@@ -650,7 +658,8 @@ impl World {
         for &port in to {
             let (machine, link) = self.wire.machine_of(port);
             let host = &self.machines[machine as usize];
-            if host.on && host.kernel.heeds_arp(link, &arp) {
+            let heeds = self.is_external(machine) || host.kernel.heeds_arp(link, &arp);
+            if host.on && heeds {
                 self.receive(port, frame.clone());
             } else {
                 self.counts.packets += 1;
@@ -669,6 +678,9 @@ impl World {
         digest.u32(port.0);
         frame.digest(&mut digest);
         self.digest = digest;
+        if self.is_external(machine) {
+            return self.orders.push((machine, external::Order::Frame(frame)));
+        }
         self.kernel(machine, |kernel, now, out| kernel.receive(now, link, frame, out));
     }
 }

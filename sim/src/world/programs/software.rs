@@ -3,6 +3,7 @@
 use crate::kernel::NsId;
 use crate::scenario::{Software, SoftwareKind};
 use crate::world::World;
+use crate::world::external::Order;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Table;
@@ -10,6 +11,9 @@ use std::net::Ipv4Addr;
 
 impl World {
     pub(in crate::world) fn start_software(&mut self, machine: u32, software: &Software) {
+        if self.ordered(machine, || Order::StartSoftware(software.clone())) {
+            return;
+        }
         match software.kind {
             SoftwareKind::Docker { major, minor } => self.start_docker(machine, (major, minor)),
             SoftwareKind::Ufw => self.start_ufw(machine),
@@ -73,6 +77,9 @@ impl World {
 
     /// One `iptables` command in its own words. What it refuses is said in the run's lines.
     pub(in crate::world) fn iptables(&mut self, machine: u32, command: &str) {
+        if self.ordered(machine, || Order::Iptables(command.to_owned())) {
+            return;
+        }
         let result = self.kernel(machine, |kernel, _, _| {
             let rules = kernel.netfilter_mut(NsId::HOST);
             rules.map_or(Ok(()), |rules| rules.command(command))
