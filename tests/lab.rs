@@ -48,7 +48,7 @@ http = [{ port = 8080, path = "/", text = "hello" }]
 
 [[workload]]
 name = "web"
-at = "1s"
+at = "3s"
 yaml = """
 apiVersion: v1
 kind: Service
@@ -77,7 +77,7 @@ spec:
 name = "ping-the-router"
 kind = "ping"
 from = { node = "two" }
-to = { address = "192.168.7.1", port = 0 }
+to = { address = "192.168.7.1", port = 1 }
 start = "1s"
 every = "500ms"
 
@@ -101,7 +101,7 @@ every = "500ms"
 name = "name-from-a-pod"
 kind = "dig"
 from = { pod = "app=web" }
-to = { cluster-dns = true }
+to = { dns = true }
 query = "web.default.svc.cluster.local"
 start = "12s"
 every = "500ms"

@@ -93,7 +93,11 @@ fn wire(
 ) -> Result<(), Errno> {
     let mut admin = Admin::open().map_err(|error| crate::network::admin::errno(&error))?;
     let bridge = admin.link(bridge)?;
-    admin.add_veth(outer, bridge, (namespace.descriptor(), inner), mtu)
+    admin.add_veth(outer, bridge, (namespace.descriptor(), inner), mtu)?;
+    // With br_netfilter a pod that calls a Service and is its own endpoint is answered at the
+    // bridge, by the port it came from (br_nf_pre_routing_finish, net/bridge/br_netfilter_hooks.c).
+    let port = admin.link(outer.name)?;
+    admin.set_hairpin(port)
 }
 
 fn address_and_route(admin: &mut Admin, address: Ipv4Net, gateway: Ipv4Addr) -> Result<(), Errno> {

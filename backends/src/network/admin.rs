@@ -8,7 +8,9 @@ use super::socket::Socket;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, FdbEntry, Mac, Neighbour, Proto, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkMessage,
+};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Request};
 use rtnetlink::{
@@ -87,6 +89,14 @@ impl Admin {
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         self.0.call(Request::NewLink(pair), NEW)
+    }
+
+    /// Lets a bridge send a frame out of the port that it came in by.
+    pub fn set_hairpin(&mut self, port: u32) -> Result<(), Errno> {
+        let change = LinkUnspec::new_with_index(port)
+            .set_port_kind(InfoPortKind::Bridge)
+            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
+        self.0.call(Request::NewLink(change.build()), 0)
     }
 
     pub fn add_address(&mut self, link: u32, net: Ipv4Net) -> Result<(), Errno> {
