@@ -12,7 +12,9 @@ pub struct Mask(Vec<(String, String)>);
 
 impl Mask {
     pub fn of(world: &World) -> Mask {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        // Whose first subnet it shares its address with says nothing.
+        let all = world.scenario.cluster.pod_network.to_string();
+        let mut pairs = vec![(all, "<pods>".to_owned())];
         for node in world.objects(Kind::Node) {
             let name = &node.key.name;
             let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct View(BTreeMap<String, Vec<String>>);
 
 /// Fields of objects whose values are times, dice or counts of writes.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "uid",
+    "nodeUid",
     "resourceVersion",
     "containerID",
     "imageID",
