@@ -112,8 +112,7 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         Stage::Sim => scenario::Stage::Sim,
         Stage::Lab => scenario::Stage::Lab,
     };
-    let loaded =
-        Scenario::load_for(stage, &args.file, &args.sets, args.profile.as_deref());
+    let loaded = Scenario::load_for(stage, &args.file, &args.sets, args.profile.as_deref());
     let scenario = match loaded {
         Ok(scenario) => scenario,
         Err(wrong) => {

@@ -37,9 +37,10 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
         ));
     }
     let foreign = scenario.nodes.iter().find_map(|node| {
-        let software = node.software.iter().find(|s| {
-            s.kind != kubesim_sim::scenario::SoftwareKind::NetworkManager
-        });
+        let software = node
+            .software
+            .iter()
+            .find(|s| s.kind != kubesim_sim::scenario::SoftwareKind::NetworkManager);
         software.map(|_| &node.name)
     });
     if let Some(node) = foreign {

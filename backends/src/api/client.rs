@@ -329,8 +329,7 @@ impl Stream {
 
     fn tell(&mut self) {
         let Some(view) = &self.view else { return };
-        let news =
-            News::View { kind: self.kind, scope: self.scope.clone(), view: view.clone() };
+        let news = News::View { kind: self.kind, scope: self.scope.clone(), view: view.clone() };
         self.subscribers.retain(|one| one.send(news.clone()).is_ok());
     }
 }

@@ -199,7 +199,9 @@ impl Answered {
                 view.advance(version);
                 Ok(Reply::List(view))
             }
-            Answered::Error { reason: name, message } => Err(Error { reason: reason(&name)?, message }),
+            Answered::Error { reason: name, message } => {
+                Err(Error { reason: reason(&name)?, message })
+            }
         })
     }
 }
@@ -306,8 +308,7 @@ mod tests {
     #[test]
     fn requests_and_answers_come_back_as_they_went() {
         let options = DeleteOptions { uid: Some(Uid(9)), grace: Some(Duration::ZERO) };
-        let request =
-            Request::Delete { kind: Kind::Pod, key: Key::new("default", "a"), options };
+        let request = Request::Delete { kind: Kind::Pod, key: Key::new("default", "a"), options };
         let Message::Call { request: again, .. } =
             over_the_wire(&Message::Call { id: 1, request: Called::of(&request) })
         else {

@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-pub use sandbox::Space;
 pub use process::{NETNS, PARENT, RESOLV_CONF};
+pub use sandbox::Space;
 
 /// What a container's process is started with.
 #[derive(Clone, Debug, Default)]
@@ -133,11 +133,7 @@ impl Port for Processes {
 }
 
 impl Inner {
-    fn request(
-        &self,
-        request: &Request,
-        send: mpsc::UnboundedSender<Reply>,
-    ) -> (Asker, Vec<Step>) {
+    fn request(&self, request: &Request, send: mpsc::UnboundedSender<Reply>) -> (Asker, Vec<Step>) {
         let mut state = self.state.borrow_mut();
         let asker = state.next_asker;
         state.next_asker += 1;

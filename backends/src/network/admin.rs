@@ -181,10 +181,9 @@ impl Admin {
     pub fn fdb(&mut self, link: u32) -> Result<Vec<FdbEntry>, Errno> {
         let found = self.0.dump(&request(AddressFamily::Bridge, link))?;
         let ours = found.into_iter().filter_map(|message| match message {
-            Message::Fdb { entry, gone: false } if entry.link == link => Some(FdbEntry {
-                mac: entry.mac,
-                remote: entry.remote,
-            }),
+            Message::Fdb { entry, gone: false } if entry.link == link => {
+                Some(FdbEntry { mac: entry.mac, remote: entry.remote })
+            }
             _ => None,
         });
         Ok(ours.collect())

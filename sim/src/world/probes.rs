@@ -288,12 +288,7 @@ impl World {
         }
     }
 
-    pub(super) fn judge_status(
-        &self,
-        slot: usize,
-        status: u16,
-        text: &str,
-    ) -> Result<(), SmolStr> {
+    pub(super) fn judge_status(&self, slot: usize, status: u16, text: &str) -> Result<(), SmolStr> {
         match self.probes[slot].spec.kind {
             ProbeKind::Http { status: wanted, .. } if status != wanted => {
                 Err(format_smolstr!("status {status} ({text}), not {wanted}"))

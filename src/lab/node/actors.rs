@@ -242,11 +242,7 @@ fn scheduler_effect(
     ports.api.perform(effect, to(answer, scheduler::Event::Api))
 }
 
-fn kubelet_effect(
-    ports: &Ports,
-    effect: kubelet::Effect,
-    answer: AnswerTo<Kubelet>,
-) -> Local<()> {
+fn kubelet_effect(ports: &Ports, effect: kubelet::Effect, answer: AnswerTo<Kubelet>) -> Local<()> {
     use kubelet::{Effect, Event};
     match effect {
         Effect::Api(effect) => ports.api.perform(effect, to(answer, Event::Api)),

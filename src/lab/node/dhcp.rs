@@ -80,7 +80,9 @@ impl Client {
             let offer = self.ask(&discover, DhcpKind::Offer, u32::MAX, carrier).await?;
             let Some(offer) = offer else { continue };
             let request = self.message(DhcpKind::Request, transaction, Some(&offer));
-            let Some(lease) = self.ask(&request, DhcpKind::Ack, 4, carrier).await? else { continue };
+            let Some(lease) = self.ask(&request, DhcpKind::Ack, 4, carrier).await? else {
+                continue;
+            };
             self.bind(lease);
             self.keep(transaction, carrier).await?;
         }

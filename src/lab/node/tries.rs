@@ -117,7 +117,8 @@ async fn http(place: &Place, to: SocketAddrV4, path: &str) -> Result<Tried, Smol
         let length = stream.read(&mut buffer).await.map_err(words)?;
         answer.extend_from_slice(&buffer[..length]);
         let text = String::from_utf8_lossy(&answer);
-        if let (Some(status), Some((head, body))) = (status_of(&answer), text.split_once("\r\n\r\n"))
+        if let (Some(status), Some((head, body))) =
+            (status_of(&answer), text.split_once("\r\n\r\n"))
         {
             let wanted = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
             let wanted = wanted.and_then(|length| length.trim().parse().ok()).unwrap_or(0);

@@ -108,7 +108,7 @@ fn replace_whole(text: &str, from: &str, to: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find(from) {
         let (before, after) = (&rest[..at], &rest[at + from.len()..]);
-        let starts = !before.ends_with(part) && !(before.ends_with('.') && !from.starts_with('.'));
+        let starts = !before.ends_with(part) && !before.ends_with('.');
         let ends = prefix || !after.starts_with(part);
         out.push_str(before);
         out.push_str(if starts && ends { to } else { from });

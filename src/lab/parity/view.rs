@@ -61,7 +61,7 @@ impl View {
                 hide(&mut json);
                 json.to_string()
             });
-            sections.insert(format!("{}", kind.plural()), mask.lines(objects));
+            sections.insert(kind.plural().to_owned(), mask.lines(objects));
         }
         View(sections)
     }
@@ -101,7 +101,9 @@ fn hide(value: &mut Value) {
         Value::Object(fields) => {
             fields.retain(|name, _| {
                 let time = name.ends_with("Time") || name.ends_with("Timestamp");
-                !time && name != "startedAt" && name != "finishedAt"
+                !time
+                    && name != "startedAt"
+                    && name != "finishedAt"
                     && !MASKED.contains(&name.as_str())
             });
             fields.values_mut().for_each(hide);

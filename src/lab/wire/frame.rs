@@ -8,7 +8,7 @@ use super::dhcp;
 use etherparse::icmpv4::{DestUnreachableHeader as Unreachable, TimeExceededCode};
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, ArpPacketSlice, EtherType, Ethernet2Header,
-    Icmpv4Header, Icmpv4Slice, Icmpv4Type, IcmpEchoHeader, IpNumber, Ipv4Header, Ipv4HeaderSlice,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, IpNumber, Ipv4Header, Ipv4HeaderSlice,
     TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice,
 };
 use kubesim_actors::ports::network::Mac;
@@ -154,9 +154,8 @@ fn icmp(payload: &[u8]) -> Option<Icmp> {
 fn quoted(bytes: &[u8]) -> Option<Quoted> {
     let header = Ipv4HeaderSlice::from_slice(bytes).ok()?;
     let rest = bytes.get(usize::from(header.ihl()) * 4..)?;
-    let pair = |at: usize| {
-        rest.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
-    };
+    let pair =
+        |at: usize| rest.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     let (protocol, sport, dport) = match header.protocol() {
         IpNumber::TCP => (Protocol::Tcp, pair(0)?, pair(2)?),
         IpNumber::UDP => (Protocol::Udp, pair(0)?, pair(2)?),
@@ -353,7 +352,7 @@ mod tests {
     const A: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
     const B: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
 
-    fn builder() -> etherparse::PacketBuilderStep<Ipv4Header> {
+    fn builder() -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
         PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(
             A.octets(),
             B.octets(),

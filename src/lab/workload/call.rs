@@ -41,8 +41,7 @@ pub async fn stream(process: Shared, index: usize) {
     let (call, every) = &process.image.streams[index];
     loop {
         if let Ok(ip) = find(&process, call).await
-            && let Ok(Ok(socket)) =
-                timeout(CALL_TIMEOUT, TcpStream::connect((ip, call.port))).await
+            && let Ok(Ok(socket)) = timeout(CALL_TIMEOUT, TcpStream::connect((ip, call.port))).await
         {
             let _ = talk(socket, *every).await;
         }
