@@ -1,6 +1,6 @@
 //! What the lab needs: of the machine, and of the scenario.
 
-use kubesim_sim::scenario::{FaultKind, Loss, ProbeFrom, Scenario};
+use kubesim_sim::scenario::{FaultKind, Loss, Scenario};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -29,13 +29,6 @@ fn runs(program: &str) -> bool {
 /// What in the scenario the lab cannot play, in a sentence.
 pub fn beyond(scenario: &Scenario) -> Option<String> {
     let name = &scenario.name;
-    let client = |from: &ProbeFrom| matches!(from, ProbeFrom::Client(_));
-    if let Some(probe) = scenario.probes.iter().find(|probe| client(&probe.from)) {
-        return Some(format!(
-            "the lab cannot play {name} yet: probe `{}` is made from outside the cluster",
-            probe.name
-        ));
-    }
     let foreign = scenario.nodes.iter().find_map(|node| {
         let software = node
             .software

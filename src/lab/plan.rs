@@ -1,12 +1,13 @@
 //! What a machine of the lab is given when it is powered on.
 
 use super::workload;
+use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::{self, memory_store::Store};
 use kubesim_actors::objects::Name;
 use kubesim_actors::{controllers, dns, kubelet, netd, proxy, scheduler};
 use kubesim_backends::containers::Launch;
 use kubesim_runtime::{Rng, Stream};
-use kubesim_sim::scenario::{Scenario, SoftwareKind};
+use kubesim_sim::scenario::{Scenario, Software, SoftwareKind};
 use kubesim_sim::world::external::NetworkCard;
 use kubesim_sim::world::{Cell, Kind, NET_CONF, Role, World};
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use std::sync::{Arc, Mutex};
 pub struct Plan {
     pub name: Name,
     pub card: NetworkCard,
-    /// The way out of the network of a static address.
+    /// The way out of the network of a static address, and other ways.
     pub gateway: Option<Ipv4Addr>,
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// Its files lie below.
     pub root: PathBuf,
     pub files: Vec<(String, String)>,
@@ -52,7 +54,7 @@ pub enum Config {
 }
 
 impl Plan {
-    /// `None`: the machine is no node.
+    /// `None`: the machine is not one that the lab plays.
     pub fn new(
         world: &World,
         machine: u32,
@@ -60,27 +62,59 @@ impl Plan {
         store: &Arc<Mutex<Store>>,
         program: PathBuf,
     ) -> Option<Plan> {
+        let bare = Plan::bare(world, machine, root, store, program)?;
         let host = &world.machines[machine as usize];
-        let Role::Node(index) = host.role else { return None };
         let scenario = &world.scenario;
+        let index = match host.role {
+            Role::Node(index) => index,
+            Role::Client(index) => {
+                let routes = scenario.clients[index].routes.clone();
+                return Some(Plan { routes, ..bare });
+            }
+            Role::Router(_) | Role::Upstream(_) => return None,
+        };
         let node = &scenario.nodes[index];
-        let lan = scenario.networks.iter().find(|lan| lan.name == node.network);
         let mut files = vec![(NET_CONF.to_owned(), host.files.read(NET_CONF)?.to_string())];
         files.extend(node.files.iter().map(|(path, text)| (path.to_string(), text.clone())));
-        let manages = |software: &kubesim_sim::scenario::Software| {
-            software.kind == SoftwareKind::NetworkManager
-        };
+        let manages = |software: &Software| software.kind == SoftwareKind::NetworkManager;
         let sysctls = node.sysctls.iter().map(|(key, value)| (key.clone(), value.to_string()));
         Some(Plan {
-            name: host.name.clone(),
-            card: world.card_of(machine)?,
-            gateway: lan.map(|lan| lan.gateway),
-            root,
             files,
             sysctls: sysctls.collect(),
             writes_resolv_conf: node.software.iter().any(manages),
             actors: world.cells_on(machine).iter().map(|c| (*c, config(world, *c))).collect(),
             dial: host.client.as_ref()?.addresses().to_vec(),
+            ..bare
+        })
+    }
+
+    /// A machine on its network, and nothing that runs there.
+    fn bare(
+        world: &World,
+        machine: u32,
+        root: PathBuf,
+        store: &Arc<Mutex<Store>>,
+        program: PathBuf,
+    ) -> Option<Plan> {
+        let host = &world.machines[machine as usize];
+        let scenario = &world.scenario;
+        let network = match host.role {
+            Role::Node(index) => &scenario.nodes[index].network,
+            Role::Client(index) => &scenario.clients[index].network,
+            Role::Router(_) | Role::Upstream(_) => return None,
+        };
+        let lan = scenario.networks.iter().find(|lan| lan.name == *network);
+        Some(Plan {
+            name: host.name.clone(),
+            card: world.card_of(machine)?,
+            gateway: lan.map(|lan| lan.gateway),
+            routes: Vec::new(),
+            root,
+            files: Vec::new(),
+            sysctls: Vec::new(),
+            writes_resolv_conf: false,
+            actors: Vec::new(),
+            dial: Vec::new(),
             seed: world.knobs.seed,
             store: Arc::clone(store),
             images: Images::new(scenario, world.knobs.seed, machine),

@@ -80,9 +80,14 @@ impl Processes {
         self.0.state.borrow().spaces.get(&pod).cloned()
     }
 
-    /// Addresses that live sandboxes hold.
-    pub fn addresses(&self) -> Vec<Ipv4Addr> {
-        self.0.state.borrow().runtime.addresses().filter_map(|(_, ip)| ip).collect()
+    /// Addresses that live sandboxes hold, and the MTUs of their cards.
+    pub fn addresses(&self) -> Vec<(Ipv4Addr, u32)> {
+        let state = self.0.state.borrow();
+        let addresses = state.runtime.addresses().filter_map(|(pod, ip)| {
+            let mtu = state.spaces.get(&pod).map_or(0, |space| space.mtu());
+            Some((ip?, mtu))
+        });
+        addresses.collect()
     }
 
     /// `exec` in a container that runs and has opened its ports succeeds: what the command would

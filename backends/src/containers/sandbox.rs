@@ -24,6 +24,8 @@ pub struct Space {
     pub resolv_conf: Arc<str>,
     /// The outer end of the veth.
     outer: Option<SmolStr>,
+    /// Of its card, as the kernel has it.
+    mtu: u32,
 }
 
 impl Space {
@@ -31,7 +33,7 @@ impl Space {
     pub fn new(pod: Uid, spec: &Sandbox) -> Result<Space, String> {
         let resolv_conf = Arc::clone(&spec.resolv_conf);
         let PodNetwork::Bridge { bridge, address, gateway, mtu } = &spec.network else {
-            return Ok(Space { namespace: None, resolv_conf, outer: None });
+            return Ok(Space { namespace: None, resolv_conf, outer: None, mtu: 0 });
         };
         let namespace = Namespace::new().map_err(|why| format!("a network namespace: {why}"))?;
         let name = format_smolstr!("veth{:08x}", (pod.0 >> 96) as u32);
@@ -41,13 +43,19 @@ impl Space {
         let outer = End { name: &name, mac: Mac([0xfe, a, b, c, d, e]) };
         let wired = wire(&namespace, (outer, bridge), inner, *mtu);
         wired.map_err(|errno| format!("plugging {name} into {bridge}: {errno}"))?;
-        let space = Space { namespace: Some(namespace), resolv_conf, outer: Some(name) };
-        space.configure(*address, *gateway)?;
+        let (namespace, outer) = (Some(namespace), Some(name));
+        let mut space = Space { namespace, resolv_conf, outer, mtu: 0 };
+        space.mtu = space.configure(*address, *gateway)?;
         Ok(space)
     }
 
-    fn configure(&self, address: Ipv4Net, gateway: Ipv4Addr) -> Result<(), String> {
-        let Some(namespace) = &self.namespace else { return Ok(()) };
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// The MTU that its card has.
+    fn configure(&self, address: Ipv4Net, gateway: Ipv4Addr) -> Result<u32, String> {
+        let Some(namespace) = &self.namespace else { return Ok(0) };
         let configured = namespace.run(|| {
             // Pods have no IPv6 here, and its duplicate address detection takes a second.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
@@ -55,7 +63,7 @@ impl Space {
             Ok(address_and_route(&mut admin, address, gateway))
         });
         match configured {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(mtu)) => Ok(mtu),
             Ok(Err(errno)) => Err(format!("{address} on {INNER} of a pod: {errno}")),
             Err(error) => Err(format!("the network namespace of a pod: {error}")),
         }
@@ -100,7 +108,7 @@ fn wire(
     admin.set_hairpin(port)
 }
 
-fn address_and_route(admin: &mut Admin, address: Ipv4Net, gateway: Ipv4Addr) -> Result<(), Errno> {
+fn address_and_route(admin: &mut Admin, address: Ipv4Net, gateway: Ipv4Addr) -> Result<u32, Errno> {
     admin.set_up(LO, true)?;
     let link = admin.link(INNER)?;
     admin.set_up(link, true)?;
@@ -112,5 +120,6 @@ fn address_and_route(admin: &mut Admin, address: Ipv4Net, gateway: Ipv4Addr) -> 
         onlink: false,
         metric: 0,
     };
-    admin.add_route(link, &route, Proto::BOOT)
+    admin.add_route(link, &route, Proto::BOOT)?;
+    admin.mtu(link)
 }

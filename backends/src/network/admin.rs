@@ -49,6 +49,15 @@ impl Admin {
         index.ok_or(Errno::Enodev)
     }
 
+    pub fn mtu(&mut self, link: u32) -> Result<u32, Errno> {
+        let found = self.0.dump(&Request::GetLink(LinkMessage::default()))?;
+        let mtu = found.iter().find_map(|message| match message {
+            Message::Link(known) if known.index == link => Some(known.mtu),
+            _ => None,
+        });
+        mtu.ok_or(Errno::Enodev)
+    }
+
     pub fn set_up(&mut self, link: u32, up: bool) -> Result<(), Errno> {
         let change = LinkUnspec::new_with_index(link);
         let change = if up { change.up() } else { change.down() };

@@ -1,14 +1,16 @@
 //! Machines that are played elsewhere: the lab's nodes, which are network namespaces of a real
 //! kernel with real processes in them.
 //!
-//! The world keeps the wire, the routers, faults, probes and expectations. Of an external machine
+//! The world keeps the wire, the routers, faults, probes and expectations; nodes and clients are
+//! external. Of an external machine
 //! it has the place on the wire and a picture, so that oracles and the judge see what they see of
 //! any other. What is to happen there goes out as an [`Order`]; what happened there comes in by the
 //! methods here. No clock and no I/O: whoever plays the machines calls [`World::run_until`] with
 //! the present instant, then says what came in, then takes the orders.
 
 use super::{Cell, Kind, Role, World};
-use crate::kernel::packet::Frame;
+use crate::body::Body;
+use crate::kernel::packet::{Frame, Payload};
 use crate::kernel::{Kernel, NsId};
 use crate::scenario::{self, ActorName, ProbeFrom, ProbeKind, WriteHow};
 use ipnet::Ipv4Net;
@@ -120,8 +122,8 @@ pub struct Picture {
     pub fdb: Vec<(Name, FdbEntry)>,
     /// `iptables-save`.
     pub rules: String,
-    /// Addresses that live sandboxes hold.
-    pub sandboxes: Vec<Ipv4Addr>,
+    /// Addresses that live sandboxes hold, and the MTU of their cards.
+    pub sandboxes: Vec<(Ipv4Addr, u32)>,
 }
 
 /// A machine's network card.
@@ -136,7 +138,8 @@ pub struct NetworkCard {
 
 impl World {
     pub fn is_external(&self, machine: u32) -> bool {
-        self.knobs.external && matches!(self.machines[machine as usize].role, Role::Node(_))
+        let role = self.machines[machine as usize].role;
+        self.knobs.external && matches!(role, Role::Node(_) | Role::Client(_))
     }
 
     /// The orders since the last call, oldest first, with the machine that each is for.
@@ -168,9 +171,22 @@ impl World {
 
     /// The machine's card sends a frame.
     pub fn frame_from(&mut self, machine: u32, frame: Frame) {
+        self.note_query(machine, &frame);
         let host = &self.machines[machine as usize];
         if let Some((link, _)) = host.first_port().filter(|_| host.on) {
             self.transmit(machine, link, frame);
+        }
+    }
+
+    /// What of a cluster DNS' questions is seen here: those that leave the machine.
+    fn note_query(&mut self, machine: u32, frame: &Frame) {
+        let Payload::Ip(packet) = &frame.payload else { return };
+        let Body::Dns(message) = &packet.body else { return };
+        let dns = |kind| self.cell_of(machine, kind);
+        if !message.response
+            && let Some(cell) = dns(Kind::Dns).or_else(|| dns(Kind::KubeDns))
+        {
+            self.query_forwarded(cell, packet.dst);
         }
     }
 
@@ -297,8 +313,7 @@ impl World {
             return Ok(None);
         }
         let (name, pod) = match from {
-            ProbeFrom::Client(_) => return Ok(None),
-            ProbeFrom::Node(name) => (Some(name.clone()), None),
+            ProbeFrom::Client(name) | ProbeFrom::Node(name) => (Some(name.clone()), None),
             ProbeFrom::Pod(pods) => {
                 let pod = self.find_pod(pods).ok_or("no ready pod to probe from")?;
                 let node = pod.pod().and_then(|(spec, _)| spec.node_name.clone());

@@ -269,7 +269,7 @@ impl World {
     }
 
     /// A cluster DNS sent a query on.
-    fn query_forwarded(&mut self, cell: Cell, to: Ipv4Addr) {
+    pub(super) fn query_forwarded(&mut self, cell: Cell, to: Ipv4Addr) {
         self.forwarded.push((self.now, cell, to));
     }
 

@@ -28,16 +28,14 @@ pub fn hold(
         });
         return;
     };
-    let route = Route {
-        to: Ipv4Net::default(),
-        via: plan.gateway,
-        dev: plan.card.name.clone(),
-        onlink: false,
-        metric: 100,
-    };
-    let done = admin
-        .add_address(card, address)
-        .and_then(|()| admin.add_route(card, &route, Proto::STATIC));
+    let mut ways = vec![(Ipv4Net::default(), plan.gateway, 100)];
+    ways.extend(plan.routes.iter().map(|(to, via)| (*to, Some(*via), 0)));
+    let mut done = admin.add_address(card, address);
+    for (to, via, metric) in ways {
+        let dev = plan.card.name.clone();
+        let route = Route { to, via, dev, onlink: false, metric };
+        done = done.and_then(|()| admin.add_route(card, &route, Proto::STATIC));
+    }
     match done {
         Ok(()) => mail.send(News::AddressTaken(address.addr())),
         Err(errno) => {

@@ -33,7 +33,7 @@ use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
 use kubesim_sim::world::SUBNET_ENV;
 use kubesim_sim::world::external::Order;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -102,11 +102,18 @@ impl Node {
 
 /// A file below the node's own root directory.
 fn put_file(root: &Path, path: &str, text: &str) -> Result<(), String> {
-    let full = root.join(path.trim_start_matches('/'));
+    let full = below(root, path);
     let folder = full.parent().unwrap_or(root);
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&full, text))
         .map_err(|error| format!("writing {}: {error}", full.display()))
+}
+
+/// Where a file of the node lies: no path leads out of its root directory.
+fn below(root: &Path, path: &str) -> PathBuf {
+    let parts = Path::new(path).components();
+    let names = parts.filter(|part| matches!(part, Component::Normal(_)));
+    names.fold(root.to_owned(), |full, name| full.join(name))
 }
 
 /// Tells of the files that expectations are about.

@@ -1,6 +1,6 @@
 //! What is ordered of a node: faults, people's writes, tries of probes.
 
-use super::{Node, put_file, streams, tries};
+use super::{Node, below, put_file, streams, tries};
 use crate::lab::machine::write;
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
@@ -87,7 +87,7 @@ impl Node {
     /// As programs change files: by a rename, by a symlink that turns elsewhere, in place.
     fn write_file(&self, path: &str, text: &str, how: WriteHow) -> Result<(), String> {
         let root = &self.plan.root;
-        let full = root.join(path.trim_start_matches('/'));
+        let full = below(root, path);
         let failed = |error| format!("writing {}: {error}", full.display());
         match how {
             WriteHow::InPlace => put_file(root, path, text),
@@ -95,15 +95,16 @@ impl Node {
             WriteHow::Rename => {
                 let beside = format!("{path}.new");
                 put_file(root, &beside, text)?;
-                let from = root.join(beside.trim_start_matches('/'));
-                std::fs::rename(from, &full).map_err(failed)
+                std::fs::rename(below(root, &beside), &full).map_err(failed)
             }
             WriteHow::Symlink => {
                 let at = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
-                let target = format!("{path}.{at}");
-                put_file(root, &target, text)?;
+                let beside = format!("{path}.{at}");
+                put_file(root, &beside, text)?;
                 let link = full.with_extension("link");
-                let turned = std::os::unix::fs::symlink(&target, &link)
+                // Relative: an absolute one would lead out of the node's root directory.
+                let target = beside.rsplit('/').next().unwrap_or(&beside);
+                let turned = std::os::unix::fs::symlink(target, &link)
                     .and_then(|()| std::fs::rename(&link, &full));
                 turned.map_err(failed)
             }
