@@ -21,11 +21,13 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Frames read of one card before the others have their turn.
 const BURST: usize = 64;
 const LARGEST_FRAME: usize = 64 << 10;
+/// The loop goes round at least every look.
+const STALL: Duration = Duration::from_secs(2);
 
 /// Plays a scenario on this machine's kernel. The error says what the machine or the scenario
 /// lacks, or what ended the run.
@@ -99,6 +101,7 @@ impl Lab {
         let mut look = Time::ZERO;
         loop {
             self.interrupted()?;
+            self.kept_pace()?;
             self.stage.world.run_until(self.now().min(self.stage.end()));
             self.take_news()?;
             self.take_frames();
@@ -115,6 +118,19 @@ impl Lab {
             let next = self.stage.world.next_at().unwrap_or(look).min(look);
             self.wait(next)?;
         }
+    }
+
+    /// A run that stood still for a while would blame the cluster for what the machine did.
+    fn kept_pace(&self) -> Result<(), String> {
+        let behind = self.now().since(self.stage.world.now);
+        if behind < STALL {
+            return Ok(());
+        }
+        let seconds = behind.as_secs_f64();
+        Err(format!(
+            "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \
+             nothing: the machine was suspended, or is too busy; try again when it is not"
+        ))
     }
 
     fn take_news(&mut self) -> Result<(), String> {
