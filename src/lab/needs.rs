@@ -28,21 +28,8 @@ fn runs(program: &str) -> bool {
 
 /// What in the scenario the lab cannot play, in a sentence.
 pub fn beyond(scenario: &Scenario) -> Option<String> {
-    let name = &scenario.name;
-    let foreign = scenario.nodes.iter().find_map(|node| {
-        let software = node
-            .software
-            .iter()
-            .find(|s| s.kind != kubesim_sim::scenario::SoftwareKind::NetworkManager);
-        software.map(|_| &node.name)
-    });
-    if let Some(node) = foreign {
-        return Some(format!("the lab cannot play {name} yet: docker or ufw runs on {node}"));
-    }
-    let fault = scenario.faults.iter().find(|fault| match &fault.kind {
-        FaultKind::StartSoftware { .. } => true,
-        FaultKind::Kill { loss, .. } => *loss == Loss::Disk,
-        _ => false,
-    });
-    fault.map(|fault| format!("the lab cannot play {name} yet: fault `{}`", fault.name))
+    let disk = |kind: &FaultKind| matches!(kind, FaultKind::Kill { loss: Loss::Disk, .. });
+    let fault = scenario.faults.iter().find(|fault| disk(&fault.kind))?;
+    let (name, fault) = (&scenario.name, &fault.name);
+    Some(format!("the lab cannot play {name}: in fault `{fault}` a disk is lost, and it has none"))
 }

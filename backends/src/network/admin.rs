@@ -14,7 +14,8 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Request};
 use rtnetlink::{
-    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
 };
 use std::io;
 use std::net::Ipv4Addr;
@@ -72,6 +73,11 @@ impl Admin {
 
     pub fn delete_link(&mut self, link: u32) -> Result<(), Errno> {
         self.0.call(Request::DelLink(LinkUnspec::new_with_index(link).build()), 0)
+    }
+
+    /// A bridge that is up.
+    pub fn add_bridge(&mut self, name: &str) -> Result<(), Errno> {
+        self.0.call(Request::NewLink(LinkBridge::new(name).up().build()), NEW)
     }
 
     /// A pair whose outer end is here, up and a port of `bridge`, and whose inner end is in another

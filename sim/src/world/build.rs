@@ -460,11 +460,7 @@ impl World {
                 self.run_own(machine, Task::DhcpClient(client));
             }
         }
-        let boots = self.machines[machine as usize].boots;
-        for (position, software) in node.software.iter().enumerate() {
-            let due = Due::Software { machine, boots, index: position as u32 };
-            self.queue.push(self.now + software.start, due);
-        }
+        self.plan_software(machine, index);
         for cell in self.machines[machine as usize].cells.clone() {
             if !self.is_stopped(cell) {
                 let life = self.life(cell);
@@ -472,6 +468,15 @@ impl World {
             }
         }
         self.client_dial(machine);
+    }
+
+    pub(super) fn plan_software(&mut self, machine: u32, node: usize) {
+        let scenario = self.scenario.clone();
+        let boots = self.machines[machine as usize].boots;
+        for (position, software) in scenario.nodes[node].software.iter().enumerate() {
+            let due = Due::Software { machine, boots, index: position as u32 };
+            self.queue.push(self.now + software.start, due);
+        }
     }
 
     pub(super) fn software_due(&mut self, machine: u32, boots: u32, index: usize) {

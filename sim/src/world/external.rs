@@ -302,6 +302,9 @@ impl World {
             host.ports.push((link, port));
         }
         self.orders.push((machine, Order::PowerOn));
+        if let Role::Node(node) = self.machines[machine as usize].role {
+            self.plan_software(machine, node);
+        }
     }
 
     /// The external machine from which a probe is made, and the pod's namespace there.

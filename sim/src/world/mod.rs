@@ -25,7 +25,7 @@ pub mod words;
 pub use build::{NET_CONF, SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
-pub use programs::resolver;
+pub use programs::{resolver, software};
 
 use crate::kernel::packet::{Arp, Frame, Payload};
 use crate::kernel::{Kernel, Output, Shared, SocketEvent, SocketId};

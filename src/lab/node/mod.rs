@@ -5,6 +5,7 @@
 //! - `actors`: which driver carries out what
 //! - `server`: the API server's store and front
 //! - `address`: DHCP, or a static address
+//! - `software`: docker, ufw
 //! - `picture`: what the kernel has, for whoever judges
 //! - `tries`, `streams`: probes
 
@@ -14,6 +15,7 @@ mod dhcp;
 mod orders;
 mod picture;
 mod server;
+mod software;
 mod streams;
 mod tries;
 

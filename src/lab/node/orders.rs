@@ -1,6 +1,6 @@
 //! What is ordered of a node: faults, people's writes, tries of probes.
 
-use super::{Node, below, put_file, streams, tries};
+use super::{Node, below, put_file, software, streams, tries};
 use crate::lab::machine::write;
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
@@ -9,7 +9,6 @@ use kubesim_sim::scenario::{ActorName, WriteHow};
 use kubesim_sim::world::external::Order;
 use kubesim_sim::world::{Cell, Kind};
 use std::net::Ipv4Addr;
-use std::process::Command;
 use tokio::task::spawn_local;
 
 impl Node {
@@ -20,7 +19,7 @@ impl Node {
             Order::Sysctl { key, value } => {
                 write(&format!("/proc/sys/{}", key.replace('.', "/")), &value)
             }
-            Order::Iptables(command) => iptables(&command),
+            Order::Iptables(command) => software::iptables(&command).await,
             Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),
             Order::Kill { actor, .. } => {
                 self.hosts.end(|cell| is(actor, cell)).await;
@@ -49,9 +48,12 @@ impl Node {
                 self.streams.send(slot, seq);
                 Ok(())
             }
-            Order::StartSoftware(_) | Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) => {
-                Ok(())
+            Order::StartSoftware(software) => {
+                let (name, mail) = (&self.plan.name, &self.mail);
+                software::start(&software, &mut self.admin, name, mail).await
             }
+            // The wire's and the lab's own.
+            Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) => Ok(()),
         };
         if let Err(why) = done {
             self.mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
@@ -122,12 +124,4 @@ fn is(actor: ActorName, cell: Cell) -> bool {
         ActorName::Proxy => cell.kind == Kind::Proxy,
         ActorName::Dns => matches!(cell.kind, Kind::Dns | Kind::KubeDns),
     }
-}
-
-/// In the namespace of the calling thread, which waits: a person types as fast.
-fn iptables(command: &str) -> Result<(), String> {
-    let done = Command::new("iptables").arg("-w").args(command.split_whitespace()).output();
-    let done = done.map_err(|error| format!("running iptables (Debian: iptables): {error}"))?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    if done.status.success() { Ok(()) } else { Err(format!("iptables {command}: {said}")) }
 }
