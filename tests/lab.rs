@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// Set to 1 where everything must be proved: then a test that cannot run fails.
@@ -305,6 +305,45 @@ fn a_killed_run_leaves_nothing_after_clean() {
 
 fn quiet(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubesim runs")
+}
+
+/// Every scenario that says what shrinks in real time: what an operator could see is the same in the
+/// simulator and on this machine's kernel.
+#[test]
+fn the_shipped_scenarios_agree_in_both_worlds() {
+    if !can_run() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = fs::read_dir(&folder).expect("scenarios").flatten().map(|entry| entry.path());
+    let toml = files.filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
+    let says = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|t| t.contains("[lab.set]"));
+    let mut runs: Vec<(PathBuf, &str)> = toml.filter(says).map(|path| (path, "iptables")).collect();
+    assert!(runs.len() >= 5, "{runs:?}");
+    runs.push((folder.join("laptop-ip-change.toml"), "nftables"));
+    // Side by side: they mostly wait.
+    let agreed = thread::scope(|scope| {
+        let threads: Vec<_> =
+            runs.iter().map(|(path, mode)| scope.spawn(|| parity(path, mode))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a run")).collect::<Vec<_>>()
+    });
+    let differ: Vec<String> = agreed.into_iter().filter_map(Result::err).collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// Once more if the machine was too busy for real time.
+fn parity(path: &Path, mode: &str) -> Result<(), String> {
+    for _ in 0..3 {
+        let mut command = kubesim();
+        command.arg("parity").arg(path).args(["--set", &format!("cluster.proxy-mode={mode}")]);
+        let output = command.output().expect("kubesim runs");
+        match output.status.code() {
+            Some(0) => return Ok(()),
+            Some(3) if text(&output).contains("stood still") => {}
+            _ => return Err(format!("{} {mode}:\n{}", path.display(), text(&output))),
+        }
+    }
+    Err(format!("{} {mode}: the machine is too busy", path.display()))
 }
 
 /// Somebody who may not make namespaces is told so, in a sentence.
