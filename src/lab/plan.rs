@@ -26,6 +26,8 @@ pub struct Plan {
     pub root: PathBuf,
     pub files: Vec<(String, String)>,
     pub sysctls: Vec<(String, String)>,
+    /// What runs before any actor.
+    pub software: Vec<Software>,
     /// Its DHCP client writes /etc/resolv.conf.
     pub writes_resolv_conf: bool,
     pub actors: Vec<(Cell, Config)>,
@@ -81,6 +83,7 @@ impl Plan {
         Some(Plan {
             files,
             sysctls: sysctls.collect(),
+            software: node.software.iter().filter(|s| s.start.is_zero()).cloned().collect(),
             writes_resolv_conf: node.software.iter().any(manages),
             actors: world.cells_on(machine).iter().map(|c| (*c, config(world, *c))).collect(),
             dial: host.client.as_ref()?.addresses().to_vec(),
@@ -112,6 +115,7 @@ impl Plan {
             root,
             files: Vec::new(),
             sysctls: Vec::new(),
+            software: Vec::new(),
             writes_resolv_conf: false,
             actors: Vec::new(),
             dial: Vec::new(),

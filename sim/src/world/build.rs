@@ -460,7 +460,7 @@ impl World {
                 self.run_own(machine, Task::DhcpClient(client));
             }
         }
-        self.plan_software(machine, index);
+        self.plan_software(machine, index, |_| true);
         for cell in self.machines[machine as usize].cells.clone() {
             if !self.is_stopped(cell) {
                 let life = self.life(cell);
@@ -470,10 +470,16 @@ impl World {
         self.client_dial(machine);
     }
 
-    pub(super) fn plan_software(&mut self, machine: u32, node: usize) {
+    pub(super) fn plan_software(
+        &mut self,
+        machine: u32,
+        node: usize,
+        which: impl Fn(&crate::scenario::Software) -> bool,
+    ) {
         let scenario = self.scenario.clone();
         let boots = self.machines[machine as usize].boots;
-        for (position, software) in scenario.nodes[node].software.iter().enumerate() {
+        let all = scenario.nodes[node].software.iter().enumerate();
+        for (position, software) in all.filter(|(_, software)| which(software)) {
             let due = Due::Software { machine, boots, index: position as u32 };
             self.queue.push(self.now + software.start, due);
         }

@@ -303,7 +303,8 @@ impl World {
         }
         self.orders.push((machine, Order::PowerOn));
         if let Role::Node(node) = self.machines[machine as usize].role {
-            self.plan_software(machine, node);
+            // What is there from the start is the player's, before any actor.
+            self.plan_software(machine, node, |software| !software.start.is_zero());
         }
     }
 

@@ -36,10 +36,7 @@ pub fn hold(
         let route = Route { to, via, dev, onlink: false, metric };
         done = done.and_then(|()| admin.add_route(card, &route, Proto::STATIC));
     }
-    match done {
-        Ok(()) => mail.send(News::AddressTaken(address.addr())),
-        Err(errno) => {
-            mail.send(News::Broken(format!("{address} on {}: {errno}", plan.card.name)));
-        }
+    if let Err(errno) = done {
+        mail.send(News::Broken(format!("{address} on {}: {errno}", plan.card.name)));
     }
 }

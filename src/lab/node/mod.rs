@@ -64,6 +64,7 @@ pub async fn live(plan: Plan, mail: Mail, mut orders: UnboundedReceiver<Order>) 
         Ok(node) => node,
         Err(why) => return mail.send(News::Broken(why)),
     };
+    node.start(&mail).await;
     while let Some(order) = orders.recv().await {
         if matches!(order, Order::PowerOff(_)) {
             break;
@@ -95,10 +96,22 @@ impl Node {
         mirror_files(&ports.files, &mail);
         observe_addresses(&ports);
         picture::keep(&plan, &ports, &mail)?;
-        let mut hosts = Hosts::new(&plan, &ports, &mail);
-        hosts.start_all();
+        let hosts = Hosts::new(&plan, &ports, &mail);
         let streams = streams::Streams::default();
         Ok(Node { plan, mail, ports, hosts, admin, card, carrier, streams })
+    }
+}
+
+impl Node {
+    /// Foreign programs first, then the actors.
+    async fn start(&mut self, mail: &Mail) {
+        for program in &self.plan.software {
+            let started = software::start(program, &mut self.admin, &self.plan.name, mail).await;
+            if let Err(why) = started {
+                mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
+            }
+        }
+        self.hosts.start_all();
     }
 }
 

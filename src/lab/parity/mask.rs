@@ -24,13 +24,14 @@ impl Mask {
             pairs.push((format!("{network}."), format!("<{name}>.")));
             pairs.push((format!("{}-", network.replace('.', "-")), format!("<{name}>-")));
         }
-        // Pods of one owner on one node are alike: they are numbered by their addresses.
+        // Pods of one owner on one node are alike: they are numbered by their addresses. Which of
+        // several nodes has them is the scheduler's dice.
         let mut pods: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for pod in world.objects(Kind::Pod) {
             let Some((spec, status)) = pod.pod() else { continue };
             let owner = pod.controller().map_or("", |(owner, _)| owner.name.as_str());
-            let node = spec.node_name.as_deref().unwrap_or("nowhere");
-            let group = format!("{owner}@{node}");
+            let node = spec.node_name.as_deref().filter(|_| spec.node_selector.is_some());
+            let group = format!("{owner}@{}", node.unwrap_or("any node"));
             pods.entry(group).or_default().push((pod_ip(status), pod.key.name.to_string()));
         }
         for (group, mut members) in pods {

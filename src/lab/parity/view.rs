@@ -59,6 +59,9 @@ impl View {
             let objects = world.objects(kind).map(|object| {
                 let mut json = object.to_json();
                 hide(&mut json);
+                if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {
+                    hide_place(&mut json);
+                }
                 json.to_string()
             });
             sections.insert(kind.plural().to_owned(), mask.lines(objects));
@@ -94,6 +97,18 @@ fn outcome(world: &World, probe: &Probe) -> String {
     };
     let broken = if probe.broken.is_some() { ", its connection broke" } else { "" };
     format!("{name}: {said}{broken}")
+}
+
+/// Where the scheduler put a pod that asked for no place.
+fn hide_place(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !["nodeName", "hostIP", "hostIPs"].contains(&name.as_str()));
+            fields.values_mut().for_each(hide_place);
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_place),
+        _ => {}
+    }
 }
 
 fn hide(value: &mut Value) {

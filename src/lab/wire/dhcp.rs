@@ -54,7 +54,8 @@ pub fn encode(message: &Dhcp) -> Vec<u8> {
         put(&mut bytes, ADDRESS, &message.address.octets());
     }
     if !asks && message.kind != DhcpKind::Nak {
-        let mask = u32::MAX.checked_shl(32 - u32::from(message.prefix_length)).unwrap_or(0);
+        let mask =
+            u32::MAX.checked_shl(32u32.saturating_sub(message.prefix_length.into())).unwrap_or(0);
         put(&mut bytes, MASK, &mask.to_be_bytes());
         if let Some(router) = message.router {
             put(&mut bytes, ROUTER, &router.octets());

@@ -433,4 +433,27 @@ mod tests {
         assert!(decode(&bytes).is_none());
         assert!(decode(&bytes[..30]).is_none());
     }
+
+    proptest::proptest! {
+        /// Whatever a card sends: it is read or not, and what was read can be sent on.
+        #[test]
+        fn no_bytes_do_harm(
+            kind in 0..3usize,
+            mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+        ) {
+            if bytes.len() > ETHERNET + 20 {
+                let kinds = [[8, 0], [8, 6], [8, 0]];
+                bytes[12..14].copy_from_slice(&kinds[kind]);
+                bytes[ETHERNET] = 0x45;
+                let length = (bytes.len() - ETHERNET) as u16;
+                bytes[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&length.to_be_bytes());
+                bytes[ETHERNET + 6] &= 0x40;
+                bytes[ETHERNET + 7] = 0;
+                bytes[ETHERNET + 9] = [1, 6, 17][kind];
+            }
+            if let Some(frame) = decode(&bytes) {
+                let _ = encode(&frame);
+            }
+        }
+    }
 }
