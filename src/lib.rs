@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+pub mod lab;
 mod output;
 mod run;
 
@@ -41,6 +43,15 @@ enum Command {
     /// Play random cases on the modelled kernel and on this machine's, and compare.
     #[cfg(all(feature = "fidelity", target_os = "linux"))]
     Fidelity(fidelity::Args),
+    /// Play a scenario in both worlds, and show where they differ.
+    #[cfg(all(feature = "lab", target_os = "linux"))]
+    Parity(lab::parity::Args),
+    /// The lab's own business.
+    #[cfg(all(feature = "lab", target_os = "linux"))]
+    Lab(lab::Args),
+    /// A container's process in the lab.
+    #[cfg(all(feature = "lab", target_os = "linux"))]
+    Workload(lab::workload::Args),
 }
 
 /// The whole program.
@@ -64,6 +75,12 @@ pub fn command(
         Ok(Command::Run(args)) => run::execute(&args, runner, output),
         #[cfg(all(feature = "fidelity", target_os = "linux"))]
         Ok(Command::Fidelity(args)) => fidelity::execute(&args, output),
+        #[cfg(all(feature = "lab", target_os = "linux"))]
+        Ok(Command::Parity(args)) => lab::parity::execute(&args, output),
+        #[cfg(all(feature = "lab", target_os = "linux"))]
+        Ok(Command::Lab(args)) => lab::execute(&args, output),
+        #[cfg(all(feature = "lab", target_os = "linux"))]
+        Ok(Command::Workload(args)) => lab::workload::execute(&args, output),
         Err(error) if error.use_stderr() => {
             output.complain(&error.render().to_string());
             Exit::Input

@@ -4,7 +4,7 @@ use crate::output::{self, Format, Live, Output, Result as Shown, Silent};
 use crate::{Exit, Runner};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kubesim_sim::report::Trace;
-use kubesim_sim::scenario::{Scenario, parse_duration};
+use kubesim_sim::scenario::{self, Scenario, parse_duration};
 use kubesim_sim::{Observer, Options, Outcome, Report};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -33,6 +33,9 @@ pub struct Args {
     /// Stop at this virtual time; what is due later is not judged.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub until: Option<Duration>,
+    /// Where to play it.
+    #[arg(long, value_enum, default_value_t = Stage::Sim)]
+    pub world: Stage,
     /// Show more: packets, events, api, and only node=NAME's; several with commas.
     #[arg(long, value_name = "WHAT", value_parser = trace, default_value = "")]
     pub trace: Trace,
@@ -41,6 +44,15 @@ pub struct Args {
     /// How many seeds at a time; as many as there are processors when absent.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+}
+
+/// The worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// Models, in virtual time.
+    Sim,
+    /// This machine's kernel, in real time: Linux, as root, one seed.
+    Lab,
 }
 
 /// Both included.
@@ -62,7 +74,7 @@ fn seeds(text: &str) -> Result<Seeds, String> {
     Ok(seeds)
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((path, value)) if !path.trim().is_empty() => {
             Ok((path.trim().to_owned(), value.to_owned()))
@@ -96,7 +108,12 @@ fn trace(text: &str) -> Result<Trace, String> {
 }
 
 pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
-    let scenario = match Scenario::load(&args.file, &args.sets, args.profile.as_deref()) {
+    let stage = match args.world {
+        Stage::Sim => scenario::Stage::Sim,
+        Stage::Lab => scenario::Stage::Lab,
+    };
+    let loaded = Scenario::load_for(stage, &args.file, &args.sets, args.profile.as_deref());
+    let scenario = match loaded {
         Ok(scenario) => scenario,
         Err(wrong) => {
             output.complain(&wrong.to_string());
@@ -107,6 +124,10 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         output.complain(&format!("error: {wrong}"));
         return Exit::Input;
     }
+    let runner = match args.world {
+        Stage::Sim => runner,
+        Stage::Lab => &lab,
+    };
     let exit = match args.seeds {
         None => one(args, &scenario, runner, output),
         Some(seeds) => many(args, seeds, &scenario, runner, output),
@@ -115,11 +136,23 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
     exit
 }
 
+#[cfg(all(feature = "lab", target_os = "linux"))]
+use crate::lab::run as lab;
+
+#[cfg(not(all(feature = "lab", target_os = "linux")))]
+fn lab(_: &Scenario, _: &Options, _: &mut dyn Observer) -> Result<Report, String> {
+    let how = "cargo build --release --features lab, on Linux";
+    Err(format!("this kubesim was built without its feature `lab`: {how}"))
+}
+
 /// What only the scenario can tell about the options.
 fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     if args.until.is_some_and(|until| until > scenario.duration) {
         let end = scenario.duration.as_secs_f64();
         return Err(format!("--until is past the end of the run, {end} s"));
+    }
+    if args.world == Stage::Lab && args.seeds.is_some() {
+        return Err("--seeds: the lab plays one seed at a time; give --seed".to_owned());
     }
     match args.trace.nodes.iter().find(|name| !scenario.nodes.iter().any(|n| n.name == **name)) {
         Some(name) => Err(format!("--trace: the scenario has no node `{name}`")),
@@ -294,6 +327,9 @@ fn bar(length: u64, template: &str) -> ProgressBar {
 /// The command that plays this very run again.
 fn replay(args: &Args, seed: u64) -> String {
     let mut line = format!("kubesim run {} --seed {seed}", quoted(&args.file.to_string_lossy()));
+    if args.world == Stage::Lab {
+        line += " --world lab";
+    }
     if let Some(profile) = &args.profile {
         line += &format!(" --profile {}", quoted(profile));
     }

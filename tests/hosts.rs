@@ -394,3 +394,25 @@ fn other_dice_are_other_steps() {
     assert_ne!(by_actix(SEED).0, by_actix(SEED + 1).0);
     assert_ne!(Virtual::run(SEED), Virtual::run(SEED + 1));
 }
+
+#[test]
+fn a_stopped_actor_takes_no_step_more() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+    let told = Rc::clone(&seen);
+    LocalSet::new().block_on(&runtime, async move {
+        let observer = Box::new(move |one| told.borrow_mut().push(one));
+        let settings = Settings { seed: SEED, index: INDEX, steps: true, observer };
+        let model = Model { sockets: Sockets::default() };
+        let hosted = host::spawn::<Dns>(config(), model, Paused(Instant::now()), settings);
+        assert_eq!(hosted.send(query(1, "web.default.svc.cluster.local")).await, Ok(()));
+        hosted.stop().await;
+        let steps = seen.borrow().len();
+        assert!(steps > 1);
+        assert_eq!(hosted.send(query(2, "example.com")).await, Err(host::Closed));
+        // Neither its alarms nor its supervisor nor what it had asked for wakes it.
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(seen.borrow().len(), steps);
+    });
+}

@@ -14,7 +14,7 @@ const LONG: &[(&str, &str)] = &[
     ("actors/src/kubelet/tests/world.rs", "the world of those stories"),
     ("actors/src/netd/tests/world.rs", "the world of netd's stories"),
     ("runtime/src/host.rs", "only one file may name actix"),
-    ("sim/src/models/runtime.rs", "one state machine: containers and their images"),
+    ("actors/src/containers.rs", "one state machine: containers and their images"),
     ("sim/src/oracles.rs", "a list of invariants"),
     ("sim/src/profiles/flannel.rs", "one tool's documented behaviour"),
     ("sim/src/world/build.rs", "the way from a scenario to a world, in order"),

@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_types, clippy::disallowed_methods))]
 
 pub mod apiserver;
+pub mod containers;
 pub mod controllers;
 pub mod dns;
 pub mod kubelet;

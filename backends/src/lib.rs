@@ -1,7 +1,12 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
 
+pub mod api;
+#[cfg(target_os = "linux")]
+pub mod containers;
 #[cfg(target_os = "linux")]
 pub mod files;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 #[cfg(target_os = "linux")]
@@ -9,6 +14,7 @@ pub mod network;
 #[cfg(target_os = "linux")]
 pub mod packets;
 pub mod port;
+pub mod probe;
 #[cfg(target_os = "linux")]
 mod readable;
 #[cfg(target_os = "linux")]

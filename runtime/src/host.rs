@@ -15,7 +15,7 @@ use crate::{
     Actor, Answers, Backoff, Clocks, Context, Effect, Outbox, Rng, Stream, Ticket, Time, TimerOp,
     Wall,
 };
-use actix::{Actor as _, Addr, AsyncContext, Context as Actix, Handler, Message};
+use actix::{Actor as _, ActorContext, Addr, AsyncContext, Context as Actix, Handler, Message};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,6 +139,11 @@ impl<A: Actor> Hosted<A> {
     pub async fn kill(&self, cause: &str) {
         let _ = self.host.send(Kill(cause.to_owned())).await;
     }
+
+    /// Ends the actor for good: nobody starts it again, and nobody hears what it asked for.
+    pub async fn stop(&self) {
+        let _ = self.host.send(Stop).await;
+    }
 }
 
 /// Nobody waits for the answer: it was cancelled, given before, or its asker is gone.
@@ -261,6 +266,10 @@ struct Start {
 #[rtype(result = "()")]
 struct Kill(String);
 
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
 /// What a step is about.
 enum Input<A: Actor> {
     Start,
@@ -345,6 +354,15 @@ impl<A: Actor> Handler<Kill> for Host<A> {
         if self.0.actor.is_some() {
             self.0.fail(cause, &actix.address());
         }
+    }
+}
+
+impl<A: Actor> Handler<Stop> for Host<A> {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, actix: &mut Actix<Self>) {
+        self.0.forget();
+        actix.stop();
     }
 }
 

@@ -34,8 +34,19 @@ pub enum Body {
         seq: u64,
     },
     Text(SmolStr),
+    /// What a machine played elsewhere sent and no model reads.
+    Raw(Arc<Raw>),
     /// A message between an API client and an API server.
     Api(Arc<crate::world::api::Message>),
+}
+
+/// The parts of an IPv4 packet from outside that no model looks at, so that it leaves as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw {
+    pub tos: u8,
+    pub id: u16,
+    /// The transport's header and what follows.
+    pub payload: Vec<u8>,
 }
 
 /// A DHCP message (RFC 2131), as much of it as lease and renewal need.

@@ -11,6 +11,7 @@ use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::{Key, Kind, Name};
 use kubesim_actors::ports::network::Proto;
+use kubesim_actors::proxy::Mode;
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -388,7 +389,9 @@ pub fn ghost_lease(world: &World, node: &str, subnet: &str) -> Option<String> {
 
 /// A service whose ready endpoints a node's rules do not lead to.
 fn unprogrammed_service(world: &World) -> Option<String> {
-    if !world.scenario.cluster.proxy {
+    // There is no picture of another kernel's flat elements.
+    let flat = world.scenario.cluster.proxy_mode == Mode::Nftables;
+    if !world.scenario.cluster.proxy || (world.knobs.external && flat) {
         return None;
     }
     let ready = ready_endpoints(world);

@@ -54,6 +54,7 @@ pub struct Report {
     pub seed: u64,
     pub outcome: Outcome,
     /// Of every event of every actor and every packet.
+    /// Zero for a run on real kernels, which do nothing twice alike.
     pub digest: u64,
     pub virtual_time: Duration,
     pub events: u64,

@@ -2,7 +2,7 @@
 
 use crate::judge::Judge;
 use crate::oracles::Oracles;
-use crate::report::{Observer, Options, Outcome, Report};
+use crate::report::{self, Observer, Options, Outcome, Report};
 use crate::scenario::{Expect, Expectation, Scenario};
 use crate::world::{self, Kill, Knobs, World};
 use kubesim_runtime::Time;
@@ -36,46 +36,140 @@ pub fn play(
     observer: &mut dyn Observer,
 ) -> (Report, Option<World>) {
     let knobs = Knobs {
+        kill: inject.kill,
+        forgets: inject.forgets,
+        checkpoints: inject.checkpoints,
+        ..knobs(scenario, options)
+    };
+    let mut stage = Stage::new(scenario, options, knobs);
+    let went = catch_unwind(AssertUnwindSafe(|| {
+        stage.advance_to(stage.end, observer);
+        stage.judge(inject.settle)
+    }));
+    match went {
+        Ok(expectations) => (stage.report(expectations), Some(stage.world)),
+        Err(panic) => (panicked(&stage.world, scenario, options, &*panic), None),
+    }
+}
+
+fn knobs(scenario: &Scenario, options: &Options) -> Knobs {
+    Knobs {
         seed: options.seed,
         trace: options.trace.clone(),
         notes: wants_notes(scenario, options),
         // Every kept step is formatted: a big run would spend its time on it.
         keep_steps: if scenario.nodes.len() > 50 { 0 } else { options.keep_steps },
-        kill: inject.kill,
-        forgets: inject.forgets,
-        checkpoints: inject.checkpoints,
-    };
-    let mut world = world::build(scenario, knobs);
-    let end = Time::ZERO + options.until.unwrap_or(scenario.duration).min(scenario.duration);
-    let mut judge = Judge::new(&world);
-    let mut oracles = Oracles::new(scenario);
-    let cut_short = end < Time::ZERO + scenario.duration;
-    let went = catch_unwind(AssertUnwindSafe(|| {
-        advance(&mut world, end, &mut judge, &mut oracles, observer);
-        let expectations = judge.finish(&world, cut_short);
-        settle(&mut world, inject.settle, &mut oracles);
-        oracles.finish(&mut world, cut_short);
+        ..Knobs::default()
+    }
+}
+
+/// A run under way: a world and who looks at it.
+pub struct Stage {
+    pub world: World,
+    judge: Judge,
+    oracles: Oracles,
+    seed: u64,
+    end: Time,
+    progress: Time,
+}
+
+impl Stage {
+    fn new(scenario: &Arc<Scenario>, options: &Options, knobs: Knobs) -> Stage {
+        let world = world::build(scenario, knobs);
+        let end = Time::ZERO + options.until.unwrap_or(scenario.duration).min(scenario.duration);
+        Stage {
+            judge: Judge::new(&world),
+            oracles: Oracles::new(scenario),
+            world,
+            seed: options.seed,
+            end,
+            progress: Time::ZERO,
+        }
+    }
+
+    /// With nodes that are played elsewhere (see [`world::external`]) and a world that is moved by
+    /// whoever plays them.
+    pub fn external(scenario: &Arc<Scenario>, options: &Options) -> Stage {
+        let knobs = Knobs { external: true, notes: true, ..knobs(scenario, options) };
+        Stage::new(scenario, options, knobs)
+    }
+
+    /// With modelled nodes; moved by [`Stage::advance_to`].
+    pub fn modelled(scenario: &Arc<Scenario>, options: &Options) -> Stage {
+        Stage::new(scenario, options, knobs(scenario, options))
+    }
+
+    /// When the run is over.
+    pub fn end(&self) -> Time {
+        self.end
+    }
+
+    /// How often to [`Stage::look`].
+    pub fn period(&self) -> Duration {
+        Judge::period(&self.world)
+    }
+
+    /// Looks at the world as it is now, and tells the observer what was said since the last time.
+    pub fn look(&mut self, observer: &mut dyn Observer) {
+        for line in self.world.lines.drain(..) {
+            observer.line(line.at, &line.who, &line.text);
+        }
+        self.judge.look(&self.world);
+        self.oracles.look(&self.world);
+        if self.world.now >= self.progress {
+            let of = self.end.since(Time::ZERO);
+            observer.progress(self.world.now, of, self.world.counts.events);
+            self.progress = self.world.now + Duration::from_secs(1);
+        }
+    }
+
+    /// Moves the world to an instant, a look at a time.
+    pub fn advance_to(&mut self, end: Time, observer: &mut dyn Observer) {
+        let period = self.period();
+        let mut next = self.world.now;
+        loop {
+            self.world.run_until(next);
+            self.look(observer);
+            if next >= end {
+                break;
+            }
+            next = (next + period).min(end);
+        }
+    }
+
+    /// The last look at everything, the injected kill's aftermath included.
+    fn judge(&mut self, after_kill: Duration) -> Vec<report::Expectation> {
+        let cut_short = self.end < Time::ZERO + self.world.scenario.duration;
+        let expectations = self.judge.finish(&self.world, cut_short);
+        settle(&mut self.world, after_kill, &mut self.oracles);
+        self.oracles.finish(&mut self.world, cut_short);
         expectations
-    }));
-    let expectations = match went {
-        Ok(expectations) => expectations,
-        Err(panic) => return (panicked(&world, scenario, options, &*panic), None),
-    };
-    let failure = first_failure(&world, &oracles);
-    let failed = failure.is_some() || expectations.iter().any(|e| e.outcome == Outcome::Failed);
-    let report = Report {
-        scenario: scenario.name.clone(),
-        profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
-        seed: options.seed,
-        outcome: if failed { Outcome::Failed } else { Outcome::Passed },
-        digest: world.digest.finish(),
-        virtual_time: world.now.since(Time::ZERO),
-        events: world.counts.events,
-        expectations,
-        measures: measures(&world),
-        failure,
-    };
-    (report, Some(world))
+    }
+
+    /// The last look, and what came of it all.
+    pub fn finish(&mut self) -> Report {
+        let expectations = self.judge(Duration::ZERO);
+        self.report(expectations)
+    }
+
+    fn report(&self, expectations: Vec<report::Expectation>) -> Report {
+        let world = &self.world;
+        let failure = first_failure(world, &self.oracles);
+        let failed = failure.is_some() || expectations.iter().any(|e| e.outcome == Outcome::Failed);
+        Report {
+            scenario: world.scenario.name.clone(),
+            profile: world.scenario.profile.as_ref().map(|profile| profile.name.clone()),
+            seed: self.seed,
+            outcome: if failed { Outcome::Failed } else { Outcome::Passed },
+            // Real kernels do nothing twice alike.
+            digest: if world.knobs.external { 0 } else { world.digest.finish() },
+            virtual_time: world.now.since(Time::ZERO),
+            events: world.counts.events,
+            expectations,
+            measures: measures(world),
+            failure,
+        }
+    }
 }
 
 /// In a big cluster the actors' own remarks would drown what happens to it: they are made where
@@ -84,35 +178,6 @@ fn wants_notes(scenario: &Scenario, options: &Options) -> bool {
     let says = |e: &Expectation| matches!(e.expect, Expect::Says { .. });
     let read = scenario.expectations.iter().any(says);
     scenario.nodes.len() <= 50 || read || !options.trace.nodes.is_empty()
-}
-
-/// Moves the world to `end`, a look at a time.
-fn advance(
-    world: &mut World,
-    end: Time,
-    judge: &mut Judge,
-    oracles: &mut Oracles,
-    observer: &mut dyn Observer,
-) {
-    let period = Judge::period(world);
-    let mut next = Time::ZERO;
-    let mut progress = Time::ZERO;
-    loop {
-        world.run_until(next);
-        for line in world.lines.drain(..) {
-            observer.line(line.at, &line.who, &line.text);
-        }
-        judge.look(world);
-        oracles.look(world);
-        if world.now >= progress {
-            observer.progress(world.now, end.since(Time::ZERO), world.counts.events);
-            progress = world.now + Duration::from_secs(1);
-        }
-        if next >= end {
-            break;
-        }
-        next = (next + period).min(end);
-    }
 }
 
 /// Runs on until `after` past the injected kill.
@@ -156,14 +221,20 @@ fn panicked(
 fn measures(world: &World) -> Vec<(String, String)> {
     let counts = &world.counts;
     let mut measures = vec![
-        ("actor events".to_owned(), counts.actor_events.to_string()),
-        ("packets delivered".to_owned(), counts.packets.to_string()),
-        ("packets inside machines".to_owned(), counts.local_packets.to_string()),
-        ("packets lost".to_owned(), world.wire.lost.to_string()),
-        ("API writes".to_owned(), counts.api_writes.to_string()),
-        ("API reads".to_owned(), counts.api_reads.to_string()),
-        ("news told".to_owned(), counts.news.to_string()),
+        ("actor events", counts.actor_events),
+        ("packets delivered", counts.packets),
+        ("packets inside machines", counts.local_packets),
+        ("packets lost", world.wire.lost),
+        ("API writes", counts.api_writes),
+        ("API reads", counts.api_reads),
+        ("news told", counts.news),
     ];
+    if world.knobs.external {
+        // The rest happens elsewhere.
+        measures.retain(|(name, _)| ["packets delivered", "packets lost"].contains(name));
+    }
+    let mut measures: Vec<(String, String)> =
+        measures.into_iter().map(|(name, count)| (name.to_owned(), count.to_string())).collect();
     for fault in &world.happened {
         if let (Some(began), Some(acquired)) = (fault.began, fault.address_acquired) {
             let outage = acquired.since(began).as_secs_f64();

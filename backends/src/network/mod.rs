@@ -5,6 +5,7 @@
 //! nothing is won by waiting. What the kernel has is listed once and then followed through its
 //! news (`monitor.rs`), so that a request writes differences only and lists nothing.
 
+pub mod admin;
 pub mod errno;
 mod links;
 mod message;
@@ -20,12 +21,13 @@ mod sysctl;
 pub(crate) use self::errno::from_io as errno_of;
 use self::node::Node;
 use crate::port::{Answer, Local, Port};
-use kubesim_actors::ports::network::{Errno, Reply, Request};
+use kubesim_actors::ports::network::{Errno, Reply, Request, State};
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::io;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The driver. Needs `CAP_NET_ADMIN` in the network namespace.
 #[derive(Clone, Debug)]
@@ -40,6 +42,13 @@ impl Network {
     /// With so many bytes of room for news, after whose overflow everything is listed again.
     pub fn with_room(bytes: usize) -> io::Result<Network> {
         Ok(Network(Rc::new(RefCell::new(Node::open(bytes)?))))
+    }
+}
+
+impl Network {
+    /// What the kernel has now.
+    pub fn state(&self) -> Result<Arc<State>, Errno> {
+        self.0.borrow_mut().state()
     }
 }
 

@@ -168,7 +168,7 @@ fn fdb_changes(link: u32, known: &Remotes, wanted: &Remotes) -> Vec<Change> {
 
 /// All of a link's. In a request for neighbours the header's index must be 0 and an attribute has
 /// it (neigh_valid_dump_req); in one for FDB entries the header has it (valid_fdb_dump_strict).
-fn request(family: AddressFamily, link: u32) -> RouteNetlinkMessage {
+pub(super) fn request(family: AddressFamily, link: u32) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family;
     if family == AddressFamily::Bridge {

@@ -108,21 +108,19 @@ pub fn mtu(
     pods: bool,
     wanted: u32,
 ) -> Result<String, String> {
+    let name = if pods { "eth0" } else { interface };
     let mut links = 0;
     for (node, machine) in each(world, nodes) {
-        let spaces: Vec<NsId> = if pods {
-            machine.pods.values().filter(|pod| !pod.host_network).map(|pod| pod.ns).collect()
+        let found = if pods {
+            machine.pod_mtus()
         } else {
-            vec![NsId::HOST]
+            let found = machine.kernel.mtu(NsId::HOST, interface);
+            vec![found.ok_or_else(|| format!("{node} has no {name}"))?]
         };
-        for ns in spaces {
-            let name = if pods { "eth0" } else { interface };
-            match machine.kernel.mtu(ns, name) {
-                Some(mtu) if mtu == wanted => links += 1,
-                Some(mtu) => return Err(format!("{name} on {node} has {mtu}, not {wanted}")),
-                None => return Err(format!("{node} has no {name}")),
-            }
+        if let Some(other) = found.iter().find(|mtu| **mtu != wanted) {
+            return Err(format!("{name} on {node} has {other}, not {wanted}"));
         }
+        links += found.len();
     }
     if links == 0 {
         Err("there is no such interface".to_owned())

@@ -2,4 +2,4 @@
 //! runtime. Pure bookkeeping: a model says what has to happen, the world makes it happen.
 
 pub mod files;
-pub mod runtime;
+pub use kubesim_actors::containers as runtime;

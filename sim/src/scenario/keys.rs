@@ -475,6 +475,9 @@ sections! {
         "overlap": "`refuse`, `accept`" = "refuse",
         "set": "table" = "",
     }
+    LAB "[lab]" {
+        "set": "table" = "",
+    }
 }
 
 /// The kinds of faults, in the order of the reference, with their keys.

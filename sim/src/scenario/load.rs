@@ -8,10 +8,29 @@ use super::set::{self, Override};
 use super::tree::{self, At, Item, Source, Value};
 use std::path::Path;
 
+/// The world in which a scenario is to be played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    #[default]
+    Sim,
+    /// With the values of the file's `[lab]`.
+    Lab,
+}
+
 impl Scenario {
     /// Reads a file and the manifests that it names. `sets` are `(path, value)`, applied in order,
     /// after the profile's own.
     pub fn load(
+        path: &Path,
+        sets: &[(String, String)],
+        profile: Option<&str>,
+    ) -> Result<Scenario, Diagnostics> {
+        Scenario::load_for(Stage::Sim, path, sets, profile)
+    }
+
+    /// The same for one world or another.
+    pub fn load_for(
+        stage: Stage,
         path: &Path,
         sets: &[(String, String)],
         profile: Option<&str>,
@@ -22,7 +41,7 @@ impl Scenario {
             Diagnostics(vec![Diagnostic::of_file(&name, message)])
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Scenario::parse(&name, &text, &|pattern| find(folder, pattern), sets, profile)
+        read(stage, &name, &text, &|pattern| find(folder, pattern), sets, profile)
     }
 
     /// The same without touching the disk: `files` finds what `manifests` names.
@@ -33,23 +52,37 @@ impl Scenario {
         sets: &[(String, String)],
         profile: Option<&str>,
     ) -> Result<Scenario, Diagnostics> {
-        let mut root = tree::parse(0, name, text)?;
-        let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
-        let mut wrong = Vec::new();
-        ensure_cluster(&mut root);
-        if let Some(profile) = profile {
-            wrong.extend(apply_profile(&mut root, &sources[0], profile));
-        }
-        for (path, value) in sets {
-            let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
-            wrong.extend(apply_set(&mut root, sources.len(), &source, path.len()));
-            sources.push(source);
-        }
-        let log = Log::new(sources);
-        let scenario = read::scenario(&log, &root, profile, files);
-        wrong.extend(log.finish());
-        if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
+        read(Stage::Sim, name, text, files, sets, profile)
     }
+}
+
+fn read(
+    stage: Stage,
+    name: &str,
+    text: &str,
+    files: Files<'_>,
+    sets: &[(String, String)],
+    profile: Option<&str>,
+) -> Result<Scenario, Diagnostics> {
+    let mut root = tree::parse(0, name, text)?;
+    let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
+    let mut wrong = Vec::new();
+    ensure_cluster(&mut root);
+    if let Some(profile) = profile {
+        wrong.extend(apply_profile(&mut root, &sources[0], profile));
+    }
+    if stage == Stage::Lab {
+        wrong.extend(apply_lab(&mut root, &sources[0]));
+    }
+    for (path, value) in sets {
+        let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
+        wrong.extend(apply_set(&mut root, sources.len(), &source, path.len()));
+        sources.push(source);
+    }
+    let log = Log::new(sources);
+    let scenario = read::scenario(&log, &root, profile, files);
+    wrong.extend(log.finish());
+    if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
 }
 
 /// A value is TOML where it parses as such, else a text: `--set duration=2m` needs no quotes.
@@ -110,7 +143,26 @@ fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic
         };
         overrides.push((path.to_owned(), entry.key_at, entry.item.clone()));
     }
-    let set = profile.table().and_then(|table| table.get("set")).and_then(Item::table);
+    let mut wrong = quoted_paths(&profile, source, &mut overrides);
+    wrong.extend(apply_all(root, source, overrides));
+    wrong
+}
+
+/// What real time shrinks: the `set` of the file's `[lab]`.
+fn apply_lab(root: &mut Item, source: &Source) -> Vec<Diagnostic> {
+    let Some(lab) = root.table().and_then(|top| top.get("lab")).cloned() else { return Vec::new() };
+    let mut overrides = Vec::new();
+    let mut wrong = quoted_paths(&lab, source, &mut overrides);
+    wrong.extend(apply_all(root, source, overrides));
+    wrong
+}
+
+/// A path, where it stands in the file, and its value.
+type Placed = (String, At, Item);
+
+/// The overrides of a table's `set`.
+fn quoted_paths(of: &Item, source: &Source, overrides: &mut Vec<Placed>) -> Vec<Diagnostic> {
+    let set = of.table().and_then(|table| table.get("set")).and_then(Item::table);
     let mut wrong = Vec::new();
     for entry in set.map(|table| table.entries.as_slice()).unwrap_or_default() {
         if entry.item.table().is_some() && !entry.key.contains('.') {
@@ -122,6 +174,11 @@ fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic
         }
         overrides.push((entry.key.clone(), entry.key_at, entry.item.clone()));
     }
+    wrong
+}
+
+fn apply_all(root: &mut Item, source: &Source, overrides: Vec<Placed>) -> Vec<Diagnostic> {
+    let mut wrong = Vec::new();
     for (path, at, value) in overrides {
         let length = path.len();
         let over =

@@ -17,6 +17,7 @@ mod value;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use keys::{Key, SECTIONS, Section};
+pub use load::Stage;
 pub use model::*;
 pub use read::Files;
 pub use value::duration as parse_duration;

@@ -1,6 +1,7 @@
 //! A world out of a scenario: its wire, its machines, its actors; and what happens at power-on.
 
 use super::api::Client;
+use super::external::Order;
 use super::programs::{DhcpClient, DhcpServer, Task, Upstream};
 use super::{Cell, Component, Due, Knobs, Machine, Role, World};
 use crate::kernel::{Kernel, NsId};
@@ -46,12 +47,18 @@ pub struct Places {
     cards: BTreeMap<u32, Vec<Card>>,
 }
 
+impl Places {
+    pub(super) fn first_card(&self, machine: u32) -> Option<Card> {
+        self.cards.get(&machine)?.first().cloned()
+    }
+}
+
 #[derive(Clone, Debug)]
-struct Card {
-    name: Name,
-    mac: Mac,
-    address: Option<Ipv4Net>,
-    mtu: u32,
+pub(super) struct Card {
+    pub(super) name: Name,
+    pub(super) mac: Mac,
+    pub(super) address: Option<Ipv4Net>,
+    pub(super) mtu: u32,
     switch: SwitchId,
     quality: Quality,
     link: Option<Name>,
@@ -317,6 +324,9 @@ impl World {
             return;
         }
         self.machines[machine as usize].on = true;
+        if self.is_external(machine) {
+            return self.boot_external(machine);
+        }
         let links = self.boot_links(machine);
         match self.machines[machine as usize].role {
             Role::Node(index) => self.boot_node(machine, index, links[0]),
@@ -450,11 +460,7 @@ impl World {
                 self.run_own(machine, Task::DhcpClient(client));
             }
         }
-        let boots = self.machines[machine as usize].boots;
-        for (position, software) in node.software.iter().enumerate() {
-            let due = Due::Software { machine, boots, index: position as u32 };
-            self.queue.push(self.now + software.start, due);
-        }
+        self.plan_software(machine, index, |_| true);
         for cell in self.machines[machine as usize].cells.clone() {
             if !self.is_stopped(cell) {
                 let life = self.life(cell);
@@ -462,6 +468,21 @@ impl World {
             }
         }
         self.client_dial(machine);
+    }
+
+    pub(super) fn plan_software(
+        &mut self,
+        machine: u32,
+        node: usize,
+        which: impl Fn(&crate::scenario::Software) -> bool,
+    ) {
+        let scenario = self.scenario.clone();
+        let boots = self.machines[machine as usize].boots;
+        let all = scenario.nodes[node].software.iter().enumerate();
+        for (position, software) in all.filter(|(_, software)| which(software)) {
+            let due = Due::Software { machine, boots, index: position as u32 };
+            self.queue.push(self.now + software.start, due);
+        }
     }
 
     pub(super) fn software_due(&mut self, machine: u32, boots: u32, index: usize) {
@@ -482,6 +503,10 @@ impl World {
         if let Some(card) = self.places.cards.get_mut(&machine).and_then(|cards| cards.first_mut())
         {
             card.address = Some(net);
+        }
+        let order = || Order::Readdress { address: net, gateway: lan.gateway };
+        if self.ordered(machine, order) {
+            return;
         }
         let _ = self.kernel(machine, |k, now, out| {
             if let Some(old) = old {

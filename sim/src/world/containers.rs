@@ -368,6 +368,18 @@ fn idle(name: &str) -> Image {
 impl Machine {
     /// Addresses that live sandboxes hold.
     pub fn sandbox_addresses(&self) -> Vec<Ipv4Addr> {
-        self.runtime.addresses().filter_map(|(_, ip)| ip).collect()
+        match &self.sandboxes {
+            Some(pictured) => pictured.iter().map(|(ip, _)| *ip).collect(),
+            None => self.runtime.addresses().filter_map(|(_, ip)| ip).collect(),
+        }
+    }
+
+    /// The MTUs of the cards of pods that have a network of their own.
+    pub fn pod_mtus(&self) -> Vec<u32> {
+        if let Some(pictured) = &self.sandboxes {
+            return pictured.iter().map(|(_, mtu)| *mtu).collect();
+        }
+        let own = self.pods.values().filter(|pod| !pod.host_network);
+        own.filter_map(|pod| self.kernel.mtu(pod.ns, "eth0")).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run, and a
 //! person's (`kubectl`'s) writes.
 
+use super::external::Order;
 use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
 use crate::kernel::NsId;
@@ -170,6 +171,10 @@ impl World {
             FaultKind::Sysctl { nodes, key, value } => {
                 let value = value.to_string();
                 self.each_machine(nodes, |world, machine| {
+                    let order = || Order::Sysctl { key: key.as_str().into(), value: value.clone() };
+                    if world.ordered(machine, order) {
+                        return;
+                    }
                     let set = world.kernel(machine, |k, now, out| {
                         k.set_sysctl(now, NsId::HOST, key, &value, out)
                     });
@@ -293,6 +298,9 @@ impl World {
         for port in self.ports_of_target(target) {
             let (machine, link) = self.wire.machine_of(port);
             self.wire.set_up(port, up);
+            if self.ordered(machine, || Order::Carrier(up)) {
+                continue;
+            }
             self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
             self.dhcp_carrier(machine, up);
         }
@@ -300,6 +308,9 @@ impl World {
 
     /// The carrier of a machine's first card, and what its DHCP client makes of it.
     fn carrier(&mut self, machine: u32, up: bool) {
+        if self.ordered(machine, || Order::Carrier(up)) {
+            return;
+        }
         let Some((link, _)) = self.machines[machine as usize].first_port() else { return };
         self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
         self.dhcp_carrier(machine, up);
@@ -413,6 +424,10 @@ impl World {
     }
 
     pub(super) fn write_file(&mut self, machine: u32, path: &str, text: &str, how: WriteHow) {
+        let order = || Order::WriteFile { path: path.into(), text: text.to_owned(), how };
+        if self.ordered(machine, order) {
+            return;
+        }
         let files = &mut self.machines[machine as usize].files;
         let told = match how {
             WriteHow::Rename => files.rename_over(path, text.into()),
@@ -437,7 +452,7 @@ impl World {
 
     // Actors.
 
-    fn cells_of(&self, actor: ActorName, nodes: &[Name]) -> Vec<Cell> {
+    pub(super) fn cells_of(&self, actor: ActorName, nodes: &[Name]) -> Vec<Cell> {
         let matches = |kind: Kind| match actor {
             ActorName::Apiserver => kind == Kind::ApiServer,
             ActorName::Controllers => kind == Kind::Controllers,
@@ -458,6 +473,10 @@ impl World {
             scenario::Loss::Power => Loss::Power,
             scenario::Loss::Disk => Loss::Disk,
         };
+        let order = || Order::Kill { actor, again };
+        if loss == Loss::Process && self.order_actors(actor, nodes, &order) {
+            return;
+        }
         for cell in self.cells_of(actor, nodes) {
             if loss == Loss::Process {
                 self.drop_actor(cell);
@@ -469,6 +488,9 @@ impl World {
     }
 
     fn stop_actors(&mut self, actor: ActorName, nodes: &[Name]) {
+        if self.order_actors(actor, nodes, &|| Order::Kill { actor, again: false }) {
+            return;
+        }
         for cell in self.cells_of(actor, nodes) {
             self.drop_actor(cell);
             self.set_stopped(cell, true);
@@ -476,6 +498,9 @@ impl World {
     }
 
     fn start_actors(&mut self, actor: ActorName, nodes: &[Name]) {
+        if self.order_actors(actor, nodes, &|| Order::Start(actor)) {
+            return;
+        }
         for cell in self.cells_of(actor, nodes) {
             self.set_stopped(cell, false);
             let life = self.life(cell);
@@ -521,7 +546,9 @@ impl World {
     pub(super) fn operate_again(&mut self, call: u64) {
         let Some(request) = self.operator.calls.get(&call).cloned() else { return };
         self.queue.push(self.now + RETRY, Due::Operator { call });
-        if self.front.cache().is_some() {
+        if let (Some(_), Some(machine)) = (self.front.cache(), self.external_server()) {
+            self.orders.push((machine, Order::Operate { call, request }));
+        } else if self.front.cache().is_some() {
             let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
             let id = RequestId { connection: OPERATOR, call };
             self.send::<ApiServer>(life, self.now, None, apiserver::Event::Request { id, request });

@@ -11,6 +11,7 @@ use kubesim_actors::objects::{Name, Uid};
 use kubesim_actors::ports::network;
 use kubesim_runtime::{Loss, Rng, Stream, Time};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Machine {
     /// Who is told of the network's state, and what was told last.
     pub observers: Vec<Life>,
     pub told: Option<Arc<network::State>>,
+    /// Of an external machine: the addresses that its sandboxes hold, and their cards' MTUs.
+    pub(super) sandboxes: Option<Vec<(Ipv4Addr, u32)>>,
     pub(super) netlink_pending: bool,
     pub(super) armed: Time,
     pub(super) touched: bool,
@@ -91,6 +94,7 @@ impl Machine {
             sockets: Vec::new(),
             observers: Vec::new(),
             told: None,
+            sandboxes: None,
             netlink_pending: false,
             armed: Time::NEVER,
             touched: false,
@@ -269,6 +273,9 @@ impl World {
         let host = &mut self.machines[machine as usize];
         if !host.on {
             return;
+        }
+        if self.knobs.external && matches!(host.role, Role::Node(_) | Role::Client(_)) {
+            self.orders.push((machine, super::external::Order::PowerOff(loss)));
         }
         host.on = false;
         host.armed = Time::NEVER;

@@ -6,6 +6,7 @@
 //! - `ports`: what an actor asked for is carried out by a model
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
+//! - `external`: machines that are played elsewhere
 //! - `faults`, `probes`: what happens to the world and what is tried in it
 //! - `build`: a world out of a scenario
 
@@ -13,6 +14,7 @@ mod ahead;
 pub mod api;
 mod build;
 mod containers;
+pub mod external;
 mod faults;
 pub mod fleet;
 mod machine;
@@ -21,9 +23,10 @@ pub mod probes;
 mod programs;
 pub mod words;
 
-pub use build::{SUBNET_ENV, build};
+pub use build::{NET_CONF, SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
+pub use programs::{resolver, software};
 
 use crate::backlog::Backlog;
 use crate::kernel::packet::{Arp, Frame, Payload};
@@ -126,6 +129,8 @@ pub struct Knobs {
     pub forgets: bool,
     /// Compare runs: remember the digest after every so many events.
     pub checkpoints: u64,
+    /// Nodes are played elsewhere: see `external`.
+    pub external: bool,
 }
 
 /// A remark for whoever watches.
@@ -196,6 +201,8 @@ pub struct World {
     /// What broke a rule of the simulator itself or of an actor.
     pub violations: Vec<String>,
     pub notes: Vec<(Time, Cell, String)>,
+    /// What is to happen on external machines.
+    orders: Vec<(u32, external::Order)>,
     rng: Rng,
     disk: Time,
 }
@@ -269,6 +276,7 @@ impl World {
             refusals: Vec::new(),
             violations: Vec::new(),
             notes: Vec::new(),
+            orders: Vec::new(),
             rng: Rng::new(Stream { seed, label: "world", index: 0, incarnation: 0 }),
             disk: Time::ZERO,
             scenario,
@@ -670,10 +678,9 @@ impl World {
             let (machine, link) = self.wire.machine_of(port);
             let interest = self.arp_interests.get(machine as usize);
             let host = &self.machines[machine as usize];
-            if interest.is_some_and(|interest| interest.may_heed(&arp))
-                && host.on
-                && host.kernel.heeds_arp(link, &arp)
-            {
+            let may_heed = interest.is_some_and(|interest| interest.may_heed(&arp));
+            let heeds = self.is_external(machine) || may_heed && host.kernel.heeds_arp(link, &arp);
+            if host.on && heeds {
                 self.receive(port, frame.clone());
             } else {
                 self.counts.packets += 1;
@@ -692,6 +699,9 @@ impl World {
         digest.u32(port.0);
         frame.digest(&mut digest);
         self.digest = digest;
+        if self.is_external(machine) {
+            return self.orders.push((machine, external::Order::Frame(frame)));
+        }
         self.kernel(machine, |kernel, now, out| kernel.receive(now, link, frame, out));
     }
 }

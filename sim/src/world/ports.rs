@@ -269,7 +269,7 @@ impl World {
     }
 
     /// A cluster DNS sent a query on.
-    fn query_forwarded(&mut self, cell: Cell, to: Ipv4Addr) {
+    pub(super) fn query_forwarded(&mut self, cell: Cell, to: Ipv4Addr) {
         self.forwarded.push((self.now, cell, to));
     }
 
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// The actor's own remark has said it to whoever watches.
-    fn refused(&mut self, cell: Cell, why: String) {
+    pub(super) fn refused(&mut self, cell: Cell, why: String) {
         if !self.refusals.iter().any(|(known, text)| *known == cell && *text == why) {
             self.refusals.push((cell, why));
         }

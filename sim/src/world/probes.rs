@@ -1,6 +1,7 @@
 //! Probes: what the scenario tries again and again, from pods, nodes and outside, and what came
 //! of every try.
 
+use super::external::{self, Destination, Order};
 use super::programs::resolver::{Lookup, Next};
 use super::{Due, Owner, Role, World};
 use crate::body::Body;
@@ -23,6 +24,8 @@ pub struct Probe {
     lookups: FxHashMap<u32, (Lookup, u16)>,
     stream: Option<SocketId>,
     stream_machine: Option<u32>,
+    /// An external machine opens the connection or has it.
+    opening: bool,
     connected: bool,
     /// When the stream's connection was lost.
     pub broken: Option<Time>,
@@ -71,6 +74,7 @@ impl World {
                 lookups: FxHashMap::default(),
                 stream: None,
                 stream_machine: None,
+                opening: false,
                 connected: false,
                 broken: None,
                 rng: Rng::new(stream),
@@ -108,6 +112,16 @@ impl World {
 
     fn probe_begin(&mut self, slot: usize, number: u32) -> Result<(), SmolStr> {
         let spec = self.probes[slot].spec.clone();
+        if let Some((machine, pod)) = self.external_place(&spec.from)? {
+            let to = match self.probe_target(&spec.to)? {
+                Ok(target) => Destination::Address(target),
+                Err((host, port)) => Destination::Host(host, port),
+            };
+            let (kind, timeout) = (spec.kind, spec.timeout);
+            let order = external::Try { slot, number, pod, kind, to, timeout };
+            self.ordered(machine, || Order::Try(order));
+            return Ok(());
+        }
         let place = self.probe_place(&spec.from)?;
         self.probes[slot].tries[number as usize].place = Some((place.machine, place.ns));
         let target = match self.probe_target(&spec.to)? {
@@ -204,7 +218,7 @@ impl World {
         }
     }
 
-    fn probe_done(&mut self, slot: usize, number: u32, result: Result<(), SmolStr>) {
+    pub(super) fn probe_done(&mut self, slot: usize, number: u32, result: Result<(), SmolStr>) {
         let probe = &mut self.probes[slot];
         let attempt = &mut probe.tries[number as usize];
         if attempt.ended.is_some() {
@@ -255,14 +269,7 @@ impl World {
                 }
             }
             SocketEvent::Received { body: Body::HttpResponse { status, text }, .. } => {
-                let ProbeKind::Http { status: wanted, .. } = self.probes[slot].spec.kind else {
-                    return;
-                };
-                let result = if status == wanted {
-                    Ok(())
-                } else {
-                    Err(format_smolstr!("status {status} ({text}), not {wanted}"))
-                };
+                let result = self.judge_status(slot, status, &text);
                 self.probe_done(slot, number, result);
             }
             SocketEvent::Datagram { body: Body::Dns(message), .. } => {
@@ -278,6 +285,15 @@ impl World {
                 self.probe_done(slot, number, Err("the connection was closed".into()));
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn judge_status(&self, slot: usize, status: u16, text: &str) -> Result<(), SmolStr> {
+        match self.probes[slot].spec.kind {
+            ProbeKind::Http { status: wanted, .. } if status != wanted => {
+                Err(format_smolstr!("status {status} ({text}), not {wanted}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -328,14 +344,15 @@ impl World {
         if self.probes[slot].broken.is_some() {
             return;
         }
-        let Some(socket) = self.probes[slot].stream else {
+        let probe = &self.probes[slot];
+        if probe.stream.is_none() && !probe.opening {
             return self.stream_open(slot);
-        };
-        if !self.probes[slot].connected {
+        }
+        if !probe.connected {
             return;
         }
-        let number = self.probes[slot].tries.len() as u64;
-        let Some((machine, _)) = self.probes[slot].place_of_stream() else { return };
+        let (socket, number) = (probe.stream, probe.tries.len() as u64);
+        let Some((machine, _)) = probe.place_of_stream() else { return };
         self.probes[slot].tries.push(Try {
             began: self.now,
             ended: None,
@@ -344,14 +361,26 @@ impl World {
             socket: None,
             place: Some((machine, NsId::HOST)),
         });
-        let body = Body::Stream { seq: (slot as u64) << 32 | number };
+        let seq = (slot as u64) << 32 | number;
+        if self.ordered(machine, || Order::SendStream { slot, seq }) {
+            return;
+        }
+        let Some(socket) = socket else { return };
+        let body = Body::Stream { seq };
         let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 64, out));
     }
 
     fn stream_open(&mut self, slot: usize) {
         let spec = self.probes[slot].spec.clone();
-        let Ok(place) = self.probe_place(&spec.from) else { return };
+        let Ok(external) = self.external_place(&spec.from) else { return };
         let Ok(Ok(target)) = self.probe_target(&spec.to) else { return };
+        if let Some((machine, pod)) = external {
+            self.probes[slot].opening = true;
+            self.probes[slot].stream_machine = Some(machine);
+            self.ordered(machine, || Order::OpenStream { slot, pod, to: target });
+            return;
+        }
+        let Ok(place) = self.probe_place(&spec.from) else { return };
         let owner = Owner::Probe(slot as u32).pack();
         let (machine, ns) = (place.machine, place.ns);
         if let Ok(socket) =
@@ -364,17 +393,28 @@ impl World {
 
     fn stream_event(&mut self, slot: usize, event: SocketEvent) {
         match event {
-            SocketEvent::Connected => self.probes[slot].connected = true,
+            SocketEvent::Connected => self.stream_is_up(slot),
             SocketEvent::Failed(_) | SocketEvent::PeerClosed | SocketEvent::Closed => {
-                if self.probes[slot].connected {
-                    self.probes[slot].broken = Some(self.now);
-                    let name = self.probes[slot].spec.name.clone();
-                    self.line(&format!("probe {name}"), || "the stream broke".to_owned());
-                } else {
-                    self.probes[slot].stream = None;
-                }
+                self.stream_is_down(slot);
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn stream_is_up(&mut self, slot: usize) {
+        self.probes[slot].connected = true;
+    }
+
+    /// One that never came up is tried again.
+    pub(super) fn stream_is_down(&mut self, slot: usize) {
+        let (now, probe) = (self.now, &mut self.probes[slot]);
+        if probe.connected {
+            probe.broken = Some(now);
+            let name = probe.spec.name.clone();
+            self.line(&format!("probe {name}"), || "the stream broke".to_owned());
+        } else {
+            probe.stream = None;
+            probe.opening = false;
         }
     }
 

@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 impl Netfilter {
-    /// Every address and port that a DNAT rule of an applied set leads to, or a flat element.
+    /// Every address and port that a DNAT rule leads to, or a flat element.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);
         let rules = owners
             .flat_map(|owner| owner.chains())
             .flat_map(|(_, chain): (_, &std::sync::Arc<Chain>)| &chain.rules);
+        let own = self.state.iter().flat_map(|state| state.rules.own_rules());
+        let rules = rules.chain(own.map(|(_, rule)| rule));
         let target = |rule: &Rule| match rule.target {
             Target::Dnat { to, port: Some(port) } => Some((to, port)),
             _ => None,

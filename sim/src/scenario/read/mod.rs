@@ -74,6 +74,9 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     reader.names.probes = probes.iter().map(|p| p.name.clone()).collect();
     let expectations = reader.expectations(top, &probes, &faults);
     let (profile, profiles) = reader.profiles(top, profile);
+    if let Some(lab) = root.table().and_then(|table| table.get("lab")) {
+        Fields::open(log, lab, &[&keys::LAB]).entries("set");
+    }
     Scenario {
         name: top.required_name("name").to_string(),
         title: top.string("title"),

@@ -83,6 +83,10 @@ impl Client {
     pub(in crate::world) fn power_loss(&mut self) {
         *self = Client::new(self.addresses.clone());
     }
+    /// Where the server may be, best first.
+    pub fn addresses(&self) -> &[Ipv4Addr] {
+        &self.addresses
+    }
     pub fn is_up(&self) -> bool {
         matches!(self.connection, Connection::Up { .. })
     }

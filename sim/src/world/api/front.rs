@@ -53,6 +53,10 @@ impl Front {
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
     }
+    /// What an external server published.
+    pub(in crate::world) fn show(&mut self, cache: Cache) {
+        self.cache = Some(cache);
+    }
 }
 
 impl World {

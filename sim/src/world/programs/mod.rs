@@ -4,7 +4,7 @@
 mod container;
 mod dhcp;
 pub mod resolver;
-mod software;
+pub mod software;
 mod upstream;
 
 pub use container::{Container, draw};

@@ -3,13 +3,43 @@
 use crate::kernel::NsId;
 use crate::scenario::{Software, SoftwareKind};
 use crate::world::World;
+use crate::world::external::Order;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Table;
 use std::net::Ipv4Addr;
 
+pub const DOCKER_BRIDGE: &str = "docker0";
+pub const DOCKER_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 1), 16);
+/// What dockerd sets FORWARD to.
+pub const DROP: &str = "-P FORWARD DROP";
+
+/// The rules of docker, as the commands that make them.
+pub const DOCKER_RULES: [&str; 8] = [
+    "-t nat -N DOCKER",
+    "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+    "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+    "-t filter -N DOCKER",
+    "-t filter -A FORWARD -o docker0 -j DOCKER",
+    "-t filter -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-t filter -A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+    "-t filter -A FORWARD -i docker0 -o docker0 -j ACCEPT",
+];
+
+/// Those of ufw.
+pub const UFW_RULES: [&str; 3] =
+    [DROP, "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"];
+
+/// Since 1.13, and only where dockerd itself turned ip_forward on (moby/moby#28257).
+pub fn docker_drops(turned_on: bool, version: (u32, u32)) -> bool {
+    turned_on && version >= (1, 13)
+}
+
 impl World {
     pub(in crate::world) fn start_software(&mut self, machine: u32, software: &Software) {
+        if self.ordered(machine, || Order::StartSoftware(software.clone())) {
+            return;
+        }
         match software.kind {
             SoftwareKind::Docker { major, minor } => self.start_docker(machine, (major, minor)),
             SoftwareKind::Ufw => self.start_ufw(machine),
@@ -21,10 +51,10 @@ impl World {
     /// docker0 on 172.17.0.1/16, ip_forward on, masquerading; since 1.13 FORWARD is set to DROP,
     /// but only where dockerd itself turned ip_forward on (moby/moby#28257).
     fn start_docker(&mut self, machine: u32, version: (u32, u32)) {
-        let net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 1), 16);
+        let net = DOCKER_NETWORK;
         let turned_on = self.kernel(machine, |kernel, now, out| {
             let mac = Mac([0x02, 0x42, 0xa4, 0x56, 0xd7, 0x04]);
-            let bridge = kernel.add_bridge(NsId::HOST, "docker0", mac, 1500);
+            let bridge = kernel.add_bridge(NsId::HOST, DOCKER_BRIDGE, mac, 1500);
             if let Ok(bridge) = bridge {
                 let _ = kernel.add_address(now, NsId::HOST, bridge, net, out);
                 let _ = kernel.set_up(now, NsId::HOST, bridge, true, out);
@@ -35,22 +65,12 @@ impl World {
             }
             !was_on
         });
-        let drops = turned_on && version >= (1, 13);
-        let rules: &[&str] = &[
-            "-t nat -N DOCKER",
-            "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
-            "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
-            "-t filter -N DOCKER",
-            "-t filter -A FORWARD -o docker0 -j DOCKER",
-            "-t filter -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-            "-t filter -A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
-            "-t filter -A FORWARD -i docker0 -o docker0 -j ACCEPT",
-        ];
-        for rule in rules {
+        let drops = docker_drops(turned_on, version);
+        for rule in DOCKER_RULES {
             self.iptables(machine, rule);
         }
         if drops {
-            self.iptables(machine, "-P FORWARD DROP");
+            self.iptables(machine, DROP);
         }
         let (major, minor) = version;
         let name = self.machines[machine as usize].name.clone();
@@ -63,8 +83,7 @@ impl World {
     }
 
     fn start_ufw(&mut self, machine: u32) {
-        for rule in ["-P FORWARD DROP", "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"]
-        {
+        for rule in UFW_RULES {
             self.iptables(machine, rule);
         }
         let name = self.machines[machine as usize].name.clone();
@@ -73,6 +92,9 @@ impl World {
 
     /// One `iptables` command in its own words. What it refuses is said in the run's lines.
     pub(in crate::world) fn iptables(&mut self, machine: u32, command: &str) {
+        if self.ordered(machine, || Order::Iptables(command.to_owned())) {
+            return;
+        }
         let result = self.kernel(machine, |kernel, _, _| {
             let rules = kernel.netfilter_mut(NsId::HOST);
             rules.map_or(Ok(()), |rules| rules.command(command))

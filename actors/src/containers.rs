@@ -1,13 +1,14 @@
 //! A node's container runtime: which sandboxes and containers there are, and what the world has to
-//! do for the next request. No network and no programs here: those are the world's.
+//! do for the next request. No network and no programs here: those are the world's, which is the
+//! simulator (`sim/src/world/containers.rs`) or a machine (`backends/src/containers`).
 //!
 //! Two halves, as work takes time: [`Runtime::request`] notes what was asked and answers at once or
 //! says when the work is done ([`Step::Later`]); [`Runtime::finish`] then makes it true. Requests
 //! about one pod are serialised, so what a dead kubelet asked for may land late without harm: a
 //! sandbox that is there is ready, a container that runs has started.
 
-use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{
+use crate::objects::Uid;
+use crate::ports::container::{
     Container, ContainerState, PodNetwork, Reply, Request, Sandbox, SandboxState,
 };
 use kubesim_runtime::Hasher;
@@ -204,6 +205,10 @@ impl Runtime {
     }
 
     /// The sandboxes that are ready, with the addresses they hold.
+    pub fn forget(&mut self, pod: Uid) {
+        self.pods.remove(&pod);
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = (Uid, Option<Ipv4Addr>)> + '_ {
         let ready = self.pods.iter().filter(|(_, pod)| matches!(pod.phase, Phase::Ready));
         ready.map(|(uid, pod)| (*uid, pod.ip()))
@@ -503,7 +508,7 @@ fn container_id(pod: Uid, name: &str, attempt: u32) -> SmolStr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubesim_actors::objects::Key;
+    use crate::objects::Key;
 
     const POD: Uid = Uid(1);
 

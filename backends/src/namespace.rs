@@ -1,0 +1,49 @@
+//! Network namespaces that only a descriptor holds: with the process that has it they are gone.
+
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    /// A new one. Needs `CAP_SYS_ADMIN`.
+    pub fn new() -> io::Result<Namespace> {
+        aside(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Namespace::current()
+        })
+    }
+
+    /// That of the calling thread.
+    pub fn current() -> io::Result<Namespace> {
+        Ok(Namespace(File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// Where another process finds it while this one lives.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// Runs `act` in it, on a thread of its own: sockets that are opened there stay there.
+    pub fn run<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        aside(|| {
+            setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+            act()
+        })
+    }
+}
+
+/// A thread whose namespace may change.
+fn aside<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let panicked = |_| io::Error::other("a thread in a network namespace panicked");
+    thread::scope(|scope| scope.spawn(act).join().map_err(panicked).flatten())
+}

@@ -1,0 +1,449 @@
+//! Machines that are played elsewhere: the lab's nodes, which are network namespaces of a real
+//! kernel with real processes in them.
+//!
+//! The world keeps the wire, the routers, faults, probes and expectations; nodes and clients are
+//! external. Of an external machine
+//! it has the place on the wire and a picture, so that oracles and the judge see what they see of
+//! any other. What is to happen there goes out as an [`Order`]; what happened there comes in by the
+//! methods here. No clock and no I/O: whoever plays the machines calls [`World::run_until`] with
+//! the present instant, then says what came in, then takes the orders.
+
+use super::{Cell, Kind, Role, World};
+use crate::body::Body;
+use crate::kernel::packet::{Frame, Payload};
+use crate::kernel::{Kernel, NsId};
+use crate::scenario::{self, ActorName, ProbeFrom, ProbeKind, WriteHow};
+use ipnet::Ipv4Net;
+use kubesim_actors::apiserver::Cache;
+use kubesim_actors::objects::{Name, Uid};
+use kubesim_actors::ports::api::{Error, Reply, Request};
+use kubesim_actors::ports::network::{
+    FdbEntry, LinkKind, Mac, Neighbour, Proto, Request as NetworkRequest, Route, State, Vxlan,
+};
+use kubesim_runtime::Loss;
+use smol_str::{SmolStr, format_smolstr};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Something that is to happen on an external machine.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// A frame arrives at its card.
+    Frame(Frame),
+    /// The card's cable has a signal, or none any more.
+    Carrier(bool),
+    /// Another static address, and the way out of the network it is in.
+    Readdress {
+        address: Ipv4Net,
+        gateway: Ipv4Addr,
+    },
+    PowerOn,
+    PowerOff(Loss),
+    Sysctl {
+        key: Name,
+        value: String,
+    },
+    /// One `iptables` command in its own words.
+    Iptables(String),
+    WriteFile {
+        path: Name,
+        text: String,
+        how: WriteHow,
+    },
+    /// An actor's process ends; `again`: its supervisor starts it anew.
+    Kill {
+        actor: ActorName,
+        again: bool,
+    },
+    Start(ActorName),
+    StartSoftware(scenario::Software),
+    /// A person's write at the machine of the API server; answered by [`World::operated`].
+    Operate {
+        call: u64,
+        request: Arc<Request>,
+    },
+    /// Answered by [`World::tried`].
+    Try(Try),
+    /// A stream's connection; answered by [`World::stream_opened`] or [`World::stream_broke`].
+    OpenStream {
+        slot: usize,
+        pod: Option<Uid>,
+        to: SocketAddrV4,
+    },
+    /// One message of a stream; its echo is told by [`World::stream_echoed`].
+    SendStream {
+        slot: usize,
+        seq: u64,
+    },
+}
+
+/// One try of a probe.
+#[derive(Clone, Debug)]
+pub struct Try {
+    pub slot: usize,
+    pub number: u32,
+    /// In this pod's namespace; `None`: in the machine's own.
+    pub pod: Option<Uid>,
+    pub kind: ProbeKind,
+    pub to: Destination,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Address(SocketAddrV4),
+    /// To be looked up there first.
+    Host(Name, u16),
+}
+
+/// What came of a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// An answer to a ping.
+    Answered,
+    Http {
+        status: u16,
+        text: SmolStr,
+    },
+    /// A dig's addresses, sorted.
+    Records(Vec<Ipv4Addr>),
+    Failed(SmolStr),
+}
+
+/// What an external machine's kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    pub state: Arc<State>,
+    /// Of the main table.
+    pub routes: Vec<(Route, Proto)>,
+    /// Permanent ones, by device.
+    pub neighbours: Vec<(Name, Neighbour)>,
+    pub fdb: Vec<(Name, FdbEntry)>,
+    /// `iptables-save`.
+    pub rules: String,
+    /// Addresses that live sandboxes hold, and the MTU of their cards.
+    pub sandboxes: Vec<(Ipv4Addr, u32)>,
+}
+
+/// A machine's network card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkCard {
+    pub name: Name,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// `None`: by DHCP.
+    pub address: Option<Ipv4Net>,
+}
+
+impl World {
+    pub fn is_external(&self, machine: u32) -> bool {
+        let role = self.machines[machine as usize].role;
+        self.knobs.external && matches!(role, Role::Node(_) | Role::Client(_))
+    }
+
+    /// The orders since the last call, oldest first, with the machine that each is for.
+    pub fn take_orders(&mut self) -> Vec<(u32, Order)> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// The order goes out if the machine is external; else the caller does it.
+    pub(super) fn ordered(&mut self, machine: u32, order: impl FnOnce() -> Order) -> bool {
+        let external = self.is_external(machine);
+        if external {
+            self.orders.push((machine, order()));
+        }
+        external
+    }
+
+    /// The machine's first card, as the scenario has it.
+    pub fn card_of(&self, machine: u32) -> Option<NetworkCard> {
+        let card = self.places.first_card(machine)?;
+        Some(NetworkCard { name: card.name, mac: card.mac, mtu: card.mtu, address: card.address })
+    }
+
+    /// The actors of a machine, in the order in which they start.
+    pub fn cells_on(&self, machine: u32) -> &[Cell] {
+        &self.machines[machine as usize].cells
+    }
+
+    // What comes in.
+
+    /// The machine's card sends a frame.
+    pub fn frame_from(&mut self, machine: u32, frame: Frame) {
+        self.note_query(machine, &frame);
+        let host = &self.machines[machine as usize];
+        if let Some((link, _)) = host.first_port().filter(|_| host.on) {
+            self.transmit(machine, link, frame);
+        }
+    }
+
+    /// What of a cluster DNS' questions is seen here: those that leave the machine.
+    fn note_query(&mut self, machine: u32, frame: &Frame) {
+        let Payload::Ip(packet) = &frame.payload else { return };
+        let Body::Dns(message) = &packet.body else { return };
+        let dns = |kind| self.cell_of(machine, kind);
+        if !message.response
+            && let Some(cell) = dns(Kind::Dns).or_else(|| dns(Kind::KubeDns))
+        {
+            self.query_forwarded(cell, packet.dst);
+        }
+    }
+
+    pub fn address_taken(&mut self, machine: u32, address: Ipv4Addr) {
+        self.address_acquired(machine, address);
+    }
+
+    pub fn address_dropped(&mut self, machine: u32, address: Ipv4Addr) {
+        self.address_lost(machine, address);
+    }
+
+    /// A remark of an actor.
+    pub fn noted(&mut self, cell: Cell, text: String) {
+        self.note(cell, text);
+    }
+
+    /// An actor's life ended, as its host says.
+    pub fn failed(&mut self, cell: Cell, cause: &str) {
+        let who = self.who(cell);
+        self.line(&who, || format!("failed: {cause}"));
+    }
+
+    /// A remark about a machine.
+    pub fn remark(&mut self, who: &str, text: String) {
+        self.line(who, || text);
+    }
+
+    /// The API server refused to run.
+    pub fn refused_to_run(&mut self, cell: Cell, why: String) {
+        self.refused(cell, why);
+    }
+
+    pub fn violated(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    /// What the API server has published.
+    pub fn published(&mut self, cache: Cache) {
+        self.front.show(cache);
+    }
+
+    pub fn operated(&mut self, call: u64, result: Result<Reply, Error>) {
+        self.operator_answered(call, result);
+    }
+
+    /// A file's content on the machine now.
+    pub fn file_seen(&mut self, machine: u32, path: &str, content: Option<Arc<str>>) {
+        let files = &mut self.machines[machine as usize].files;
+        match content {
+            Some(content) => files.rename_over(path, content),
+            None => files.remove(path),
+        };
+    }
+
+    pub fn tried(&mut self, slot: usize, number: u32, outcome: Tried) {
+        let result = match outcome {
+            Tried::Answered => Ok(()),
+            Tried::Failed(why) => Err(why),
+            Tried::Http { status, text } => self.judge_status(slot, status, &text),
+            Tried::Records(answer) => {
+                let none = answer.is_empty();
+                if let Some(attempt) = self.probes[slot].tries.get_mut(number as usize) {
+                    attempt.answer = answer;
+                }
+                if none { Err("no records".into()) } else { Ok(()) }
+            }
+        };
+        self.probe_done(slot, number, result);
+    }
+
+    pub fn stream_opened(&mut self, slot: usize) {
+        self.stream_is_up(slot);
+    }
+
+    pub fn stream_broke(&mut self, slot: usize) {
+        self.stream_is_down(slot);
+    }
+
+    pub fn stream_echoed(&mut self, seq: u64) {
+        self.stream_read(seq);
+    }
+
+    /// Shows what the machine's kernel has now.
+    pub fn pictured(&mut self, machine: u32, picture: &Picture) {
+        let boots = self.machines[machine as usize].boots;
+        let rng = super::machine::kernel_rng(self.knobs.seed, machine, boots);
+        let mut kernel = Kernel::sharing(rng, self.shared.clone());
+        draw(&mut kernel, self.now, picture);
+        let card = self.places.first_card(machine).map(|card| card.name);
+        let link = card.and_then(|name| kernel.link(NsId::HOST, &name).map(|link| link.index));
+        let host = &mut self.machines[machine as usize];
+        host.kernel = kernel;
+        host.sandboxes = Some(picture.sandboxes.clone());
+        host.told = Some(Arc::clone(&picture.state));
+        if let (Some(link), Some(first)) = (link, host.ports.first_mut()) {
+            first.0 = link;
+            let port = first.1;
+            self.wire.rename_link(port, link);
+        }
+    }
+
+    // For the world's own parts.
+
+    /// Power-on of an external machine: its card is on the wire, the rest is the player's.
+    pub(super) fn boot_external(&mut self, machine: u32) {
+        let cards = self.places.first_card(machine);
+        let ports = std::mem::take(&mut self.machines[machine as usize].parked);
+        let host = &mut self.machines[machine as usize];
+        for (card, port) in cards.iter().zip(ports) {
+            // Names are a scenario's and checked to differ.
+            let Ok(link) = host.kernel.add_uplink(&card.name, card.mac, card.mtu) else { continue };
+            self.wire.rename_link(port, link);
+            host.ports.push((link, port));
+        }
+        self.orders.push((machine, Order::PowerOn));
+        if let Role::Node(node) = self.machines[machine as usize].role {
+            // What is there from the start is the player's, before any actor.
+            self.plan_software(machine, node, |software| !software.start.is_zero());
+        }
+    }
+
+    /// The external machine from which a probe is made, and the pod's namespace there.
+    pub(super) fn external_place(
+        &self,
+        from: &ProbeFrom,
+    ) -> Result<Option<(u32, Option<Uid>)>, SmolStr> {
+        if !self.knobs.external {
+            return Ok(None);
+        }
+        let (name, pod) = match from {
+            ProbeFrom::Client(name) | ProbeFrom::Node(name) => (Some(name.clone()), None),
+            ProbeFrom::Pod(pods) => {
+                let pod = self.find_pod(pods).ok_or("no ready pod to probe from")?;
+                let node = pod.pod().and_then(|(spec, _)| spec.node_name.clone());
+                (node.map(Name::from), Some(pod.uid))
+            }
+        };
+        let machine = name.as_ref().and_then(|name| self.machine_named(name));
+        let machine = machine.ok_or("no such machine")?;
+        if !self.machines[machine as usize].on {
+            return Err(format_smolstr!("{} is off", self.machines[machine as usize].name));
+        }
+        Ok(Some((machine, pod)))
+    }
+
+    /// The API server's machine, if it is external.
+    pub(super) fn external_server(&self) -> Option<u32> {
+        self.is_external(self.front.machine).then_some(self.front.machine)
+    }
+
+    /// Kills, stops or starts actors of external machines; true if these are.
+    pub(super) fn order_actors(
+        &mut self,
+        actor: ActorName,
+        nodes: &[Name],
+        order: &dyn Fn() -> Order,
+    ) -> bool {
+        if !self.knobs.external {
+            return false;
+        }
+        let mut machines: Vec<u32> =
+            self.cells_of(actor, nodes).into_iter().map(|cell| self.machine_of(cell)).collect();
+        machines.dedup();
+        for machine in machines {
+            self.ordered(machine, order);
+        }
+        true
+    }
+
+    /// Where an actor's remarks are from.
+    pub fn cell_of(&self, machine: u32, kind: Kind) -> Option<Cell> {
+        self.cells_on(machine).iter().copied().find(|cell| cell.kind == kind)
+    }
+}
+
+/// Draws what is in the picture. What the model has no word for is missing in it: links and rules
+/// of other programs, the pods' ends of things.
+fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
+    let mut out = Vec::new();
+    let state = &picture.state;
+    for link in &state.links {
+        let added = match link.kind {
+            LinkKind::Loopback => Ok(Kernel::LO),
+            LinkKind::Uplink => kernel.add_uplink(&link.name, link.mac, link.mtu),
+            LinkKind::Bridge => kernel.add_bridge(NsId::HOST, &link.name, link.mac, link.mtu),
+            LinkKind::Vxlan => kernel.add_vxlan(NsId::HOST, &link.name, &vxlan(link)),
+            // Its other end is in a pod, of which there is no picture.
+            LinkKind::Veth => continue,
+        };
+        let Ok(index) = added else { continue };
+        kernel.set_carrier(now, index, link.carrier, &mut out);
+        let _ = kernel.set_up(now, NsId::HOST, index, link.up, &mut out);
+        for net in &link.addresses {
+            // The loopback has its own already.
+            let _ = kernel.add_address(now, NsId::HOST, index, *net, &mut out);
+        }
+    }
+    let forward = u8::from(state.ip_forward).to_string();
+    let _ = kernel.set_sysctl(now, NsId::HOST, "net.ipv4.ip_forward", &forward, &mut out);
+    for link in &state.links {
+        let key = format!("net.ipv4.conf.{}.forwarding", link.name);
+        let value = u8::from(link.forwarding).to_string();
+        let _ = kernel.set_sysctl(now, NsId::HOST, &key, &value, &mut out);
+    }
+    for (route, proto) in picture.routes.iter().filter(|(_, proto)| *proto != Proto::KERNEL) {
+        let _ = kernel.add_route(now, NsId::HOST, route, *proto, &mut out);
+    }
+    draw_neighbours(kernel, now, picture);
+    draw_rules(kernel, &picture.rules);
+}
+
+fn vxlan(link: &kubesim_actors::ports::network::Link) -> Vxlan {
+    Vxlan {
+        vni: 1,
+        port: 8472,
+        mac: link.mac,
+        mtu: link.mtu,
+        local: Ipv4Addr::UNSPECIFIED,
+        // It comes with the others.
+        address: link.addresses.first().copied().unwrap_or_default(),
+    }
+}
+
+fn draw_neighbours(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
+    let mut out = Vec::new();
+    let vxlans = picture.state.links.iter().filter(|link| link.kind == LinkKind::Vxlan);
+    for dev in vxlans.map(|link| link.name.clone()) {
+        let of = |name: &Name| *name == dev;
+        let entries = picture.neighbours.iter().filter(|(name, _)| of(name));
+        let entries = entries.map(|(_, entry)| *entry).collect();
+        let request = NetworkRequest::SetNeighbours { dev: dev.clone(), entries };
+        kernel.network(now, &request, &mut out);
+        let entries = picture.fdb.iter().filter(|(name, _)| of(name));
+        let entries = entries.map(|(_, entry)| *entry).collect();
+        kernel.network(now, &NetworkRequest::SetFdb { dev, entries }, &mut out);
+    }
+}
+
+/// The rules of an `iptables-save`, as the commands that make them: chains first.
+fn draw_rules(kernel: &mut Kernel, save: &str) {
+    let Some(netfilter) = kernel.netfilter_mut(NsId::HOST) else { return };
+    let (mut table, mut chains, mut rules) = ("filter", Vec::new(), Vec::new());
+    for line in save.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(chain) = line.strip_prefix(':') {
+            let mut words = chain.split_whitespace();
+            match (words.next(), words.next()) {
+                (Some(name), Some("-")) => chains.push(format!("-t {table} -N {name}")),
+                (Some(name), Some("DROP")) => chains.push(format!("-t {table} -P {name} DROP")),
+                _ => {}
+            }
+        } else if line.starts_with("-A ") {
+            rules.push(format!("-t {table} {line}"));
+        }
+    }
+    for command in chains.iter().chain(&rules) {
+        let _ = netfilter.command(command);
+    }
+}

@@ -1,0 +1,181 @@
+//! A node of the lab, on its own thread and in its own network namespace: the actors under the
+//! production host with the real drivers, whoever holds the card's address, and the tries of the
+//! scenario's probes.
+//!
+//! - `actors`: which driver carries out what
+//! - `server`: the API server's store and front
+//! - `address`: DHCP, or a static address
+//! - `software`: docker, ufw
+//! - `picture`: what the kernel has, for whoever judges
+//! - `tries`, `streams`: probes
+
+mod actors;
+mod address;
+mod dhcp;
+mod orders;
+mod picture;
+mod server;
+mod software;
+mod streams;
+mod tries;
+
+use super::machine::write;
+use super::mail::{Mail, News};
+use super::plan::Plan;
+use actors::{Hosts, Ports};
+use kubesim_actors::ports::{files, network};
+use kubesim_backends::api::Client;
+use kubesim_backends::containers::{Processes, Settings};
+use kubesim_backends::files::Files;
+use kubesim_backends::network::Network;
+use kubesim_backends::network::admin::Admin;
+use kubesim_backends::packets::{Codec, Packets};
+use kubesim_backends::port::{Answer, Port};
+use kubesim_backends::probe::Probes;
+use kubesim_backends::rules::Rules;
+use kubesim_sim::world::SUBNET_ENV;
+use kubesim_sim::world::external::Order;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+
+const LO: u32 = 1;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// A node that is on.
+struct Node {
+    plan: Rc<Plan>,
+    mail: Mail,
+    ports: Ports,
+    hosts: Hosts,
+    admin: Admin,
+    /// The card's number, and whether its cable has a signal.
+    card: u32,
+    carrier: watch::Sender<bool>,
+    streams: streams::Streams,
+}
+
+/// Until its power goes.
+pub async fn live(plan: Plan, mail: Mail, mut orders: UnboundedReceiver<Order>) {
+    let mut node = match Node::boot(plan, mail.clone()) {
+        Ok(node) => node,
+        Err(why) => return mail.send(News::Broken(why)),
+    };
+    node.start(&mail).await;
+    while let Some(order) = orders.recv().await {
+        if matches!(order, Order::PowerOff(_)) {
+            break;
+        }
+        node.obey(order).await;
+    }
+    node.ports.containers.power_off();
+}
+
+impl Node {
+    fn boot(plan: Plan, mail: Mail) -> Result<Node, String> {
+        let plan = Rc::new(plan);
+        let mut admin = Admin::open().map_err(|error| format!("a netlink socket: {error}"))?;
+        let refused = |what: &'static str| move |errno| format!("{what}: {errno}");
+        admin.set_up(LO, true).map_err(refused("setting the loopback up"))?;
+        let card = admin.link(&plan.card.name).map_err(refused("finding the card"))?;
+        admin.set_up(card, true).map_err(refused("setting the card up"))?;
+        for (key, value) in &plan.sysctls {
+            // A key that is not there is visible in its absence.
+            let _ = write(&format!("/proc/sys/{}", key.replace('.', "/")), value);
+        }
+        for (path, text) in &plan.files {
+            put_file(&plan.root, path, text)?;
+        }
+        let ports = Ports::new(&plan, &mail)?;
+        let (carrier, carried) = watch::channel(true);
+        spawn_local(ports.api.clone().run());
+        address::hold(&plan, &mail, &mut admin, card, carried);
+        mirror_files(&ports.files, &mail);
+        observe_addresses(&ports);
+        picture::keep(&plan, &ports, &mail)?;
+        let hosts = Hosts::new(&plan, &ports, &mail);
+        let streams = streams::Streams::default();
+        Ok(Node { plan, mail, ports, hosts, admin, card, carrier, streams })
+    }
+}
+
+impl Node {
+    /// Foreign programs first, then the actors.
+    async fn start(&mut self, mail: &Mail) {
+        for program in &self.plan.software {
+            let started = software::start(program, &mut self.admin, &self.plan.name, mail).await;
+            if let Err(why) = started {
+                mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
+            }
+        }
+        self.hosts.start_all();
+    }
+}
+
+/// A file below the node's own root directory.
+fn put_file(root: &Path, path: &str, text: &str) -> Result<(), String> {
+    let full = below(root, path);
+    let folder = full.parent().unwrap_or(root);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&full, text))
+        .map_err(|error| format!("writing {}: {error}", full.display()))
+}
+
+/// Where a file of the node lies: no path leads out of its root directory.
+fn below(root: &Path, path: &str) -> PathBuf {
+    let parts = Path::new(path).components();
+    let names = parts.filter(|part| matches!(part, Component::Normal(_)));
+    names.fold(root.to_owned(), |full, name| full.join(name))
+}
+
+/// Tells of the files that expectations are about.
+fn mirror_files(files: &Files, mail: &Mail) {
+    for path in [SUBNET_ENV, RESOLV_CONF] {
+        let mail = mail.clone();
+        let answer = Answer::new(move |reply| {
+            if let files::Reply::Content { path, content } = reply {
+                mail.send(News::File(path, content));
+            }
+            async { Ok(()) }
+        });
+        let request = files::Request::Watch { path: path.into() };
+        spawn_local(files.perform(request, answer));
+    }
+}
+
+/// The API's client is told when its own address is gone.
+fn observe_addresses(ports: &Ports) {
+    let client = ports.api.clone();
+    let answer = Answer::new(move |reply| {
+        if let network::Reply::State(state) = reply {
+            let all = || state.links.iter().flat_map(|link| &link.addresses);
+            client.addresses_changed(|ip| all().any(|net| net.addr() == ip));
+        }
+        async { Ok(()) }
+    });
+    spawn_local(ports.network.perform(network::Request::Observe, answer));
+}
+
+impl Ports {
+    fn new(plan: &Rc<Plan>, _mail: &Mail) -> Result<Ports, String> {
+        let images = plan.images.clone();
+        let containers = Processes::new(Settings {
+            program: plan.program.clone(),
+            launch: Box::new(move |spec| images.launch(&spec.image, spec.attempt)),
+        });
+        let inside = containers.clone();
+        Ok(Ports {
+            api: Client::new(plan.name.clone(), plan.dial.clone()),
+            network: Network::open().map_err(|error| format!("a netlink socket: {error}"))?,
+            rules: Rc::new(Rules::new(Default::default())),
+            files: Files::below(&plan.root).with_manifests(MANIFESTS),
+            dns: Packets::new(Codec::Dns),
+            peers: Packets::new(Codec::Peer),
+            probes: Probes::new(move |pod, name| inside.exec(pod, name)),
+            containers,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! What is ordered of a node: faults, people's writes, tries of probes.
+
+use super::{Node, below, put_file, software, streams, tries};
+use crate::lab::machine::write;
+use crate::lab::mail::News;
+use ipnet::Ipv4Net;
+use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_sim::scenario::{ActorName, WriteHow};
+use kubesim_sim::world::external::Order;
+use kubesim_sim::world::{Cell, Kind};
+use std::net::Ipv4Addr;
+use tokio::task::spawn_local;
+
+impl Node {
+    pub(super) async fn obey(&mut self, order: Order) {
+        let done = match order {
+            Order::Carrier(up) => self.set_carrier(up),
+            Order::Readdress { address, gateway } => self.readdress(address, gateway),
+            Order::Sysctl { key, value } => {
+                write(&format!("/proc/sys/{}", key.replace('.', "/")), &value)
+            }
+            Order::Iptables(command) => software::iptables(&command).await,
+            Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),
+            Order::Kill { actor, .. } => {
+                self.hosts.end(|cell| is(actor, cell)).await;
+                Ok(())
+            }
+            Order::Start(actor) => {
+                self.hosts.start_again(|cell| is(actor, cell));
+                Ok(())
+            }
+            Order::Operate { call, request } => {
+                self.hosts.api().operate(call, request);
+                Ok(())
+            }
+            Order::Try(attempt) => {
+                let (ports, mail) = (self.ports.clone(), self.mail.clone());
+                let resolv_conf = self.plan.root.join("etc/resolv.conf");
+                spawn_local(tries::make(attempt, ports, mail, resolv_conf));
+                Ok(())
+            }
+            Order::OpenStream { slot, pod, to } => {
+                let (ports, mail) = (&self.ports, &self.mail);
+                self.streams.open(streams::Opening { slot, pod, to }, ports, mail);
+                Ok(())
+            }
+            Order::SendStream { slot, seq } => {
+                self.streams.send(slot, seq);
+                Ok(())
+            }
+            Order::StartSoftware(software) => {
+                let (name, mail) = (&self.plan.name, &self.mail);
+                software::start(&software, &mut self.admin, name, mail).await
+            }
+            // The wire's and the lab's own.
+            Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) => Ok(()),
+        };
+        if let Err(why) = done {
+            self.mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
+        }
+    }
+
+    fn set_carrier(&mut self, up: bool) -> Result<(), String> {
+        let done = self.admin.set_carrier(self.card, up);
+        self.carrier.send_replace(up);
+        done.map_err(|errno| format!("the carrier of {}: {errno}", self.plan.card.name))
+    }
+
+    fn readdress(&mut self, address: Ipv4Net, gateway: Ipv4Addr) -> Result<(), String> {
+        let refused = |errno| format!("{address} on {}: {errno}", self.plan.card.name);
+        let state = self.ports.network.state().map_err(refused)?;
+        let card = state.links.iter().find(|link| link.index == self.card);
+        for old in card.into_iter().flat_map(|link| &link.addresses) {
+            self.admin.del_address(self.card, *old).map_err(refused)?;
+        }
+        self.admin.add_address(self.card, address).map_err(refused)?;
+        let route = Route {
+            to: Ipv4Net::default(),
+            via: Some(gateway),
+            dev: self.plan.card.name.clone(),
+            onlink: false,
+            metric: 100,
+        };
+        self.admin.add_route(self.card, &route, Proto::STATIC).map_err(refused)?;
+        self.mail.send(News::AddressTaken(address.addr()));
+        Ok(())
+    }
+
+    /// As programs change files: by a rename, by a symlink that turns elsewhere, in place.
+    fn write_file(&self, path: &str, text: &str, how: WriteHow) -> Result<(), String> {
+        let root = &self.plan.root;
+        let full = below(root, path);
+        let failed = |error| format!("writing {}: {error}", full.display());
+        match how {
+            WriteHow::InPlace => put_file(root, path, text),
+            WriteHow::Empty => put_file(root, path, ""),
+            WriteHow::Rename => {
+                let beside = format!("{path}.new");
+                put_file(root, &beside, text)?;
+                std::fs::rename(below(root, &beside), &full).map_err(failed)
+            }
+            WriteHow::Symlink => {
+                let at = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+                let beside = format!("{path}.{at}");
+                put_file(root, &beside, text)?;
+                let link = full.with_extension("link");
+                // Relative: an absolute one would lead out of the node's root directory.
+                let target = beside.rsplit('/').next().unwrap_or(&beside);
+                let turned = std::os::unix::fs::symlink(target, &link)
+                    .and_then(|()| std::fs::rename(&link, &full));
+                turned.map_err(failed)
+            }
+        }
+    }
+}
+
+fn is(actor: ActorName, cell: Cell) -> bool {
+    match actor {
+        ActorName::Apiserver => cell.kind == Kind::ApiServer,
+        ActorName::Controllers => cell.kind == Kind::Controllers,
+        ActorName::Scheduler => cell.kind == Kind::Scheduler,
+        ActorName::Kubelet => cell.kind == Kind::Kubelet,
+        ActorName::Netd => matches!(cell.kind, Kind::Netd | Kind::Flannel),
+        ActorName::Proxy => cell.kind == Kind::Proxy,
+        ActorName::Dns => matches!(cell.kind, Kind::Dns | Kind::KubeDns),
+    }
+}

@@ -1,0 +1,143 @@
+//! What two runs of one scenario may differ in without differing: which node got which pod subnet,
+//! which pod which address and name. Each is replaced by what it stands for.
+
+use kubesim_actors::objects::Kind;
+use kubesim_sim::world::World;
+use kubesim_sim::world::probes::pod_ip;
+use std::collections::BTreeMap;
+
+/// Texts and what they become, longest first.
+#[derive(Debug, Default)]
+pub struct Mask(Vec<(String, String)>);
+
+impl Mask {
+    pub fn of(world: &World) -> Mask {
+        // Whose first subnet it shares its address with says nothing.
+        let all = world.scenario.cluster.pod_network.to_string();
+        let mut pairs = vec![(all, "<pods>".to_owned())];
+        for node in world.objects(Kind::Node) {
+            let name = &node.key.name;
+            let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());
+            let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) else {
+                continue;
+            };
+            pairs.push((format!("{network}."), format!("<{name}>.")));
+            pairs.push((format!("{}-", network.replace('.', "-")), format!("<{name}>-")));
+        }
+        // Pods of one owner on one node are alike: they are numbered by their addresses. Which of
+        // several nodes has them is the scheduler's dice.
+        let mut pods: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for pod in world.objects(Kind::Pod) {
+            let Some((spec, status)) = pod.pod() else { continue };
+            let owner = pod.controller().map_or("", |(owner, _)| owner.name.as_str());
+            let node = spec.node_name.as_deref().filter(|_| spec.node_selector.is_some());
+            let group = format!("{owner}@{}", node.unwrap_or("any node"));
+            pods.entry(group).or_default().push((pod_ip(status), pod.key.name.to_string()));
+        }
+        for (group, mut members) in pods {
+            members.sort();
+            for (number, (ip, name)) in members.into_iter().enumerate() {
+                let word = format!("<{group}#{number}>");
+                pairs.extend(ip.map(|ip| (ip.to_string(), word.clone())));
+                pairs.push((name, word));
+            }
+        }
+        for slice in world.objects(Kind::EndpointSlice) {
+            let service = slice.label("kubernetes.io/service-name").unwrap_or_default();
+            pairs.push((slice.key.name.to_string(), format!("<slice of {service}>")));
+        }
+        pairs.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        Mask(pairs)
+    }
+
+    fn text(&self, line: &str) -> String {
+        let mut text = line.to_owned();
+        for (from, to) in &self.0 {
+            text = replace_whole(&text, from, to);
+        }
+        text
+    }
+
+    /// Masked and sorted: an order that only addresses give says nothing.
+    pub fn lines(&self, lines: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut masked: Vec<String> = lines.into_iter().map(|line| self.text(&line)).collect();
+        masked.sort();
+        masked
+    }
+
+    /// An `iptables-save` table by table. The chain of an endpoint is called after its address.
+    pub fn rules(&self, save: &str) -> Vec<String> {
+        let mut names = BTreeMap::new();
+        for line in save.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some("-A"), Some(chain)) = (words.next(), words.next())
+                && chain.starts_with("KUBE-SEP-")
+                && let Some((_, to)) = line.split_once("--to-destination ")
+            {
+                names.insert(chain.to_owned(), format!("<endpoint {}>", self.text(to.trim())));
+            }
+        }
+        let mut table = "";
+        let mut lines = Vec::new();
+        for line in save.lines().filter(|line| *line != "COMMIT") {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+                continue;
+            }
+            let mut text = without_probability(line);
+            for (chain, name) in &names {
+                text = replace_whole(&text, chain, name);
+            }
+            lines.push(format!("{table}: {}", self.text(&text)));
+        }
+        lines.sort();
+        lines
+    }
+}
+
+/// A rule's share depends on its place, and that on addresses.
+fn without_probability(line: &str) -> String {
+    let Some((before, after)) = line.split_once(" --probability ") else { return line.to_owned() };
+    let rest = after.split_once(' ').map_or("", |(_, rest)| rest);
+    format!("{before} {rest}")
+}
+
+/// Where `from` is not part of a longer number or name; one that ends in `.` or `-` is a prefix.
+fn replace_whole(text: &str, from: &str, to: &str) -> String {
+    let part = |c: char| c.is_ascii_alphanumeric();
+    let prefix = from.ends_with(['.', '-']);
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(from) {
+        let (before, after) = (&rest[..at], &rest[at + from.len()..]);
+        let starts = !before.ends_with(part) && !before.ends_with('.');
+        let ends = prefix || !after.starts_with(part);
+        out.push_str(before);
+        out.push_str(if starts && ends { to } else { from });
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_names_are_replaced() {
+        assert_eq!(replace_whole("10.244.1.2/32", "10.244.1.2", "<a>"), "<a>/32");
+        assert_eq!(replace_whole("10.244.1.20", "10.244.1.2", "<a>"), "10.244.1.20");
+        assert_eq!(replace_whole("110.244.1.2", "10.244.1.2", "<a>"), "110.244.1.2");
+        assert_eq!(replace_whole("10.244.1.0/24", "10.244.1.", "<n>."), "<n>.0/24");
+    }
+
+    #[test]
+    fn endpoints_are_called_after_what_they_are() {
+        let mask = Mask(vec![("10.244.1.2".to_owned(), "<pod>".to_owned())]);
+        let save = "*nat\n:KUBE-SEP-ABC - [0:0]\n\
+                    -A KUBE-SVC-X -m statistic --mode random --probability 0.5 -j KUBE-SEP-ABC\n\
+                    -A KUBE-SEP-ABC -p tcp -j DNAT --to-destination 10.244.1.2:80\nCOMMIT\n";
+        let lines = mask.rules(save);
+        assert_eq!(lines[2], "nat: :<endpoint <pod>:80> - [0:0]");
+        assert!(lines[1].contains("-A KUBE-SVC-X -m statistic --mode random  -j <endpoint <pod>"));
+    }
+}

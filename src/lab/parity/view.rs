@@ -1,0 +1,133 @@
+//! What an operator could see of a world at one moment.
+
+use super::mask::Mask;
+use kubesim_actors::objects::Kind;
+use kubesim_sim::kernel::NsId;
+use kubesim_sim::world::World;
+use kubesim_sim::world::probes::Probe;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Lines by section.
+#[derive(Debug, PartialEq)]
+pub struct View(BTreeMap<String, Vec<String>>);
+
+/// Fields of objects whose values are times, dice or counts of writes.
+const MASKED: [&str; 12] = [
+    "uid",
+    "nodeUid",
+    "resourceVersion",
+    "containerID",
+    "imageID",
+    "observedGeneration",
+    "holderIdentity",
+    "leaseTransitions",
+    "generation",
+    "managedFields",
+    "sequence",
+    "seq",
+];
+
+impl View {
+    pub fn of(world: &World) -> View {
+        let mask = Mask::of(world);
+        let mut sections = BTreeMap::new();
+        let nodes = (0..world.machines.len() as u32).filter(|machine| world.is_node(*machine));
+        for index in nodes {
+            let machine = &world.machines[index as usize];
+            let name = &machine.name;
+            let kernel = &machine.kernel;
+            let addresses = kernel.links(NsId::HOST).filter(|link| !link.name.starts_with("veth"));
+            let addresses = addresses.flat_map(|link| {
+                link.addresses.iter().map(|a| format!("{} on {}", a.net, link.name))
+            });
+            let routes = kernel.ip_route(NsId::HOST);
+            let fdb = kernel.vxlan_remotes(NsId::HOST);
+            let fdb: BTreeSet<String> = fdb.values().map(|to| format!("to {to}")).collect();
+            let rules = world.iptables_save(index, None);
+            sections.insert(format!("addresses of {name}"), mask.lines(addresses));
+            sections.insert(
+                format!("routes of {name}"),
+                mask.lines(routes.lines().map(|line| line.trim_end_matches(" linkdown").into())),
+            );
+            sections.insert(format!("FDB of {name}"), mask.lines(fdb));
+            sections.insert(format!("rules of {name}"), mask.rules(&rules));
+        }
+        let probes = world.probes.iter().map(|probe| outcome(world, probe));
+        sections.insert("probes".to_owned(), mask.lines(probes));
+        for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
+            let objects = world.objects(kind).map(|object| {
+                let mut json = object.to_json();
+                hide(&mut json);
+                if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {
+                    hide_place(&mut json);
+                }
+                json.to_string()
+            });
+            sections.insert(kind.plural().to_owned(), mask.lines(objects));
+        }
+        View(sections)
+    }
+
+    /// Each section of either, with what both have in it.
+    pub fn beside<'a>(
+        &'a self,
+        other: &'a View,
+    ) -> impl Iterator<Item = (&'a str, Vec<String>, Vec<String>)> + 'a {
+        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        names.into_iter().map(|name| {
+            let of = |view: &View| view.0.get(name).cloned().unwrap_or_default();
+            (name.as_str(), of(self), of(other))
+        })
+    }
+}
+
+/// What came of a probe's last finished try, and a dig's answer.
+fn outcome(world: &World, probe: &Probe) -> String {
+    let name = &probe.spec.name;
+    let done = |t: &&kubesim_sim::world::probes::Try| {
+        t.ended.is_some() || world.now > t.began + probe.spec.timeout
+    };
+    let last = probe.tries.iter().rev().find(done);
+    let said = match last {
+        None => "never tried".to_owned(),
+        Some(last) if last.succeeded() && last.answer.is_empty() => "works".to_owned(),
+        Some(last) if last.succeeded() => format!("answers {:?}", last.answer),
+        Some(_) => "fails".to_owned(),
+    };
+    let broken = if probe.broken.is_some() { ", its connection broke" } else { "" };
+    format!("{name}: {said}{broken}")
+}
+
+/// Where the scheduler put a pod that asked for no place.
+fn hide_place(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !["nodeName", "hostIP", "hostIPs"].contains(&name.as_str()));
+            fields.values_mut().for_each(hide_place);
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_place),
+        _ => {}
+    }
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| {
+                let time = name.ends_with("Time") || name.ends_with("Timestamp");
+                !time
+                    && name != "startedAt"
+                    && name != "finishedAt"
+                    && !MASKED.contains(&name.as_str())
+            });
+            fields.values_mut().for_each(hide);
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(hide);
+            // Endpoints stand in the order of addresses, which dice gave.
+            items.sort_by_key(Value::to_string);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,168 @@
+//! What a machine of the lab is given when it is powered on.
+
+use super::workload;
+use ipnet::Ipv4Net;
+use kubesim_actors::apiserver::{self, memory_store::Store};
+use kubesim_actors::objects::Name;
+use kubesim_actors::{controllers, dns, kubelet, netd, proxy, scheduler};
+use kubesim_backends::containers::Launch;
+use kubesim_runtime::{Rng, Stream};
+use kubesim_sim::scenario::{Scenario, Software, SoftwareKind};
+use kubesim_sim::world::external::NetworkCard;
+use kubesim_sim::world::{Cell, Kind, NET_CONF, Role, World};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub name: Name,
+    pub card: NetworkCard,
+    /// The way out of the network of a static address, and other ways.
+    pub gateway: Option<Ipv4Addr>,
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// Its files lie below.
+    pub root: PathBuf,
+    pub files: Vec<(String, String)>,
+    pub sysctls: Vec<(String, String)>,
+    /// What runs before any actor.
+    pub software: Vec<Software>,
+    /// Its DHCP client writes /etc/resolv.conf.
+    pub writes_resolv_conf: bool,
+    pub actors: Vec<(Cell, Config)>,
+    /// Where it looks for the API first.
+    pub dial: Vec<Ipv4Addr>,
+    pub seed: u64,
+    /// The cluster's store, on the disk of the server.
+    pub store: Arc<Mutex<Store>>,
+    pub images: Images,
+    /// This very program.
+    pub program: PathBuf,
+}
+
+/// An actor's configuration, the simulator's own.
+#[derive(Clone, Debug)]
+pub enum Config {
+    ApiServer(apiserver::Config),
+    Controllers(controllers::Config),
+    Scheduler(scheduler::Config),
+    Kubelet(kubelet::Config),
+    Netd(netd::Config),
+    Flannel(netd::Config),
+    Proxy(proxy::Config),
+    Dns(dns::Config),
+    KubeDns(dns::Config),
+}
+
+impl Plan {
+    /// `None`: the machine is not one that the lab plays.
+    pub fn new(
+        world: &World,
+        machine: u32,
+        root: PathBuf,
+        store: &Arc<Mutex<Store>>,
+        program: PathBuf,
+    ) -> Option<Plan> {
+        let bare = Plan::bare(world, machine, root, store, program)?;
+        let host = &world.machines[machine as usize];
+        let scenario = &world.scenario;
+        let index = match host.role {
+            Role::Node(index) => index,
+            Role::Client(index) => {
+                let routes = scenario.clients[index].routes.clone();
+                return Some(Plan { routes, ..bare });
+            }
+            Role::Router(_) | Role::Upstream(_) => return None,
+        };
+        let node = &scenario.nodes[index];
+        let mut files = vec![(NET_CONF.to_owned(), host.files.read(NET_CONF)?.to_string())];
+        files.extend(node.files.iter().map(|(path, text)| (path.to_string(), text.clone())));
+        let manages = |software: &Software| software.kind == SoftwareKind::NetworkManager;
+        let sysctls = node.sysctls.iter().map(|(key, value)| (key.clone(), value.to_string()));
+        Some(Plan {
+            files,
+            sysctls: sysctls.collect(),
+            software: node.software.iter().filter(|s| s.start.is_zero()).cloned().collect(),
+            writes_resolv_conf: node.software.iter().any(manages),
+            actors: world.cells_on(machine).iter().map(|c| (*c, config(world, *c))).collect(),
+            dial: host.client.as_ref()?.addresses().to_vec(),
+            ..bare
+        })
+    }
+
+    /// A machine on its network, and nothing that runs there.
+    fn bare(
+        world: &World,
+        machine: u32,
+        root: PathBuf,
+        store: &Arc<Mutex<Store>>,
+        program: PathBuf,
+    ) -> Option<Plan> {
+        let host = &world.machines[machine as usize];
+        let scenario = &world.scenario;
+        let network = match host.role {
+            Role::Node(index) => &scenario.nodes[index].network,
+            Role::Client(index) => &scenario.clients[index].network,
+            Role::Router(_) | Role::Upstream(_) => return None,
+        };
+        let lan = scenario.networks.iter().find(|lan| lan.name == *network);
+        Some(Plan {
+            name: host.name.clone(),
+            card: world.card_of(machine)?,
+            gateway: lan.map(|lan| lan.gateway),
+            routes: Vec::new(),
+            root,
+            files: Vec::new(),
+            sysctls: Vec::new(),
+            software: Vec::new(),
+            writes_resolv_conf: false,
+            actors: Vec::new(),
+            dial: Vec::new(),
+            seed: world.knobs.seed,
+            store: Arc::clone(store),
+            images: Images::new(scenario, world.knobs.seed, machine),
+            program,
+        })
+    }
+}
+
+fn config(world: &World, cell: Cell) -> Config {
+    let at = cell.index as usize;
+    match cell.kind {
+        Kind::ApiServer => Config::ApiServer(world.apiservers.hosts[at].config.clone()),
+        Kind::Controllers => Config::Controllers(world.controllers.hosts[at].config.clone()),
+        Kind::Scheduler => Config::Scheduler(world.schedulers.hosts[at].config.clone()),
+        Kind::Kubelet => Config::Kubelet(world.kubelets.hosts[at].config.clone()),
+        Kind::Netd => Config::Netd(world.netds.hosts[at].config.clone()),
+        Kind::Flannel => Config::Flannel(world.flannels.hosts[at].config.clone()),
+        Kind::Proxy => Config::Proxy(world.proxies.hosts[at].config.clone()),
+        Kind::Dns => Config::Dns(world.dns.hosts[at].config.clone()),
+        Kind::KubeDns => Config::KubeDns(world.kube_dns.hosts[at].config.clone()),
+    }
+}
+
+/// What images do, and how long they take to be pulled here.
+#[derive(Clone, Debug)]
+pub struct Images(BTreeMap<Name, Launch>);
+
+impl Images {
+    fn new(scenario: &Scenario, seed: u64, machine: u32) -> Images {
+        let index = machine.into();
+        let mut rng = Rng::new(Stream { seed, label: "pull", index, incarnation: 0 });
+        let launches = scenario.images.iter().map(|(name, image)| {
+            let pull = rng.between(image.pull.from, image.pull.to);
+            let text = serde_json::to_string(&workload::Image::of(image)).unwrap_or_default();
+            let args = ["workload".to_owned(), "image".to_owned()].into();
+            let env = vec![(workload::IMAGE.to_owned(), text)];
+            (name.clone(), Launch { pull, args, env })
+        });
+        Images(launches.collect())
+    }
+
+    pub fn launch(&self, image: &str, attempt: u32) -> Option<Launch> {
+        let mut launch = self.0.get(image).cloned()?;
+        launch.env.push((workload::ATTEMPT.to_owned(), attempt.to_string()));
+        Some(launch)
+    }
+}

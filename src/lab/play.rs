@@ -1,0 +1,250 @@
+//! The thread that moves the world: its time is the machine's.
+
+use super::clean::Home;
+use super::machine::Machine;
+use super::mail::{MailBox, News};
+use super::needs;
+use super::plan::Plan;
+use super::wire::frame;
+use kubesim_actors::apiserver::memory_store::Store;
+use kubesim_runtime::Time;
+use kubesim_sim::run::Stage;
+use kubesim_sim::scenario::Scenario;
+use kubesim_sim::world::external::Order;
+use kubesim_sim::{Observer, Options, Report};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Frames read of one card before the others have their turn.
+const BURST: usize = 64;
+const LARGEST_FRAME: usize = 64 << 10;
+/// The loop goes round at least every look.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Plays a scenario on this machine's kernel. The error says what the machine or the scenario
+/// lacks, or what ended the run.
+pub fn run(
+    scenario: &Scenario,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Report, String> {
+    run_watched(scenario, options, observer, &mut |_| {})
+}
+
+/// The same with somebody who sees the world after each step.
+pub fn run_watched(
+    scenario: &Scenario,
+    options: &Options,
+    observer: &mut dyn Observer,
+    watcher: &mut dyn FnMut(&Stage),
+) -> Result<Report, String> {
+    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
+        return Err(lacks);
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
+    let mut lab = Lab::new(scenario, options, program)?;
+    lab.play(observer, watcher)?;
+    Ok(lab.stage.finish())
+}
+
+struct Lab {
+    stage: Stage,
+    machines: BTreeMap<u32, Machine>,
+    mail: MailBox,
+    store: Arc<Mutex<Store>>,
+    program: PathBuf,
+    begun: Instant,
+    signals: SignalFd,
+    buffer: Vec<u8>,
+    /// Last: the machines are off before their files go.
+    home: Home,
+}
+
+impl Lab {
+    fn new(scenario: &Scenario, options: &Options, program: PathBuf) -> Result<Lab, String> {
+        let stage = Stage::external(&Arc::new(scenario.clone()), options);
+        Ok(Lab {
+            stage,
+            machines: BTreeMap::new(),
+            mail: MailBox::new()?,
+            store: Arc::default(),
+            program,
+            begun: Instant::now(),
+            signals: signals()?,
+            buffer: vec![0; LARGEST_FRAME],
+            home: Home::new()?,
+        })
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.begun.elapsed()
+    }
+
+    fn play(
+        &mut self,
+        observer: &mut dyn Observer,
+        watcher: &mut dyn FnMut(&Stage),
+    ) -> Result<(), String> {
+        // Who is on from the start is there before the clock begins.
+        self.stage.world.run_until(Time::ZERO);
+        self.carry_out()?;
+        self.begun = Instant::now();
+        let mut look = Time::ZERO;
+        loop {
+            self.interrupted()?;
+            self.kept_pace()?;
+            self.stage.world.run_until(self.now().min(self.stage.end()));
+            self.take_news()?;
+            self.take_frames();
+            self.carry_out()?;
+            watcher(&self.stage);
+            let now = self.stage.world.now;
+            if now >= look {
+                self.stage.look(observer);
+                look = now + self.stage.period();
+            }
+            if now >= self.stage.end() {
+                return Ok(());
+            }
+            let next = self.stage.world.next_at().unwrap_or(look).min(look);
+            self.wait(next)?;
+        }
+    }
+
+    /// A run that stood still for a while would blame the cluster for what the machine did.
+    fn kept_pace(&self) -> Result<(), String> {
+        let behind = self.now().since(self.stage.world.now);
+        if behind < STALL {
+            return Ok(());
+        }
+        let seconds = behind.as_secs_f64();
+        Err(format!(
+            "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \
+             nothing: the machine was suspended, or is too busy; try again when it is not"
+        ))
+    }
+
+    fn take_news(&mut self) -> Result<(), String> {
+        let news: Vec<(u32, News)> = self.mail.take().collect();
+        let world = &mut self.stage.world;
+        for (machine, news) in news {
+            match news {
+                News::AddressTaken(address) => world.address_taken(machine, address),
+                News::AddressDropped(address) => world.address_dropped(machine, address),
+                News::Noted(cell, text) => world.noted(cell, text),
+                News::Failed(cell, cause) => world.failed(cell, &cause),
+                News::Refused(cell, why) => world.refused_to_run(cell, why),
+                News::Published(cache) => world.published(cache),
+                News::Operated(call, result) => world.operated(call, result),
+                News::File(path, content) => world.file_seen(machine, &path, content),
+                News::Pictured(picture) => world.pictured(machine, &picture),
+                News::Tried(slot, number, outcome) => world.tried(slot, number, outcome),
+                News::StreamOpened(slot) => world.stream_opened(slot),
+                News::StreamBroke(slot) => world.stream_broke(slot),
+                News::StreamEchoed(seq) => world.stream_echoed(seq),
+                News::Remark(who, text) => world.remark(&who, text),
+                News::Broken(why) => {
+                    let name = &world.machines[machine as usize].name;
+                    return Err(format!("{name} of the lab cannot be played any more: {why}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self) {
+        for (machine, host) in &self.machines {
+            for _ in 0..BURST {
+                let Ok(length) = host.tap.recv(&mut self.buffer) else { break };
+                if let Some(frame) = frame::decode(&self.buffer[..length]) {
+                    self.stage.world.frame_from(*machine, frame);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self) -> Result<(), String> {
+        for (machine, order) in self.stage.world.take_orders() {
+            match order {
+                Order::Frame(frame) => {
+                    if let (Some(host), Some(bytes)) =
+                        (self.machines.get(&machine), frame::encode(&frame))
+                    {
+                        // A card that is down or full loses it.
+                        let _ = host.tap.send(&bytes);
+                    }
+                }
+                Order::PowerOn => self.power_on(machine)?,
+                Order::PowerOff(_) => drop(self.machines.remove(&machine)),
+                order => {
+                    if let Some(host) = self.machines.get(&machine) {
+                        host.order(order);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn power_on(&mut self, machine: u32) -> Result<(), String> {
+        let world = &self.stage.world;
+        let root = self.home.of(&world.machines[machine as usize].name);
+        let plan = Plan::new(world, machine, root, &self.store, self.program.clone());
+        let plan = plan.ok_or("a machine that is no node was powered on")?;
+        let host = Machine::start(plan, self.mail.of(machine))?;
+        self.machines.insert(machine, host);
+        Ok(())
+    }
+
+    /// Until a frame or news come, or `next` is due.
+    fn wait(&self, next: Time) -> Result<(), String> {
+        let timeout = TimeSpec::from_duration(next.since(self.now()));
+        let mut descriptors = vec![
+            PollFd::new(self.mail.bell.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let taps = self.machines.values().map(|host| host.tap.as_fd());
+        descriptors.extend(taps.map(|tap| PollFd::new(tap, PollFlags::POLLIN)));
+        match ppoll(&mut descriptors, Some(timeout), None) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(format!("waiting for frames: {errno}")),
+        }
+    }
+
+    /// ^C, or a polite end: what was made is removed on the way out.
+    fn interrupted(&mut self) -> Result<(), String> {
+        match self.signals.read_signal() {
+            Ok(Some(_)) => Err("interrupted: what the lab had made is removed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// ^C and SIGTERM as something to read. Threads that are made later have them blocked as well.
+fn signals() -> Result<SignalFd, String> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block().map_err(|errno| format!("blocking signals: {errno}"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|errno| format!("a descriptor for signals: {errno}"))
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // All at once: each waits for its thread.
+        for host in self.machines.values() {
+            host.order(Order::PowerOff(kubesim_runtime::Loss::Power));
+        }
+        self.machines.clear();
+    }
+}

@@ -1,0 +1,4 @@
+//! The modelled wire's messages in bytes.
+
+pub mod dhcp;
+pub mod frame;

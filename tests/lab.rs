@@ -1,0 +1,369 @@
+//! The lab: a scenario on this machine's kernel, by the command itself. Nothing of it stays, and
+//! nothing outside its namespaces is changed.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+/// Set to 1 where everything must be proved: then a test that cannot run fails.
+const REQUIRED: &str = "KUBESIM_REQUIRE_KERNEL";
+const HOME: &str = "/run/kubesim-lab";
+
+/// Two nodes; a pod on each, a Service, probes of all kinds.
+const SMALL: &str = r#"
+name = "small"
+duration = "16s"
+
+[cluster]
+backend = "host-gw"
+proxy-min-sync = "100ms"
+
+[[network]]
+name = "lan"
+cidr = "192.168.7.0/24"
+latency = "1ms"
+dhcp = { first = "192.168.7.100", last = "192.168.7.199" }
+
+[[node]]
+name = "one"
+role = "server"
+network = "lan"
+interface = "wlan0"
+
+[[node]]
+name = "two"
+network = "lan"
+address = "192.168.7.12"
+
+[image."web:1"]
+pull = "50ms"
+start = "20ms"
+tcp = [7000]
+http = [{ port = 8080, path = "/", text = "hello" }]
+
+[[workload]]
+name = "web"
+at = "3s"
+yaml = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  clusterIP: 10.96.0.80
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+        - name: web
+          image: web:1
+          readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
+"""
+
+[[probe]]
+name = "ping-the-router"
+kind = "ping"
+from = { node = "two" }
+to = { address = "192.168.7.1", port = 1 }
+start = "1s"
+every = "500ms"
+
+[[probe]]
+name = "api"
+kind = "http"
+from = { node = "two" }
+to = { api = true }
+start = "4s"
+every = "500ms"
+
+[[probe]]
+name = "service-from-a-pod"
+kind = "http"
+from = { pod = "app=web" }
+to = { service = "default/web", port = 80 }
+start = "12s"
+every = "500ms"
+
+[[probe]]
+name = "name-from-a-pod"
+kind = "dig"
+from = { pod = "app=web" }
+to = { dns = true }
+query = "web.default.svc.cluster.local"
+start = "12s"
+every = "500ms"
+
+[[probe]]
+name = "stream"
+kind = "tcp-stream"
+from = { pod = "app=web", on = "one" }
+to = { pod = "app=web", on = "two", port = 7000 }
+start = "12s"
+every = "100ms"
+
+[[expect]]
+name = "a real kernel pings a modelled router"
+kind = "probe"
+probe = "ping-the-router"
+from = "2s"
+until = "15s"
+
+[[expect]]
+name = "the API answers over its real socket"
+kind = "probe"
+probe = "api"
+from = "5s"
+until = "15s"
+
+[[expect]]
+name = "a pod reaches a Service through real rules"
+kind = "probe"
+probe = "service-from-a-pod"
+until = "15s"
+
+[[expect]]
+name = "a pod finds the Service's name"
+kind = "dns-answer"
+probe = "name-from-a-pod"
+answer = "10.96.0.80"
+by = "15s"
+
+[[expect]]
+name = "a stream between pods of two nodes delivers"
+kind = "probe"
+probe = "stream"
+until = "15s"
+
+[[expect]]
+name = "both nodes are ready"
+kind = "nodes-ready"
+by = "8s"
+
+[[expect]]
+name = "both pods are ready"
+kind = "pods-ready"
+count = 2
+by = "12s"
+"#;
+
+fn kubesim() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_kubesim"))
+}
+
+/// Whether this machine has what the lab takes; if not, says so.
+fn can_run() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    let found = |program| Command::new(program).arg("--version").output().is_ok();
+    let missing = match (root, Path::new("/dev/net/tun").exists(), found("iptables-save")) {
+        (false, ..) => "CAP_SYS_ADMIN, for network namespaces (run as root)",
+        (_, false, _) => "/dev/net/tun",
+        (.., false) => "the program `iptables-save` (Debian: iptables)",
+        _ => return true,
+    };
+    let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
+    assert!(!required, "{REQUIRED} is 1 and this machine lacks {missing}");
+    println!("skipped: needs {missing}");
+    false
+}
+
+fn scenario(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("a directory");
+    let path = folder.join("small.toml");
+    fs::write(&path, SMALL).expect("a file");
+    path
+}
+
+fn lab(name: &str) -> Command {
+    let mut command = kubesim();
+    command.args(["run", "--world", "lab"]).arg(scenario(name));
+    command
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// What of this machine's network the lab must leave alone.
+fn outside() -> Vec<String> {
+    let mut seen = Vec::new();
+    for words in ["-o link", "-o addr", "route show table all", "rule", "netns"] {
+        let said = Command::new("ip").args(words.split(' ')).output().expect("ip runs");
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        // Lifetimes of addresses run down.
+        let words = |line: &str| line.split("valid_lft").next().unwrap_or_default().to_owned();
+        seen.extend(text.lines().map(words));
+    }
+    for program in ["iptables-save", "ip6tables-save"] {
+        if let Ok(said) = Command::new(program).output() {
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            seen.extend(text.lines().filter(|line| line.starts_with('-')).map(str::to_owned));
+        }
+    }
+    sysctls(Path::new("/proc/sys/net"), &mut seen);
+    seen
+}
+
+fn sysctls(folder: &Path, seen: &mut Vec<String>) {
+    let mut entries: Vec<_> = fs::read_dir(folder).expect("sysctls").flatten().collect();
+    entries.sort_by_key(|entry| entry.file_name());
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() {
+            sysctls(&path, seen);
+        } else if !path.ends_with("nf_conntrack_count")
+            && let Ok(value) = fs::read_to_string(&path)
+        {
+            seen.push(format!("{} = {}", path.display(), value.trim()));
+        }
+    }
+}
+
+/// Processes that a run with this id started.
+fn children_of(parent: u32) -> Vec<i32> {
+    let wanted = format!("KUBESIM_PARENT={parent}");
+    let ids = fs::read_dir("/proc").expect("/proc").flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    ids.filter(|id| {
+        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    })
+    .collect()
+}
+
+fn homes_of(parent: u32) -> Vec<PathBuf> {
+    let found = fs::read_dir(HOME).into_iter().flatten().flatten();
+    let of = |name: &str| name.starts_with(&format!("{parent}-"));
+    found.filter(|entry| of(&entry.file_name().to_string_lossy())).map(|e| e.path()).collect()
+}
+
+fn wait_until(what: &str, within: Duration, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} within {within:?}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A cluster of two real kernels comes up, runs pods, answers real sockets, and leaves nothing.
+#[test]
+fn a_cluster_comes_up_and_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let before = outside();
+    let child = lab("whole").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("kubesim runs");
+    let id = child.id();
+    let output = child.wait_with_output().expect("kubesim ends");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!((children_of(id), homes_of(id)), (Vec::new(), Vec::new()));
+    assert_eq!(outside(), before);
+}
+
+/// Killed at a moment when pods run, and when it is interrupted.
+#[test]
+fn a_killed_run_leaves_nothing_after_clean() {
+    if !can_run() {
+        return;
+    }
+    let before = outside();
+    for (name, signal, after) in [("killed", "KILL", 200), ("interrupted", "INT", 0)] {
+        let mut child = quiet(&mut lab(name));
+        let id = child.id();
+        wait_until("a pod", Duration::from_secs(14), || !children_of(id).is_empty());
+        sleep(Duration::from_millis(after));
+        let sent = Command::new("kill").args(["-s", signal, &id.to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        let status = child.wait().expect("kubesim ends");
+        if signal == "INT" {
+            assert_eq!(status.code(), Some(3));
+            assert_eq!(homes_of(id), Vec::<PathBuf>::new());
+        }
+        let cleaned = kubesim().args(["lab", "clean"]).output().expect("kubesim runs");
+        assert!(cleaned.status.success(), "{}", text(&cleaned));
+        assert_eq!((children_of(id), homes_of(id)), (Vec::new(), Vec::new()), "after {signal}");
+    }
+    assert_eq!(outside(), before);
+}
+
+fn quiet(command: &mut Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubesim runs")
+}
+
+/// Every scenario that says what shrinks in real time: what an operator could see is the same in the
+/// simulator and on this machine's kernel.
+#[test]
+fn the_shipped_scenarios_agree_in_both_worlds() {
+    if !can_run() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = fs::read_dir(&folder).expect("scenarios").flatten().map(|entry| entry.path());
+    let toml = files.filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
+    let says = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|t| t.contains("[lab.set]"));
+    let mut runs: Vec<(PathBuf, &str)> = toml.filter(says).map(|path| (path, "iptables")).collect();
+    assert!(runs.len() >= 5, "{runs:?}");
+    runs.push((folder.join("laptop-ip-change.toml"), "nftables"));
+    // Side by side: they mostly wait.
+    let agreed = thread::scope(|scope| {
+        let threads: Vec<_> =
+            runs.iter().map(|(path, mode)| scope.spawn(|| parity(path, mode))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a run")).collect::<Vec<_>>()
+    });
+    let differ: Vec<String> = agreed.into_iter().filter_map(Result::err).collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// Once more if the machine was too busy for real time.
+fn parity(path: &Path, mode: &str) -> Result<(), String> {
+    for _ in 0..3 {
+        let mut command = kubesim();
+        command.arg("parity").arg(path).args(["--set", &format!("cluster.proxy-mode={mode}")]);
+        let output = command.output().expect("kubesim runs");
+        match output.status.code() {
+            Some(0) => return Ok(()),
+            Some(3) if text(&output).contains("stood still") => {}
+            _ => return Err(format!("{} {mode}:\n{}", path.display(), text(&output))),
+        }
+    }
+    Err(format!("{} {mode}: the machine is too busy", path.display()))
+}
+
+/// Somebody who may not make namespaces is told so, in a sentence.
+#[test]
+fn without_root_it_says_what_it_needs() {
+    if !can_run() {
+        return;
+    }
+    // Where nobody can read it.
+    let folder = std::env::temp_dir().join(format!("kubesim-lab-test-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a directory");
+    let (program, file) = (folder.join("kubesim"), folder.join("small.toml"));
+    fs::copy(env!("CARGO_BIN_EXE_kubesim"), &program).expect("a copy");
+    fs::write(&file, SMALL).expect("a file");
+    let mut command = Command::new(&program);
+    command.args(["run", "--world", "lab"]).arg(&file).uid(65_534).gid(65_534);
+    let output = command.output().expect("kubesim runs");
+    fs::remove_dir_all(&folder).expect("the directory goes");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("CAP_SYS_ADMIN") && error.contains("root"), "{error}");
+    assert_eq!(error.trim().lines().count(), 1, "{error}");
+}

@@ -1,0 +1,174 @@
+//! The API port over real sockets: what a node's client hears of a server that publishes, answers,
+//! and dies. (The simulator's own ends are `sim/src/world/api`; the lab plays both in one scenario.)
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/namespace.rs"]
+mod namespace;
+
+use kubesim_actors::apiserver::{Cache, RequestId};
+use kubesim_actors::objects::{Body, ConfigMap, Key, Kind, Object, Uid, View};
+use kubesim_actors::ports::api::{Effect, Event, News, Reason, Reply, Request, Scope};
+use kubesim_backends::api::{Client, Server};
+use kubesim_backends::port::{Answer, Port};
+use namespace::in_namespace;
+use std::cell::RefCell;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(5);
+
+type Writes = Rc<RefCell<Vec<(RequestId, Arc<Request>)>>>;
+
+struct Ends {
+    server: Server,
+    client: Client,
+    writes: Writes,
+    connected: UnboundedReceiver<bool>,
+}
+
+/// In a namespace of its own, on one thread.
+fn with_ends<F: Future<Output = ()>>(body: impl FnOnce(Ends) -> F + Send + 'static) {
+    in_namespace(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), async move {
+            let writes = Writes::default();
+            let heard = Rc::clone(&writes);
+            let server = Server::new(move |id, request| heard.borrow_mut().push((id, request)));
+            let client = Client::new("n1".into(), vec![Ipv4Addr::LOCALHOST]);
+            let connected = client.listen();
+            spawn_local(client.clone().run());
+            spawn_local(server.clone().listen());
+            body(Ends { server, client, writes, connected }).await;
+        });
+    });
+}
+
+fn config_map(name: &str, version: u64) -> Arc<Object> {
+    let body = Body::ConfigMap(Arc::new(ConfigMap::default()));
+    let mut object = Object::new(Key::new("default", name), body);
+    (object.uid, object.version) = (Uid(u128::from(version)), version);
+    Arc::new(object)
+}
+
+/// One ConfigMap for each name, written in this order.
+fn cache(history: u64, names: &[&str]) -> Cache {
+    let mut view = View::empty(history);
+    for (at, name) in names.iter().enumerate() {
+        let object = config_map(name, at as u64 + 1);
+        view.insert(object.key.clone(), object, at as u64 + 1);
+    }
+    let revision = view.version();
+    Cache { views: [(Kind::ConfigMap, view)].into(), revision, ..Cache::default() }
+}
+
+/// Asks, and what comes back.
+fn ask(client: &Client, effect: Effect) -> UnboundedReceiver<Event> {
+    let (send, receive) = unbounded_channel();
+    let answer = Answer::new(move |event| {
+        let _ = send.send(event);
+        async { Ok(()) }
+    });
+    spawn_local(client.perform(effect, answer));
+    receive
+}
+
+async fn next<T>(from: &mut UnboundedReceiver<T>) -> T {
+    timeout(SOON, from.recv()).await.expect("soon").expect("something")
+}
+
+async fn names(watch: &mut UnboundedReceiver<Event>) -> Vec<String> {
+    match next(watch).await {
+        Event::News(News::View { view, .. }) => {
+            view.values().map(|object| object.key.name.to_string()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn create(tag: u64) -> Effect {
+    let request = Arc::new(Request::Create { object: config_map("new", 0) });
+    Effect::Call { tag, request }
+}
+
+async fn write_of(writes: &Writes) -> RequestId {
+    for _ in 0..500 {
+        if let Some((id, request)) = writes.borrow_mut().pop() {
+            assert_eq!(request.subject(), (Kind::ConfigMap, Key::new("default", "new")));
+            return id;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no write came");
+}
+
+#[test]
+fn a_watch_follows_and_a_write_is_answered() {
+    with_ends(|Ends { server, client, writes, mut connected }| async move {
+        assert!(next(&mut connected).await);
+        let watching = Effect::Watch { kind: Kind::ConfigMap, scope: Scope::All };
+        let mut watch = ask(&client, watching);
+        server.publish(cache(1, &["a"]));
+        assert_eq!(names(&mut watch).await, ["a"]);
+        server.publish(cache(1, &["a", "b"]));
+        assert_eq!(names(&mut watch).await, ["a", "b"]);
+        // A read is answered by the front itself.
+        let key = Key::new("default", "b");
+        let get = Arc::new(Request::Get { kind: Kind::ConfigMap, key: key.clone() });
+        let mut answer = ask(&client, Effect::Call { tag: 1, request: get });
+        let Event::Answer(found) = next(&mut answer).await else { panic!("no answer") };
+        let Ok(Reply::Object(found)) = found.result else { panic!("{found:?}") };
+        assert_eq!((found.key.clone(), found.version), (key, 2));
+        let mut answer = ask(&client, create(2));
+        let id = write_of(&writes).await;
+        server.respond(id, &Ok(Reply::Object(config_map("new", 3))));
+        let Event::Answer(written) = next(&mut answer).await else { panic!("no answer") };
+        assert_eq!(written.tag, 2);
+        assert!(matches!(written.result, Ok(Reply::Object(object)) if object.version == 3));
+    });
+}
+
+#[test]
+fn when_the_server_dies_calls_are_unknown_and_watches_come_back() {
+    with_ends(|Ends { server, client, writes, mut connected }| async move {
+        assert!(next(&mut connected).await);
+        let watching = Effect::Watch { kind: Kind::ConfigMap, scope: Scope::All };
+        let mut watch = ask(&client, watching);
+        server.publish(cache(1, &["a", "b"]));
+        assert_eq!(names(&mut watch).await, ["a", "b"]);
+        let mut answer = ask(&client, create(7));
+        write_of(&writes).await;
+        server.reset();
+        let Event::Answer(lost) = next(&mut answer).await else { panic!("no answer") };
+        assert_eq!(lost.result.expect_err("lost").reason, Reason::Unknown);
+        let closed = next(&mut watch).await;
+        assert!(matches!(closed, Event::News(News::Closed { .. })), "{closed:?}");
+        assert!(!next(&mut connected).await);
+        assert!(next(&mut connected).await);
+        // Another life has another history: what it shows is whole.
+        server.publish(cache(2, &["c"]));
+        assert_eq!(names(&mut watch).await, ["c"]);
+    });
+}
+
+#[test]
+fn a_call_that_never_left_says_so() {
+    in_namespace(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let client = Client::new("n1".into(), Vec::new());
+            spawn_local(client.clone().run());
+            let mut answer = ask(&client, create(1));
+            let answered = timeout(Duration::from_secs(60), answer.recv()).await;
+            let Ok(Some(Event::Answer(answer))) = answered else { panic!("{answered:?}") };
+            assert_eq!(answer.result.expect_err("refused").reason, Reason::Unreachable);
+        });
+    });
+}
