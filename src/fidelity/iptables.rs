@@ -212,7 +212,9 @@ fn ports(dice: &mut Dice, found: &mut Vec<Match>) {
     if dice.yes(2) {
         let from = dice.one(&PORTS);
         let to = if dice.yes(3) { from.max(100) } else { from };
-        found.push(Match::DestinationPort { from, to, not: dice.yes(5) });
+        // iptables-nft 1.8.9 takes two negated ports for a negated pair.
+        let negated = found.iter().any(|m| matches!(m, Match::SourcePort { not: true, .. }));
+        found.push(Match::DestinationPort { from, to, not: !negated && dice.yes(5) });
     }
 }
 
