@@ -64,6 +64,11 @@ fn a_bridge_learns_and_forwards_as_on_linux() {
 }
 
 #[test]
+fn bridged_packets_meet_rules_as_on_linux() {
+    agree(Domain::BridgeFilter, 3000);
+}
+
+#[test]
 fn a_tunnel_takes_and_gives_as_on_linux() {
     agree(Domain::Vxlan, 3000);
 }

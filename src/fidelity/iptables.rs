@@ -44,6 +44,9 @@ pub fn rules(dice: &mut Dice) -> Case {
     if dice.yes(8) {
         services(dice, &mut rules);
     }
+    if dice.yes(8) {
+        marks(dice, &mut rules);
+    }
     if dice.yes(10) {
         rules.push(Step::PolicyDrop(dice.one(&["INPUT", "FORWARD", "OUTPUT"]).into()));
     }
@@ -65,6 +68,20 @@ pub fn case(dice: &mut Dice, rules: Case) -> Case {
 fn has_chance(step: &Step) -> bool {
     let Step::Append(_, _, rule) = step else { return false };
     rule.matches.iter().any(|found| matches!(found, Match::Random { .. }))
+}
+
+/// Bits of several owners in one mark, and who asks for them later.
+fn marks(dice: &mut Dice, rules: &mut Case) {
+    for _ in 0..3 {
+        let (value, mask) = dice.one(&[(1, 1), (0x4000, 0x4000), (2, 3), (0x4000, 0)]);
+        let (matches, target) = (Vec::new(), Target::Mark { value, mask });
+        rules.push(Step::Append(Table::Mangle, "PREROUTING".into(), Rule { matches, target }));
+    }
+    for (table, chain) in [(Table::Mangle, "FORWARD"), (Table::Nat, "POSTROUTING")] {
+        let (value, mask) = dice.one(&[(1, 1), (0x4000, 0x4000), (0, 1), (2, 3)]);
+        let matches = vec![Match::Mark { value, mask, not: dice.yes(4) }];
+        rules.push(Step::Append(table, chain.into(), Rule { matches, target: Target::None }));
+    }
 }
 
 /// A chain long enough to be looked up by address and port, as a proxy's.
@@ -212,7 +229,9 @@ fn ports(dice: &mut Dice, found: &mut Vec<Match>) {
     if dice.yes(2) {
         let from = dice.one(&PORTS);
         let to = if dice.yes(3) { from.max(100) } else { from };
-        found.push(Match::DestinationPort { from, to, not: dice.yes(5) });
+        // iptables-nft 1.8.9 takes two negated ports for a negated pair.
+        let negated = found.iter().any(|m| matches!(m, Match::SourcePort { not: true, .. }));
+        found.push(Match::DestinationPort { from, to, not: !negated && dice.yes(5) });
     }
 }
 

@@ -93,6 +93,9 @@ impl Namespace {
 
     /// With bridge-nf-call-iptables a bridged packet walks PREROUTING. Where that rewrote its
     /// destination, it goes up to be routed (br_nf_pre_routing_finish). False: dropped.
+    ///
+    /// To a host of the same bridge Linux goes on bridging instead, with the client's MAC and
+    /// without a hop (br_nf_pre_routing_finish_bridge); here it is routed.
     fn bridge_prerouting(&mut self, cx: &mut Cx<'_>, index: u32, frame: &mut Frame) -> bool {
         if !self.sysctls.bridge_nf_call_iptables || self.netfilter.is_idle() {
             return true;

@@ -86,6 +86,7 @@ impl Namespace {
             RejectWith::TcpReset => {
                 let broadcast = |ip| self.fib.addr_type(ip) == AddrType::Broadcast;
                 if !broadcast(packet.src) && !broadcast(packet.dst) {
+                    self.netfilter.closing(packet.ct, cx.now);
                     self.reject_reset(cx, packet);
                 }
             }

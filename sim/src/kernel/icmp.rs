@@ -215,7 +215,9 @@ impl Namespace {
 fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },
-        Ct::None | Ct::Untracked | Ct::Invalid => Ct::None,
+        // It is no one's, but was seen: NOTRACK leaves it alone (nf_conntrack_attach).
+        Ct::Untracked => Ct::Invalid,
+        Ct::None | Ct::Invalid => Ct::None,
     }
 }
 

@@ -386,6 +386,15 @@ impl Conntrack {
         }
     }
 
+    /// `nf_conntrack_tcp_set_closing`
+    pub fn close(&mut self, id: u32, now: Time) {
+        let Some(entry) = self.get_mut(id).filter(|entry| entry.confirmed) else { return };
+        if let Some(tcp) = entry.tcp.as_mut().filter(|tcp| tcp.state != TcpState::Close) {
+            tcp.state = TcpState::Close;
+            entry.expires = now + TcpState::Close.timeout();
+        }
+    }
+
     fn unlink(&mut self, slot: u32) {
         self.forget_moved(slot);
         let Some(entry) = &mut self.slots[slot as usize].entry else {

@@ -160,6 +160,8 @@ pub(super) struct Scene<'a> {
     pub mark: u32,
     /// One bit of [`state`].
     pub state: u8,
+    /// Conntrack has not seen it.
+    pub untouched: bool,
     /// The entry has `IPS_DST_NAT`.
     pub dnat: bool,
     pub context: &'a HookContext<'a>,

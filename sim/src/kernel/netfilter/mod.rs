@@ -151,6 +151,14 @@ impl Netfilter {
         }
     }
 
+    /// A segment was answered with a reset: its connection is as good as closed
+    /// (`nf_ct_set_closing`).
+    pub fn closing(&mut self, refused: Ct, now: Time) {
+        if let (Ct::Entry { id, .. }, Some(state)) = (refused, &mut self.state) {
+            state.conntrack.close(id, now);
+        }
+    }
+
     /// Carries out a request of the rules port; all of it or nothing.
     pub fn request(&mut self, request: &Request, now: Time) -> Reply {
         let state = self.state();
@@ -433,6 +441,7 @@ impl State {
             key: Key::of(packet),
             mark: packet.mark,
             state: state_of(packet.ct),
+            untouched: packet.ct == Ct::None,
             dnat,
             context,
             recent: &mut self.recent,

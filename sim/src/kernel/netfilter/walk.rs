@@ -70,8 +70,8 @@ impl<'a> Walk<'a> {
                 Action::Mark { value, mask } => self.scene.mark = (self.scene.mark & !mask) ^ value,
                 Action::NoTrack => {
                     self.notrack = true;
-                    // What is tracked already stays so (xt_ct_target).
-                    if self.scene.state == state::INVALID {
+                    // What conntrack has seen stays as it is (xt_ct_target).
+                    if self.scene.untouched {
                         self.scene.state = state::UNTRACKED;
                     }
                 }

@@ -342,6 +342,56 @@ fn the_rule_behind_notrack_sees_that_it_is_untracked() {
     assert_eq!(netfilter.counter(Table::Raw, "PREROUTING", 1), Some(1));
 }
 
+/// iptables-legacy seed 21, case 34300 (nf_ct_set_closing, called by nf_send_reset).
+#[test]
+fn what_a_rule_resets_is_closed() {
+    let mut router = Router::new(&[]);
+    router.put(0, there("S", 1000, 0));
+    router.put(1, back("SA", 5000, 1001));
+    router.put(0, there("A", 1001, 5001));
+    router.rule("-A FORWARD -p tcp -j REJECT --reject-with tcp-reset");
+    assert_eq!(router.put(0, there("A", 1001, 5001)).len(), 1);
+    assert_eq!(router.state(), (Some(TcpState::Close), 10));
+}
+
+/// iptables-legacy seed 21, case 49266 (nf_conntrack_attach).
+#[test]
+fn an_error_about_what_is_untracked_is_invalid() {
+    let rules = [
+        "-t raw -A OUTPUT -j CT --notrack",
+        "-A OUTPUT -m conntrack --ctstate UNTRACKED",
+        "-A OUTPUT -p udp -j REJECT",
+    ];
+    let mut router = Router::new(&rules);
+    assert_eq!(router.send(5000, "10.2.0.10:5000").0, Err(Errno::Eperm));
+    assert_eq!(router.count(Table::Raw, "OUTPUT"), 2);
+    assert_eq!(router.count(Table::Filter, "OUTPUT"), 1);
+}
+
+/// bridge-filter seed 1, cases 7 and 35 (br_handle_frame learns behind the hook; what
+/// br_netfilter notes of a packet stays with it).
+#[test]
+fn a_bridge_learns_nothing_from_what_prerouting_drops() {
+    let (mut kernel, legs) = router();
+    let mut out = Vec::new();
+    let (now, host) = (Time::ZERO, NsId::HOST);
+    let bridge = kernel.add_bridge(host, "br0", Mac([2; 6]), 1500).expect("a new name");
+    kernel.set_up(now, host, bridge, true, &mut out).expect("a link");
+    for leg in legs {
+        kernel.set_master(now, host, leg, Some(bridge), &mut out).expect("a port");
+    }
+    let key = "net.bridge.bridge-nf-call-iptables";
+    kernel.set_sysctl(now, host, key, "1", &mut out).expect("a key");
+    let netfilter = kernel.netfilter_mut(host).expect("the host");
+    netfilter.command("-t raw -A PREROUTING -s 10.0.0.10 -j DROP").expect("a rule");
+    for (number, (src, learned)) in (1..).zip([("10.0.0.10", 0), ("10.0.0.11", 1)]) {
+        let payload = Payload::Ip(Box::new(udp(src, 1024, "10.0.0.12", 80)));
+        let frame = Frame { src: Mac([number * 2; 6]), dst: Mac([8; 6]), payload };
+        kernel.receive(now, legs[0], frame, &mut out);
+        assert_eq!(kernel.fdb(host, bridge).len(), learned);
+    }
+}
+
 /// iptables-legacy seed 4, case 1508 (ip_output hands the link it came in by to the hook).
 #[test]
 fn postrouting_knows_by_which_link_a_packet_came_in() {

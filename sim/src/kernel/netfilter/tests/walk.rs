@@ -181,7 +181,8 @@ proptest! {
             let key = Key::of(packet);
             let (recent, rng) = (&mut recent, &mut dice);
             let (context, mark, dnat) = (&context, 0, false);
-            let scene = Scene { key, mark, state: 1, dnat, context, recent, rng };
+            let untouched = false;
+            let scene = Scene { key, mark, state: 1, untouched, dnat, context, recent, rng };
             let mut walk = Walk { rules: &ruleset, scene, notrack: false };
             let base = ruleset.built_in(Table::Nat, Hook::Prerouting);
             let outcome = walk.chain(base.counted(), 0);
