@@ -62,9 +62,12 @@ impl View {
                 if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {
                     hide_place(&mut json);
                 }
+                mask.object(&mut json);
                 json.to_string()
             });
-            sections.insert(kind.plural().to_owned(), mask.lines(objects));
+            let mut objects: Vec<String> = objects.collect();
+            objects.sort();
+            sections.insert(kind.plural().to_owned(), objects);
         }
         View(sections)
     }
@@ -123,11 +126,7 @@ fn hide(value: &mut Value) {
             });
             fields.values_mut().for_each(hide);
         }
-        Value::Array(items) => {
-            items.iter_mut().for_each(hide);
-            // Endpoints stand in the order of addresses, which dice gave.
-            items.sort_by_key(Value::to_string);
-        }
+        Value::Array(items) => items.iter_mut().for_each(hide),
         _ => {}
     }
 }
