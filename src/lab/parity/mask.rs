@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Mask(Vec<(String, String)>);
 
+/// Pod subnets by their first three bytes, and who had them last: a route may outlive its node.
+pub type Subnets = BTreeMap<String, String>;
+
 impl Mask {
-    pub fn of(world: &World) -> Mask {
+    pub fn of(world: &World, subnets: &mut Subnets) -> Mask {
         // Whose first subnet it shares its address with says nothing.
         let all = world.scenario.cluster.pod_network.to_string();
         let mut pairs = vec![(all, "<pods>".to_owned())];
@@ -22,6 +25,9 @@ impl Mask {
             let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) else {
                 continue;
             };
+            subnets.insert(network.to_owned(), name.to_string());
+        }
+        for (network, name) in &*subnets {
             pairs.push((format!("{network}."), format!("<{name}>.")));
             pairs.push((format!("{}-", network.replace('.', "-")), format!("<{name}>-")));
         }

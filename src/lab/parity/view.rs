@@ -1,6 +1,6 @@
 //! What an operator could see of a world at one moment.
 
-use super::mask::Mask;
+use super::mask::{Mask, Subnets};
 use kubesim_actors::objects::Kind;
 use kubesim_sim::kernel::NsId;
 use kubesim_sim::world::World;
@@ -29,8 +29,8 @@ const MASKED: [&str; 12] = [
 ];
 
 impl View {
-    pub fn of(world: &World) -> View {
-        let mask = Mask::of(world);
+    pub fn of(world: &World, subnets: &mut Subnets) -> View {
+        let mask = Mask::of(world, subnets);
         let mut sections = BTreeMap::new();
         let nodes = (0..world.machines.len() as u32).filter(|machine| world.is_node(*machine));
         for index in nodes {
