@@ -307,8 +307,8 @@ fn quiet(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubesim runs")
 }
 
-/// Every scenario that says what shrinks in real time: what an operator could see is the same in the
-/// simulator and on this machine's kernel.
+/// Every scenario that says what shrinks in real time: what an operator could see is the same in
+/// the simulator and on this machine's kernel.
 #[test]
 fn the_shipped_scenarios_agree_in_both_worlds() {
     if !can_run() {

@@ -1,5 +1,5 @@
-//! The API port over real sockets: what a node's client hears of a server that publishes, answers,
-//! and dies. (The simulator's own ends are `sim/src/world/api`; the lab plays both in one scenario.)
+//! The API port over real sockets: what a node's client hears of a server that publishes, answers
+//! and dies. The simulator's own ends are in `sim/src/world/api`.
 
 #![cfg(target_os = "linux")]
 
@@ -152,8 +152,8 @@ fn when_the_server_dies_calls_are_unknown_and_watches_come_back() {
         assert!(!next(&mut connected).await);
         assert!(next(&mut connected).await);
         // Another life has another history: what it shows is whole.
-        server.publish(cache(2, &["c"]));
-        assert_eq!(names(&mut watch).await, ["c"]);
+        server.publish(cache(2, &["a", "b", "c"]));
+        assert_eq!(names(&mut watch).await, ["a", "b", "c"]);
     });
 }
 

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 /// Frames read of one card before the others have their turn.
 const BURST: usize = 64;
 const LARGEST_FRAME: usize = 64 << 10;
-/// The loop goes round at least every look.
-const STALL: Duration = Duration::from_secs(2);
+/// The loop goes round at least every look, and probes give up after half a second.
+const STALL: Duration = Duration::from_millis(500);
 
 /// Plays a scenario on this machine's kernel. The error says what the machine or the scenario
 /// lacks, or what ended the run.

@@ -4,14 +4,18 @@
 use kubesim_actors::objects::Kind;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Texts and what they become, longest first.
 #[derive(Debug, Default)]
 pub struct Mask(Vec<(String, String)>);
 
+/// Pod subnets by their first three bytes, and who had them last: a route may outlive its node.
+pub type Subnets = BTreeMap<String, String>;
+
 impl Mask {
-    pub fn of(world: &World) -> Mask {
+    pub fn of(world: &World, subnets: &mut Subnets) -> Mask {
         // Whose first subnet it shares its address with says nothing.
         let all = world.scenario.cluster.pod_network.to_string();
         let mut pairs = vec![(all, "<pods>".to_owned())];
@@ -21,6 +25,9 @@ impl Mask {
             let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) else {
                 continue;
             };
+            subnets.insert(network.to_owned(), name.to_string());
+        }
+        for (network, name) in &*subnets {
             pairs.push((format!("{network}."), format!("<{name}>.")));
             pairs.push((format!("{}-", network.replace('.', "-")), format!("<{name}>-")));
         }
@@ -58,6 +65,19 @@ impl Mask {
         text
     }
 
+    /// The same in every text of an object, with its lists in an order of their own.
+    pub fn object(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(text),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.object(field)),
+            Value::Array(items) => {
+                items.iter_mut().for_each(|item| self.object(item));
+                items.sort_by_key(Value::to_string);
+            }
+            _ => {}
+        }
+    }
+
     /// Masked and sorted: an order that only addresses give says nothing.
     pub fn lines(&self, lines: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut masked: Vec<String> = lines.into_iter().map(|line| self.text(&line)).collect();
@@ -84,7 +104,7 @@ impl Mask {
                 table = name;
                 continue;
             }
-            let mut text = without_probability(line);
+            let mut text = without_share(line);
             for (chain, name) in &names {
                 text = replace_whole(&text, chain, name);
             }
@@ -95,9 +115,10 @@ impl Mask {
     }
 }
 
-/// A rule's share depends on its place, and that on addresses.
-fn without_probability(line: &str) -> String {
-    let Some((before, after)) = line.split_once(" --probability ") else { return line.to_owned() };
+/// A rule's share depends on its place, and that on addresses; the last one takes what is left.
+fn without_share(line: &str) -> String {
+    let share = " -m statistic --mode random --probability ";
+    let Some((before, after)) = line.split_once(share) else { return line.to_owned() };
     let rest = after.split_once(' ').map_or("", |(_, rest)| rest);
     format!("{before} {rest}")
 }
@@ -137,7 +158,11 @@ mod tests {
                     -A KUBE-SVC-X -m statistic --mode random --probability 0.5 -j KUBE-SEP-ABC\n\
                     -A KUBE-SEP-ABC -p tcp -j DNAT --to-destination 10.244.1.2:80\nCOMMIT\n";
         let lines = mask.rules(save);
-        assert_eq!(lines[2], "nat: :<endpoint <pod>:80> - [0:0]");
-        assert!(lines[1].contains("-A KUBE-SVC-X -m statistic --mode random  -j <endpoint <pod>"));
+        let expected = [
+            "nat: -A <endpoint <pod>:80> -p tcp -j DNAT --to-destination <pod>:80",
+            "nat: -A KUBE-SVC-X -j <endpoint <pod>:80>",
+            "nat: :<endpoint <pod>:80> - [0:0]",
+        ];
+        assert_eq!(lines, expected);
     }
 }

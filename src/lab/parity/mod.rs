@@ -13,6 +13,7 @@ use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::{self, Scenario};
 use kubesim_sim::{Options, Report};
+use mask::Subnets;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,23 +86,23 @@ fn moments(stage: &Stage) -> Vec<(String, Time)> {
 
 fn in_the_simulator(scenario: &Scenario, options: &Options) -> Played {
     let mut stage = Stage::modelled(&Arc::new(scenario.clone()), options);
-    let mut views = Vec::new();
+    let (mut views, mut subnets) = (Vec::new(), Subnets::new());
     for (name, at) in moments(&stage) {
         stage.advance_to(at, &mut Silent);
-        views.push((name, View::of(&stage.world)));
+        views.push((name, View::of(&stage.world, &mut subnets)));
     }
     stage.advance_to(stage.end(), &mut Silent);
     Played { views, report: stage.finish() }
 }
 
 fn in_the_lab(scenario: &Scenario, options: &Options) -> Result<Played, String> {
-    let mut views = Vec::new();
+    let (mut views, mut subnets) = (Vec::new(), Subnets::new());
     let mut left: Option<Vec<(String, Time)>> = None;
     let report = play::run_watched(scenario, options, &mut Silent, &mut |stage| {
         let left = left.get_or_insert_with(|| moments(stage));
         while left.first().is_some_and(|(_, at)| *at <= stage.world.now) {
             let (name, _) = left.remove(0);
-            views.push((name, View::of(&stage.world)));
+            views.push((name, View::of(&stage.world, &mut subnets)));
         }
     })?;
     Ok(Played { views, report })

@@ -1,6 +1,6 @@
 //! What an operator could see of a world at one moment.
 
-use super::mask::Mask;
+use super::mask::{Mask, Subnets};
 use kubesim_actors::objects::Kind;
 use kubesim_sim::kernel::NsId;
 use kubesim_sim::world::World;
@@ -29,8 +29,8 @@ const MASKED: [&str; 12] = [
 ];
 
 impl View {
-    pub fn of(world: &World) -> View {
-        let mask = Mask::of(world);
+    pub fn of(world: &World, subnets: &mut Subnets) -> View {
+        let mask = Mask::of(world, subnets);
         let mut sections = BTreeMap::new();
         let nodes = (0..world.machines.len() as u32).filter(|machine| world.is_node(*machine));
         for index in nodes {
@@ -62,9 +62,12 @@ impl View {
                 if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {
                     hide_place(&mut json);
                 }
+                mask.object(&mut json);
                 json.to_string()
             });
-            sections.insert(kind.plural().to_owned(), mask.lines(objects));
+            let mut objects: Vec<String> = objects.collect();
+            objects.sort();
+            sections.insert(kind.plural().to_owned(), objects);
         }
         View(sections)
     }
@@ -123,11 +126,7 @@ fn hide(value: &mut Value) {
             });
             fields.values_mut().for_each(hide);
         }
-        Value::Array(items) => {
-            items.iter_mut().for_each(hide);
-            // Endpoints stand in the order of addresses, which dice gave.
-            items.sort_by_key(Value::to_string);
-        }
+        Value::Array(items) => items.iter_mut().for_each(hide),
         _ => {}
     }
 }
