@@ -224,10 +224,10 @@ impl Namespace {
         self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
     }
 
-    /// Sends an ARP request. Its sender is the queued packet's source if that is ours, else the
-    /// link's best address towards the target (arp_solicit, arp_announce 0).
+    /// Sends an ARP request. Its sender is the last queued packet's source if that is ours, else
+    /// the link's best address towards the target (arp_solicit, arp_announce 0).
     fn solicit(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr, dst: Mac) {
-        let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.first());
+        let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.last());
         let own = queued.map(|packet| packet.src).filter(|src| self.fib.is_local(*src));
         let chosen = own.or_else(|| select_address(&self.links, dev, Some(ip)));
         let sender_ip = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);

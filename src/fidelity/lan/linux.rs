@@ -150,7 +150,7 @@ impl Linux {
                     quiet = false;
                     match frame::decode(&buffer[..length]) {
                         Some(Ok(frame)) => waiting.push_back((leg, frame)),
-                        Some(Err(words)) => seen.push((leg, words)),
+                        Some(Err(words)) => seen.push((leg, Err(words))),
                         None => {}
                     }
                 }
@@ -164,12 +164,15 @@ impl Linux {
                     }
                     continue;
                 }
-                let line = self.seen.frame(leg, &frame);
-                seen.push((leg, line));
+                seen.push((leg, Ok(frame)));
             }
         }
         seen.sort_by_key(|(leg, _)| *leg);
-        let mut lines: Vec<String> = seen.into_iter().map(|(_, line)| line).collect();
+        let words = |(leg, frame): (usize, Result<Frame, String>)| match frame {
+            Ok(frame) => self.seen.frame(leg, &frame),
+            Err(words) => words,
+        };
+        let mut lines: Vec<String> = seen.into_iter().map(words).collect();
         for (socket, port) in self.sockets.iter().zip(SOCKETS) {
             while let Ok((_, SocketAddr::V4(from))) = socket.recv_from(&mut buffer) {
                 lines.push(format!("socket {port} got something from {from}"));

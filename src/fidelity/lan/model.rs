@@ -120,7 +120,7 @@ impl Model {
                         }
                         continue;
                     }
-                    seen.push((leg, self.seen.frame(leg, &frame)));
+                    seen.push((leg, frame));
                 }
                 Output::Socket { owner, event: SocketEvent::Datagram { from, .. }, .. } => {
                     got.push(format!(
@@ -133,7 +133,8 @@ impl Model {
         }
         seen.sort_by_key(|(leg, _)| *leg);
         got.sort_unstable();
-        let mut seen: Vec<String> = seen.into_iter().map(|(_, line)| line).collect();
+        let words = |(leg, frame): (usize, Frame)| self.seen.frame(leg, &frame);
+        let mut seen: Vec<String> = seen.into_iter().map(words).collect();
         seen.extend(got);
         seen.extend(self.tables());
         if self.lan == Lan::Filtered {

@@ -222,6 +222,25 @@ fn nobody_is_answered_who_asks_from_an_address_of_ones_own() {
     assert_eq!(ask("10.0.0.9"), 1);
 }
 
+/// neighbours seed 21, case 38458 (neigh_probe looks at the last packet that waits).
+#[test]
+fn one_asks_again_on_behalf_of_the_latest() {
+    let (mut kernel, legs) = routed();
+    let mut out = Vec::new();
+    let any = Ipv4Addr::UNSPECIFIED;
+    let socket = kernel.udp_bind(NsId::HOST, any, 5000, 7).expect("a free port");
+    let to = at("10.1.0.10:80");
+    kernel.udp_send(now(), socket, None, to, Body::Empty, 0, &mut out).expect("a way");
+    let from = Some(ip("10.2.0.1"));
+    kernel.udp_send(now(), socket, from, to, Body::Empty, 0, &mut out).expect("a way");
+    kernel.timeout(now() + Duration::from_secs(1), &mut out);
+    let askers = left(out).into_iter().filter_map(|(link, frame)| match frame.payload {
+        Payload::Arp(arp) if link == legs[1] => Some(arp.sender_ip),
+        _ => None,
+    });
+    assert_eq!(askers.collect::<Vec<_>>(), [ip("10.1.0.1"), ip("10.2.0.1")]);
+}
+
 /// neighbours seed 2, case 633 (neigh_flush_dev).
 #[test]
 fn what_waits_on_a_link_that_goes_down_is_lost_without_a_word() {
