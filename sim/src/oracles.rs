@@ -9,7 +9,7 @@ use crate::scenario::{FaultKind, Invariant, Scenario};
 use crate::world::probes::{is_ready, pod_ip};
 use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::{Key, Kind, Name};
+use kubesim_actors::objects::{Key, Kind, Name, Uid};
 use kubesim_actors::ports::network::Proto;
 use kubesim_actors::proxy::Mode;
 use kubesim_runtime::Time;
@@ -481,8 +481,21 @@ fn conntrack_to_nowhere(world: &World) -> Option<String> {
 
 // I10.
 
-/// Addresses of sandboxes and of running pods differ.
+/// Addresses of sandboxes and of pods differ: a pod that runs has one, and a sandbox that has one
+/// is that of a pod which has not ended (it may wait for its image).
 fn leaked_address(world: &World) -> Option<String> {
+    let mut bound: BTreeMap<&str, Vec<(Uid, bool, Option<Ipv4Addr>)>> = BTreeMap::new();
+    for pod in world.objects(Kind::Pod) {
+        let Some((spec, status)) = pod.pod() else { continue };
+        let phase = status.phase.as_deref().unwrap_or_default();
+        let ended = ["Succeeded", "Failed"].contains(&phase);
+        if let Some(node) = spec.node_name.as_deref().filter(|_| !ended)
+            && spec.host_network != Some(true)
+        {
+            let pods = bound.entry(node).or_default();
+            pods.push((pod.uid, phase == "Running", pod_ip(status)));
+        }
+    }
     for machine in nodes_on(world) {
         let mut held = BTreeSet::new();
         for ip in machine.sandbox_addresses() {
@@ -490,25 +503,20 @@ fn leaked_address(world: &World) -> Option<String> {
                 return Some(format!("{}: two sandboxes hold {ip}", machine.name));
             }
         }
-        let claimed: BTreeSet<Ipv4Addr> = world
-            .objects(Kind::Pod)
-            .filter_map(|pod| pod.pod())
-            .filter(|(spec, status)| {
-                spec.node_name.as_deref() == Some(machine.name.as_str())
-                    && spec.host_network != Some(true)
-                    && status.phase.as_deref() == Some("Running")
-            })
-            .filter_map(|(_, status)| pod_ip(status))
-            .collect();
-        if world.scenario.nodes.len() > 200 {
-            // Comparing each of thousands of nodes with all pods is the fleet bench's business.
-            return None;
-        }
-        if let Some(ip) = claimed.difference(&held).next() {
+        let pods = bound.remove(machine.name.as_str()).unwrap_or_default();
+        let lacking =
+            pods.iter().find_map(|(_, running, ip)| ip.filter(|ip| *running && !held.contains(ip)));
+        if let Some(ip) = lacking {
             return Some(format!("{}: a pod claims {ip}, which no sandbox holds", machine.name));
         }
-        if let Some(ip) = held.difference(&claimed).next() {
-            return Some(format!("{}: a sandbox holds {ip} for no running pod", machine.name));
+        let waits = |ip: &Ipv4Addr| {
+            let of = machine.runtime.addresses().find(|(_, held)| *held == Some(*ip));
+            of.is_some_and(|(uid, _)| pods.iter().any(|(bound, ..)| *bound == uid))
+        };
+        let claimed = |ip: &Ipv4Addr| pods.iter().any(|(.., claimed)| *claimed == Some(*ip));
+        if let Some(ip) = held.iter().find(|ip| !claimed(ip) && !waits(ip)) {
+            let name = &machine.name;
+            return Some(format!("{name}: a sandbox holds {ip} for no pod that is to run"));
         }
     }
     None

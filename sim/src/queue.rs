@@ -48,9 +48,9 @@ pub struct Calendar<T> {
     /// What is due at the very instant of the last pop, in push order: many steps ask for
     /// something at once, and the end of a queue is nearer than the top of a heap.
     instant: VecDeque<Entry<T>>,
-    /// The time of the last pop.
+    /// The latest time of a pop.
     now: u64,
-    /// Its number: `time >> WIDTH_BITS`.
+    /// The number of the bucket being emptied: `time >> WIDTH_BITS`.
     cursor: u64,
     ring: Vec<Vec<Entry<T>>>,
     /// One bit a ring bucket: it is not empty.
@@ -244,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Delays from nothing to hours, pops in between: both queues say the same.
+        /// Delays from nothing to minutes, looks and pops in between: both queues say the same.
         #[test]
         fn the_calendar_is_a_heap(
             steps in prop::collection::vec((0u8..4, 0u64..40, 0u64..1 << 20), 1..400)
@@ -256,7 +256,9 @@ mod tests {
                 calendar.push(at, id);
                 heap.push(at, id);
                 for _ in 0..pops {
+                    let next = calendar.peek();
                     let popped = calendar.pop();
+                    prop_assert_eq!(next, popped.map(|(at, _)| at));
                     prop_assert_eq!(popped, heap.pop());
                     now = popped.map_or(now, |(at, _)| at);
                 }

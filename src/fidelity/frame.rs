@@ -293,7 +293,8 @@ mod tests {
         let ip = |l4, len, body| Payload::Ip(Box::new(packet(l4, len, body)));
         let flags = TcpFlags { syn: true, ack: true, ..TcpFlags::default() };
         let tcp = Tcp { sport: 1, dport: 2, seq: 3, ack: 4, flags, len: 0 };
-        back(ip(L4::Tcp(tcp), 40, Body::Empty));
+        // With the option that says the largest segment.
+        back(ip(L4::Tcp(tcp), 44, Body::Empty));
         back(ip(L4::Icmp(Icmp::EchoRequest { id: 5, seq: 6 }), 28, Body::Empty));
         let (src, dst) = (Ipv4Addr::new(10, 1, 0, 9), Ipv4Addr::new(10, 0, 0, 9));
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {

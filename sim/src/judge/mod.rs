@@ -11,9 +11,10 @@ use crate::report;
 use crate::scenario::{Anchor, Deadline, Expect, Expectation, Moment};
 use crate::world::World;
 use crate::world::probes::Probe;
-use kubesim_actors::objects::{Name, Uid};
+use kubesim_actors::objects::{Name, Object, Uid};
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is known of one expectation.
@@ -52,8 +53,8 @@ pub struct History {
     pub ghosts: BTreeMap<Name, String>,
     /// Every address its bridge had.
     pub bridges: BTreeMap<Name, Vec<(Time, String)>>,
-    /// Pods that were seen Running.
-    pub pods: BTreeMap<Uid, String>,
+    /// Pods that were seen Running, as they were then.
+    pub pods: BTreeMap<Uid, Arc<Object>>,
     /// Pod subnets of Node objects, by node, as last seen.
     pub cidrs: BTreeMap<Name, String>,
 }
@@ -455,7 +456,7 @@ impl History {
             let running =
                 pod.pod().is_some_and(|(_, status)| status.phase.as_deref() == Some("Running"));
             if running && !self.pods.contains_key(&pod.uid) {
-                self.pods.insert(pod.uid, pod.key.to_string());
+                self.pods.insert(pod.uid, Arc::clone(pod));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{History, Verdict, anchor, deadline, next_fault};
 use crate::scenario::{ActorName, Deadline, PodRef, ProbeKind};
-use crate::world::probes::is_ready;
+use crate::world::probes::{fits, is_ready};
 use crate::world::{Kind, World, words};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
 use kubesim_runtime::Time;
@@ -120,30 +120,27 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
 }
 
 pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -> Verdict {
-    let (mut restarts, mut seen) = (0, 0);
+    let (mut restarts, mut most, mut seen) = (0, 0, 0);
     let mut example = None;
     for pod in world.pods(pods) {
         seen += 1;
         let Some((_, status)) = pod.pod() else { continue };
-        let count: i32 = status.container_statuses.iter().flatten().map(|c| c.restart_count).sum();
-        restarts += count as u32;
-        if count > 0 {
-            example = example.or(Some(format!("{} restarted {count} times", pod.key)));
+        for container in status.container_statuses.iter().flatten() {
+            let count = container.restart_count.unsigned_abs();
+            restarts += count;
+            if count > most {
+                most = count;
+                example =
+                    Some(format!("{} of {} restarted {count} times", container.name, pod.key));
+            }
         }
     }
-    let mut replaced = Vec::new();
-    if *pods == PodRef::default() {
-        let alive: std::collections::BTreeSet<_> =
-            world.objects(ObjectKind::Pod).map(|p| p.uid).collect();
-        replaced = history
-            .pods
-            .iter()
-            .filter(|(uid, _)| !alive.contains(uid))
-            .map(|(_, key)| key.clone())
-            .collect();
-    }
+    let alive: std::collections::BTreeSet<_> =
+        world.objects(ObjectKind::Pod).map(|p| p.uid).collect();
+    let gone = history.pods.iter().filter(|(uid, pod)| !alive.contains(uid) && fits(pods, pod));
+    let replaced: Vec<String> = gone.map(|(_, pod)| pod.key.to_string()).collect();
     let measured = format!("{restarts} restarts, {} replaced, of {seen} pods", replaced.len());
-    if restarts > at_most {
+    if most > at_most {
         Verdict::broken(measured, example.unwrap_or_default())
     } else if at_most == 0 && !replaced.is_empty() {
         Verdict::broken(measured, format!("{} is gone", replaced[0]))

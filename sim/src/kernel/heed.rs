@@ -1,8 +1,7 @@
 //! Which broadcast ARP frames a machine may have a use for.
 //!
 //! One machine asks, thousands hear it, and one answers. [`Kernel::heeds_arp`] says exactly whom a
-//! frame concerns, and reads half a kernel for it; [`ArpInterest`] says it nearly, in half a cache
-//! line.
+//! frame concerns, and reads half a kernel for it; [`ArpInterest`] says it nearly, in 64 bytes.
 
 use super::link::Kind as LinkKind;
 use super::packet::Arp;

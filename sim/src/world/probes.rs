@@ -543,19 +543,22 @@ impl World {
     /// The pods that fit, in the order of their names.
     pub fn pods(&self, pods: &PodRef) -> impl Iterator<Item = &Arc<Object>> + use<'_> {
         let pods = pods.clone();
-        self.objects(ObjectKind::Pod).filter(move |pod| {
-            let Some((spec, _)) = pod.pod() else { return false };
-            (pods.namespace.is_empty() || pod.key.namespace == pods.namespace)
-                && pods.name.as_ref().is_none_or(|name| pod.key.name == *name)
-                && pods.node.as_ref().is_none_or(|node| spec.node_name.as_deref() == Some(node))
-                && pods.labels.iter().all(|(name, value)| pod.label(name) == Some(value))
-        })
+        self.objects(ObjectKind::Pod).filter(move |pod| fits(&pods, pod))
     }
 
     /// Whether a machine is a node of the scenario.
     pub fn is_node(&self, machine: u32) -> bool {
         matches!(self.machines[machine as usize].role, Role::Node(_))
     }
+}
+
+/// Whether a pod is one of these.
+pub fn fits(pods: &PodRef, pod: &Object) -> bool {
+    let Some((spec, _)) = pod.pod() else { return false };
+    (pods.namespace.is_empty() || pod.key.namespace == pods.namespace)
+        && pods.name.as_ref().is_none_or(|name| pod.key.name == *name)
+        && pods.node.as_ref().is_none_or(|node| spec.node_name.as_deref() == Some(node))
+        && pods.labels.iter().all(|(name, value)| pod.label(name) == Some(value))
 }
 
 impl Probe {

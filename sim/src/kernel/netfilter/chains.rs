@@ -39,7 +39,7 @@ impl Chains {
         self.bits
     }
 
-    /// A chain that is not there yet.
+    /// Adds a chain, or puts it in the place of the one with its number.
     pub fn insert(&mut self, id: ChainId, chain: Arc<Compiled>) {
         if self.len >= self.buckets.len() * FULL {
             self.grow();
@@ -69,6 +69,7 @@ impl Chains {
     }
 
     fn grow(&mut self) {
+        // Chains of a new bucket come from one old bucket, in its order: they stay sorted.
         let mut buckets = vec![Vec::new(); self.buckets.len() * 4];
         let mask = buckets.len() - 1;
         for (id, chain) in self.buckets.iter().flat_map(|bucket| bucket.iter()) {

@@ -25,6 +25,7 @@ impl Reader<'_> {
         let pod_network = net("pod-network", [10, 244, 0, 0], 16);
         let service_network = net("service-network", [10, 96, 0, 0], 12);
         let seconds = |key, default| f.duration(key).unwrap_or(Duration::from_secs(default));
+        let period = |key, default| self.period(f, key, default);
         Cluster {
             pod_network,
             service_network,
@@ -41,18 +42,29 @@ impl Reader<'_> {
             proxy: f.bool("proxy", true),
             proxy_mode: f.word("proxy-mode", MODE).unwrap_or_default(),
             proxy_min_sync: seconds("proxy-min-sync", 1),
-            proxy_resync: seconds("proxy-resync", 30),
-            netd_resync: seconds("netd-resync", 10),
-            lease_duration: seconds("lease-duration", 40),
-            status_period: seconds("status-period", 300),
-            node_grace: seconds("node-grace", 50),
-            node_monitor: seconds("node-monitor", 5),
+            proxy_resync: period("proxy-resync", 30),
+            netd_resync: period("netd-resync", 10),
+            lease_duration: period("lease-duration", 40),
+            status_period: period("status-period", 300),
+            node_grace: period("node-grace", 50),
+            node_monitor: period("node-monitor", 5),
             history: f.u32("history", 10_000),
             watch_delay: f.span("watch-delay").unwrap_or_default(),
             overlap: f.word("overlap", OVERLAP).unwrap_or(Overlap::Refuse),
             netd: f.word("netd", NETD).unwrap_or(NetdProgram::Kubesim),
             dns_program: f.word("dns-program", DNS).unwrap_or(DnsProgram::Kubesim),
         }
+    }
+
+    /// How often something is done again and again, in seconds by default.
+    fn period(&self, f: Fields<'_>, key: &str, default: u64) -> Duration {
+        const SHORTEST: Duration = Duration::from_millis(100);
+        let period = f.duration(key).unwrap_or(Duration::from_secs(default));
+        if period < SHORTEST {
+            let message = format!("`{key}` is too short");
+            f.error(key, message, "at least 100ms: what is done again takes some time itself");
+        }
+        period
     }
 
     fn node_mask(&self, f: Fields<'_>, pod_network: Ipv4Net) -> u8 {

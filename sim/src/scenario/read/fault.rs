@@ -140,7 +140,7 @@ impl Reader<'_> {
                 actor,
                 nodes,
                 loss: f.word("loss", LOSSES).unwrap_or(Loss::Process),
-                restart: f.span("restart"),
+                restart: self.some_time(f, "restart"),
             },
             "stop" => FaultKind::Stop { actor, nodes },
             _ => FaultKind::Start { actor, nodes },
@@ -214,7 +214,15 @@ impl Reader<'_> {
     }
 
     fn lasts(&self, f: Fields<'_>) -> Option<Span> {
-        f.span("lasts")
+        self.some_time(f, "lasts")
+    }
+    /// A span that is longer than nothing.
+    fn some_time(&self, f: Fields<'_>, key: &str) -> Option<Span> {
+        let span = f.span(key)?;
+        if span.from.is_zero() {
+            f.error(key, format!("`{key}` must be longer than nothing"), "");
+        }
+        Some(span)
     }
     fn required_lasts(&self, f: Fields<'_>) -> Span {
         f.required("lasts");

@@ -71,12 +71,13 @@ impl Reader<'_> {
         let name = f.required_name("name");
         let network = self.required_reference(f, "network", "network", &self.names.networks);
         let lan = networks.iter().find(|n| n.name == network);
+        let bridge = self.link_name(f, "bridge", "cni0", &["lo"]);
         Node {
             template: name.clone(),
             name,
             server: f.word("role", &[("server", true), ("worker", false)]).unwrap_or(false),
             rack: None,
-            interface: Name::from(f.text("interface").unwrap_or("eth0")),
+            interface: self.link_name(f, "interface", "eth0", &["lo", bridge.as_str()]),
             address: self.node_address(f, lan),
             network,
             labels: f.text_map("labels"),
@@ -89,8 +90,27 @@ impl Reader<'_> {
             sysctls: self.sysctls(f),
             files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
             software: self.software(f),
-            bridge: Name::from(f.text("bridge").unwrap_or("cni0")),
+            bridge,
         }
+    }
+
+    /// The name of a link that the kernel takes (dev_valid_name, net/core/dev.c).
+    fn link_name(&self, f: Fields<'_>, key: &str, default: &str, taken: &[&str]) -> Name {
+        const LONGEST: usize = 15;
+        let name = f.text(key).unwrap_or(default);
+        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
+        if name.is_empty()
+            || name.len() > LONGEST
+            || name.contains(odd)
+            || [".", ".."].contains(&name)
+        {
+            let help = "1 to 15 bytes without `/`, `:` and blanks, like eth0";
+            f.error(key, format!("`{name}` is no name of a link"), help);
+        } else if taken.contains(&name) || name.starts_with("kubesim.") {
+            let message = format!("`{name}` is the name of another link of every node");
+            f.error(key, message, "take a name like eth0, wlan0 or cni0");
+        }
+        Name::from(name)
     }
 
     fn node_address(&self, f: Fields<'_>, lan: Option<&Network>) -> Address {
