@@ -481,10 +481,17 @@ fn conntrack_to_nowhere(world: &World) -> Option<String> {
 
 // I10.
 
+/// A pod that is bound to a node and has not ended.
+struct Bound {
+    uid: Uid,
+    runs: bool,
+    ip: Option<Ipv4Addr>,
+}
+
 /// Addresses of sandboxes and of pods differ: a pod that runs has one, and a sandbox that has one
 /// is that of a pod which has not ended (it may wait for its image).
 fn leaked_address(world: &World) -> Option<String> {
-    let mut bound: BTreeMap<&str, Vec<(Uid, bool, Option<Ipv4Addr>)>> = BTreeMap::new();
+    let mut bound: BTreeMap<&str, Vec<Bound>> = BTreeMap::new();
     for pod in world.objects(Kind::Pod) {
         let Some((spec, status)) = pod.pod() else { continue };
         let phase = status.phase.as_deref().unwrap_or_default();
@@ -493,7 +500,7 @@ fn leaked_address(world: &World) -> Option<String> {
             && spec.host_network != Some(true)
         {
             let pods = bound.entry(node).or_default();
-            pods.push((pod.uid, phase == "Running", pod_ip(status)));
+            pods.push(Bound { uid: pod.uid, runs: phase == "Running", ip: pod_ip(status) });
         }
     }
     for machine in nodes_on(world) {
@@ -504,16 +511,16 @@ fn leaked_address(world: &World) -> Option<String> {
             }
         }
         let pods = bound.remove(machine.name.as_str()).unwrap_or_default();
-        let lacking =
-            pods.iter().find_map(|(_, running, ip)| ip.filter(|ip| *running && !held.contains(ip)));
+        let claims = pods.iter().filter(|pod| pod.runs).filter_map(|pod| pod.ip);
+        let lacking = claims.into_iter().find(|ip| !held.contains(ip));
         if let Some(ip) = lacking {
             return Some(format!("{}: a pod claims {ip}, which no sandbox holds", machine.name));
         }
         let waits = |ip: &Ipv4Addr| {
             let of = machine.runtime.addresses().find(|(_, held)| *held == Some(*ip));
-            of.is_some_and(|(uid, _)| pods.iter().any(|(bound, ..)| *bound == uid))
+            of.is_some_and(|(uid, _)| pods.iter().any(|pod| pod.uid == uid))
         };
-        let claimed = |ip: &Ipv4Addr| pods.iter().any(|(.., claimed)| *claimed == Some(*ip));
+        let claimed = |ip: &Ipv4Addr| pods.iter().any(|pod| pod.ip == Some(*ip));
         if let Some(ip) = held.iter().find(|ip| !claimed(ip) && !waits(ip)) {
             let name = &machine.name;
             return Some(format!("{name}: a sandbox holds {ip} for no pod that is to run"));
