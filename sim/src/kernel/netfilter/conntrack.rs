@@ -36,7 +36,7 @@ const ICMP: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) generation: u16,
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
 }
 
 /// Where a tuple leads: a slot, and whether the tuple is the reply's.
@@ -481,9 +481,7 @@ impl Conntrack {
         let mut deleted = 0;
         for slot in 0..self.slots.len() as u32 {
             let entry = self.slots[slot as usize].entry.as_ref();
-            let Some(entry) = entry.filter(|entry| entry.confirmed) else {
-                continue;
-            };
+            let Some(entry) = entry.filter(|entry| entry.confirmed) else { continue };
             let expired = entry.expires <= now;
             if expired || which(entry) {
                 deleted += u32::from(!expired);
@@ -491,11 +489,6 @@ impl Conntrack {
             }
         }
         deleted
-    }
-
-    /// The confirmed ones, in a fixed order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.confirmed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A tracked connection.
 
+use super::conntrack::Conntrack;
 use super::tcp_state::TcpState;
 use super::tcp_track::TcpTrack;
 use super::tuple::Tuple;
@@ -46,5 +47,12 @@ impl Entry {
     }
     pub fn protocol(&self) -> Protocol {
         self.original.protocol
+    }
+}
+
+impl Conntrack {
+    /// The confirmed ones, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.confirmed)
     }
 }

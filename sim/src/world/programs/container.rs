@@ -9,7 +9,7 @@ use crate::sorted::Sorted;
 use crate::world::World;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container;
-use kubesim_runtime::{Rng, near};
+use kubesim_runtime::Rng;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -27,19 +27,19 @@ const FIRST_ERRAND: u32 = 16;
 
 pub struct Container {
     pod: Uid,
-    spec: Arc<container::Container>,
-    image: Arc<Image>,
+    pub(super) spec: Arc<container::Container>,
+    pub(super) image: Arc<Image>,
     resolv_conf: Arc<str>,
     /// Ports by listener, and what each accepted connection is.
-    listeners: Sorted<SocketId, u16>,
-    connections: Sorted<SocketId, Connection>,
-    errands: BTreeMap<u32, Errand>,
+    pub(super) listeners: Sorted<SocketId, u16>,
+    pub(super) connections: Sorted<SocketId, Connection>,
+    pub(super) errands: BTreeMap<u32, Errand>,
     next_errand: u32,
     open: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Connection {
+pub(super) enum Connection {
     /// Reads and echoes, or serves HTTP where the port has routes.
     Served { port: u16 },
     /// Of an errand.
@@ -48,7 +48,7 @@ enum Connection {
 
 /// Something to be done step by step: a request to be answered after its backends were called, or
 /// a stream to be kept open.
-struct Errand {
+pub(super) struct Errand {
     purpose: Purpose,
     stage: Stage,
     /// Steps taken; an alarm set for an earlier one is stale.
@@ -86,21 +86,6 @@ impl Container {
             next_errand: FIRST_ERRAND,
             open: false,
         }
-    }
-
-    pub(super) fn approach(&self) {
-        near::value(&self.spec);
-        near::value(&self.listeners);
-        near::value(&self.connections);
-        near::value(&self.errands);
-    }
-    pub(super) fn listeners(&self) -> impl Iterator<Item = SocketId> {
-        self.listeners.iter().map(|(socket, _)| *socket)
-    }
-    pub(super) fn approach_sockets(&self) {
-        self.listeners.approach(1);
-        self.connections.approach(2);
-        near::slice(&self.image.http, 2);
     }
 
     pub(super) fn start(&mut self, world: &mut World, seat: &mut Seat) {

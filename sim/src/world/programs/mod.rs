@@ -1,6 +1,7 @@
 //! What runs on machines and in pods: processes with sockets and alarms, as the image or the
 //! machine's role says. They touch the world only as a process could: through their kernel.
 
+mod approach;
 mod container;
 mod dhcp;
 pub mod resolver;
@@ -12,8 +13,8 @@ pub use dhcp::{DhcpClient, DhcpServer};
 pub use upstream::Upstream;
 
 use super::{Due, Owner, World};
-use crate::kernel::{Kernel, NsId, SocketEvent, SocketId};
-use kubesim_runtime::{Rng, Stream, near};
+use crate::kernel::{NsId, SocketEvent, SocketId};
+use kubesim_runtime::{Rng, Stream};
 use std::time::Duration;
 
 /// A process's entry: small, so that a table of thousands stays near.
@@ -50,29 +51,6 @@ pub enum Task {
 impl Seat {
     pub fn owner(&self) -> u64 {
         Owner::Program(self.slot).pack()
-    }
-}
-
-impl Entry {
-    /// Asks for the memory that a process touches when something arrives at its sockets.
-    pub(super) fn approach(&self, kernel: &Kernel, pass: usize) {
-        let Some(program) = &self.program else { return };
-        match (pass, &program.task) {
-            (0, task) => {
-                near::value(&program.seat);
-                near::value(task);
-                if let Task::Container(container) = task {
-                    container.approach();
-                }
-            }
-            (1, Task::Container(container)) => container.approach_sockets(),
-            (2.., Task::Container(container)) => {
-                for listener in container.listeners() {
-                    kernel.approach_socket(listener, pass - 2);
-                }
-            }
-            _ => {}
-        }
     }
 }
 
