@@ -167,7 +167,7 @@ impl Linux {
                 seen.push((leg, Ok(frame)));
             }
         }
-        seen.sort_by_key(|(leg, _)| *leg);
+        seen.sort_by_key(|(leg, frame)| super::place(*leg, frame.as_ref().ok()));
         let words = |(leg, frame): (usize, Result<Frame, String>)| match frame {
             Ok(frame) => self.seen.frame(leg, &frame),
             Err(words) => words,

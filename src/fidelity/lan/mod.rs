@@ -122,6 +122,17 @@ impl Seen {
     }
 }
 
+/// Where a frame stands among those of one step. Whose timer rings first, of two neighbours that
+/// were asked for within a jiffy, is chance: questions are ordered by whom they ask for.
+fn place(leg: usize, frame: Option<&Frame>) -> (usize, u32) {
+    match frame.map(|frame| &frame.payload) {
+        Some(kubesim_sim::kernel::packet::Payload::Arp(arp)) if arp.request => {
+            (leg, arp.target_ip.to_bits())
+        }
+        _ => (leg, 0),
+    }
+}
+
 /// A line of `ip neigh`.
 fn neighbour_line(ip: Ipv4Addr, dev: &str, mac: Option<Mac>, state: &str) -> String {
     let mac = mac.map_or(String::new(), |mac| format!(" at {mac}"));

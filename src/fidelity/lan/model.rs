@@ -131,7 +131,7 @@ impl Model {
                 _ => {}
             }
         }
-        seen.sort_by_key(|(leg, _)| *leg);
+        seen.sort_by_key(|(leg, frame)| super::place(*leg, Some(frame)));
         got.sort_unstable();
         let words = |(leg, frame): (usize, Frame)| self.seen.frame(leg, &frame);
         let mut seen: Vec<String> = seen.into_iter().map(words).collect();
