@@ -11,7 +11,8 @@ use std::slice::from_ref;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// The cache lines in which a value begins and ends.
+/// The cache line in which a value begins, and that of the byte after it if it is longer than a
+/// line: of a value of a hundred bytes that is all.
 #[inline]
 pub fn value<T>(value: &T) {
     prefetch_index(from_ref(value), 0);

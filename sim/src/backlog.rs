@@ -31,8 +31,27 @@ impl<T> Backlog<T> {
         next
     }
 
-    /// Asks for the memory of the next item.
+    /// Asks for the memory of the first item, while the queue is empty.
     pub fn approach(&self) {
         near::slice(&self.items, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Backlog;
+
+    #[test]
+    fn first_in_first_out_and_from_the_start_again() {
+        let mut backlog = Backlog::default();
+        for round in 0..3 {
+            backlog.push((round, 1));
+            backlog.push((round, 2));
+            assert_eq!(backlog.pop(), Some((round, 1)));
+            backlog.push((round, 3));
+            assert_eq!((backlog.pop(), backlog.pop()), (Some((round, 2)), Some((round, 3))));
+            assert_eq!((backlog.pop(), backlog.pop()), (None, None));
+            assert_eq!((backlog.items.len(), backlog.taken), (0, 0));
+        }
     }
 }

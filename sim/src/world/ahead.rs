@@ -8,7 +8,16 @@ use kubesim_actors::kubelet::Timer;
 use kubesim_runtime::near;
 use std::collections::VecDeque;
 
-/// What a pass asks for has come when the next one reads it.
+/// What a pass asks for has come when the next one reads it. For a look at a pod:
+///
+/// | pass | the kubelet | the kernel | the pod's first program |
+/// | --- | --- | --- | --- |
+/// | 0 | its host's fields | | |
+/// | 1 | its alarms | what all namespaces share | |
+/// | 2 | the pod | pointers to namespaces | |
+/// | 3 | its containers, its object | fields of namespaces, free sockets | the program |
+/// | 4 | its probes | links, routes, neighbours, rules | its sockets' maps |
+/// | 5 to 7 | | conntrack, the pod's port, the bridge, chains | its listeners |
 const PASSES: usize = 8;
 /// Buckets of the calendar between two passes.
 const APART: usize = 2;

@@ -3,21 +3,26 @@
 //!
 //! - `fleet`: all actors of one kind, stepped in one way
 //! - `machine`: one machine: kernel, files, containers, programs
+//! - `kernels`, `owner`: what goes into machines' kernels and what comes out
 //! - `ports`: what an actor asked for is carried out by a model
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
 //! - `external`: machines that are played elsewhere
 //! - `faults`, `probes`: what happens to the world and what is tried in it
-//! - `build`: a world out of a scenario
+//! - `build`, `configs`: a world out of a scenario; `boot`: power-on
 
 mod ahead;
 pub mod api;
+mod boot;
 mod build;
+mod configs;
 mod containers;
 pub mod external;
 mod faults;
 pub mod fleet;
+mod kernels;
 mod machine;
+mod owner;
 mod ports;
 pub mod probes;
 mod programs;
@@ -26,19 +31,19 @@ pub mod words;
 pub use build::{NET_CONF, SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
+pub(crate) use owner::Owner;
 pub use programs::{resolver, software};
 
 use crate::backlog::Backlog;
-use crate::kernel::packet::{Arp, Frame, Payload};
-use crate::kernel::{Announced, ArpInterest, Kernel, Output, Shared, SocketEvent, SocketId};
+use crate::kernel::{Announced, ArpInterest, Output, Shared};
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use crate::queue::Calendar;
 use crate::report::Trace;
 use crate::scenario::Scenario;
 use crate::store::Store;
-use crate::wire::{Delivery, PortId, Wire};
-use api::{Client, Front};
+use crate::wire::{Delivery, Wire};
+use api::Front;
 use fleet::{Fleet, Input, Pending};
 use kubesim_actors::apiserver::ApiServer;
 use kubesim_actors::controllers::Controllers;
@@ -552,221 +557,5 @@ impl World {
         let who = self.who(cell);
         self.notes.push((self.now, cell, text.clone()));
         self.line(&who, || text);
-    }
-
-    // The kernel of a machine.
-
-    /// Calls into a machine's kernel; what comes out is acted on before the next event.
-    fn kernel<R>(
-        &mut self,
-        machine: u32,
-        call: impl FnOnce(&mut Kernel, Time, &mut Vec<Output>) -> R,
-    ) -> R {
-        let mut out = std::mem::take(&mut self.scratch);
-        let result = call(&mut self.machines[machine as usize].kernel, self.now, &mut out);
-        for output in out.drain(..) {
-            self.outputs.push((machine, output));
-        }
-        self.scratch = out;
-        let host = &mut self.machines[machine as usize];
-        if !host.touched {
-            host.touched = true;
-            self.touched.push(machine);
-        }
-        result
-    }
-
-    /// Acts on everything kernels put out, then winds their alarm clocks.
-    fn settle(&mut self) {
-        while let Some((machine, output)) = self.outputs.pop() {
-            match output {
-                Output::Transmit { link, frame } => self.transmit(machine, link, frame),
-                Output::Socket { owner, socket, event } => {
-                    self.socket_event(machine, owner, socket, event);
-                }
-                Output::Changed { ns } => {
-                    if ns == crate::kernel::NsId::HOST {
-                        self.kernel_changed(machine);
-                    }
-                }
-            }
-        }
-        while let Some(index) = self.touched.pop() {
-            let machine = &mut self.machines[index as usize];
-            machine.touched = false;
-            let (walked, hash) = machine.kernel.take_walk();
-            if walked > 0 {
-                self.counts.events += walked;
-                self.counts.local_packets += walked;
-                self.digest.u64(hash);
-            }
-            if let Some(interest) = machine.kernel.arp_interest(&self.announced) {
-                let wanted = (index as usize + 1).max(self.arp_interests.len());
-                self.arp_interests.resize(wanted, ArpInterest::default());
-                self.arp_interests[index as usize] = interest;
-            }
-            if let Some(at) = machine.kernel.next_deadline()
-                && at < machine.armed
-            {
-                machine.armed = at;
-                self.queue.push(at, Due::Kernel { machine: index });
-            }
-        }
-    }
-
-    fn kernel_alarm(&mut self, machine: u32) {
-        let host = &mut self.machines[machine as usize];
-        if !host.on || host.armed != self.now {
-            self.counts.events -= 1;
-            return;
-        }
-        host.armed = Time::NEVER;
-        match host.kernel.next_deadline() {
-            Some(at) if at <= self.now => self.kernel(machine, |k, now, out| k.timeout(now, out)),
-            Some(at) => {
-                self.counts.events -= 1;
-                host.armed = at;
-                self.queue.push(at, Due::Kernel { machine });
-            }
-            None => self.counts.events -= 1,
-        }
-    }
-
-    fn transmit(&mut self, machine: u32, link: u32, frame: Frame) {
-        let host = &self.machines[machine as usize];
-        let Some(&(_, port)) = host.ports.iter().find(|(l, _)| *l == link) else { return };
-        if self.knobs.trace.packets && self.knobs.trace.wants(&host.name) {
-            let who = format!("kernel@{}", host.name);
-            let text = crate::wire::describe(&frame);
-            self.line(&who, || format!("sends {text}"));
-        }
-        let mut deliveries = std::mem::take(&mut self.deliveries);
-        self.wire.transmit(self.now, port, frame, &mut deliveries);
-        for delivery in deliveries.drain(..) {
-            let at = delivery.at;
-            let slot = self.frames.insert(delivery) as u32;
-            self.queue.push(at, Due::Frame { slot });
-        }
-        self.deliveries = deliveries;
-    }
-
-    fn frame_arrives(&mut self, slot: usize) {
-        let Delivery { to, frame, .. } = self.frames.remove(slot);
-        if let Payload::Arp(arp) = &frame.payload
-            && to.len() > 1
-        {
-            let arp = *arp;
-            return self.broadcast_arrives(&to, &frame, arp);
-        }
-        let Some((&last, others)) = to.split_last() else { return };
-        for &port in others {
-            self.receive(port, frame.clone());
-        }
-        self.receive(last, frame);
-    }
-
-    /// A broadcast reaches all cards of a switch at one moment; most machines have no use for it.
-    fn broadcast_arrives(&mut self, to: &[PortId], frame: &Frame, arp: Arp) {
-        let mut digest = self.digest;
-        digest.u64(self.now.as_nanos());
-        digest.u64(to.len() as u64);
-        self.digest = digest;
-        if self.announced.note(&arp) {
-            self.arp_interests.iter_mut().for_each(|interest| interest.doubt(arp.sender_ip));
-        }
-        for &port in to {
-            let (machine, link) = self.wire.machine_of(port);
-            let interest = self.arp_interests.get(machine as usize);
-            let host = &self.machines[machine as usize];
-            let may_heed = interest.is_some_and(|interest| interest.may_heed(&arp));
-            let heeds = self.is_external(machine) || may_heed && host.kernel.heeds_arp(link, &arp);
-            if host.on && heeds {
-                self.receive(port, frame.clone());
-            } else {
-                self.counts.packets += 1;
-            }
-        }
-    }
-
-    fn receive(&mut self, port: PortId, frame: Frame) {
-        let (machine, link) = self.wire.machine_of(port);
-        if !self.machines[machine as usize].on {
-            return;
-        }
-        self.counts.packets += 1;
-        let mut digest = self.digest;
-        digest.u64(self.now.as_nanos());
-        digest.u32(port.0);
-        frame.digest(&mut digest);
-        self.digest = digest;
-        if self.is_external(machine) {
-            return self.orders.push((machine, external::Order::Frame(frame)));
-        }
-        self.kernel(machine, |kernel, now, out| kernel.receive(now, link, frame, out));
-    }
-}
-
-/// Who a socket belongs to, packed into the kernel's opaque owner tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    ApiClient,
-    ApiFront,
-    KubeletProbe(u32),
-    /// A UDP port of an actor.
-    Udp(Cell),
-    Program(u32),
-    Probe(u32),
-}
-
-impl Owner {
-    pub(crate) fn pack(self) -> u64 {
-        match self {
-            Owner::ApiClient => 1 << 56,
-            Owner::ApiFront => 2 << 56,
-            Owner::KubeletProbe(slot) => 3 << 56 | u64::from(slot),
-            Owner::Udp(cell) => 4 << 56 | (cell.kind as u64) << 32 | u64::from(cell.index),
-            Owner::Program(slot) => 5 << 56 | u64::from(slot),
-            Owner::Probe(slot) => 6 << 56 | u64::from(slot),
-        }
-    }
-    fn unpack(packed: u64) -> Option<Owner> {
-        let low = packed as u32;
-        Some(match packed >> 56 {
-            1 => Owner::ApiClient,
-            2 => Owner::ApiFront,
-            3 => Owner::KubeletProbe(low),
-            4 => {
-                let kind = match (packed >> 32) as u8 {
-                    k if k == Kind::Netd as u8 => Kind::Netd,
-                    k if k == Kind::Flannel as u8 => Kind::Flannel,
-                    k if k == Kind::Dns as u8 => Kind::Dns,
-                    k if k == Kind::KubeDns as u8 => Kind::KubeDns,
-                    _ => return None,
-                };
-                Owner::Udp(Cell { kind, index: low })
-            }
-            5 => Owner::Program(low),
-            6 => Owner::Probe(low),
-            _ => return None,
-        })
-    }
-}
-
-impl World {
-    fn socket_event(&mut self, machine: u32, owner: u64, socket: SocketId, event: SocketEvent) {
-        match Owner::unpack(owner) {
-            Some(Owner::ApiClient) => self.client_socket(machine, socket, event),
-            Some(Owner::ApiFront) => self.front_socket(machine, socket, event),
-            Some(Owner::KubeletProbe(slot)) => self.kubelet_probe_socket(slot, socket, event),
-            Some(Owner::Udp(cell)) => self.actor_datagram(cell, event),
-            Some(Owner::Program(slot)) => self.program_socket(slot, socket, event),
-            Some(Owner::Probe(slot)) => self.probe_socket(slot, socket, event),
-            None => {}
-        }
-    }
-
-    /// The API client of a machine, if it is a node.
-    fn client(&mut self, machine: u32) -> Option<&mut Client> {
-        self.machines[machine as usize].client.as_mut()
     }
 }
