@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
+#[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
+mod frames;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
 mod output;

@@ -1,4 +1,5 @@
-//! Each bug that is put into the model on purpose is found by the cases of its domain.
+//! Each bug that is put into the model on purpose is found by the cases of its domain, and the case
+//! that finds it agrees without it.
 
 #![cfg(target_os = "linux")]
 
@@ -21,6 +22,10 @@ fn every_mutant_is_found() {
                 panic!("{name} is not found by {CASES} cases of {domain:?}");
             };
             println!("{name}: case {index} of {domain:?}{story}");
+            mutants::take_out();
+            let alone = *index..*index + 1;
+            let sound = compare(domain, 1, alone, 1).expect("a machine that makes namespaces");
+            assert_eq!(sound.agreed, 1, "case {index} of {domain:?} differs without {name}");
         }
     });
 }

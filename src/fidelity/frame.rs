@@ -1,24 +1,17 @@
 //! Frames as bytes, and back.
 
+use crate::frames;
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Slice, Icmpv4Type,
-    IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, LinkSlice, NetSlice, PacketBuilder,
-    SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, icmpv4,
+    EtherType, Ethernet2Header, Icmpv4Slice, Icmpv4Type, IpHeaders, Ipv4Extensions, Ipv4Header,
+    LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice,
 };
 use kubesim_actors::ports::network::Mac;
-use kubesim_actors::ports::rules::Protocol;
 use kubesim_sim::body::Body;
-use kubesim_sim::kernel::packet::{
-    Arp, Ct, Frame, Icmp, IcmpError, L4, Packet, Payload, Quoted, Tcp, TcpFlags,
-};
-use std::net::Ipv4Addr;
-
-use icmpv4::DestUnreachableHeader as Unreachable;
+use kubesim_sim::kernel::packet::{Ct, Frame, Icmp, L4, Packet, Payload, Tcp, TcpFlags};
 
 /// Where vxlan is expected (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
-/// Headers of IPv4, and of it with UDP.
-const IP: u32 = 20;
+/// Headers of IPv4 with UDP.
 const UDP: u32 = 28;
 
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
@@ -29,26 +22,11 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
             let ether =
                 Ethernet2Header { source: src, destination: dst, ether_type: EtherType::ARP };
             bytes.extend(ether.to_bytes());
-            let written = arp_packet(arp)?.write(&mut bytes);
-            written.map_err(|error| format!("writing an ARP packet: {error}"))?;
+            bytes.extend(frames::arp_bytes(arp).ok_or("an ARP packet that is none")?);
         }
         Payload::Ip(packet) => encode_ip(src, dst, packet, &mut bytes)?,
     }
     Ok(bytes)
-}
-
-fn arp_packet(arp: &Arp) -> Result<ArpPacket, String> {
-    let operation = if arp.request { ArpOperation::REQUEST } else { ArpOperation::REPLY };
-    ArpPacket::new(
-        ArpHardwareId::ETHERNET,
-        EtherType::IPV4,
-        operation,
-        &arp.sender_mac.0,
-        &arp.sender_ip.octets(),
-        &arp.target_mac.0,
-        &arp.target_ip.octets(),
-    )
-    .map_err(|error| format!("making an ARP packet: {error}"))
 }
 
 fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> Result<(), String> {
@@ -98,62 +76,11 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             builder.icmpv4_echo_reply(*id, *seq).write(to, &[])
         }
         L4::Icmp(Icmp::Error { kind, about }) => {
-            let kind = match kind {
-                IcmpError::NetUnreachable => Unreachable::Network,
-                IcmpError::HostUnreachable => Unreachable::Host,
-                IcmpError::PortUnreachable => Unreachable::Port,
-                IcmpError::AdminProhibited => Unreachable::FilterProhibited,
-                IcmpError::FragmentationNeeded { mtu } => {
-                    Unreachable::FragmentationNeeded { next_hop_mtu: *mtu as u16 }
-                }
-                IcmpError::TtlExceeded => {
-                    let code = icmpv4::TimeExceededCode::TtlExceededInTransit;
-                    let builder = builder.icmpv4(Icmpv4Type::TimeExceeded(code));
-                    let written = builder.write(to, &quoted_bytes(about));
-                    return written.map_err(|error| format!("writing a packet: {error}"));
-                }
-            };
-            let kind = Icmpv4Type::DestinationUnreachable(kind);
-            builder.icmpv4(kind).write(to, &quoted_bytes(about))
+            let quoted = frames::quoted_bytes(about).ok_or("an error about nothing")?;
+            builder.icmpv4(frames::error_type(*kind)).write(to, &quoted)
         }
     };
     written.map_err(|error| format!("writing a packet: {error}"))
-}
-
-/// The header of the packet that an error is about, and eight bytes more.
-fn quoted_bytes(about: &Quoted) -> Vec<u8> {
-    let protocol = match about.protocol {
-        Protocol::Tcp => IpNumber::TCP,
-        Protocol::Udp => IpNumber::UDP,
-        Protocol::Icmp => IpNumber::ICMP,
-        Protocol::Sctp => IpNumber::SCTP,
-    };
-    let (src, dst) = (about.src.octets(), about.dst.octets());
-    let mut header = Ipv4Header { source: src, destination: dst, ..Ipv4Header::default() };
-    header.time_to_live = 63;
-    header.protocol = protocol;
-    header.total_len = if about.protocol == Protocol::Tcp { 40 } else { 28 };
-    header.header_checksum = header.calc_header_checksum();
-    let mut bytes = header.to_bytes().to_vec();
-    let (sport, dport) = (about.sport.to_be_bytes(), about.dport.to_be_bytes());
-    match about.protocol {
-        Protocol::Icmp => {
-            bytes.extend([8, 0, 0, 0]);
-            bytes.extend(sport);
-            bytes.extend([0, 1]);
-        }
-        Protocol::Udp => {
-            bytes.extend(sport);
-            bytes.extend(dport);
-            bytes.extend([0, 8, 0, 0]);
-        }
-        Protocol::Tcp | Protocol::Sctp => {
-            bytes.extend(sport);
-            bytes.extend(dport);
-            bytes.extend(about.seq.to_be_bytes());
-        }
-    }
-    bytes
 }
 
 /// `None` for what the model does not speak (IPv6). The error is what else it is, in words.
@@ -162,23 +89,11 @@ pub fn decode(bytes: &[u8]) -> Option<Result<Frame, String>> {
     let Some(LinkSlice::Ethernet2(ether)) = &sliced.link else { return None };
     let (src, dst) = (Mac(ether.source()), Mac(ether.destination()));
     let payload = match sliced.net.as_ref()? {
-        NetSlice::Arp(arp) => Ok(Payload::Arp(decode_arp(&arp.to_packet())?)),
+        NetSlice::Arp(arp) => Ok(Payload::Arp(frames::read_arp(arp)?)),
         NetSlice::Ipv4(_) => decode_ip(&sliced)?.map(|packet| Payload::Ip(Box::new(packet))),
         _ => return None,
     };
     Some(payload.map(|payload| Frame { src, dst, payload }))
-}
-
-fn decode_arp(arp: &ArpPacket) -> Option<Arp> {
-    let ip = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
-    let mac = |bytes: &[u8]| <[u8; 6]>::try_from(bytes).ok().map(Mac);
-    Some(Arp {
-        request: arp.operation == ArpOperation::REQUEST,
-        sender_mac: mac(arp.sender_hw_addr())?,
-        sender_ip: ip(arp.sender_protocol_addr())?,
-        target_mac: mac(arp.target_hw_addr())?,
-        target_ip: ip(arp.target_protocol_addr())?,
-    })
 }
 
 fn decode_ip(sliced: &SlicedPacket<'_>) -> Option<Result<Packet, String>> {
@@ -228,51 +143,23 @@ fn decode_ip(sliced: &SlicedPacket<'_>) -> Option<Result<Packet, String>> {
 }
 
 fn decode_icmp(icmp: &Icmpv4Slice<'_>) -> Result<Icmp, String> {
-    let kind = match icmp.icmp_type() {
-        Icmpv4Type::EchoRequest(echo) => {
-            return Ok(Icmp::EchoRequest { id: echo.id, seq: echo.seq });
+    match icmp.icmp_type() {
+        Icmpv4Type::EchoRequest(echo) => Ok(Icmp::EchoRequest { id: echo.id, seq: echo.seq }),
+        Icmpv4Type::EchoReply(echo) => Ok(Icmp::EchoReply { id: echo.id, seq: echo.seq }),
+        other => {
+            let kind = frames::error_kind(&other).ok_or_else(|| format!("{other:?}"))?;
+            let about = frames::read_quoted(icmp.payload());
+            Ok(Icmp::Error { kind, about: about.ok_or("an error about something short")? })
         }
-        Icmpv4Type::EchoReply(echo) => return Ok(Icmp::EchoReply { id: echo.id, seq: echo.seq }),
-        Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit) => {
-            IcmpError::TtlExceeded
-        }
-        Icmpv4Type::DestinationUnreachable(Unreachable::Network) => IcmpError::NetUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::Host) => IcmpError::HostUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::Port) => IcmpError::PortUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::FilterProhibited) => {
-            IcmpError::AdminProhibited
-        }
-        Icmpv4Type::DestinationUnreachable(Unreachable::FragmentationNeeded { next_hop_mtu }) => {
-            IcmpError::FragmentationNeeded { mtu: next_hop_mtu.into() }
-        }
-        other => return Err(format!("{other:?}")),
-    };
-    let about = quoted(icmp.payload()).ok_or("an error about something short")?;
-    Ok(Icmp::Error { kind, about })
-}
-
-fn quoted(bytes: &[u8]) -> Option<Quoted> {
-    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let short = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let l4 = IP as usize;
-    let protocol = match bytes.get(9)? {
-        1 => Protocol::Icmp,
-        6 => Protocol::Tcp,
-        17 => Protocol::Udp,
-        _ => return None,
-    };
-    let (sport, dport, seq) = match protocol {
-        Protocol::Icmp => (short(l4 + 4)?, 0, 0),
-        Protocol::Tcp => (short(l4)?, short(l4 + 2)?, word(l4 + 4)?),
-        _ => (short(l4)?, short(l4 + 2)?, 0),
-    };
-    let (src, dst) = (Ipv4Addr::from_bits(word(12)?), Ipv4Addr::from_bits(word(16)?));
-    Some(Quoted { src, dst, protocol, sport, dport, seq })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesim_actors::ports::rules::Protocol;
+    use kubesim_sim::kernel::packet::{Arp, IcmpError, Quoted};
+    use std::net::Ipv4Addr;
 
     fn packet(l4: L4, len: u32, body: Body) -> Packet {
         let (src, dst) = (Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 1, 0, 9));

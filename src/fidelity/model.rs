@@ -44,8 +44,9 @@ fn dice(number: u64) -> Rng {
 }
 
 impl Model {
-    pub fn new(setup: Setup) -> Result<Model, String> {
-        let mut model = Model {
+    /// Before anything is made in it.
+    fn bare(setup: Setup) -> Model {
+        Model {
             setup,
             kernel: Kernel::new(dice(0)),
             now: Time::ZERO,
@@ -55,8 +56,12 @@ impl Model {
             ports: Ports::default(),
             rules: Written::default(),
             elements: FlatSet::empty(1),
-        };
-        model.reset()?;
+        }
+    }
+
+    pub fn new(setup: Setup) -> Result<Model, String> {
+        let mut model = Model::bare(setup);
+        model.begin().map_err(|errno| format!("making the model: {errno}"))?;
         Ok(model)
     }
 
@@ -285,18 +290,7 @@ impl Begin for Netfilter {
 
 impl Router for Model {
     fn reset(&mut self) -> Result<(), String> {
-        let setup = self.setup;
-        *self = Model {
-            setup,
-            kernel: Kernel::new(dice(0)),
-            now: Time::ZERO,
-            legs: Vec::new(),
-            sockets: Vec::new(),
-            left: Vec::new(),
-            ports: Ports::default(),
-            rules: Written::default(),
-            elements: FlatSet::empty(1),
-        };
+        *self = Model::bare(self.setup);
         self.begin().map_err(|errno| format!("making the model: {errno}"))
     }
 

@@ -39,3 +39,8 @@ pub fn put_in(name: &str) -> Result<(), String> {
     activate(Some(*which));
     Ok(())
 }
+
+/// Takes it out again.
+pub fn take_out() {
+    activate(None);
+}

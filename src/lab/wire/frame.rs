@@ -5,20 +5,16 @@
 //! with their checksums. What the wire has no word for (IPv6, IGMP, fragments) is `None`.
 
 use super::dhcp;
-use etherparse::icmpv4::{DestUnreachableHeader as Unreachable, TimeExceededCode};
+use crate::frames;
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, ArpPacketSlice, EtherType, Ethernet2Header,
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, IpNumber, Ipv4Header, Ipv4HeaderSlice,
-    TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice,
+    ArpPacketSlice, EtherType, Ethernet2Header, IcmpEchoHeader, Icmpv4Header, Icmpv4Slice,
+    Icmpv4Type, IpNumber, Ipv4Header, Ipv4HeaderSlice, TcpHeader, TcpHeaderSlice, UdpHeader,
+    UdpHeaderSlice,
 };
 use kubesim_actors::ports::network::Mac;
-use kubesim_actors::ports::rules::Protocol;
 use kubesim_backends::packets::dns;
 use kubesim_sim::body::{Body, Raw};
-use kubesim_sim::kernel::packet::{
-    Arp, Ct, Frame, Icmp, IcmpError, L4, Packet, Payload, Quoted, Tcp, TcpFlags,
-};
-use std::net::Ipv4Addr;
+use kubesim_sim::kernel::packet::{Arp, Ct, Frame, Icmp, L4, Packet, Payload, Tcp, TcpFlags};
 use std::sync::Arc;
 
 const ETHERNET: usize = 14;
@@ -38,16 +34,7 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
 }
 
 fn arp(bytes: &[u8]) -> Option<Arp> {
-    let found = ArpPacketSlice::from_slice(bytes).ok()?;
-    let ip = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from);
-    let mac = |bytes: &[u8]| <[u8; 6]>::try_from(bytes).ok().map(Mac);
-    Some(Arp {
-        request: found.operation() == ArpOperation::REQUEST,
-        sender_mac: mac(found.sender_hw_addr())?,
-        sender_ip: ip(found.sender_protocol_addr())?,
-        target_mac: mac(found.target_hw_addr())?,
-        target_ip: ip(found.target_protocol_addr())?,
-    })
+    frames::read_arp(&ArpPacketSlice::from_slice(bytes).ok()?)
 }
 
 fn packet(bytes: &[u8]) -> Option<Packet> {
@@ -128,47 +115,14 @@ fn datagram(sport: u16, dport: u16, data: &[u8]) -> Option<Body> {
 
 fn icmp(payload: &[u8]) -> Option<Icmp> {
     let found = Icmpv4Slice::from_slice(payload).ok()?;
-    let kind = match found.icmp_type() {
-        Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq }) => {
-            return Some(Icmp::EchoRequest { id, seq });
+    match found.icmp_type() {
+        Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq }) => Some(Icmp::EchoRequest { id, seq }),
+        Icmpv4Type::EchoReply(IcmpEchoHeader { id, seq }) => Some(Icmp::EchoReply { id, seq }),
+        error => {
+            let kind = frames::error_kind(&error)?;
+            Some(Icmp::Error { kind, about: frames::read_quoted(found.payload())? })
         }
-        Icmpv4Type::EchoReply(IcmpEchoHeader { id, seq }) => {
-            return Some(Icmp::EchoReply { id, seq });
-        }
-        Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit) => IcmpError::TtlExceeded,
-        Icmpv4Type::DestinationUnreachable(Unreachable::Network) => IcmpError::NetUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::Host) => IcmpError::HostUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::Port) => IcmpError::PortUnreachable,
-        Icmpv4Type::DestinationUnreachable(Unreachable::FilterProhibited) => {
-            IcmpError::AdminProhibited
-        }
-        Icmpv4Type::DestinationUnreachable(Unreachable::FragmentationNeeded { next_hop_mtu }) => {
-            IcmpError::FragmentationNeeded { mtu: next_hop_mtu.into() }
-        }
-        _ => return None,
-    };
-    Some(Icmp::Error { kind, about: quoted(found.payload())? })
-}
-
-/// The header that an error quotes, and the first eight bytes after it (RFC 792).
-fn quoted(bytes: &[u8]) -> Option<Quoted> {
-    let header = Ipv4HeaderSlice::from_slice(bytes).ok()?;
-    let rest = bytes.get(usize::from(header.ihl()) * 4..)?;
-    let pair =
-        |at: usize| rest.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    let (protocol, sport, dport) = match header.protocol() {
-        IpNumber::TCP => (Protocol::Tcp, pair(0)?, pair(2)?),
-        IpNumber::UDP => (Protocol::Udp, pair(0)?, pair(2)?),
-        // An echo's identifier.
-        IpNumber::ICMP => (Protocol::Icmp, pair(4)?, 0),
-        _ => return None,
-    };
-    let seq = match protocol {
-        Protocol::Tcp => u32::from(pair(4)?) << 16 | u32::from(pair(6)?),
-        _ => 0,
-    };
-    let (src, dst) = (header.source_addr(), header.destination_addr());
-    Some(Quoted { src, dst, protocol, sport, dport, seq })
+    }
 }
 
 /// What a real kernel receives; `None` for what only models say to each other.
@@ -181,24 +135,10 @@ pub fn encode(frame: &Frame) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(ETHERNET + 1500);
     Ethernet2Header { source, destination, ether_type }.write(&mut bytes).ok()?;
     match &frame.payload {
-        Payload::Arp(arp) => put_arp(arp, &mut bytes)?,
+        Payload::Arp(arp) => bytes.extend(frames::arp_bytes(arp)?),
         Payload::Ip(packet) => put_packet(packet, &mut bytes)?,
     }
     Some(bytes)
-}
-
-fn put_arp(arp: &Arp, bytes: &mut Vec<u8>) -> Option<()> {
-    let operation = if arp.request { ArpOperation::REQUEST } else { ArpOperation::REPLY };
-    let packet = ArpPacket::new(
-        ArpHardwareId::ETHERNET,
-        EtherType::IPV4,
-        operation,
-        &arp.sender_mac.0,
-        &arp.sender_ip.octets(),
-        &arp.target_mac.0,
-        &arp.target_ip.octets(),
-    );
-    packet.ok()?.write(bytes).ok()
 }
 
 fn put_packet(packet: &Packet, bytes: &mut Vec<u8>) -> Option<()> {
@@ -283,8 +223,8 @@ fn icmp_bytes(packet: &Packet, icmp: &Icmp) -> Option<Vec<u8>> {
             (Icmpv4Type::EchoReply(echo), echo_data(packet)?)
         }
         Icmp::Error { kind, about } => {
-            quotes = quote(about)?;
-            (error_type(*kind), &quotes)
+            quotes = frames::quoted_bytes(about)?;
+            (frames::error_type(*kind), &quotes)
         }
     };
     let mut bytes = Icmpv4Header::with_checksum(kind, data).to_bytes().to_vec();
@@ -300,54 +240,13 @@ fn echo_data(packet: &Packet) -> Option<&[u8]> {
     }
 }
 
-fn error_type(kind: IcmpError) -> Icmpv4Type {
-    let unreachable = match kind {
-        IcmpError::TtlExceeded => {
-            return Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit);
-        }
-        IcmpError::NetUnreachable => Unreachable::Network,
-        IcmpError::HostUnreachable => Unreachable::Host,
-        IcmpError::PortUnreachable => Unreachable::Port,
-        IcmpError::AdminProhibited => Unreachable::FilterProhibited,
-        IcmpError::FragmentationNeeded { mtu } => {
-            let next_hop_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-            Unreachable::FragmentationNeeded { next_hop_mtu }
-        }
-    };
-    Icmpv4Type::DestinationUnreachable(unreachable)
-}
-
-/// As much of the packet in question as an error says: its header and eight bytes.
-fn quote(about: &Quoted) -> Option<Vec<u8>> {
-    let protocol = match about.protocol {
-        Protocol::Tcp => IpNumber::TCP,
-        Protocol::Udp => IpNumber::UDP,
-        Protocol::Icmp => IpNumber::ICMP,
-        _ => return None,
-    };
-    let (src, dst) = (about.src.octets(), about.dst.octets());
-    let mut header = Ipv4Header::new(8, 64, protocol, src, dst).ok()?;
-    header.header_checksum = header.calc_header_checksum();
-    let mut bytes = Vec::new();
-    header.write_raw(&mut bytes).ok()?;
-    let [a, b] = about.sport.to_be_bytes();
-    let [c, d] = about.dport.to_be_bytes();
-    let rest = match about.protocol {
-        Protocol::Tcp => {
-            let [e, f, g, h] = about.seq.to_be_bytes();
-            [a, b, c, d, e, f, g, h]
-        }
-        Protocol::Icmp => [8, 0, 0, 0, a, b, 0, 0],
-        _ => [a, b, c, d, 0, 8, 0, 0],
-    };
-    bytes.extend_from_slice(&rest);
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use etherparse::PacketBuilder;
+    use kubesim_actors::ports::rules::Protocol;
+    use kubesim_sim::kernel::packet::{IcmpError, Quoted};
+    use std::net::Ipv4Addr;
 
     const A: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
     const B: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
