@@ -20,6 +20,8 @@ use kubesim_actors::ports::api::{Error, Reply, Request};
 use kubesim_actors::ports::network::{
     FdbEntry, LinkKind, Mac, Neighbour, Proto, Request as NetworkRequest, Route, State, Vxlan,
 };
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
+use kubesim_actors::proxy;
 use kubesim_runtime::Loss;
 use smol_str::{SmolStr, format_smolstr};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -122,6 +124,8 @@ pub struct Picture {
     pub fdb: Vec<(Name, FdbEntry)>,
     /// `iptables-save`.
     pub rules: String,
+    /// The proxy's table in nftables mode, in the order of its keys.
+    pub elements: Arc<[(FlatKey, FlatValue)]>,
     /// Addresses that live sandboxes hold, and the MTU of their cards.
     pub sandboxes: Vec<(Ipv4Addr, u32)>,
 }
@@ -396,6 +400,11 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
     }
     draw_neighbours(kernel, now, picture);
     draw_rules(kernel, &picture.rules);
+    if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST)
+        && !picture.elements.is_empty()
+    {
+        netfilter.show_flat(proxy::OWNER, Arc::clone(&picture.elements));
+    }
 }
 
 fn vxlan(link: &kubesim_actors::ports::network::Link) -> Vxlan {

@@ -4,9 +4,13 @@ use super::actors::Ports;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::Plan;
 use kubesim_actors::ports::network::{Errno, LinkKind};
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
+use kubesim_actors::proxy;
 use kubesim_backends::network::admin::Admin;
+use kubesim_backends::rules::nftables::elements_of;
 use kubesim_sim::world::external::Picture;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::task::spawn_local;
@@ -24,11 +28,13 @@ pub fn keep(plan: &Rc<Plan>, ports: &Ports, mail: &Mail) -> Result<(), String> {
     spawn_local(async move {
         let mut clock = interval(PERIOD);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut told, mut rules, mut refused) = (None, String::new(), None);
+        let (mut told, mut rules, mut refused) = (None, Rules::default(), None);
         for look in 0u32.. {
             clock.tick().await;
             if look % RULES == 0 {
-                rules = saved().await.unwrap_or(rules);
+                rules.saved = saved().await.unwrap_or(rules.saved);
+                // Without nf_tables there are none.
+                rules.elements = elements_of(proxy::OWNER).map_or(rules.elements, Arc::from);
             }
             match take(&ports, &mut admin, &rules) {
                 Ok(picture) if told.as_ref() != Some(&picture) => {
@@ -47,12 +53,20 @@ pub fn keep(plan: &Rc<Plan>, ports: &Ports, mail: &Mail) -> Result<(), String> {
     Ok(())
 }
 
-fn take(ports: &Ports, admin: &mut Admin, rules: &str) -> Result<Picture, Errno> {
+/// What is looked at more rarely.
+#[derive(Clone, Default)]
+struct Rules {
+    saved: String,
+    elements: Arc<[(FlatKey, FlatValue)]>,
+}
+
+fn take(ports: &Ports, admin: &mut Admin, rules: &Rules) -> Result<Picture, Errno> {
     let state = ports.network.state()?;
     let mut picture = Picture {
         routes: admin.routes()?,
         sandboxes: ports.containers.addresses(),
-        rules: rules.to_owned(),
+        rules: rules.saved.clone(),
+        elements: Arc::clone(&rules.elements),
         ..Picture::default()
     };
     for link in state.links.iter().filter(|link| link.kind == LinkKind::Vxlan) {

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Mask(Vec<(String, String)>);
 
+/// Where a pod is that asked for no place.
+const ANY_NODE: &str = "any node";
+
 /// Pod subnets by their first three bytes, and who had them last: a route may outlive its node.
 pub type Subnets = BTreeMap<String, String>;
 
@@ -38,7 +41,7 @@ impl Mask {
             let Some((spec, status)) = pod.pod() else { continue };
             let owner = pod.controller().map_or("", |(owner, _)| owner.name.as_str());
             let node = spec.node_name.as_deref().filter(|_| spec.node_selector.is_some());
-            let group = format!("{owner}@{}", node.unwrap_or("any node"));
+            let group = format!("{owner}@{}", node.unwrap_or(ANY_NODE));
             pods.entry(group).or_default().push((pod_ip(status), pod.key.name.to_string()));
         }
         for (group, mut members) in pods {
@@ -83,6 +86,17 @@ impl Mask {
         let mut masked: Vec<String> = lines.into_iter().map(|line| self.text(&line)).collect();
         masked.sort();
         masked
+    }
+
+    /// As [`Mask::lines`], and apart those of a place that are about a pod which may be anywhere.
+    pub fn by_place(
+        &self,
+        lines: impl IntoIterator<Item = String>,
+        is_of_place: fn(&str) -> bool,
+    ) -> (Vec<String>, Vec<String>) {
+        let roams = |line: &String| is_of_place(line) && line.contains(ANY_NODE);
+        let (there, elsewhere) = self.lines(lines).into_iter().partition(roams);
+        (elsewhere, there)
     }
 
     /// An `iptables-save` table by table. The chain of an endpoint is called after its address.

@@ -14,6 +14,7 @@ use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::{self, Scenario};
 use kubesim_sim::{Options, Report};
 use mask::Subnets;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     let differences = compare(&modelled, &real, output);
     let name = &scenario.name;
     if differences == 0 {
+        output.line(&format!("compared: {}", compared(&modelled)));
         let looks = modelled.views.len();
         output.line(&format!("{name}: both worlds agree at {looks} moments, seed {}", args.seed));
     } else {
@@ -106,6 +108,17 @@ fn in_the_lab(scenario: &Scenario, options: &Options) -> Result<Played, String> 
         }
     })?;
     Ok(Played { views, report })
+}
+
+/// How many lines of which kind all moments had.
+fn compared(played: &Played) -> String {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for (kind, lines) in played.views.iter().flat_map(|(_, view)| view.counts()) {
+        *kinds.entry(kind).or_default() += lines;
+    }
+    kinds.retain(|_, lines| *lines > 0);
+    let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} lines of {kind}")).collect();
+    kinds.join(", ")
 }
 
 /// Prints what differs; returns how much.

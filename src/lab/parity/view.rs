@@ -2,7 +2,9 @@
 
 use super::mask::{Mask, Subnets};
 use kubesim_actors::objects::Kind;
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_sim::kernel::NsId;
+use kubesim_sim::kernel::netfilter::Netfilter;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::Probe;
 use serde_json::Value;
@@ -32,6 +34,8 @@ impl View {
     pub fn of(world: &World, subnets: &mut Subnets) -> View {
         let mask = Mask::of(world, subnets);
         let mut sections = BTreeMap::new();
+        // What a node has since the scheduler's dice put a pod there.
+        let mut placed = Vec::new();
         let nodes = (0..world.machines.len() as u32).filter(|machine| world.is_node(*machine));
         for index in nodes {
             let machine = &world.machines[index as usize];
@@ -52,7 +56,13 @@ impl View {
             );
             sections.insert(format!("FDB of {name}"), mask.lines(fdb));
             sections.insert(format!("rules of {name}"), mask.rules(&rules));
+            let elements = kernel.netfilter(NsId::HOST).into_iter().flat_map(Netfilter::elements);
+            let (everywhere, here) = mask.by_place(elements.map(element), is_of_place);
+            sections.insert(format!("nftables of {name}"), everywhere);
+            placed.extend(here);
         }
+        placed.sort();
+        sections.insert("nftables of some node".to_owned(), placed);
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
         for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
@@ -72,6 +82,12 @@ impl View {
         View(sections)
     }
 
+    /// How many lines each section has, called after its kind, not its node.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        let kind = |name: &'_ str| name.split(" of ").next().map_or(0, str::len);
+        self.0.iter().map(move |(name, lines)| (&name[..kind(name)], lines.len()))
+    }
+
     /// Each section of either, with what both have in it.
     pub fn beside<'a>(
         &'a self,
@@ -83,6 +99,20 @@ impl View {
             (name.as_str(), of(self), of(other))
         })
     }
+}
+
+/// Whether an element is on its endpoint's node only.
+fn is_of_place(element: &str) -> bool {
+    element.starts_with("Hairpin") || element.contains("Here of ") || element.contains("list: Here")
+}
+
+/// Which number an endpoint has depends on its address.
+fn element((key, value): (FlatKey, FlatValue)) -> String {
+    let key = match key {
+        FlatKey::Endpoint { front, list, .. } => format!("endpoint {list:?} of {front:?}"),
+        key => format!("{key:?}"),
+    };
+    format!("{key}: {value:?}")
 }
 
 /// What came of a probe's last finished try, and a dig's answer.

@@ -156,6 +156,23 @@ impl Nftables {
     }
 }
 
+/// What stands of an owner's elements in the calling thread's network namespace, in the order of
+/// their keys; empty where it has no table. What somebody else wrote into its sets is left out.
+pub fn elements_of(name: &str) -> Result<Vec<(FlatKey, FlatValue)>, String> {
+    let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    if Found::read(&mut netlink, name).map_err(unread)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut all = Vec::new();
+    for set in plan::FLAT_SETS {
+        let mut each =
+            |found: &mut Vec<_>, shown: element::Shown<'_>| found.extend(shown.read(set));
+        all.extend(kernel::elements(&mut netlink, name, set, &mut each).map_err(unread)?);
+    }
+    all.sort_unstable_by_key(|(key, _)| *key);
+    Ok(all)
+}
+
 /// The whole of an owner's table as one transaction, for who wants to know what it costs to send.
 pub fn whole_table(
     name: &str,

@@ -12,7 +12,7 @@ use kubesim_runtime::Change;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The sets that hold elements of [`FlatKey`]s.
-const FLAT_SETS: std::ops::Range<usize> = 0..TREATMENTS;
+pub const FLAT_SETS: std::ops::Range<usize> = 0..TREATMENTS;
 
 #[derive(Default)]
 pub struct Plan {

@@ -1,6 +1,6 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
-use super::entry::Entry;
+use super::entry::{Entry, directions};
 use super::moved::Moved;
 use super::tcp_state::{self, Segment, TcpState};
 use super::tcp_track::{Judgement, TcpTrack, Unanswered, unanswered};
@@ -317,7 +317,7 @@ impl Conntrack {
             entry.expires = now + timeout;
             self.rewritten += u32::from(entry.dst_nat);
         }
-        for (tuple, reply) in [(original, false), (reply, true)] {
+        for (tuple, reply) in directions(original, reply) {
             self.tuples.insert(hash_of(&tuple), Place { slot, reply }.number());
         }
         self.confirmed += 1;
@@ -403,7 +403,7 @@ impl Conntrack {
         if std::mem::take(&mut entry.confirmed) {
             self.confirmed -= 1;
             self.rewritten -= u32::from(entry.dst_nat);
-            for (tuple, reply) in [(entry.original, false), (entry.reply, true)] {
+            for (tuple, reply) in directions(entry.original, entry.reply) {
                 self.tuples.remove(hash_of(&tuple), Place { slot, reply }.number());
             }
         }

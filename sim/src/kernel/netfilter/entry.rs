@@ -50,6 +50,14 @@ impl Entry {
     }
 }
 
+/// What the table finds a connection by, and whether it is the reply's. Somebody who talks to
+/// himself (same address, same port) has one tuple for both: the reply's is put before the
+/// original's (`__nf_conntrack_hash_insert`), so it alone is ever found.
+pub fn directions(original: Tuple, reply: Tuple) -> impl Iterator<Item = (Tuple, bool)> {
+    let first = (original != reply).then_some((original, false));
+    first.into_iter().chain([(reply, true)])
+}
+
 impl Conntrack {
     /// The confirmed ones, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {

@@ -55,12 +55,18 @@ impl FlatTable {
         self.gone || self.shared.is_empty() && self.local.is_empty()
     }
 
+    /// The shared ones that no local one stands for, then the local ones.
+    pub fn elements(&self) -> impl Iterator<Item = (FlatKey, FlatValue)> + '_ {
+        let is_local = |key: &FlatKey| self.local.binary_search_by_key(key, |(k, _)| *k).is_ok();
+        let shared = self.shared.iter().filter(move |(key, _)| !is_local(key));
+        let shared = shared.map(|(key, value)| (*key, *value));
+        shared.chain(self.local.iter().copied()).filter(|_| !self.gone)
+    }
+
     /// Where its elements lead.
     pub fn endpoints(&self) -> impl Iterator<Item = (Ipv4Addr, u16)> + '_ {
-        let local = self.local.iter().map(|(key, value)| (key, value));
-        let all = self.shared.iter().chain(local).filter(|_| !self.gone);
-        all.filter_map(|(key, value)| match (key, value) {
-            (FlatKey::Endpoint { .. }, FlatValue::To(ip, port)) => Some((*ip, *port)),
+        self.elements().filter_map(|(key, value)| match (key, value) {
+            (FlatKey::Endpoint { .. }, FlatValue::To(ip, port)) => Some((ip, port)),
             _ => None,
         })
     }

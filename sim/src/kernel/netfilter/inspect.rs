@@ -2,11 +2,25 @@
 
 use super::Netfilter;
 use super::flat::FlatTable;
-use kubesim_actors::ports::rules::{Chain, Rule, Target};
+use ipnet::Ipv4Net;
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
+use kubesim_actors::ports::rules::{Chain, FlatSettings, Rule, Target};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 impl Netfilter {
+    /// Every element of the owners' flat tables.
+    pub fn elements(&self) -> impl Iterator<Item = (FlatKey, FlatValue)> + '_ {
+        self.state.iter().flat_map(|state| &state.flat).flat_map(FlatTable::elements)
+    }
+
+    /// A table as another kernel has it, to be looked at: no packet passes here.
+    pub fn show_flat(&mut self, owner: &str, elements: Arc<[(FlatKey, FlatValue)]>) {
+        let settings = FlatSettings { pods: Ipv4Net::default(), mark: 0 };
+        self.state().apply_flat(owner.into(), settings, FlatSet::empty(0), elements);
+    }
+
     /// Every address and port that a DNAT rule leads to, or a flat element.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);

@@ -178,6 +178,8 @@ impl TcpTrack {
         let (seq, end) = (tcp.seq, end_of(tcp));
         self.last = Last { segment, reply, seq, end, window: true, ..self.last };
         if segment == Segment::Syn && !reply {
+            // `last_flags` are written anew.
+            self.simultaneous = false;
             self.challenge = self.state == TcpState::LastAck;
         }
         if self.state == TcpState::SynSent && segment == Segment::Ack && reply {

@@ -401,3 +401,35 @@ fn postrouting_knows_by_which_link_a_packet_came_in() {
     router.send(5000, "10.1.0.10:80").0.expect("a way");
     assert_eq!(router.count(Table::Mangle, "POSTROUTING"), 1);
 }
+
+/// iptables-legacy seed 4001, case 12620 (__nf_conntrack_hash_insert: of two equal tuples the
+/// reply's is found).
+#[test]
+fn who_talks_to_himself_has_answered() {
+    let mut router = Router::new(&[]);
+    let (host, own) = (NsId::HOST, at("10.2.0.1:5000"));
+    let socket = router.kernel.udp_bind(host, *own.ip(), own.port(), 7).expect("a free port");
+    for answered in [false, true] {
+        let (kernel, mut out) = (&mut router.kernel, Vec::new());
+        kernel.udp_send(router.now, socket, None, own, Body::Empty, 0, &mut out).expect("a way");
+        let all = router.entries();
+        let [entry] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(entry.seen_reply, answered);
+    }
+    router.pass(31);
+    assert_eq!(router.entries().len(), 0);
+}
+
+/// conntrack seed 4001, case 76445 (nf_conntrack_tcp_packet: a SYN that is let through clears
+/// last_flags, what was noted of a simultaneous open with them).
+#[test]
+fn a_repeated_syn_ends_a_simultaneous_open() {
+    let mut router = Router::new(&[]);
+    router.put(0, there("S", 1000, 0));
+    router.put(1, back("S", 5000, 0));
+    router.put(1, back("SA", 5000, 1001));
+    router.put(0, there("S", 1000, 0));
+    router.put(1, back("SA", 5000, 1001));
+    router.put(1, back("A", 5000, 1001));
+    assert_eq!(router.state(), (Some(TcpState::SynRecv), 60));
+}
