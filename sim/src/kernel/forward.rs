@@ -319,12 +319,9 @@ impl Namespace {
         arrival: Arrival,
     ) -> Result<(), Errno> {
         let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
-        let looped = (hop.kind == Kind::Broadcast).then(|| packet.clone());
-        let looped = looped.and_then(|mut copy| {
-            let passes =
-                self.passes(cx, Hook::Postrouting, &mut copy, None, Some(dev), Arrival::OWN);
-            passes.then_some(copy)
-        });
+        if hop.kind == Kind::Broadcast {
+            self.hear_oneself(cx, dev, packet.clone());
+        }
         if !self.passes(cx, Hook::Postrouting, &mut packet, input, Some(dev), arrival) {
             return Err(Errno::Eperm);
         }
@@ -336,15 +333,16 @@ impl Namespace {
             Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
             Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),
         }
-        if let Some(copy) = looped {
-            self.hear_oneself(cx, dev, copy);
-        }
         Ok(())
     }
 
-    /// What one says to everybody one hears as well, without a question of where it came from
-    /// (ip_mc_output, dev_loopback_xmit).
+    /// What one says to everybody one hears as well, and before it leaves, without a question of
+    /// where it came from (ip_mc_output, dev_loopback_xmit; netif_rx of a process ends with the
+    /// softirq that receives it).
     fn hear_oneself(&mut self, cx: &mut Cx<'_>, dev: u32, mut packet: Box<Packet>) {
+        if !self.passes(cx, Hook::Postrouting, &mut packet, None, Some(dev), Arrival::OWN) {
+            return;
+        }
         let arrival = Arrival::HEARD;
         if self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
             self.local_input(cx, dev, packet, arrival);

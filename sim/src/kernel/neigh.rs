@@ -399,12 +399,29 @@ impl Namespace {
                 entry.updated = cx.now;
                 let waiting = std::mem::take(&mut entry.queue);
                 self.neighbours.generation += u64::from(lost);
-                // arp_error_report: whoever waits is told.
-                for packet in waiting {
-                    self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
-                }
+                self.report_unreachable(cx, dev, ip, waiting);
             }
             Reachable | Stale | Failed | Permanent => {}
+        }
+    }
+
+    /// `neigh_invalidate`: whoever waits is told (arp_error_report), as long as the neighbour is
+    /// failed. An error for this very neighbour asks for it anew; then the queue, that error in
+    /// it, is purged.
+    fn report_unreachable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        ip: Ipv4Addr,
+        waiting: impl IntoIterator<Item = Box<Packet>>,
+    ) {
+        for packet in waiting {
+            self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
+            let entry = self.neighbours.get_mut(dev, ip).filter(|entry| entry.state != Failed);
+            if let Some(entry) = entry {
+                entry.queue.clear();
+                return;
+            }
         }
     }
 

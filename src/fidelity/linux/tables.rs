@@ -176,7 +176,8 @@ impl Tables {
             // There is nothing more to say if it cannot be read.
             let _ = error.read_to_string(&mut said);
         }
-        format!("iptables-restore stopped at\n{input}and said: {said}")
+        let how = self.child.wait().map_or_else(|error| error.to_string(), |how| how.to_string());
+        format!("iptables-restore stopped ({how}) at\n{input}and said: {said}")
     }
 }
 

@@ -252,3 +252,20 @@ fn what_waits_on_a_link_that_goes_down_is_lost_without_a_word() {
     assert!(left(out).is_empty());
     assert_eq!(states(&kernel), []);
 }
+
+/// neighbours seed 4003, case 40227 (neigh_invalidate purges the queue behind its reports).
+#[test]
+fn an_error_for_the_very_neighbour_that_failed_is_lost() {
+    let (mut kernel, legs) = routed();
+    let asked = put(&mut kernel, legs[1], HOST_MAC, port(1), udp("10.1.0.11", "10.1.0.11"));
+    assert_eq!(asked.len(), 1);
+    let mut out = Vec::new();
+    for second in 1..=3 {
+        kernel.timeout(now() + Duration::from_secs(second), &mut out);
+    }
+    // It is asked for again, on the error's behalf.
+    assert_eq!(left(out).len(), 3);
+    let answer = arp(false, (HOST_MAC, "10.1.0.11"), (port(1), "10.1.0.1"));
+    assert_eq!(put(&mut kernel, legs[1], HOST_MAC, port(1), answer).len(), 0);
+    assert_eq!(states(&kernel)[0].2, NeighbourState::Reachable);
+}

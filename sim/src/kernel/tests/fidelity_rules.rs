@@ -433,3 +433,16 @@ fn a_repeated_syn_ends_a_simultaneous_open() {
     router.put(1, back("A", 5000, 1001));
     assert_eq!(router.state(), (Some(TcpState::SynRecv), 60));
 }
+
+/// iptables-nft seed 4002, case 68458 (netif_rx: the softirq runs before the process goes on).
+#[test]
+fn what_one_says_to_everybody_is_heard_before_it_leaves() {
+    let rules = [
+        "-A INPUT -d 10.1.0.0/16 -m recent --set --name seen",
+        "-t mangle -A POSTROUTING -d 10.1.0.0/16 -m recent --rcheck --seconds 600 --reap --name seen",
+    ];
+    let mut router = Router::new(&rules);
+    router.send(5000, "10.1.255.255:5000").0.expect("a way");
+    assert_eq!(router.count(Table::Filter, "INPUT"), 1);
+    assert_eq!(router.count(Table::Mangle, "POSTROUTING"), 1);
+}
