@@ -142,7 +142,12 @@ impl Judge {
                 network::kept(nodes, &self.history.bridges, &BTreeMap::new(), "bridge address")
             }
             Expect::RoutesClean { nodes, by } => self.routes_clean(index, world, nodes, by, last),
-            Expect::Rules { nodes, has, absent, by } => {
+            Expect::Rules { mode: Some(mode), .. }
+                if *mode != world.scenario.cluster.proxy_mode =>
+            {
+                Verdict::held("not looked at: the proxy has another mode")
+            }
+            Expect::Rules { nodes, has, absent, by, .. } => {
                 self.state(world, by, last, |_, w| network::rules(w, nodes, has, absent))
             }
             Expect::Mtu { nodes, interface, pods, mtu, by } => {

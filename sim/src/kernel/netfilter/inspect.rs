@@ -2,12 +2,13 @@
 
 use super::Netfilter;
 use super::flat::FlatTable;
+use super::ipvs::Ipvs;
 use kubesim_actors::ports::rules::{Chain, Rule, Target};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 impl Netfilter {
-    /// Every address and port that a DNAT rule leads to, or a flat element.
+    /// Every address and port that a DNAT rule leads to, or a flat element or a virtual service.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);
         let rules = owners
@@ -20,6 +21,8 @@ impl Netfilter {
             _ => None,
         };
         let flat = self.state.iter().flat_map(|state| &state.flat);
-        rules.filter_map(target).chain(flat.flat_map(FlatTable::endpoints)).collect()
+        let ipvs = self.state.iter().filter_map(|state| state.ipvs.as_deref());
+        let rules = rules.filter_map(target).chain(flat.flat_map(FlatTable::endpoints));
+        rules.chain(ipvs.flat_map(Ipvs::endpoints)).collect()
     }
 }
