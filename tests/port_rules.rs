@@ -100,11 +100,9 @@ fn virtual_services_on_linux() {
         }
         return;
     }
-    let Some(vm) = vm::Vm::new() else { return };
-    let vm = vm.modules(&["ip_vs_rr", "dummy", "veth"]).iptables();
-    let vm = ["/usr/sbin/ip", "/usr/sbin/nft", "/usr/sbin/ipvsadm"]
-        .into_iter()
-        .fold(vm, |vm, path| vm.program(path));
+    let programs = ["ip", "nft", "iptables", "ipvsadm"];
+    let Some(vm) = vm::Vm::new(&programs) else { return };
+    let vm = vm.modules(&["ip_vs_rr", "dummy", "veth"]);
     let done = vm.run_this_test("virtual_services_on_linux", Duration::from_secs(150));
     assert!(done.succeeded(), "{done}");
     println!("{}{:?} in all", done.output, done.took);

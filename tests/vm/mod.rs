@@ -3,10 +3,9 @@
 //! virtualisation does not. It boots in some seconds, runs one command and ends.
 //!
 //! ```ignore
-//! let Some(vm) = Vm::new() else { return };
+//! let Some(vm) = Vm::new(&["ip"]) else { return };
 //! let done = vm
 //!     .modules(&["wireguard"])
-//!     .program("/usr/sbin/ip")
 //!     .run("ip link add wg0 type wireguard && ip link", Duration::from_secs(30));
 //! assert!(done.succeeded(), "{done}");
 //! ```
@@ -85,9 +84,12 @@ impl fmt::Display for Outcome {
 }
 
 impl Vm {
-    /// `None`, with a word on what is missing, where this machine cannot run one.
-    pub fn new() -> Option<Vm> {
-        match Vm::needs() {
+    /// With these programs of this machine, at the same places and with the libraries they are
+    /// linked with; `iptables` is that program's whole family, with its extensions and the modules
+    /// it needs, over nf_tables. `None`, with a word on what is missing, where this machine cannot
+    /// run one.
+    pub fn new(programs: &[&str]) -> Option<Vm> {
+        match Vm::needs(programs) {
             Ok(vm) => Some(vm),
             Err(missing) => {
                 let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
@@ -98,17 +100,25 @@ impl Vm {
         }
     }
 
-    fn needs() -> Result<Vm, String> {
+    fn needs(programs: &[&str]) -> Result<Vm, String> {
         if !runs(QEMU, "--version") {
             return Err(format!("the program `{QEMU}` (Debian: qemu-system-x86)"));
         }
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new);
-        let busybox = busybox.into_iter().find(|path| path.exists());
-        let busybox = busybox.ok_or("the program `busybox` (Debian: busybox-static)")?;
+        let busybox = found("busybox").ok_or("the program `busybox` (Debian: busybox-static)")?;
         let kernel = Kernel::find()?;
         let mut files = Initramfs::default();
-        files.program(busybox, Path::new("/usr/bin/busybox"));
-        Ok(Vm { kernel, files, modules: Vec::new() })
+        files.program(&busybox, Path::new("/usr/bin/busybox"));
+        // busybox's own shell takes its own programs for those that were put in.
+        files.program(Path::new("/bin/sh"), Path::new("/usr/bin/sh"));
+        let mut vm = Vm { kernel, files, modules: Vec::new() };
+        for name in programs {
+            let path = found(name).ok_or_else(|| format!("the program `{name}`"))?;
+            match *name {
+                "iptables" => vm = vm.with_iptables(),
+                _ => vm.files.program(&path, &path),
+            }
+        }
+        Ok(vm)
     }
 
     /// Loads these modules at boot, and before each what it depends on.
@@ -117,13 +127,8 @@ impl Vm {
         self
     }
 
-    /// A program of this machine, at the same place, with the libraries it is linked with.
-    pub fn program(mut self, path: impl AsRef<Path>) -> Vm {
-        self.files.program(path.as_ref(), path.as_ref());
-        self
-    }
-
-    /// The same under another path, without what only a debugger reads of it.
+    /// Another program of this machine, under another path and without what only a debugger reads
+    /// of it.
     pub fn program_as(mut self, path: impl AsRef<Path>, to: &str) -> Vm {
         self.files.stripped(path.as_ref(), Path::new(to));
         self
@@ -135,15 +140,14 @@ impl Vm {
         self
     }
 
-    /// `iptables` and its kin with their extensions, whose backend is nf_tables.
-    pub fn iptables(mut self) -> Vm {
+    fn with_iptables(mut self) -> Vm {
         let real = fs::canonicalize("/usr/sbin/iptables-nft").expect("Debian's iptables");
         self.files.program(&real, &real);
         for name in ["iptables", "iptables-save", "iptables-restore"] {
-            self.files.link(&format!("/usr/sbin/{name}"), &real.display().to_string());
             let (front, back) = name.split_at("iptables".len());
-            let nft = format!("/usr/sbin/{front}-nft{back}");
-            self.files.link(&nft, &real.display().to_string());
+            for link in [format!("/usr/sbin/{name}"), format!("/usr/sbin/{front}-nft{back}")] {
+                self.files.link(&link, &real.display().to_string());
+            }
         }
         self.tree("/usr/lib/x86_64-linux-gnu/xtables").modules(kernel::IPTABLES)
     }
@@ -236,7 +240,7 @@ mount -t tmpfs tmpfs /tmp
 while read module; do insmod $module || echo \"insmod $module failed\"; done < /modules
 ip link set lo up
 stty -F /dev/ttyS1 raw
-sh /command < /dev/null > /dev/ttyS1 2>&1
+/usr/bin/sh /command < /dev/null > /dev/ttyS1 2>&1
 echo \"{STATUS}$?\" > /dev/ttyS1
 reboot -f
 "
@@ -245,6 +249,11 @@ reboot -f
 
 fn lines(of: &[String]) -> String {
     of.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn found(program: &str) -> Option<PathBuf> {
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
 }
 
 fn runs(program: &str, argument: &str) -> bool {

@@ -210,9 +210,9 @@ impl Namespace {
 /// `sysctl`.
 impl Kernel {
     /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
-    /// rp_filter,route_localnet}`, `net.ipv4.conf.all.{arp_ignore,arp_announce}`, `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit`
-    /// (only 0 can be written: no limit), and some that are only
-    /// remembered, such as `send_redirects`.
+    /// rp_filter,route_localnet}`, `net.ipv4.conf.all.{arp_ignore,arp_announce}`,
+    /// `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit` (only 0 can be written: no
+    /// limit), and some that are only remembered, such as `send_redirects`.
     pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
         self.namespace(ns)?.sysctl(key)
     }

@@ -27,7 +27,7 @@ fn endpoints(compiled: &Compiled, front: Front) -> Vec<(Ipv4Addr, u16)> {
 
 /// The rules of a chain, as iptables has them.
 fn chain(compiled: &Compiled, table: Table, name: &str) -> Vec<String> {
-    let saved = text::to_iptables_save(&compiled.base, &compiled.chains, &Arc::new([]));
+    let saved = text::to_iptables_save(&compiled.base, &compiled.chains, &[]);
     let head = format!("*{}\n", text::table_name(table));
     let of_table = saved.split_once(&head).map_or("", |(_, rest)| rest);
     let of_table = of_table.split("\nCOMMIT").next().unwrap_or_default();

@@ -43,7 +43,6 @@ use kubesim_runtime::{Rng, Time, near};
 use matches::{Key, Scene, state_of};
 use recent::RecentLists;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use table::Ruleset;
 use walk::{Outcome, Walk};
 
@@ -189,8 +188,7 @@ impl Netfilter {
                 Reply::Applied { owner, version, result: Ok(()) }
             }
             Request::ApplyVirtual { owner, chains, shared, local } => {
-                let services = (shared.clone(), Arc::clone(local));
-                let result = state.apply_virtual(owner, chains, services, node, now);
+                let result = state.apply_virtual(owner, chains, shared, local, node, now);
                 Reply::Applied { owner: owner.clone(), version: shared.version(), result }
             }
             Request::ReadBase { table, chain } => state.read_base(*table, chain),

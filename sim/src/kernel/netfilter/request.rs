@@ -63,7 +63,8 @@ impl State {
         &mut self,
         owner: &SmolStr,
         chains: &Chains,
-        (shared, local): (VirtualSet, Arc<[(Front, Arc<Virtual>)]>),
+        shared: &VirtualSet,
+        local: &Arc<[(Front, Arc<Virtual>)]>,
         node: &[Ipv4Net],
         now: Time,
     ) -> Result<(), String> {
@@ -74,6 +75,7 @@ impl State {
         }
         self.apply(owner, &chains.base, &chains.shared, &chains.local)?;
         let ipvs = self.ipvs.get_or_insert_default();
+        let (shared, local) = (shared.clone(), Arc::clone(local));
         ipvs.apply(owner.clone(), shared, local, node, &mut self.conntrack, now);
         self.changed();
         Ok(())

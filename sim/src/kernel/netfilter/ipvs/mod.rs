@@ -73,12 +73,13 @@ impl Ipvs {
         {
             return Course::On;
         }
+        // What is forwarded is not for a front.
+        if hook == Hook::Forward {
+            return Course::On;
+        }
         if let L4::Icmp(Icmp::Error { about, .. }) = &packet.l4 {
             let about = *about;
             return self.error_to_endpoint(hook, packet, about, context);
-        }
-        if hook == Hook::Forward {
-            return Course::On;
         }
         match self.request(packet, conntrack, context.now) {
             Course::SentOn if self.stays(packet, hook, context) => Course::On,
@@ -100,9 +101,8 @@ impl Ipvs {
             let answered = Answered { protocol, endpoint: (dst, dport), client };
             let Some(asked) = self.connections.answered(&answered, now) else { return false };
             (about.dst, about.dport) = (*asked.front.ip(), asked.front.port());
-            if packet.src == dst {
-                packet.src = *asked.front.ip();
-            }
+            // Whoever wrote it (`ip_vs_nat_icmp`).
+            packet.src = *asked.front.ip();
             return true;
         }
         let Some((protocol, from, to)) = ends(packet) else { return false };

@@ -39,8 +39,8 @@ impl Service {
     }
 
     /// The endpoint of a new connection: the client's own, if the service is sticky
-    /// (`ip_vs_sched_persist`, where one of weight 0 counts for nothing, expire_quiescent_template),
-    /// or the next one (`ip_vs_rr_schedule`).
+    /// (`ip_vs_sched_persist`; one of weight 0 counts for nothing, expire_quiescent_template), or
+    /// the next one (`ip_vs_rr_schedule`).
     pub fn schedule(&mut self, client: Ipv4Addr, now: Time) -> Option<Place> {
         let Some(seconds) = self.sticky else { return self.next() };
         let had = self.remembered.get(&client).filter(|(_, until)| *until > now);
