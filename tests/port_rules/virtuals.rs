@@ -91,6 +91,8 @@ pub fn endpoints_come_and_go(machine: &mut impl Machine) {
     assert_eq!(ends(machine, 4000..4003, VIP), [PORTS[1]; 3]);
     set(machine, &Services::new(), 3);
     assert_eq!(machine.ipvs(), Vec::<String>::new());
+    machine.wait(Duration::from_secs(1));
+    assert_eq!(machine.udp(4000, VIP), None, "and with the service all its flows");
     if let Some(transactions) = machine.transactions() {
         // One of chains.
         assert_eq!(transactions, 4);

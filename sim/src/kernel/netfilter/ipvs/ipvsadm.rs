@@ -69,8 +69,7 @@ impl Ipvs {
         }
         if words == ["-C"] {
             self.services.clear();
-            let gone = self.connections.end(|_, _| true);
-            self.forget(&gone, conntrack, now);
+            self.end_orphans(conntrack, now);
             return Ok(());
         }
         let (protocol, at) = match (after("-t"), after("-u")) {
@@ -82,7 +81,9 @@ impl Ipvs {
         let front = Front { ip: *at.ip(), protocol, port: at.port() };
         let real = after("-r").and_then(|at| at.parse::<SocketAddrV4>().ok());
         let place = real.map(|at| (*at.ip(), at.port()));
-        self.edit(words[0], front, place).ok_or_else(unknown)?
+        let done = self.edit(words[0], front, place).ok_or_else(unknown)?;
+        self.end_orphans(conntrack, now);
+        done
     }
 
     fn edit(

@@ -101,6 +101,15 @@ impl Ipvs {
         }
         self.drain(&wanted, conntrack, now);
         self.services.retain(|front, service| !service.ours || wanted.contains_key(front));
+        self.end_orphans(conntrack, now);
+    }
+
+    /// With a service its endpoints go (`ip_vs_unlink_service`), and with these what was on its
+    /// way to them (expire_nodest_conn).
+    pub fn end_orphans(&mut self, conntrack: &mut Conntrack, now: Time) {
+        let services = &self.services;
+        let ended = self.connections.end(|asked, _| !services.contains_key(&front_of(asked)));
+        self.forget(&ended, conntrack, now);
     }
 
     /// What is not wanted gets no new connections, and goes once it has none.
@@ -131,12 +140,8 @@ impl Ipvs {
             }
         }
         // expire_nodest_conn
-        let to = |asked: &Asked| Front {
-            ip: *asked.front.ip(),
-            protocol: asked.protocol,
-            port: asked.front.port(),
-        };
-        let ended = self.connections.end(|asked, one| gone.contains(&(to(asked), one.endpoint)));
+        let ended =
+            self.connections.end(|asked, one| gone.contains(&(front_of(asked), one.endpoint)));
         self.forget(&ended, conntrack, now);
     }
 
@@ -207,6 +212,10 @@ impl Applied {
         }
         wanted
     }
+}
+
+fn front_of(asked: &Asked) -> Front {
+    Front { ip: *asked.front.ip(), protocol: asked.protocol, port: asked.front.port() }
 }
 
 fn said(front: &Front, what: &str) -> String {
