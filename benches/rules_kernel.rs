@@ -8,8 +8,10 @@ mod cluster;
 use criterion::{BenchmarkId, Criterion};
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::View;
-use kubesim_actors::ports::rules::{FlatSettings, Reply, Request};
-use kubesim_actors::proxy::{Basis, Compiled, Mode, Shape, compile, flat_overlay, overlay};
+use kubesim_actors::ports::rules::{Chains, FlatSettings, Reply, Request};
+use kubesim_actors::proxy::{
+    Basis, Compiled, Mode, Shape, compile, flat_overlay, loop_back, overlay, virtual_overlay,
+};
 use kubesim_backends::netlink::Netlink;
 use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::rules::iptables::Programs;
@@ -93,6 +95,16 @@ fn request(compiled: &Compiled) -> Request {
             shared: compiled.flat.set.clone(),
             local: flat_overlay(compiled, NODE),
         },
+        Mode::Ipvs => Request::ApplyVirtual {
+            owner,
+            chains: Chains {
+                base: Arc::clone(&compiled.base),
+                shared: compiled.chains.clone(),
+                local: loop_back(compiled, NODE),
+            },
+            shared: compiled.virtuals.set.clone(),
+            local: virtual_overlay(compiled, NODE),
+        },
     }
 }
 
@@ -159,6 +171,7 @@ fn one_change(
 
 fn clear(mode: Mode, programs: &Programs) {
     match mode {
+        Mode::Ipvs => sh(&["ipvsadm", "-C"]),
         Mode::Nftables => sh(&["nft", "delete", "table", "ip", OWNER]),
         Mode::Iptables => {
             for table in ["nat", "filter"] {

@@ -1,5 +1,6 @@
 //! The rules port: one body of tests over the modelled kernel and over Linux, through the nft and
-//! the legacy backend of iptables, and over nf_tables' netlink.
+//! the legacy backend of iptables, over nf_tables' netlink, and over IPVS' in a small virtual
+//! machine.
 
 #![cfg(target_os = "linux")]
 
@@ -15,6 +16,12 @@ mod machine;
 mod model;
 #[path = "port_rules/stories.rs"]
 mod stories;
+#[path = "port_rules/virtuals.rs"]
+mod virtuals;
+#[path = "vm/mod.rs"]
+mod vm;
+
+use std::time::{Duration, Instant};
 
 /// A module of tests: each story in the model, or on Linux with a backend of iptables.
 macro_rules! tell {
@@ -54,6 +61,51 @@ macro_rules! elements {
         tell!(flat_modelled: flat, modelled, $($story),*);
         tell!(flat_linux: flat, nft, $($story),*);
     };
+}
+
+/// Stories of ipvs mode: each in the model; on Linux all in one machine, one after the other.
+macro_rules! services {
+    ($($module:ident: $story:ident),* $(,)?) => {
+        mod virtual_modelled {
+            use super::*;
+            $(#[test]
+            fn $story() {
+                $module::$story(&mut model::Model::new());
+            })*
+        }
+        const SERVICES: &[(&str, fn(&mut linux::Linux))] =
+            &[$((stringify!($story), $module::$story)),*];
+    };
+}
+
+services!(
+    virtuals: endpoints_take_turns,
+    virtuals: endpoints_come_and_go,
+    virtuals: without_endpoints_it_is_refused,
+    virtuals: other_fronts_lead_to_the_same_endpoints,
+    virtuals: clients_come_back_to_their_endpoint,
+    virtuals: a_neighbour_keeps_its_address,
+    virtuals: tcp_is_drained,
+    virtuals: services_are_adopted_and_put_back,
+    cluster: virtual_services_lead_from_every_front,
+);
+
+#[test]
+fn virtual_services_on_linux() {
+    if vm::inside() {
+        for (name, story) in SERVICES {
+            let begun = Instant::now();
+            linux::run("nft", *story);
+            println!("{name}: {:?}", begun.elapsed());
+        }
+        return;
+    }
+    let programs = ["ip", "nft", "iptables", "ipvsadm"];
+    let Some(vm) = vm::Vm::new(&programs) else { return };
+    let vm = vm.modules(&["ip_vs_rr", "dummy", "veth"]);
+    let done = vm.run_this_test("virtual_services_on_linux", Duration::from_secs(150));
+    assert!(done.succeeded(), "{done}");
+    println!("{}{:?} in all", done.output, done.took);
 }
 
 elements!(

@@ -389,9 +389,9 @@ pub fn ghost_lease(world: &World, node: &str, subnet: &str) -> Option<String> {
 
 /// A service whose ready endpoints a node's rules do not lead to.
 fn unprogrammed_service(world: &World) -> Option<String> {
-    // There is no picture of another kernel's flat elements.
-    let flat = world.scenario.cluster.proxy_mode == Mode::Nftables;
-    if !world.scenario.cluster.proxy || (world.knobs.external && flat) {
+    // There is no picture of another kernel's flat elements, nor of its virtual services.
+    let unseen = world.scenario.cluster.proxy_mode != Mode::Iptables;
+    if !world.scenario.cluster.proxy || (world.knobs.external && unseen) {
         return None;
     }
     let ready = ready_endpoints(world);

@@ -1,5 +1,6 @@
 //! What the lab needs: of the machine, and of the scenario.
 
+use kubesim_actors::proxy::Mode;
 use kubesim_sim::scenario::{FaultKind, Loss, Scenario};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -28,6 +29,16 @@ fn runs(program: &str) -> bool {
 
 /// What in the scenario the lab cannot play, in a sentence.
 pub fn beyond(scenario: &Scenario) -> Option<String> {
+    if scenario.cluster.proxy && scenario.cluster.proxy_mode == Mode::Ipvs {
+        let lacking = thread::spawn(kubesim_backends::rules::ipvs::services).join();
+        if let Ok(Err(why)) = lacking {
+            let ways =
+                "the simulator plays it without, and tests/vm.rs plays it on a kernel that has it";
+            return Some(format!(
+                "the lab cannot play cluster.proxy-mode = \"ipvs\" here: {why}; {ways}"
+            ));
+        }
+    }
     let disk = |kind: &FaultKind| matches!(kind, FaultKind::Kill { loss: Loss::Disk, .. });
     let fault = scenario.faults.iter().find(|fault| disk(&fault.kind))?;
     let (name, fault) = (&scenario.name, &fault.name);

@@ -2,8 +2,10 @@
 
 use super::machine::{CLIENT, Machine, PORTS, SERVER, applied, missing};
 use kubesim_actors::objects::{Object, Uid, View};
-use kubesim_actors::ports::rules::{FlatSettings, Request};
-use kubesim_actors::proxy::{Mode, Shape, compile, flat_overlay, overlay};
+use kubesim_actors::ports::rules::{Chains, FlatSettings, Request};
+use kubesim_actors::proxy::{
+    Mode, Shape, compile, flat_overlay, loop_back, overlay, virtual_overlay,
+};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -59,6 +61,16 @@ fn request(mode: Mode, policy: &str, endpoints: &[u16], version: u64) -> Request
             shared: compiled.flat.set.clone(),
             local: flat_overlay(&compiled, NODE),
         },
+        Mode::Ipvs => Request::ApplyVirtual {
+            owner,
+            chains: Chains {
+                base: Arc::clone(&compiled.base),
+                shared: compiled.chains.clone(),
+                local: loop_back(&compiled, NODE),
+            },
+            shared: compiled.virtuals.set.clone(),
+            local: virtual_overlay(&compiled, NODE),
+        },
     }
 }
 
@@ -91,4 +103,8 @@ pub fn chains_lead_from_every_front(machine: &mut impl Machine) {
 
 pub fn elements_lead_from_every_front(machine: &mut impl Machine) {
     leads(machine, Mode::Nftables);
+}
+
+pub fn virtual_services_lead_from_every_front(machine: &mut impl Machine) {
+    leads(machine, Mode::Ipvs);
 }

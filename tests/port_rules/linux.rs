@@ -3,16 +3,17 @@
 
 use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER, SERVERS};
 use kubesim_actors::ports::rules::text::table_name;
-use kubesim_actors::ports::rules::{Match, Reply, Request, Rule, Table, Target};
+use kubesim_actors::ports::rules::{Match, Protocol, Reply, Request, Rule, Table, Target};
 use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::rules::iptables::Programs;
+use kubesim_backends::rules::ipvs::At;
 use kubesim_backends::rules::{Rules, Settings};
 use nix::sched::{CloneFlags, unshare};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::rc::Rc;
@@ -180,6 +181,29 @@ impl Machine for Linux {
     }
     fn delete_flat(&mut self, owner: &str) {
         sh(&format!("nft delete table ip {owner}"));
+    }
+    fn ipvsadm(&mut self, command: &str) {
+        sh(&format!("ipvsadm {command}"));
+    }
+    fn ipvs(&mut self) -> Vec<String> {
+        let listed = sh("ipvsadm -Sn");
+        let bare = |line: &str| line.replace(" -b flag-3", "").trim().to_owned();
+        let mut lines: Vec<_> = listed.lines().map(bare).collect();
+        lines.sort();
+        lines
+    }
+    fn connections(&mut self, front: SocketAddrV4, endpoint: Ipv4Addr) -> u64 {
+        let all = kubesim_backends::rules::ipvs::services().expect("IPVS");
+        let (ip, protocol, port) = (*front.ip(), Protocol::Udp, front.port());
+        let service = all.get(&At { ip, protocol, port });
+        let endpoint = service.and_then(|service| service.endpoints.get(&(endpoint, PORTS[0])));
+        endpoint.map_or(0, |endpoint| endpoint.connections.into())
+    }
+    fn delete_link(&mut self, name: &str) {
+        sh(&format!("ip link delete {name}"));
+    }
+    fn wait(&mut self, time: Duration) {
+        thread::sleep(time);
     }
     fn save(&mut self) -> String {
         sh(&format!("iptables-{}-save", self.backend))

@@ -8,6 +8,7 @@ use kubesim_actors::ports::rules::{
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The client, on which the rules are, and the server beside it, its gateway to all else.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -28,6 +29,16 @@ pub trait Machine {
     fn iptables(&mut self, command: &str);
     /// `nft delete table`, by a third party.
     fn delete_flat(&mut self, owner: &str);
+    /// A third party's command, without the program's name.
+    fn ipvsadm(&mut self, command: &str);
+    /// Virtual services and endpoints as `ipvsadm -Sn` prints them, sorted, without the flag by
+    /// which the driver knows its own.
+    fn ipvs(&mut self) -> Vec<String>;
+    /// How many connections of a UDP front IPVS remembers to an endpoint of the first port.
+    fn connections(&mut self, front: SocketAddrV4, endpoint: Ipv4Addr) -> u64;
+    /// `ip link delete`, by a third party.
+    fn delete_link(&mut self, name: &str);
+    fn wait(&mut self, time: Duration);
     /// As `iptables-save` prints all tables.
     fn save(&mut self) -> String;
     /// Transactions that the driver has written in its life, where it can say.

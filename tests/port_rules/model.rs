@@ -3,7 +3,7 @@
 use super::machine::{Answered, CLIENT, Machine, PORTS, SERVER, SERVERS};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Mac, Proto, Route};
-use kubesim_actors::ports::rules::{Reply, Request, Table};
+use kubesim_actors::ports::rules::{Protocol, Reply, Request, Table};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::netfilter::Netfilter;
@@ -113,8 +113,7 @@ impl Model {
 
 impl Machine for Model {
     fn ask(&mut self, request: Request) -> Reply {
-        let now = self.now;
-        self.netfilter().request(&request, now)
+        self.with(0, |kernel, now, out| kernel.rules(now, &request, out)).expect("the host's")
     }
     fn restart(&mut self) {}
     fn iptables(&mut self, command: &str) {
@@ -122,6 +121,26 @@ impl Machine for Model {
     }
     fn delete_flat(&mut self, owner: &str) {
         self.netfilter().delete_flat(owner);
+    }
+    fn ipvsadm(&mut self, command: &str) {
+        let now = self.now;
+        self.netfilter().ipvsadm(command, now).expect(command);
+    }
+    fn ipvs(&mut self) -> Vec<String> {
+        self.netfilter().ipvsadm_save()
+    }
+    fn connections(&mut self, front: SocketAddrV4, endpoint: Ipv4Addr) -> u64 {
+        let now = self.now;
+        self.netfilter().ipvs_connections(Protocol::Udp, front, (endpoint, PORTS[0]), now)
+    }
+    fn delete_link(&mut self, name: &str) {
+        self.with(0, |kernel, now, out| {
+            let index = kernel.link(NsId::HOST, name).expect("a link").index;
+            kernel.del_link(now, NsId::HOST, index, out).expect("it goes");
+        });
+    }
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
     }
     fn save(&mut self) -> String {
         self.netfilter().save(None)

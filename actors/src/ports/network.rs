@@ -225,6 +225,8 @@ pub enum LinkKind {
     Bridge,
     Veth,
     Vxlan,
+    /// Swallows what it sends: a place for addresses.
+    Dummy,
 }
 
 /// What Linux says when it refuses (include/uapi/asm-generic/errno-base.h, errno.h).

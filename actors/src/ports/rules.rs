@@ -6,14 +6,16 @@
 pub mod flat;
 pub mod parse;
 pub mod text;
+pub mod virtuals;
 
-use flat::{FlatKey, FlatSet, FlatValue};
+use flat::{FlatKey, FlatSet, FlatValue, Front};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
 use smol_str::SmolStr;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use virtuals::{Virtual, VirtualSet};
 
 /// The chains one owner keeps, by table and name.
 pub type ChainSet = Snapshot<ChainKey, Arc<Chain>>;
@@ -174,6 +176,23 @@ pub enum Place {
     Last,
 }
 
+/// What `Apply` takes, beside virtual services.
+#[derive(Clone, Debug)]
+pub struct Chains {
+    pub base: Arc<[BaseRule]>,
+    pub shared: ChainSet,
+    pub local: Arc<[(ChainKey, Arc<Chain>)]>,
+}
+
+impl Chains {
+    /// The same rules, whatever the versions. O(what the two do not share).
+    pub fn same(&self, other: &Chains) -> bool {
+        self.base == other.base
+            && self.local == other.local
+            && self.shared.diff(&other.shared).next().is_none()
+    }
+}
+
 /// What all of an owner's elements share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlatSettings {
@@ -202,6 +221,15 @@ pub enum Request {
         settings: FlatSettings,
         shared: FlatSet,
         local: Arc<[(FlatKey, FlatValue)]>,
+    },
+    /// ipvs mode: the owner's chains and base rules become those of `chains` (as in `Apply`), and
+    /// its virtual services exactly `shared` and `local` (see [`virtuals`]). Where both have a
+    /// front, `local` wins. The chains come first. An owner uses this, `Apply` or `ApplyFlat`.
+    ApplyVirtual {
+        owner: SmolStr,
+        chains: Chains,
+        shared: VirtualSet,
+        local: Arc<[(Front, Arc<Virtual>)]>,
     },
     /// What stands in a built-in chain, foreign rules included.
     ReadBase { table: Table, chain: SmolStr },

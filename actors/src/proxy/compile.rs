@@ -4,6 +4,7 @@
 
 use super::base;
 use super::by_service::ByService;
+use super::ipvs::{self, Virtuals};
 use super::nft::Flat;
 use super::piece::{Backend, COMMON, Piece, nat};
 use crate::objects::{Key, Object, View};
@@ -15,12 +16,13 @@ use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Whether rules are chains or flat elements (`--proxy-mode`).
+/// Whether rules are chains or flat elements, or endpoints are IPVS' to choose (`--proxy-mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     #[default]
     Iptables,
     Nftables,
+    Ipvs,
 }
 
 /// What all rules of a cluster depend on.
@@ -43,6 +45,8 @@ pub struct Compiled {
     pub chains: ChainSet,
     /// The same as flat elements, in nftables mode, at the same version.
     pub flat: Flat,
+    /// Virtual services, in ipvs mode, at the same version.
+    pub virtuals: Virtuals,
     /// The jumps from the built-in chains; they never change.
     pub base: Arc<[BaseRule]>,
     pub shape: Shape,
@@ -111,6 +115,7 @@ pub fn compile_anew(
             let mut compiled = (*basis.compiled).clone();
             compiled.chains.advance(version);
             compiled.flat.advance(version);
+            compiled.virtuals.advance(version);
             compiled.update((&basis.services, &basis.slices), (services, slices));
             compiled
         }
@@ -141,14 +146,18 @@ impl Compiled {
         shape.hash(&mut history);
         let mut chains = slices.derived(history.finish());
         chains.advance(version);
-        if shape.mode == Mode::Iptables {
-            for (key, chain) in base::fixed_chains() {
-                chains.insert(key, Arc::new(chain), version);
-            }
+        let fixed = match shape.mode {
+            Mode::Iptables => base::fixed_chains(),
+            Mode::Ipvs => ipvs::fixed_chains(),
+            Mode::Nftables => Vec::new(),
+        };
+        for (key, chain) in fixed {
+            chains.insert(key, Arc::new(chain), version);
         }
         let mut compiled = Compiled {
             chains,
             flat: Flat::new(slices.derived(history.finish() + 1), version),
+            virtuals: Virtuals::new(slices.derived(history.finish() + 2), version),
             base: base::base_rules(),
             shape,
             pieces: OrdMap::new(),
@@ -156,7 +165,7 @@ impl Compiled {
             backends: OrdMap::new(),
             slices: ByService::default(),
         };
-        if shape.mode == Mode::Iptables {
+        if shape.mode != Mode::Nftables {
             for index in 0..COMMON.len() {
                 compiled.rebuild_common(index);
             }
@@ -176,6 +185,7 @@ impl Compiled {
     pub fn same_rules(&self, other: &Compiled) -> bool {
         self.chains.diff(&other.chains).next().is_none()
             && self.flat.set.diff(&other.flat.set).next().is_none()
+            && self.virtuals.set.diff(&other.virtuals.set).next().is_none()
     }
 
     fn update(&mut self, old: (&View, &View), new: (&View, &View)) {
@@ -219,6 +229,7 @@ impl Compiled {
             None => drop(self.pieces.remove(key)),
         }
         self.flat.update(key, &old, now, &self.pieces);
+        self.virtuals.update(key, &old, now, &self.pieces);
     }
 
     fn update_chains(&mut self, old: &Piece, new: &Piece) {

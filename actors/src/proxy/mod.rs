@@ -1,7 +1,8 @@
 //! The proxy: service addresses lead to ready endpoints, by rules in the kernel.
 //!
 //! The rules are upstream's (kube-proxy of Kubernetes 1.33 in iptables mode, with its defaults), or
-//! the same in flat elements for nftables (see [`crate::ports::rules::flat`]).
+//! the same in flat elements for nftables (see [`crate::ports::rules::flat`]), or as virtual
+//! services for IPVS (see [`crate::ports::rules::virtuals`]).
 //! They are compiled once per version of the API's views and shared by all nodes; a proxy only
 //! decides when to hand them to its kernel, and which remembered connections must go then.
 
@@ -9,6 +10,7 @@ mod base;
 mod by_service;
 mod compile;
 mod conntrack;
+mod ipvs;
 mod local;
 mod names;
 mod nft;
@@ -20,6 +22,7 @@ mod tests;
 
 pub(crate) use by_service::ByService;
 pub use compile::{Basis, Compiled, Mode, Shape, compile, compile_anew};
+pub use ipvs::{VirtualOverlay, Virtuals, loop_back, virtual_overlay};
 pub use local::{Overlay, overlay};
 pub use nft::{Flat, FlatOverlay, flat_overlay};
 
@@ -114,9 +117,10 @@ pub struct Proxy {
 #[derive(Clone, Debug)]
 struct Program {
     compiled: Arc<Compiled>,
-    /// What is the node's own, in either mode.
+    /// What is the node's own, in whichever mode.
     overlay: Overlay,
     flat: FlatOverlay,
+    virtuals: VirtualOverlay,
 }
 
 impl Actor for Proxy {
@@ -321,11 +325,16 @@ fn delete(filters: Arc<[rules::CtFilter]>, ctx: &mut Context<'_, Proxy>) {
 impl Program {
     fn new(compiled: Arc<Compiled>, node: &str) -> Self {
         let (mut chains, mut flat): (Overlay, FlatOverlay) = (Arc::new([]), Arc::new([]));
+        let mut virtuals: VirtualOverlay = Arc::new([]);
         match compiled.shape.mode {
             Mode::Iptables => chains = overlay(&compiled, node),
             Mode::Nftables => flat = flat_overlay(&compiled, node),
+            Mode::Ipvs => {
+                chains = loop_back(&compiled, node);
+                virtuals = virtual_overlay(&compiled, node);
+            }
         }
-        Program { compiled, overlay: chains, flat }
+        Program { compiled, overlay: chains, flat, virtuals }
     }
 
     fn apply(&self) -> rules::Request {
@@ -346,12 +355,23 @@ impl Program {
                 shared: self.compiled.flat.set.clone(),
                 local: Arc::clone(&self.flat),
             },
+            Mode::Ipvs => rules::Request::ApplyVirtual {
+                owner: OWNER.into(),
+                chains: rules::Chains {
+                    base: Arc::clone(&self.compiled.base),
+                    shared: self.compiled.chains.clone(),
+                    local: Arc::clone(&self.overlay),
+                },
+                shared: self.compiled.virtuals.set.clone(),
+                local: Arc::clone(&self.virtuals),
+            },
         }
     }
 
     fn same(&self, other: &Program) -> bool {
         self.overlay == other.overlay
             && self.flat == other.flat
+            && self.virtuals == other.virtuals
             && (Arc::ptr_eq(&self.compiled, &other.compiled)
                 || self.compiled.same_rules(&other.compiled))
     }

@@ -10,6 +10,8 @@ pub const SERVICES: &str = "KUBE-SERVICES";
 pub const EXTERNAL_SERVICES: &str = "KUBE-EXTERNAL-SERVICES";
 pub const NODE_PORTS: &str = "KUBE-NODEPORTS";
 pub const POSTROUTING: &str = "KUBE-POSTROUTING";
+/// In ipvs mode; upstream's name for a set.
+pub const LOOP_BACK: &str = "KUBE-LOOP-BACK";
 pub const MARK_MASQ: &str = "KUBE-MARK-MASQ";
 pub const FORWARD: &str = "KUBE-FORWARD";
 pub const FIREWALL: &str = "KUBE-FIREWALL";

@@ -2,15 +2,17 @@
 
 use super::compile::{Mode, Shape};
 use super::names::{self, EXTERNAL_SERVICES, MARK_MASQ, NODE_PORTS, PROXY_FIREWALL, SERVICES};
-use super::nft;
 use super::service::{Endpoint, ServicePort, endpoints, service_ports, usable};
+use super::{ipvs, nft};
 use crate::objects::{Name, Object};
-use crate::ports::rules::flat::{FlatKey, FlatValue};
+use crate::ports::rules::flat::{self, FlatKey, FlatValue};
+use crate::ports::rules::virtuals::Virtual;
 use crate::ports::rules::{
     AddrType, Chain, ChainKey, Match, Protocol, RejectWith, Rule, Table, Target,
 };
 use ipnet::Ipv4Net;
 use smol_str::{SmolStr, format_smolstr};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -23,12 +25,12 @@ pub const COMMON: [(Table, &str); 6] = [
     (Table::Filter, NODE_PORTS),
     (Table::Filter, PROXY_FIREWALL),
 ];
-const NAT_SERVICES: usize = 0;
-const NAT_NODE_PORTS: usize = 1;
+pub const NAT_SERVICES: usize = 0;
+pub const NAT_NODE_PORTS: usize = 1;
 pub const FILTER_SERVICES: usize = 2;
 pub const FILTER_EXTERNAL: usize = 3;
 const FILTER_NODE_PORTS: usize = 4;
-const FILTER_FIREWALL: usize = 5;
+pub const FILTER_FIREWALL: usize = 5;
 
 /// What one Service adds, as on a node that has none of its endpoints; what differs on a node
 /// that has some is [`super::local`]'s.
@@ -42,7 +44,9 @@ pub struct Piece {
     pub local: Vec<LocalPort>,
     /// Its elements in the order of their keys, in nftables mode.
     pub flat: Vec<(FlatKey, FlatValue)>,
-    /// Its endpoints by node, in nftables mode.
+    /// Its virtual services, in ipvs mode.
+    pub virtuals: BTreeMap<flat::Front, Arc<Virtual>>,
+    /// Its endpoints by node, in nftables and ipvs mode.
     pub on_nodes: Vec<(Name, Ipv4Addr)>,
     /// Where its traffic may be rewritten to, by what the client wrote.
     pub fronts: Vec<(Front, Arc<[Backend]>)>,
@@ -85,11 +89,20 @@ impl Piece {
                     nft::elements(port, &endpoints, &mut piece.flat);
                     piece.on_nodes.extend(endpoints.iter().map(|e| (e.node.clone(), e.ip)));
                 }
+                Mode::Ipvs => {
+                    piece.health_check(port);
+                    ipvs::port(&mut piece, port, &endpoints);
+                    piece.on_nodes.extend(endpoints.iter().map(|e| (e.node.clone(), e.ip)));
+                }
             }
             piece.connections(port, &endpoints);
             if port.uses_local_endpoints() {
                 piece.local.push(LocalPort { port: port.clone(), endpoints });
             }
+        }
+        if shape.mode == Mode::Ipvs {
+            let ports: Vec<_> = ports.iter().map(|(_, port)| port).collect();
+            ipvs::rules(&mut piece, &ports, shape.cluster_cidr);
         }
         piece.flat.sort_by_key(|(key, _)| *key);
         piece.flat.dedup_by_key(|(key, _)| *key);
@@ -322,12 +335,12 @@ fn probability(n: usize) -> u32 {
     (digits * f64::from(1u32 << 31)).round() as u32
 }
 
-fn dport(port: u16) -> Match {
+pub fn dport(port: u16) -> Match {
     Match::DestinationPort { from: port, to: port, not: false }
 }
 
 /// Traffic to the port on one address; `what` follows the port's name in the comment.
-fn to(port: &ServicePort, ip: Ipv4Addr, what: &str, target: Target) -> Rule {
+pub fn to(port: &ServicePort, ip: Ipv4Addr, what: &str, target: Target) -> Rule {
     let matches = vec![
         Match::Destination { net: ip.into(), not: false },
         Match::Protocol { is: port.protocol, not: false },

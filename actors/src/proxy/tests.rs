@@ -4,6 +4,7 @@ mod actor;
 mod crash;
 mod flat;
 mod incremental;
+mod ipvs;
 
 use super::*;
 use crate::objects::{Key, Object};

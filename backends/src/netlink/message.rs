@@ -54,6 +54,19 @@ impl Messages {
         self.bytes[self.last..self.last + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// Adds a message of a generic netlink family (`struct genlmsghdr`: one byte of command, one of
+    /// version, two that are reserved), whose header is as long as netfilter's.
+    pub fn push_generic(
+        &mut self,
+        family: u16,
+        flags: u16,
+        command: u8,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) {
+        self.push(family, flags, command, 0, write);
+        self.bytes[self.last + HEADER + 1] = 1;
+    }
+
     /// The type and body of the message with a sequence number.
     pub fn find(&self, sequence: u32) -> Option<(u16, &[u8])> {
         let mut rest = &self.bytes[..];
@@ -91,6 +104,13 @@ impl Writer<'_> {
     }
     pub fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
+    }
+    /// In the machine's byte order.
+    pub fn ne16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+    pub fn ne32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_ne_bytes());
     }
     pub fn be16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_be_bytes());
@@ -131,7 +151,7 @@ impl Writer<'_> {
 pub struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// Those of a netfilter message, behind its `struct nfgenmsg`.
+    /// Those of a message, behind its `struct nfgenmsg` or `struct genlmsghdr`.
     pub fn of(body: &'a [u8]) -> Self {
         Attributes(body.get(4..).unwrap_or_default())
     }
@@ -170,6 +190,17 @@ pub fn be32(value: &[u8]) -> Option<u32> {
 }
 pub fn be64(value: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(value.try_into().ok()?))
+}
+
+/// In the machine's byte order.
+pub fn ne16(value: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(value.try_into().ok()?))
+}
+pub fn ne32(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(value.try_into().ok()?))
+}
+pub fn ne64(value: &[u8]) -> Option<u64> {
+    Some(u64::from_ne_bytes(value.try_into().ok()?))
 }
 
 /// A message as it is received: its type, flags, sequence number and body.

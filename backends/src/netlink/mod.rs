@@ -1,4 +1,5 @@
-//! netfilter's netlink: messages, and a socket whose answers are there when a request returns.
+//! netfilter's and generic netlink: messages, and a socket whose answers are there when a request
+//! returns.
 //!
 //! A request is carried out within `sendmsg` (`netlink_unicast_kernel`, net/netlink/af_netlink.c)
 //! and a dump is written by each `recvmsg` (`netlink_dump`), so nothing here ever waits.
@@ -6,7 +7,7 @@
 mod message;
 mod socket;
 
-pub use message::{Attributes, Messages, Writer, be16, be32, be64};
+pub use message::{Attributes, Messages, Writer, be16, be32, be64, ne16, ne32, ne64};
 pub use socket::{Incoming, Netlink, Refusal};
 
 /// `NFNL_SUBSYS_*` (include/uapi/linux/netfilter/nfnetlink.h), the upper byte of a message's type.

@@ -3,7 +3,8 @@
 use super::Messages;
 use super::message::{Attributes, Header, split_message};
 use bytes::BytesMut;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER};
+use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -20,7 +21,7 @@ const RECEIVE: usize = 32 << 10;
 /// How often a dump is begun anew because the table changed under it.
 const DUMP_TRIES: u32 = 8;
 
-/// A netfilter socket in the network namespace of the thread that opened it.
+/// A socket in the network namespace of the thread that opened it.
 pub struct Netlink {
     socket: Socket,
     buffer: BytesMut,
@@ -66,8 +67,18 @@ impl Refusal {
 }
 
 impl Netlink {
+    /// Of netfilter.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        Netlink::speaking(NETLINK_NETFILTER)
+    }
+
+    /// Of generic netlink.
+    pub fn open_generic() -> io::Result<Self> {
+        Netlink::speaking(NETLINK_GENERIC)
+    }
+
+    fn speaking(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;

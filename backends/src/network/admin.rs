@@ -2,19 +2,20 @@
 //! (NetworkManager), by what wires a pod (a CNI plugin), by a person who looks.
 
 use super::errno::from_io;
-use super::message::{Message, Route as Numbered};
+use super::message::{Address, Message, Route as Numbered};
 use super::neighbours::request;
 use super::socket::Socket;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, FdbEntry, Mac, Neighbour, Proto, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkMessage,
 };
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Request};
 use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    AddressMessageBuilder, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth,
     RouteMessageBuilder,
 };
 use std::io;
@@ -78,6 +79,23 @@ impl Admin {
     /// A bridge that is up.
     pub fn add_bridge(&mut self, name: &str) -> Result<(), Errno> {
         self.0.call(Request::NewLink(LinkBridge::new(name).up().build()), NEW)
+    }
+
+    /// A device that swallows what it sends, down.
+    pub fn add_dummy(&mut self, name: &str) -> Result<(), Errno> {
+        self.0.call(Request::NewLink(LinkDummy::new(name).build()), NEW)
+    }
+
+    /// Every address, with its link's number.
+    pub fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Net)>, Errno> {
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet;
+        let found = self.0.dump(&Request::GetAddress(request))?;
+        let held = found.into_iter().filter_map(|message| match message {
+            Message::Address(Address { link, net }) => Some((link, net)),
+            _ => None,
+        });
+        Ok(held.collect())
     }
 
     /// A pair whose outer end is here, up and a port of `bridge`, and whose inner end is in another

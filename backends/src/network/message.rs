@@ -225,6 +225,7 @@ impl Link {
             Some("bridge") => LinkKind::Bridge,
             Some("veth") => LinkKind::Veth,
             Some("vxlan") => LinkKind::Vxlan,
+            Some("dummy") => LinkKind::Dummy,
             _ => LinkKind::Uplink,
         };
         Some(Link {

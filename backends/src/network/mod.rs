@@ -16,7 +16,7 @@ mod node;
 mod observe;
 mod routes;
 mod socket;
-mod sysctl;
+pub(crate) mod sysctl;
 
 pub(crate) use self::errno::from_io as errno_of;
 use self::node::Node;

@@ -1,17 +1,22 @@
-//! The rules port on Linux: chains through iptables' own programs, flat elements and connections
-//! over netlink.
+//! The rules port on Linux: chains through iptables' own programs, flat elements, virtual services
+//! and connections over netlink.
 
 mod conntrack;
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 
 use crate::netlink::{Netlink, Refusal};
 use crate::port::{Answer, Local, Port};
 use crate::turn::Turns;
 use iptables::{Iptables, Programs};
-use kubesim_actors::ports::rules::{Reply, Request};
+use ipvs::Ipvs;
+use kubesim_actors::ports::rules::flat::Front;
+use kubesim_actors::ports::rules::virtuals::{Virtual, VirtualSet};
+use kubesim_actors::ports::rules::{Chains, Reply, Request};
 use nftables::Nftables;
 use smol_str::SmolStr;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -35,6 +40,7 @@ pub struct Rules(Turns<Driver>);
 struct Driver {
     iptables: Iptables,
     nftables: Nftables,
+    ipvs: Ipvs,
     /// Opened by the first request, so that it is in the namespace of whoever performs.
     netlink: Option<Netlink>,
 }
@@ -42,17 +48,19 @@ struct Driver {
 impl Rules {
     pub fn new(settings: Settings) -> Self {
         let iptables = Iptables::new(settings.programs);
-        Rules(Turns::new(Driver { iptables, nftables: Nftables::default(), netlink: None }))
+        let (nftables, ipvs) = (Nftables::default(), Ipvs::default());
+        Rules(Turns::new(Driver { iptables, nftables, ipvs, netlink: None }))
     }
 
     /// After all that has been asked so far.
     pub async fn written(&self) -> Written {
         let driver = self.0.take().await;
-        let (chains, flat) = (driver.iptables.written(), driver.nftables.written());
+        let all = [driver.iptables.written(), driver.nftables.written(), driver.ipvs.written()];
+        let sum = |of: fn(&Written) -> u64| all.iter().map(of).sum();
         Written {
-            reads: chains.reads + flat.reads,
-            transactions: chains.transactions + flat.transactions,
-            bytes: chains.bytes + flat.bytes,
+            reads: sum(|w| w.reads),
+            transactions: sum(|w| w.transactions),
+            bytes: sum(|w| w.bytes),
         }
     }
 }
@@ -87,6 +95,11 @@ impl Driver {
                     .and_then(|netlink| nftables.apply(netlink, &owner, settings, shared, local));
                 return Reply::Applied { owner, version, result };
             }
+            Request::ApplyVirtual { owner, chains, shared, local } => {
+                let version = shared.version();
+                let result = self.apply_virtual(&owner, chains, shared, local).await;
+                return Reply::Applied { owner, version, result };
+            }
             Request::ReadBase { table, chain } => {
                 asked = "reading a built-in chain".into();
                 self.iptables.read_base(table, chain).await
@@ -98,7 +111,7 @@ impl Driver {
             }
             Request::Verify { owner } => {
                 asked = "verifying the rules".into();
-                self.iptables.verify(owner).await
+                self.verify(owner).await
             }
             Request::DeleteConntrack { filters } => {
                 asked = "deleting connections".into();
@@ -112,6 +125,36 @@ impl Driver {
             }
         };
         done.unwrap_or_else(|why| Reply::Failed { doing: asked, why })
+    }
+
+    async fn apply_virtual(
+        &mut self,
+        owner: &SmolStr,
+        chains: Chains,
+        shared: VirtualSet,
+        local: Arc<[(Front, Arc<Virtual>)]>,
+    ) -> Result<(), String> {
+        if !self.ipvs.leaves_chains(owner, &chains, &shared, &local) {
+            let Chains { base, shared, local } = chains.clone();
+            self.iptables.apply(owner, base, shared, local).await?;
+        }
+        self.ipvs.apply(owner, chains, shared, local)
+    }
+
+    /// Chains, and virtual services where the owner has some.
+    async fn verify(&mut self, owner: SmolStr) -> Result<Reply, String> {
+        let has = self.ipvs.has(&owner);
+        let reply = self.iptables.verify(owner).await?;
+        match reply {
+            Reply::Verified { owner, mut missing, .. } if has => {
+                missing.extend(self.ipvs.verify()?);
+                if !missing.is_empty() {
+                    self.ipvs.doubt();
+                }
+                Ok(Reply::Verified { owner, intact: missing.is_empty(), missing })
+            }
+            other => Ok(other),
+        }
     }
 
     fn conntrack<T>(

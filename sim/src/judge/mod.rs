@@ -12,6 +12,7 @@ use crate::scenario::{Anchor, Deadline, Expect, Expectation, Moment};
 use crate::world::World;
 use crate::world::probes::Probe;
 use kubesim_actors::objects::{Name, Object, Uid};
+use kubesim_actors::proxy::Mode;
 use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,13 @@ pub enum Verdict {
     Open,
     Held { measured: String },
     Broken { measured: String, reason: String },
+}
+
+/// Said of rules that belong to a mode of the proxy that it does not have.
+const OTHER_MODE: &str = "not looked at: the proxy has another mode";
+
+fn is_other(mode: Option<Mode>, world: &World) -> bool {
+    mode.is_some_and(|mode| mode != world.scenario.cluster.proxy_mode)
 }
 
 impl Verdict {
@@ -142,7 +150,8 @@ impl Judge {
                 network::kept(nodes, &self.history.bridges, &BTreeMap::new(), "bridge address")
             }
             Expect::RoutesClean { nodes, by } => self.routes_clean(index, world, nodes, by, last),
-            Expect::Rules { nodes, has, absent, by } => {
+            Expect::Rules { mode, .. } if is_other(*mode, world) => Verdict::held(OTHER_MODE),
+            Expect::Rules { nodes, has, absent, by, .. } => {
                 self.state(world, by, last, |_, w| network::rules(w, nodes, has, absent))
             }
             Expect::Mtu { nodes, interface, pods, mtu, by } => {

@@ -211,6 +211,7 @@ fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet
         input: Some(&spec.bridge),
         output: Some(&spec.interface),
         physdev_in: false,
+        sent_on: false,
         addr_type: &|_| AddrType::Unicast,
         masquerade_to: &|_| None,
     };

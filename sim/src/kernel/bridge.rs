@@ -1,6 +1,7 @@
 //! Bridging (net/bridge): a forwarding database that learns and ages, flooding, and the hooks of
 //! br_netfilter. No spanning tree: ports forward from the start (`stp_state 0`, delay 0).
 
+use super::forward::Arrival;
 use super::link::Kind;
 use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, Verdict};
@@ -102,7 +103,7 @@ impl Namespace {
         }
         let Payload::Ip(packet) = &mut frame.payload else { return true };
         let before = packet.dst;
-        let verdict = self.hook(cx, Hook::Prerouting, packet, Some(index), None, true);
+        let verdict = self.hook(cx, Hook::Prerouting, packet, Some(index), None, Arrival::BRIDGED);
         if verdict != Verdict::Accept {
             return false;
         }
@@ -121,7 +122,9 @@ impl Namespace {
             && let Payload::Ip(packet) = &mut frame.payload
         {
             for (hook, input) in [(Hook::Forward, Some(index)), (Hook::Postrouting, None)] {
-                if self.hook(cx, hook, packet, input, Some(index), true) != Verdict::Accept {
+                if self.hook(cx, hook, packet, input, Some(index), Arrival::BRIDGED)
+                    != Verdict::Accept
+                {
                     return;
                 }
             }

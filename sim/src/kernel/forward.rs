@@ -17,17 +17,26 @@ pub(super) struct Arrival {
     pub bridged: bool,
     /// In a frame for this very machine (PACKET_HOST), not for everybody.
     pub to_us: bool,
+    /// And IPVS has sent it on.
+    sent_on: bool,
 }
 
 impl Arrival {
     /// Not at all: it is this machine's own.
-    const OWN: Arrival = Arrival { bridged: false, to_us: true };
+    const OWN: Arrival = Arrival::new(false, true);
     /// It was said to everybody by this machine itself.
-    const HEARD: Arrival = Arrival { bridged: false, to_us: false };
+    const HEARD: Arrival = Arrival::new(false, false);
+    /// It passes a bridge.
+    pub const BRIDGED: Arrival = Arrival::new(true, true);
+    const SENT_ON: Arrival = Arrival { sent_on: true, ..Arrival::OWN };
+
+    pub const fn new(bridged: bool, to_us: bool) -> Self {
+        Arrival { bridged, to_us, sent_on: false }
+    }
 }
 
 impl Namespace {
-    /// Walks one hook. `physdev`: the packet came in by a bridge's port.
+    /// Walks one hook.
     pub(super) fn hook(
         &mut self,
         cx: &mut Cx<'_>,
@@ -35,7 +44,7 @@ impl Namespace {
         packet: &mut Packet,
         input: Option<u32>,
         output: Option<u32>,
-        physdev: bool,
+        arrival: Arrival,
     ) -> Verdict {
         if self.netfilter.is_idle() {
             return Verdict::Accept;
@@ -51,7 +60,8 @@ impl Namespace {
             now: cx.now,
             input: input.and_then(|dev| links.name(dev)),
             output: output.and_then(|dev| links.name(dev)),
-            physdev_in: physdev,
+            physdev_in: arrival.bridged,
+            sent_on: arrival.sent_on,
             addr_type: &|ip| fib.addr_type(ip),
             masquerade_to: &masquerade_to,
         };
@@ -68,9 +78,21 @@ impl Namespace {
         output: Option<u32>,
         arrival: Arrival,
     ) -> bool {
-        match self.hook(cx, hook, packet, input, output, arrival.bridged) {
+        let verdict = self.hook(cx, hook, packet, input, output, arrival);
+        self.obeys(cx, hook, packet, verdict, arrival)
+    }
+
+    fn obeys(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hook: Hook,
+        packet: &Packet,
+        verdict: Verdict,
+        arrival: Arrival,
+    ) -> bool {
+        match verdict {
             Verdict::Accept => true,
-            Verdict::Drop => false,
+            Verdict::Drop | Verdict::SentOn => false,
             // ICMP cannot send an error while it sends a reply (icmp_xmit_lock, net/ipv4/icmp.c).
             Verdict::Reject(_) if hook == Hook::Output && is_echo_reply(packet) => false,
             Verdict::Reject(with) => {
@@ -181,7 +203,11 @@ impl Namespace {
         mut packet: Box<Packet>,
         arrival: Arrival,
     ) {
-        if !self.passes(cx, Hook::Input, &mut packet, Some(dev), None, arrival) {
+        let verdict = self.hook(cx, Hook::Input, &mut packet, Some(dev), None, arrival);
+        if verdict == Verdict::SentOn {
+            return self.send_on(cx, packet);
+        }
+        if !self.obeys(cx, Hook::Input, &packet, verdict, arrival) {
             return;
         }
         // Transports know nothing of it (nf_reset_ct in ip_protocol_deliver_rcu).
@@ -222,6 +248,24 @@ impl Namespace {
         if self.passes(cx, Hook::Forward, &mut packet, from, to, arrival) {
             // Nobody is told what POSTROUTING drops.
             let _ = self.finish_output(cx, hop, packet, from, arrival);
+        }
+    }
+
+    /// IPVS gave a packet another destination (ip_vs_nat_xmit, net/netfilter/ipvs/ip_vs_xmit.c): it
+    /// leaves as if it were forwarded, but through OUTPUT.
+    fn send_on(&mut self, cx: &mut Cx<'_>, mut packet: Box<Packet>) {
+        let Ok(hop) = self.route_output(packet.dst, None) else { return };
+        if packet.ttl <= 1 {
+            return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
+        }
+        let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
+        if packet.segment > mtu && packet.dont_fragment {
+            return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
+        }
+        packet.ttl -= 1;
+        let arrival = Arrival::SENT_ON;
+        if self.passes(cx, Hook::Output, &mut packet, None, Some(hop.dev), arrival) {
+            let _ = self.finish_output(cx, hop, packet, None, arrival);
         }
     }
 

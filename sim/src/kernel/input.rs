@@ -29,7 +29,7 @@ impl Namespace {
             Payload::Arp(arp) if !link.is_loopback() => self.arp_input(cx, index, &arp, to_us),
             Payload::Arp(_) => {}
             Payload::Ip(packet) => {
-                self.ip_input(cx, index, packet, Arrival { bridged, to_us });
+                self.ip_input(cx, index, packet, Arrival::new(bridged, to_us));
             }
         }
     }

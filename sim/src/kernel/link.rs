@@ -40,6 +40,7 @@ pub(super) enum Kind {
     Bridge(Box<Bridge>),
     Veth { ns: NsId, peer: u32 },
     Vxlan(Box<VxlanDevice>),
+    Dummy,
 }
 
 impl Link {
@@ -50,6 +51,7 @@ impl Link {
             Kind::Bridge(_) => LinkKind::Bridge,
             Kind::Veth { .. } => LinkKind::Veth,
             Kind::Vxlan(_) => LinkKind::Vxlan,
+            Kind::Dummy => LinkKind::Dummy,
         }
     }
     pub(super) fn is_loopback(&self) -> bool {
@@ -235,6 +237,8 @@ impl Namespace {
             }
             Kind::Bridge(_) => self.bridge_transmit(cx, index, frame),
             Kind::Vxlan(_) => self.vxlan_transmit(cx, index, frame),
+            // dummy_xmit, drivers/net/dummy.c
+            Kind::Dummy => {}
         }
     }
 }
@@ -278,6 +282,12 @@ impl Kernel {
     pub fn add_uplink(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<u32, Errno> {
         let ns = self.namespace_mut(NsId::HOST).ok_or(Errno::Einval)?;
         ns.add_link(name, mac, mtu, Kind::Uplink)
+    }
+
+    /// A device that swallows what it sends, down (drivers/net/dummy.c).
+    pub fn add_dummy(&mut self, ns: NsId, name: &str, mac: Mac) -> Result<u32, Errno> {
+        let ns = self.namespace_mut(ns).ok_or(Errno::Einval)?;
+        ns.add_link(name, mac, 1500, Kind::Dummy)
     }
 
     /// A bridge, down. It has a carrier until the first port comes, and then follows its ports.

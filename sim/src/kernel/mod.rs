@@ -34,6 +34,7 @@ mod tcp;
 mod tests;
 mod timers;
 mod udp;
+mod virtuals;
 mod vxlan;
 
 use self::icmp::Limiter;

@@ -225,10 +225,12 @@ impl Namespace {
     }
 
     /// Sends an ARP request. Its sender is the last queued packet's source if that is ours, else
-    /// the link's best address towards the target (arp_solicit, arp_announce 0).
+    /// the link's best address towards the target (arp_solicit, arp_announce 0); with arp_announce
+    /// 2 always the latter.
     fn solicit(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr, dst: Mac) {
         let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.last());
         let own = queued.map(|packet| packet.src).filter(|src| self.fib.is_local(*src));
+        let own = own.filter(|_| self.sysctls.arp_announce < 2);
         let chosen = own.or_else(|| select_address(&self.links, dev, Some(ip)));
         let sender_ip = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
         self.send_arp(cx, dev, dst, true, sender_ip, Mac::default(), ip);
@@ -267,7 +269,8 @@ impl Namespace {
         }
     }
 
-    /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link)
+    /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link; 1:
+    /// of this one)
     /// and teach us their sender, if a packet could come from there; anything else only updates
     /// what we know already (arp_accept 0).
     pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
@@ -275,6 +278,7 @@ impl Namespace {
             && arp.sender_ip != arp.target_ip
             && self.fib.addr_type(arp.target_ip) == AddrType::Local
             && !arp.target_ip.is_loopback()
+            && !self.ignores(dev, arp.target_ip)
             && self.source_is_valid(dev, arp.sender_ip);
         if answered {
             if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
@@ -295,6 +299,12 @@ impl Namespace {
         let unlocked = cx.now.since(entry.updated) > LOCKTIME || mutated(Mutant::NoLocktime);
         let state = if !arp.request && to_us { Reachable } else { Stale };
         self.learn(cx, dev, arp.sender_ip, arp.sender_mac, state, unlocked || gratuitous);
+    }
+
+    /// `arp_ignore`
+    fn ignores(&self, dev: u32, target: Ipv4Addr) -> bool {
+        let link = self.links.get(dev).filter(|_| self.sysctls.arp_ignore > 0);
+        link.is_some_and(|link| !link.addresses.iter().any(|address| address.ip() == target))
     }
 
     /// The permanent neighbours of a link are others: what was learned of them is no more, and

@@ -17,6 +17,10 @@ pub(super) struct Sysctls {
     /// `route_localnet`: 127.0.0.0/8 may come from and go to the network.
     pub localnet_all: bool,
     pub localnet_default: bool,
+    /// `net.ipv4.conf.all.arp_ignore` and `arp_announce`, of which the model acts on 0, and on 1
+    /// and 2.
+    pub arp_ignore: u8,
+    pub arp_announce: u8,
     /// `net.bridge.bridge-nf-call-iptables`. Linux starts with 1 once br_netfilter is loaded,
     /// which happens when somebody needs it; 0 here stands for "not loaded".
     pub bridge_nf_call_iptables: bool,
@@ -37,6 +41,10 @@ const INERT: [(&str, &str); 6] = [
     ("shared_media", "1"),
 ];
 
+/// Variables of IPVS, without whose being 1 the model would have to act otherwise; all are 0 at
+/// first (Documentation/networking/ipvs-sysctl.rst).
+const IPVS: [&str; 3] = ["conntrack", "expire_nodest_conn", "expire_quiescent_template"];
+
 /// Which `conf` directory.
 enum Conf<'a> {
     All,
@@ -48,6 +56,8 @@ enum Key<'a> {
     Forwarding(Conf<'a>),
     RpFilter(Conf<'a>),
     RouteLocalnet(Conf<'a>),
+    ArpIgnore,
+    ArpAnnounce,
     BridgeCall,
     IcmpRatelimit,
     /// With its default.
@@ -63,6 +73,15 @@ fn parse(key: &str) -> Option<Key<'_>> {
     }
     if key == "net.ipv4.icmp_ratelimit" {
         return Some(Key::IcmpRatelimit);
+    }
+    if key == "net.ipv4.conf.all.arp_ignore" {
+        return Some(Key::ArpIgnore);
+    }
+    if key == "net.ipv4.conf.all.arp_announce" {
+        return Some(Key::ArpAnnounce);
+    }
+    if let Some(variable) = key.strip_prefix("net.ipv4.vs.") {
+        return IPVS.contains(&variable).then_some(Key::Inert(Conf::All, "0"));
     }
     // A link's name may hold dots: the variable is what follows the last one.
     let (name, variable) = key.strip_prefix("net.ipv4.conf.")?.rsplit_once('.')?;
@@ -115,6 +134,8 @@ impl Namespace {
             Key::RouteLocalnet(Conf::All) => self.sysctls.localnet_all.into(),
             Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default.into(),
             Key::RouteLocalnet(Conf::Link(name)) => link(name)?.route_localnet.into(),
+            Key::ArpIgnore => self.sysctls.arp_ignore,
+            Key::ArpAnnounce => self.sysctls.arp_announce,
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables.into(),
             Key::IcmpRatelimit => {
                 return Some(if self.sysctls.icmp_unlimited { "0" } else { "1000" }.to_owned());
@@ -150,6 +171,8 @@ impl Namespace {
             Key::RouteLocalnet(Conf::All) => self.sysctls.localnet_all = on,
             Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default = on,
             Key::RouteLocalnet(Conf::Link(name)) => self.link_named(name)?.route_localnet = on,
+            Key::ArpIgnore => self.sysctls.arp_ignore = number,
+            Key::ArpAnnounce => self.sysctls.arp_announce = number,
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,
             Key::IcmpRatelimit if on => return Err(Errno::Einval),
             Key::IcmpRatelimit => self.sysctls.icmp_unlimited = true,
@@ -187,9 +210,9 @@ impl Namespace {
 /// `sysctl`.
 impl Kernel {
     /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
-    /// rp_filter,route_localnet}`, `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit`
-    /// (only 0 can be written: no limit), and some that are only
-    /// remembered, such as `send_redirects`.
+    /// rp_filter,route_localnet}`, `net.ipv4.conf.all.{arp_ignore,arp_announce}`,
+    /// `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit` (only 0 can be written: no
+    /// limit), and some that are only remembered, such as `send_redirects`.
     pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
         self.namespace(ns)?.sysctl(key)
     }

@@ -69,7 +69,7 @@ sections! {
         "pod-records": "boolean" = "false",
         "dns-upstreams": "addresses or path" = "/etc/resolv.conf",
         "proxy": "boolean" = "true",
-        "proxy-mode": "`iptables`, `nftables`" = "iptables",
+        "proxy-mode": "`iptables`, `nftables`, `ipvs`" = "iptables",
         "proxy-min-sync": "duration" = "1s",
         "proxy-resync": "duration" = "30s",
         "netd-resync": "duration" = "10s",
@@ -420,6 +420,7 @@ sections! {
         "nodes": "nodes" = "all",
         "has": "texts" = "",
         "absent": "texts" = "",
+        "proxy-mode": "`iptables`, `nftables`, `ipvs`" = "any",
     }
     EXPECT_REFUSED "[[expect]] kind = \"refused\"" {
         "actor": "actor" = "required",

@@ -377,6 +377,7 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
             LinkKind::Uplink => kernel.add_uplink(&link.name, link.mac, link.mtu),
             LinkKind::Bridge => kernel.add_bridge(NsId::HOST, &link.name, link.mac, link.mtu),
             LinkKind::Vxlan => kernel.add_vxlan(NsId::HOST, &link.name, &vxlan(link)),
+            LinkKind::Dummy => kernel.add_dummy(NsId::HOST, &link.name, link.mac),
             // Its other end is in a pod, of which there is no picture.
             LinkKind::Veth => continue,
         };

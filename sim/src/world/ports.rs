@@ -176,9 +176,7 @@ impl World {
 
     fn do_rules(&mut self, life: Life, ticket: Ticket, request: &rules::Request) {
         let Some(machine) = self.is_on(life) else { return };
-        let reply = self.kernel(machine, |kernel, now, _| {
-            kernel.netfilter_mut(NsId::HOST).map(|rules| rules.request(request, now))
-        });
+        let reply = self.kernel(machine, |kernel, now, out| kernel.rules(now, request, out));
         let Some(reply) = reply else { return };
         let at = self.now;
         match life.cell.kind {

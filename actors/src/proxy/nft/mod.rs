@@ -129,7 +129,7 @@ impl Flat {
     }
 
     /// The endpoints of a node.
-    fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = Ipv4Addr> + use<'a> {
+    pub(super) fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = Ipv4Addr> + use<'a> {
         let node = Name::from(node);
         let from = (node.clone(), Ipv4Addr::UNSPECIFIED);
         self.on_nodes
@@ -224,7 +224,9 @@ fn front(
 }
 
 /// The fronts of a Service port, their policies, and whether they are guarded.
-fn treated_fronts(port: &ServicePort) -> impl Iterator<Item = (Front, Policy, bool)> + use<'_> {
+pub(super) fn treated_fronts(
+    port: &ServicePort,
+) -> impl Iterator<Item = (Front, Policy, bool)> + use<'_> {
     let inside = if port.internal_local { Policy::InsideLocal } else { Policy::Inside };
     let outside = if port.external_local { Policy::OutsideLocal } else { Policy::Outside };
     let at =

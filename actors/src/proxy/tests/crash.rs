@@ -33,7 +33,9 @@ impl Kernel {
             Request::Verify { owner } => {
                 Reply::Verified { owner: owner.clone(), intact: true, missing: Vec::new() }
             }
-            Request::ApplyFlat { .. } => unreachable!("the proxy is in iptables mode"),
+            Request::ApplyFlat { .. } | Request::ApplyVirtual { .. } => {
+                unreachable!("the proxy is in iptables mode")
+            }
             Request::ReadBase { .. } => unreachable!("the proxy never reads what is not its own"),
         }
     }

@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn an_incremental_compilation_is_the_one_from_scratch(
         ops in prop::collection::vec((op(), any::<bool>()), 1..30),
-        mode in prop_oneof![Just(Mode::Iptables), Just(Mode::Nftables)],
+        mode in prop_oneof![Just(Mode::Iptables), Just(Mode::Nftables), Just(Mode::Ipvs)],
     ) {
         let shape = Shape { mode, cluster_cidr: cidr() };
         let mut world = World::new();
@@ -92,6 +92,8 @@ proptest! {
             for node in ["w1", "w2", "w9"] {
                 prop_assert_eq!(overlay(&step, node), overlay(&scratch, node));
                 prop_assert_eq!(flat_overlay(&step, node), flat_overlay(&scratch, node));
+                prop_assert_eq!(loop_back(&step, node), loop_back(&scratch, node));
+                prop_assert_eq!(virtual_overlay(&step, node), virtual_overlay(&scratch, node));
             }
             basis = Some(Basis { services, slices, compiled: Arc::new(step) });
         }

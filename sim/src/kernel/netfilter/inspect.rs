@@ -2,6 +2,7 @@
 
 use super::Netfilter;
 use super::flat::FlatTable;
+use super::ipvs::Ipvs;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::{Chain, FlatSettings, Rule, Target};
@@ -21,7 +22,7 @@ impl Netfilter {
         self.state().apply_flat(owner.into(), settings, FlatSet::empty(0), elements);
     }
 
-    /// Every address and port that a DNAT rule leads to, or a flat element.
+    /// Every address and port that a DNAT rule leads to, or a flat element or a virtual service.
     pub fn dnat_targets(&self) -> BTreeSet<(Ipv4Addr, u16)> {
         let owners = self.state.iter().flat_map(|state| &state.rules.owners);
         let rules = owners
@@ -34,6 +35,8 @@ impl Netfilter {
             _ => None,
         };
         let flat = self.state.iter().flat_map(|state| &state.flat);
-        rules.filter_map(target).chain(flat.flat_map(FlatTable::endpoints)).collect()
+        let ipvs = self.state.iter().filter_map(|state| state.ipvs.as_deref());
+        let rules = rules.filter_map(target).chain(flat.flat_map(FlatTable::endpoints));
+        rules.chain(ipvs.flat_map(Ipvs::endpoints)).collect()
     }
 }

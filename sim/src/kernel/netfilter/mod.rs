@@ -11,6 +11,7 @@ mod conntrack;
 mod entry;
 mod flat;
 mod inspect;
+mod ipvs;
 mod matches;
 mod moved;
 mod nat;
@@ -35,6 +36,8 @@ pub use tuple::Tuple;
 use super::packet::{Ct, Packet};
 use conntrack::Conntrack;
 use flat::FlatTable;
+use ipnet::Ipv4Net;
+use ipvs::Ipvs;
 use kubesim_actors::ports::rules::{AddrType, RejectWith, Reply, Request, Rule, Table};
 use kubesim_runtime::{Rng, Time, near};
 use matches::{Key, Scene, state_of};
@@ -57,6 +60,8 @@ pub enum Verdict {
     Accept,
     Drop,
     Reject(RejectWith),
+    /// At INPUT only: it has another destination by now, and is to be sent there.
+    SentOn,
 }
 
 /// What a hook may know beside the packet.
@@ -68,6 +73,8 @@ pub struct HookContext<'a> {
     pub output: Option<&'a str>,
     /// It entered through a port of a bridge (`-m physdev`, with bridge-nf-call-iptables).
     pub physdev_in: bool,
+    /// IPVS has sent it on from INPUT, and does not look at it again (`skb->ipvs_property`).
+    pub sent_on: bool,
     /// `-m addrtype`, and whether an address is this namespace's own.
     pub addr_type: &'a dyn Fn(Ipv4Addr) -> AddrType,
     /// The address MASQUERADE takes for a packet to this destination: the preferred one of the
@@ -88,6 +95,8 @@ struct State {
     recent: RecentLists,
     /// Tables of owners in nftables mode.
     flat: Vec<FlatTable>,
+    /// There once somebody has asked for virtual services.
+    ipvs: Option<Box<Ipvs>>,
     /// Something in the rules needs conntrack (`nf_ct_netns_get`).
     tracking: bool,
     /// The nat table is loaded: it stays so when its last rule goes, so that what is bound goes
@@ -159,8 +168,14 @@ impl Netfilter {
         }
     }
 
-    /// Carries out a request of the rules port; all of it or nothing.
+    /// Carries out a request of the rules port; all of it or nothing. Of virtual services, what is
+    /// netfilter's: see `Kernel::rules`.
     pub fn request(&mut self, request: &Request, now: Time) -> Reply {
+        self.request_at(request, &[], now)
+    }
+
+    /// As [`Netfilter::request`], where node ports are on these addresses.
+    pub(super) fn request_at(&mut self, request: &Request, node: &[Ipv4Net], now: Time) -> Reply {
         let state = self.state();
         match request {
             Request::Apply { owner, base, shared, local } => {
@@ -172,8 +187,12 @@ impl Netfilter {
                 state.apply_flat(owner.clone(), *settings, shared.clone(), local.clone());
                 Reply::Applied { owner, version, result: Ok(()) }
             }
+            Request::ApplyVirtual { owner, chains, shared, local } => {
+                let result = state.apply_virtual(owner, chains, shared, local, node, now);
+                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+            }
             Request::ReadBase { table, chain } => state.read_base(*table, chain),
-            Request::Verify { owner } => state.verify(owner),
+            Request::Verify { owner } => state.verify(owner, node, now),
             Request::DeleteConntrack { filters } => state.delete_conntrack(filters, now),
             Request::ListDnat => state.list_dnat(now),
         }
@@ -307,7 +326,8 @@ impl State {
     fn changed(&mut self) {
         let flat = self.flat.iter().any(|table| !table.is_empty());
         self.nat |= self.rules.has_nat_rules() || flat;
-        self.tracking = self.nat || self.rules.needs_conntrack();
+        let services = self.ipvs.as_ref().is_some_and(|ipvs| !ipvs.is_idle());
+        self.tracking = self.nat || self.rules.needs_conntrack() || services;
         self.idle = !self.tracking && self.rules.is_empty();
         self.loaded = self.rules.loaded();
         self.rules.share();
@@ -351,6 +371,11 @@ impl State {
         if enters && !self.translate(hook, packet, context, rng) {
             return Verdict::Drop;
         }
+        if hook == Hook::Output
+            && let Some(verdict) = self.virtual_services(hook, packet, context)
+        {
+            return verdict;
+        }
         match self.walk(Table::Filter, hook, packet, context, rng) {
             Outcome::Drop => return Verdict::Drop,
             Outcome::Reject(with) => return Verdict::Reject(with),
@@ -362,6 +387,11 @@ impl State {
                 Outcome::Reject(with) => return Verdict::Reject(with),
                 _ => {}
             }
+        }
+        if matches!(hook, Hook::Input | Hook::Forward)
+            && let Some(verdict) = self.virtual_services(hook, packet, context)
+        {
+            return verdict;
         }
         if leaves {
             let fine = self.translate(hook, packet, context, rng)

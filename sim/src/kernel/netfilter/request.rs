@@ -5,10 +5,12 @@ use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refu
 use super::entry::Entry as Connection;
 use super::flat::FlatTable;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
-use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
+use ipnet::Ipv4Net;
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue, Front};
+use kubesim_actors::ports::rules::virtuals::{DEVICE, Virtual, VirtualSet};
 use kubesim_actors::ports::rules::{
-    BaseRule, Chain, ChainKey, ChainSet, CtEntry, CtFilter, FlatSettings, Place, Reply, Rule,
-    Table, text,
+    BaseRule, Chain, ChainKey, ChainSet, Chains, CtEntry, CtFilter, FlatSettings, Place, Reply,
+    Rule, Table, text,
 };
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -57,7 +59,39 @@ impl State {
         self.changed();
     }
 
-    pub fn verify(&self, owner: &SmolStr) -> Reply {
+    pub fn apply_virtual(
+        &mut self,
+        owner: &SmolStr,
+        chains: &Chains,
+        shared: &VirtualSet,
+        local: &Arc<[(Front, Arc<Virtual>)]>,
+        node: &[Ipv4Net],
+        now: Time,
+    ) -> Result<(), String> {
+        let other =
+            self.ipvs.as_ref().and_then(|ipvs| ipvs.owner()).filter(|other| *other != owner);
+        if let Some(other) = other {
+            return Err(format!("{DEVICE} and its services are {other}'s"));
+        }
+        self.apply(owner, &chains.base, &chains.shared, &chains.local)?;
+        let ipvs = self.ipvs.get_or_insert_default();
+        let (shared, local) = (shared.clone(), Arc::clone(local));
+        ipvs.apply(owner.clone(), shared, local, node, &mut self.conntrack, now);
+        self.changed();
+        Ok(())
+    }
+
+    pub fn verify(&mut self, owner: &SmolStr, node: &[Ipv4Net], now: Time) -> Reply {
+        let mut reply = self.verify_rules(owner);
+        let ipvs = self.ipvs.as_mut().filter(|ipvs| ipvs.owner() == Some(owner));
+        if let (Some(ipvs), Reply::Verified { intact, missing, .. }) = (ipvs, &mut reply) {
+            missing.extend(ipvs.verify(node, &mut self.conntrack, now));
+            *intact = missing.is_empty();
+        }
+        reply
+    }
+
+    fn verify_rules(&self, owner: &SmolStr) -> Reply {
         if let Some(table) = self.flat.iter().find(|table| table.owner == *owner) {
             let missing = match table.gone {
                 true => vec![format!("table ip {owner} is gone")],

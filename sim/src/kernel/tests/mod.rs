@@ -5,6 +5,7 @@ mod fidelity_lan;
 mod fidelity_rules;
 mod heed;
 mod hosts;
+mod ipvs;
 mod pods;
 mod route_table;
 mod tcp;

@@ -1,6 +1,7 @@
 use super::fault::ActorName;
 use super::probe::PodRef;
 use kubesim_actors::objects::{Key, Name};
+use kubesim_actors::proxy::Mode;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -93,10 +94,11 @@ pub enum Expect {
         by: Deadline,
     },
     /// Every pattern matches a line of `iptables-save` on every node (`*` stands for any text), and
-    /// no
-    /// `absent` pattern does, at some moment before the deadline.
+    /// no `absent` pattern does, at some moment before the deadline. Where they are the rules of a
+    /// proxy mode, they are only looked for in that.
     Rules {
         nodes: Vec<Name>,
+        mode: Option<Mode>,
         has: Vec<String>,
         absent: Vec<String>,
         by: Deadline,

@@ -13,7 +13,8 @@ pub const NETD: &[(&str, NetdProgram)] =
     &[("kubesim", NetdProgram::Kubesim), ("flannel", NetdProgram::Flannel)];
 pub const DNS: &[(&str, DnsProgram)] =
     &[("kubesim", DnsProgram::Kubesim), ("kube-dns", DnsProgram::KubeDns)];
-const MODE: &[(&str, Mode)] = &[("iptables", Mode::Iptables), ("nftables", Mode::Nftables)];
+pub const MODE: &[(&str, Mode)] =
+    &[("iptables", Mode::Iptables), ("nftables", Mode::Nftables), ("ipvs", Mode::Ipvs)];
 pub const OVERLAP: &[(&str, Overlap)] = &[("refuse", Overlap::Refuse), ("accept", Overlap::Accept)];
 
 impl Reader<'_> {

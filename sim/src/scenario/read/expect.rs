@@ -5,6 +5,7 @@ use super::super::model::{
 };
 use super::super::tree::At;
 use super::Reader;
+use super::cluster::MODE;
 use kubesim_actors::objects::Key;
 
 impl Reader<'_> {
@@ -66,7 +67,8 @@ impl Reader<'_> {
             }
             "routes-clean" => Expect::RoutesClean { nodes, by: by? },
             "rules" => {
-                Expect::Rules { nodes, has: f.strings("has"), absent: f.strings("absent"), by: by? }
+                let (has, absent) = (f.strings("has"), f.strings("absent"));
+                Expect::Rules { nodes, mode: f.word("proxy-mode", MODE), has, absent, by: by? }
             }
             "refused" => {
                 f.required("actor");

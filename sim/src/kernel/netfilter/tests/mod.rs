@@ -112,6 +112,7 @@ impl Node {
             input: matches!(hook, Hook::Prerouting | Hook::Input | Hook::Forward).then_some("cni0"),
             output: matches!(hook, Hook::Postrouting | Hook::Forward).then_some(self.output),
             physdev_in: false,
+            sent_on: false,
             addr_type: &local,
             masquerade_to: &|_| self.masquerade_to,
         };

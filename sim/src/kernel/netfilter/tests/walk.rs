@@ -172,6 +172,7 @@ proptest! {
             input: None,
             output: None,
             physdev_in: false,
+            sent_on: false,
             addr_type: &|_| AddrType::Unicast,
             masquerade_to: &|_| None,
         };
