@@ -483,6 +483,100 @@ kind = "Servic""##,
     ),
     (
         "",
+        r##"[[workload]]
+name = "web"
+yaml = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replica: 3
+  template:
+    spec:
+      containers:
+      - {name: a, imagee: "nginx:1", ports: [{containerPort: "http"}]}
+"""
+[[workload]]
+name = "table"
+[workload.object]
+apiVersion = "v1"
+kind = "Service"
+metadata = { name = "web" }
+spec = { port = 80 }
+[[fault]]
+kind = "patch"
+at = "1s"
+object = "Deployment/web"
+patch = { spec = { replica = 2, template = { spec = { containers = [{ nmae = "a" }] } } } }"##,
+        r##"error: unknown field "spec.replica"
+  --> a.toml:37:3
+   |
+37 |   replica: 3
+   |   ^^^^^^^
+   = help: did you mean `replicas`?
+
+error: unknown field "spec.template.spec.containers[0].imagee"
+  --> a.toml:41:19
+   |
+41 |       - {name: a, imagee: "nginx:1", ports: [{containerPort: "http"}]}
+   |                   ^^^^^^
+   = help: did you mean `image`?
+
+error: spec.template.spec.containers[0].ports[0].containerPort: invalid type: string "http", expected i32
+  --> a.toml:41:47
+   |
+41 |       - {name: a, imagee: "nginx:1", ports: [{containerPort: "http"}]}
+   |                                               ^^^^^^^^^^^^^
+
+error: unknown field "spec.port"
+  --> a.toml:49:10
+   |
+49 | spec = { port = 80 }
+   |          ^^^^
+   = help: did you mean `ports`?
+
+error: unknown field "spec.replica"
+  --> a.toml:54:20
+   |
+54 | patch = { spec = { replica = 2, template = { spec = { containers = [{ nmae = "a" }] } } } }
+   |                    ^^^^^^^
+   = help: did you mean `replicas`?
+
+error: unknown field "spec.template.spec.containers[0].nmae"
+  --> a.toml:54:71
+   |
+54 | patch = { spec = { replica = 2, template = { spec = { containers = [{ nmae = "a" }] } } } }
+   |                                                                       ^^^^
+   = help: did you mean `name`?
+"##,
+    ),
+    (
+        "",
+        r##"[[workload]]
+name = "web"
+[workload.generate]
+deployments = 1
+replicas = 1
+image = "nginx:1"
+max-surge = "abc"
+max-unavailable = "101%""##,
+        r##"error: `max-surge` is `abc`, expected a whole number or a percentage
+  --> a.toml:36:13
+   |
+36 | max-surge = "abc"
+   |             ^^^^^
+   = help: write it like "2" or "25%"
+
+error: `max-unavailable` is `101%`, expected a whole number or a percentage
+  --> a.toml:37:19
+   |
+37 | max-unavailable = "101%"
+   |                   ^^^^^^
+   = help: write it like "2" or "25%", at most 100%
+"##,
+    ),
+    (
+        "",
         r##"[[probe]]
 name = "p"
 kind = "pnig"

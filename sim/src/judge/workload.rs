@@ -217,6 +217,13 @@ pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
 pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<String, String> {
     let of = world.refusals.iter().filter(|(cell, _)| is(cell.kind, actor));
     let mut seen = None;
+    if actor == ActorName::Apiserver {
+        let has = |text: &str| texts.iter().all(|wanted| text.contains(wanted));
+        match world.refused_writes.iter().find(|refusal| has(&refusal.text)) {
+            Some(refusal) => return Ok(refusal.text.clone()),
+            None => seen = world.refused_writes.last().map(|refusal| refusal.text.clone()),
+        }
+    }
     for (_, why) in of {
         if texts.iter().all(|text| why.contains(text)) {
             // The one clause that says it, where there is one.

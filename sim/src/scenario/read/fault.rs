@@ -154,8 +154,10 @@ impl Reader<'_> {
         let of = self.object_ref(f);
         Some(match word {
             "patch" => {
-                let patch = f.required("patch")?.to_json();
-                FaultKind::Patch { of: of?, patch: Arc::new(patch) }
+                let item = f.required("patch")?;
+                let (of, patch) = (of?, item.to_json());
+                self.mistakes(item, manifest::patch(of.kind, &patch));
+                FaultKind::Patch { of, patch: Arc::new(patch) }
             }
             "delete" => FaultKind::Delete { of: of? },
             _ => {
