@@ -4,6 +4,7 @@ mod cluster;
 mod expect;
 mod fault;
 mod image;
+mod names;
 mod network;
 mod node;
 mod probe;

@@ -29,6 +29,10 @@ impl Reader<'_> {
             self.unique(&mut templates, "node", &first.name, f.place("name"));
             let count = f.int("count", 1..=MOST_NODES);
             let rack_size = f.int("rack-size", 1..=MOST_NODES);
+            // The last one has the longest name.
+            let last = count.filter(|_| f.has("count"));
+            let last = last.map_or(first.name.to_string(), |last| format!("{}{last}", first.name));
+            self.node_name(f, &last);
             for index in 0..count.unwrap_or(1) {
                 let mut node = first.clone();
                 if f.has("count") {
@@ -80,7 +84,7 @@ impl Reader<'_> {
             interface: self.link_name(f, "interface", "eth0", &["lo", bridge.as_str()]),
             address: self.node_address(f, lan),
             network,
-            labels: f.text_map("labels"),
+            labels: self.label_map(f, "labels"),
             taints: self.taints(f),
             cpu_millis: self.quantity(f, "cpu", value::cpu).unwrap_or(4000),
             memory_bytes: self.quantity(f, "memory", value::memory).unwrap_or(8 << 30),
@@ -127,13 +131,8 @@ impl Reader<'_> {
     }
 
     fn taints(&self, f: Fields<'_>) -> Vec<String> {
-        const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         for (text, at) in f.texts("taints") {
-            let effect = text.rsplit_once(':').map_or("", |(_, effect)| effect);
-            if !EFFECTS.contains(&effect) {
-                let help = "write it like key=value:NoSchedule";
-                self.log.error(at, format!("`{text}` is not a taint"), help);
-            }
+            self.taint(at, text);
         }
         f.strings("taints")
     }

@@ -127,9 +127,10 @@ impl Reader<'_> {
         let replicas = f.int("replicas", 0..=MOST).unwrap_or(0);
         self.quantity(f, "cpu", value::cpu);
         self.quantity(f, "memory", value::memory);
-        let labels = f.text_map("labels");
+        let labels = self.label_map(f, "labels");
         let port = f.port("port").unwrap_or(80);
         let services = f.bool("services", true);
+        self.generated_name(f, named, &format!("{prefix}-{}", deployments.max(1)), services);
         let text = |key, default: &str| f.text(key).unwrap_or(default).to_owned();
         let image = text("image", "");
         let (cpu, memory) = (text("cpu", "100m"), text("memory", "64Mi"));
