@@ -346,7 +346,7 @@ error: unknown key `form` in a span of time
     (
         r##"address = "192.168.1.11""##,
         r##"address = "192.168.1.1""##,
-        r##"error: `lan's router` has the address 192.168.1.1 already
+        r##"error: `w1` and `lan's router` both have the address 192.168.1.1
   --> a.toml:16:11
    |
 16 | address = "192.168.1.1"
@@ -609,6 +609,170 @@ error: unknown key `adress` in [probe.to]
 34 | to = { adress = "10.0.0.1" }
    |        ^^^^^^
    = help: did you mean `address`?
+"##,
+    ),
+    (
+        r##"address = "192.168.1.11""##,
+        r##"address = "192.168.1.99""##,
+        r##"error: `w2` has the address 192.168.1.100, which the DHCP server of `lan` gives away (192.168.1.100 to 192.168.1.199)
+  --> a.toml:16:11
+   |
+16 | address = "192.168.1.99"
+   |           ^^^^^^^^^^^^^^
+   = help: take an address outside the pool, or a smaller pool
+"##,
+    ),
+    (
+        r##"dhcp = { first = "192.168.1.100", last = "192.168.1.199" }"##,
+        r##"dhcp = { first = "192.168.1.1", last = "192.168.1.10" }"##,
+        r##"error: the pool (192.168.1.1 to 192.168.1.10) gives away 192.168.1.1, the gateway of 192.168.1.0/24
+ --> a.toml:6:18
+  |
+6 | dhcp = { first = "192.168.1.1", last = "192.168.1.10" }
+  |                  ^^^^^^^^^^^^^
+  = help: begin it behind the gateway, or end it before
+"##,
+    ),
+    (
+        "",
+        r##"[[network]]
+name = "tiny"
+cidr = "10.0.0.0/31"
+[[network]]
+name = "host"
+cidr = "10.0.1.1/32""##,
+        r##"error: the network 10.0.0.0/31 has no room for a router and a machine
+  --> a.toml:32:8
+   |
+32 | cidr = "10.0.0.0/31"
+   |        ^^^^^^^^^^^^^
+   = help: the smallest that has is a /30
+
+error: the network 10.0.1.1/32 has no room for a router and a machine
+  --> a.toml:35:8
+   |
+35 | cidr = "10.0.1.1/32"
+   |        ^^^^^^^^^^^^^
+   = help: the smallest that has is a /30
+"##,
+    ),
+    (
+        "",
+        r##"[[client]]
+name = "phone"
+network = "lan"
+address = "192.168.1.12"
+[[upstream]]
+name = "isp"
+network = "lan"
+address = "192.168.1.1"
+[[link]]
+between = ["lan", "lan"]"##,
+        r##"error: `w2` and `phone` both have the address 192.168.1.12
+  --> a.toml:16:11
+   |
+16 | address = "192.168.1.11"
+   |           ^^^^^^^^^^^^^^
+
+error: `isp` and `lan's router` both have the address 192.168.1.1
+  --> a.toml:37:11
+   |
+37 | address = "192.168.1.1"
+   |           ^^^^^^^^^^^^^
+
+error: the link has `lan` at both ends
+  --> a.toml:39:11
+   |
+39 | between = ["lan", "lan"]
+   |           ^^^^^^^^^^^^^^
+   = help: name two networks
+"##,
+    ),
+    (
+        "",
+        r##"[[network]]
+name = "cafe"
+cidr = "10.20.0.0/24"
+[[client]]
+name = "phone"
+network = "cafe"
+address = "10.20.0.9"
+[[fault]]
+kind = "move"
+at = "1s"
+node = "n1"
+network = "cafe"
+address = "10.20.0.9"
+[[fault]]
+kind = "move"
+at = "2s"
+node = "w1"
+network = "cafe"
+address = "10.21.0.9""##,
+        r##"error: `n1` moves to the address 10.20.0.9, which `phone` has
+  --> a.toml:42:11
+   |
+42 | address = "10.20.0.9"
+   |           ^^^^^^^^^^^
+
+error: 10.21.0.9 is not a machine's address in 10.20.0.0/24
+  --> a.toml:48:11
+   |
+48 | address = "10.21.0.9"
+   |           ^^^^^^^^^^^
+   = help: its machines are 10.20.0.1 to 10.20.0.254
+"##,
+    ),
+    (
+        "",
+        r##"[cluster]
+dns-address = "10.96.0.1"
+pod-network = "10.1.0.0/24""##,
+        r##"error: the cluster DNS and the Service `kubernetes` both have 10.96.0.1
+  --> a.toml:31:15
+   |
+31 | dns-address = "10.96.0.1"
+   |               ^^^^^^^^^^^
+   = help: `dns-address` may be 10.96.0.2 to 10.111.255.254
+
+error: a node's share, a /24, is no part of the pod network 10.1.0.0/24
+  --> a.toml:32:15
+   |
+32 | pod-network = "10.1.0.0/24"
+   |               ^^^^^^^^^^^^^
+   = help: `node-mask` must be longer than the pod network's prefix
+"##,
+    ),
+    (
+        "",
+        r##"[cluster]
+dns-address = "10.0.0.10"
+node-mask = 15"##,
+        r##"error: 10.0.0.10 is no address of the service network 10.96.0.0/12
+  --> a.toml:31:15
+   |
+31 | dns-address = "10.0.0.10"
+   |               ^^^^^^^^^^^
+   = help: `dns-address` may be 10.96.0.2 to 10.111.255.254
+
+error: a node's share, a /15, is no part of the pod network 10.244.0.0/16
+  --> a.toml:32:13
+   |
+32 | node-mask = 15
+   |             ^^
+   = help: `node-mask` must be longer than the pod network's prefix
+"##,
+    ),
+    (
+        "",
+        r##"[cluster]
+service-network = "10.7.0.0/29""##,
+        r##"error: the service network 10.7.0.0/29 has no tenth address, 10.7.0.10, for the cluster DNS
+  --> a.toml:31:19
+   |
+31 | service-network = "10.7.0.0/29"
+   |                   ^^^^^^^^^^^^^
+   = help: `dns-address` may be 10.7.0.2 to 10.7.0.6
 "##,
     ),
     (

@@ -33,6 +33,7 @@ impl Reader<'_> {
                 faults.push(Fault { name, at, kind });
             }
         }
+        self.moves(top.tables("fault"), &faults);
         faults
     }
 
@@ -68,12 +69,16 @@ impl Reader<'_> {
         let nodes = || self.required_nodes(f, "nodes");
         let network = || self.required_reference(f, "network", "network", &self.names.networks);
         Some(match word {
-            "move" => FaultKind::Move {
-                node: self.required_node(f, "node"),
-                network: network(),
-                outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
-                address: f.address("address"),
-            },
+            "move" => {
+                let network = network();
+                let lan = self.networks.iter().find(|lan| lan.name == network);
+                FaultKind::Move {
+                    node: self.required_node(f, "node"),
+                    outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
+                    address: lan.and_then(|lan| self.inside(f, "address", lan.cidr)),
+                    network,
+                }
+            }
             "link-down" => FaultKind::LinkDown { target: self.target(f)?, lasts: self.lasts(f) },
             "link-up" => FaultKind::LinkUp { target: self.target(f)? },
             "partition" => FaultKind::Partition {

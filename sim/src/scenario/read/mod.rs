@@ -1,5 +1,6 @@
 //! From the tree to the model, a file per part of the language.
 
+mod addresses;
 mod cluster;
 mod expect;
 mod fault;
@@ -13,10 +14,12 @@ mod workload;
 use super::diagnostic::Diagnostic;
 use super::fields::{Fields, Log};
 use super::keys;
-use super::model::{ActorName, Invariant, Node, PodRef, Profile, Scenario};
+use super::model::{ActorName, Invariant, Network, Node, PodRef, Profile, Scenario};
 use super::tree::{At, Item};
 use kubesim_actors::objects::Name;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by
@@ -46,6 +49,9 @@ struct Reader<'a> {
     names: Names,
     files: Files<'a>,
     duration: Duration,
+    networks: Vec<Network>,
+    /// Addresses that are somebody's for good, and whose.
+    taken: RefCell<BTreeMap<Ipv4Addr, Name>>,
 }
 
 /// Reads everything; what it returns means something only when the log stayed empty.
@@ -54,20 +60,25 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     let duration = top.required("duration").and_then(|_| top.duration("duration"));
     // A bad duration is told once, not again as "past the end" everywhere.
     let judged = duration.unwrap_or(Duration::MAX);
-    let mut reader = Reader { log, names: Names::default(), files, duration: judged };
+    let mut reader = Reader {
+        log,
+        names: Names::default(),
+        files,
+        duration: judged,
+        networks: Vec::new(),
+        taken: RefCell::default(),
+    };
     let networks = reader.tell("network", |reader| reader.networks(top));
     reader.names.networks = networks.iter().map(|n| n.name.clone()).collect();
+    reader.take_gateways(&networks);
+    reader.networks.clone_from(&networks);
     let links = reader.tell("link", |reader| reader.links(top));
     reader.names.links = links.iter().map(|l| l.name.clone()).collect();
-    let upstreams = reader.tell("upstream", |reader| reader.upstreams(top, &networks));
+    let upstreams = reader.tell("upstream", |reader| reader.upstreams(top));
     reader.names.upstreams = upstreams.iter().map(|u| u.name.clone()).collect();
-    let clients = reader.tell("client", |reader| reader.clients(top, &networks));
+    let clients = reader.tell("client", |reader| reader.clients(top));
     reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
-    let routers = networks.iter().map(|n| (n.gateway, Name::from(format!("{}'s router", n.name))));
-    let others = upstreams.iter().map(|u| (u.address, u.name.clone()));
-    let others = others.chain(clients.iter().map(|c| (c.address, c.name.clone())));
-    let taken: Vec<_> = routers.chain(others).collect();
-    let nodes = reader.tell("node", |reader| reader.nodes(top, &networks, &taken));
+    let nodes = reader.tell("node", |reader| reader.nodes(top, &networks));
     reader.name_nodes(top, &nodes);
     let faults = reader.tell("fault", |reader| reader.faults(top));
     reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();

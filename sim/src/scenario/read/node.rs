@@ -5,22 +5,15 @@ use super::super::tree::Value;
 use super::super::value;
 use super::Reader;
 use kubesim_actors::objects::Name;
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// More than any machine can simulate; keeps a slip of the finger from filling the memory.
 const MOST_NODES: i64 = 100_000;
 
 impl Reader<'_> {
-    pub fn nodes(
-        &self,
-        top: Fields<'_>,
-        networks: &[Network],
-        others: &[(Ipv4Addr, Name)],
-    ) -> Vec<Node> {
+    pub fn nodes(&self, top: Fields<'_>, networks: &[Network]) -> Vec<Node> {
         top.required("node");
         let mut nodes = Vec::new();
-        let mut taken: BTreeMap<Ipv4Addr, Name> = others.iter().cloned().collect();
         let mut templates = Vec::new();
         let mut racks = 0;
         for item in top.tables("node") {
@@ -56,9 +49,9 @@ impl Reader<'_> {
                         f.error("address", message, "");
                         break;
                     }
-                    if let Some(other) = taken.insert(address, node.name.clone()) {
-                        let message = format!("`{}` has the address {address} already", other);
-                        f.error("address", message, "");
+                    if network.cidr.contains(&start)
+                        && !self.take(f.place("address"), network, address, &node.name)
+                    {
                         break;
                     }
                 }
