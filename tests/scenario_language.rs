@@ -354,6 +354,17 @@ error: unknown key `form` in a span of time
 "##,
     ),
     (
+        r##"last = "192.168.1.199" }"##,
+        r##"last = "192.168.1.199", lease = "500ms" }"##,
+        r##"error: `lease` is too short
+ --> a.toml:6:67
+  |
+6 | dhcp = { first = "192.168.1.100", last = "192.168.1.199", lease = "500ms" }
+  |                                                                   ^^^^^^^
+  = help: at least 1s: it is counted in whole seconds
+"##,
+    ),
+    (
         "count = 3",
         r##"count = "three""##,
         r##"error: `count` is a text, expected an integer

@@ -1,7 +1,7 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
-use super::programs::Task;
+use super::programs::{Dropped, Task};
 use super::{Cell, Due, Kind, World, words};
 use crate::kernel::NsId;
 use crate::scenario::{self, ActorName, Disturbance, FaultKind, LinkTarget, Place, Span, WriteHow};
@@ -361,11 +361,9 @@ impl World {
         });
     }
 
-    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr) {
+    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {
         let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("dhcp@{name}"), || {
-            format!("{address} is off the link: no carrier or no lease")
-        });
+        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: {why}"));
     }
 
     fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {

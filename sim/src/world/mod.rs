@@ -36,7 +36,7 @@ pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
 pub use operator::Refusal;
 pub(crate) use owner::Owner;
-pub use programs::{resolver, software};
+pub use programs::{Dropped, resolver, software};
 
 use crate::backlog::Backlog;
 use crate::kernel::{Announced, ArpInterest, Output, Shared};

@@ -62,6 +62,9 @@ impl Reader<'_> {
             f.error(key, message, "begin it behind the gateway, or end it before");
         }
         let lease = f.duration("lease").unwrap_or(Duration::from_secs(3600));
+        if lease < Duration::from_secs(1) {
+            f.error("lease", "`lease` is too short", "at least 1s: it is counted in whole seconds");
+        }
         let dns = if f.has("dns") { f.addresses("dns") } else { vec![gateway] };
         Some(Dhcp { first, last, lease, dns })
     }
