@@ -76,6 +76,24 @@ fn the_reference_has_every_key_and_no_other() {
 }
 
 #[test]
+fn the_reference_says_which_invariants_are_judged() {
+    let text = std::fs::read_to_string("docs/scenario-language.md").expect("the reference");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| I"));
+    let rows: Vec<(String, bool)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            (format!("I{}", cells[0]), !cells[2].starts_with("not yet"))
+        })
+        .collect();
+    let ids: Vec<String> = (1..=20).map(|number| format!("I{number}")).collect();
+    assert_eq!(rows.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), ids);
+    let judged: Vec<String> =
+        kubesim_sim::oracles::JUDGED.iter().map(|invariant| format!("{invariant:?}")).collect();
+    let said: Vec<&String> = rows.iter().filter(|(_, yes)| *yes).map(|(id, _)| id).collect();
+    assert_eq!(said, judged.iter().collect::<Vec<_>>());
+}
+
+#[test]
 fn the_references_own_examples_parse() {
     let text = std::fs::read_to_string("docs/scenario-language.md").expect("the reference");
     let mut examples = 0;
