@@ -819,6 +819,60 @@ loss = "200%""##,
     ),
     (
         "",
+        r##"[[network]]
+name = "wan"
+cidr = "10.0.0.0/24"
+[[node]]
+name = "w3"
+network = "wan"
+[[fault]]
+kind = "link-down"
+at = "1s"
+[[fault]]
+kind = "delete"
+at = "1s"
+[[fault]]
+kind = "link-up"
+at = "1s"
+node = "w2"
+network = "lan""##,
+        r##"error: two machines are called `w3`: one of `w`, one of `w3`
+  --> a.toml:34:8
+   |
+34 | name = "w3"
+   |        ^^^^
+
+error: the network `wan` has no DHCP server
+  --> a.toml:35:11
+   |
+35 | network = "wan"
+   |           ^^^^^
+   = help: give it a dhcp table, or the node an address
+
+error: which cable is meant?
+  --> a.toml:37:8
+   |
+37 | kind = "link-down"
+   |        ^^^^^^^^^^^
+   = help: give exactly one of `node`, `link` and `network`
+
+error: which object is meant?
+  --> a.toml:40:8
+   |
+40 | kind = "delete"
+   |        ^^^^^^^^
+   = help: give `object`, or `of-kind` and `labels`
+
+error: which cable is meant?
+  --> a.toml:46:11
+   |
+46 | network = "lan"
+   |           ^^^^^
+   = help: give exactly one of `node`, `link` and `network`
+"##,
+    ),
+    (
+        "",
         "invariants = []",
         r##"error: unknown key `invariants` in [profile.NAME]
   --> a.toml:30:1

@@ -193,7 +193,8 @@ impl Reader<'_> {
             return Some(ObjectRef { kind, which: Which::Key(key) });
         }
         let Some(text) = f.text("of-kind") else {
-            f.error("object", "which object is meant?", "give `object`, or `of-kind` and `labels`");
+            let help = "give `object`, or `of-kind` and `labels`";
+            self.log.error(f.place("kind"), "which object is meant?", help);
             return None;
         };
         let kind = self.object_kind(f, "of-kind", text)?;
@@ -248,7 +249,8 @@ impl Reader<'_> {
         let given = ["node", "link", "network"].into_iter().filter(|key| f.has(key)).count();
         if given != 1 {
             let message = "which cable is meant?";
-            self.log.error(f.at, message, "give exactly one of `node`, `link` and `network`");
+            let at = f.place_of(&["link", "network", "kind"]);
+            self.log.error(at, message, "give exactly one of `node`, `link` and `network`");
             return None;
         }
         let node = self.node(f, "node").map(LinkTarget::Node);

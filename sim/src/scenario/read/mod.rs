@@ -137,10 +137,20 @@ impl<'a> Reader<'a> {
     }
 
     fn name_nodes(&mut self, top: Fields<'_>, nodes: &[Node]) {
-        let mut seen = BTreeMap::new();
+        let mut seen: BTreeMap<&Name, &Name> = BTreeMap::new();
         for node in nodes {
-            if seen.insert(node.name.clone(), ()).is_some() {
-                top.error("node", format!("two machines are called `{}`", node.name), "");
+            if let Some(other) = seen.insert(&node.name, &node.template)
+                && *other != node.template
+            {
+                let (name, own) = (&node.name, &node.template);
+                let message =
+                    format!("two machines are called `{name}`: one of `{other}`, one of `{own}`");
+                let named = |item: &&Item| {
+                    item.table().and_then(|table| table.get("name")?.text()) == Some(own)
+                };
+                let item = top.tables("node").iter().find(named).and_then(Item::table);
+                let at = item.and_then(|table| table.get("name")).map(|name| name.at);
+                self.log.error(at.unwrap_or(top.place("node")), message, "");
             }
             self.names.nodes.push(node.name.clone());
             for group in std::iter::once(&node.template).chain(&node.rack) {

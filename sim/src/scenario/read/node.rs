@@ -118,7 +118,8 @@ impl Reader<'_> {
         }
         if lan.dhcp.is_none() {
             let message = format!("the network `{}` has no DHCP server", lan.name);
-            f.error("address", message, "give it a dhcp table, or the node an address");
+            let at = f.place_of(&["address", "network"]);
+            self.log.error(at, message, "give it a dhcp table, or the node an address");
         }
         Address::Dhcp
     }
