@@ -14,7 +14,7 @@ use clap::Parser;
 use kubesim_sim::scenario::Scenario;
 use kubesim_sim::{Observer, Options, Report};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 pub use output::Output;
@@ -58,17 +58,24 @@ enum Command {
 
 /// The whole program.
 pub fn main(runner: Runner<'_>) -> ExitCode {
-    let mut output = Output {
-        out: Box::new(std::io::stdout()),
-        err: Box::new(std::io::stderr()),
-        progress: std::io::stderr().is_terminal(),
-        closed: false,
-    };
+    let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+    let mut output = Output::new(out, err, std::io::stderr().is_terminal());
     ExitCode::from(command(std::env::args_os(), runner, &mut output) as u8)
 }
 
 /// The same with everything that it touches given; `args` begin with the program's name.
 pub fn command(
+    args: impl IntoIterator<Item = OsString>,
+    runner: Runner<'_>,
+    output: &mut Output,
+) -> Exit {
+    let exit = dispatch(args, runner, output);
+    output.flush();
+    // Results that nobody can read are none, whatever they were.
+    if output.lost() { Exit::Environment } else { exit }
+}
+
+fn dispatch(
     args: impl IntoIterator<Item = OsString>,
     runner: Runner<'_>,
     output: &mut Output,
@@ -89,15 +96,9 @@ pub fn command(
         }
         // `--help` and `--version`.
         Err(error) => {
+            output.begin("the help");
             output.line(error.render().to_string().trim_end());
             Exit::Held
         }
-    }
-}
-
-impl Output {
-    /// To standard error; nobody to read it is nobody to tell.
-    pub(crate) fn complain(&mut self, text: &str) {
-        let _ = writeln!(self.err, "{}", text.trim_end());
     }
 }

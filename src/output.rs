@@ -17,15 +17,30 @@ pub enum Format {
 
 /// Where text goes.
 pub struct Output {
-    pub out: Box<dyn Write>,
-    pub err: Box<dyn Write>,
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
     /// Draw progress on standard error.
     pub progress: bool,
-    /// Nobody reads `out` any more (`| head`): the run goes on to its exit status without words.
-    pub closed: bool,
+    /// What is being written, as a sentence names it.
+    what: String,
+    /// Nobody reads `out` any more (`| head`), or it takes no more: the run goes on to its exit
+    /// status without words.
+    closed: bool,
+    /// It takes no more: what was to be read there is lost.
+    lost: bool,
 }
 
 impl Output {
+    pub fn new(out: Box<dyn Write>, err: Box<dyn Write>, progress: bool) -> Output {
+        let what = "the output".to_owned();
+        Output { out, err, progress, what, closed: false, lost: false }
+    }
+
+    /// What the next lines are: "the results of x.toml".
+    pub(crate) fn begin(&mut self, what: impl Into<String>) {
+        self.what = what.into();
+    }
+
     pub(crate) fn line(&mut self, text: &str) {
         if self.closed {
             return;
@@ -41,13 +56,27 @@ impl Output {
         }
     }
 
+    /// Whether something could not be written that somebody waits for.
+    pub(crate) fn lost(&self) -> bool {
+        self.lost
+    }
+
+    /// A reader that has gone wants no more: that is no failure, and all others are.
     fn check(&mut self, result: std::io::Result<()>) {
-        if let Err(error) = result {
-            self.closed = true;
-            if error.kind() != ErrorKind::BrokenPipe {
-                self.complain(&format!("error: cannot write: {error}"));
-            }
+        let Err(error) = result else { return };
+        self.closed = true;
+        if error.kind() == ErrorKind::BrokenPipe {
+            return;
         }
+        self.lost = true;
+        let what = &self.what;
+        let why = format!("error: cannot write {what} to standard output: {error}");
+        self.complain(&format!("{why}; redirect it to a file that can grow"));
+    }
+
+    /// To standard error; nobody to read it is nobody to tell.
+    pub(crate) fn complain(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{}", text.trim_end());
     }
 }
 

@@ -128,12 +128,11 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         Stage::Sim => runner,
         Stage::Lab => &lab,
     };
-    let exit = match args.seeds {
+    output.begin(format!("the results of {}", args.file.display()));
+    match args.seeds {
         None => one(args, &scenario, runner, output),
         Some(seeds) => many(args, seeds, &scenario, runner, output),
-    };
-    output.flush();
-    exit
+    }
 }
 
 #[cfg(all(feature = "lab", target_os = "linux"))]
@@ -276,6 +275,9 @@ fn many(
                 Format::Text => output::seed_line(output, &shown),
             });
             summary.add(&shown);
+            if output.lost() {
+                stop.store(true, Ordering::Relaxed);
+            }
         });
         stop.store(true, Ordering::Relaxed);
         lacks

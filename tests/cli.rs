@@ -81,7 +81,7 @@ fn kubesim(args: &[&str]) -> (Exit, String, String) {
 }
 
 fn to(args: &[&str], out: Box<dyn Write>, err: Box<dyn Write>) -> Exit {
-    let mut output = Output { out, err, progress: false, closed: false };
+    let mut output = Output::new(out, err, false);
     let args = std::iter::once("kubesim").chain(args.iter().copied()).map(OsString::from);
     command(args, &pretend, &mut output)
 }
@@ -210,12 +210,7 @@ fn help_is_not_a_mistake() {
 fn an_environment_that_lacks_something_exits_3() {
     for args in [&["run", FILE][..], &["run", FILE, "--seeds", "1..9"]] {
         let err = Buffer::default();
-        let mut output = Output {
-            out: Box::new(Buffer::default()),
-            err: Box::new(err.clone()),
-            progress: false,
-            closed: false,
-        };
+        let mut output = Output::new(Box::new(Buffer::default()), Box::new(err.clone()), false);
         let args = std::iter::once("kubesim").chain(args.iter().copied()).map(OsString::from);
         let lacking = |_: &Scenario, _: &Options, _: &mut dyn Observer| Err("no wire".to_owned());
         assert_eq!(command(args, &lacking, &mut output), Exit::Environment);
@@ -245,5 +240,61 @@ fn a_closed_output_changes_no_exit_status() {
         (&["run", "scenarios/none.toml"], Exit::Input),
     ] {
         assert_eq!(to(args, Box::new(Gone), Box::new(Gone)), expected, "{args:?}");
+    }
+}
+
+/// A disk without room.
+struct Full;
+
+impl Write for Full {
+    fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+        Err(Error::from(ErrorKind::StorageFull))
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_exit_3_and_say_what_and_why() {
+    for (args, what) in [
+        (&["run", FILE, "--seed", "2"][..], "the results of scenarios/laptop-ip-change.toml"),
+        (&["run", FILE, "--seed", "3"], "the results of scenarios/laptop-ip-change.toml"),
+        (&["run", FILE, "--seed", "2", "--format", "json"], "the results of"),
+        (&["run", FILE, "--seeds", "2..9", "--format", "json"], "the results of"),
+        (&["run", FILE, "--seeds", "2..9"], "the results of"),
+        (&["--help"], "the help"),
+    ] {
+        let err = Buffer::default();
+        let exit = to(args, Box::new(Full), Box::new(err.clone()));
+        assert_eq!(exit, Exit::Environment, "{args:?}");
+        let said = err.text();
+        assert!(said.starts_with(&format!("error: cannot write {what}")), "{said}");
+        assert!(said.contains("to standard output: no storage space; "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// The program itself, since standard output has a buffer of its own.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_program_writes_to_a_full_device_and_to_a_closed_pipe() {
+    use std::process::{Command, Stdio};
+    let command = |format: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubesim"));
+        command.args(["run", "scenarios/cidr-overlap.toml", "--format", format]);
+        command.stderr(Stdio::piped());
+        command
+    };
+    for format in ["json", "text"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let run = command(format).stdout(full).output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(3), "{said}");
+        assert!(said.contains("No space left on device (os error 28)"), "{said}");
+        let (reader, pipe) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = command(format).stdout(pipe).output().unwrap();
+        assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]), "{format}");
     }
 }

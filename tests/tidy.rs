@@ -17,7 +17,6 @@ const LONG: &[(&str, &str)] = &[
     ("actors/src/containers.rs", "one state machine: containers and their images"),
     ("sim/src/oracles.rs", "a list of invariants"),
     ("sim/src/profiles/flannel.rs", "one tool's documented behaviour"),
-    ("sim/src/world/faults.rs", "a list of faults: how each begins and ends"),
     ("sim/src/world/mod.rs", "the event loop and the list of what it moves"),
     ("sim/src/world/probes.rs", "a list of probes"),
     ("tests/scenario_language.rs", "a list of mistakes and what is said about them"),

@@ -5,6 +5,7 @@
 
 mod backlog;
 pub mod body;
+pub mod dhcp;
 pub mod judge;
 pub mod kernel;
 pub mod models;

@@ -21,6 +21,20 @@ use std::time::Duration;
 /// kubelet's pods come back after at most a restart back-off and a few probe periods.
 const SETTLED: Duration = Duration::from_secs(30);
 
+/// The invariants that are judged; I15 where a client hears, all others here.
+pub const JUDGED: &[Invariant] = &[
+    Invariant::I1,
+    Invariant::I2,
+    Invariant::I3,
+    Invariant::I4,
+    Invariant::I5,
+    Invariant::I6,
+    Invariant::I10,
+    Invariant::I11,
+    Invariant::I15,
+    Invariant::I18,
+];
+
 /// The oracles of one run.
 #[derive(Debug)]
 pub struct Oracles {

@@ -192,7 +192,9 @@ fn settle(world: &mut World, after: Duration, oracles: &mut Oracles) {
 
 fn first_failure(world: &World, oracles: &Oracles) -> Option<String> {
     let broken = oracles.violations.first().cloned();
-    broken.or_else(|| world.violations.first().cloned())
+    let broken = broken.or_else(|| world.violations.first().cloned());
+    // A refused manifest comes first: what follows from it follows from it.
+    world.refused_write().or(broken)
 }
 
 fn panicked(

@@ -189,6 +189,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         output.complain(&format!("error: {unknown}"));
         return Exit::Input;
     }
+    output.begin("the comparison with this machine's kernel");
     let mut exit = Exit::Held;
     for domain in Domain::ALL {
         if args.domain.is_some_and(|only| only != domain) {
@@ -219,7 +220,6 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
             exit = Exit::Failed;
         }
     }
-    output.flush();
     exit
 }
 

@@ -2,8 +2,8 @@
 
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::ports::api::{Error, Reply};
-use kubesim_sim::world::Cell;
 use kubesim_sim::world::external::{Picture, Tried};
+use kubesim_sim::world::{Cell, Dropped};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use smol_str::SmolStr;
 use std::net::Ipv4Addr;
@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 #[derive(Debug)]
 pub enum News {
     AddressTaken(Ipv4Addr),
-    AddressDropped(Ipv4Addr),
+    AddressDropped(Ipv4Addr, Dropped),
     /// A remark of an actor.
     Noted(Cell, String),
     /// An actor's life ended.

@@ -44,11 +44,11 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     match args.what {
         What::Clean => match clean::clean() {
             Ok(removed) => {
+                output.begin("the list of what was removed");
                 for what in &removed {
                     output.line(&format!("removed {what}"));
                 }
                 output.line(&format!("{} things of former runs removed", removed.len()));
-                output.flush();
                 Exit::Held
             }
             Err(why) => {

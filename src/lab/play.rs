@@ -139,7 +139,7 @@ impl Lab {
         for (machine, news) in news {
             match news {
                 News::AddressTaken(address) => world.address_taken(machine, address),
-                News::AddressDropped(address) => world.address_dropped(machine, address),
+                News::AddressDropped(address, why) => world.address_dropped(machine, address, why),
                 News::Noted(cell, text) => world.noted(cell, text),
                 News::Failed(cell, cause) => world.failed(cell, &cause),
                 News::Refused(cell, why) => world.refused_to_run(cell, why),

@@ -182,6 +182,7 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
         Body::Deployment { spec, .. } => {
             validate::selector(&spec.selector, Some(&spec.template), causes);
             validate::not_negative("spec.replicas", spec.replicas, causes);
+            validate::strategy(spec, causes);
             let before = old.and_then(Object::deployment).map(|(spec, _)| &spec.selector);
             immutable_selector(&spec.selector, before, causes);
         }

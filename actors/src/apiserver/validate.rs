@@ -1,73 +1,36 @@
 //! Names, labels and specs, refused in upstream's words.
 
 use super::errors::Causes;
-use crate::objects::{Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec};
+use crate::objects::{
+    DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec, names,
+};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
-    characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
-    'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
-    characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  \
-    or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
-    '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
-    'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-
-fn is_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-    !text.is_empty()
-        && bytes.iter().all(inner)
-        && bytes[0] != b'-'
-        && bytes[bytes.len() - 1] != b'-'
-}
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' \
+    (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
 /// Namespaces are labels, services DNS-1035 labels, everything else subdomains.
 pub(super) fn name(kind: Kind, name: &str, causes: &mut Causes) {
-    let (limit, good, why) = match kind {
-        Kind::Namespace => (63, is_label(name), LABEL),
-        Kind::Service => {
-            (63, is_label(name) && name.as_bytes()[0].is_ascii_lowercase(), LABEL_1035)
-        }
-        _ => (253, name.split('.').all(is_label), SUBDOMAIN),
+    let wrong = match kind {
+        Kind::Namespace => names::label(name),
+        Kind::Service => names::label_1035(name),
+        _ => names::subdomain(name),
     };
-    if !good {
+    for why in wrong {
         causes.invalid("metadata.name", format_args!("{name:?}"), why);
     }
-    if name.len() > limit {
-        let why = format_args!("must be no more than {limit} characters");
-        causes.invalid("metadata.name", format_args!("{name:?}"), why);
-    }
-}
-
-/// A qualified name's last part or a label's value: at most 63 of `[-A-Za-z0-9_.]`, alphanumeric
-/// at both ends.
-fn is_word(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    bytes.len() <= 63
-        && bytes.iter().all(inner)
-        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
 }
 
 pub(super) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, causes: &mut Causes) {
     for (key, value) in labels.into_iter().flatten() {
-        let (prefix, word) = key.rsplit_once('/').map_or((None, &**key), |(p, w)| (Some(p), w));
-        if !is_word(word) || prefix.is_some_and(|p| !p.split('.').all(is_label)) {
-            let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and \
-                       must start and end with an alphanumeric character";
+        for why in names::qualified(key) {
             causes.invalid(field, format_args!("{key:?}"), why);
         }
-        if !value.is_empty() && !is_word(value) {
-            let why = "a valid label must be an empty string or consist of alphanumeric \
-                       characters, '-', '_' or '.', and must start and end with an alphanumeric \
-                       character";
+        for why in names::label_value(value) {
             causes.invalid(field, format_args!("{value:?}"), why);
         }
     }
@@ -102,11 +65,11 @@ pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
     if spec.containers.is_empty() {
         causes.required(format_args!("{field}.containers"), "");
     }
-    let mut names = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default())];
     for (list, containers) in lists.into_iter().chain([("containers", &spec.containers[..])]) {
         for (index, each) in containers.iter().enumerate() {
-            container(&format!("{field}.{list}[{index}]"), each, &mut names, causes);
+            container(&format!("{field}.{list}[{index}]"), each, &mut seen, causes);
         }
     }
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
@@ -125,15 +88,19 @@ pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
 fn container<'a>(
     field: &str,
     container: &'a Container,
-    names: &mut BTreeSet<&'a str>,
+    seen: &mut BTreeSet<&'a str>,
     causes: &mut Causes,
 ) {
     if container.name.is_empty() {
         causes.required(format_args!("{field}.name"), "");
-    } else if !is_label(&container.name) {
-        causes.invalid(format_args!("{field}.name"), format_args!("{:?}", container.name), LABEL);
-    } else if !names.insert(&container.name) {
-        causes.duplicate(format_args!("{field}.name"), format_args!("{:?}", container.name));
+    } else {
+        let wrong = names::label(&container.name);
+        if wrong.is_empty() && !seen.insert(&container.name) {
+            causes.duplicate(format_args!("{field}.name"), format_args!("{:?}", container.name));
+        }
+        for why in wrong {
+            causes.invalid(format_args!("{field}.name"), format_args!("{:?}", container.name), why);
+        }
     }
     if container.image.as_deref().is_none_or(str::is_empty) {
         causes.required(format_args!("{field}.image"), "");
@@ -207,6 +174,58 @@ pub(super) fn not_negative(field: &str, number: Option<i32>, causes: &mut Causes
     }
 }
 
+/// `ValidateDeploymentStrategy` (pkg/apis/apps/validation).
+pub(super) fn strategy(spec: &DeploymentSpec, causes: &mut Causes) {
+    let Some(strategy) = &spec.strategy else { return };
+    let kind = strategy.type_.as_deref().unwrap_or_default();
+    match (kind, &strategy.rolling_update) {
+        ("Recreate", Some(_)) => causes.forbidden(
+            "spec.strategy.rollingUpdate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        ),
+        ("RollingUpdate", Some(rolling)) => {
+            let field = "spec.strategy.rollingUpdate.maxUnavailable";
+            let (unavailable, surge) = (&rolling.max_unavailable, &rolling.max_surge);
+            int_or_percent(field, unavailable.as_ref(), causes);
+            int_or_percent("spec.strategy.rollingUpdate.maxSurge", surge.as_ref(), causes);
+            if amount(unavailable.as_ref()) == Some(0) && amount(surge.as_ref()) == Some(0) {
+                causes.invalid(field, json(unavailable), "may not be 0 when `maxSurge` is 0");
+            }
+            let share = matches!(unavailable, Some(IntOrString::String(_)));
+            if share && amount(unavailable.as_ref()).is_some_and(|percent| percent > 100) {
+                causes.invalid(field, json(unavailable), "must not be greater than 100%");
+            }
+        }
+        ("Recreate" | "RollingUpdate", _) => {}
+        _ => {
+            let supported = ["Recreate", "RollingUpdate"];
+            causes.unsupported("spec.strategy.type", kind, &supported);
+        }
+    }
+}
+
+/// `ValidatePositiveIntOrPercent`.
+fn int_or_percent(field: &str, value: Option<&IntOrString>, causes: &mut Causes) {
+    match value {
+        Some(IntOrString::Int(number)) => not_negative(field, Some(*number), causes),
+        Some(IntOrString::String(text)) if amount(value).is_none() => {
+            causes.invalid(field, format_args!("{text:?}"), PERCENT);
+        }
+        _ => {}
+    }
+}
+
+/// The number, of pods or of hundredths.
+fn amount(value: Option<&IntOrString>) -> Option<u64> {
+    match value? {
+        IntOrString::Int(number) => u64::try_from(*number).ok(),
+        IntOrString::String(text) => {
+            let digits = text.strip_suffix('%')?;
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+        }
+    }
+}
+
 pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
     let kind = spec.type_.as_deref().unwrap_or_default();
     let supported = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -244,7 +263,7 @@ pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
 }
 
 fn service_ports(ports: &[ServicePort], kind: &str, causes: &mut Causes) {
-    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let (mut seen, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     let mut node_ports = BTreeSet::new();
     for (index, port) in ports.iter().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -259,10 +278,14 @@ fn service_ports(ports: &[ServicePort], kind: &str, causes: &mut Causes) {
             if ports.len() > 1 {
                 causes.required(format_args!("{field}.name"), "");
             }
-        } else if !is_label(name) {
-            causes.invalid(format_args!("{field}.name"), format_args!("{name:?}"), LABEL);
-        } else if !names.insert(name) {
-            causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
+        } else {
+            let wrong = names::label(name);
+            if wrong.is_empty() && !seen.insert(name) {
+                causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
+            }
+            for why in wrong {
+                causes.invalid(format_args!("{field}.name"), format_args!("{name:?}"), why);
+            }
         }
         if !numbers.insert((port.port, protocol)) {
             let value = format_args!("{{\"port\":{},\"protocol\":\"{protocol}\"}}", port.port);

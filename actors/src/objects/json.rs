@@ -1,8 +1,8 @@
 //! Objects from and to Kubernetes' JSON.
 
+use super::strict::{Log, Path, Strict, UnknownField};
 use super::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// Why a manifest is no object of ours, in words for its author.
@@ -18,7 +18,7 @@ impl std::error::Error for ParseError {}
 
 macro_rules! whole {
     ($value:expr, $type:ty, $variant:ident) => {{
-        let whole: $type = typed($value)?;
+        let whole = <$type>::deserialize($value)?;
         (
             whole.metadata,
             Body::$variant {
@@ -42,32 +42,19 @@ impl Object {
 
     /// Reads an object whose kind is known (as from a path).
     pub fn from_json_of(kind: Kind, value: Value) -> Result<Object, ParseError> {
-        let (meta, body) = match kind {
-            Kind::Namespace => whole!(value, Namespace, Namespace),
-            Kind::Node => whole!(value, Node, Node),
-            Kind::Pod => whole!(value, Pod, Pod),
-            Kind::Service => whole!(value, Service, Service),
-            Kind::Deployment => whole!(value, Deployment, Deployment),
-            Kind::ReplicaSet => whole!(value, ReplicaSet, ReplicaSet),
-            Kind::Subnet => whole!(value, Subnet, Subnet),
-            Kind::Lease => {
-                let whole: Lease = typed(value)?;
-                (whole.metadata, Body::Lease { spec: Arc::new(whole.spec.unwrap_or_default()) })
-            }
-            Kind::ConfigMap => {
-                let mut whole: ConfigMap = typed(value)?;
-                (std::mem::take(&mut whole.metadata), Body::ConfigMap(Arc::new(whole)))
-            }
-            Kind::Event => {
-                let mut whole: Event = typed(value)?;
-                (std::mem::take(&mut whole.metadata), Body::Event(Arc::new(whole)))
-            }
-            Kind::EndpointSlice => {
-                let mut whole: EndpointSlice = typed(value)?;
-                (std::mem::take(&mut whole.metadata), Body::EndpointSlice(Arc::new(whole)))
-            }
-        };
-        Ok(assemble(meta, body))
+        read(kind, value).map_err(|error| ParseError(error.to_string()))
+    }
+
+    /// Reads an object, or a patch of one, as [`Object::from_json_of`] does; besides it, every
+    /// field that the kind does not have. An error says which value could not be read.
+    pub fn from_json_strict(
+        kind: Kind,
+        value: &Value,
+    ) -> (Result<Object, (Path, ParseError)>, Vec<UnknownField>) {
+        let log = Log::default();
+        let object = read(kind, Strict { value, log: &log });
+        let object = object.map_err(|error| (log.failed(), ParseError(error.to_string())));
+        (object, log.unknown())
     }
 
     /// The whole object as Kubernetes writes it.
@@ -104,6 +91,35 @@ impl Object {
     }
 }
 
+fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Error> {
+    let (meta, body) = match kind {
+        Kind::Namespace => whole!(value, Namespace, Namespace),
+        Kind::Node => whole!(value, Node, Node),
+        Kind::Pod => whole!(value, Pod, Pod),
+        Kind::Service => whole!(value, Service, Service),
+        Kind::Deployment => whole!(value, Deployment, Deployment),
+        Kind::ReplicaSet => whole!(value, ReplicaSet, ReplicaSet),
+        Kind::Subnet => whole!(value, Subnet, Subnet),
+        Kind::Lease => {
+            let whole = Lease::deserialize(value)?;
+            (whole.metadata, Body::Lease { spec: Arc::new(whole.spec.unwrap_or_default()) })
+        }
+        Kind::ConfigMap => {
+            let mut whole = ConfigMap::deserialize(value)?;
+            (std::mem::take(&mut whole.metadata), Body::ConfigMap(Arc::new(whole)))
+        }
+        Kind::Event => {
+            let mut whole = Event::deserialize(value)?;
+            (std::mem::take(&mut whole.metadata), Body::Event(Arc::new(whole)))
+        }
+        Kind::EndpointSlice => {
+            let mut whole = EndpointSlice::deserialize(value)?;
+            (std::mem::take(&mut whole.metadata), Body::EndpointSlice(Arc::new(whole)))
+        }
+    };
+    Ok(assemble(meta, body))
+}
+
 fn assemble(mut meta: ObjectMeta, body: Body) -> Object {
     let name = meta.name.take().unwrap_or_default();
     let namespace = meta.namespace.take().unwrap_or_default();
@@ -125,10 +141,6 @@ fn unknown_kind(api_version: &str, kind: &str) -> ParseError {
         "no kind {kind:?} in version {api_version:?}; known are {}",
         known.join(", ")
     ))
-}
-
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ParseError> {
-    serde_json::from_value(value).map_err(|error| ParseError(error.to_string()))
 }
 
 fn json<T: Serialize>(part: &T) -> Value {
@@ -191,5 +203,36 @@ mod tests {
     fn an_unknown_kind_is_named() {
         let error = Object::from_json(json!({"apiVersion": "v1", "kind": "Pood"})).unwrap_err();
         assert!(error.0.contains("\"Pood\"") && error.0.contains("v1 Pod"), "{error}");
+    }
+
+    #[test]
+    fn a_strict_reading_tells_what_a_plain_one_drops() {
+        let manifest = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "lables": {}},
+            "spec": {"replica": 3, "template": {"metadata": {"labels": {"any": "key"}},
+                "spec": {"containers": [{"name": "c"}, {"name": "d", "imagee": "x"}]}}},
+        });
+        let (object, unknown) = Object::from_json_strict(Kind::Deployment, &manifest);
+        assert_eq!(object.unwrap(), Object::from_json(manifest).unwrap());
+        let told: Vec<_> = unknown.iter().map(|u| u.path.to_string()).collect();
+        let places = ["metadata.lables", "spec.replica", "spec.template.spec.containers[1].imagee"];
+        assert_eq!(told, places);
+        assert!(unknown[1].known.contains(&"replicas"));
+        let bad = json!({"spec": {"ports": [{"port": 80}, {"port": "http"}]}});
+        let (object, _) = Object::from_json_strict(Kind::Service, &bad);
+        let (path, why) = object.unwrap_err();
+        assert_eq!(path.to_string(), "spec.ports[1].port");
+        assert!(why.0.contains("expected i32"), "{why}");
+    }
+
+    #[test]
+    fn every_kind_reads_strictly_what_it_writes() {
+        for kind in Kind::ALL {
+            let bare = json!({"apiVersion": kind.api_version(), "kind": kind.name(),
+                              "metadata": {"name": "a"}});
+            let whole = Object::from_json(bare).unwrap().to_json();
+            let (object, unknown) = Object::from_json_strict(*kind, &whole);
+            assert!(object.is_ok() && unknown.is_empty(), "{kind}: {unknown:?}");
+        }
     }
 }

@@ -7,7 +7,9 @@ mod digest;
 mod json;
 mod key;
 mod kind;
+pub mod names;
 mod object;
+mod strict;
 mod subnet;
 mod time;
 
@@ -16,6 +18,7 @@ pub use json::ParseError;
 pub use key::{Key, Name, Uid};
 pub use kind::Kind;
 pub use object::{Body, Object};
+pub use strict::{Path, Step, UnknownField};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use time::{micro_time, time, wall};
 

@@ -106,8 +106,9 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
         if !observed || numbers.iter().any(|n| n.unwrap_or(0) != wanted) {
             let [updated, available, all] = numbers.map(|n| n.unwrap_or(0));
             return Err(format!(
-                "{}: {updated} updated, {available} available, {all} in all of {wanted}",
-                object.key
+                "{}: {updated} updated, {available} available, {all} in all of {wanted}{}",
+                object.key,
+                too_many_off(world)
             ));
         }
         done += 1;
@@ -117,6 +118,23 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
     } else {
         Err("no Deployment has these labels".to_owned())
     }
+}
+
+/// Why pods of machines that are off are not elsewhere, where so many are off that Kubernetes
+/// suspects itself (upstream `--unhealthy-zone-threshold`, `--large-cluster-size-threshold`).
+fn too_many_off(world: &World) -> String {
+    const UNHEALTHY_PERCENT: usize = 55;
+    let nodes = world.objects(ObjectKind::Node);
+    let nodes: Vec<_> = nodes.filter_map(|node| world.machine_named(&node.key.name)).collect();
+    let off = nodes.iter().filter(|machine| !world.machines[**machine as usize].on).count();
+    if off == 0 || off * 100 < nodes.len() * UNHEALTHY_PERCENT {
+        return String::new();
+    }
+    format!(
+        "; {off} of {} nodes are off: from {UNHEALTHY_PERCENT} % on their pods are evicted late or \
+         never; set a larger `count` or a smaller `rack-size` of the nodes",
+        nodes.len()
+    )
 }
 
 pub fn restarts(world: &World, history: &History, pods: &PodRef, at_most: u32) -> Verdict {
@@ -217,6 +235,13 @@ pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
 pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<String, String> {
     let of = world.refusals.iter().filter(|(cell, _)| is(cell.kind, actor));
     let mut seen = None;
+    if actor == ActorName::Apiserver {
+        let has = |text: &str| texts.iter().all(|wanted| text.contains(wanted));
+        match world.refused_writes.iter().find(|refusal| has(&refusal.text)) {
+            Some(refusal) => return Ok(refusal.text.clone()),
+            None => seen = world.refused_writes.last().map(|refusal| refusal.text.clone()),
+        }
+    }
     for (_, why) in of {
         if texts.iter().all(|text| why.contains(text)) {
             // The one clause that says it, where there is one.
@@ -351,5 +376,54 @@ pub fn upstream_used(
             format!("{} is still asked at {at}, not {upstream}", named(world, *to)),
         ),
         (None, None) => Verdict::broken("never", "no query was sent on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{Outcome, Trace};
+    use crate::world::testing;
+
+    /// Why a rollout is not whole after so many of ten machines were lost.
+    fn why(lost: usize) -> String {
+        let names: Vec<String> = (1..=lost).map(|number| format!("\"w{number}\"")).collect();
+        let names = names.join(", ");
+        let more = format!(
+            r#"
+[[node]]
+name = "w"
+count = 9
+network = "lan"
+address = "192.168.1.21"
+[image."app:1"]
+tcp = [80]
+[[workload]]
+name = "app"
+generate = {{ deployments = 1, replicas = 18, image = "app:1", labels = {{ fleet = "app" }} }}
+[[fault]]
+name = "lost"
+kind = "power-off"
+at = "30s"
+nodes = [{names}]
+[[expect]]
+name = "they run elsewhere"
+kind = "rollout"
+labels = {{ fleet = "app" }}
+after = "lost"
+within = "120s"
+"#
+        );
+        let (report, _) = testing::play(&testing::scenario("", &more), Trace::default());
+        assert_eq!(report.expectations[0].outcome, Outcome::Failed);
+        report.expectations[0].reason.clone()
+    }
+
+    #[test]
+    fn a_rollout_that_waits_for_an_eviction_says_what_to_set() {
+        let many = why(6);
+        assert!(many.contains("; 6 of 10 nodes are off: from 55 % on"), "{many}");
+        assert!(many.contains("set a larger `count` or a smaller `rack-size`"), "{many}");
+        let few = why(5);
+        assert!(few.contains(" available, ") && !few.contains("nodes are off"), "{few}");
     }
 }

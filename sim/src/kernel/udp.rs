@@ -1,6 +1,5 @@
 //! UDP sockets (net/ipv4/udp.c).
 
-use super::address::select_address;
 use super::forward::Arrival;
 use super::packet::{Ct, IcmpError, L4, Packet, Quoted};
 use super::socket::Demux;
@@ -159,16 +158,15 @@ impl Kernel {
         self.within(now, ns, out, |space, cx| {
             let device = space.links.get(link).ok_or(Errno::Enodev)?;
             let own = device.addresses.first().map(|address| address.ip());
-            let own = own.or_else(|| select_address(&space.links, link, None));
-            let addressed = !device.addresses.is_empty();
-            let src = if bound.is_unspecified() {
-                own.filter(|_| addressed).unwrap_or(Ipv4Addr::UNSPECIFIED)
-            } else {
-                bound
-            };
+            let src = if bound.is_unspecified() { own } else { Some(bound) };
             let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, dst_port);
-            let packet = datagram(SocketAddrV4::new(src, port), to, body, len);
-            space.output(cx, packet, Some(link))
+            let Some(src) = src else {
+                // As a packet socket sends, which is how DHCP clients do: nobody chooses a source.
+                let hop = space.route_output(Ipv4Addr::BROADCAST, Some(link))?;
+                let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+                return space.output_by(cx, hop, datagram(from, to, body, len), Some(link));
+            };
+            space.output(cx, datagram(SocketAddrV4::new(src, port), to, body, len), Some(link))
         })
     }
 

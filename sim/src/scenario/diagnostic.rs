@@ -1,5 +1,6 @@
 //! What is wrong with an input, where, and what would be right.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// One mistake, shown as
@@ -115,7 +116,10 @@ impl std::error::Error for Diagnostics {}
 /// The help for a name that is not one of `known`: the nearest, or all when they are few.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 24;
-    let known: Vec<&str> = known.into_iter().filter(|name| !name.is_empty()).collect();
+    // What has two meanings, a template and its only machine, is one name.
+    let mut seen = BTreeSet::new();
+    let known = known.into_iter().filter(|name| !name.is_empty() && seen.insert(*name));
+    let known: Vec<&str> = known.collect();
     let near = known.iter().map(|k| (distance(name, k), *k)).min_by_key(|(distance, _)| *distance);
     match near {
         Some((distance, near)) if distance <= 1 + name.chars().count().max(3) / 3 => {
@@ -157,6 +161,7 @@ mod tests {
     fn the_nearest_name_is_suggested() {
         assert_eq!(suggest("latnecy", ["latency", "loss"]), "did you mean `latency`?");
         assert_eq!(suggest("zzz", ["latency", "loss"]), "expected one of latency, loss");
+        assert_eq!(suggest("zzz", ["ab", "cd", "ab"]), "expected one of ab, cd");
         assert_eq!(suggest("zzz", []), "there are none");
         assert_eq!(distance("ab", "ba"), 1);
         assert_eq!(distance("", "abc"), 3);

@@ -103,6 +103,11 @@ impl<'a> Fields<'a> {
     pub fn place(&self, key: &str) -> At {
         self.item(key).map_or(self.at, |item| item.at)
     }
+    /// Where the first of these is that is there.
+    pub fn place_of(&self, keys: &[&str]) -> At {
+        let found = keys.iter().find_map(|key| self.item(key));
+        found.map_or(self.at, |item| item.at)
+    }
     pub fn error(&self, key: &str, message: impl Into<String>, help: impl Into<String>) {
         self.log.error(self.place(key), message, help);
     }

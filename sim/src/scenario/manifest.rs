@@ -1,24 +1,43 @@
 //! Ordinary Kubernetes YAML: documents apart by `---`, each an object or a `List`.
 
-use super::diagnostic::Diagnostic;
-use kubesim_actors::objects::{Kind, Object};
+use super::diagnostic::{Diagnostic, suggest};
+use super::places;
+use kubesim_actors::objects::{Kind, Object, Path, Step};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// The objects of a file, in order. `name` is shown in messages.
-pub fn parse(name: &str, text: &str) -> Result<Vec<Arc<Object>>, Vec<Diagnostic>> {
+/// What is wrong with an object, and with which of its fields.
+pub struct Mistake {
+    pub path: Path,
+    pub message: String,
+    pub help: String,
+}
+
+impl Mistake {
+    fn whole(message: impl Into<String>) -> Self {
+        Mistake { path: Path::default(), message: message.into(), help: String::new() }
+    }
+}
+
+/// The objects of a file, in order, each with the line on which its document begins. `name` is
+/// shown in messages.
+pub fn parse(name: &str, text: &str) -> Result<Vec<(usize, Arc<Object>)>, Vec<Diagnostic>> {
     let mut objects = Vec::new();
     let mut wrong = Vec::new();
     for (start, document) in documents(text) {
+        let first = first_line(document);
         match serde_saphyr::from_str::<Value>(document) {
             Ok(Value::Null) => {}
             Ok(value) => {
-                let first = first_line(document);
-                let report = |why: String| {
-                    let end = start + first.end;
-                    wrong.push(Diagnostic::at(name, text, start + first.start, end, why));
+                let line = text[..start + first.start].matches('\n').count() + 1;
+                let report = |mistake: Mistake| {
+                    let found = places::find(document, &mistake.path.0);
+                    let at = found.unwrap_or_else(|| first.clone());
+                    let (from, to) = (start + at.start, start + at.end);
+                    let shown = Diagnostic::at(name, text, from, to, mistake.message);
+                    wrong.push(shown.help(mistake.help));
                 };
-                collect(value, &mut objects, report);
+                collect(value, |object| objects.push((line, Arc::new(object))), report);
             }
             Err(error) => wrong.push(syntax(name, text, start, document, &error)),
         }
@@ -27,33 +46,74 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Arc<Object>>, Vec<Diagnostic>
 }
 
 /// A document's objects, or why not.
-fn collect(value: Value, objects: &mut Vec<Arc<Object>>, mut report: impl FnMut(String)) {
-    let items = match value {
+fn collect(value: Value, mut take: impl FnMut(Object), mut report: impl FnMut(Mistake)) {
+    let (items, listed) = match value {
         Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => {
             match list.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => Vec::new(),
+                Some(Value::Array(items)) => (items, true),
+                _ => (Vec::new(), true),
             }
         }
-        value => vec![value],
+        value => (vec![value], false),
     };
-    for value in items {
+    for (number, value) in items.iter().enumerate() {
         match object(value) {
-            Ok(object) => objects.push(Arc::new(object)),
-            Err(why) => report(why),
+            Ok(object) => take(object),
+            Err(mistakes) => {
+                for mut mistake in mistakes {
+                    if listed {
+                        let list = [Step::Field("items".to_owned()), Step::Item(number)];
+                        mistake.path.0.splice(0..0, list);
+                    }
+                    report(mistake);
+                }
+            }
         }
     }
 }
 
-/// One object of a kind that a scenario may give to the API.
-pub fn object(value: Value) -> Result<Object, String> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    let object = Object::from_json(value).map_err(|error| error.to_string())?;
-    if object.key.name.is_empty() && object.meta.generate_name.is_none() {
-        return Err(format!("this {kind} ({version}) has no metadata.name"));
+/// One object of a kind that a scenario may give to the API; every mistake otherwise.
+pub fn object(value: &Value) -> Result<Object, Vec<Mistake>> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, name) = (text("apiVersion"), text("kind"));
+    let Some(kind) = Kind::of(version, name) else {
+        let why = Object::from_json(value.clone()).err();
+        let why = why.map_or_else(|| "not an object".to_owned(), |error| error.to_string());
+        return Err(vec![Mistake::whole(why)]);
+    };
+    let (object, mut mistakes) = strictly(kind, value);
+    match object {
+        Ok(object) if object.key.name.is_empty() && object.meta.generate_name.is_none() => {
+            mistakes.push(Mistake::whole(format!("this {name} ({version}) has no metadata.name")));
+        }
+        Ok(object) if mistakes.is_empty() => return Ok(object),
+        Ok(_) => {}
+        Err(mistake) => mistakes.push(mistake),
     }
-    Ok(object)
+    Err(mistakes)
+}
+
+/// Fields of a patch that its kind does not have. What a null takes away need not be complete.
+pub fn patch(kind: Kind, value: &Value) -> Vec<Mistake> {
+    strictly(kind, value).1
+}
+
+/// As `kubectl`'s strict field validation reads (KEP-2885), in its words.
+fn strictly(kind: Kind, value: &Value) -> (Result<Object, Mistake>, Vec<Mistake>) {
+    let (object, unknown) = Object::from_json_strict(kind, value);
+    let object = object.map_err(|(path, why)| {
+        let place = if path.0.is_empty() { String::new() } else { format!("{path}: ") };
+        Mistake { message: format!("{place}{why}"), path, help: String::new() }
+    });
+    let unknown = unknown.into_iter().map(|field| {
+        let name = match field.path.0.last() {
+            Some(Step::Field(name)) => name.as_str(),
+            _ => "",
+        };
+        let help = suggest(name, field.known.iter().copied());
+        Mistake { message: format!("unknown field \"{}\"", field.path), path: field.path, help }
+    });
+    (object, unknown.collect())
 }
 
 /// The kind by its name alone: no two kinds share one.
@@ -68,14 +128,9 @@ fn syntax(
     document: &str,
     error: &serde_saphyr::Error,
 ) -> Diagnostic {
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |at| (at.line().max(1) as usize, at.column().max(1) as usize));
-    let line_start: usize =
-        document.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
-    let rest = &document[line_start..];
-    let inside = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
-    let at = start + line_start + inside;
+    let (line, column) =
+        error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
+    let at = start + places::byte(document, line, column);
     let message = error.to_string();
     let first = message.lines().next().unwrap_or("not YAML").trim();
     let first = first.strip_prefix("error: ").unwrap_or(first);

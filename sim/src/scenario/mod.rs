@@ -10,6 +10,7 @@ mod keys;
 mod load;
 mod manifest;
 mod model;
+mod places;
 mod read;
 mod set;
 mod tree;

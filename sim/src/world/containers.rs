@@ -383,3 +383,43 @@ impl Machine {
         own.filter_map(|pod| self.kernel.mtu(pod.ns, "eth0")).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::world::testing;
+    use kubesim_actors::objects::Kind;
+
+    /// The code with which a container went that a probe had the kubelet end within a second.
+    fn code(stop: &str) -> i32 {
+        let more = format!(
+            r#"
+[image."app:1"]
+tcp = [80]
+stop = "{stop}"
+[[workload]]
+name = "app"
+[workload.object]
+apiVersion = "v1"
+kind = "Pod"
+metadata = {{ name = "app" }}
+[workload.object.spec]
+terminationGracePeriodSeconds = 1
+[[workload.object.spec.containers]]
+name = "main"
+image = "app:1"
+livenessProbe = {{ tcpSocket = {{ port = 81 }}, periodSeconds = 5 }}
+"#
+        );
+        let world = testing::world_after(testing::scenario("", &more));
+        let pod = world.objects(Kind::Pod).next().expect("the pod");
+        let status = pod.to_json()["status"]["containerStatuses"][0].clone();
+        let code = status["lastState"]["terminated"]["exitCode"].as_i64();
+        code.unwrap_or_else(|| panic!("{status}")) as i32
+    }
+
+    #[test]
+    fn a_container_that_outlives_its_grace_is_killed() {
+        assert_eq!(code("100ms"), 128 + 15, "SIGTERM");
+        assert_eq!(code("10s"), 128 + 9, "SIGKILL");
+    }
+}

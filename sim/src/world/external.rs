@@ -8,7 +8,7 @@
 //! methods here. No clock and no I/O: whoever plays the machines calls [`World::run_until`] with
 //! the present instant, then says what came in, then takes the orders.
 
-use super::{Cell, Kind, Role, World};
+use super::{Cell, Dropped, Kind, Role, World};
 use crate::body::Body;
 use crate::kernel::packet::{Frame, Payload};
 use crate::kernel::{Kernel, NsId};
@@ -198,8 +198,8 @@ impl World {
         self.address_acquired(machine, address);
     }
 
-    pub fn address_dropped(&mut self, machine: u32, address: Ipv4Addr) {
-        self.address_lost(machine, address);
+    pub fn address_dropped(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {
+        self.address_lost(machine, address, why);
     }
 
     /// A remark of an actor.

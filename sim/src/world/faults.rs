@@ -1,22 +1,16 @@
-//! What happens to the world: the scenario's faults, drawn from the seed before the run, and a
-//! person's (`kubectl`'s) writes.
+//! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
-use super::programs::Task;
+use super::programs::{Dropped, Task};
 use super::{Cell, Due, Kind, World, words};
 use crate::kernel::NsId;
-use crate::scenario::{
-    self, ActorName, Disturbance, FaultKind, LinkTarget, ObjectRef, Place, Span, Which, WriteHow,
-};
+use crate::scenario::{self, ActorName, Disturbance, FaultKind, LinkTarget, Place, Span, WriteHow};
 use crate::wire::{Cut, PortId, Quality};
-use kubesim_actors::apiserver::{self, ApiServer, RequestId};
-use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
-use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request, Subresource};
+use kubesim_actors::objects::{Key, Kind as ObjectKind, Name};
 use kubesim_runtime::{Loss, Rng, Stream, Time};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A crash to be injected: the actor dies in place of handling its `step`-th event, counted over
@@ -43,18 +37,8 @@ pub struct Happened {
     before: Vec<(PortId, Quality)>,
 }
 
-/// Writes that a person gave to the API and that were not answered yet.
-#[derive(Debug, Default)]
-pub struct Operator {
-    calls: BTreeMap<u64, Arc<Request>>,
-    next: u64,
-}
-
-/// The connection number of a person at the server itself.
-pub(super) const OPERATOR: u64 = u64::MAX;
 /// From carrier to address, DHCP included: two round trips on a quiet LAN.
 const DHCP_TAKES: Duration = Duration::from_millis(4);
-const RETRY: Duration = Duration::from_secs(2);
 
 fn draw(rng: &mut Rng, span: Span) -> Duration {
     super::programs::draw(rng, span)
@@ -86,17 +70,6 @@ impl World {
             let stream = Stream { seed, label: "workload", index: index as u64, incarnation: 0 };
             let at = Time::ZERO + draw(&mut Rng::new(stream), workload.at);
             self.queue.push(at, Due::Workload { index: index as u32 });
-        }
-    }
-
-    pub(super) fn apply_workload(&mut self, index: usize) {
-        let scenario = self.scenario.clone();
-        let workload = &scenario.workloads[index];
-        self.line("kubectl", || {
-            format!("apply {}: {} objects", workload.name, workload.objects.len())
-        });
-        for object in &workload.objects {
-            self.operate(Request::Create { object: object.clone() });
         }
     }
 
@@ -140,27 +113,28 @@ impl World {
                     });
                 }
                 for node in nodes {
-                    self.operate_delete(ObjectKind::Node, Key::cluster(node.clone()));
+                    self.operate_delete(ObjectKind::Node, Key::cluster(node.clone()), &name);
                 }
             }
             FaultKind::Apply { objects } => {
-                for object in objects {
-                    self.operate(Request::Create { object: object.clone() });
+                for given in objects {
+                    self.operate_create(given);
                 }
             }
             FaultKind::Patch { of, patch } => {
                 for key in self.keys_of(of) {
-                    self.operate_patch(of.kind, key, (**patch).clone());
+                    self.operate_patch(of.kind, key, (**patch).clone(), &name);
                 }
             }
             FaultKind::Delete { of } => {
                 for key in self.keys_of(of) {
-                    self.operate_delete(of.kind, key);
+                    self.operate_delete(of.kind, key, &name);
                 }
             }
             FaultKind::Scale { of, replicas } => {
                 for key in self.keys_of(of) {
-                    self.operate_patch(of.kind, key, json!({"spec": {"replicas": replicas}}));
+                    let patch = json!({"spec": {"replicas": replicas}});
+                    self.operate_patch(of.kind, key, patch, &name);
                 }
             }
             FaultKind::WriteFile { nodes, path, how, text } => {
@@ -387,11 +361,9 @@ impl World {
         });
     }
 
-    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr) {
+    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {
         let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("dhcp@{name}"), || {
-            format!("{address} is off the link: no carrier or no lease")
-        });
+        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: {why}"));
     }
 
     fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {
@@ -506,98 +478,6 @@ impl World {
             let life = self.life(cell);
             self.queue.push(self.now, Due::Start { life });
         }
-    }
-
-    // A person's writes.
-
-    fn keys_of(&self, of: &ObjectRef) -> Vec<Key> {
-        match &of.which {
-            Which::Key(key) => vec![key.clone()],
-            Which::Labels(labels) => {
-                let view = self.front.cache().and_then(|cache| cache.views.get(&of.kind));
-                let has = |object: &&Arc<Object>| {
-                    labels.iter().all(|(name, value)| object.label(name) == Some(value.as_str()))
-                };
-                view.into_iter()
-                    .flat_map(|v| v.values())
-                    .filter(has)
-                    .map(|o| o.key.clone())
-                    .collect()
-            }
-        }
-    }
-
-    fn operate_patch(&mut self, kind: ObjectKind, key: Key, patch: Value) {
-        self.operate(Request::Patch { kind, key, subresource: Subresource::Main, patch });
-    }
-
-    fn operate_delete(&mut self, kind: ObjectKind, key: Key) {
-        self.operate(Request::Delete { kind, key, options: DeleteOptions::default() });
-    }
-
-    fn operate(&mut self, request: Request) {
-        let call = self.operator.next;
-        self.operator.next += 1;
-        self.operator.calls.insert(call, Arc::new(request));
-        self.operate_again(call);
-    }
-
-    /// Sends a write, and again until it is answered.
-    pub(super) fn operate_again(&mut self, call: u64) {
-        let Some(request) = self.operator.calls.get(&call).cloned() else { return };
-        self.queue.push(self.now + RETRY, Due::Operator { call });
-        if let (Some(_), Some(machine)) = (self.front.cache(), self.external_server()) {
-            self.orders.push((machine, Order::Operate { call, request }));
-        } else if self.front.cache().is_some() {
-            let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
-            let id = RequestId { connection: OPERATOR, call };
-            self.send::<ApiServer>(life, self.now, None, apiserver::Event::Request { id, request });
-        }
-    }
-
-    pub(super) fn operator_answered(&mut self, call: u64, result: Result<Reply, Error>) {
-        let Some(request) = self.operator.calls.get(&call).cloned() else { return };
-        let error = match result {
-            Ok(_) => {
-                self.operator.calls.remove(&call);
-                return;
-            }
-            Err(error) => error,
-        };
-        match (error.reason, &*request) {
-            (Reason::AlreadyExists, Request::Create { object }) => {
-                self.operator.calls.remove(&call);
-                self.replace(object);
-            }
-            (Reason::NotFound, Request::Delete { .. }) => {
-                self.operator.calls.remove(&call);
-            }
-            (
-                Reason::Unknown
-                | Reason::InternalError
-                | Reason::TooManyRequests
-                | Reason::Conflict,
-                _,
-            ) => {}
-            _ => {
-                self.operator.calls.remove(&call);
-                let (kind, key) = request.subject();
-                let verb = request.verb();
-                self.line("kubectl", || format!("{verb} {kind} {key}: {error}"));
-                self.operator_errors.push((self.now, format!("{verb} {kind} {key}: {error}")));
-            }
-        }
-    }
-
-    /// What stands already is changed to what the file says.
-    fn replace(&mut self, object: &Object) {
-        let mut patch = object.to_json();
-        if let Value::Object(fields) = &mut patch {
-            fields.remove("status");
-            fields.remove("apiVersion");
-            fields.remove("kind");
-        }
-        self.operate_patch(object.kind(), object.key.clone(), patch);
     }
 }
 

@@ -312,6 +312,7 @@ impl World {
             && loss == Loss::Disk
         {
             self.store.wipe();
+            self.store_lost = true;
         }
         let name = self.machines[machine as usize].name.clone();
         self.line(&format!("power@{name}"), || "off".to_owned());

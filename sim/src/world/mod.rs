@@ -22,17 +22,21 @@ mod faults;
 pub mod fleet;
 mod kernels;
 mod machine;
+mod operator;
 mod owner;
 mod ports;
 pub mod probes;
 mod programs;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod words;
 
 pub use build::{NET_CONF, SUBNET_ENV, build};
 pub use faults::{Happened, Kill};
 pub use machine::{Machine, Role};
+pub use operator::Refusal;
 pub(crate) use owner::Owner;
-pub use programs::{resolver, software};
+pub use programs::{Dropped, resolver, software};
 
 use crate::backlog::Backlog;
 use crate::kernel::{Announced, ArpInterest, Output, Shared};
@@ -183,6 +187,8 @@ pub struct World {
     pub kube_dns: Fleet<KubeDns>,
 
     pub store: Store,
+    /// Its disk was lost once: versions began anew.
+    store_lost: bool,
     pub front: Front,
     programs: Slab<programs::Entry>,
     program_generation: u32,
@@ -190,11 +196,11 @@ pub struct World {
     pub probes: Vec<probes::Probe>,
     kubelet_probes: Slab<containers::ProbeRun>,
     pub happened: Vec<Happened>,
-    operator: faults::Operator,
+    operator: operator::Operator,
     /// When the injected kill came.
     pub killed: Option<Time>,
     /// What the API refused to a person, and when.
-    pub operator_errors: Vec<(Time, String)>,
+    pub refused_writes: Vec<Refusal>,
     /// Queries that cluster DNSes sent upstream.
     pub forwarded: Vec<(Time, Cell, std::net::Ipv4Addr)>,
     places: build::Places,
@@ -264,6 +270,7 @@ impl World {
             dns: Fleet::new(seed, notes, keep),
             kube_dns: Fleet::new(seed, notes, keep),
             store: Store::default(),
+            store_lost: false,
             front: Front::default(),
             programs: Slab::new(),
             program_generation: 0,
@@ -271,9 +278,9 @@ impl World {
             probes: Vec::new(),
             kubelet_probes: Slab::new(),
             happened: Vec::new(),
-            operator: faults::Operator::default(),
+            operator: operator::Operator::default(),
             killed: None,
-            operator_errors: Vec::new(),
+            refused_writes: Vec::new(),
             forwarded: Vec::new(),
             places: build::Places::default(),
             stopped: Default::default(),

@@ -9,6 +9,8 @@ use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_backends::network::admin::Admin;
 use kubesim_runtime::{Rng, Stream};
 use kubesim_sim::body::{Dhcp, DhcpKind};
+use kubesim_sim::dhcp::{self as renewal, Phase};
+use kubesim_sim::world::Dropped;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -31,6 +33,8 @@ pub struct Client {
     socket: UdpSocket,
     rng: Rng,
     lease: Option<Dhcp>,
+    /// When it asked last.
+    asked: Instant,
 }
 
 /// Why a client stops what it does.
@@ -53,13 +57,14 @@ impl Client {
         let socket = UdpSocket::from_std(socket.into())?;
         let seed = plan.seed ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64);
         let rng = Rng::new(Stream { seed, label: "dhcp", index: card.into(), incarnation: 0 });
-        Ok(Client { plan, mail, card, admin: Admin::open()?, socket, rng, lease: None })
+        let (admin, asked) = (Admin::open()?, Instant::now());
+        Ok(Client { plan, mail, card, admin, socket, rng, lease: None, asked })
     }
 
     pub async fn run(mut self, mut carrier: watch::Receiver<bool>) {
         loop {
             if !*carrier.borrow_and_update() {
-                self.unbind();
+                self.unbind(Dropped::NoCarrier);
                 if carrier.changed().await.is_err() {
                     return;
                 }
@@ -88,33 +93,42 @@ impl Client {
         }
     }
 
-    /// Renews at half of the lease's time, and hears what is said unasked, until it is lost.
+    /// Renews the lease when RFC 2131 wants it, and hears what is said unasked, until it is lost.
     async fn keep(
         &mut self,
         transaction: u32,
         carrier: &mut watch::Receiver<bool>,
     ) -> Result<(), Interrupted> {
-        let mut since = Instant::now();
+        let mut since = self.asked;
         loop {
             let Some(lease) = self.lease.clone() else { return Ok(()) };
-            let half = since + lease.lease / 2;
-            if let Some(said) = self.hear(transaction, half, carrier).await? {
-                match said.kind {
-                    DhcpKind::Ack => self.bind(said),
-                    DhcpKind::Nak => self.unbind(),
-                    _ => {}
-                }
-                continue;
+            let elapsed = since.elapsed();
+            match renewal::phase(lease.lease, elapsed) {
+                Phase::Bound => {}
+                Phase::Renewing => self.renew(transaction, &lease, lease.server).await,
+                Phase::Rebinding => self.renew(transaction, &lease, Ipv4Addr::BROADCAST).await,
+                Phase::Expired => self.unbind(Dropped::Expired),
             }
-            let request = self.message(DhcpKind::Request, transaction, Some(&lease));
-            match self.ask(&request, DhcpKind::Ack, 4, carrier).await? {
-                Some(renewed) => {
-                    since = Instant::now();
-                    self.bind(renewed);
+            let next = since + renewal::next(lease.lease, elapsed);
+            match self.hear(transaction, next, carrier).await? {
+                Some(said) if said.kind == DhcpKind::Ack => {
+                    since = if said.transaction == 0 { Instant::now() } else { self.asked };
+                    self.bind(said);
                 }
-                None => self.unbind(),
+                Some(said) if said.kind == DhcpKind::Nak => self.unbind(Dropped::Refused),
+                _ => {}
             }
         }
+    }
+
+    /// Asks for the address that it has.
+    async fn renew(&mut self, transaction: u32, lease: &Dhcp, to: Ipv4Addr) {
+        let mut request = self.message(DhcpKind::Request, transaction, Some(lease));
+        request.server = Ipv4Addr::UNSPECIFIED;
+        self.asked = Instant::now();
+        let to = SocketAddrV4::new(to, SERVER_PORT);
+        // Where there is no way to it there is no answer, and it asks again.
+        let _ = self.socket.send_to(&dhcp::encode(&request), to).await;
     }
 
     fn message(&self, kind: DhcpKind, transaction: u32, about: Option<&Dhcp>) -> Dhcp {
@@ -142,6 +156,7 @@ impl Client {
         for number in 0..tries {
             let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
             // A link without carrier loses it, as a radio out of range does.
+            self.asked = Instant::now();
             let _ = self.socket.send_to(&dhcp::encode(message), to).await;
             let wait = match number {
                 0 => FIRST,
@@ -189,7 +204,7 @@ impl Client {
     fn bind(&mut self, lease: Dhcp) {
         let renewed = self.lease.as_ref().is_some_and(|old| net_of(old) == net_of(&lease));
         if !renewed {
-            self.unbind();
+            self.unbind(Dropped::Replaced);
             self.configure(&lease);
         }
         if self.plan.writes_resolv_conf {
@@ -218,11 +233,11 @@ impl Client {
         }
     }
 
-    fn unbind(&mut self) {
+    fn unbind(&mut self, why: Dropped) {
         let Some(lease) = self.lease.take() else { return };
         let net = net_of(&lease);
         if self.admin.del_address(self.card, net).is_ok() {
-            self.mail.send(News::AddressDropped(net.addr()));
+            self.mail.send(News::AddressDropped(net.addr(), why));
         }
     }
 

@@ -60,6 +60,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
             return Exit::Environment;
         }
     };
+    output.begin("the comparison of both worlds");
     let differences = compare(&modelled, &real, output);
     let name = &scenario.name;
     if differences == 0 {
@@ -69,7 +70,6 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     } else {
         output.line(&format!("{name}: {differences} differences, seed {}", args.seed));
     }
-    output.flush();
     if differences == 0 { Exit::Held } else { Exit::Failed }
 }
 

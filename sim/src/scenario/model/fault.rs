@@ -1,5 +1,5 @@
-use super::{Software, Span, UpstreamBehaviour};
-use kubesim_actors::objects::{Key, Kind, Name, Object};
+use super::{Manifest, Software, Span, UpstreamBehaviour};
+use kubesim_actors::objects::{Key, Kind, Name};
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub enum FaultKind {
         power_off: bool,
     },
     Apply {
-        objects: Vec<Arc<Object>>,
+        objects: Vec<Manifest>,
     },
     /// A merge patch (RFC 7386), to one object or to every object of the kind with the labels.
     Patch {

@@ -290,7 +290,15 @@ pub struct Workload {
     pub name: Name,
     pub at: Span,
     /// In the order of the files; created, or replaced when they exist.
-    pub objects: Vec<Arc<Object>>,
+    pub objects: Vec<Manifest>,
+}
+
+/// An object that a person gives to the API.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub object: Arc<Object>,
+    /// The file and line that it comes from: `dir/web.yaml:6`.
+    pub place: Name,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

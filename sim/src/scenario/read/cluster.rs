@@ -25,6 +25,8 @@ impl Reader<'_> {
         let net = |key, a, length| f.cidr(key).unwrap_or_else(|| network(a, length));
         let pod_network = net("pod-network", [10, 244, 0, 0], 16);
         let service_network = net("service-network", [10, 96, 0, 0], 12);
+        let sound =
+            self.roomy(f, "service-network", service_network, "the API's address and another");
         let seconds = |key, default| f.duration(key).unwrap_or(Duration::from_secs(default));
         let period = |key, default| self.period(f, key, default);
         Cluster {
@@ -34,9 +36,11 @@ impl Reader<'_> {
             backend: self.backend(f),
             node_ports: self.node_ports(f),
             dns: f.bool("dns", true),
-            dns_address: self
-                .inside(f, "dns-address", service_network)
-                .unwrap_or_else(|| nth(service_network, 10)),
+            dns_address: if sound {
+                self.dns_address(f, service_network)
+            } else {
+                nth(service_network, 1)
+            },
             domain: f.text("domain").unwrap_or("cluster.local").to_owned(),
             pod_records: f.bool("pod-records", false),
             dns_upstreams: self.dns_upstreams(f),
@@ -70,9 +74,11 @@ impl Reader<'_> {
 
     fn node_mask(&self, f: Fields<'_>, pod_network: Ipv4Net) -> u8 {
         let mask = f.int("node-mask", 8..=30).map_or(24, |mask| mask as u8);
-        if mask < pod_network.prefix_len() {
-            let message = format!("a node's /{mask} is larger than the pod network {pod_network}");
-            f.error("node-mask", message, "");
+        if mask <= pod_network.prefix_len() {
+            let key = if f.has("node-mask") { "node-mask" } else { "pod-network" };
+            let message =
+                format!("a node's share, a /{mask}, is no part of the pod network {pod_network}");
+            f.error(key, message, "`node-mask` must be longer than the pod network's prefix");
         }
         mask
     }

@@ -33,6 +33,7 @@ impl Reader<'_> {
                 faults.push(Fault { name, at, kind });
             }
         }
+        self.moves(top.tables("fault"), &faults);
         faults
     }
 
@@ -68,12 +69,16 @@ impl Reader<'_> {
         let nodes = || self.required_nodes(f, "nodes");
         let network = || self.required_reference(f, "network", "network", &self.names.networks);
         Some(match word {
-            "move" => FaultKind::Move {
-                node: self.required_node(f, "node"),
-                network: network(),
-                outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
-                address: f.address("address"),
-            },
+            "move" => {
+                let network = network();
+                let lan = self.networks.iter().find(|lan| lan.name == network);
+                FaultKind::Move {
+                    node: self.required_node(f, "node"),
+                    outage: f.span("outage").unwrap_or(Span::exact(Duration::from_secs(1))),
+                    address: lan.and_then(|lan| self.inside(f, "address", lan.cidr)),
+                    network,
+                }
+            }
             "link-down" => FaultKind::LinkDown { target: self.target(f)?, lasts: self.lasts(f) },
             "link-up" => FaultKind::LinkUp { target: self.target(f)? },
             "partition" => FaultKind::Partition {
@@ -154,8 +159,10 @@ impl Reader<'_> {
         let of = self.object_ref(f);
         Some(match word {
             "patch" => {
-                let patch = f.required("patch")?.to_json();
-                FaultKind::Patch { of: of?, patch: Arc::new(patch) }
+                let item = f.required("patch")?;
+                let (of, patch) = (of?, item.to_json());
+                self.mistakes(item, manifest::patch(of.kind, &patch));
+                FaultKind::Patch { of, patch: Arc::new(patch) }
             }
             "delete" => FaultKind::Delete { of: of? },
             _ => {
@@ -186,7 +193,8 @@ impl Reader<'_> {
             return Some(ObjectRef { kind, which: Which::Key(key) });
         }
         let Some(text) = f.text("of-kind") else {
-            f.error("object", "which object is meant?", "give `object`, or `of-kind` and `labels`");
+            let help = "give `object`, or `of-kind` and `labels`";
+            self.log.error(f.place("kind"), "which object is meant?", help);
             return None;
         };
         let kind = self.object_kind(f, "of-kind", text)?;
@@ -241,7 +249,8 @@ impl Reader<'_> {
         let given = ["node", "link", "network"].into_iter().filter(|key| f.has(key)).count();
         if given != 1 {
             let message = "which cable is meant?";
-            self.log.error(f.at, message, "give exactly one of `node`, `link` and `network`");
+            let at = f.place_of(&["link", "network", "kind"]);
+            self.log.error(at, message, "give exactly one of `node`, `link` and `network`");
             return None;
         }
         let node = self.node(f, "node").map(LinkTarget::Node);

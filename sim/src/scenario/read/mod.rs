@@ -1,9 +1,11 @@
 //! From the tree to the model, a file per part of the language.
 
+mod addresses;
 mod cluster;
 mod expect;
 mod fault;
 mod image;
+mod names;
 mod network;
 mod node;
 mod probe;
@@ -12,10 +14,12 @@ mod workload;
 use super::diagnostic::Diagnostic;
 use super::fields::{Fields, Log};
 use super::keys;
-use super::model::{ActorName, Invariant, Node, PodRef, Profile, Scenario};
+use super::model::{ActorName, Invariant, Network, Node, PodRef, Profile, Scenario};
 use super::tree::{At, Item};
 use kubesim_actors::objects::Name;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Files by a path or a pattern with `*`, relative to the scenario: names and texts, sorted by
@@ -45,6 +49,9 @@ struct Reader<'a> {
     names: Names,
     files: Files<'a>,
     duration: Duration,
+    networks: Vec<Network>,
+    /// Addresses that are somebody's for good, and whose.
+    taken: RefCell<BTreeMap<Ipv4Addr, Name>>,
 }
 
 /// Reads everything; what it returns means something only when the log stayed empty.
@@ -53,20 +60,25 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     let duration = top.required("duration").and_then(|_| top.duration("duration"));
     // A bad duration is told once, not again as "past the end" everywhere.
     let judged = duration.unwrap_or(Duration::MAX);
-    let mut reader = Reader { log, names: Names::default(), files, duration: judged };
+    let mut reader = Reader {
+        log,
+        names: Names::default(),
+        files,
+        duration: judged,
+        networks: Vec::new(),
+        taken: RefCell::default(),
+    };
     let networks = reader.tell("network", |reader| reader.networks(top));
     reader.names.networks = networks.iter().map(|n| n.name.clone()).collect();
+    reader.take_gateways(&networks);
+    reader.networks.clone_from(&networks);
     let links = reader.tell("link", |reader| reader.links(top));
     reader.names.links = links.iter().map(|l| l.name.clone()).collect();
-    let upstreams = reader.tell("upstream", |reader| reader.upstreams(top, &networks));
+    let upstreams = reader.tell("upstream", |reader| reader.upstreams(top));
     reader.names.upstreams = upstreams.iter().map(|u| u.name.clone()).collect();
-    let clients = reader.tell("client", |reader| reader.clients(top, &networks));
+    let clients = reader.tell("client", |reader| reader.clients(top));
     reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
-    let routers = networks.iter().map(|n| (n.gateway, Name::from(format!("{}'s router", n.name))));
-    let others = upstreams.iter().map(|u| (u.address, u.name.clone()));
-    let others = others.chain(clients.iter().map(|c| (c.address, c.name.clone())));
-    let taken: Vec<_> = routers.chain(others).collect();
-    let nodes = reader.tell("node", |reader| reader.nodes(top, &networks, &taken));
+    let nodes = reader.tell("node", |reader| reader.nodes(top, &networks));
     reader.name_nodes(top, &nodes);
     let faults = reader.tell("fault", |reader| reader.faults(top));
     reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();
@@ -125,10 +137,20 @@ impl<'a> Reader<'a> {
     }
 
     fn name_nodes(&mut self, top: Fields<'_>, nodes: &[Node]) {
-        let mut seen = BTreeMap::new();
+        let mut seen: BTreeMap<&Name, &Name> = BTreeMap::new();
         for node in nodes {
-            if seen.insert(node.name.clone(), ()).is_some() {
-                top.error("node", format!("two machines are called `{}`", node.name), "");
+            if let Some(other) = seen.insert(&node.name, &node.template)
+                && *other != node.template
+            {
+                let (name, own) = (&node.name, &node.template);
+                let message =
+                    format!("two machines are called `{name}`: one of `{other}`, one of `{own}`");
+                let named = |item: &&Item| {
+                    item.table().and_then(|table| table.get("name")?.text()) == Some(own)
+                };
+                let item = top.tables("node").iter().find(named).and_then(Item::table);
+                let at = item.and_then(|table| table.get("name")).map(|name| name.at);
+                self.log.error(at.unwrap_or(top.place("node")), message, "");
             }
             self.names.nodes.push(node.name.clone());
             for group in std::iter::once(&node.template).chain(&node.rack) {

@@ -34,6 +34,9 @@ impl Reader<'_> {
                 );
                 f.error("cidr", message, "every [[network]] needs a range of its own");
             }
+            if !self.roomy(f, "cidr", cidr, "a router and a machine") {
+                continue;
+            }
             let gateway = self.inside(f, "gateway", cidr).unwrap_or_else(|| nth(cidr, 1));
             let mtu = f.int("mtu", 576..=65535).map_or(1500, |mtu| mtu as u32);
             let quality = self.quality(f, Duration::from_micros(100));
@@ -52,7 +55,16 @@ impl Reader<'_> {
         if last < first {
             f.error("last", format!("the pool ends ({last}) before it begins ({first})"), "");
         }
+        if (first..=last).contains(&gateway) {
+            let key = if first == gateway { "first" } else { "last" };
+            let message =
+                format!("the pool ({first} to {last}) gives away {gateway}, the gateway of {cidr}");
+            f.error(key, message, "begin it behind the gateway, or end it before");
+        }
         let lease = f.duration("lease").unwrap_or(Duration::from_secs(3600));
+        if lease < Duration::from_secs(1) {
+            f.error("lease", "`lease` is too short", "at least 1s: it is counted in whole seconds");
+        }
         let dns = if f.has("dns") { f.addresses("dns") } else { vec![gateway] };
         Some(Dhcp { first, last, lease, dns })
     }
@@ -100,6 +112,10 @@ impl Reader<'_> {
                 }
                 continue;
             };
+            if a == b {
+                let message = format!("the link has `{a}` at both ends");
+                f.error("between", message, "name two networks");
+            }
             let nat = self.reference(f, "nat", "network", &[a.clone(), b.clone()]);
             let name = f.text("name").map_or_else(|| Name::from(format!("{a}-{b}")), Name::from);
             self.unique(&mut names, "link", &name, f.place("name"));
@@ -114,14 +130,14 @@ impl Reader<'_> {
         links
     }
 
-    pub fn upstreams(&self, top: Fields<'_>, networks: &[Network]) -> Vec<Upstream> {
+    pub fn upstreams(&self, top: Fields<'_>) -> Vec<Upstream> {
         let mut names = Vec::new();
         let mut upstreams = Vec::new();
         for item in top.tables("upstream") {
             let f = Fields::open(self.log, item, &[&keys::UPSTREAM]);
             let name = f.required_name("name");
             self.unique(&mut names, "upstream", &name, f.place("name"));
-            let (network, address) = self.placed(f, networks);
+            let (network, address) = self.placed(f, &name);
             let mut records = std::collections::BTreeMap::new();
             for entry in f.entries("records") {
                 let values = match &entry.item.value {
@@ -145,14 +161,14 @@ impl Reader<'_> {
         upstreams
     }
 
-    pub fn clients(&self, top: Fields<'_>, networks: &[Network]) -> Vec<Client> {
+    pub fn clients(&self, top: Fields<'_>) -> Vec<Client> {
         let mut names = Vec::new();
         let mut clients = Vec::new();
         for item in top.tables("client") {
             let f = Fields::open(self.log, item, &[&keys::CLIENT]);
             let name = f.required_name("name");
             self.unique(&mut names, "client", &name, f.place("name"));
-            let (network, address) = self.placed(f, networks);
+            let (network, address) = self.placed(f, &name);
             let mut routes = Vec::new();
             for item in f.tables("routes") {
                 let route = Fields::open(self.log, item, &[&keys::ROUTE]);
@@ -168,11 +184,17 @@ impl Reader<'_> {
     }
 
     /// A network and an address in it, both required.
-    fn placed(&self, f: Fields<'_>, networks: &[Network]) -> (Name, Ipv4Addr) {
+    fn placed(&self, f: Fields<'_>, name: &Name) -> (Name, Ipv4Addr) {
         let network = self.required_reference(f, "network", "network", &self.names.networks);
         f.required("address");
-        let address = match networks.iter().find(|n| n.name == network) {
-            Some(network) => self.inside(f, "address", network.cidr),
+        let address = match self.networks.iter().find(|n| n.name == network) {
+            Some(network) => {
+                let address = self.inside(f, "address", network.cidr);
+                if let Some(address) = address {
+                    self.take(f.place("address"), network, address, name);
+                }
+                address
+            }
             None => f.address("address"),
         };
         (network, address.unwrap_or(Ipv4Addr::UNSPECIFIED))

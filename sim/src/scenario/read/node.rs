@@ -5,22 +5,15 @@ use super::super::tree::Value;
 use super::super::value;
 use super::Reader;
 use kubesim_actors::objects::Name;
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// More than any machine can simulate; keeps a slip of the finger from filling the memory.
 const MOST_NODES: i64 = 100_000;
 
 impl Reader<'_> {
-    pub fn nodes(
-        &self,
-        top: Fields<'_>,
-        networks: &[Network],
-        others: &[(Ipv4Addr, Name)],
-    ) -> Vec<Node> {
+    pub fn nodes(&self, top: Fields<'_>, networks: &[Network]) -> Vec<Node> {
         top.required("node");
         let mut nodes = Vec::new();
-        let mut taken: BTreeMap<Ipv4Addr, Name> = others.iter().cloned().collect();
         let mut templates = Vec::new();
         let mut racks = 0;
         for item in top.tables("node") {
@@ -29,6 +22,10 @@ impl Reader<'_> {
             self.unique(&mut templates, "node", &first.name, f.place("name"));
             let count = f.int("count", 1..=MOST_NODES);
             let rack_size = f.int("rack-size", 1..=MOST_NODES);
+            // The last one has the longest name.
+            let last = count.filter(|_| f.has("count"));
+            let last = last.map_or(first.name.to_string(), |last| format!("{}{last}", first.name));
+            self.node_name(f, &last);
             for index in 0..count.unwrap_or(1) {
                 let mut node = first.clone();
                 if f.has("count") {
@@ -52,9 +49,9 @@ impl Reader<'_> {
                         f.error("address", message, "");
                         break;
                     }
-                    if let Some(other) = taken.insert(address, node.name.clone()) {
-                        let message = format!("`{}` has the address {address} already", other);
-                        f.error("address", message, "");
+                    if network.cidr.contains(&start)
+                        && !self.take(f.place("address"), network, address, &node.name)
+                    {
                         break;
                     }
                 }
@@ -80,7 +77,7 @@ impl Reader<'_> {
             interface: self.link_name(f, "interface", "eth0", &["lo", bridge.as_str()]),
             address: self.node_address(f, lan),
             network,
-            labels: f.text_map("labels"),
+            labels: self.label_map(f, "labels"),
             taints: self.taints(f),
             cpu_millis: self.quantity(f, "cpu", value::cpu).unwrap_or(4000),
             memory_bytes: self.quantity(f, "memory", value::memory).unwrap_or(8 << 30),
@@ -121,19 +118,15 @@ impl Reader<'_> {
         }
         if lan.dhcp.is_none() {
             let message = format!("the network `{}` has no DHCP server", lan.name);
-            f.error("address", message, "give it a dhcp table, or the node an address");
+            let at = f.place_of(&["address", "network"]);
+            self.log.error(at, message, "give it a dhcp table, or the node an address");
         }
         Address::Dhcp
     }
 
     fn taints(&self, f: Fields<'_>) -> Vec<String> {
-        const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         for (text, at) in f.texts("taints") {
-            let effect = text.rsplit_once(':').map_or("", |(_, effect)| effect);
-            if !EFFECTS.contains(&effect) {
-                let help = "write it like key=value:NoSchedule";
-                self.log.error(at, format!("`{text}` is not a taint"), help);
-            }
+            self.taint(at, text);
         }
         f.strings("taints")
     }

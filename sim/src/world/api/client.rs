@@ -1,9 +1,11 @@
 //! A node's API client: one connection, kept up; the calls and informers of all its actors.
 
 use super::super::{Cell, Due, Kind, Life, Owner, World};
+use super::stream::Stream;
 use super::{Message, PORT};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
+use crate::scenario::Invariant;
 use kubesim_actors::objects::View;
 use kubesim_actors::ports::api::{self, Answer, Error, News, Reason, Reply, Request, Scope};
 use kubesim_runtime::{Ticket, Time};
@@ -33,7 +35,7 @@ pub struct Client {
     /// In the order of their deadlines.
     calls: VecDeque<(u64, Call)>,
     next_id: u64,
-    streams: Vec<Stream>,
+    pub(super) streams: Vec<Stream>,
     heard: Time,
     pinged: Option<Time>,
     alarm: Option<Time>,
@@ -64,16 +66,6 @@ struct Call {
     request: Arc<Request>,
     sent: bool,
     deadline: Time,
-}
-
-/// One informer, shared by all actors of the node that asked for the same.
-#[derive(Debug)]
-struct Stream {
-    id: u64,
-    kind: kubesim_actors::objects::Kind,
-    scope: Scope,
-    subscribers: Vec<Life>,
-    view: Option<View>,
 }
 
 impl Client {
@@ -169,8 +161,7 @@ impl World {
         }
         let id = client.next_id;
         client.next_id += 1;
-        let stream = Stream { id, kind, scope: scope.clone(), subscribers: vec![life], view: None };
-        client.streams.push(stream);
+        client.streams.push(Stream::new(id, kind, scope.clone(), life));
         if up {
             self.client_say(machine, Message::Open { stream: id, kind, scope, from: None }, 0);
         }
@@ -325,7 +316,7 @@ impl World {
         self.client_wind(machine);
     }
 
-    fn client_hears(&mut self, machine: u32, message: &Message) {
+    pub(super) fn client_hears(&mut self, machine: u32, message: &Message) {
         let now = self.now;
         let Some(client) = self.client(machine) else { return };
         match message {
@@ -340,11 +331,16 @@ impl World {
                 let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
                     return;
                 };
-                known.view = Some(view.clone());
+                let goes_back = known.hears(view);
                 let (kind, scope) = (known.kind, known.scope.clone());
                 for life in known.subscribers.clone() {
                     let news = News::View { kind, scope: scope.clone(), view: view.clone() };
                     self.tell_api(life, now, None, api::Event::News(news));
+                }
+                // A store that was lost counts anew.
+                let judged = self.scenario.invariants.contains(&Invariant::I15);
+                if let Some(what) = goes_back.filter(|_| judged && !self.store_lost) {
+                    self.violations.push(format!("I15 at {now}: {what}"));
                 }
             }
             Message::Expired { stream } => {

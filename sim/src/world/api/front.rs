@@ -232,7 +232,7 @@ impl World {
     /// The actor's answer to a write.
     pub(in crate::world) fn front_respond(&mut self, id: RequestId, result: Result<Reply, Error>) {
         self.trace_api(id.connection, id.call, || outcome(&result));
-        if id.connection == super::super::faults::OPERATOR {
+        if id.connection == super::super::operator::OPERATOR {
             self.operator_answered(id.call, result);
         } else {
             self.front_say(id.connection, Message::Answer { id: id.call, result }, 0);
@@ -243,7 +243,7 @@ impl World {
     fn trace_api(&mut self, connection: u64, call: u64, text: impl FnOnce() -> String) {
         if self.knobs.trace.api {
             let from = match connection {
-                super::super::faults::OPERATOR => "kubectl".to_owned(),
+                super::super::operator::OPERATOR => "kubectl".to_owned(),
                 connection => format!("connection {connection}"),
             };
             self.line("api", || format!("{from} call {call}: {}", text()));

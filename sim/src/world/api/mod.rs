@@ -6,6 +6,7 @@
 
 mod client;
 mod front;
+mod stream;
 
 pub use client::Client;
 pub use front::Front;

@@ -22,6 +22,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN: u32 = 0;
 const CRASH: u32 = 1;
 const STOPPED: u32 = 2;
+const KILLED: u32 = 3;
 /// Tokens from here on are errands'.
 const FIRST_ERRAND: u32 = 16;
 
@@ -99,10 +100,11 @@ impl Container {
         }
     }
 
-    /// SIGTERM: exits after the image's stop time, or the grace if that is shorter.
+    /// SIGTERM: exits after the image's stop time; SIGKILL, once the grace is over before that.
     pub fn terminate(&mut self, world: &mut World, seat: &mut Seat, grace: Duration) {
-        let delay = draw(&mut seat.rng, self.image.stop).min(grace);
-        world.program_alarm_in(seat, delay, STOPPED);
+        let stop = draw(&mut seat.rng, self.image.stop);
+        let (delay, token) = if stop <= grace { (stop, STOPPED) } else { (grace, KILLED) };
+        world.program_alarm_in(seat, delay, token);
     }
 
     /// Whether this is that start of that container of its pod.
@@ -124,8 +126,9 @@ impl Container {
                 let code = self.image.crash.map_or(1, |crash| crash.code);
                 self.exit(world, seat, code);
             }
-            // 143: 128 + SIGTERM.
+            // 128 + SIGTERM, 128 + SIGKILL.
             STOPPED => self.exit(world, seat, 143),
+            KILLED => self.exit(world, seat, 137),
             token => self.errand_alarm(world, seat, token),
         }
     }

@@ -9,7 +9,7 @@ pub mod software;
 mod upstream;
 
 pub use container::{Container, draw};
-pub use dhcp::{DhcpClient, DhcpServer};
+pub use dhcp::{DhcpClient, DhcpServer, Dropped};
 pub use upstream::Upstream;
 
 use super::{Due, Owner, World};
