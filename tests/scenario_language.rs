@@ -989,6 +989,30 @@ fn names_are_refused_in_upstreams_words() {
     }
 }
 
+#[test]
+fn nothing_is_done_to_nobody_or_without_an_end() {
+    let probe = |every| {
+        format!(
+            "[[probe]]\nname = \"again\"\nkind = \"ping\"\nfrom = {{ node = \"w1\" }}\n\
+             to = {{ node = \"w1\" }}\nevery = \"{every}\""
+        )
+    };
+    let said = wrong("", &probe("1ns"));
+    assert!(said.contains("error: `every` is shorter than 1ms\n"), "{said}");
+    assert!(!wrong("", &probe("1ms")).contains("every"));
+    let fault = "[[fault]]\nname = \"none\"\nat = \"1s\"\nkind = \"power-off\"\nnodes = []";
+    let said = wrong("", fault);
+    assert!(said.contains("error: `nodes` names no machine\n"), "{said}");
+    let said = wrong("", "[[node]]\nname = \"\"\nnetwork = \"lan\"\naddress = \"192.168.1.77\"");
+    assert!(said.contains("error: `` is no name of a node\n"), "{said}");
+}
+
+#[test]
+fn what_has_no_end_is_not_read_to_its_end() {
+    let said = Scenario::load(Path::new("/dev/zero"), &[], None).expect_err("no scenario");
+    assert!(said.to_string().contains("it is larger than 64 MiB"), "{said}");
+}
+
 /// `--set` and what is said about it.
 const SETS: &[(&str, &str, &str)] = &[
     (

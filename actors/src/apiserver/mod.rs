@@ -3,6 +3,7 @@
 //! Writes go through the actor: a pure apply, then one store transaction. Reads and watches are
 //! served by the front from the [`Cache`] that the actor publishes.
 
+mod amounts;
 mod apply;
 mod cache;
 mod defaults;

@@ -1,5 +1,6 @@
 //! Names, labels and specs, refused in upstream's words.
 
+use super::amounts;
 use super::errors::Causes;
 use crate::objects::{
     DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec, names,
@@ -105,6 +106,7 @@ fn container<'a>(
     if container.image.as_deref().is_none_or(str::is_empty) {
         causes.required(format_args!("{field}.image"), "");
     }
+    amounts::container(field, container, causes);
     for (index, port) in container.ports.iter().flatten().enumerate() {
         port_number(
             format_args!("{field}.ports[{index}].containerPort"),

@@ -9,6 +9,7 @@ mod key;
 mod kind;
 pub mod names;
 mod object;
+pub mod quantity;
 mod strict;
 mod subnet;
 mod time;

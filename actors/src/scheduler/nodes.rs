@@ -77,7 +77,7 @@ impl Nodes {
         if let Some((_, status)) = object.and_then(|object| object.node()) {
             node.allocatable = Resources::of(status.allocatable.as_ref());
             let pods = status.allocatable.as_ref().and_then(|all| all.get("pods"));
-            let pods = pods.and_then(|pods| super::resources::thousandths(&pods.0));
+            let pods = pods.and_then(|pods| crate::objects::quantity::thousandths(&pods.0));
             node.max_pods = pods.map_or(0, |pods| pods / 1000);
         }
         self.changed(number);

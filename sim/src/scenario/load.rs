@@ -6,6 +6,8 @@ use super::model::Scenario;
 use super::read::{self, Files};
 use super::set::{self, Override};
 use super::tree::{self, At, Item, Source, Value};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// The world in which a scenario is to be played.
@@ -36,7 +38,7 @@ impl Scenario {
         profile: Option<&str>,
     ) -> Result<Scenario, Diagnostics> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = text_of(path).map_err(|error| {
             let message = format!("cannot read the scenario: {error}");
             Diagnostics(vec![Diagnostic::of_file(&name, message)])
         })?;
@@ -204,11 +206,23 @@ fn ensure_cluster(root: &mut Item) {
     }
 }
 
+/// Larger than any scenario or manifest; a device may have no end.
+const MOST_BYTES: u64 = 64 << 20;
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("it is larger than {} MiB", MOST_BYTES >> 20)));
+    }
+    Ok(text)
+}
+
 /// The files of a pattern: `*` in the last part of the path stands for any text.
 fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
     let read = |path: &Path| {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text =
+            text_of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         Ok((path.display().to_string(), text))
     };
     let path = folder.join(pattern);

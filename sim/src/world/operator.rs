@@ -136,11 +136,7 @@ impl World {
                 self.operator.calls.remove(&call);
             }
             (
-                Reason::Unknown
-                | Reason::Unreachable
-                | Reason::InternalError
-                | Reason::TooManyRequests
-                | Reason::Conflict,
+                Reason::Unknown | Reason::Unreachable | Reason::TooManyRequests | Reason::Conflict,
                 _,
             ) => {}
             _ => {

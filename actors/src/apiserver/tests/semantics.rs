@@ -189,6 +189,20 @@ fn bad_objects_are_refused_in_upstreams_words() {
         rig.create(empty).unwrap_err(),
         "Pod \"a\" is invalid: spec.containers: Required value"
     );
+    let mut odd = pod("a");
+    odd["spec"]["containers"][0]["readinessProbe"] =
+        json!({"httpGet": {"port": 80}, "periodSeconds": -5});
+    odd["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "lots", "memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+    let why = rig.create(odd).unwrap_err();
+    let causes = [
+        "spec.containers[0].resources.requests[cpu]: Invalid value: \"lots\": quantities must match",
+        "spec.containers[0].resources.requests: Invalid value: \"2Gi\": must be less than or equal \
+         to memory limit of 1Gi",
+        "spec.containers[0].readinessProbe.periodSeconds: Invalid value: -5: must be greater than \
+         or equal to 0",
+    ];
+    assert!(causes.iter().all(|cause| why.contains(cause)), "{why}");
     let mut elsewhere = pod("a");
     elsewhere["metadata"]["namespace"] = json!("nowhere");
     assert_eq!(rig.create(elsewhere).unwrap_err(), "namespaces \"nowhere\" not found");

@@ -72,9 +72,7 @@ impl Reader<'_> {
     fn stream(&self, item: &Item) -> StreamClient {
         let f = Fields::open(self.log, item, &[&keys::STREAM]);
         let every = f.duration("every").unwrap_or(Duration::from_millis(100));
-        if every.is_zero() {
-            f.error("every", "`every` must be longer than nothing", "");
-        }
+        self.often(f, every);
         StreamClient { to: self.call(f), every }
     }
 

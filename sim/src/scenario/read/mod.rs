@@ -26,6 +26,9 @@ use std::time::Duration;
 /// name.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Vec<(String, String)>, String>;
 
+/// The shortest period that something is done in.
+const OFTENEST: Duration = Duration::from_millis(1);
+
 /// Every name that something else may refer to.
 #[derive(Default)]
 struct Names {
@@ -197,6 +200,9 @@ impl<'a> Reader<'a> {
     /// Machines by their own name, by their template's or their rack's.
     fn nodes_of(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
         let mut nodes: Vec<Name> = Vec::new();
+        if f.has(key) && f.list(key).is_empty() {
+            f.error(key, format!("`{key}` names no machine"), "");
+        }
         for (text, at) in f.texts(key) {
             if let Some(node) = self.names.nodes.iter().find(|name| *name == text) {
                 nodes.push(node.clone());
@@ -209,6 +215,12 @@ impl<'a> Reader<'a> {
             }
         }
         nodes
+    }
+    /// Something is done every so often: each time costs, and a nanosecond is never over.
+    fn often(&self, f: Fields<'_>, every: Duration) {
+        if every < OFTENEST {
+            f.error("every", "`every` is shorter than 1ms", "a probe's usual period is 1s");
+        }
     }
     fn required_nodes(&self, f: Fields<'_>, key: &str) -> Vec<Name> {
         f.required(key);

@@ -22,7 +22,7 @@ impl Reader<'_> {
             let label = "it is the label kubernetes.io/hostname too";
             wrong = names::label_value(name).iter().map(|why| format!("{label}: {why}")).collect();
         }
-        if !name.is_empty() {
+        if f.has("name") {
             self.named(f.place("name"), "name of a node", name, wrong);
         }
     }

@@ -50,9 +50,7 @@ impl Reader<'_> {
         }
         let every =
             f.duration("every").unwrap_or(Duration::from_millis(if stream { 100 } else { 1000 }));
-        if every.is_zero() {
-            f.error("every", "`every` must be longer than nothing", "");
-        }
+        self.often(f, every);
         let once = f.bool("once", false);
         let timeout = f.duration("timeout").unwrap_or(Duration::from_secs(1));
         let every = (!once).then_some(every);
