@@ -15,6 +15,7 @@ pub mod peer;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod wireguard;
 
 pub use kernel::{gateway, subnet_env};
 

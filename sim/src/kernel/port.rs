@@ -47,6 +47,12 @@ impl Kernel {
                 done(dev, self.set_neighbours(now, dev, entries, out))
             }
             Request::SetFdb { dev, entries } => done(dev, self.set_fdb(dev, entries)),
+            // As a kernel without the module says it (rtnl_newlink_create, net/core/rtnetlink.c).
+            Request::EnsureWireguard { name, .. } => done(name, Err(Errno::Eopnotsupp)),
+            Request::SetWireguardPeers { dev, .. } => {
+                let known = self.link(NsId::HOST, dev).map(|_| Errno::Eopnotsupp);
+                done(dev, Err(known.unwrap_or(Errno::Enodev)))
+            }
             Request::SetSysctl { key, value } => {
                 done(key, self.set_sysctl(now, NsId::HOST, key, value, out))
             }

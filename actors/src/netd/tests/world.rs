@@ -24,6 +24,7 @@ pub struct Machine {
     pub routes: BTreeMap<Ipv4Net, Route>,
     pub neighbours: Vec<network::Neighbour>,
     pub fdb: Vec<network::FdbEntry>,
+    pub wireguard: Vec<network::WireguardPeer>,
     pub forward: Vec<rules::Rule>,
     pub policy_drop: bool,
     pub dialled: Vec<Ipv4Addr>,
@@ -125,6 +126,7 @@ impl World {
                 routes: BTreeMap::new(),
                 neighbours: Vec::new(),
                 fdb: Vec::new(),
+                wireguard: Vec::new(),
                 forward: Vec::new(),
                 policy_drop: false,
                 dialled: Vec::new(),
@@ -414,6 +416,21 @@ impl World {
             Request::EnsureVxlan { name, spec } => {
                 machine.put_link(&name, LinkKind::Vxlan, spec.address, spec.mtu, spec.mac);
                 name
+            }
+            Request::EnsureWireguard { name, spec } => {
+                machine.put_link(
+                    &name,
+                    LinkKind::Wireguard,
+                    spec.address,
+                    spec.mtu,
+                    Mac::default(),
+                );
+                name
+            }
+            Request::SetWireguardPeers { dev, peers } => {
+                machine.wireguard = peers.to_vec();
+                ok = machine.has(&dev);
+                dev
             }
             Request::DeleteLink { name } => {
                 machine.state.links.retain(|link| link.name != name);
