@@ -755,6 +755,18 @@ error: 10.21.0.9 is not a machine's address in 10.20.0.0/24
     (
         "",
         r##"[cluster]
+backend = "wireguard""##,
+        r##"error: `wireguard` cannot be simulated
+  --> a.toml:31:11
+   |
+31 | backend = "wireguard"
+   |           ^^^^^^^^^^^
+   = help: the modelled kernel has no WireGuard: use `host-gw` or `vxlan`
+"##,
+    ),
+    (
+        "",
+        r##"[cluster]
 dns-address = "10.96.0.1"
 pod-network = "10.1.0.0/24""##,
         r##"error: the cluster DNS and the Service `kubernetes` both have 10.96.0.1

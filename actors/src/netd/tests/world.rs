@@ -193,8 +193,8 @@ impl World {
         machine.state.links[0].addresses.extend(address);
         let before = machine.routes.len();
         machine.routes.retain(|_, route| {
-            let via = route.via.expect("all of netd's routes have a gateway");
-            route.onlink || !old.iter().any(|net| net.contains(&via))
+            let goes = |via| old.iter().any(|net| net.contains(via));
+            route.onlink || !route.via.as_ref().is_some_and(goes)
         });
         if machine.routes.len() != before {
             machine.state.netd_routes = machine.routes.len();
@@ -556,12 +556,14 @@ impl Machine {
         self.routes.clear();
         let mut refused = Vec::new();
         for route in routes.iter() {
-            let via = route.via.expect("all of netd's routes have a gateway");
             let Some(link) = self.state.links.iter().find(|link| link.name == route.dev) else {
                 refused.push((route.to, network::Errno::Enodev));
                 continue;
             };
-            if !route.onlink && !link.addresses.iter().any(|net| net.contains(&via)) {
+            // By WireGuard there is none.
+            assert_eq!(route.via.is_none(), link.kind == LinkKind::Wireguard);
+            let near = |via| link.addresses.iter().any(|net| net.contains(via));
+            if !route.onlink && !route.via.as_ref().is_none_or(near) {
                 refused.push((route.to, network::Errno::Enetunreach));
                 continue;
             }

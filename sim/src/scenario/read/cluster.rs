@@ -89,6 +89,12 @@ impl Reader<'_> {
             vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
             port: f.port("vxlan-port").unwrap_or(8472),
         };
+        if f.text("backend") == Some("wireguard") {
+            let message = "`wireguard` cannot be simulated".to_owned();
+            let help = "the modelled kernel has no WireGuard: use `host-gw` or `vxlan`";
+            f.error("backend", message, help);
+            return vxlan;
+        }
         f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
     }
 
