@@ -755,13 +755,14 @@ error: 10.21.0.9 is not a machine's address in 10.20.0.0/24
     (
         "",
         r##"[cluster]
-backend = "wireguard""##,
-        r##"error: `wireguard` cannot be simulated
+backend = "wireguard"
+netd = "flannel""##,
+        r##"error: the model of flannel has no `wireguard` backend
   --> a.toml:31:11
    |
 31 | backend = "wireguard"
    |           ^^^^^^^^^^^
-   = help: the modelled kernel has no WireGuard: use `host-gw` or `vxlan`
+   = help: `host-gw` and `vxlan` it has; netd has all three
 "##,
     ),
     (

@@ -39,6 +39,9 @@ mod tests {
             theirs.verifying_key().to_montgomery().mul_clamped(mine).to_bytes()
         };
         assert_eq!(secret(&ends[0], &ends[1]), secret(&ends[1], &ends[0]));
+        for end in &ends {
+            assert_eq!(Some(private_key(end).public_key()), public_key(&peer::key_text(end)));
+        }
         let named = ends.map(|key| public_key(&peer::key_text(&key)).expect("a key"));
         assert_ne!(named[0], named[1]);
     }

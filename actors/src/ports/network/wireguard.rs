@@ -1,6 +1,7 @@
 //! WireGuard (<https://www.wireguard.com/papers/wireguard.pdf>): who may speak through a device is
 //! said by keys, and where he is is found out again and again.
 
+use curve25519_dalek::MontgomeryPoint;
 use ipnet::Ipv4Net;
 use std::fmt;
 use std::net::SocketAddrV4;
@@ -24,6 +25,12 @@ impl fmt::Debug for PublicKey {
 /// Its private half. The kernel clamps it (RFC 7748, section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PrivateKey(pub [u8; 32]);
+
+impl PrivateKey {
+    pub fn public_key(self) -> PublicKey {
+        PublicKey(MontgomeryPoint::mul_base_clamped(self.0).to_bytes())
+    }
+}
 
 /// What is written down anywhere is no longer private.
 impl fmt::Debug for PrivateKey {

@@ -89,13 +89,14 @@ impl Reader<'_> {
             vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
             port: f.port("vxlan-port").unwrap_or(8472),
         };
-        if f.text("backend") == Some("wireguard") {
-            let message = "`wireguard` cannot be simulated".to_owned();
-            let help = "the modelled kernel has no WireGuard: use `host-gw` or `vxlan`";
-            f.error("backend", message, help);
-            return vxlan;
+        let words =
+            [("host-gw", Backend::HostGw), ("vxlan", vxlan), ("wireguard", Backend::Wireguard)];
+        let backend = f.word("backend", &words).unwrap_or(vxlan);
+        if backend == Backend::Wireguard && f.text("netd") == Some("flannel") {
+            let message = "the model of flannel has no `wireguard` backend";
+            f.error("backend", message, "`host-gw` and `vxlan` it has; netd has all three");
         }
-        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
+        backend
     }
 
     fn node_ports(&self, f: Fields<'_>) -> (u16, u16) {
