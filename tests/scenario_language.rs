@@ -755,6 +755,19 @@ error: 10.21.0.9 is not a machine's address in 10.20.0.0/24
     (
         "",
         r##"[cluster]
+backend = "wireguard"
+netd = "flannel""##,
+        r##"error: the model of flannel has no `wireguard` backend
+  --> a.toml:31:11
+   |
+31 | backend = "wireguard"
+   |           ^^^^^^^^^^^
+   = help: `host-gw` and `vxlan` it has; netd has all three
+"##,
+    ),
+    (
+        "",
+        r##"[cluster]
 dns-address = "10.96.0.1"
 pod-network = "10.1.0.0/24""##,
         r##"error: the cluster DNS and the Service `kubernetes` both have 10.96.0.1

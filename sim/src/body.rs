@@ -19,6 +19,7 @@ pub enum Body {
         vni: u32,
         frame: Box<Frame>,
     },
+    Wireguard(Box<crate::kernel::WireguardMessage>),
     Dns(Arc<DnsMessage>),
     Peer(Arc<Signed>),
     Dhcp(Arc<Dhcp>),

@@ -350,6 +350,7 @@ fn stale_on(
                 .kernel
                 .neighbour_mac(NsId::HOST, &route.dev, gateway)
                 .and_then(|mac| fdb.get(&mac).copied()),
+            None => machine.kernel.wireguard_endpoint(NsId::HOST, &route.dev, route.to.network()),
             gateway => gateway,
         };
         if leads_to != owner.address {

@@ -25,11 +25,15 @@ pub enum Backend {
     HostGw,
     /// A vxlan for all, or with `direct` only for the peers that are not on the same link.
     Vxlan { direct: bool, vni: u32, port: u16 },
+    /// WireGuard for all: peers are known by their keys and followed wherever they are.
+    Wireguard { port: u16 },
 }
 
 /// VNI and port of the vxlan device where the file does not choose them (flannel's defaults).
 pub const VNI: u32 = 1;
 pub const PORT: u16 = 8472;
+/// WireGuard's port where the file does not choose it (pkg/backend/wireguard).
+pub const WIREGUARD_PORT: u16 = 51_820;
 
 impl NetConf {
     /// Reads the file's text. An error names the key and what was expected there.
@@ -71,7 +75,7 @@ fn in_backend(error: String) -> String {
 }
 
 fn backend(section: &Value) -> Result<Backend, String> {
-    let expected = "expected \"host-gw\" or \"vxlan\"";
+    let expected = "expected \"host-gw\", \"vxlan\" or \"wireguard\"";
     let kind = section.get("Type").ok_or_else(|| format!("Type: {expected}, found nothing"))?;
     match kind.as_str() {
         Some("host-gw") => Ok(Backend::HostGw),
@@ -86,8 +90,33 @@ fn backend(section: &Value) -> Result<Backend, String> {
             vni: number(section, "VNI", 1, (1 << 24) - 1)?.map_or(VNI, |vni| vni as u32),
             port: number(section, "Port", 1, 65_535)?.map_or(PORT, |port| port as u16),
         }),
+        Some("wireguard") => wireguard(section),
         _ => Err(format!("Type: {expected}, found {kind}")),
     }
+}
+
+/// What would be passed over in silence and is not without consequence is refused.
+fn wireguard(section: &Value) -> Result<Backend, String> {
+    if section.get("PSK").is_some_and(|psk| psk != "") {
+        return Err("PSK: preshared keys are not supported: leave it out".to_owned());
+    }
+    if let Some(interval) = section.get("PersistentKeepaliveInterval").filter(|n| **n != 0) {
+        return Err(format!(
+            "PersistentKeepaliveInterval: expected 0, found {interval}: nodes tell each other \
+             where they are, and keepalives are not sent"
+        ));
+    }
+    match section.get("Mode").unwrap_or(&Value::Null) {
+        Value::Null => {}
+        Value::String(mode) if ["separate", "auto", "ipv4"].contains(&mode.as_str()) => {}
+        other => {
+            return Err(format!(
+                "Mode: expected \"separate\", \"auto\" or \"ipv4\", found {other}"
+            ));
+        }
+    }
+    let port = number(section, "ListenPort", 1, 65_535)?;
+    Ok(Backend::Wireguard { port: port.map_or(WIREGUARD_PORT, |port| port as u16) })
 }
 
 fn parsed<T: std::str::FromStr>(
@@ -122,7 +151,7 @@ mod tests {
         );
         assert_eq!(
             conf.unwrap_err(),
-            "Backend.Type: expected \"host-gw\" or \"vxlan\", found \"udp\""
+            "Backend.Type: expected \"host-gw\", \"vxlan\" or \"wireguard\", found \"udp\""
         );
         let conf = NetConf::parse(
             r#"{"Network": "10.244.0.0/16", "EnableIPv4": true, "Backend": {"Type": "vxlan",
@@ -131,6 +160,21 @@ mod tests {
         let conf = conf.unwrap();
         assert_eq!(conf.backend, Backend::Vxlan { direct: true, vni: 1, port: 8472 });
         assert_eq!((conf.subnet_len, conf.network), (24, "10.244.0.0/16".parse().unwrap()));
+        let wireguard = |more: &str| {
+            let backend = format!(r#"{{"Type": "wireguard"{more}}}"#);
+            NetConf::parse(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {backend}}}"#))
+        };
+        assert_eq!(wireguard("").unwrap().backend, Backend::Wireguard { port: 51_820 });
+        let other = r#", "ListenPort": 4500, "PersistentKeepaliveInterval": 0, "Mode": "auto""#;
+        assert_eq!(wireguard(other).unwrap().backend, Backend::Wireguard { port: 4500 });
+        for (more, start) in [
+            (r#", "PSK": "c2VjcmV0""#, "Backend.PSK: preshared keys are not supported"),
+            (r#", "PersistentKeepaliveInterval": 25"#, "Backend.PersistentKeepaliveInterval"),
+            (r#", "Mode": "ipv6""#, "Backend.Mode: expected"),
+        ] {
+            let error = wireguard(more).unwrap_err();
+            assert!(error.starts_with(start), "{error}");
+        }
     }
 
     #[test]

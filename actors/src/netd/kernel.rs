@@ -3,10 +3,11 @@
 
 use super::conf::{Backend, NetConf};
 use super::plan::{self, LeftOut, Params, Plan};
+use super::wireguard;
 use super::{Effect, Netd};
 use crate::ports::files;
 use crate::ports::network::{
-    Errno, IfName, Link, LinkKind, Mac, Proto, Reply, Request, RouteSet, State, Vxlan,
+    Errno, IfName, Link, LinkKind, Mac, Proto, Reply, Request, RouteSet, State, Vxlan, Wireguard,
 };
 use ipnet::Ipv4Net;
 use kubesim_runtime::Context;
@@ -17,6 +18,9 @@ use std::sync::Arc;
 
 /// Bytes that IP, UDP, VXLAN and the inner Ethernet header take (RFC 7348).
 const VXLAN_OVERHEAD: u32 = 50;
+/// Bytes that WireGuard takes at most: IPv6 40, UDP 8, its header 16 and its tag 16. As flannel
+/// has it (pkg/backend/wireguard/wireguard_network.go) over IPv4 too, where it takes 60.
+const WIREGUARD_OVERHEAD: u32 = 80;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
@@ -27,6 +31,7 @@ pub(super) struct Kernel {
     plan: Option<Arc<Plan>>,
     bridge_asked: Option<(Ipv4Net, u32)>,
     vxlan_asked: Option<Vxlan>,
+    wireguard_asked: Option<Wireguard>,
     /// The hash of the plan whose neighbours and FDB entries were set.
     overlay_set: Option<u64>,
     routes_set: Option<(u64, Option<Ipv4Net>)>,
@@ -47,7 +52,8 @@ pub(super) struct Kernel {
 struct Seen {
     uplink: Option<LinkSeen>,
     bridge: Option<LinkSeen>,
-    vxlan: Option<LinkSeen>,
+    /// The vxlan or WireGuard device.
+    overlay: Option<LinkSeen>,
     netd_routes: usize,
     ip_forward: bool,
     bridge_nf: bool,
@@ -97,19 +103,26 @@ impl NetConf {
     fn vxlan(&self) -> (u32, u16) {
         match self.backend {
             Backend::Vxlan { vni, port, .. } => (vni, port),
-            Backend::HostGw => (super::conf::VNI, super::conf::PORT),
+            _ => (super::conf::VNI, super::conf::PORT),
         }
     }
 
-    /// `kubesim.1`
-    fn vxlan_name(&self) -> IfName {
+    /// `kubesim.1`, or flannel's own name where it has one device only.
+    fn overlay_name(&self) -> IfName {
+        if matches!(self.backend, Backend::Wireguard { .. }) {
+            return SmolStr::new_static("flannel-wg");
+        }
         format_smolstr!("kubesim.{}", self.vxlan().0)
     }
 
     /// The MTU of pods. With host-gw it stays the link's even where one peer is behind the vxlan:
     /// packets that do not fit there are answered with ICMP "fragmentation needed" (RFC 1191).
     fn pod_mtu(&self, link: u32) -> u32 {
-        let overhead = if self.backend == Backend::HostGw { 0 } else { VXLAN_OVERHEAD };
+        let overhead = match self.backend {
+            Backend::HostGw => 0,
+            Backend::Vxlan { .. } => VXLAN_OVERHEAD,
+            Backend::Wireguard { .. } => WIREGUARD_OVERHEAD,
+        };
         self.mtu.unwrap_or(link.saturating_sub(overhead))
     }
 }
@@ -127,10 +140,19 @@ impl Netd {
             Reply::Done { subject, result } => {
                 self.kernel.sysctls_asked.retain(|key| *key != subject);
                 let Err(why) = result else { return };
-                if Some(&subject) == self.conf.map(|conf| conf.vxlan_name()).as_ref() {
+                if Some(&subject) == self.conf.map(|conf| conf.overlay_name()).as_ref() {
                     self.kernel.overlay_set = None;
                 }
-                ctx.note(|| format!("{subject}: the kernel refused ({why})"));
+                let lacks = why == Errno::Eopnotsupp
+                    && matches!(
+                        self.conf,
+                        Some(NetConf { backend: Backend::Wireguard { .. }, .. })
+                    );
+                let advice = match lacks {
+                    true => "; it has no WireGuard: load its module, or use another backend",
+                    false => "",
+                };
+                ctx.note(|| format!("{subject}: the kernel refused ({why}){advice}"));
             }
             Reply::RoutesSet { refused, .. } => {
                 if self.kernel.refused != refused {
@@ -145,12 +167,12 @@ impl Netd {
     }
 
     fn on_state(&mut self, state: &State, ctx: &mut Context<'_, Self>) {
-        let vxlan = self.conf.map(|conf| conf.vxlan_name());
+        let overlay = self.conf.map(|conf| conf.overlay_name());
         let link = |name: &IfName| state.links.iter().find(|l| l.name == *name).map(LinkSeen::of);
         let seen = Seen {
             uplink: link(&self.config.interface),
             bridge: link(&self.config.bridge),
-            vxlan: vxlan.as_ref().and_then(link),
+            overlay: overlay.as_ref().and_then(link),
             netd_routes: state.netd_routes,
             ip_forward: state.ip_forward,
             bridge_nf: state.bridge_nf,
@@ -161,17 +183,18 @@ impl Netd {
             return;
         }
         let index = |link: &Option<LinkSeen>| link.as_ref().map(|l| (l.index, l.up));
-        if index(&old.vxlan) != index(&seen.vxlan) {
+        if index(&old.overlay) != index(&seen.overlay) {
             kernel.overlay_set = None;
-            if seen.vxlan.is_none() {
+            if seen.overlay.is_none() {
                 kernel.vxlan_asked = None;
+                kernel.wireguard_asked = None;
             }
         }
         let addresses = |link: &Option<LinkSeen>| link.as_ref().map(|l| l.addresses.clone());
         // A flush that ends at the same number of routes shows as a change of a link only.
         let moved = addresses(&old.uplink) != addresses(&seen.uplink)
             || index(&old.uplink) != index(&seen.uplink)
-            || index(&old.vxlan) != index(&seen.vxlan);
+            || index(&old.overlay) != index(&seen.overlay);
         let flushed = old.netd_routes != seen.netd_routes
             && seen.netd_routes + kernel.refused.len() != kernel.routes_expected;
         if moved || flushed {
@@ -225,7 +248,7 @@ impl Netd {
             backend: conf.backend,
             onlink: self.kernel.address()?.trunc(),
             uplink: self.config.interface.clone(),
-            vxlan: conf.vxlan_name(),
+            overlay: conf.overlay_name(),
         };
         let own = self.lease.cidr;
         let told = &self.told.places;
@@ -257,10 +280,13 @@ impl Netd {
             return;
         };
         let Some(conf) = self.conf else { return };
-        let wants_vxlan = plan.needs_vxlan() || conf.backend != Backend::HostGw;
-        if wants_vxlan {
+        let wants_overlay = plan.needs_overlay() || conf.backend != Backend::HostGw;
+        if wants_overlay {
             self.kernel.vxlan_idle = false;
-            self.sync_vxlan(&conf, &plan, seen, ctx);
+            match conf.backend {
+                Backend::Wireguard { port } => self.sync_wireguard(&conf, port, &plan, seen, ctx),
+                _ => self.sync_vxlan(&conf, &plan, seen, ctx),
+            }
         }
         let set = (plan.hash, self.lease.cidr);
         if self.kernel.routes_set != Some(set) {
@@ -287,7 +313,7 @@ impl Netd {
         let Ok(address) = Ipv4Net::new(subnet.network(), 32) else {
             return;
         };
-        let ((vni, port), name) = (conf.vxlan(), conf.vxlan_name());
+        let ((vni, port), name) = (conf.vxlan(), conf.overlay_name());
         let mtu = uplink.mtu.saturating_sub(VXLAN_OVERHEAD);
         let spec = Vxlan { vni, port, mac: self.vtep_mac, mtu, local: locator.addr(), address };
         if self.kernel.vxlan_asked.as_ref() != Some(&spec) {
@@ -306,6 +332,33 @@ impl Netd {
         }
     }
 
+    /// A move of a peer is one endpoint that differs, and no route: what pods have open stays.
+    fn sync_wireguard(
+        &mut self,
+        conf: &NetConf,
+        port: u16,
+        plan: &Plan,
+        seen: &Seen,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let (Some(uplink), Some(subnet)) = (&seen.uplink, self.lease.cidr) else { return };
+        let Ok(address) = Ipv4Net::new(subnet.network(), 32) else { return };
+        let (private_key, name) = (wireguard::private_key(&self.key), conf.overlay_name());
+        let mtu = uplink.mtu.saturating_sub(WIREGUARD_OVERHEAD);
+        let spec = Wireguard { private_key, port, mtu, address };
+        if self.kernel.wireguard_asked.as_ref() != Some(&spec) {
+            self.kernel.wireguard_asked = Some(spec.clone());
+            self.kernel.overlay_set = None;
+            self.kernel.routes_set = None;
+            ctx.perform(Effect::Network(Request::EnsureWireguard { name: name.clone(), spec }));
+        }
+        if self.kernel.overlay_set != Some(plan.hash) {
+            self.kernel.overlay_set = Some(plan.hash);
+            let (dev, peers) = (name, plan.wireguard.clone());
+            ctx.perform(Effect::Network(Request::SetWireguardPeers { dev, peers }));
+        }
+    }
+
     /// Each interface is set by its own key: `conf.all.forwarding` reaches no interface that was
     /// reset since if it is 1 already (net/ipv4/devinet.c: devinet_sysctl_forward acts on a
     /// change only).
@@ -320,7 +373,7 @@ impl Netd {
         let links = [
             (&self.config.interface, &seen.uplink),
             (&self.config.bridge, &seen.bridge),
-            (&conf.vxlan_name(), &seen.vxlan),
+            (&conf.overlay_name(), &seen.overlay),
         ];
         let off =
             links.into_iter().filter(|(_, link)| link.as_ref().is_some_and(|l| !l.forwarding));
@@ -375,6 +428,7 @@ impl Netd {
         }
         if thorough {
             kernel.vxlan_asked = None;
+            kernel.wireguard_asked = None;
         }
         self.report_left_out(ctx);
         self.drop_idle_vxlan(ctx);
@@ -396,17 +450,35 @@ impl Netd {
         self.kernel.left_out = plan.left_out.clone();
     }
 
+    /// Under another configuration another device takes its place.
+    pub(super) fn drop_former_overlay(
+        &mut self,
+        former: Option<NetConf>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let Some(name) = former.map(|conf| conf.overlay_name()) else { return };
+        if self.conf.is_some_and(|conf| conf.overlay_name() == name) {
+            return;
+        }
+        let kernel = &mut self.kernel;
+        (kernel.vxlan_asked, kernel.wireguard_asked) = (None, None);
+        (kernel.overlay_set, kernel.routes_set) = (None, None);
+        if kernel.seen.as_mut().is_some_and(|seen| seen.overlay.take().is_some()) {
+            ctx.perform(Effect::Network(Request::DeleteLink { name }));
+        }
+    }
+
     /// With host-gw the vxlan is there for peers elsewhere only; it goes after it was without
     /// need for a whole resync period, so that a peer that sees us move later loses nothing.
     fn drop_idle_vxlan(&mut self, ctx: &mut Context<'_, Self>) {
         let (Some(conf), Some(plan)) = (self.conf, &self.kernel.plan) else {
             return;
         };
-        let there = self.kernel.seen.as_ref().is_some_and(|seen| seen.vxlan.is_some());
-        let idle = there && !plan.needs_vxlan() && conf.backend == Backend::HostGw;
+        let there = self.kernel.seen.as_ref().is_some_and(|seen| seen.overlay.is_some());
+        let idle = there && !plan.needs_overlay() && conf.backend == Backend::HostGw;
         if idle && self.kernel.vxlan_idle {
             self.kernel.vxlan_asked = None;
-            ctx.perform(Effect::Network(Request::DeleteLink { name: conf.vxlan_name() }));
+            ctx.perform(Effect::Network(Request::DeleteLink { name: conf.overlay_name() }));
         }
         self.kernel.vxlan_idle = idle;
     }

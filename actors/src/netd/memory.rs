@@ -139,6 +139,7 @@ impl Netd {
             node: node.clone(),
             subnet: known.subnet,
             created: 0,
+            public_key: known.public_key.clone(),
             place: known.place.clone(),
         };
         peers.map(peer).collect()

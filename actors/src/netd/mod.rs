@@ -15,6 +15,7 @@ pub mod peer;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod wireguard;
 
 pub use kernel::{gateway, subnet_env};
 
@@ -333,7 +334,8 @@ impl Netd {
         match result {
             Ok(conf) if self.conf == Some(conf) => {}
             Ok(conf) => {
-                self.conf = Some(conf);
+                let former = self.conf.replace(conf);
+                self.drop_former_overlay(former, ctx);
                 self.sync(ctx);
             }
             Err(why) => {

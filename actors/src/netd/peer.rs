@@ -76,7 +76,7 @@ pub fn key_text(key: &SigningKey) -> String {
     key.verifying_key().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn parse_key(text: &str) -> Option<VerifyingKey> {
+pub(super) fn parse_key(text: &str) -> Option<VerifyingKey> {
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }

@@ -6,13 +6,14 @@
 //! since nothing is routed there.
 
 use super::conf::Backend;
+use super::wireguard;
 use crate::objects::{Name, Object, View};
-use crate::ports::network::{FdbEntry, IfName, Mac, Neighbour, Route};
+use crate::ports::network::{FdbEntry, IfName, Mac, Neighbour, PublicKey, Route, WireguardPeer};
 use ipnet::Ipv4Net;
 use kubesim_runtime::Hasher;
 use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 /// A node as the pod network sees it.
@@ -23,6 +24,8 @@ pub struct Peer {
     /// Seconds since the epoch at which its lease was made: of two leases of one network the
     /// later one counts, since IPAM gives nothing away that it still counts as given.
     pub created: i64,
+    /// As its lease has it.
+    pub public_key: Name,
     pub place: Place,
 }
 
@@ -51,6 +54,7 @@ impl Peer {
             node: object.key.name.clone(),
             subnet: spec.cidr.parse::<Ipv4Net>().ok()?.trunc(),
             created: created.map_or(0, |time| time.0.as_second()),
+            public_key: Name::from(&spec.public_key),
             place: Place {
                 locator: status.locator,
                 prefix_length: status.prefix_length,
@@ -76,7 +80,8 @@ pub struct Params {
     /// The network my uplink is connected to.
     pub onlink: Ipv4Net,
     pub uplink: IfName,
-    pub vxlan: IfName,
+    /// The vxlan or WireGuard device.
+    pub overlay: IfName,
 }
 
 /// What peers said of themselves that the API does not show yet, by node.
@@ -88,15 +93,17 @@ pub struct Plan {
     pub routes: Arc<[Route]>,
     pub neighbours: Arc<[Neighbour]>,
     pub fdb: Arc<[FdbEntry]>,
+    /// By subnet; each key once, my own included.
+    pub wireguard: Arc<[WireguardPeer]>,
     pub left_out: Vec<LeftOut>,
     /// Of all of the above tables: two plans with one hash set the same things.
     pub hash: u64,
 }
 
 impl Plan {
-    /// Whether some peer can only be reached through the vxlan.
-    pub fn needs_vxlan(&self) -> bool {
-        !self.fdb.is_empty()
+    /// Whether some peer can only be reached through the vxlan or WireGuard.
+    pub fn needs_overlay(&self) -> bool {
+        !self.fdb.is_empty() || !self.wireguard.is_empty()
     }
     pub fn has_route_to(&self, net: Ipv4Net) -> bool {
         self.routes.binary_search_by(|route| route.to.cmp(&net)).is_ok()
@@ -121,6 +128,12 @@ pub enum Why {
         node: Name,
         subnet: Ipv4Net,
     },
+    /// Its lease has no key that WireGuard could know it by.
+    NoKey,
+    /// Whose packets are whose could not be told.
+    SharesKey {
+        node: Name,
+    },
 }
 
 impl std::fmt::Display for LeftOut {
@@ -136,6 +149,11 @@ impl std::fmt::Display for LeftOut {
             Why::Overlaps { node: other, subnet: net } => write!(
                 f,
                 "no route to {subnet} of {node}: it overlaps {net} of {other}, leased later"
+            ),
+            Why::NoKey => write!(f, "no route to {subnet} of {node}: its lease has no valid key"),
+            Why::SharesKey { node: other } => write!(
+                f,
+                "no route to {subnet} of {node}: it has the key of {other} (a copied disk?)"
             ),
         }
     }
@@ -168,7 +186,7 @@ pub fn compile(
         };
         let result = match loses_to {
             Some((node, subnet)) => Err(Why::Overlaps { node, subnet }),
-            None => tables.add(peer.subnet, place, params),
+            None => tables.add(peer, place, params),
         };
         if let Err(why) = result {
             let (node, subnet) = (peer.node.clone(), peer.subnet);
@@ -215,22 +233,44 @@ struct Tables {
     routes: Vec<Route>,
     neighbours: Vec<Neighbour>,
     fdb: Vec<FdbEntry>,
+    wireguard: Vec<WireguardPeer>,
+    keys: BTreeMap<PublicKey, Name>,
     left_out: Vec<LeftOut>,
 }
 
 impl Tables {
-    fn add(&mut self, subnet: Ipv4Net, place: &Place, params: &Params) -> Result<(), Why> {
-        let locator = place.locator.ok_or(Why::NoLocator)?;
+    fn add(&mut self, peer: &Peer, place: &Place, params: &Params) -> Result<(), Why> {
+        let (subnet, locator) = (peer.subnet, place.locator.ok_or(Why::NoLocator)?);
+        if let Backend::Wireguard { port } = params.backend {
+            return self.add_wireguard(peer, SocketAddrV4::new(locator, port), params);
+        }
         if directly(place, params) {
             let (via, dev) = (Some(locator), params.uplink.clone());
             self.routes.push(Route { to: subnet, via, dev, onlink: false, metric: 0 });
             return Ok(());
         }
         let mac = place.vtep_mac.ok_or(Why::NoVtep { locator })?;
-        let (via, dev) = (Some(subnet.network()), params.vxlan.clone());
+        let (via, dev) = (Some(subnet.network()), params.overlay.clone());
         self.routes.push(Route { to: subnet, via, dev, onlink: true, metric: 0 });
         self.neighbours.push(Neighbour { ip: subnet.network(), mac });
         self.fdb.push(FdbEntry { mac, remote: locator });
+        Ok(())
+    }
+
+    fn add_wireguard(
+        &mut self,
+        peer: &Peer,
+        endpoint: SocketAddrV4,
+        params: &Params,
+    ) -> Result<(), Why> {
+        let public_key = wireguard::public_key(&peer.public_key).ok_or(Why::NoKey)?;
+        if let Some(node) = self.keys.get(&public_key).cloned() {
+            return Err(Why::SharesKey { node });
+        }
+        self.keys.insert(public_key, peer.node.clone());
+        let (to, dev) = (peer.subnet, params.overlay.clone());
+        self.routes.push(Route { to, via: None, dev, onlink: false, metric: 0 });
+        self.wireguard.push(WireguardPeer { public_key, endpoint, allowed: to });
         Ok(())
     }
 
@@ -239,10 +279,12 @@ impl Tables {
         self.routes.hash(&mut hasher);
         self.neighbours.hash(&mut hasher);
         self.fdb.hash(&mut hasher);
+        self.wireguard.hash(&mut hasher);
         Plan {
             routes: self.routes.into(),
             neighbours: self.neighbours.into(),
             fdb: self.fdb.into(),
+            wireguard: self.wireguard.into(),
             left_out: self.left_out,
             hash: hasher.finish(),
         }
@@ -256,6 +298,7 @@ fn directly(place: &Place, params: &Params) -> bool {
     let direct = match params.backend {
         Backend::HostGw => true,
         Backend::Vxlan { direct, .. } => direct,
+        Backend::Wireguard { .. } => false,
     };
     direct && place.network() == Some(params.onlink)
 }

@@ -8,6 +8,10 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+mod wireguard;
+
+pub use wireguard::{PrivateKey, PublicKey, Wireguard, WireguardPeer};
+
 /// A link's name, at most 15 bytes (`IFNAMSIZ` - 1).
 pub type IfName = SmolStr;
 
@@ -136,6 +140,20 @@ pub enum Request {
     GetSysctl {
         key: SmolStr,
     },
+    /// A WireGuard device with this key on this port; one that differs is corrected in place.
+    /// `EOPNOTSUPP`: the kernel has no WireGuard.
+    EnsureWireguard {
+        name: IfName,
+        spec: Wireguard,
+    },
+    /// Makes the peers of a WireGuard device be exactly these, whoever set others; a peer with the
+    /// device's own key is passed over, so that machines can share one set. Writes differences
+    /// only. An endpoint that the kernel has found out itself (roaming) stays while its peer
+    /// answers there, unless another one is wanted than before.
+    SetWireguardPeers {
+        dev: IfName,
+        peers: Arc<[WireguardPeer]>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -227,6 +245,7 @@ pub enum LinkKind {
     Vxlan,
     /// Swallows what it sends: a place for addresses.
     Dummy,
+    Wireguard,
 }
 
 /// What Linux says when it refuses (include/uapi/asm-generic/errno-base.h, errno.h).

@@ -4,9 +4,11 @@
 //! A request is carried out within `sendmsg` (`netlink_unicast_kernel`, net/netlink/af_netlink.c)
 //! and a dump is written by each `recvmsg` (`netlink_dump`), so nothing here ever waits.
 
+mod generic;
 mod message;
 mod socket;
 
+pub use generic::family;
 pub use message::{Attributes, Messages, Writer, be16, be32, be64, ne16, ne32, ne64};
 pub use socket::{Incoming, Netlink, Refusal};
 

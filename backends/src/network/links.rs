@@ -73,12 +73,12 @@ impl Node {
         self.requests.call(DelLink(message), 0)
     }
 
-    fn create(&mut self, message: LinkMessage) -> Result<(), Errno> {
+    pub(super) fn create(&mut self, message: LinkMessage) -> Result<(), Errno> {
         self.requests.call(NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// The link as it is now.
-    fn known(&mut self, name: &str) -> Result<Link, Errno> {
+    pub(super) fn known(&mut self, name: &str) -> Result<Link, Errno> {
         self.refresh()?;
         self.mirror.link(name).cloned().ok_or(Errno::Enodev)
     }
@@ -100,7 +100,7 @@ impl Node {
         self.requests.call(NewLink(change.build()), 0).is_ok()
     }
 
-    fn adjust(&mut self, link: &Link, mac: Option<Mac>, mtu: u32) -> Result<(), Errno> {
+    pub(super) fn adjust(&mut self, link: &Link, mac: Option<Mac>, mtu: u32) -> Result<(), Errno> {
         let mut change = by_index(link);
         let mac = mac.filter(|mac| *mac != link.mac);
         if link.up && mac.is_none() && link.mtu == mtu {
@@ -117,7 +117,7 @@ impl Node {
 
     /// Makes the addresses of a link be exactly one. The new one comes first, so that the routes
     /// by the link outlive the change.
-    fn only_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), Errno> {
+    pub(super) fn only_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), Errno> {
         self.refresh()?;
         let have = self.mirror.addresses(link).to_vec();
         if !have.contains(&address) {

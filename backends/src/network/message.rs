@@ -226,6 +226,7 @@ impl Link {
             Some("veth") => LinkKind::Veth,
             Some("vxlan") => LinkKind::Vxlan,
             Some("dummy") => LinkKind::Dummy,
+            Some("wireguard") => LinkKind::Wireguard,
             _ => LinkKind::Uplink,
         };
         Some(Link {

@@ -17,6 +17,7 @@ mod observe;
 mod routes;
 mod socket;
 pub(crate) mod sysctl;
+pub mod wireguard;
 
 pub(crate) use self::errno::from_io as errno_of;
 use self::node::Node;
@@ -82,6 +83,10 @@ impl Node {
                 (name, self.ensure_bridge(name, *address, *mtu))
             }
             Request::EnsureVxlan { name, spec } => (name, self.ensure_vxlan(name, spec)),
+            Request::EnsureWireguard { name, spec } => (name, self.ensure_wireguard(name, spec)),
+            Request::SetWireguardPeers { dev, peers } => {
+                (dev, self.set_wireguard_peers(dev, peers))
+            }
             Request::DeleteLink { name } => (name, self.delete_link(name)),
             Request::SetRoutes { proto, routes } => {
                 return Reply::RoutesSet {

@@ -8,6 +8,7 @@ use super::neighbours::Tables;
 use super::routes::{Plan, Table};
 use super::socket::Socket;
 use super::sysctl;
+use super::wireguard::Devices;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{
     Errno, FdbEntry, LinkKind, Neighbour, Proto, RouteSet, State,
@@ -37,6 +38,7 @@ pub struct Node {
     /// By owner; there once they were listed.
     routes: BTreeMap<Proto, Table>,
     neighbours: Tables,
+    pub(super) wireguard: Devices,
     stale: Stale,
     /// Default routes are followed as well.
     observed: bool,
@@ -66,6 +68,7 @@ impl Node {
             mirror: Mirror::default(),
             routes: BTreeMap::new(),
             neighbours: Tables::default(),
+            wireguard: Devices::default(),
             stale: Stale { links: true, addresses: true, routes: true },
             observed: false,
             state: None,
@@ -106,7 +109,7 @@ impl Node {
     }
 
     fn take_news(&mut self) {
-        let Node { monitor, mirror, routes, neighbours, stale, state, .. } = self;
+        let Node { monitor, mirror, routes, neighbours, wireguard, stale, state, .. } = self;
         let mut any = false;
         let complete = monitor.drain(|news, replaces| {
             any = true;
@@ -136,7 +139,10 @@ impl Node {
                         table.remove(route);
                     }
                 }
-                Message::LinkGone(link) => neighbours.forget(*link),
+                Message::LinkGone(link) => {
+                    neighbours.forget(*link);
+                    wireguard.forget(*link);
+                }
                 _ => {}
             }
         });

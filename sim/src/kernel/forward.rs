@@ -370,7 +370,7 @@ impl Namespace {
             return Err(Errno::Eperm);
         }
         match hop.kind {
-            Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.is_loopback()) => {
+            Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.asks_nobody()) => {
                 let next = hop.via.unwrap_or(packet.dst);
                 self.send_to_neighbour(cx, dev, next, packet);
             }

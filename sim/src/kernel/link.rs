@@ -4,6 +4,7 @@ use super::address::Address;
 use super::bridge::Bridge;
 use super::neigh::PermanentSet;
 use super::vxlan::VxlanDevice;
+use super::wireguard::Device;
 use super::{Cx, Errno, Frame, IfName, Kernel, Mac, Namespace, NsId, Output, Spaces, Work};
 use kubesim_actors::ports::network::LinkKind;
 use kubesim_runtime::Time;
@@ -41,6 +42,7 @@ pub(super) enum Kind {
     Veth { ns: NsId, peer: u32 },
     Vxlan(Box<VxlanDevice>),
     Dummy,
+    Wireguard(Box<Device>),
 }
 
 impl Link {
@@ -52,10 +54,15 @@ impl Link {
             Kind::Veth { .. } => LinkKind::Veth,
             Kind::Vxlan(_) => LinkKind::Vxlan,
             Kind::Dummy => LinkKind::Dummy,
+            Kind::Wireguard(_) => LinkKind::Wireguard,
         }
     }
     pub(super) fn is_loopback(&self) -> bool {
         matches!(self.kind, Kind::Loopback)
+    }
+    /// Whoever is behind it has no address of its own to be asked for (`IFF_NOARP`).
+    pub(super) fn asks_nobody(&self) -> bool {
+        matches!(self.kind, Kind::Loopback | Kind::Wireguard(_))
     }
     /// Frames pass: up, with a carrier.
     pub(super) fn running(&self) -> bool {
@@ -237,6 +244,7 @@ impl Namespace {
             }
             Kind::Bridge(_) => self.bridge_transmit(cx, index, frame),
             Kind::Vxlan(_) => self.vxlan_transmit(cx, index, frame),
+            Kind::Wireguard(_) => self.wireguard_transmit(cx, index, frame),
             // dummy_xmit, drivers/net/dummy.c
             Kind::Dummy => {}
         }
@@ -272,6 +280,7 @@ impl Spaces {
         if let Kind::Vxlan(device) = &link.kind {
             ns.vxlan_ports.retain(|(port, vni, _)| (*port, *vni) != (device.port, device.vni));
         }
+        ns.wireguard_ports.retain(|(_, device)| *device != index);
         cx.changed(ns.id);
     }
 }

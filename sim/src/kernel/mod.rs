@@ -36,6 +36,7 @@ mod timers;
 mod udp;
 mod virtuals;
 mod vxlan;
+mod wireguard;
 
 use self::icmp::Limiter;
 use self::link::Links;
@@ -60,6 +61,7 @@ pub use self::netfilter::ChainPool;
 pub use self::route::Scope;
 pub use self::shared_routes::RouteBlocks;
 pub use self::socket::SocketId;
+pub use self::wireguard::Message as WireguardMessage;
 
 /// A network namespace of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,6 +223,8 @@ struct Namespace {
     path_mtus: Vec<(Ipv4Addr, u32, Time)>,
     /// Open vxlan ports: port, vni, the device.
     vxlan_ports: Vec<(u16, u32, u32)>,
+    /// Ports of WireGuard devices: port, the device.
+    wireguard_ports: Vec<(u16, u32)>,
 }
 
 impl Namespace {
@@ -236,6 +240,7 @@ impl Namespace {
             limiter: Limiter::default(),
             path_mtus: Vec::new(),
             vxlan_ports: Vec::new(),
+            wireguard_ports: Vec::new(),
         };
         ns.add_link("lo", Mac::default(), 65_536, link::Kind::Loopback)
             .expect("the first link of a namespace has a free name");
@@ -344,6 +349,11 @@ impl Kernel {
                         ns.neighbour_timeout(&mut cx, dev, ip);
                     }
                 }
+                TimerKey::Wireguard { ns, dev } => {
+                    if let Some(ns) = self.spaces.get_mut(ns) {
+                        ns.wireguard_timeout(&mut cx, dev);
+                    }
+                }
                 TimerKey::Socket(id) => {
                     let ns = cx.core.sockets.namespace(id);
                     if let Some(ns) = ns.and_then(|ns| self.spaces.get_mut(ns)) {
@@ -361,6 +371,9 @@ impl Kernel {
         let alarm = match key {
             TimerKey::Neighbour { ns, dev, ip } => {
                 self.spaces.get_mut(ns).and_then(|ns| ns.neighbours.alarm(dev, ip))
+            }
+            TimerKey::Wireguard { ns, dev } => {
+                self.spaces.get_mut(ns).and_then(|ns| ns.wireguard_alarm(dev))
             }
             TimerKey::Socket(id) => self.core.sockets.alarm(id),
         };

@@ -195,7 +195,7 @@ impl Frame {
 }
 
 impl Packet {
-    fn digest(&self, hasher: &mut Hasher) {
+    pub(super) fn digest(&self, hasher: &mut Hasher) {
         hasher.u64(pair(self.src, self.dst));
         let (sport, dport) = self.ports();
         let ports = u64::from(sport) << 16 | u64::from(dport);
@@ -217,6 +217,9 @@ impl Packet {
         }
         if let Body::Vxlan { frame, .. } = &self.body {
             frame.digest(hasher);
+        }
+        if let Body::Wireguard(message) = &self.body {
+            message.digest(hasher);
         }
     }
 }

@@ -47,6 +47,13 @@ impl Kernel {
                 done(dev, self.set_neighbours(now, dev, entries, out))
             }
             Request::SetFdb { dev, entries } => done(dev, self.set_fdb(dev, entries)),
+            Request::EnsureWireguard { name, spec } => {
+                let result = self.ensure_wireguard(now, name, spec, out);
+                done(name, result)
+            }
+            Request::SetWireguardPeers { dev, peers } => {
+                done(dev, self.set_wireguard_peers(now, dev, peers))
+            }
             Request::SetSysctl { key, value } => {
                 done(key, self.set_sysctl(now, NsId::HOST, key, value, out))
             }
@@ -182,7 +189,7 @@ impl Kernel {
 
 /// Makes the addresses of a link be exactly one. The new one comes first, so that the routes by
 /// the link outlive the change.
-fn only_address(
+pub(super) fn only_address(
     host: &mut Namespace,
     cx: &mut Cx<'_>,
     index: u32,

@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 pub(super) enum TimerKey {
     Neighbour { ns: NsId, dev: u32, ip: Ipv4Addr },
     Socket(SocketId),
+    Wireguard { ns: NsId, dev: u32 },
 }
 
 /// A deadline and the heap's entry for it. Invariant: while `at` is not NEVER, an entry for

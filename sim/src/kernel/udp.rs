@@ -45,6 +45,10 @@ impl Namespace {
             Ok(()) => return,
             Err(packet) => packet,
         };
+        let packet = match self.wireguard_input(cx, (sport, dport), packet) {
+            Ok(()) => return,
+            Err(packet) => packet,
+        };
         let Some(socket) = self.udp_socket(cx, packet.dst, dport) else {
             if arrival.to_us && self.fib.addr_type(packet.dst) == AddrType::Local {
                 self.icmp_error(cx, IcmpError::PortUnreachable, &packet);

@@ -58,7 +58,7 @@ sections! {
         "pod-network": "network" = "10.244.0.0/16",
         "service-network": "network" = "10.96.0.0/12",
         "node-mask": "integer" = "24",
-        "backend": "`host-gw`, `vxlan`" = "vxlan",
+        "backend": "`host-gw`, `vxlan`, `wireguard`" = "vxlan",
         "direct-routing": "boolean" = "false",
         "vni": "integer" = "1",
         "vxlan-port": "port" = "8472",

@@ -14,6 +14,7 @@ pub(super) fn net_conf(scenario: &Scenario) -> String {
         Backend::Vxlan { direct_routing, vni, port } => serde_json::json!({
             "Type": "vxlan", "VNI": vni, "Port": port, "DirectRouting": direct_routing,
         }),
+        Backend::Wireguard => serde_json::json!({"Type": "wireguard"}),
     };
     let conf = serde_json::json!({
         "Network": cluster.pod_network.to_string(),

@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn params(backend: Backend) -> Params {
-    Params { backend, onlink: net("192.168.1.0/24"), uplink: "eth0".into(), vxlan: "v".into() }
+    Params { backend, onlink: net("192.168.1.0/24"), uplink: "eth0".into(), overlay: "v".into() }
 }
 
 fn peer(node: usize, subnet: Ipv4Net, created: i64, at: Option<u8>, mac: bool) -> Peer {
     let locator = at.map(|at| std::net::Ipv4Addr::from([192, 168, at % 2, at]));
     let vtep_mac = mac.then_some(Mac([2, 0, 0, 0, 0, node as u8]));
     let place = Place { locator, prefix_length: 24, generation: 1, vtep_mac };
-    Peer { node: format!("n{node}").into(), subnet, created, place }
+    let key = ed25519_dalek::SigningKey::from_bytes(&[node as u8 + 1; 32]);
+    let public_key = crate::netd::peer::key_text(&key).into();
+    Peer { node: format!("n{node}").into(), subnet, created, public_key, place }
 }
 
 fn peers() -> impl Strategy<Value = Vec<Peer>> {
@@ -111,7 +113,7 @@ fn machines_on_one_network_share_a_plan_and_what_is_told_later_does_not_leak() {
     let (a, b) = (shared(&view, &told, &here), shared(&view.clone(), &told, &here));
     assert!(Arc::ptr_eq(&a, &b));
     let away = Params { onlink: net("10.20.0.0/24"), ..here.clone() };
-    assert!(shared(&view, &told, &away).needs_vxlan());
+    assert!(shared(&view, &told, &away).needs_overlay());
     let locator = Some([10, 20, 0, 7].into());
     let vtep_mac = Some(Mac([2, 0, 0, 0, 0, 1]));
     let moved = Place { locator, prefix_length: 24, generation: 2, vtep_mac };
@@ -142,4 +144,27 @@ fn the_left_out_are_named_with_whom_they_collide() {
     assert_eq!(plan.left_out[0].why, why);
     let words = plan.left_out[0].to_string();
     assert!(words.contains("10.244.0.0/22 of n2") && words.contains("10.244.1.0/24 of n1"));
+}
+
+#[test]
+fn wireguard_knows_peers_by_their_leases_keys() {
+    let mut peers: Vec<Peer> = (0..4_u8)
+        .map(|n| peer(usize::from(n), net(&format!("10.244.{n}.0/24")), 0, Some(10 + n), false))
+        .collect();
+    peers[2].public_key = peers[1].public_key.clone();
+    peers[3].public_key = "none".into();
+    let plan =
+        compile(&peers, &BTreeMap::new(), &params(Backend::Wireguard { port: 51_820 }), None);
+    assert!(plan.needs_overlay() && plan.neighbours.is_empty() && plan.fdb.is_empty());
+    assert!(plan.routes.iter().all(|route| route.via.is_none() && route.dev == "v"));
+    let ends: Vec<_> = plan.wireguard.iter().map(|p| (p.allowed, p.endpoint.to_string())).collect();
+    assert_eq!(
+        ends,
+        [
+            (net("10.244.0.0/24"), "192.168.0.10:51820".to_owned()),
+            (net("10.244.1.0/24"), "192.168.1.11:51820".to_owned()),
+        ]
+    );
+    let why: Vec<_> = plan.left_out.iter().map(|out| out.why.clone()).collect();
+    assert_eq!(why, [Why::SharesKey { node: "n1".into() }, Why::NoKey]);
 }

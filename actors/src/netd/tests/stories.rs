@@ -148,8 +148,8 @@ fn a_bad_net_conf_is_reported_and_watched() {
     assert!(noted(
         &world,
         0,
-        "/etc/kube-flannel/net-conf.json: Backend.Type: expected \"host-gw\" or \"vxlan\", found \
-         nothing"
+        "/etc/kube-flannel/net-conf.json: Backend.Type: expected \"host-gw\", \"vxlan\" \
+         or \"wireguard\", found nothing"
     ));
     assert!(world.machines[0].link("cni0").is_none());
     world.write(0, CONF, HOST_GW);
@@ -331,4 +331,58 @@ fn a_late_answer_about_an_earlier_move_is_no_answer_to_this_one() {
     world.step_event(0, answer(9));
     world.run(1_000);
     assert!(noted(&world, 0, "generation 10: a peer has heard of 9"));
+}
+
+#[test]
+fn with_wireguard_a_move_is_another_endpoint_and_nothing_else() {
+    let conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}"#;
+    let mut world = settled(3, conf);
+    let endpoint_of = |world: &World, index: usize, subnet: &str| {
+        let peers = &world.machines[index].wireguard;
+        peers.iter().find(|peer| peer.allowed == net(subnet)).map(|peer| peer.endpoint)
+    };
+    let at = |net: ipnet::Ipv4Net| Some(std::net::SocketAddrV4::new(net.addr(), 51_820));
+    for (index, machine) in world.machines.iter().enumerate() {
+        let device = machine.link("flannel-wg").unwrap();
+        assert_eq!((device.mtu, machine.link("cni0").unwrap().mtu), (1420, 1420));
+        assert_eq!(device.addresses, [net(&format!("10.244.{index}.0/32"))]);
+        let direct = |route: &crate::ports::network::Route| route.via.is_none();
+        assert!(machine.routes.values().all(|route| route.dev == "flannel-wg" && direct(route)));
+        assert_eq!((machine.routes.len(), machine.wireguard.len()), (2, 3));
+        assert!(machine.link("kubesim.1").is_none());
+    }
+    assert_eq!(endpoint_of(&world, 1, "10.244.0.0/24"), at(home(0)));
+    // The API goes with the machine that moves.
+    world.cut(1, true);
+    world.cut(2, true);
+    world.move_to(0, None);
+    world.run(2_000);
+    let routes = [1, 2].map(|index| world.machines[index].routes.clone());
+    world.move_to(0, cafe());
+    world.run(600);
+    for index in [1, 2] {
+        assert_eq!(endpoint_of(&world, index, "10.244.0.0/24"), at(cafe().unwrap()));
+        assert_eq!(endpoint_of(&world, index, "10.244.2.0/24"), at(home(2)));
+        assert_eq!(world.machines[index].routes, routes[index - 1], "no route has changed");
+    }
+}
+
+#[test]
+fn another_backend_takes_the_former_ones_device_away() {
+    let conf =
+        |kind: &str| format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{kind}"}}}}"#);
+    let mut world = settled(2, &conf("vxlan"));
+    for (kind, there, gone) in
+        [("wireguard", "flannel-wg", "kubesim.1"), ("vxlan", "kubesim.1", "flannel-wg")]
+    {
+        for index in [0, 1] {
+            world.write(index, CONF, &conf(kind));
+        }
+        world.run(3_000);
+        for machine in &world.machines {
+            assert!(machine.link(there).is_some() && machine.link(gone).is_none());
+            assert!(machine.routes.values().all(|route| route.dev == there));
+            assert_eq!(machine.routes.len(), 1);
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub struct Machine {
     pub routes: BTreeMap<Ipv4Net, Route>,
     pub neighbours: Vec<network::Neighbour>,
     pub fdb: Vec<network::FdbEntry>,
+    pub wireguard: Vec<network::WireguardPeer>,
     pub forward: Vec<rules::Rule>,
     pub policy_drop: bool,
     pub dialled: Vec<Ipv4Addr>,
@@ -125,6 +126,7 @@ impl World {
                 routes: BTreeMap::new(),
                 neighbours: Vec::new(),
                 fdb: Vec::new(),
+                wireguard: Vec::new(),
                 forward: Vec::new(),
                 policy_drop: false,
                 dialled: Vec::new(),
@@ -191,8 +193,8 @@ impl World {
         machine.state.links[0].addresses.extend(address);
         let before = machine.routes.len();
         machine.routes.retain(|_, route| {
-            let via = route.via.expect("all of netd's routes have a gateway");
-            route.onlink || !old.iter().any(|net| net.contains(&via))
+            let goes = |via| old.iter().any(|net| net.contains(via));
+            route.onlink || !route.via.as_ref().is_some_and(goes)
         });
         if machine.routes.len() != before {
             machine.state.netd_routes = machine.routes.len();
@@ -415,6 +417,21 @@ impl World {
                 machine.put_link(&name, LinkKind::Vxlan, spec.address, spec.mtu, spec.mac);
                 name
             }
+            Request::EnsureWireguard { name, spec } => {
+                machine.put_link(
+                    &name,
+                    LinkKind::Wireguard,
+                    spec.address,
+                    spec.mtu,
+                    Mac::default(),
+                );
+                name
+            }
+            Request::SetWireguardPeers { dev, peers } => {
+                machine.wireguard = peers.to_vec();
+                ok = machine.has(&dev);
+                dev
+            }
             Request::DeleteLink { name } => {
                 machine.state.links.retain(|link| link.name != name);
                 machine.routes.retain(|_, route| route.dev != name);
@@ -539,12 +556,14 @@ impl Machine {
         self.routes.clear();
         let mut refused = Vec::new();
         for route in routes.iter() {
-            let via = route.via.expect("all of netd's routes have a gateway");
             let Some(link) = self.state.links.iter().find(|link| link.name == route.dev) else {
                 refused.push((route.to, network::Errno::Enodev));
                 continue;
             };
-            if !route.onlink && !link.addresses.iter().any(|net| net.contains(&via)) {
+            // By WireGuard there is none.
+            assert_eq!(route.via.is_none(), link.kind == LinkKind::Wireguard);
+            let near = |via| link.addresses.iter().any(|net| net.contains(via));
+            if !route.onlink && !route.via.as_ref().is_none_or(near) {
                 refused.push((route.to, network::Errno::Enetunreach));
                 continue;
             }

@@ -9,13 +9,6 @@ use kubesim_actors::ports::rules::Protocol;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-/// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_ID`, `CTRL_ATTR_FAMILY_NAME`
-/// (include/uapi/linux/genetlink.h).
-const CONTROL: u16 = 0x10;
-const GET_FAMILY: u8 = 3;
-const FAMILY_ID: u16 = 1;
-const FAMILY_NAME: u16 = 2;
-
 /// `IPVS_CMD_*`
 const NEW_SERVICE: u8 = 1;
 const SET_SERVICE: u8 = 2;
@@ -107,18 +100,6 @@ pub enum Write {
     New(Endpoint),
     Set(Endpoint),
     Del,
-}
-
-/// The kernel's number for IPVS' family. ENOENT: ip_vs is not loaded.
-pub fn family(netlink: &mut Netlink) -> Result<u16, Refusal> {
-    let mut messages = Messages::default();
-    messages.push_generic(CONTROL, flag::REQUEST, GET_FAMILY, |m| m.str(FAMILY_NAME, "IPVS"));
-    let mut found = None;
-    netlink.request(&messages, |answer| {
-        found = found.or(Attributes::of(answer.body).get(FAMILY_ID).and_then(ne16));
-    })?;
-    let absent = nix::errno::Errno::ENOENT as i32;
-    found.ok_or(Refusal { sequence: 0, code: absent, text: String::new() })
 }
 
 /// A service that is new, or stands and differs.

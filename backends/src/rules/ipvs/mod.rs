@@ -207,13 +207,15 @@ impl Sockets {
         let unopened = |error| format!("a netlink socket cannot be opened: {error}; is this root?");
         let mut generic = Netlink::open_generic().map_err(unopened)?;
         let family =
-            message::family(&mut generic).map_err(|refused| match refused.is_absent() {
+            crate::netlink::family(&mut generic, "IPVS").map_err(|refused| {
+                match refused.is_absent() {
                 true => {
                     "the kernel has no IPVS: load the modules ip_vs and ip_vs_rr, or use another \
                      proxy mode"
                         .to_owned()
                 }
                 false => format!("the kernel does not say IPVS' number: {refused}"),
+            }
             })?;
         Ok(Sockets { generic, family, admin: Admin::open().map_err(unopened)? })
     }

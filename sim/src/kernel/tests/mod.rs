@@ -9,6 +9,7 @@ mod ipvs;
 mod pods;
 mod route_table;
 mod tcp;
+mod wireguard;
 
 use super::packet::{Frame, L4, Packet, Payload};
 use super::{Kernel, NsId, Output, SocketEvent, SocketId};

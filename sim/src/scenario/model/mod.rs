@@ -197,6 +197,7 @@ pub enum Backend {
         vni: u32,
         port: u16,
     },
+    Wireguard,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

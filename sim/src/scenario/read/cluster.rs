@@ -89,7 +89,14 @@ impl Reader<'_> {
             vni: f.int("vni", 1..=0xff_ffff).map_or(1, |vni| vni as u32),
             port: f.port("vxlan-port").unwrap_or(8472),
         };
-        f.word("backend", &[("host-gw", Backend::HostGw), ("vxlan", vxlan)]).unwrap_or(vxlan)
+        let words =
+            [("host-gw", Backend::HostGw), ("vxlan", vxlan), ("wireguard", Backend::Wireguard)];
+        let backend = f.word("backend", &words).unwrap_or(vxlan);
+        if backend == Backend::Wireguard && f.text("netd") == Some("flannel") {
+            let message = "the model of flannel has no `wireguard` backend";
+            f.error("backend", message, "`host-gw` and `vxlan` it has; netd has all three");
+        }
+        backend
     }
 
     fn node_ports(&self, f: Fields<'_>) -> (u16, u16) {
