@@ -50,9 +50,19 @@ fn a_machine_that_takes_too_long_is_ended() {
 /// too busy for real time: it says so, or had not even its pods in half a minute.
 #[test]
 fn a_scenario_agrees_in_ipvs_mode() {
+    agrees("");
+}
+
+/// And with netd's WireGuard backend on a kernel that has WireGuard.
+#[test]
+fn a_scenario_agrees_with_wireguard() {
+    agrees("--set cluster.backend=wireguard");
+}
+
+fn agrees(options: &str) {
     for _ in 0..3 {
         let Some(vm) = Vm::new(&["iptables"]) else { return };
-        let done = parity(vm);
+        let done = parity(vm, options);
         let stood_still = done.status == Some(3) && done.output.contains("stood still");
         let no_pods =
             |line: &str| line.starts_with("! all pods are ready") && line.contains("sim 3 ready");
@@ -66,11 +76,11 @@ fn a_scenario_agrees_in_ipvs_mode() {
     panic!("the machine is too busy for a run in real time");
 }
 
-fn parity(vm: Vm) -> Outcome {
-    let modules = ["ip_vs_rr", "dummy", "veth", "tun", "bridge", "br_netfilter"];
+fn parity(vm: Vm, options: &str) -> Outcome {
+    let modules = ["ip_vs_rr", "dummy", "veth", "tun", "bridge", "br_netfilter", "wireguard"];
     let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/services.toml");
     vm.modules(&modules)
         .program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim")
         .tree(scenario)
-        .run(&format!("/kubesim parity {scenario}"), Duration::from_secs(120))
+        .run(&format!("/kubesim parity {scenario} {options}"), Duration::from_secs(120))
 }

@@ -8,7 +8,8 @@ use super::packet::{Ct, Frame, IcmpError, L4, Packet, Payload};
 use super::timers::{Alarm, TimerKey};
 use super::{Cx, Errno, Kernel, Mac, Namespace, NsId, Output, Work};
 use crate::body::Body;
-use kubesim_actors::ports::network::{LinkKind, PublicKey, Wireguard, WireguardPeer};
+use ipnet::Ipv4Net;
+use kubesim_actors::ports::network::{LinkKind, PrivateKey, PublicKey, Wireguard, WireguardPeer};
 use kubesim_runtime::Time;
 pub use peer::Message;
 use peer::{Peer, Send};
@@ -175,6 +176,13 @@ impl Namespace {
 }
 
 impl Kernel {
+    /// `ip link add NAME type wireguard` in the host namespace, down: without a key and on no port.
+    pub fn add_wireguard(&mut self, name: &str, mtu: u32) -> Result<u32, Errno> {
+        let private_key = PrivateKey([0; 32]);
+        let spec = Wireguard { private_key, port: 0, mtu, address: Ipv4Net::default() };
+        self.namespace_mut(NsId::HOST).ok_or(Errno::Einval)?.add_wireguard(name, &spec)
+    }
+
     pub(super) fn ensure_wireguard(
         &mut self,
         now: Time,

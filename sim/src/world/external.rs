@@ -380,7 +380,7 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
             LinkKind::Dummy => kernel.add_dummy(NsId::HOST, &link.name, link.mac),
             // Its other end is in a pod, of which there is no picture.
             LinkKind::Veth => continue,
-            LinkKind::Wireguard => continue,
+            LinkKind::Wireguard => kernel.add_wireguard(&link.name, link.mtu),
         };
         let Ok(index) = added else { continue };
         kernel.set_carrier(now, index, link.carrier, &mut out);
