@@ -99,6 +99,11 @@ impl Mask {
         (elsewhere, there)
     }
 
+    /// Whether a masked rule is on the node of a pod that may be anywhere.
+    pub fn follows_a_pod(rule: &str) -> bool {
+        rule.contains("-A KUBE-LOOP-BACK ") && rule.contains(ANY_NODE)
+    }
+
     /// An `iptables-save` table by table. The chain of an endpoint is called after its address.
     pub fn rules(&self, save: &str) -> Vec<String> {
         let mut names = BTreeMap::new();

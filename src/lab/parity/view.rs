@@ -55,14 +55,17 @@ impl View {
                 mask.lines(routes.lines().map(|line| line.trim_end_matches(" linkdown").into())),
             );
             sections.insert(format!("FDB of {name}"), mask.lines(fdb));
-            sections.insert(format!("rules of {name}"), mask.rules(&rules));
+            let (mut here, rules): (Vec<_>, Vec<_>) =
+                mask.rules(&rules).into_iter().partition(|rule| Mask::follows_a_pod(rule));
+            sections.insert(format!("rules of {name}"), rules);
+            placed.append(&mut here);
             let elements = kernel.netfilter(NsId::HOST).into_iter().flat_map(Netfilter::elements);
             let (everywhere, here) = mask.by_place(elements.map(element), is_of_place);
             sections.insert(format!("nftables of {name}"), everywhere);
             placed.extend(here);
         }
         placed.sort();
-        sections.insert("nftables of some node".to_owned(), placed);
+        sections.insert("rules of some node".to_owned(), placed);
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
         for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
