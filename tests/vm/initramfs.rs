@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
@@ -54,7 +55,10 @@ impl Initramfs {
 
     /// As [`Initramfs::program`]; debugging information stays behind where `strip` is there.
     pub fn stripped(&mut self, from: &Path, to: &Path) {
-        let copy = std::env::temp_dir().join(format!("stripped-{}", std::process::id()));
+        // Tests run beside each other.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let copy = std::env::temp_dir().join(format!("stripped-{process}-{number}"));
         let stripped = Command::new("strip").arg("-o").arg(&copy).arg(from).status();
         self.program(from, to);
         if stripped.is_ok_and(|status| status.success()) {
