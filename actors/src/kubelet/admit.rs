@@ -2,6 +2,7 @@
 
 use super::Config;
 use crate::objects::PodSpec;
+use crate::objects::quantity::thousandths;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -79,34 +80,9 @@ pub fn admit(config: &Config, used: Demand, pod: Demand) -> Result<(), Rejection
     Ok(())
 }
 
-/// A quantity in thousandths, rounded up; 0 for what is none.
+/// In thousandths; 0 for what is none.
 fn milli(quantity: &Quantity) -> u64 {
-    let text = quantity.0.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let Ok(number) = number.parse::<f64>() else {
-        return 0;
-    };
-    let factor = match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
-        "Gi" => 1_073_741_824.0,
-        "Ti" => 1_099_511_627_776.0,
-        exponent => match exponent.trim_start_matches(['e', 'E']).parse::<i32>() {
-            Ok(exponent) if exponent.abs() < 19 => 10f64.powi(exponent),
-            _ => return 0,
-        },
-    };
-    (number * factor * 1000.0).ceil() as u64
+    thousandths(&quantity.0).and_then(|amount| u64::try_from(amount).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
