@@ -553,8 +553,8 @@ pub fn pending(world: &World) -> Option<String> {
     }
     // A pod of a machine that is off is deleted and never finished: nobody can say that it ended.
     let off = |pod: &kubesim_actors::objects::Object| {
-        let node = pod.pod().and_then(|(spec, _)| spec.node_name.clone());
-        let machine = node.and_then(|node| world.machine_named(&node));
+        let node = pod.pod_facts().and_then(|facts| facts.node());
+        let machine = node.and_then(|node| world.machine_named(node));
         machine.is_some_and(|m| !world.machines[m as usize].on)
     };
     for pod in world.objects(Kind::Pod) {
@@ -564,9 +564,7 @@ pub fn pending(world: &World) -> Option<String> {
         if pod.deleting() {
             return Some(format!("pod {} is still being deleted", pod.key));
         }
-        let finished = pod
-            .pod()
-            .is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let finished = pod.pod_facts().is_some_and(|facts| facts.phase.ended());
         if !is_ready(pod) && !finished {
             return Some(format!("pod {} is {}", pod.key, crate::judge::why_waiting(pod)));
         }

@@ -4,7 +4,7 @@
 use super::cache::Cache;
 use super::services_ip::Allocations;
 use super::{Config, errors, kinds, patch, service};
-use crate::objects::{Body, Key, Kind, Object, ObjectMeta, Uid, time, wall};
+use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time, wall};
 use crate::ports::api::{DeleteOptions, Error, Request, Subresource};
 use k8s_openapi::api::core::v1::PodCondition;
 use kubesim_runtime::{Rng, Wall};
@@ -196,9 +196,9 @@ fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Resu
         return Err(errors::other_uid(kind, &old.key.name, uid, old.uid));
     }
     let grace = match &old.body {
-        Body::Pod { spec, status } => {
+        Body::Pod(pod) => {
             let asked = options.grace.map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);
-            kinds::pod_grace(spec, status, asked)
+            kinds::pod_grace(pod.spec(), pod.status(), asked)
         }
         Body::Namespace { .. } if !state.internal => return delete_namespace(state, old),
         _ => 0,
@@ -255,7 +255,7 @@ fn delete_namespace(state: &State<'_>, old: &Arc<Object>) -> Result<Outcome, Err
 
 fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Outcome, Error> {
     let name = &old.key.name;
-    let Body::Pod { spec, status } = &old.body else {
+    let Some(pod) = old.pod_body() else {
         return Err(errors::not_found(Kind::Pod, name));
     };
     if uid != Uid::NONE && uid != old.uid {
@@ -268,11 +268,11 @@ fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Ou
         let why = format_args!("pod {name} is being deleted, cannot be assigned to a host");
         return Err(errors::conflict(Kind::Pod, name, why));
     }
-    if let Some(other) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
+    if let Some(other) = pod.facts().node() {
         let why = format_args!("pod {name} is already assigned to node {other:?}");
         return Err(errors::conflict(Kind::Pod, name, why));
     }
-    let (mut spec, mut status) = (spec.clone(), status.clone());
+    let (mut spec, mut status) = (pod.spec().clone(), pod.status().clone());
     Arc::make_mut(&mut spec).node_name = Some(node.to_owned());
     let conditions = Arc::make_mut(&mut status).conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
@@ -282,6 +282,6 @@ fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Ou
         last_transition_time: Some(time(state.wall)),
         ..PodCondition::default()
     });
-    let object = Object { body: Body::Pod { spec, status }, ..(**old).clone() };
+    let object = Object { body: Body::Pod(PodBody::new(spec, status)), ..(**old).clone() };
     Ok(Outcome::Put { object, expected: old.version })
 }

@@ -349,8 +349,7 @@ fn wake<W: Copy + Ord>(
 }
 
 fn node_of(pod: &Arc<Object>) -> Option<Name> {
-    let (spec, _) = pod.pod()?;
-    spec.node_name.as_deref().filter(|node| !node.is_empty()).map(Name::from)
+    pod.pod_facts()?.node().cloned()
 }
 
 /// The key of the Node, Lease or Subnet of this name.
@@ -364,12 +363,12 @@ fn key_of(kind: Kind, node: &Name) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{Body, PodSpec};
+    use crate::objects::{Body, PodBody, PodSpec};
     use kubesim_runtime::Snapshot;
 
     fn pod(name: &str, node: Option<&str>, version: u64) -> Arc<Object> {
         let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };
-        let body = Body::Pod { spec: Arc::new(spec), status: Arc::default() };
+        let body = Body::Pod(PodBody::new(Arc::new(spec), Arc::default()));
         let mut object = Object::new(Key::new("n", name), body);
         object.version = version;
         Arc::new(object)

@@ -25,10 +25,10 @@ pub(super) fn prepare_create(new: &mut Object) {
             let labels = Arc::make_mut(&mut new.meta).labels.get_or_insert_default();
             labels.insert("kubernetes.io/metadata.name".to_owned(), new.key.name.to_string());
         }
-        Body::Pod { spec, status } => {
+        Body::Pod(pod) => pod.edit(|spec, status| {
             defaults::toleration_seconds(Arc::make_mut(spec));
             *status = Arc::new(defaults::pod_status(spec));
-        }
+        }),
         Body::Service { status, .. } => *status = Arc::new(ServiceStatus::default()),
         Body::Deployment { status, .. } => *status = Arc::new(DeploymentStatus::default()),
         Body::ReplicaSet { status, .. } => *status = Arc::new(ReplicaSetStatus::default()),
@@ -43,7 +43,7 @@ pub(super) fn prepare_create(new: &mut Object) {
 
 fn default_spec(body: &mut Body) {
     match body {
-        Body::Pod { spec, .. } => defaults::pod_spec(Arc::make_mut(spec)),
+        Body::Pod(pod) => pod.edit(|spec, _| defaults::pod_spec(Arc::make_mut(spec))),
         Body::Service { spec, .. } => defaults::service(Arc::make_mut(spec)),
         Body::Deployment { spec, .. } => defaults::deployment(Arc::make_mut(spec)),
         Body::ReplicaSet { spec, .. } => defaults::replica_set(Arc::make_mut(spec)),
@@ -72,7 +72,7 @@ pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
             *status = old.clone();
         }
         (Body::Node { status, .. }, Body::Node { status: old, .. }) => *status = old.clone(),
-        (Body::Pod { status, .. }, Body::Pod { status: old, .. }) => *status = old.clone(),
+        (Body::Pod(pod), Body::Pod(old)) => *pod = pod.with_status(Arc::clone(old.status())),
         (Body::Service { status, .. }, Body::Service { status: old, .. }) => *status = old.clone(),
         (Body::Deployment { status, .. }, Body::Deployment { status: old, .. }) => {
             *status = old.clone();
@@ -97,11 +97,17 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
                     let status = if same { before } else { status };
                     Body::$kind { spec: spec.clone(), status: status.clone() }
                 })*
+                (Body::Pod(new), Body::Pod(old)) if same(new.status(), old.status()) => {
+                    Body::Pod(old.clone())
+                }
+                (Body::Pod(new), Body::Pod(old)) => {
+                    Body::Pod(old.with_status(Arc::clone(new.status())))
+                }
                 _ => return None,
             }
         };
     }
-    Some(join!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet))
+    Some(join!(Namespace, Node, Service, Deployment, ReplicaSet, Subnet))
 }
 
 fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
@@ -114,6 +120,7 @@ pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
         ($($kind:ident),*) => {
             match (a, b) {
                 $((Body::$kind { spec: a, .. }, Body::$kind { spec: b, .. }) => same(a, b),)*
+                (Body::Pod(a), Body::Pod(b)) => same(a.spec(), b.spec()),
                 (Body::ConfigMap(a), Body::ConfigMap(b)) => same(a, b),
                 (Body::Event(a), Body::Event(b)) => same(a, b),
                 (Body::EndpointSlice(a), Body::EndpointSlice(b)) => same(a, b),
@@ -121,7 +128,7 @@ pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
             }
         };
     }
-    compare!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Lease, Subnet)
+    compare!(Namespace, Node, Service, Deployment, ReplicaSet, Lease, Subnet)
 }
 
 /// Whether two bodies share their status, as [`with_new_status`] makes them if nothing changed.
@@ -132,11 +139,12 @@ pub(super) fn shared_status(a: &Body, b: &Body) -> bool {
                 $((Body::$kind { status: a, .. }, Body::$kind { status: b, .. }) => {
                     Arc::ptr_eq(a, b)
                 })*
+                (Body::Pod(a), Body::Pod(b)) => Arc::ptr_eq(a.status(), b.status()),
                 _ => true,
             }
         };
     }
-    compare!(Namespace, Node, Pod, Service, Deployment, ReplicaSet, Subnet)
+    compare!(Namespace, Node, Service, Deployment, ReplicaSet, Subnet)
 }
 
 /// Whether this object may be stored, as a new one or in place of `old`.
@@ -167,7 +175,8 @@ pub(super) fn validate(new: &Object, old: Option<&Object>, config: &Config) -> R
 
 fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
     match &new.body {
-        Body::Pod { spec, .. } => {
+        Body::Pod(pod) => {
+            let spec = pod.spec();
             validate::pod_spec("spec", spec, causes);
             if let Some((before, _)) = old.and_then(Object::pod) {
                 validate::pod_update(spec, before, causes);

@@ -99,7 +99,7 @@ fn merge_main(body: &mut Body, patch: &Map<String, Value>) -> Result<(), Error> 
     match body {
         Body::Namespace { spec, .. } => merge_part(spec, patch),
         Body::Node { spec, .. } => merge_part(spec, patch),
-        Body::Pod { spec, .. } => merge_part(spec, patch),
+        Body::Pod(pod) => pod.edit(|spec, _| merge_part(spec, patch)),
         Body::Service { spec, .. } => merge_part(spec, patch),
         Body::Deployment { spec, .. } => merge_part(spec, patch),
         Body::ReplicaSet { spec, .. } => merge_part(spec, patch),
@@ -113,7 +113,7 @@ fn merge_status(body: &mut Body, patch: &Value) -> Result<(), Error> {
     match body {
         Body::Namespace { status, .. } => merge_part(status, patch),
         Body::Node { status, .. } => merge_part(status, patch),
-        Body::Pod { status, .. } => merge_part(status, patch),
+        Body::Pod(pod) => pod.edit(|_, status| merge_part(status, patch)),
         Body::Service { status, .. } => merge_part(status, patch),
         Body::Deployment { status, .. } => merge_part(status, patch),
         Body::ReplicaSet { status, .. } => merge_part(status, patch),

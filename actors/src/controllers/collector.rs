@@ -191,7 +191,7 @@ impl Collector {
             // `gcUnscheduledTerminating`.
             return pod.deleting();
         };
-        let key = Key::cluster(node);
+        let key = Key::cluster(node.clone());
         let now = desk.ctx.now();
         match desk.world.get(Kind::Node, &key) {
             Some(node) => pod.deleting() && out_of_service(node) && !super::lifecycle::ready(node),

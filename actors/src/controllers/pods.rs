@@ -1,6 +1,6 @@
 //! What the controllers read out of a pod.
 
-use crate::objects::{Key, Object, PodStatus, wall};
+use crate::objects::{Key, Name, Object, Phase, PodStatus, wall};
 use k8s_openapi::api::core::v1::PodCondition;
 use kubesim_runtime::Wall;
 use std::cmp::{Ordering, Reverse};
@@ -19,13 +19,11 @@ pub fn ready_since(pod: &Object) -> Option<Wall> {
 }
 
 pub fn is_ready(pod: &Object) -> bool {
-    pod.pod().and_then(|(_, status)| condition(status, "Ready")).is_some_and(|c| c.status == "True")
+    pod.pod_facts().is_some_and(|facts| facts.ready)
 }
 
-/// Succeeded or Failed: it will never run again.
 pub fn is_terminated(pod: &Object) -> bool {
-    let phase = pod.pod().and_then(|(_, status)| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    pod.pod_facts().is_some_and(|facts| facts.phase.ended())
 }
 
 /// `controller.IsPodActive`: counts towards its ReplicaSet.
@@ -43,20 +41,20 @@ pub fn available_at(since: Wall, min_ready_seconds: i32) -> Wall {
 /// pod's node.
 pub fn deletion_order(a: (&Object, u32), b: (&Object, u32), now: Wall) -> Ordering {
     let key = |(pod, crowd): (&Object, u32)| {
-        let (spec, status) = match pod.pod() {
-            Some((spec, status)) => (spec, status),
-            None => return (0, 0, 0, 0, Reverse(0), Reverse(0), Reverse(0)),
+        let Some(body) = pod.pod_body() else {
+            return (0, 0, 0, 0, Reverse(0), Reverse(0), Reverse(0));
         };
-        let phase = match status.phase.as_deref() {
-            Some("Running") => 2,
-            Some("Unknown") => 1,
+        let phase = match body.facts().phase {
+            Phase::Running => 2,
+            Phase::Unknown => 1,
             _ => 0,
         };
         let cost = pod.annotation("controller.kubernetes.io/pod-deletion-cost");
-        let restarts = status.container_statuses.iter().flatten().map(|c| c.restart_count).max();
+        let restarts =
+            body.status().container_statuses.iter().flatten().map(|c| c.restart_count).max();
         let ready = ready_since(pod);
         (
-            u8::from(spec.node_name.as_ref().is_some_and(|name| !name.is_empty())),
+            u8::from(body.facts().node().is_some()),
             phase,
             u8::from(ready.is_some()),
             cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or(0),
@@ -81,11 +79,11 @@ fn age_bucket(now: Wall, since: Wall) -> u32 {
 }
 
 /// How many of these pods are on each node.
-pub fn crowds<'a>(pods: impl Iterator<Item = &'a Object>) -> BTreeMap<String, u32> {
+pub fn crowds<'a>(pods: impl Iterator<Item = &'a Object>) -> BTreeMap<Name, u32> {
     let mut crowds = BTreeMap::new();
     for pod in pods.filter(|pod| is_active(pod)) {
         if let Some(node) = super::world::node_of(pod) {
-            *crowds.entry(node.to_owned()).or_default() += 1;
+            *crowds.entry(node.clone()).or_default() += 1;
         }
     }
     crowds

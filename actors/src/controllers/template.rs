@@ -1,7 +1,7 @@
 //! A ReplicaSet's pod template, built once per version of it: its pods share one metadata and one
 //! spec.
 
-use crate::objects::{Body, Key, Object, ObjectMeta, PodSpec, PodStatus, ReplicaSetSpec};
+use crate::objects::{Body, Key, Object, ObjectMeta, PodBody, PodSpec, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Toleration;
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use std::sync::Arc;
 pub struct Template {
     source: Arc<ReplicaSetSpec>,
     meta: Arc<ObjectMeta>,
-    spec: Arc<PodSpec>,
-    status: Arc<PodStatus>,
+    body: PodBody,
 }
 
 impl Template {
@@ -37,14 +36,15 @@ impl Template {
         Template {
             source: Arc::clone(source),
             meta: Arc::new(meta),
-            spec: Arc::new(admitted(template.spec.unwrap_or_default())),
-            status: Arc::default(),
+            body: PodBody::new(
+                Arc::new(admitted(template.spec.unwrap_or_default())),
+                Arc::default(),
+            ),
         }
     }
 
     pub fn pod(&self, key: Key) -> Object {
-        let body = Body::Pod { spec: Arc::clone(&self.spec), status: Arc::clone(&self.status) };
-        let mut pod = Object::new(key, body);
+        let mut pod = Object::new(key, Body::Pod(self.body.clone()));
         pod.meta = Arc::clone(&self.meta);
         pod
     }

@@ -48,8 +48,8 @@ pub fn sides<'a>(
 }
 
 /// The node a pod is bound to.
-pub fn node_of(pod: &Object) -> Option<&str> {
-    pod.pod()?.0.node_name.as_deref().filter(|name| !name.is_empty())
+pub fn node_of(pod: &Object) -> Option<&Name> {
+    pod.pod_facts()?.node()
 }
 
 impl World {
@@ -100,7 +100,7 @@ impl World {
             _ if old.is_some() => _ = self.orphans.remove(key),
             _ => {}
         }
-        let node = |pod: &Arc<Object>| node_of(pod).map(Name::from);
+        let node = |pod: &Arc<Object>| node_of(pod).cloned();
         refile(&mut self.bound, old.and_then(node), new.and_then(node), key, new);
     }
 }

@@ -7,7 +7,7 @@
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox};
 use super::{Kubelet, Timer};
-use crate::objects::{Body, Key, Name, Object, ObjectMeta, Uid, View};
+use crate::objects::{Body, Key, Name, Object, ObjectMeta, PodBody, Uid, View};
 use crate::ports::{api, container};
 use kubesim_runtime::{Change, Context, Hasher, Snapshot, Time};
 use serde_json::Value;
@@ -337,7 +337,7 @@ fn static_pod(text: &str, path: &str, node: &str) -> Result<Object, String> {
     object.uid = uid;
     object.version = 0;
     object.meta = Arc::new(meta);
-    object.body = Body::Pod { spec: Arc::new(spec), status: Arc::default() };
+    object.body = Body::Pod(PodBody::new(Arc::new(spec), Arc::default()));
     Ok(object)
 }
 

@@ -24,9 +24,8 @@ impl Pod {
             return;
         }
         let Some(record) = &self.record else { return };
-        let Some((spec, told)) = record.pod() else {
-            return;
-        };
+        let Some(before) = record.pod_body() else { return };
+        let told = before.status();
         if self.holds_back(record, told) {
             return;
         }
@@ -35,13 +34,14 @@ impl Pod {
         if status == **told {
             return;
         }
-        let turned = is_ready(&status) != is_ready(told) || status.phase != told.phase;
-        if turned {
-            let (key, phase) = (&record.key, status.phase.as_deref().unwrap_or_default());
-            let ready = if is_ready(&status) { ", ready" } else { "" };
-            ctx.note(|| format!("pod {key} is {phase}{ready}"));
+        let after = before.with_status(Arc::new(status));
+        let (was, is) = (before.facts(), after.facts());
+        if is.ready != was.ready || is.phase != was.phase {
+            let phase = after.status().phase.as_deref().unwrap_or_default();
+            let ready = if is.ready { ", ready" } else { "" };
+            ctx.note(|| format!("pod {} is {phase}{ready}", record.key));
         }
-        let body = Body::Pod { spec: Arc::clone(spec), status: Arc::new(status) };
+        let body = Body::Pod(after);
         let object = Arc::new(Object { body, ..(**record).clone() });
         self.report.status_in_flight = true;
         k.call(Call::Status(self.uid), api::Request::UpdateStatus { object }, ctx);
@@ -265,11 +265,6 @@ fn container_status(
         state: Some(state),
         ..ContainerStatus::default()
     }
-}
-
-pub fn is_ready(status: &PodStatus) -> bool {
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// pkg/apis/core/v1/helper/qos.

@@ -33,7 +33,7 @@ impl Object {
         match &self.body {
             Body::Namespace { spec, status } => digest_of(&(&**spec, &**status), hasher),
             Body::Node { spec, status } => digest_of(&(&**spec, &**status), hasher),
-            Body::Pod { spec, status } => digest_of(&(&**spec, &**status), hasher),
+            Body::Pod(pod) => digest_of(&(&**pod.spec(), &**pod.status()), hasher),
             Body::Service { spec, status } => digest_of(&(&**spec, &**status), hasher),
             Body::Deployment { spec, status } => digest_of(&(&**spec, &**status), hasher),
             Body::ReplicaSet { spec, status } => digest_of(&(&**spec, &**status), hasher),
@@ -54,7 +54,7 @@ impl Object {
         match &self.body {
             Body::Namespace { status, .. } => digest_of(&**status, hasher),
             Body::Node { status, .. } => digest_of(&**status, hasher),
-            Body::Pod { status, .. } => digest_of(&**status, hasher),
+            Body::Pod(pod) => digest_of(&**pod.status(), hasher),
             Body::Service { status, .. } => digest_of(&**status, hasher),
             Body::Deployment { status, .. } => digest_of(&**status, hasher),
             Body::ReplicaSet { status, .. } => digest_of(&**status, hasher),

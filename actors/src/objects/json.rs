@@ -62,7 +62,7 @@ impl Object {
         let mut value = match &self.body {
             Body::Namespace { spec, status } => spec_status(spec, status),
             Body::Node { spec, status } => spec_status(spec, status),
-            Body::Pod { spec, status } => spec_status(spec, status),
+            Body::Pod(pod) => spec_status(pod.spec(), pod.status()),
             Body::Service { spec, status } => spec_status(spec, status),
             Body::Deployment { spec, status } => spec_status(spec, status),
             Body::ReplicaSet { spec, status } => spec_status(spec, status),
@@ -95,7 +95,11 @@ fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Er
     let (meta, body) = match kind {
         Kind::Namespace => whole!(value, Namespace, Namespace),
         Kind::Node => whole!(value, Node, Node),
-        Kind::Pod => whole!(value, Pod, Pod),
+        Kind::Pod => {
+            let whole = Pod::deserialize(value)?;
+            let (spec, status) = (whole.spec.into_inner(), whole.status.into_inner());
+            (whole.metadata, Body::Pod(PodBody::new(Arc::new(spec), Arc::new(status))))
+        }
         Kind::Service => whole!(value, Service, Service),
         Kind::Deployment => whole!(value, Deployment, Deployment),
         Kind::ReplicaSet => whole!(value, ReplicaSet, ReplicaSet),

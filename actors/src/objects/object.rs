@@ -31,7 +31,7 @@ impl Eq for Object {}
 pub enum Body {
     Namespace { spec: Arc<NamespaceSpec>, status: Arc<NamespaceStatus> },
     Node { spec: Arc<NodeSpec>, status: Arc<NodeStatus> },
-    Pod { spec: Arc<PodSpec>, status: Arc<PodStatus> },
+    Pod(PodBody),
     Service { spec: Arc<ServiceSpec>, status: Arc<ServiceStatus> },
     ConfigMap(Arc<ConfigMap>),
     Event(Arc<Event>),
@@ -47,7 +47,7 @@ impl Body {
         match self {
             Body::Namespace { .. } => Kind::Namespace,
             Body::Node { .. } => Kind::Node,
-            Body::Pod { .. } => Kind::Pod,
+            Body::Pod(_) => Kind::Pod,
             Body::Service { .. } => Kind::Service,
             Body::ConfigMap(_) => Kind::ConfigMap,
             Body::Event(_) => Kind::Event,
@@ -79,7 +79,6 @@ macro_rules! parts {
 parts! {
     namespace, Namespace, NamespaceSpec, NamespaceStatus;
     node, Node, NodeSpec, NodeStatus;
-    pod, Pod, PodSpec, PodStatus;
     service, Service, ServiceSpec, ServiceStatus;
     deployment, Deployment, DeploymentSpec, DeploymentStatus;
     replica_set, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus;
@@ -97,6 +96,20 @@ impl Object {
     }
     pub fn kind(&self) -> Kind {
         self.body.kind()
+    }
+    /// Spec and status of a pod.
+    pub fn pod(&self) -> Option<(&Arc<PodSpec>, &Arc<PodStatus>)> {
+        self.pod_body().map(|pod| (pod.spec(), pod.status()))
+    }
+    pub fn pod_body(&self) -> Option<&PodBody> {
+        match &self.body {
+            Body::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+    /// What is asked of a pod most, at hand.
+    pub fn pod_facts(&self) -> Option<&PodFacts> {
+        self.pod_body().map(PodBody::facts)
     }
     pub fn endpoint_slice(&self) -> Option<&Arc<EndpointSlice>> {
         match &self.body {

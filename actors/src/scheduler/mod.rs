@@ -209,9 +209,10 @@ impl Scheduler {
             self.queue.take(key);
         }
         let Some(pod) = new else { return };
-        let Some((spec, status)) = pod.pod() else { return };
-        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
+        let Some(body) = pod.pod_body() else { return };
+        let (spec, facts) = (body.spec(), body.facts());
+        let ended = facts.phase.ended();
+        let node = facts.node();
         match node {
             // What has ended takes nothing; what is ending still does.
             _ if ended => {

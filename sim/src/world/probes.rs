@@ -583,8 +583,7 @@ pub fn pod_ip(status: &PodStatus) -> Option<Ipv4Addr> {
 
 /// The pod's Ready condition is true.
 pub fn is_ready(pod: &Object) -> bool {
-    let Some((_, status)) = pod.pod() else { return false };
-    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    pod.pod_facts().is_some_and(|facts| facts.ready)
 }
 
 fn question(name: &str, record: RecordType, id: u16) -> Message {

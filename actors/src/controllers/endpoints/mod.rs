@@ -6,7 +6,6 @@ mod reachable;
 
 use super::client::{Client, Loop, Subject};
 use super::names;
-use super::pods;
 use super::selectors::{SelectorIndex, includes, labels};
 use super::world::{Desk, ObjectChange, World, sides};
 use crate::objects::{
@@ -355,11 +354,11 @@ fn slice_meta(service: &Arc<Object>) -> ObjectMeta {
 
 /// Nothing that an endpoint shows differs.
 fn same_endpoint(old: &Object, new: &Object) -> bool {
-    let shows = |pod: &Object| {
-        let (spec, status) = pod.pod()?;
-        let facts = (pods::is_ready(pod), pods::is_terminated(pod), pod.deleting());
-        Some((pod.uid, status.pod_ip.clone(), spec.node_name.clone(), facts))
-    };
+    fn shows(pod: &Object) -> Option<(Uid, &Name, &Name, (bool, bool, bool))> {
+        let facts = pod.pod_facts()?;
+        let state = (facts.ready, facts.phase.ended(), pod.deleting());
+        Some((pod.uid, &facts.ip, &facts.node, state))
+    }
     shows(old) == shows(new)
 }
 

@@ -1,7 +1,5 @@
 //! A pod as an endpoint of a Service (`podToEndpoint`).
 
-use super::super::pods;
-use super::super::world::node_of;
 use super::pack::Target;
 use crate::objects::{Name, Object, ServiceSpec};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -30,18 +28,19 @@ impl<'a> Reachable<'a> {
         spec: &ServiceSpec,
         zones: &'a BTreeMap<Name, String>,
     ) -> Option<Reachable<'a>> {
-        let (pod_spec, status) = pod.pod()?;
-        let address = status.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
-        if pods::is_terminated(pod) {
+        let body = pod.pod_body()?;
+        let (pod_spec, facts) = (body.spec(), body.facts());
+        if facts.ip.is_empty() || facts.phase.ended() {
             return None;
         }
-        let (serving, terminating) = (pods::is_ready(pod), pod.deleting());
+        let (serving, terminating) = (facts.ready, pod.deleting());
         let publish = spec.publish_not_ready_addresses == Some(true);
-        let node = node_of(pod);
+        let (address, node) = (facts.ip.as_str(), facts.node());
         let zone = node.and_then(|node| zones.get(node)).map(String::as_str);
         let subdomain = pod_spec.subdomain.as_deref() == Some(&service.key.name);
         let hostname = pod_spec.hostname.as_deref().filter(|name| subdomain && !name.is_empty());
         let ready = publish || serving && !terminating;
+        let node = node.map(Name::as_str);
         Some(Reachable { pod, address, ready, serving, terminating, hostname, node, zone })
     }
 }

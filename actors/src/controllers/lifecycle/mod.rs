@@ -278,15 +278,15 @@ fn mark_pods_not_ready(
     now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
 ) {
     for pod in world.bound_to(node).filter(|pod| pods::is_ready(pod)) {
-        let Some((spec, status)) = pod.pod() else { continue };
-        let mut status: PodStatus = (**status).clone();
+        let Some(body) = pod.pod_body() else { continue };
+        let mut status: PodStatus = (**body.status()).clone();
         for condition in status.conditions.iter_mut().flatten() {
             if condition.type_ == "Ready" {
                 condition.status = "False".to_owned();
                 condition.last_transition_time = Some(now.clone());
             }
         }
-        let body = Body::Pod { spec: Arc::clone(spec), status: Arc::new(status) };
+        let body = Body::Pod(body.with_status(Arc::new(status)));
         let object = Arc::new(Object { body, ..(**pod).clone() });
         client.ask(subject(node), Request::UpdateStatus { object });
     }

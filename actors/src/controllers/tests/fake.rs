@@ -300,11 +300,11 @@ impl<A: Client> World<A> {
             Request::Bind { uid, node, .. } => {
                 let stored = stored.ok_or_else(missing)?;
                 let mut next = (*stored).clone();
-                let Body::Pod { spec, .. } = &mut next.body else { return Err(conflict()) };
-                if stored.uid != *uid || spec.node_name.is_some() || stored.deleting() {
+                let Body::Pod(pod) = &mut next.body else { return Err(conflict()) };
+                if stored.uid != *uid || pod.facts().node().is_some() || stored.deleting() {
                     return Err(conflict());
                 }
-                Arc::make_mut(spec).node_name = Some(node.to_string());
+                pod.edit(|spec, _| Arc::make_mut(spec).node_name = Some(node.to_string()));
                 self.revision += 1;
                 self.store(next)
             }

@@ -44,7 +44,8 @@ pub fn kubelets(world: &mut World<Controllers>, most: usize) {
 
 pub fn set_ready(world: &mut World<Controllers>, pod: &Object, ip: &str, node: &str) {
     let mut next = pod.clone();
-    if let Body::Pod { spec, status } = &mut next.body {
+    let Body::Pod(pod) = &mut next.body else { return };
+    pod.edit(|spec, status| {
         Arc::make_mut(spec).node_name.get_or_insert(node.to_owned());
         let status = Arc::make_mut(status);
         status.phase = Some("Running".to_owned());
@@ -55,7 +56,7 @@ pub fn set_ready(world: &mut World<Controllers>, pod: &Object, ip: &str, node: &
             last_transition_time: Some(time(Wall::from_unix_secs(1_700_000_000))),
             ..PodCondition::default()
         }]);
-    }
+    });
     world.put(next);
 }
 

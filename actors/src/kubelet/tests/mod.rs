@@ -4,7 +4,6 @@ mod world;
 
 use self::world::{NODE, SUBNET_ENV, World, pod};
 use super::env;
-use super::status::is_ready;
 use crate::objects::{Key, Kind, Object, Uid};
 use crate::ports::probe::Purpose;
 use k8s_openapi::api::core::v1::{ContainerStatus, NodeStatus, PodStatus};
@@ -15,6 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
+
+fn is_ready(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
