@@ -9,7 +9,7 @@ use crate::scenario::{FaultKind, Invariant, Scenario};
 use crate::world::probes::{is_ready, pod_ip};
 use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::{Key, Kind, Name, Uid};
+use kubesim_actors::objects::{Key, Kind, Name, Phase, Uid};
 use kubesim_actors::ports::network::Proto;
 use kubesim_actors::proxy::Mode;
 use kubesim_runtime::Time;
@@ -127,11 +127,9 @@ impl Oracles {
     fn surplus(&mut self, world: &World) {
         let mut active: BTreeMap<_, i32> = BTreeMap::new();
         for pod in world.objects(Kind::Pod) {
-            let over = pod
-                .pod()
-                .is_some_and(|(_, s)| matches!(s.phase.as_deref(), Some("Failed" | "Succeeded")));
-            if !pod.deleting()
-                && !over
+            let over = pod.pod_facts().is_some_and(|facts| facts.phase.ended());
+            if !over
+                && !pod.deleting()
                 && let Some((_, owner)) = pod.controller()
             {
                 *active.entry(owner).or_default() += 1;
@@ -183,29 +181,24 @@ fn started_again(world: &World, stop: &crate::world::Happened) -> bool {
 
 /// Two pods, or two nodes, with one address.
 fn shared_address(world: &World) -> Option<String> {
-    let mut holders: BTreeMap<Ipv4Addr, String> = BTreeMap::new();
+    let mut holders: Vec<(&str, &Key)> = Vec::new();
     for pod in world.objects(Kind::Pod) {
-        let Some((spec, status)) = pod.pod() else { continue };
-        let live = status.phase.as_deref() == Some("Running") && !pod.deleting();
-        if !live || spec.host_network == Some(true) {
+        let Some(body) = pod.pod_body() else { continue };
+        let facts = body.facts();
+        let live = facts.phase == Phase::Running && !facts.ip.is_empty() && !pod.deleting();
+        if !live || body.spec().host_network == Some(true) {
             continue;
         }
         // A node that is away cannot take back what it said of its pods.
-        let away = spec
-            .node_name
-            .as_deref()
-            .and_then(|n| world.machine_named(n))
-            .is_none_or(|m| !world.machines[m as usize].on);
-        if away {
-            continue;
-        }
-        if let Some(ip) = pod_ip(status)
-            && let Some(other) = holders.insert(ip, pod.key.to_string())
-        {
-            return Some(format!("pods {other} and {} both have {ip}", pod.key));
+        let machine = facts.node().and_then(|node| world.machine_named(node));
+        if machine.is_some_and(|machine| world.machines[machine as usize].on) {
+            holders.push((&facts.ip, &pod.key));
         }
     }
-    None
+    holders.sort_unstable();
+    let both = holders.windows(2).find(|pair| pair[0].0 == pair[1].0)?;
+    let ((ip, one), (_, other)) = (both[0], both[1]);
+    Some(format!("pods {one} and {other} both have {ip}"))
 }
 
 fn shared_subnet(world: &World) -> Option<String> {
@@ -508,14 +501,14 @@ struct Bound {
 fn leaked_address(world: &World) -> Option<String> {
     let mut bound: BTreeMap<&str, Vec<Bound>> = BTreeMap::new();
     for pod in world.objects(Kind::Pod) {
-        let Some((spec, status)) = pod.pod() else { continue };
-        let phase = status.phase.as_deref().unwrap_or_default();
-        let ended = ["Succeeded", "Failed"].contains(&phase);
-        if let Some(node) = spec.node_name.as_deref().filter(|_| !ended)
-            && spec.host_network != Some(true)
+        let Some(body) = pod.pod_body() else { continue };
+        let facts = body.facts();
+        if let Some(node) = facts.node().filter(|_| !facts.phase.ended())
+            && body.spec().host_network != Some(true)
         {
-            let pods = bound.entry(node).or_default();
-            pods.push(Bound { uid: pod.uid, runs: phase == "Running", ip: pod_ip(status) });
+            let runs = facts.phase == Phase::Running;
+            let pods = bound.entry(node.as_str()).or_default();
+            pods.push(Bound { uid: pod.uid, runs, ip: facts.ip.parse().ok() });
         }
     }
     for machine in nodes_on(world) {

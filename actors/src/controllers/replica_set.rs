@@ -37,6 +37,8 @@ struct Set {
     burst: Option<Burst>,
     /// Own pods whose labels have to be held against the selector, and orphans that may be ours.
     suspects: BTreeSet<Key>,
+    /// Pods that lacked a label of the template when they were last looked at: few, if any.
+    unlike: BTreeSet<Key>,
     /// Why the last create or delete was refused.
     failure: Option<(&'static str, String)>,
 }
@@ -83,6 +85,10 @@ impl ReplicaSets {
             let set = self.sets.entry(key.clone()).or_default();
             set.suspects.extend(world.orphans(&key.namespace).map(|pod| pod.key.clone()));
         }
+        if old_spec.is_some_and(|old| template_labels(old) != template_labels(spec)) {
+            let own = world.controlled(Kind::Pod, object.uid).map(|pod| pod.key.clone());
+            self.sets.entry(key.clone()).or_default().suspects.extend(own);
+        }
         client.mark(subject(key));
     }
 
@@ -104,8 +110,12 @@ impl ReplicaSets {
             }
         }
         for pod in old.into_iter().chain(new) {
-            if let Some(owner) = pods::owner_key(pod) {
-                client.mark(subject(&owner));
+            let Some(owner) = pods::owner_key(pod) else { continue };
+            client.mark(subject(&owner));
+            if new.is_none()
+                && let Some(set) = self.sets.get_mut(&owner)
+            {
+                set.unlike.remove(key);
             }
         }
         let same_meta = matches!((old, new), (Some(o), Some(n)) if Arc::ptr_eq(&o.meta, &n.meta));
@@ -134,6 +144,7 @@ impl ReplicaSets {
             return;
         }
         set.burst = None;
+        set.compare_labels(spec, desk.world);
         let mut asked = false;
         if !object.deleting() {
             asked = set.adopt_and_release(&object, spec, desk);
@@ -189,11 +200,13 @@ impl ReplicaSets {
         desk: &mut Desk<'_, '_>,
     ) {
         let counts = self.counts.get(&object.uid).copied().unwrap_or_default();
-        let failure = self.sets.get(&object.key).and_then(|set| set.failure.as_ref());
+        let set = self.sets.get(&object.key);
+        let failure = set.and_then(|set| set.failure.as_ref());
+        let unlike = set.map_or(0, |set| set.unlike(object, desk.world));
         let some = |count: i32| (count > 0).then_some(count);
         let wanted = ReplicaSetStatus {
             replicas: counts.active,
-            fully_labeled_replicas: some(fully_labeled(object, spec, desk.world, counts.active)),
+            fully_labeled_replicas: some(counts.active - unlike),
             ready_replicas: some(counts.ready),
             available_replicas: some(available(object, spec, counts.ready, desk)),
             observed_generation: object.meta.generation,
@@ -239,6 +252,28 @@ impl Set {
         burst.send(&object.key, desk.client);
         self.burst = Some(burst);
         self.template = Some(template);
+    }
+
+    /// Which pods do not carry every label of the template. Only what changed is looked at.
+    fn compare_labels(&mut self, spec: &ReplicaSetSpec, world: &World) {
+        let wanted = template_labels(spec);
+        for key in &self.suspects {
+            let pod = world.get(Kind::Pod, key);
+            let lacks =
+                |pod: &Arc<Object>| !selectors::includes(labels(pod.meta.labels.as_ref()), wanted);
+            if pod.is_some_and(lacks) {
+                self.unlike.insert(key.clone());
+            } else {
+                self.unlike.remove(key);
+            }
+        }
+    }
+
+    /// The active pods of this ReplicaSet that lack a label of the template.
+    fn unlike(&self, object: &Object, world: &World) -> i32 {
+        let pods = self.unlike.iter().filter_map(|key| world.get(Kind::Pod, key));
+        let own = |pod: &Arc<Object>| pod.controller().is_some_and(|(_, uid)| uid == object.uid);
+        pods.filter(|pod| own(pod) && is_active(pod)).count() as i32
     }
 
     /// Lets go of own pods that the selector no longer matches, and takes up orphans that it does
@@ -313,17 +348,9 @@ fn delete_surplus(object: &Arc<Object>, surplus: usize, desk: &mut Desk<'_, '_>)
     }
 }
 
-/// Pods that carry every label of the template.
-fn fully_labeled(object: &Object, spec: &ReplicaSetSpec, world: &World, active: i32) -> i32 {
+fn template_labels(spec: &ReplicaSetSpec) -> &Labels {
     let template = spec.template.as_ref().and_then(|template| template.metadata.as_ref());
-    let wanted = labels(template.and_then(|meta| meta.labels.as_ref()));
-    // A selector as wide as the template already asks for all of them.
-    if spec.selector.match_labels.as_ref() == Some(wanted) {
-        return active;
-    }
-    let carries = |of: &Labels| selectors::includes(of, wanted);
-    let pods = world.controlled(Kind::Pod, object.uid).filter(|pod| is_active(pod));
-    pods.filter(|pod| carries(labels(pod.meta.labels.as_ref()))).count() as i32
+    labels(template.and_then(|meta| meta.labels.as_ref()))
 }
 
 /// Ready for `minReadySeconds`; sets an alarm for the next one to become so.

@@ -23,6 +23,8 @@ pub struct PodFacts {
     pub phase: Phase,
     /// The Ready condition is true.
     pub ready: bool,
+    /// `spec.subdomain` is set: the pod may have a name of its own in DNS.
+    pub subdomain: bool,
 }
 
 /// `status.phase`.
@@ -72,6 +74,7 @@ impl PodFacts {
             node: name(spec.node_name.as_deref()),
             ip: name(status.pod_ip.as_deref()),
             phase: Phase::of(status.phase.as_deref()),
+            subdomain: spec.subdomain.as_ref().is_some_and(|name| !name.is_empty()),
             ready: ready.is_some_and(|condition| condition.status == "True"),
         }
     }

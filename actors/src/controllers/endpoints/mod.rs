@@ -12,6 +12,7 @@ use crate::objects::{
     Body, EndpointSlice, Key, Kind, Name, Object, ObjectMeta, PodSpec, ServiceSpec, Uid,
 };
 use crate::ports::api::{DeleteOptions, Request};
+use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::Time;
@@ -241,12 +242,15 @@ impl Endpoints {
         spec: &ServiceSpec,
     ) -> Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> {
         let mut groups: Vec<(Ports, BTreeMap<Uid, Reachable<'a>>)> = Vec::new();
-        // Pods of one template share a spec, and with it the ports.
+        // Only a port's name is resolved by what the pod's containers say.
+        let by_name = spec.ports.iter().flatten().any(|port| port_name(port).is_some());
+        // Pods of one template have the same containers, and with them the ports.
         let mut last: Option<(&PodSpec, usize)> = None;
         for pod in self.members.get(&service.key).into_iter().flat_map(BTreeMap::values) {
             let Some(reachable) = Reachable::of(pod, service, spec, &self.zones) else { continue };
             let containers = pod.pod().map(|(spec, _)| &**spec);
             let group = match last.zip(containers) {
+                Some(((_, at), _)) if !by_name => at,
                 Some(((known, at), now)) if known.containers == now.containers => at,
                 _ => {
                     let ports = resolve(spec, pod);
@@ -362,6 +366,14 @@ fn same_endpoint(old: &Object, new: &Object) -> bool {
     shows(old) == shows(new)
 }
 
+/// The name that the port's `targetPort` is, if it is one and no number.
+fn port_name(port: &ServicePort) -> Option<&str> {
+    match port.target_port.as_ref()? {
+        IntOrString::String(text) if text.parse::<i32>().is_err() => Some(text),
+        _ => None,
+    }
+}
+
 /// `getEndpointPorts`: each port of the Service as this pod serves it; a name that no container
 /// has is left out.
 fn resolve(spec: &ServiceSpec, pod: &Object) -> Ports {
@@ -381,7 +393,10 @@ fn resolve(spec: &ServiceSpec, pod: &Object) -> Ports {
             None => Some(port.port),
             Some(IntOrString::Int(0)) => Some(port.port),
             Some(IntOrString::Int(number)) => Some(*number),
-            Some(IntOrString::String(name)) => name.parse().ok().or_else(|| named(name)),
+            Some(IntOrString::String(text)) => match port_name(port) {
+                Some(name) => named(name),
+                None => text.parse().ok(),
+            },
         };
         let Some(number) = number else { continue };
         ports.push(EndpointPort {

@@ -29,7 +29,7 @@ impl<'a> Reachable<'a> {
         zones: &'a BTreeMap<Name, String>,
     ) -> Option<Reachable<'a>> {
         let body = pod.pod_body()?;
-        let (pod_spec, facts) = (body.spec(), body.facts());
+        let facts = body.facts();
         if facts.ip.is_empty() || facts.phase.ended() {
             return None;
         }
@@ -37,8 +37,10 @@ impl<'a> Reachable<'a> {
         let publish = spec.publish_not_ready_addresses == Some(true);
         let (address, node) = (facts.ip.as_str(), facts.node());
         let zone = node.and_then(|node| zones.get(node)).map(String::as_str);
-        let subdomain = pod_spec.subdomain.as_deref() == Some(&service.key.name);
-        let hostname = pod_spec.hostname.as_deref().filter(|name| subdomain && !name.is_empty());
+        let named = Some(body.spec())
+            .filter(|spec| facts.subdomain && spec.subdomain.as_deref() == Some(&service.key.name));
+        let hostname = named.and_then(|spec| spec.hostname.as_deref());
+        let hostname = hostname.filter(|name| !name.is_empty());
         let ready = publish || serving && !terminating;
         let node = node.map(Name::as_str);
         Some(Reachable { pod, address, ready, serving, terminating, hostname, node, zone })

@@ -220,3 +220,52 @@ proptest! {
         prop_assert_eq!(names.len(), want);
     }
 }
+
+/// `status.fullyLabeledReplicas`: the pods that carry every label of the template, also after a
+/// pod or the template was relabelled and after a restart.
+#[test]
+fn pods_that_lack_a_label_of_the_template_are_not_counted_as_fully_labelled() {
+    let mut world = world(9, calm());
+    let set = |tier: &str| {
+        object(json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web"},
+            "spec": {
+                "replicas": 3,
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web", "tier": tier}},
+                    "spec": {"containers": [{"name": "c", "image": "one"}]},
+                },
+            },
+        }))
+    };
+    let counts = |world: &World<Controllers>| {
+        let set = world.get(Kind::ReplicaSet, &Key::new("default", "web")).unwrap();
+        let (_, status) = set.replica_set().unwrap();
+        (status.replicas, status.fully_labeled_replicas)
+    };
+    world.put(set("front"));
+    world.run(Duration::from_secs(2));
+    assert_eq!(counts(&world), (3, Some(3)));
+    let mut pod = (*world.all(Kind::Pod)[0]).clone();
+    Arc::make_mut(&mut pod.meta).labels.as_mut().unwrap().remove("tier");
+    world.put(pod.clone());
+    world.run(Duration::from_secs(2));
+    assert_eq!(counts(&world), (3, Some(2)));
+    world.restart();
+    world.run(Duration::from_secs(2));
+    assert_eq!(counts(&world), (3, Some(2)));
+    let mut relabelled = set("back");
+    relabelled.uid = world.get(Kind::ReplicaSet, &Key::new("default", "web")).unwrap().uid;
+    world.put(relabelled);
+    world.run(Duration::from_secs(2));
+    assert_eq!(counts(&world), (3, None));
+    for pod in world.all(Kind::Pod) {
+        let mut pod = (*pod).clone();
+        let labels = Arc::make_mut(&mut pod.meta).labels.as_mut().unwrap();
+        labels.insert("tier".to_owned(), "back".to_owned());
+        world.put(pod);
+    }
+    world.run(Duration::from_secs(2));
+    assert_eq!(counts(&world), (3, Some(3)));
+}
