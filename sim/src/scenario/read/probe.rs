@@ -143,8 +143,9 @@ impl Reader<'_> {
     fn probe_to(&self, item: &Item) -> Option<ProbeTarget> {
         let f = Fields::open(self.log, item, &[&keys::TO]);
         let port = f.port("port").unwrap_or(80);
-        let told =
-            |key: &&str| f.has(key) && !(["api", "dns"].contains(key) && !f.bool(key, false));
+        // `api = false` is as good as none.
+        let flag = |key: &str| ["api", "dns"].contains(&key);
+        let told = |key: &&str| if flag(key) { f.bool(key, false) } else { f.has(key) };
         let single = ["api", "dns", "service", "node", "host", "address"];
         let mut given: Vec<&str> = single.into_iter().filter(told).collect();
         given.extend(["pod", "name"].into_iter().find(|key| f.has(key)));
