@@ -86,6 +86,8 @@ impl World {
             FaultKind::Move { node, network, outage: _, address } => {
                 if self.cable_is_live(&name, node) {
                     self.move_begins(index, node, network, *address, lasts);
+                } else {
+                    self.happened[index].ended = Some(self.now);
                 }
             }
             FaultKind::LinkDown { target, .. } => {
