@@ -1,6 +1,8 @@
 //! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that
 //! tests can hand in something else.
 
+#[cfg(not(all(feature = "fidelity", feature = "lab", target_os = "linux")))]
+mod absent;
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
@@ -45,12 +47,24 @@ enum Command {
     /// Play random cases on the modelled kernel and on this machine's, and compare.
     #[cfg(all(feature = "fidelity", target_os = "linux"))]
     Fidelity(fidelity::Args),
+    /// (Needs the feature `fidelity`.) Play random cases on both kernels, and compare.
+    #[cfg(not(all(feature = "fidelity", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Fidelity(absent::Args),
     /// Play a scenario in both worlds, and show where they differ.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Parity(lab::parity::Args),
+    /// (Needs the feature `lab`.) Play a scenario in both worlds, and show where they differ.
+    #[cfg(not(all(feature = "lab", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Parity(absent::Args),
     /// The lab's own business.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Lab(lab::Args),
+    /// (Needs the feature `lab`.) The lab's own business.
+    #[cfg(not(all(feature = "lab", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Lab(absent::Args),
     /// A container's process in the lab.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Workload(lab::workload::Args),
@@ -84,10 +98,16 @@ fn dispatch(
         Ok(Command::Run(args)) => run::execute(&args, runner, output),
         #[cfg(all(feature = "fidelity", target_os = "linux"))]
         Ok(Command::Fidelity(args)) => fidelity::execute(&args, output),
+        #[cfg(not(all(feature = "fidelity", target_os = "linux")))]
+        Ok(Command::Fidelity(args)) => absent::explain("fidelity", "fidelity", &args, output),
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Ok(Command::Parity(args)) => lab::parity::execute(&args, output),
+        #[cfg(not(all(feature = "lab", target_os = "linux")))]
+        Ok(Command::Parity(args)) => absent::explain("parity", "lab", &args, output),
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Ok(Command::Lab(args)) => lab::execute(&args, output),
+        #[cfg(not(all(feature = "lab", target_os = "linux")))]
+        Ok(Command::Lab(args)) => absent::explain("lab", "lab", &args, output),
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Ok(Command::Workload(args)) => lab::workload::execute(&args, output),
         Err(error) if error.use_stderr() => {

@@ -2,6 +2,7 @@
 
 use indicatif::ProgressBar;
 use kubesim_runtime::Time;
+use kubesim_sim::report::NotJudged;
 use kubesim_sim::scenario::Scenario;
 use kubesim_sim::{Observer, Outcome, Report};
 use serde::Serialize;
@@ -171,6 +172,9 @@ pub fn table(output: &mut Output, shown: &Result) {
     for (name, value) in &report.measures {
         output.line(&format!("{name}: {value}"));
     }
+    for NotJudged { invariants, reason } in &report.not_judged {
+        output.line(&format!("not judged: {}: {reason}", invariants.join(", ")));
+    }
     if let Some(failure) = &report.failure {
         output.line(&format!("FAILED   {failure}"));
     }
@@ -227,6 +231,8 @@ pub struct Summary {
     failed: Vec<u64>,
     /// By expectation, in their order: how many runs failed it, the first seed and its reason.
     reasons: BTreeMap<(usize, String), (u64, u64, String)>,
+    /// By invariants: in how many runs they were not judged, the first seed and its reason.
+    not_judged: BTreeMap<String, (u64, u64, String)>,
     wall: Duration,
 }
 
@@ -245,6 +251,10 @@ impl Summary {
             let key = (place, expectation.name.clone());
             self.reasons.entry(key).or_insert_with(first).0 += 1;
         }
+        for NotJudged { invariants, reason } in &report.not_judged {
+            let first = || (0, report.seed, reason.clone());
+            self.not_judged.entry(invariants.join(", ")).or_insert_with(first).0 += 1;
+        }
         if let Some(failure) = &report.failure {
             let key = (usize::MAX, failure.clone());
             self.reasons.entry(key).or_insert((0, report.seed, String::new())).0 += 1;
@@ -262,6 +272,10 @@ impl Summary {
             if !reason.is_empty() {
                 output.line(&format!("         {reason}"));
             }
+        }
+        for (invariants, (times, seed, reason)) in &self.not_judged {
+            let of = format!("{times} of {}, first seed {seed}", self.runs);
+            output.line(&format!("not judged: {invariants}: {of}: {reason}"));
         }
         let passed = self.runs - self.failed.len() as u64;
         output.line(&format!(
@@ -283,6 +297,11 @@ pub fn json(output: &mut Output, shown: &Result) {
         reason: &'a str,
     }
     #[derive(Serialize)]
+    struct Unjudged<'a> {
+        invariants: &'a [String],
+        reason: &'a str,
+    }
+    #[derive(Serialize)]
     struct Whole<'a> {
         scenario: &'a str,
         world: &'static str,
@@ -295,6 +314,7 @@ pub fn json(output: &mut Output, shown: &Result) {
         events: u64,
         expectations: Vec<Expectation<'a>>,
         measures: BTreeMap<&'a str, &'a str>,
+        not_judged: Vec<Unjudged<'a>>,
         failure: Option<&'a str>,
     }
     let report = &shown.report;
@@ -308,6 +328,9 @@ pub fn json(output: &mut Output, shown: &Result) {
         measured: &expectation.measured,
         reason: &expectation.reason,
     });
+    let not_judged = report.not_judged.iter();
+    let not_judged =
+        not_judged.map(|NotJudged { invariants, reason }| Unjudged { invariants, reason });
     let whole = Whole {
         scenario: &report.scenario,
         world: "sim",
@@ -320,6 +343,7 @@ pub fn json(output: &mut Output, shown: &Result) {
         events: report.events,
         expectations: expectations.collect(),
         measures: report.measures.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        not_judged: not_judged.collect(),
         failure: report.failure.as_deref(),
     };
     let text = serde_json::to_string(&whole).expect("texts, numbers and lists are JSON");

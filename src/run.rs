@@ -140,8 +140,8 @@ use crate::lab::run as lab;
 
 #[cfg(not(all(feature = "lab", target_os = "linux")))]
 fn lab(_: &Scenario, _: &Options, _: &mut dyn Observer) -> Result<Report, String> {
-    let how = "cargo build --release --features lab, on Linux";
-    Err(format!("this kubesim was built without its feature `lab`: {how}"))
+    let how = "on Linux: cargo run --release --features lab -- run FILE --world lab";
+    Err(format!("this kubesim was built without its feature `lab`; {how}"))
 }
 
 /// What only the scenario can tell about the options.
@@ -152,6 +152,16 @@ fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     }
     if args.world == Stage::Lab && args.seeds.is_some() {
         return Err("--seeds: the lab plays one seed at a time; give --seed".to_owned());
+    }
+    if args.trace != Trace::default() {
+        if let Some(Seeds { first, .. }) = args.seeds {
+            let why = "--trace shows one run, and --seeds plays many of which it shows none";
+            return Err(format!("{why}; give one of them: --seed {first}"));
+        }
+        if args.format == Format::Json {
+            let why = "--trace shows lines, and --format json is one object without them";
+            return Err(format!("{why}; leave one of the two out"));
+        }
     }
     match args.trace.nodes.iter().find(|name| !scenario.nodes.iter().any(|n| n.name == **name)) {
         Some(name) => Err(format!("--trace: the scenario has no node `{name}`")),
@@ -227,6 +237,7 @@ fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any +
         events: 0,
         expectations: Vec::new(),
         measures: Vec::new(),
+        not_judged: Vec::new(),
         failure: Some(format!("the simulator panicked: {text}")),
     }
 }
@@ -345,7 +356,7 @@ fn replay(args: &Args, seed: u64) -> String {
 }
 
 /// As a shell wants it.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

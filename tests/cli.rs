@@ -2,7 +2,7 @@
 
 use kubesim::{Exit, Output, command};
 use kubesim_runtime::Time;
-use kubesim_sim::report::Expectation;
+use kubesim_sim::report::{Expectation, NotJudged};
 use kubesim_sim::scenario::Scenario;
 use kubesim_sim::{Observer, Options, Outcome, Report};
 use std::ffi::OsString;
@@ -50,6 +50,10 @@ fn pretend(
             expectation("later", Outcome::Skipped, "", ""),
         ],
         measures: vec![("outage".to_owned(), "1.2 s".to_owned())],
+        not_judged: vec![NotJudged {
+            invariants: vec!["I2".to_owned(), "I18".to_owned()],
+            reason: "nothing has settled".to_owned(),
+        }],
         failure: None,
     })
 }
@@ -98,6 +102,7 @@ held     the café is left  0.812 s
 held     streams resume    2.5 s
 skipped  later
 outage: 1.2 s
+not judged: I2, I18: nothing has settled
 laptop-ip-change: passed, seed 2, digest 0000000000000abe, 180.0 s in ";
     assert!(out.starts_with(expected), "{out}");
     assert!(out.ends_with(" times real time), 1000 events\n"), "{out}");
@@ -137,7 +142,9 @@ fn the_json_of_a_run_is_one_object() {
             {"name": "streams resume", "outcome": "failed", "measured": "2.5 s", "reason": "late by 0.5 s"},
             {"name": "later", "outcome": "skipped", "measured": "", "reason": ""},
         ],
-        "measures": {"outage": "1.2 s"}, "failure": null,
+        "measures": {"outage": "1.2 s"},
+        "not_judged": [{"invariants": ["I2", "I18"], "reason": "nothing has settled"}],
+        "failure": null,
     });
     assert_eq!(value, expected);
 }
@@ -166,6 +173,8 @@ fn many_seeds_are_summed_up() {
     assert!(
         out.contains("FAILED   streams resume: 2 of 4, first seed 3\n         late by 0.5 s\n")
     );
+    let unjudged = "not judged: I2, I18: 4 of 4, first seed 2: nothing has settled\n";
+    assert!(out.contains(unjudged), "{out}");
     assert!(out.contains("laptop-ip-change: 2 of 4 seeds passed, "), "{out}");
     assert!(out.ends_with("replay: kubesim run scenarios/laptop-ip-change.toml --seed 3\n"));
     let (exit, _, _) = kubesim(&["run", FILE, "--seeds", "4..4"]);
@@ -186,6 +195,10 @@ fn wrong_input_exits_2_and_names_its_place() {
         (&["run", FILE, "--seeds", "1..2", "--seed", "1"], "cannot be used with"),
         (&["run", FILE, "--trace", "packet"], "expected packets, events, api or node=NAME"),
         (&["run", FILE, "--trace", "node=desktop"], "the scenario has no node `desktop`"),
+        (&["run", FILE, "--trace", "api", "--seeds", "7..9"], "give one of them: --seed 7"),
+        (&["run", FILE, "--trace", "api", "--format", "json"], "leave one of the two out"),
+        (&["run", FILE, "--until", "9999999d"], "is too large, the most is 213503d"),
+        (&["run", "scenarios/laptop-ipchange.toml"], "did you mean `laptop-ip-change.toml`?"),
         (&["run", FILE, "--format", "xml"], "possible values"),
         (&["run", FILE, "--jobs", "0"], "--jobs"),
         (&["fly"], "unrecognized subcommand"),
@@ -215,6 +228,23 @@ fn an_environment_that_lacks_something_exits_3() {
         let lacking = |_: &Scenario, _: &Options, _: &mut dyn Observer| Err("no wire".to_owned());
         assert_eq!(command(args, &lacking, &mut output), Exit::Environment);
         assert_eq!(err.text(), "error: no wire\n");
+    }
+}
+
+/// What a default build leaves out is no unknown word: it says how to get it.
+#[test]
+#[cfg(not(any(feature = "lab", feature = "fidelity")))]
+fn a_command_that_needs_a_feature_says_how_to_build_it() {
+    let commands: [(&[&str], &str); 4] = [
+        (&["parity", FILE, "--seed", "3"], "--features lab -- parity scenarios/laptop-ip-change"),
+        (&["parity", "--help"], "--features lab -- parity --help\n"),
+        (&["lab", "clean"], "--features lab -- lab clean\n"),
+        (&["fidelity", "--cases", "9"], "--features fidelity -- fidelity --cases 9\n"),
+    ];
+    for (args, expected) in commands {
+        let (exit, out, err) = kubesim(args);
+        assert_eq!((exit, out.as_str()), (Exit::Environment, ""), "{args:?}");
+        assert!(err.contains(expected), "{args:?} says\n{err}");
     }
 }
 

@@ -1,17 +1,23 @@
 //! The scenario language as its users meet it: what is shipped parses, what is wrong is explained.
 
+#[path = "scenario_language/faults.rs"]
+mod faults;
 #[path = "scenario_language/mistakes.rs"]
 mod mistakes;
 #[path = "scenario_language/names.rs"]
 mod names;
+#[path = "scenario_language/senseless.rs"]
+mod senseless;
 #[path = "scenario_language/sets.rs"]
 mod sets;
 
+use faults::FAULTS;
 use kubesim_sim::scenario::{
     Address, Backend, Diagnostics, FaultKind, NetdProgram, SECTIONS, Scenario,
 };
 use mistakes::MISTAKES;
 use names::NAMES;
+use senseless::SENSELESS;
 use sets::SETS;
 use std::path::Path;
 
@@ -179,7 +185,7 @@ fn wrong(line: &str, with: &str) -> String {
 
 #[test]
 fn every_mistake_is_explained_at_its_place() {
-    for (line, with, expected) in MISTAKES {
+    for (line, with, expected) in MISTAKES.iter().chain(FAULTS).chain(SENSELESS) {
         assert_eq!(wrong(line, with), *expected, "\n{with}");
     }
 }
@@ -194,6 +200,60 @@ fn names_are_refused_in_upstreams_words() {
         };
         assert_eq!(said.lines().map(cut).collect::<String>(), *expected, "\n{with}");
     }
+}
+
+#[test]
+fn a_misspelled_kind_is_found_among_the_keys() {
+    let expect = "[[expect]]\nname = \"e\"\nknid = \"nodes-ready\"\nby = \"10s\"";
+    for (line, with) in [("", expect), ("kind = \"stop\"", "knid = \"stop\"")] {
+        let said = wrong(line, with);
+        assert!(said.contains(" lacks the key `kind`\n"), "{said}");
+        assert!(said.contains("error: unknown key `knid` in [["), "{said}");
+        assert!(said.contains("= help: did you mean `kind`?\n"), "{said}");
+        // The keys of the kind that was meant are no mistakes.
+        assert_eq!(said.matches("error: ").count(), 2, "{said}");
+    }
+}
+
+#[test]
+fn a_query_holds_names_that_fit_into_it() {
+    let query = |name: &str| {
+        let probe = "[[probe]]\nname = \"p\"\nkind = \"dig\"\nfrom = { node = \"n1\" }\n";
+        wrong("", &format!("{probe}query = \"{name}\""))
+    };
+    let label = "a".repeat(63);
+    let long = [label.as_str(); 4].join(".");
+    assert!(query(&format!("{label}a.x")).contains("` has a label of more than 63 bytes\n"));
+    assert!(query(&long).contains("` is longer than 253 bytes\n"));
+    for right in [&long[2..], "web.", "10.0.96.10.in-addr.arpa", "_http._tcp.web.default.svc"] {
+        assert_eq!(query(right), "nothing is wrong", "{right}");
+    }
+}
+
+/// Moves that may be right for all that the seed draws are let through.
+#[test]
+fn two_may_move_to_one_address_one_after_the_other() {
+    let to = |name: &str, node: &str, at: u32, address: &str| {
+        format!(
+            "[[fault]]\nname = \"{name}\"\nkind = \"move\"\nat = \"{at}s\"\nnode = \"{node}\"\n\
+             network = \"lan\"\naddress = \"192.168.1.{address}\"\n"
+        )
+    };
+    let both = [to("a", "w1", 1, "77"), to("b", "w2", 20, "77")].concat();
+    assert!(wrong("", &both).contains("`w1` and `w2` both move to the address 192.168.1.77"));
+    let left = [both, to("c", "w1", 9, "11")].concat();
+    assert_eq!(wrong("", &left), "nothing is wrong");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_looked_for_beside() {
+    let said = Scenario::load(Path::new("scenarios/guestbok.toml"), &[], None);
+    let said = said.expect_err("no scenario").to_string();
+    assert!(said.contains("did you mean `guestbook.toml`?"), "{said}");
+    let set = ("workload.services.manifests".to_owned(), "guestbook/service.yaml".to_owned());
+    let said = Scenario::load(Path::new("scenarios/guestbook.toml"), &[set], None);
+    let said = said.expect_err("no manifest").to_string();
+    assert!(said.contains("; did you mean `services.yaml`?"), "{said}");
 }
 
 #[test]
@@ -243,6 +303,20 @@ fn a_mistake_in_a_profile_is_shown_in_the_profile() {
         places,
         [(32, "`node` is a table, expected a value"), (31, "unknown key `bakend` in [cluster]"),]
     );
+}
+
+#[test]
+fn a_mistake_that_an_override_makes_elsewhere_names_the_override() {
+    let said = parse(BASE, &[("duration", "5s")], None).unwrap_err().to_string();
+    assert!(
+        said.starts_with("error: `at` is past the end of the run\n  --> a.toml:20:6\n"),
+        "{said}"
+    );
+    assert!(said.ends_with("; so it is with --set duration=5s\n"), "{said}");
+    // What mends a file is not held against it.
+    let text = BASE.replace("duration = \"60s\"", "duration = \"5s\"") + "[lab.set]\n";
+    assert!(parse(&text, &[], None).is_err());
+    assert!(parse(&text, &[("duration", "60s")], None).is_ok());
 }
 
 // ---- what a file means

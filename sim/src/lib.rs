@@ -15,6 +15,7 @@ pub mod queue;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod settled;
 mod sorted;
 pub mod store;
 pub mod wire;

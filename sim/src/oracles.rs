@@ -5,7 +5,9 @@
 //! endpoints, nothing is pending). Numbers are those of the invariants in the scenario reference.
 
 use crate::kernel::NsId;
-use crate::scenario::{FaultKind, Invariant, Scenario};
+use crate::report::NotJudged;
+use crate::scenario::{Invariant, Scenario};
+use crate::settled;
 use crate::world::probes::{is_ready, pod_ip};
 use crate::world::{Machine, Role, SUBNET_ENV, World};
 use ipnet::Ipv4Net;
@@ -16,10 +18,6 @@ use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
-
-/// Faults have to be over for so long before what they broke must be whole again. A killed
-/// kubelet's pods come back after at most a restart back-off and a few probe periods.
-const SETTLED: Duration = Duration::from_secs(30);
 
 /// The invariants that are judged; I15 where a client hears, all others here.
 pub const JUDGED: &[Invariant] = &[
@@ -40,6 +38,8 @@ pub const JUDGED: &[Invariant] = &[
 pub struct Oracles {
     invariants: BTreeSet<Invariant>,
     pub violations: Vec<String>,
+    /// What the scenario wants judged and was not, and why; known at the end.
+    pub not_judged: Vec<NotJudged>,
     looked: Time,
     period: Duration,
     /// Pods beyond what their ReplicaSet wants, by set, since when.
@@ -56,6 +56,7 @@ impl Oracles {
         Oracles {
             invariants: scenario.invariants.iter().copied().collect(),
             violations: Vec::new(),
+            not_judged: Vec::new(),
             looked: Time::ZERO,
             period,
             surplus: BTreeMap::new(),
@@ -64,6 +65,14 @@ impl Oracles {
 
     fn wants(&self, invariant: Invariant) -> bool {
         self.invariants.contains(&invariant)
+    }
+
+    fn not_judged(&mut self, invariants: &[Invariant], reason: &str) {
+        let wanted = invariants.iter().filter(|invariant| self.wants(**invariant));
+        let invariants: Vec<String> = wanted.map(|invariant| format!("{invariant:?}")).collect();
+        if !invariants.is_empty() {
+            self.not_judged.push(NotJudged { invariants, reason: reason.to_owned() });
+        }
     }
 
     fn report(&mut self, world: &World, invariant: Invariant, what: String) {
@@ -102,8 +111,9 @@ impl Oracles {
     pub fn finish(&mut self, world: &mut World, cut_short: bool) {
         self.look(world);
         self.violations.extend(world.unanswered().into_iter().take(5));
-        if cut_short || !quiet(world) {
-            return;
+        if world.knobs.external {
+            let what = "the lab has no picture of tracked flows, nor of what clients hear";
+            self.not_judged(&[Invariant::I4, Invariant::I15], what);
         }
         type Check = fn(&World) -> Option<String>;
         let checks: [(Invariant, Check); 5] = [
@@ -113,8 +123,18 @@ impl Oracles {
             (Invariant::I10, leaked_address),
             (Invariant::I18, pending),
         ];
+        let unsettled = match cut_short {
+            true => Some("--until ended the run early".to_owned()),
+            false => settled::unsettled(world),
+        };
+        if let Some(why) = unsettled {
+            self.not_judged(&checks.map(|(invariant, _)| invariant), &why);
+            return;
+        }
         for (invariant, check) in checks {
-            if self.wants(invariant)
+            if let Some(why) = unseen(world, invariant) {
+                self.not_judged(&[invariant], why);
+            } else if self.wants(invariant)
                 && let Some(what) = check(world)
             {
                 self.report(world, invariant, what);
@@ -157,24 +177,19 @@ impl Oracles {
     }
 }
 
-/// All faults have been over for long enough.
-fn quiet(world: &World) -> bool {
-    world.happened.iter().all(|fault| {
-        let over = fault.address_acquired.or(fault.ended).or(fault.began);
-        let lasting = matches!(fault.kind, FaultKind::Stop { .. });
-        !lasting
-            || started_again(world, fault)
-            || over.is_none()
-            || world.now.since(fault.at) < SETTLED
-    }) && world
-        .happened
-        .iter()
-        .filter_map(|f| f.address_acquired.or(f.ended).or(f.began))
-        .all(|at| world.now.since(at) >= SETTLED)
-}
-
-fn started_again(world: &World, stop: &crate::world::Happened) -> bool {
-    world.happened.iter().any(|f| matches!(f.kind, FaultKind::Start { .. }) && f.began > stop.began)
+/// Why nobody can tell whether an invariant holds in a world that has settled.
+fn unseen(world: &World, invariant: Invariant) -> Option<&'static str> {
+    let cluster = &world.scenario.cluster;
+    let lab = world.knobs.external;
+    match invariant {
+        Invariant::I5 if !cluster.proxy => Some("no service proxy runs"),
+        Invariant::I5 if lab && cluster.proxy_mode != Mode::Iptables => {
+            Some("the lab has no picture of this proxy mode's rules")
+        }
+        Invariant::I6 if lab => Some("the lab has no picture of tracked flows"),
+        Invariant::I18 if !world.refusals.is_empty() => Some("an actor refused to run"),
+        _ => None,
+    }
 }
 
 // I1, I3.
@@ -357,7 +372,9 @@ fn stale_on(
         }
         reached.insert(route.to);
     }
-    for (net, owner) in owners {
+    // Who never got a subnet of its own has not joined, and owes nobody a route.
+    let joined = owners.values().any(|owner| owner.name == *name);
+    for (net, owner) in owners.iter().filter(|_| joined) {
         if owner.name != *name && !reached.contains(net) {
             stale.push(format!("{name}: no route to {net} of {}", owner.name));
             if stale.len() > 100 {
@@ -397,11 +414,6 @@ pub fn ghost_lease(world: &World, node: &str, subnet: &str) -> Option<String> {
 
 /// A service whose ready endpoints a node's rules do not lead to.
 fn unprogrammed_service(world: &World) -> Option<String> {
-    // There is no picture of another kernel's flat elements, nor of its virtual services.
-    let unseen = world.scenario.cluster.proxy_mode != Mode::Iptables;
-    if !world.scenario.cluster.proxy || (world.knobs.external && unseen) {
-        return None;
-    }
     let ready = ready_endpoints(world);
     // The compiled rules are shared: a few nodes stand for all of a big cluster.
     let step = (world.scenario.nodes.len() / 10).max(1);
@@ -541,9 +553,6 @@ fn leaked_address(world: &World) -> Option<String> {
 
 /// What has not converged, in words.
 pub fn pending(world: &World) -> Option<String> {
-    if !world.refusals.is_empty() {
-        return None;
-    }
     // A pod of a machine that is off is deleted and never finished: nobody can say that it ended.
     let off = |pod: &kubesim_actors::objects::Object| {
         let node = pod.pod_facts().and_then(|facts| facts.node());

@@ -61,6 +61,8 @@ pub struct Report {
     pub expectations: Vec<Expectation>,
     /// Name and value, in the order in which they are shown.
     pub measures: Vec<(String, String)>,
+    /// Invariants that the scenario wants judged and that were not.
+    pub not_judged: Vec<NotJudged>,
     /// Why the run itself failed: an invariant, a panic of an actor.
     pub failure: Option<String>,
 }
@@ -72,5 +74,13 @@ pub struct Expectation {
     /// With its unit: `1.204 s`, `0 of 20000`.
     pub measured: String,
     /// Why it failed; empty when it held.
+    pub reason: String,
+}
+
+/// Invariants that were not judged, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotJudged {
+    /// Their ids: `I2`, `I5`.
+    pub invariants: Vec<String>,
     pub reason: String,
 }

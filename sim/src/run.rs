@@ -137,9 +137,14 @@ impl Stage {
         }
     }
 
+    /// By `--until`.
+    fn cut_short(&self) -> bool {
+        self.end < Time::ZERO + self.world.scenario.duration
+    }
+
     /// The last look at everything, the injected kill's aftermath included.
     fn judge(&mut self, after_kill: Duration) -> Vec<report::Expectation> {
-        let cut_short = self.end < Time::ZERO + self.world.scenario.duration;
+        let cut_short = self.cut_short();
         let expectations = self.judge.finish(&self.world, cut_short);
         settle(&mut self.world, after_kill, &mut self.oracles);
         self.oracles.finish(&mut self.world, cut_short);
@@ -154,7 +159,7 @@ impl Stage {
 
     fn report(&self, expectations: Vec<report::Expectation>) -> Report {
         let world = &self.world;
-        let failure = first_failure(world, &self.oracles);
+        let failure = first_failure(world, &self.oracles, self.cut_short());
         let failed = failure.is_some() || expectations.iter().any(|e| e.outcome == Outcome::Failed);
         Report {
             scenario: world.scenario.name.clone(),
@@ -167,6 +172,7 @@ impl Stage {
             events: world.counts.events,
             expectations,
             measures: measures(world),
+            not_judged: self.oracles.not_judged.clone(),
             failure,
         }
     }
@@ -190,11 +196,13 @@ fn settle(world: &mut World, after: Duration, oracles: &mut Oracles) {
     world.lines.clear();
 }
 
-fn first_failure(world: &World, oracles: &Oracles) -> Option<String> {
+fn first_failure(world: &World, oracles: &Oracles, cut_short: bool) -> Option<String> {
     let broken = oracles.violations.first().cloned();
     let broken = broken.or_else(|| world.violations.first().cloned());
-    // A refused manifest comes first: what follows from it follows from it.
-    world.refused_write().or(broken)
+    // A refused manifest, and a fault that was none, come first: the rest follows from them.
+    let unapplied = || world.first_unapplied().map(str::to_owned);
+    let unanswered = || world.unanswered_write().filter(|_| !cut_short);
+    world.refused_write().or_else(unapplied).or_else(unanswered).or(broken)
 }
 
 fn panicked(
@@ -216,6 +224,7 @@ fn panicked(
         events: world.counts.events,
         expectations: Vec::new(),
         measures: Vec::new(),
+        not_judged: Vec::new(),
         failure: Some(format!("panic at {}: {text}", world.now)),
     }
 }

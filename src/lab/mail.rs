@@ -31,6 +31,8 @@ pub enum News {
     StreamEchoed(u64),
     /// Who says what.
     Remark(String, String),
+    /// What was ordered could not be done, and why.
+    Disobeyed(String),
     /// The machine cannot be played any more, and why.
     Broken(String),
 }

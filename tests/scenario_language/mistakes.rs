@@ -285,11 +285,12 @@ within = "2s""##,
         r##"[[workload]]
 name = "web"
 manifests = ["web.yaml", "none.yaml"]"##,
-        r##"error: no kind "Pood" in version "v1"; known are v1 Namespace, v1 Node, v1 Pod, v1 Service, v1 ConfigMap, v1 Event, apps/v1 Deployment, apps/v1 ReplicaSet, discovery.k8s.io/v1 EndpointSlice, coordination.k8s.io/v1 Lease, net.kubesim.dev/v1 Subnet
- --> dir/web.yaml:6:1
+        r##"error: no kind "Pood" in version "v1"
+ --> dir/web.yaml:7:1
   |
-6 | apiVersion: v1
-  | ^^^^^^^^^^^^^^
+7 | kind: Pood
+  | ^^^^
+  = help: did you mean `Pod`?
 
 error: not YAML: unclosed bracket '['
   --> dir/web.yaml:10:7
@@ -336,11 +337,12 @@ name = "web"
 [workload.object]
 apiVersion = "v1"
 kind = "Servic""##,
-        r##"error: no kind "Servic" in version "v1"; known are v1 Namespace, v1 Node, v1 Pod, v1 Service, v1 ConfigMap, v1 Event, apps/v1 Deployment, apps/v1 ReplicaSet, discovery.k8s.io/v1 EndpointSlice, coordination.k8s.io/v1 Lease, net.kubesim.dev/v1 Subnet
-  --> a.toml:32:1
+        r##"error: no kind "Servic" in version "v1"
+  --> a.toml:34:1
    |
-32 | [workload.object]
-   | ^^^^^^^^^^^^^^^^^
+34 | kind = "Servic"
+   | ^^^^
+   = help: did you mean `Service`?
 "##,
     ),
     (

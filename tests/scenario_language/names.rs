@@ -72,4 +72,16 @@ error: `-` is no value of a label
    = help: a valid label must be an empty string or consist of alphanumeric characters, '-
 "##,
     ),
+    (
+        "",
+        r##"[cluster]
+domain = "Cluster_local""##,
+        r##"error: `Cluster_local` is no cluster domain
+  --> a.toml:31:10
+   |
+31 | domain = "Cluster_local"
+   |          ^^^^^^^^^^^^^^^
+   = help: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characte
+"##,
+    ),
 ];

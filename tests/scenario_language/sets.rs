@@ -94,4 +94,14 @@ error: unknown key `too` in a span of time
   = help: there are none
 "##,
     ),
+    (
+        "probe.wget.kind",
+        "dig",
+        r##"error: [[probe]] lacks the key `query`
+ --> --set:1:17
+  |
+1 | probe.wget.kind=dig
+  |                 ^^^
+"##,
+    ),
 ];

@@ -289,7 +289,9 @@ impl Netd {
             }
         }
         let set = (plan.hash, self.lease.cidr);
-        if self.kernel.routes_set != Some(set) {
+        // The device is asked for once our own subnet is known: no route into it can stand before.
+        let waits = plan.needs_overlay() && self.lease.cidr.is_none() && seen.overlay.is_none();
+        if self.kernel.routes_set != Some(set) && !waits {
             self.kernel.routes_set = Some(set);
             let own = self.lease.cidr.filter(|own| plan.has_route_to(*own));
             self.kernel.routes_expected = plan.routes.len() - usize::from(own.is_some());

@@ -28,7 +28,7 @@ mod port;
 mod route;
 mod shared_routes;
 mod socket;
-mod sysctl;
+pub mod sysctl;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -101,6 +101,34 @@ fn parse(key: &str) -> Option<Key<'_>> {
     }
 }
 
+/// Whether the model has such a key; a link's name in it may be of no link.
+pub fn is_known(key: &str) -> bool {
+    parse(key).is_some()
+}
+
+/// Whether a value can be written to a known key, or what can.
+pub fn takes(key: &str, value: i64) -> Result<(), &'static str> {
+    match parse(key) {
+        Some(Key::IcmpRatelimit) if value != 0 => Err("the model takes 0, no limit, and no other"),
+        _ if !(0..=255).contains(&value) => Err("the model takes 0 to 255"),
+        _ => Ok(()),
+    }
+}
+
+/// The keys that there are, of links those of the one that `key` names.
+pub fn like(key: &str) -> Vec<String> {
+    let rest = key.strip_prefix("net.ipv4.conf.").and_then(|rest| rest.rsplit_once('.'));
+    let link = rest.map_or("all", |(link, _)| link);
+    let variables = ["forwarding", "rp_filter", "route_localnet"].into_iter();
+    let variables = variables.chain(INERT.map(|(variable, _)| variable));
+    let of_link = variables.map(|variable| format!("net.ipv4.conf.{link}.{variable}"));
+    let of_all = ["arp_ignore", "arp_announce"].map(|v| format!("net.ipv4.conf.all.{v}"));
+    let others = ["ip_forward", "icmp_ratelimit"].map(|variable| format!("net.ipv4.{variable}"));
+    let ipvs = IPVS.map(|variable| format!("net.ipv4.vs.{variable}"));
+    let bridge = "net.bridge.bridge-nf-call-iptables".to_owned();
+    others.into_iter().chain([bridge]).chain(of_link).chain(of_all).chain(ipvs).collect()
+}
+
 impl Sysctls {
     /// A link of this name is gone, and its directory with it.
     pub(super) fn forget_link(&mut self, name: &str) {

@@ -5,7 +5,7 @@ use super::diagnostic::{Diagnostic, suggest};
 use super::keys::Section;
 use super::model::Span;
 use super::tree::{At, Entry, Item, Source, Table, Value};
-use super::value;
+use super::value::{self, Wrong};
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
 use std::cell::RefCell;
@@ -101,11 +101,15 @@ impl<'a> Fields<'a> {
     }
     /// Where the value of `key` is, or the table when it is not there.
     pub fn place(&self, key: &str) -> At {
-        self.item(key).map_or(self.at, |item| item.at)
+        self.place_of(&[key])
     }
-    /// Where the first of these is that is there.
+    /// Where the first of these is that is there. Where none is, an override that changed the table
+    /// is to blame, else the table as a whole.
     pub fn place_of(&self, keys: &[&str]) -> At {
         let found = keys.iter().find_map(|key| self.item(key));
+        let entries = &self.table.entries;
+        let changed = || entries.iter().find(|entry| entry.item.at.source != self.at.source);
+        let found = found.or_else(|| changed().map(|entry| &entry.item));
         found.map_or(self.at, |item| item.at)
     }
     pub fn error(&self, key: &str, message: impl Into<String>, help: impl Into<String>) {
@@ -116,7 +120,8 @@ impl<'a> Fields<'a> {
     pub fn required(&self, key: &str) -> Option<&'a Item> {
         let item = self.item(key);
         if item.is_none() && self.sound {
-            self.log.error(self.at, format!("{} lacks the key `{key}`", self.heading), "");
+            let message = format!("{} lacks the key `{key}`", self.heading);
+            self.log.error(self.place_of(&[]), message, "");
         }
         item
     }
@@ -205,10 +210,12 @@ impl<'a> Fields<'a> {
             self.log.error(item.at, message, DURATION_HELP);
             return None;
         };
+        let help = |wrong| if wrong == Wrong::Form { DURATION_HELP } else { "" };
         match value::duration(text) {
             Ok(duration) => Some(duration),
-            Err(why) => {
-                self.log.error(item.at, why, DURATION_HELP);
+            Err(wrong) => {
+                let why = value::parse_duration(text).err().unwrap_or_default();
+                self.log.error(item.at, why, help(wrong));
                 None
             }
         }

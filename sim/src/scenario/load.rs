@@ -6,6 +6,7 @@ use super::model::Scenario;
 use super::read::{self, Files};
 use super::set::{self, Override};
 use super::tree::{self, At, Item, Source, Value};
+use super::variants;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -40,7 +41,7 @@ impl Scenario {
         let name = path.display().to_string();
         let text = text_of(path).map_err(|error| {
             let message = format!("cannot read the scenario: {error}");
-            Diagnostics(vec![Diagnostic::of_file(&name, message)])
+            Diagnostics(vec![Diagnostic::of_file(&name, message).help(nearest(path))])
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         read(stage, &name, &text, &|pattern| find(folder, pattern), sets, profile)
@@ -66,10 +67,12 @@ fn read(
     sets: &[(String, String)],
     profile: Option<&str>,
 ) -> Result<Scenario, Diagnostics> {
+    let whole = Source { name: name.to_owned(), text: text.to_owned() };
     let mut root = tree::parse(0, name, text)?;
-    let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
-    let mut wrong = Vec::new();
     ensure_cluster(&mut root);
+    let pristine = root.clone();
+    let mut sources = vec![whole.clone()];
+    let mut wrong = Vec::new();
     if let Some(profile) = profile {
         wrong.extend(apply_profile(&mut root, &sources[0], profile));
     }
@@ -84,6 +87,14 @@ fn read(
     let log = Log::new(sources);
     let scenario = read::scenario(&log, &root, profile, files);
     wrong.extend(log.finish());
+    let plain = variants::File { root: &pristine, source: &whole, files };
+    let lab = stage == Stage::Lab;
+    if wrong.is_empty() {
+        let changed = lab || profile.is_some() || !sets.is_empty();
+        wrong = plain.others(profile, lab, changed);
+    } else if !sets.is_empty() {
+        plain.blame(&mut wrong, sets, profile, lab);
+    }
     if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
 }
 
@@ -127,7 +138,7 @@ fn shift(item: &mut Item, by: usize) {
 }
 
 /// The named profile's programs and settings become the cluster's.
-fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic> {
+pub(super) fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic> {
     let profiles = root.table().and_then(|top| top.get("profile")).and_then(Item::table);
     let Some(profile) = profiles.and_then(|profiles| profiles.get(name)).cloned() else {
         let known = profiles.map(|profiles| profiles.entries.as_slice()).unwrap_or_default();
@@ -151,7 +162,7 @@ fn apply_profile(root: &mut Item, source: &Source, name: &str) -> Vec<Diagnostic
 }
 
 /// What real time shrinks: the `set` of the file's `[lab]`.
-fn apply_lab(root: &mut Item, source: &Source) -> Vec<Diagnostic> {
+pub(super) fn apply_lab(root: &mut Item, source: &Source) -> Vec<Diagnostic> {
     let Some(lab) = root.table().and_then(|top| top.get("lab")).cloned() else { return Vec::new() };
     let mut overrides = Vec::new();
     let mut wrong = quoted_paths(&lab, source, &mut overrides);
@@ -221,8 +232,11 @@ fn text_of(path: &Path) -> io::Result<String> {
 /// The files of a pattern: `*` in the last part of the path stands for any text.
 fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
     let read = |path: &Path| {
-        let text =
-            text_of(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = text_of(path).map_err(|error| {
+            let near = nearest(path);
+            let near = if near.is_empty() { near } else { format!("; {near}") };
+            format!("cannot read {}: {error}{near}", path.display())
+        })?;
         Ok((path.display().to_string(), text))
     };
     let path = folder.join(pattern);
@@ -245,4 +259,21 @@ fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
         return Err(format!("no file matches {}", path.display()));
     }
     names.iter().map(|name| read(&parent.join(name))).collect()
+}
+
+/// For a file that is not there: one beside it with a similar name.
+fn nearest(path: &Path) -> String {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return String::new() };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+    if path.exists() {
+        return String::new();
+    }
+    let names = entries.into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let help = suggest(name, names.iter().map(String::as_str));
+    // A list of everything in a folder helps nobody.
+    if help.starts_with("did you mean") { help } else { String::new() }
 }

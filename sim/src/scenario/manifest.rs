@@ -77,6 +77,9 @@ pub fn object(value: &Value) -> Result<Object, Vec<Mistake>> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (version, name) = (text("apiVersion"), text("kind"));
     let Some(kind) = Kind::of(version, name) else {
+        if !version.is_empty() && !name.is_empty() {
+            return Err(vec![no_such_kind(version, name)]);
+        }
         let why = Object::from_json(value.clone()).err();
         let why = why.map_or_else(|| "not an object".to_owned(), |error| error.to_string());
         return Err(vec![Mistake::whole(why)]);
@@ -91,6 +94,18 @@ pub fn object(value: &Value) -> Result<Object, Vec<Mistake>> {
         Err(mistake) => mistakes.push(mistake),
     }
     Err(mistakes)
+}
+
+/// At the name, or at the version where only that is another.
+fn no_such_kind(version: &str, name: &str) -> Mistake {
+    let at = |field: &str| Path(vec![Step::Field(field.to_owned())]);
+    let message = format!("no kind \"{name}\" in version \"{version}\"");
+    if let Some(known) = kind(name) {
+        let help = format!("{name} is in version {}", known.api_version());
+        return Mistake { path: at("apiVersion"), message, help };
+    }
+    let help = suggest(name, Kind::ALL.iter().map(|kind| kind.name()));
+    Mistake { path: at("kind"), message, help }
 }
 
 /// Fields of a patch that its kind does not have. What a null takes away need not be complete.

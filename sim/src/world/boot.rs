@@ -103,10 +103,8 @@ impl World {
         }
         for (link_index, link) in scenario.links.iter().enumerate() {
             if link.nat.as_ref() == Some(&network.name) {
-                self.iptables(
-                    machine,
-                    &format!("-t nat -A POSTROUTING -o link{link_index} -j MASQUERADE"),
-                );
+                let rule = format!("-t nat -A POSTROUTING -o link{link_index} -j MASQUERADE");
+                self.iptables_of_software(machine, &rule);
             }
         }
         if let Some(conf) = network.dhcp.clone() {
@@ -141,9 +139,10 @@ impl World {
         let scenario = self.scenario.clone();
         let node = &scenario.nodes[index];
         for (key, value) in &node.sysctls {
-            let value = value.to_string();
-            let _ =
-                self.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
+            if let Err(why) = self.write_sysctl(machine, key, *value) {
+                let what = format!("sysctl {key}={value} at its boot: {why}");
+                self.unapplied(&format!("the sysctls of node `{}`", node.name), what);
+            }
         }
         match node.address {
             Address::Static(_) => self.default_route(machine, &node.interface, &node.network),

@@ -230,6 +230,7 @@ impl World {
     /// What the API server has published.
     pub fn published(&mut self, cache: Cache) {
         self.front.show(cache);
+        self.note_doomed();
     }
 
     pub fn operated(&mut self, call: u64, result: Result<Reply, Error>) {

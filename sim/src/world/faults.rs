@@ -1,14 +1,12 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
-use super::programs::{Dropped, Task};
+use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
-use crate::kernel::NsId;
-use crate::scenario::{self, ActorName, Disturbance, FaultKind, LinkTarget, Place, Span, WriteHow};
+use crate::scenario::{self, ActorName, Disturbance, FaultKind, LinkTarget, Place, Span};
 use crate::wire::{Cut, PortId, Quality};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name};
 use kubesim_runtime::{Loss, Rng, Stream, Time};
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -66,6 +64,7 @@ impl World {
             });
             self.queue.push(at, Due::Fault { index: index as u32 });
         }
+        self.plan_deletions();
         for (index, workload) in scenario.workloads.iter().enumerate() {
             let stream = Stream { seed, label: "workload", index: index as u64, incarnation: 0 };
             let at = Time::ZERO + draw(&mut Rng::new(stream), workload.at);
@@ -85,16 +84,29 @@ impl World {
         }
         match &kind {
             FaultKind::Move { node, network, outage: _, address } => {
-                self.move_begins(index, node, network, *address, lasts);
+                if self.cable_is_live(&name, node) {
+                    self.move_begins(index, node, network, *address, lasts);
+                } else {
+                    self.happened[index].ended = Some(self.now);
+                }
             }
-            FaultKind::LinkDown { target, .. } => self.links(target, false),
-            FaultKind::LinkUp { target } => self.links(target, true),
+            FaultKind::LinkDown { target, .. } => {
+                self.target_is_live(&name, target);
+                self.links(target, false);
+            }
+            FaultKind::LinkUp { target } => {
+                self.target_is_live(&name, target);
+                self.links(target, true);
+            }
             FaultKind::Partition { from, to, one_way, .. } => {
                 let (from, to) = (self.machines_of(from), self.machines_of(to));
                 let cut = Cut { name: name.to_string(), from, to, both_ways: !one_way };
                 self.wire.cut(cut);
             }
-            FaultKind::Disturb { target, by, .. } => self.disturb(index, target, *by),
+            FaultKind::Disturb { target, by, .. } => {
+                self.target_is_live(&name, target);
+                self.disturb(index, target, *by);
+            }
             FaultKind::Kill { actor, nodes, loss, restart } => {
                 self.kill_actors(*actor, nodes, *loss, restart.is_some());
             }
@@ -121,49 +133,14 @@ impl World {
                     self.operate_create(given);
                 }
             }
-            FaultKind::Patch { of, patch } => {
-                for key in self.keys_of(of) {
-                    self.operate_patch(of.kind, key, (**patch).clone(), &name);
-                }
+            FaultKind::Patch { .. } | FaultKind::Delete { .. } | FaultKind::Scale { .. } => {
+                self.operate_on(index);
             }
-            FaultKind::Delete { of } => {
-                for key in self.keys_of(of) {
-                    self.operate_delete(of.kind, key, &name);
-                }
-            }
-            FaultKind::Scale { of, replicas } => {
-                for key in self.keys_of(of) {
-                    let patch = json!({"spec": {"replicas": replicas}});
-                    self.operate_patch(of.kind, key, patch, &name);
-                }
-            }
-            FaultKind::WriteFile { nodes, path, how, text } => {
-                self.each_machine(nodes, |world, machine| {
-                    world.write_file(machine, path, text, *how)
-                });
-            }
-            FaultKind::Sysctl { nodes, key, value } => {
-                let value = value.to_string();
-                self.each_machine(nodes, |world, machine| {
-                    let order = || Order::Sysctl { key: key.as_str().into(), value: value.clone() };
-                    if world.ordered(machine, order) {
-                        return;
-                    }
-                    let set = world.kernel(machine, |k, now, out| {
-                        k.set_sysctl(now, NsId::HOST, key, &value, out)
-                    });
-                    if set.is_err() {
-                        world.line("fault", || format!("sysctl {key}: no such key"));
-                    }
-                });
-            }
-            FaultKind::Iptables { nodes, command } => {
-                self.each_machine(nodes, |world, machine| world.iptables(machine, command));
-            }
+            FaultKind::WriteFile { .. }
+            | FaultKind::Sysctl { .. }
+            | FaultKind::Iptables { .. }
+            | FaultKind::StartSoftware { .. } => self.strike_machines(&name, &kind),
             FaultKind::DhcpPushDns { network, dns } => self.push_dns(network, dns.clone()),
-            FaultKind::StartSoftware { nodes, software } => {
-                self.each_machine(nodes, |world, machine| world.start_software(machine, software));
-            }
             FaultKind::Upstream { upstream, behaviour } => {
                 let behaviour = *behaviour;
                 let machine = self.machine_named(upstream);
@@ -187,6 +164,7 @@ impl World {
             FaultKind::Move { node, .. } => {
                 if let Some(machine) = self.machine_named(node) {
                     self.carrier(machine, true);
+                    self.static_move_ends(index, machine);
                 }
             }
             FaultKind::LinkDown { target, .. } => self.links(target, true),
@@ -331,39 +309,10 @@ impl World {
             self.readdress(machine, link, network, address);
         }
         // DHCP takes its share of the outage.
-        let back = self.now + outage.saturating_sub(DHCP_TAKES);
+        let share = if self.is_static(index) { Duration::ZERO } else { DHCP_TAKES };
+        let back = self.now + outage.saturating_sub(share);
         self.happened[index].lasts = outage;
         self.queue.push(back, Due::FaultEnds { index: index as u32 });
-    }
-
-    /// The DHCP client (or a static move) put an address on a card.
-    pub(super) fn address_acquired(&mut self, machine: u32, address: Ipv4Addr) {
-        let name = self.machines[machine as usize].name.clone();
-        let now = self.now;
-        let mut outage = None;
-        for fault in self.happened.iter_mut().rev() {
-            if let FaultKind::Move { node, .. } = &fault.kind
-                && *node == name
-                && fault.began.is_some()
-            {
-                if fault.address_acquired.is_none() {
-                    fault.address_acquired = Some(now);
-                    outage = fault.began.map(|began| now.since(began));
-                }
-                break;
-            }
-        }
-        self.line(&format!("dhcp@{name}"), || match outage {
-            Some(outage) => {
-                format!("{address} acquired after {:.3} s without one", outage.as_secs_f64())
-            }
-            None => format!("{address} acquired"),
-        });
-    }
-
-    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {
-        let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: {why}"));
     }
 
     fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {
@@ -393,33 +342,6 @@ impl World {
                 server.push_dns(world, seat, dns.clone());
             }
         });
-    }
-
-    pub(super) fn write_file(&mut self, machine: u32, path: &str, text: &str, how: WriteHow) {
-        let order = || Order::WriteFile { path: path.into(), text: text.to_owned(), how };
-        if self.ordered(machine, order) {
-            return;
-        }
-        let files = &mut self.machines[machine as usize].files;
-        let told = match how {
-            WriteHow::Rename => files.rename_over(path, text.into()),
-            WriteHow::Symlink => {
-                let target = format!("{path}.{}", self.happened.len());
-                files.rename_over(&target, text.into());
-                files.symlink_to(path, &target)
-            }
-            WriteHow::InPlace => files.write_in_place(path, text.into()),
-            WriteHow::Empty => files.truncate(path),
-        };
-        let name = self.machines[machine as usize].name.clone();
-        self.line(&format!("files@{name}"), || {
-            format!("{path} changed: {}", words::write_how(how))
-        });
-        for (watcher, reply) in told {
-            if let Some(life) = super::Life::unpack(watcher) {
-                self.tell_files(life, None, reply);
-            }
-        }
     }
 
     // Actors.
@@ -474,6 +396,7 @@ impl World {
             return;
         }
         for cell in self.cells_of(actor, nodes) {
+            // On a machine that is off it starts with the machine.
             self.set_stopped(cell, false);
             let life = self.life(cell);
             self.queue.push(self.now, Due::Start { life });

@@ -8,7 +8,8 @@
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
 //! - `external`: machines that are played elsewhere
-//! - `faults`, `probes`: what happens to the world and what is tried in it
+//! - `faults`, `probes`: what happens to the world and what is tried in it; `unapplied`: faults of
+//!   single machines, and those that cannot be applied; `moved`: who has moved
 //! - `build`, `configs`: a world out of a scenario; `boot`: power-on
 
 mod ahead;
@@ -22,6 +23,7 @@ mod faults;
 pub mod fleet;
 mod kernels;
 mod machine;
+mod moved;
 mod operator;
 mod owner;
 mod ports;
@@ -29,6 +31,7 @@ pub mod probes;
 mod programs;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unapplied;
 pub mod words;
 
 pub use build::{NET_CONF, SUBNET_ENV, build};
@@ -111,6 +114,7 @@ enum Due {
     FaultEnds { index: u32 },
     Workload { index: u32 },
     Operator { call: u64 },
+    OperateOn { index: u32 },
     Boot { machine: u32 },
     Software { machine: u32, boots: u32, index: u32 },
 }
@@ -201,6 +205,8 @@ pub struct World {
     pub killed: Option<Time>,
     /// What the API refused to a person, and when.
     pub refused_writes: Vec<Refusal>,
+    /// Faults that could not be applied.
+    unapplied: Vec<Refusal>,
     /// Queries that cluster DNSes sent upstream.
     pub forwarded: Vec<(Time, Cell, std::net::Ipv4Addr)>,
     places: build::Places,
@@ -281,6 +287,7 @@ impl World {
             operator: operator::Operator::default(),
             killed: None,
             refused_writes: Vec::new(),
+            unapplied: Vec::new(),
             forwarded: Vec::new(),
             places: build::Places::default(),
             stopped: Default::default(),
@@ -341,6 +348,7 @@ impl World {
             Due::FaultEnds { index } => self.fault_ends(index as usize),
             Due::Workload { index } => self.apply_workload(index as usize),
             Due::Operator { call } => self.operate_again(call),
+            Due::OperateOn { index } => self.operate_on(index as usize),
             Due::Software { machine, boots, index } => {
                 self.software_due(machine, boots, index as usize)
             }

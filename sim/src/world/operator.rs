@@ -1,14 +1,14 @@
 //! A person's writes (`kubectl`'s): of workloads, and of faults that are writes.
 
 use super::external::Order;
-use super::{Cell, Due, Kind, World};
-use crate::scenario::{ActorName, Expect, Manifest, ObjectRef, Which};
+use super::{Cell, Due, Kind, World, words};
+use crate::scenario::{ActorName, Expect, FaultKind, Manifest, ObjectRef, Which};
 use kubesim_actors::apiserver::{self, ApiServer, RequestId};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
 use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request, Subresource};
 use kubesim_runtime::Time;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,20 @@ use std::time::Duration;
 pub struct Operator {
     calls: BTreeMap<u64, Call>,
     next: u64,
+    /// Faults of every object with some labels, since when they wait for an API server that says
+    /// which those are.
+    waiting: BTreeMap<usize, Time>,
+    /// What faults are to delete and was not seen yet.
+    doomed: BTreeSet<(ObjectKind, Key)>,
 }
 
 #[derive(Clone, Debug)]
 struct Call {
     request: Arc<Request>,
     from: Name,
+    since: Time,
+    /// What the API said to it the last time.
+    said: Option<String>,
 }
 
 /// A write that the API refused: with a 4xx that no repetition would change.
@@ -36,6 +44,8 @@ pub struct Refusal {
 /// The connection number of a person at the server itself.
 pub(super) const OPERATOR: u64 = u64::MAX;
 const RETRY: Duration = Duration::from_secs(2);
+/// A write that is younger when the run ends may yet be answered; a client gives up after as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl World {
     pub(super) fn apply_workload(&mut self, index: usize) {
@@ -65,19 +75,94 @@ impl World {
         Some(format!("the API refused what it was given at {}: {}", refusal.at, refusal.text))
     }
 
-    pub(super) fn keys_of(&self, of: &ObjectRef) -> Vec<Key> {
-        match &of.which {
-            Which::Key(key) => vec![key.clone()],
-            Which::Labels(labels) => {
-                let view = self.front.cache().and_then(|cache| cache.views.get(&of.kind));
-                let has = |object: &&Arc<Object>| {
-                    labels.iter().all(|(name, value)| object.label(name) == Some(value.as_str()))
-                };
-                view.into_iter()
-                    .flat_map(|v| v.values())
-                    .filter(has)
-                    .map(|o| o.key.clone())
-                    .collect()
+    /// The first write that was not answered by the end of the run, or never could be sent. Where
+    /// the API server refused to run that is said already.
+    pub fn unanswered_write(&self) -> Option<String> {
+        let old = |since: Time| self.now.since(since) >= PATIENCE;
+        if !self.refusals.is_empty() {
+            return None;
+        }
+        let operator = &self.operator;
+        if let Some((index, since)) = operator.waiting.iter().find(|(_, since)| old(**since)) {
+            let name = &self.happened[*index].name;
+            return Some(format!(
+                "fault `{name}` could not be applied: it has waited since {since} for an API \
+                 server that says which objects are meant"
+            ));
+        }
+        let call = operator.calls.values().find(|call| old(call.since))?;
+        let (kind, key) = call.request.subject();
+        let (from, verb, since) = (&call.from, call.request.verb(), call.since);
+        let found = call.said.as_deref().unwrap_or("no API server has answered");
+        Some(format!("{from}: {verb} {kind} {key}, asked for at {since}, was not done: {found}"))
+    }
+
+    /// What faults are to delete: whether it ever was there has to be known then.
+    pub(super) fn plan_deletions(&mut self) {
+        let mut doomed = BTreeSet::new();
+        for fault in &self.happened {
+            match &fault.kind {
+                FaultKind::Delete { of: ObjectRef { kind, which: Which::Key(key) } } => {
+                    doomed.insert((*kind, key.clone()));
+                }
+                FaultKind::NodeDelete { nodes, .. } => {
+                    let node = |name: &Name| (ObjectKind::Node, Key::cluster(name.clone()));
+                    doomed.extend(nodes.iter().map(node));
+                }
+                _ => {}
+            }
+        }
+        self.operator.doomed = doomed;
+    }
+
+    /// The API server has published something.
+    pub(super) fn note_doomed(&mut self) {
+        let mut doomed = std::mem::take(&mut self.operator.doomed);
+        doomed.retain(|(kind, key)| self.object(*kind, key).is_none());
+        self.operator.doomed = doomed;
+    }
+
+    /// The objects that are meant; `None` while no API server can say.
+    fn keys_of(&self, of: &ObjectRef) -> Option<Vec<Key>> {
+        let labels = match &of.which {
+            Which::Key(key) => return Some(vec![key.clone()]),
+            Which::Labels(labels) => labels,
+        };
+        self.front.cache()?;
+        let has = |object: &&Arc<Object>| {
+            labels.iter().all(|(name, value)| object.label(name) == Some(value.as_str()))
+        };
+        Some(self.objects(of.kind).filter(has).map(|object| object.key.clone()).collect())
+    }
+
+    /// A fault that patches, scales or deletes objects; again and again until it is known which.
+    pub(super) fn operate_on(&mut self, index: usize) {
+        let (kind, name) = (self.happened[index].kind.clone(), self.happened[index].name.clone());
+        let (FaultKind::Patch { of, .. } | FaultKind::Delete { of } | FaultKind::Scale { of, .. }) =
+            &kind
+        else {
+            return;
+        };
+        let Some(keys) = self.keys_of(of) else {
+            self.operator.waiting.entry(index).or_insert(self.now);
+            self.queue.push(self.now + RETRY, Due::OperateOn { index: index as u32 });
+            return;
+        };
+        self.operator.waiting.remove(&index);
+        if keys.is_empty() {
+            let what = format!("{}: the API has none", words::object(of));
+            self.unapplied(&format!("fault `{name}`"), what);
+        }
+        for key in keys {
+            match &kind {
+                FaultKind::Patch { patch, .. } => {
+                    self.operate_patch(of.kind, key, (**patch).clone(), &name);
+                }
+                FaultKind::Scale { replicas, .. } => {
+                    let patch = json!({"spec": {"replicas": replicas}});
+                    self.operate_patch(of.kind, key, patch, &name);
+                }
+                _ => self.operate_delete(of.kind, key, &name),
             }
         }
     }
@@ -88,7 +173,7 @@ impl World {
     }
 
     /// `from` is the fault that it comes from.
-    pub(super) fn operate_patch(&mut self, kind: ObjectKind, key: Key, patch: Value, from: &Name) {
+    fn operate_patch(&mut self, kind: ObjectKind, key: Key, patch: Value, from: &Name) {
         let request = Request::Patch { kind, key, subresource: Subresource::Main, patch };
         self.operate(request, of_fault(from));
     }
@@ -101,7 +186,7 @@ impl World {
     fn operate(&mut self, request: Request, from: Name) {
         let call = self.operator.next;
         self.operator.next += 1;
-        self.operator.calls.insert(call, Call { request: Arc::new(request), from });
+        self.operator.calls.insert(call, call_of(request, from, self.now));
         self.operate_again(call);
     }
 
@@ -119,7 +204,9 @@ impl World {
     }
 
     pub(super) fn operator_answered(&mut self, call: u64, result: Result<Reply, Error>) {
-        let Some(Call { request, from }) = self.operator.calls.get(&call).cloned() else { return };
+        let Some(Call { request, from, .. }) = self.operator.calls.get(&call).cloned() else {
+            return;
+        };
         let error = match result {
             Ok(_) => {
                 self.operator.calls.remove(&call);
@@ -132,13 +219,21 @@ impl World {
                 self.operator.calls.remove(&call);
                 self.replace(object, from);
             }
-            (Reason::NotFound, Request::Delete { .. }) => {
+            (Reason::NotFound, Request::Delete { kind, key, .. }) => {
                 self.operator.calls.remove(&call);
+                // Gone already is as good as deleted; never there is a slip of the pen.
+                if self.operator.doomed.contains(&(*kind, key.clone())) {
+                    self.unapplied(&from, format!("delete {kind} {key}: there never was one"));
+                }
             }
             (
                 Reason::Unknown | Reason::Unreachable | Reason::TooManyRequests | Reason::Conflict,
                 _,
-            ) => {}
+            ) => {
+                if let Some(call) = self.operator.calls.get_mut(&call) {
+                    call.said = Some(error.to_string());
+                }
+            }
             _ => {
                 self.operator.calls.remove(&call);
                 let (kind, key) = request.subject();
@@ -165,7 +260,11 @@ impl World {
 }
 
 fn of_fault(name: &Name) -> Name {
-    Name::from(format!("fault {name}"))
+    Name::from(format!("fault `{name}`"))
+}
+
+fn call_of(request: Request, from: Name, since: Time) -> Call {
+    Call { request: Arc::new(request), from, since, said: None }
 }
 
 #[cfg(test)]
@@ -205,12 +304,12 @@ spec: {ports: [{port: 80}]}
 name = "more"
 kind = "scale"
 at = "10s"
-object = "Deployment/none"
+object = "ReplicaSet/none"
 replicas = 3
 "#;
         let why = play(scale).failure.unwrap();
         let named =
-            "fault more: patch Deployment default/none: NotFound: deployments.apps \"none\"";
+            "fault `more`: patch ReplicaSet default/none: NotFound: replicasets.apps \"none\"";
         assert!(why.contains(named), "{why}");
     }
 

@@ -99,7 +99,7 @@ fn nodes(nodes: &[Name]) -> String {
     }
 }
 
-fn link(target: &LinkTarget) -> String {
+pub fn link(target: &LinkTarget) -> String {
     match target {
         LinkTarget::Node(name) => format!("the cable of {name}"),
         LinkTarget::Link(name) => format!("link {name}"),
@@ -142,7 +142,8 @@ fn lost(loss: Loss) -> &'static str {
     }
 }
 
-fn object(of: &ObjectRef) -> String {
+/// `Deployment default/web`, `every Pod with app=web`
+pub fn object(of: &ObjectRef) -> String {
     match &of.which {
         Which::Key(key) => format!("{} {key}", of.kind),
         Which::Labels(labels) => {
@@ -152,7 +153,7 @@ fn object(of: &ObjectRef) -> String {
     }
 }
 
-fn program(kind: SoftwareKind) -> String {
+pub fn program(kind: SoftwareKind) -> String {
     match kind {
         SoftwareKind::Docker { major, minor } => format!("docker {major}.{minor}"),
         SoftwareKind::Ufw => "ufw".to_owned(),

@@ -83,8 +83,10 @@ impl Node {
         let card = admin.link(&plan.card.name).map_err(refused("finding the card"))?;
         admin.set_up(card, true).map_err(refused("setting the card up"))?;
         for (key, value) in &plan.sysctls {
-            // A key that is not there is visible in its absence.
-            let _ = write(&format!("/proc/sys/{}", key.replace('.', "/")), value);
+            let done = write(&format!("/proc/sys/{}", key.replace('.', "/")), value);
+            if let Err(why) = done {
+                mail.send(News::Disobeyed(format!("sysctl {key}={value} at its boot: {why}")));
+            }
         }
         for (path, text) in &plan.files {
             put_file(&plan.root, path, text)?;

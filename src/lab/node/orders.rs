@@ -17,7 +17,8 @@ impl Node {
             Order::Carrier(up) => self.set_carrier(up),
             Order::Readdress { address, gateway } => self.readdress(address, gateway),
             Order::Sysctl { key, value } => {
-                write(&format!("/proc/sys/{}", key.replace('.', "/")), &value)
+                let done = write(&format!("/proc/sys/{}", key.replace('.', "/")), &value);
+                done.map_err(|why| format!("sysctl {key}={value}: {why}"))
             }
             Order::Iptables(command) => software::iptables(&command).await,
             Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),
@@ -56,7 +57,7 @@ impl Node {
             Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) => Ok(()),
         };
         if let Err(why) = done {
-            self.mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
+            self.mail.send(News::Disobeyed(why));
         }
     }
 

@@ -2,14 +2,23 @@
 //! told at the one that is named last.
 
 use super::super::fields::Fields;
-use super::super::model::{Fault, FaultKind, Network};
-use super::super::tree::{At, Item};
+use super::super::model::Network;
+use super::super::tree::At;
 use super::Reader;
-use super::network::nth;
+use super::network::{nth, overlap};
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+
+/// Ranges that are no machine's, pod's or Service's (RFC 6890, 2.2.2; RFC 5771): Linux takes what
+/// is from them for martians (net/ipv4/route.c: ip_route_input_slow).
+const RESERVED: [(&str, &str); 3] = [
+    ("0.0.0.0/8", "which means \"this network\""),
+    ("127.0.0.0/8", "the loopback's"),
+    ("224.0.0.0/4", "which is multicast"),
+];
+/// It is of one link (RFC 3927, 2.6.2): no router forwards it.
+const LINK_LOCAL: (&str, &str) = ("169.254.0.0/16", "link-local, which nobody forwards");
 
 impl Reader<'_> {
     /// The routers' addresses are taken from the start.
@@ -40,35 +49,6 @@ impl Reader<'_> {
         true
     }
 
-    /// A `move` to an address that a machine of the network has. One that moves itself may be
-    /// elsewhere by then.
-    pub fn moves(&self, items: &[Item], faults: &[Fault]) {
-        let movers: BTreeSet<&Name> = faults
-            .iter()
-            .filter_map(|fault| match &fault.kind {
-                FaultKind::Move { node, .. } => Some(node),
-                _ => None,
-            })
-            .collect();
-        for fault in faults {
-            let FaultKind::Move { node, address: Some(address), .. } = &fault.kind else {
-                continue;
-            };
-            let taken = self.taken.borrow();
-            let Some(other) = taken.get(address).filter(|other| !movers.contains(other)) else {
-                continue;
-            };
-            let named = |item: &&Item| {
-                let text = |key| item.table().and_then(|t| t.get(key)).and_then(Item::text);
-                text("node") == Some(node) && text("address") == Some(&address.to_string())
-            };
-            let item = items.iter().find(named).and_then(Item::table);
-            let at = item.and_then(|table| table.get("address")).map(|item| item.at);
-            let message = format!("`{node}` moves to the address {address}, which `{other}` has");
-            self.log.error(at.unwrap_or_default(), message, "");
-        }
-    }
-
     /// A range that has room for what is in it by itself: `what` needs two addresses at least.
     pub fn roomy(&self, f: Fields<'_>, key: &str, cidr: Ipv4Net, what: &str) -> bool {
         let roomy = cidr.prefix_len() <= 30;
@@ -77,6 +57,19 @@ impl Reader<'_> {
             f.error(key, message, "the smallest that has is a /30");
         }
         roomy
+    }
+
+    /// A range that addresses can be in; `routed` ones are reached over routers.
+    pub fn usable(&self, f: Fields<'_>, key: &str, cidr: Ipv4Net, routed: bool) {
+        let link_local = routed.then_some(LINK_LOCAL);
+        let clash = RESERVED
+            .into_iter()
+            .chain(link_local)
+            .find(|(range, _)| range.parse().is_ok_and(|range: Ipv4Net| overlap(range, cidr)));
+        if let Some((range, why)) = clash {
+            let message = format!("the network {cidr} has addresses of {range}, {why}");
+            f.error(key, message, "take one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+        }
     }
 
     /// Where the cluster DNS answers: in the service network, and not where the API server does

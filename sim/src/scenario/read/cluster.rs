@@ -5,7 +5,7 @@ use super::super::tree::{Item, Table, Value};
 use super::Reader;
 use super::network::nth;
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::Name;
+use kubesim_actors::objects::{Name, names};
 use kubesim_actors::proxy::Mode;
 use std::time::Duration;
 
@@ -27,6 +27,11 @@ impl Reader<'_> {
         let service_network = net("service-network", [10, 96, 0, 0], 12);
         let sound =
             self.roomy(f, "service-network", service_network, "the API's address and another");
+        self.usable(f, "pod-network", pod_network, true);
+        self.usable(f, "service-network", service_network, true);
+        if let Some(domain) = f.text("domain") {
+            self.named(f.place("domain"), "cluster domain", domain, names::subdomain(domain));
+        }
         let seconds = |key, default| f.duration(key).unwrap_or(Duration::from_secs(default));
         let period = |key, default| self.period(f, key, default);
         Cluster {

@@ -6,7 +6,7 @@ use super::super::model::{
 use super::super::tree::At;
 use super::Reader;
 use super::cluster::MODE;
-use kubesim_actors::objects::Key;
+use kubesim_actors::objects::{Key, Name};
 
 impl Reader<'_> {
     pub fn expectations(
@@ -68,6 +68,11 @@ impl Reader<'_> {
             "routes-clean" => Expect::RoutesClean { nodes, by: by? },
             "rules" => {
                 let (has, absent) = (f.strings("has"), f.strings("absent"));
+                if has.is_empty() && absent.is_empty() {
+                    let at = f.place_of(&["has", "absent", "kind"]);
+                    let help = "give `has`, `absent` or both a pattern";
+                    self.log.error(at, "which rules are looked for?", help);
+                }
                 Expect::Rules { nodes, mode: f.word("proxy-mode", MODE), has, absent, by: by? }
             }
             "refused" => {
@@ -108,7 +113,7 @@ impl Reader<'_> {
                 by: by?,
             },
             "sysctl" => Expect::Sysctl {
-                nodes,
+                nodes: self.with_sysctl(f, nodes),
                 key: f.required_name("key").to_string(),
                 value: self.required_int(f, "value"),
                 by: by?,
@@ -162,7 +167,18 @@ impl Reader<'_> {
 
     fn required_texts(&self, f: Fields<'_>, key: &str) -> Vec<String> {
         f.required(key);
+        if f.has(key) && f.list(key).is_empty() {
+            f.error(key, format!("`{key}` has no text to look for"), "");
+        }
         f.strings(key)
+    }
+
+    /// The nodes, once the sysctl that is expected of them is known to be one.
+    fn with_sysctl(&self, f: Fields<'_>, nodes: Vec<Name>) -> Vec<Name> {
+        if let Some(key) = f.text("key") {
+            self.sysctl_key(f.place("key"), key);
+        }
+        nodes
     }
 
     /// `by`, or `after` (and `moment`) and `within`; the end of the run when there is neither.

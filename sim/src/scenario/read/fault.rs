@@ -3,18 +3,20 @@ use super::super::fields::Fields;
 use super::super::keys::{self, Section};
 use super::super::manifest;
 use super::super::model::{
-    Disturbance, Fault, FaultKind, LinkTarget, Loss, ObjectRef, Place, Software, Span, Which,
+    Disturbance, Fault, FaultKind, LinkTarget, Loss, Node, ObjectRef, Place, Software, Span, Which,
     WriteHow,
 };
 use super::super::tree::Item;
 use super::Reader;
+use super::moves::Placed;
 use super::network::BEHAVIOURS;
 use kubesim_actors::objects::{Key, Kind, Name};
 use std::sync::Arc;
 use std::time::Duration;
 
 impl Reader<'_> {
-    pub fn faults(&self, top: Fields<'_>) -> Vec<Fault> {
+    /// The faults, each with its table.
+    pub fn faults<'t>(&self, top: Fields<'t>, nodes: &[Node]) -> Vec<Placed<'t>> {
         let mut names = Vec::new();
         let mut faults = Vec::new();
         for (index, item) in top.tables("fault").iter().enumerate() {
@@ -30,10 +32,10 @@ impl Reader<'_> {
             let at = f.span("at").unwrap_or_default();
             self.within_run(f, "at", at.to);
             if let Some(kind) = self.fault_kind(word, f) {
-                faults.push(Fault { name, at, kind });
+                faults.push((Fault { name, at, kind }, item));
             }
         }
-        self.moves(top.tables("fault"), &faults);
+        self.moves(&faults, nodes);
         faults
     }
 
@@ -49,9 +51,14 @@ impl Reader<'_> {
             return None;
         };
         let Some(kind) = table.get("kind") else {
+            // Keys of every kind are let through, as of one that is not known.
+            let (words, sections): (Vec<_>, Vec<_>) = kinds.unzip();
+            let shared = [&keys::DEADLINE, &keys::PODS, common];
+            let sections: Vec<_> = sections.into_iter().chain(shared).collect();
+            let f = Fields::open(self.log, item, &sections);
             let message = format!("{} lacks the key `kind`", common.heading);
-            let words: Vec<_> = kinds.map(|(word, _)| word).collect();
-            self.log.error(item.at, message, format!("one of {}", words.join(", ")));
+            let help = format!("one of {}", words.join(", "));
+            self.log.error(f.place_of(&["kind"]), message, help);
             return None;
         };
         let words: Vec<_> = kinds.collect();

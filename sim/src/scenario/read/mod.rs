@@ -4,7 +4,9 @@ mod addresses;
 mod cluster;
 mod expect;
 mod fault;
+mod fits;
 mod image;
+mod moves;
 mod names;
 mod network;
 mod node;
@@ -14,7 +16,7 @@ mod workload;
 use super::diagnostic::Diagnostic;
 use super::fields::{Fields, Log};
 use super::keys;
-use super::model::{ActorName, Invariant, Network, Node, PodRef, Profile, Scenario};
+use super::model::{ActorName, Fault, Invariant, Network, Node, PodRef, Profile, Scenario};
 use super::tree::{At, Item};
 use kubesim_actors::objects::Name;
 use std::cell::RefCell;
@@ -83,11 +85,16 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     reader.names.clients = clients.iter().map(|c| c.name.clone()).collect();
     let nodes = reader.tell("node", |reader| reader.nodes(top, &networks));
     reader.name_nodes(top, &nodes);
-    let faults = reader.tell("fault", |reader| reader.faults(top));
+    let placed = reader.tell("fault", |reader| reader.faults(top, &nodes));
+    let faults: Vec<Fault> = placed.iter().map(|(fault, _)| fault.clone()).collect();
     reader.names.faults = faults.iter().map(|f| f.name.clone()).collect();
     let probes = reader.tell("probe", |reader| reader.probes(top));
     reader.names.probes = probes.iter().map(|p| p.name.clone()).collect();
     let expectations = reader.expectations(top, &probes, &faults);
+    let workloads = reader.tell("workload", |reader| reader.workloads(top));
+    let cluster = reader.cluster(top, root);
+    let given = fits::Given { nodes: &nodes, cluster: &cluster, workloads: &workloads };
+    reader.faults_fit(&placed, given);
     let (profile, profiles) = reader.profiles(top, profile);
     if let Some(lab) = root.table().and_then(|table| table.get("lab")) {
         Fields::open(log, lab, &[&keys::LAB]).entries("set");
@@ -99,9 +106,9 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
         seen: top.strings("seen"),
         seeds: top.string("seeds"),
         duration: duration.unwrap_or_default(),
-        cluster: reader.cluster(top, root),
+        cluster,
         images: reader.images(top),
-        workloads: reader.workloads(top),
+        workloads,
         invariants: reader.invariants(top),
         networks,
         links,
@@ -162,8 +169,14 @@ impl<'a> Reader<'a> {
             }
         }
         let sure = !self.names.unsure.contains(&"node");
-        if sure && !nodes.iter().any(|node| node.server) {
+        let servers: Vec<&Node> = nodes.iter().filter(|node| node.server).collect();
+        if sure && servers.is_empty() {
             top.error("node", "no machine is the server", "give one [[node]] role = \"server\"");
+        }
+        if let [first, second, ..] = servers[..] {
+            let message = format!("`{}` and `{}` are both servers", first.name, second.name);
+            let help = "one machine has the store and the API server: make the others workers";
+            self.log.error(role_of(top, second), message, help);
         }
     }
 
@@ -313,6 +326,14 @@ impl<'a> Reader<'a> {
     fn foreign(&self, at: At, diagnostic: Diagnostic) {
         self.log.foreign(at, diagnostic);
     }
+}
+
+/// Where the file says what role a machine has.
+fn role_of(top: Fields<'_>, node: &Node) -> At {
+    let text = |item: &Item, key: &str| item.table()?.get(key)?.text().map(str::to_owned);
+    let own = |item: &&Item| text(item, "name").as_deref() == Some(&node.template);
+    let item = top.tables("node").iter().find(own).and_then(Item::table);
+    item.and_then(|table| table.get("role")).map_or(top.place("node"), |role| role.at)
 }
 
 const ACTORS: &[(&str, ActorName)] = &[

@@ -34,6 +34,7 @@ impl Reader<'_> {
                 );
                 f.error("cidr", message, "every [[network]] needs a range of its own");
             }
+            self.usable(f, "cidr", cidr, false);
             if !self.roomy(f, "cidr", cidr, "a router and a machine") {
                 continue;
             }

@@ -1,8 +1,8 @@
 use super::super::fields::Fields;
 use super::super::keys;
-use super::super::model::{Address, Network, Node, Software, SoftwareKind};
+use super::super::model::{Address, Network, Node, Software, SoftwareKind, Span};
 use super::super::tree::Value;
-use super::super::value;
+use super::super::value::{self, Wrong};
 use super::Reader;
 use kubesim_actors::objects::Name;
 use std::net::Ipv4Addr;
@@ -82,13 +82,30 @@ impl Reader<'_> {
             cpu_millis: self.quantity(f, "cpu", value::cpu).unwrap_or(4000),
             memory_bytes: self.quantity(f, "memory", value::memory).unwrap_or(8 << 30),
             max_pods: f.u32("max-pods", 110),
-            off: f.bool("off", false),
-            boot_delay: f.span("boot-delay").unwrap_or_default(),
+            off: self.is_off(f),
+            boot_delay: self.boot_delay(f),
             sysctls: self.sysctls(f),
             files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
             software: self.software(f),
             bridge,
         }
+    }
+
+    fn is_off(&self, f: Fields<'_>) -> bool {
+        let off = f.bool("off", false);
+        if off && f.text("role") == Some("server") {
+            let message = format!("the server `{}` is off", f.text("name").unwrap_or_default());
+            let help =
+                "nobody could join before it; give it a `boot-delay`, or a fault `power-off`";
+            f.error("off", message, help);
+        }
+        off
+    }
+
+    fn boot_delay(&self, f: Fields<'_>) -> Span {
+        let delay = f.span("boot-delay").unwrap_or_default();
+        self.within_run(f, "boot-delay", delay.to);
+        delay
     }
 
     /// The name of a link that the kernel takes (dev_valid_name, net/core/dev.c).
@@ -136,25 +153,38 @@ impl Reader<'_> {
         &self,
         f: Fields<'_>,
         key: &str,
-        parse: fn(&str) -> Option<u64>,
+        parse: fn(&str) -> Result<u64, Wrong>,
     ) -> Option<u64> {
         let item = f.item(key)?;
         let quantity = match &item.value {
             Value::Text(text) => parse(text),
             Value::Int(number) => parse(&number.to_string()),
-            _ => None,
+            _ => Err(Wrong::Form),
         };
-        if quantity.is_none() {
-            f.error(key, format!("`{key}` is not a quantity"), "write it like \"500m\" or \"8Gi\"");
+        match quantity {
+            Ok(quantity) => return Some(quantity),
+            Err(Wrong::Form) => {
+                let message = format!("`{key}` is not a quantity");
+                f.error(key, message, "write it like \"500m\" or \"8Gi\"");
+            }
+            Err(Wrong::TooLarge) => {
+                // 2^64 thousandths of a processor, 2^64 bytes.
+                let most = if key == "cpu" { "18446744073709551" } else { "16777215Ti" };
+                f.error(key, format!("`{key}` is too large, the most is {most}"), "");
+            }
         }
-        quantity
+        None
     }
 
     fn sysctls(&self, f: Fields<'_>) -> Vec<(String, i64)> {
         let mut sysctls = Vec::new();
         for entry in f.entries("sysctls") {
             match &entry.item.value {
-                Value::Int(value) => sysctls.push((entry.key.clone(), *value)),
+                Value::Int(value) => {
+                    self.sysctl_key(entry.key_at, &entry.key);
+                    self.sysctl_value(entry.item.at, &entry.key, *value);
+                    sysctls.push((entry.key.clone(), *value));
+                }
                 _ => self.log.error(
                     entry.item.at,
                     format!("the sysctl is {}, expected an integer", entry.item.kind()),

@@ -53,6 +53,13 @@ impl Reader<'_> {
         self.often(f, every);
         let once = f.bool("once", false);
         let timeout = f.duration("timeout").unwrap_or(Duration::from_secs(1));
+        if timeout.is_zero() {
+            f.error(
+                "timeout",
+                "`timeout` must be longer than nothing",
+                "a probe's usual one is 1s",
+            );
+        }
         let every = (!once).then_some(every);
         Some(Probe { name, kind, from: from?, to: to?, start, until, every, timeout })
     }
@@ -79,10 +86,42 @@ impl Reader<'_> {
                 status: f.int("status", 100..=599).map_or(200, |status| status as u16),
             },
             Word::Dig => ProbeKind::Dig {
-                query: f.required_name("query"),
+                query: self.dns_name(f, "query"),
                 record: f.word("record", RECORDS).unwrap_or(RecordType::A),
             },
         })
+    }
+
+    /// A name that a query can hold: labels of 1 to 63 bytes, 253 at most with the dots between
+    /// (RFC 1035, 2.3.4: 255 on the wire).
+    fn dns_name(&self, f: Fields<'_>, key: &str) -> Name {
+        f.required(key);
+        let Some(text) = f.text(key) else { return Name::default() };
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let long = |label: &str| label.len() > 63;
+        let wrong = if name.is_empty() {
+            Some("has no label")
+        } else if name.split('.').any(str::is_empty) {
+            Some("has an empty label")
+        } else if name.split('.').any(long) {
+            Some("has a label of more than 63 bytes")
+        } else if name.len() > 253 {
+            Some("is longer than 253 bytes")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            f.error(key, format!("the name `{text}` {wrong}"), "write it like web.default.svc");
+        }
+        Name::from(text)
+    }
+
+    /// At most one of what is given.
+    fn only_one(&self, f: Fields<'_>, what: &str, given: &[&str]) {
+        if let [first, .., last] = given {
+            let message = format!("{what} is both `{first}` and `{last}`");
+            f.error(last, message, "give one of them, and a probe each");
+        }
     }
 
     fn probe_from(&self, item: &Item) -> Option<ProbeFrom> {
@@ -91,6 +130,9 @@ impl Reader<'_> {
         let client = self.reference(f, "client", "client", &self.names.clients);
         let pod = f.has("pod") || f.has("name");
         let pod = pod.then(|| ProbeFrom::Pod(self.pods(f, "name")));
+        let mut given: Vec<&str> = ["node", "client"].into_iter().filter(|k| f.has(k)).collect();
+        given.extend(["pod", "name"].into_iter().find(|key| f.has(key)));
+        self.only_one(f, "where the probe is from", &given);
         let from = node.or(client.map(ProbeFrom::Client)).or(pod);
         if from.is_none() && !["node", "client", "pod", "name"].iter().any(|key| f.has(key)) {
             self.log.error(item.at, "from where?", "give one of `node`, `client`, `pod` or `name`");
@@ -101,6 +143,13 @@ impl Reader<'_> {
     fn probe_to(&self, item: &Item) -> Option<ProbeTarget> {
         let f = Fields::open(self.log, item, &[&keys::TO]);
         let port = f.port("port").unwrap_or(80);
+        // `api = false` is as good as none.
+        let flag = |key: &str| ["api", "dns"].contains(&key);
+        let told = |key: &&str| if flag(key) { f.bool(key, false) } else { f.has(key) };
+        let single = ["api", "dns", "service", "node", "host", "address"];
+        let mut given: Vec<&str> = single.into_iter().filter(told).collect();
+        given.extend(["pod", "name"].into_iter().find(|key| f.has(key)));
+        self.only_one(f, "where the probe goes", &given);
         let api = f.bool("api", false).then_some(ProbeTarget::Api);
         let dns = || f.bool("dns", false).then_some(ProbeTarget::ClusterDns);
         let service = || self.service(f, port);
@@ -110,7 +159,8 @@ impl Reader<'_> {
         };
         let node = || self.node(f, "node").map(|node| ProbeTarget::Node { node, port });
         let address = || f.address("address").map(|a: Ipv4Addr| (a, port));
-        let host = || f.text("host").map(|host| ProbeTarget::Host { host: Name::from(host), port });
+        let host =
+            || f.has("host").then(|| ProbeTarget::Host { host: self.dns_name(f, "host"), port });
         let to = api.or_else(dns).or_else(service).or_else(pod).or_else(node).or_else(host);
         let address = || address().map(|(address, port)| ProbeTarget::Address { address, port });
         let to = to.or_else(address);

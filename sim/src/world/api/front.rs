@@ -85,6 +85,7 @@ impl World {
         let machine = self.front.machine;
         self.front.hub.publish(cache.clone());
         let first = self.front.cache.replace(cache).is_none();
+        self.note_doomed();
         if first && self.front.listener.is_none() {
             let owner = Owner::ApiFront.pack();
             let any = Ipv4Addr::UNSPECIFIED;

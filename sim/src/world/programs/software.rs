@@ -67,10 +67,10 @@ impl World {
         });
         let drops = docker_drops(turned_on, version);
         for rule in DOCKER_RULES {
-            self.iptables(machine, rule);
+            self.iptables_of_software(machine, rule);
         }
         if drops {
-            self.iptables(machine, DROP);
+            self.iptables_of_software(machine, DROP);
         }
         let (major, minor) = version;
         let name = self.machines[machine as usize].name.clone();
@@ -84,22 +84,27 @@ impl World {
 
     fn start_ufw(&mut self, machine: u32) {
         for rule in UFW_RULES {
-            self.iptables(machine, rule);
+            self.iptables_of_software(machine, rule);
         }
         let name = self.machines[machine as usize].name.clone();
         self.line(&format!("ufw@{name}"), || "started: FORWARD policy set to DROP".to_owned());
     }
 
-    /// One `iptables` command in its own words. What it refuses is said in the run's lines.
-    pub(in crate::world) fn iptables(&mut self, machine: u32, command: &str) {
+    /// One `iptables` command in its own words, or what iptables says against it.
+    pub(in crate::world) fn iptables(&mut self, machine: u32, command: &str) -> Result<(), String> {
         if self.ordered(machine, || Order::Iptables(command.to_owned())) {
-            return;
+            return Ok(());
         }
-        let result = self.kernel(machine, |kernel, _, _| {
+        self.kernel(machine, |kernel, _, _| {
             let rules = kernel.netfilter_mut(NsId::HOST);
             rules.map_or(Ok(()), |rules| rules.command(command))
-        });
-        if let Err(why) = result {
+        })
+    }
+
+    /// The same by a program: what is refused is said in the run's lines (a second start of docker
+    /// finds its chains there).
+    pub(in crate::world) fn iptables_of_software(&mut self, machine: u32, command: &str) {
+        if let Err(why) = self.iptables(machine, command) {
             let name = self.machines[machine as usize].name.clone();
             self.line(&format!("iptables@{name}"), || format!("iptables {command}: {why}"));
         }

@@ -1,0 +1,142 @@
+//! Faults that could do nothing in this cluster, whenever they strike.
+
+use super::super::diagnostic::suggest;
+use super::super::model::{ActorName, Cluster, FaultKind, Loss, Node, ObjectRef, Which, Workload};
+use super::super::tree::{At, Item};
+use super::moves::{Placed, place};
+use super::{ACTORS, Reader};
+use crate::kernel::sysctl;
+use kubesim_actors::objects::{Key, Kind, Name, Object};
+use std::collections::BTreeSet;
+
+/// What faults are to fit.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    pub nodes: &'a [Node],
+    pub cluster: &'a Cluster,
+    pub workloads: &'a [Workload],
+}
+
+impl Reader<'_> {
+    pub fn faults_fit(&self, placed: &[Placed<'_>], given: Given<'_>) {
+        for (fault, item) in placed {
+            match &fault.kind {
+                FaultKind::Kill { actor, nodes, .. }
+                | FaultKind::Stop { actor, nodes }
+                | FaultKind::Start { actor, nodes } => {
+                    self.actor_fits(place(item, "actor"), *actor, nodes, given);
+                }
+                FaultKind::NodeAdd { nodes } => self.joins(item, nodes, placed, given),
+                FaultKind::DhcpPushDns { network, .. } => self.pushes(item, network),
+                FaultKind::Patch { of, .. }
+                | FaultKind::Scale { of, .. }
+                | FaultKind::Delete { of } => self.is_defined(item, of, placed, given),
+                FaultKind::Sysctl { key, value, .. } => {
+                    self.sysctl_key(place(item, "key"), key);
+                    self.sysctl_value(place(item, "value"), key, *value);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One of these machines runs the actor at all.
+    fn actor_fits(&self, at: At, actor: ActorName, nodes: &[Name], given: Given<'_>) {
+        let word = ACTORS.iter().find(|(_, known)| *known == actor).map_or("", |(word, _)| word);
+        let absent = match actor {
+            ActorName::Proxy if !given.cluster.proxy => Some("`cluster.proxy` is false"),
+            ActorName::Dns if !given.cluster.dns => Some("`cluster.dns` is false"),
+            _ => None,
+        };
+        if let Some(why) = absent {
+            return self.log.error(at, format!("no machine runs `{word}`: {why}"), "");
+        }
+        let of_server =
+            matches!(actor, ActorName::Apiserver | ActorName::Controllers | ActorName::Scheduler);
+        let Some(server) = given.nodes.iter().find(|node| node.server) else { return };
+        if of_server && !nodes.is_empty() && !nodes.contains(&server.name) {
+            let on = nodes.join(", ");
+            let message = format!("`{word}` does not run on {on}");
+            self.log.error(at, message, format!("it runs on the server, `{}`", server.name));
+        }
+    }
+
+    /// Who joins is not there from the start, or was lost.
+    fn joins(&self, item: &Item, nodes: &[Name], placed: &[Placed<'_>], given: Given<'_>) {
+        let lost: BTreeSet<&Name> =
+            placed.iter().flat_map(|(fault, _)| loses(&fault.kind)).collect();
+        let there =
+            |node: &&Node| nodes.contains(&node.name) && !node.off && !lost.contains(&node.name);
+        if let Some(node) = given.nodes.iter().find(there) {
+            let message = format!("`{}` is there from the start and cannot join", node.name);
+            self.log.error(place(item, "nodes"), message, "give its [[node]] off = true");
+        }
+    }
+
+    fn pushes(&self, item: &Item, network: &Name) {
+        let lan = self.networks.iter().find(|lan| lan.name == *network);
+        if lan.is_some_and(|lan| lan.dhcp.is_none()) {
+            let message = format!("the network `{network}` has no DHCP server");
+            self.log.error(place(item, "network"), message, "give it a dhcp table");
+        }
+    }
+
+    /// Objects that only a manifest (or, of a Node, a machine) can bring about. Others come and go:
+    /// whether they are there shows when the fault strikes.
+    fn is_defined(&self, item: &Item, of: &ObjectRef, placed: &[Placed<'_>], given: Given<'_>) {
+        let Which::Key(key) = &of.which else { return };
+        let by_hand = [Kind::Deployment, Kind::Service, Kind::ConfigMap, Kind::Node];
+        // Manifests with mistakes define what nobody can tell.
+        let unsure = ["fault", "workload", "node"].iter().any(|w| self.names.unsure.contains(w));
+        if unsure || !by_hand.contains(&of.kind) {
+            return;
+        }
+        let applied = placed.iter().flat_map(|(fault, _)| match &fault.kind {
+            FaultKind::Apply { objects } => objects.as_slice(),
+            _ => &[],
+        });
+        let manifests = given.workloads.iter().flat_map(|workload| &workload.objects);
+        let objects = manifests.chain(applied).map(|manifest| &*manifest.object);
+        let objects: Vec<&Object> = objects.filter(|object| object.kind() == of.kind).collect();
+        let nodes = given.nodes.iter().map(|node| Key::cluster(node.name.clone()));
+        let own = match of.kind {
+            Kind::Node => nodes.collect(),
+            Kind::Service => vec![Key::new("default", "kubernetes")],
+            _ => Vec::new(),
+        };
+        let known: Vec<Key> = objects.iter().map(|object| object.key.clone()).chain(own).collect();
+        // A name that the API makes up is not known here.
+        if known.contains(key) || known.iter().any(|key| key.name.is_empty()) {
+            return;
+        }
+        let message = format!("nothing in the file makes a {} {key}", of.kind);
+        let names: Vec<String> = known.iter().map(Key::to_string).collect();
+        let help = suggest(&key.to_string(), names.iter().map(String::as_str));
+        self.log.error(place(item, "object"), message, help);
+    }
+
+    /// A sysctl that the modelled kernel acts on or remembers.
+    pub fn sysctl_key(&self, at: At, key: &str) {
+        if !key.is_empty() && !sysctl::is_known(key) {
+            let like = sysctl::like(key);
+            self.log.unknown(at, "sysctl", key, like.iter().map(String::as_str));
+        }
+    }
+
+    pub fn sysctl_value(&self, at: At, key: &str, value: i64) {
+        if sysctl::is_known(key)
+            && let Err(takes) = sysctl::takes(key, value)
+        {
+            self.log.error(at, format!("the sysctl {key} cannot be {value}"), takes);
+        }
+    }
+}
+
+/// Machines that a fault takes away.
+fn loses(kind: &FaultKind) -> &[Name] {
+    match kind {
+        FaultKind::PowerOff { nodes, .. } | FaultKind::NodeDelete { nodes, .. } => nodes,
+        FaultKind::Kill { nodes, loss: Loss::Power | Loss::Disk, .. } => nodes,
+        _ => &[],
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether a world has settled: every fault has been over for a while, and none is left that
+//! lasts. Only then must what faults broke be whole again.
+
+use crate::scenario::{ActorName, FaultKind, Loss};
+use crate::world::{Happened, World, words};
+use kubesim_actors::objects::Name;
+use std::time::Duration;
+
+/// Faults have to be over for so long before what they broke must be whole again. A killed
+/// kubelet's pods come back after at most a restart back-off and a few probe periods.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// Why the world has not settled, in words; `None` when it has.
+pub fn unsettled(world: &World) -> Option<String> {
+    let begun = || world.happened.iter().filter(|fault| fault.began.is_some());
+    if let Some((fault, why)) = begun().find_map(|fault| Some((fault, lasting(world, fault)?))) {
+        return Some(format!("the fault `{}` lasts: {why}", fault.name));
+    }
+    begun().find_map(|fault| {
+        let over = fault.address_acquired.or(fault.ended).or(fault.began)?;
+        let since = world.now.since(over);
+        (since < SETTLED).then(|| {
+            format!(
+                "the fault `{}` was over {:.3} s before the end, and it takes {} s to settle",
+                fault.name,
+                since.as_secs_f64(),
+                SETTLED.as_secs()
+            )
+        })
+    })
+}
+
+/// What a fault left as it is at the end, in words.
+fn lasting(world: &World, fault: &Happened) -> Option<String> {
+    let later = || world.happened.iter().filter(|other| other.began > fault.began);
+    match &fault.kind {
+        FaultKind::Stop { actor, nodes }
+        | FaultKind::Kill { actor, nodes, loss: Loss::Process, restart: None } => {
+            let again = |node: &Name| later().any(|other| starts(&other.kind, *actor, node));
+            let down = nodes.iter().find(|node| !again(node))?;
+            Some(format!("nothing starts {} on {down} again", words::actor(*actor)))
+        }
+        FaultKind::LinkDown { target, lasts: None } => {
+            let up = |other: &Happened| match &other.kind {
+                FaultKind::LinkUp { target: of } => of == target,
+                _ => false,
+            };
+            (!later().any(up)).then(|| format!("{} stays down", words::link(target)))
+        }
+        _ => fault.ended.is_none().then(|| "it is not over".to_owned()),
+    }
+}
+
+fn starts(kind: &FaultKind, actor: ActorName, node: &Name) -> bool {
+    matches!(kind, FaultKind::Start { actor: own, nodes } if *own == actor && nodes.contains(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{NotJudged, Report, Trace};
+    use crate::scenario::Invariant;
+    use crate::world::testing::{self, Said};
+
+    fn play(judged: &[Invariant], more: &str) -> (Report, Said) {
+        let mut scenario = testing::scenario("", more);
+        scenario.invariants = judged.to_vec();
+        testing::play(&scenario, Trace::default())
+    }
+
+    fn node(name: &str, last: u32, more: &str) -> String {
+        let lan = "network = \"lan\"";
+        format!("[[node]]\nname = \"{name}\"\n{lan}\naddress = \"192.168.1.{last}\"\n{more}\n")
+    }
+
+    fn not_judged(fault: &str) -> Vec<NotJudged> {
+        let more = node("w1", 12, "") + "[[fault]]\nname = \"it\"\n" + fault;
+        let (report, _) = play(&[Invariant::I1, Invariant::I2, Invariant::I18], &more);
+        assert_eq!(report.failure, None);
+        report.not_judged
+    }
+
+    #[test]
+    fn a_run_says_what_was_not_judged_and_why() {
+        let told = |reason: &str| {
+            let invariants = vec!["I2".to_owned(), "I18".to_owned()];
+            vec![NotJudged { invariants, reason: reason.to_owned() }]
+        };
+        let stop = "kind = \"stop\"\nactor = \"netd\"\nat = \"20s\"\nnodes = \"w1\"\n";
+        let start = "[[fault]]\nkind = \"start\"\nactor = \"netd\"\nat = \"60s\"\nnodes = \"w1\"\n";
+        assert_eq!(not_judged(stop), told("the fault `it` lasts: nothing starts netd on w1 again"));
+        assert_eq!(not_judged(&format!("{stop}{start}")), []);
+        // Another machine's start is none.
+        let other = start.replace("w1", "n1");
+        assert_eq!(not_judged(&format!("{stop}{other}")).len(), 1);
+        let kill = "kind = \"kill\"\nactor = \"proxy\"\nat = \"20s\"\nnodes = \"w1\"\n";
+        assert_eq!(not_judged(kill).len(), 1);
+        let down = "kind = \"link-down\"\nat = \"20s\"\nnode = \"w1\"\n";
+        assert_eq!(not_judged(down), told("the fault `it` lasts: the cable of w1 stays down"));
+        let cut = "kind = \"partition\"\nat = \"20s\"\nfrom = \"n1\"\nto = \"w1\"\nlasts";
+        assert_eq!(not_judged(&format!("{cut} = \"10s\"\n")), []);
+        let lasts = not_judged(&format!("{cut} = \"200s\"\n"));
+        assert_eq!(lasts, told("the fault `it` lasts: it is not over"));
+        let late = not_judged(&format!("{cut} = \"125s\"\n"));
+        let why = "the fault `it` was over 15.000 s before the end, and it takes 30 s to settle";
+        assert_eq!(late, told(why));
+    }
+
+    #[test]
+    fn who_never_joined_owes_nobody_a_route() {
+        let far = "[[network]]\nname = \"far\"\ncidr = \"10.9.0.0/24\"\n[[node]]\nname = \"lost\"\n\
+                   network = \"far\"\naddress = \"10.9.0.2\"\n";
+        let (report, _) = play(&[Invariant::I2], &(node("w1", 12, "") + far));
+        assert_eq!((report.failure, report.not_judged), (None, Vec::new()));
+    }
+
+    #[test]
+    fn who_joins_a_vxlan_late_asks_for_no_route_before_its_device() {
+        let more = node("w1", 12, "") + &node("late", 13, "boot-delay = \"20s\"");
+        let (report, said) = play(&[Invariant::I2], &more);
+        assert_eq!(report.failure, None);
+        let refused: Vec<_> =
+            said.0.iter().filter(|(_, _, text)| text.contains("refused")).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    #[test]
+    fn an_address_by_hand_counts_when_the_outage_is_over() {
+        let cafe = "[[network]]\nname = \"cafe\"\ncidr = \"10.20.0.0/24\"\n";
+        let to = "[[fault]]\nname = \"it\"\nkind = \"move\"\nat = \"20s\"\nnode = \"w1\"\n\
+                  network = \"cafe\"\naddress = \"10.20.0.9\"\noutage = \"2s\"\n";
+        let (report, said) = play(&[], &(node("w1", 12, "") + cafe + to));
+        let told = said.by("address@w1");
+        let text = "10.20.0.9 has a carrier again, after an outage of 2.000 s";
+        assert_eq!(told, [(kubesim_runtime::Time::from_millis(22_000), text)]);
+        assert!(said.by("dhcp@w1").is_empty());
+        let outage = ("outage of it".to_owned(), "2.000 s".to_owned());
+        assert!(report.measures.contains(&outage), "{:?}", report.measures);
+    }
+}

@@ -1,0 +1,74 @@
+//! When a machine that moves has its new address: at once when the outage is over, if the address
+//! is a fixed one; else when its DHCP client has been lent one.
+
+use super::World;
+use super::programs::Dropped;
+use crate::scenario::{Address, FaultKind};
+use std::net::Ipv4Addr;
+
+impl World {
+    /// Whether the machine of a move asks nobody for its address.
+    pub(super) fn is_static(&self, fault: usize) -> bool {
+        let FaultKind::Move { node, address, .. } = &self.happened[fault].kind else {
+            return false;
+        };
+        let own = self.scenario.nodes.iter().find(|own| own.name == *node);
+        address.is_some() || own.is_some_and(|own| matches!(own.address, Address::Static(_)))
+    }
+
+    /// The last move of a machine that has begun.
+    fn last_move(&self, name: &str) -> Option<usize> {
+        let begun = |fault: &super::Happened| {
+            let moves = matches!(&fault.kind, FaultKind::Move { node, .. } if node == name);
+            moves && fault.began.is_some()
+        };
+        self.happened.iter().rposition(begun)
+    }
+
+    /// An address is on a card, by DHCP or by hand.
+    pub(super) fn address_acquired(&mut self, machine: u32, address: Ipv4Addr) {
+        let name = self.machines[machine as usize].name.clone();
+        let moved = self.last_move(&name);
+        // Without a carrier an address by hand is of no use: it counts when the outage is over.
+        let over = |fault: usize| self.happened[fault].ended.is_some();
+        if moved.is_some_and(|fault| self.is_static(fault) && !over(fault)) {
+            return;
+        }
+        let mut outage = None;
+        if let Some(fault) = moved.map(|fault| &mut self.happened[fault])
+            && fault.address_acquired.is_none()
+        {
+            fault.address_acquired = Some(self.now);
+            outage = fault.began.map(|began| self.now.since(began));
+        }
+        self.line(&format!("dhcp@{name}"), || match outage {
+            Some(outage) => {
+                format!("{address} acquired after {:.3} s without one", outage.as_secs_f64())
+            }
+            None => format!("{address} acquired"),
+        });
+    }
+
+    /// The carrier is back, and a fixed address with it.
+    pub(super) fn static_move_ends(&mut self, fault: usize, machine: u32) {
+        if !self.is_static(fault) {
+            return;
+        }
+        let now = self.now;
+        let happened = &mut self.happened[fault];
+        let outage = happened.began.map_or_else(Default::default, |began| now.since(began));
+        happened.address_acquired = Some(now);
+        let name = self.machines[machine as usize].name.clone();
+        let card = self.places.cards.get(&machine).and_then(|cards| cards.first()?.address);
+        let Some(address) = card.map(|net| net.addr()) else { return };
+        self.line(&format!("address@{name}"), || {
+            let outage = outage.as_secs_f64();
+            format!("{address} has a carrier again, after an outage of {outage:.3} s")
+        });
+    }
+
+    pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {
+        let name = self.machines[machine as usize].name.clone();
+        self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: {why}"));
+    }
+}
