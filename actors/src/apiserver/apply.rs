@@ -2,6 +2,7 @@
 //! Nothing happens until the store has committed it.
 
 use super::cache::Cache;
+use super::defaults::LastPod;
 use super::services_ip::Allocations;
 use super::{Config, errors, kinds, patch, service};
 use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time, wall};
@@ -16,6 +17,7 @@ pub(super) struct State<'a> {
     pub cache: &'a Cache,
     pub config: &'a Config,
     pub services: &'a mut Allocations,
+    pub last_pod: &'a mut LastPod,
     pub wall: Wall,
     pub rng: &'a mut Rng,
     /// The server's own write at start: the namespace need not be there yet.
@@ -83,7 +85,7 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     meta.deletion_grace_period_seconds = None;
     meta.generation = kinds::has_generation(kind).then_some(1);
     strip(meta);
-    kinds::prepare_create(&mut new);
+    kinds::prepare_create(&mut new, state.last_pod);
     kinds::validate(&new, None, state.config)?;
     if state.cache.object(kind, key).is_some() {
         return Err(errors::already_exists(kind, &key.name));

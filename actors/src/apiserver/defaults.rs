@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ClientIPConfig, Container, PodStatus, PodTemplateSpec, Probe, SessionAffinityConfig, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::sync::Arc;
 
 fn default<T>(field: &mut Option<T>, value: impl FnOnce() -> T) {
     if field.is_none() {
@@ -16,6 +17,27 @@ fn default<T>(field: &mut Option<T>, value: impl FnOnce() -> T) {
 fn text(field: &mut Option<String>, value: &str) {
     if field.as_deref().is_none_or(str::is_empty) {
         *field = Some(value.to_owned());
+    }
+}
+
+/// The spec of a pod that was created last, as it came and as it is stored. The pods of a
+/// ReplicaSet come one after the other with one spec between them, and keep to share one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastPod(Option<[Arc<PodSpec>; 2]>);
+
+impl LastPod {
+    pub fn admitted(&mut self, spec: &Arc<PodSpec>) -> Arc<PodSpec> {
+        match &self.0 {
+            Some([came, stored]) if Arc::ptr_eq(came, spec) => Arc::clone(stored),
+            _ => {
+                let mut stored = PodSpec::clone(spec);
+                pod_spec(&mut stored);
+                toleration_seconds(&mut stored);
+                let stored = Arc::new(stored);
+                self.0 = Some([Arc::clone(spec), Arc::clone(&stored)]);
+                stored
+            }
+        }
     }
 }
 
@@ -86,7 +108,7 @@ fn probe(probe: &mut Probe) {
 
 /// The DefaultTolerationSeconds admission plugin: a pod stays 300 s on a node that is not ready or
 /// unreachable, unless it says otherwise.
-pub(super) fn toleration_seconds(spec: &mut PodSpec) {
+fn toleration_seconds(spec: &mut PodSpec) {
     let tolerations = spec.tolerations.get_or_insert_default();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let covers = |t: &Toleration| {

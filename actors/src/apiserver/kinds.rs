@@ -1,10 +1,11 @@
 //! What is particular to each kind when an object is created or updated (upstream's strategies,
 //! `pkg/registry/*/*/strategy.go`).
 
+use super::defaults::LastPod;
 use super::errors::Causes;
 use super::{Config, defaults, networks, validate};
 use crate::objects::{
-    Body, DeploymentStatus, Kind, Object, PodStatus, ReplicaSetStatus, ServiceStatus,
+    Body, DeploymentStatus, Kind, Object, PodBody, PodStatus, ReplicaSetStatus, ServiceStatus,
 };
 use crate::ports::api::Error;
 use std::sync::Arc;
@@ -17,18 +18,21 @@ pub(super) fn has_generation(kind: Kind) -> bool {
 
 /// Defaults a new object and takes away the status that only a status write may set. Nodes and
 /// subnets keep it: a node registers itself with its addresses.
-pub(super) fn prepare_create(new: &mut Object) {
-    default_spec(&mut new.body);
+pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
+    if new.kind() != Kind::Pod {
+        default_spec(&mut new.body);
+    }
     match &mut new.body {
         Body::Namespace { status, .. } => {
             Arc::make_mut(status).phase = Some("Active".to_owned());
             let labels = Arc::make_mut(&mut new.meta).labels.get_or_insert_default();
             labels.insert("kubernetes.io/metadata.name".to_owned(), new.key.name.to_string());
         }
-        Body::Pod(pod) => pod.edit(|spec, status| {
-            defaults::toleration_seconds(Arc::make_mut(spec));
-            *status = Arc::new(defaults::pod_status(spec));
-        }),
+        Body::Pod(pod) => {
+            let spec = last.admitted(pod.spec());
+            let status = defaults::pod_status(&spec);
+            *pod = PodBody::new(spec, Arc::new(status));
+        }
         Body::Service { status, .. } => *status = Arc::new(ServiceStatus::default()),
         Body::Deployment { status, .. } => *status = Arc::new(DeploymentStatus::default()),
         Body::ReplicaSet { status, .. } => *status = Arc::new(ReplicaSetStatus::default()),

@@ -119,6 +119,7 @@ pub struct ApiServer {
     /// As published.
     cache: Cache,
     services: services_ip::Allocations,
+    last_pod: defaults::LastPod,
     pending: pending::Pending,
     /// Namespaces being deleted.
     terminating: BTreeSet<Name>,
@@ -142,6 +143,7 @@ impl Actor for ApiServer {
             refused: refused.as_deref().map(Arc::from),
             cache: Cache::default(),
             services: services_ip::Allocations::new(config.service_network, config.node_ports),
+            last_pod: defaults::LastPod::default(),
             pending: pending::Pending::default(),
             terminating: BTreeSet::new(),
             open: false,

@@ -130,6 +130,7 @@ impl ApiServer {
             cache: &self.cache,
             config: &self.config,
             services: &mut self.services,
+            last_pod: &mut self.last_pod,
             wall,
             rng: ctx.rng(),
             internal: job.id.is_none(),

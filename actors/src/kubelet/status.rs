@@ -90,7 +90,11 @@ impl Pod {
             reason: told.reason.clone().filter(|_| terminal),
             message: told.message.clone().filter(|_| terminal),
             nominated_node_name: None,
-            ..told.clone()
+            // What others say of the pod stays.
+            ephemeral_container_statuses: told.ephemeral_container_statuses.clone(),
+            observed_generation: told.observed_generation,
+            resize: told.resize.clone(),
+            resource_claim_statuses: told.resource_claim_statuses.clone(),
         }
     }
 
@@ -120,13 +124,16 @@ impl Pod {
     ) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
         let has_inits = self.containers.iter().any(|ctr| ctr.role != Role::Main);
         let creating = if has_inits { "PodInitializing" } else { "ContainerCreating" };
-        let (mut inits, mut mains) = (Vec::new(), Vec::new());
         let forgotten = terminal && self.containers.iter().all(|ctr| ctr.next == 0);
         if forgotten {
             let old = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
             return (old(&told.init_container_statuses), old(&told.container_statuses));
         }
         let policy = self.policy();
+        // A container's status takes a kilobyte: room for no more than there are.
+        let count = self.containers.iter().filter(|ctr| ctr.role == Role::Main).count();
+        let mut mains = Vec::with_capacity(count);
+        let mut inits = Vec::with_capacity(self.containers.len() - count);
         for (ctr, spec) in self.containers.iter().zip(container_specs(spec)) {
             let status = container_status(ctr, spec, creating, ctr.is_final(&policy));
             if ctr.role == Role::Main { mains.push(status) } else { inits.push(status) }

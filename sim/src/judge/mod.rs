@@ -40,6 +40,13 @@ impl Verdict {
     fn broken(measured: impl Into<String>, reason: impl Into<String>) -> Self {
         Verdict::Broken { measured: measured.into(), reason: reason.into() }
     }
+    /// With more to say, where it is broken.
+    fn explained(mut self, more: impl FnOnce() -> String) -> Self {
+        if let Verdict::Broken { reason, .. } = &mut self {
+            reason.push_str(&more());
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -133,7 +140,9 @@ impl Judge {
                 })
             }
             Expect::Rollout { labels, by } => {
-                self.settled(index, world, by, last, |_, w| workload::rollout(w, labels))
+                let look = |_: &History, w: &World| workload::rollout(w, labels);
+                let verdict = self.settled(index, world, by, last, look);
+                verdict.explained(|| workload::too_many_off(world))
             }
             Expect::Restarts { pods, at_most } if last => {
                 workload::restarts(world, &self.history, pods, *at_most)

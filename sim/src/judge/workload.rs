@@ -106,9 +106,8 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
         if !observed || numbers.iter().any(|n| n.unwrap_or(0) != wanted) {
             let [updated, available, all] = numbers.map(|n| n.unwrap_or(0));
             return Err(format!(
-                "{}: {updated} updated, {available} available, {all} in all of {wanted}{}",
-                object.key,
-                too_many_off(world)
+                "{}: {updated} updated, {available} available, {all} in all of {wanted}",
+                object.key
             ));
         }
         done += 1;
@@ -122,7 +121,7 @@ pub fn rollout(world: &World, labels: &BTreeMap<String, String>) -> Result<Strin
 
 /// Why pods of machines that are off are not elsewhere, where so many are off that Kubernetes
 /// suspects itself (upstream `--unhealthy-zone-threshold`, `--large-cluster-size-threshold`).
-fn too_many_off(world: &World) -> String {
+pub fn too_many_off(world: &World) -> String {
     const UNHEALTHY_PERCENT: usize = 55;
     let nodes = world.objects(ObjectKind::Node);
     let nodes: Vec<_> = nodes.filter_map(|node| world.machine_named(&node.key.name)).collect();
