@@ -358,12 +358,10 @@ fn slice_meta(service: &Arc<Object>) -> ObjectMeta {
 
 /// Nothing that an endpoint shows differs.
 fn same_endpoint(old: &Object, new: &Object) -> bool {
-    fn shows(pod: &Object) -> Option<(Uid, &Name, &Name, (bool, bool, bool))> {
-        let facts = pod.pod_facts()?;
-        let state = (facts.ready, facts.phase.ended(), pod.deleting());
-        Some((pod.uid, &facts.ip, &facts.node, state))
-    }
-    shows(old) == shows(new)
+    let (Some(was), Some(is)) = (old.pod_facts(), new.pod_facts()) else { return false };
+    let same_place = old.uid == new.uid && was.ip == is.ip && was.node == is.node;
+    let same_phase = was.ready == is.ready && was.phase.ended() == is.phase.ended();
+    same_place && same_phase && old.deleting() == new.deleting()
 }
 
 /// The name that the port's `targetPort` is, if it is one and no number.
