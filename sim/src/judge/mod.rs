@@ -17,6 +17,7 @@ use kubesim_runtime::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use workload::too_many_off;
 
 /// What is known of one expectation.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,8 +142,7 @@ impl Judge {
             }
             Expect::Rollout { labels, by } => {
                 let look = |_: &History, w: &World| workload::rollout(w, labels);
-                let verdict = self.settled(index, world, by, last, look);
-                verdict.explained(|| workload::too_many_off(world))
+                self.settled(index, world, by, last, look).explained(|| too_many_off(world))
             }
             Expect::Restarts { pods, at_most } if last => {
                 workload::restarts(world, &self.history, pods, *at_most)
