@@ -32,7 +32,12 @@ pub fn unsettled(world: &World) -> Option<String> {
 
 /// What a fault left as it is at the end, in words.
 fn lasting(world: &World, fault: &Happened) -> Option<String> {
-    let later = || world.happened.iter().filter(|other| other.began > fault.began);
+    // Of one moment the one that stands further down strikes last.
+    let struck = |one: &Happened| {
+        let place = world.happened.iter().position(|other| std::ptr::eq(other, one));
+        (one.began, place)
+    };
+    let later = || world.happened.iter().filter(|other| struck(other) > struck(fault));
     match &fault.kind {
         FaultKind::Stop { actor, nodes }
         | FaultKind::Kill { actor, nodes, loss: Loss::Process, restart: None } => {

@@ -176,7 +176,8 @@ impl Controllers {
         let (world, client, loops, now) =
             (&mut self.world, &mut self.client, &mut self.loops, ctx.now());
         let old = world.replace(kind, view.clone());
-        for change in old.diff(&view) {
+        let changes = old.diff(&view).flat_map(world::apart);
+        for change in changes {
             if matches!(kind, Kind::Pod | Kind::ReplicaSet) {
                 world.index(kind, &change);
             }

@@ -110,12 +110,13 @@ impl ReplicaSets {
             }
         }
         for pod in old.into_iter().chain(new) {
-            let Some(owner) = pods::owner_key(pod) else { continue };
-            client.mark(subject(&owner));
-            if new.is_none()
-                && let Some(set) = self.sets.get_mut(&owner)
-            {
-                set.unlike.remove(key);
+            if let Some(owner) = pods::owner_key(pod) {
+                client.mark(subject(&owner));
+                if new.is_none()
+                    && let Some(set) = self.sets.get_mut(&owner)
+                {
+                    set.unlike.remove(key);
+                }
             }
         }
         let same_meta = matches!((old, new), (Some(o), Some(n)) if Arc::ptr_eq(&o.meta, &n.meta));

@@ -47,6 +47,18 @@ pub fn sides<'a>(
     }
 }
 
+/// Deleted and made again under one name between two views, an object is another one: what was
+/// known of the first must be forgotten.
+pub fn apart(change: ObjectChange<'_>) -> impl Iterator<Item = ObjectChange<'_>> {
+    let (first, second) = match change {
+        Change::Changed { key, old, new } if old.uid != new.uid => {
+            (Change::Removed(key, old), Some(Change::Added(key, new)))
+        }
+        other => (other, None),
+    };
+    std::iter::once(first).chain(second)
+}
+
 /// The node a pod is bound to.
 pub fn node_of(pod: &Object) -> Option<&Name> {
     pod.pod_facts()?.node()

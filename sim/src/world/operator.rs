@@ -1,4 +1,8 @@
 //! A person's writes (`kubectl`'s): of workloads, and of faults that are writes.
+//!
+//! Writes of one object are made in the order in which they were asked for, each when the one
+//! before was answered, and those of objects in a namespace after that of the namespace itself.
+//! All others go out at once.
 
 use super::external::Order;
 use super::{Cell, Due, Kind, World, words};
@@ -8,7 +12,7 @@ use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
 use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request, Subresource};
 use kubesim_runtime::Time;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +21,8 @@ use std::time::Duration;
 pub struct Operator {
     calls: BTreeMap<u64, Call>,
     next: u64,
+    /// What is written in order, by the object (or the namespace): the first one is on its way.
+    lanes: BTreeMap<Lane, VecDeque<u64>>,
     /// Faults of every object with some labels, since when they wait for an API server that says
     /// which those are.
     waiting: BTreeMap<usize, Time>,
@@ -24,9 +30,14 @@ pub struct Operator {
     doomed: BTreeSet<(ObjectKind, Key)>,
 }
 
+type Lane = (ObjectKind, Key);
+
 #[derive(Clone, Debug)]
 struct Call {
     request: Arc<Request>,
+    lane: Lane,
+    /// The manifest that is applied, by whichever verb.
+    given: Option<Arc<Object>>,
     from: Name,
     since: Time,
     /// What the API said to it the last time.
@@ -169,25 +180,54 @@ impl World {
 
     pub(super) fn operate_create(&mut self, given: &Manifest) {
         let request = Request::Create { object: given.object.clone() };
-        self.operate(request, given.place.clone());
+        self.operate(request, given.place.clone(), Some(given.object.clone()));
     }
 
     /// `from` is the fault that it comes from.
     fn operate_patch(&mut self, kind: ObjectKind, key: Key, patch: Value, from: &Name) {
         let request = Request::Patch { kind, key, subresource: Subresource::Main, patch };
-        self.operate(request, of_fault(from));
+        self.operate(request, of_fault(from), None);
     }
 
     pub(super) fn operate_delete(&mut self, kind: ObjectKind, key: Key, from: &Name) {
         let request = Request::Delete { kind, key, options: DeleteOptions::default() };
-        self.operate(request, of_fault(from));
+        self.operate(request, of_fault(from), None);
     }
 
-    fn operate(&mut self, request: Request, from: Name) {
-        let call = self.operator.next;
-        self.operator.next += 1;
-        self.operator.calls.insert(call, call_of(request, from, self.now));
-        self.operate_again(call);
+    fn operate(&mut self, request: Request, from: Name, given: Option<Arc<Object>>) {
+        let lane = self.operator.lane(&request);
+        let request = Arc::new(request);
+        let call = Call { request, lane: lane.clone(), given, from, since: self.now, said: None };
+        let call = self.operator.number(call);
+        let lane = self.operator.lanes.entry(lane).or_default();
+        lane.push_back(call);
+        if lane.len() == 1 {
+            self.operate_again(call);
+        }
+    }
+
+    /// A write takes another verb's place: it keeps its turn.
+    fn operate_instead(&mut self, call: u64, request: Request) {
+        let Some(before) = self.operator.calls.remove(&call) else { return };
+        let lane = before.lane.clone();
+        let next = self.operator.number(Call { request: Arc::new(request), ..before });
+        if let Some(first) = self.operator.lanes.get_mut(&lane).and_then(VecDeque::front_mut) {
+            *first = next;
+        }
+        self.operate_again(next);
+    }
+
+    /// A write is over, one way or the other: who waits for it may go.
+    fn write_over(&mut self, call: u64) {
+        let Some(Call { lane, .. }) = self.operator.calls.remove(&call) else { return };
+        let waiting = self.operator.lanes.get_mut(&lane).and_then(|calls| {
+            calls.pop_front();
+            calls.front().copied()
+        });
+        match waiting {
+            Some(next) => self.operate_again(next),
+            None => _ = self.operator.lanes.remove(&lane),
+        }
     }
 
     /// Sends a write, and again until it is answered.
@@ -204,23 +244,21 @@ impl World {
     }
 
     pub(super) fn operator_answered(&mut self, call: u64, result: Result<Reply, Error>) {
-        let Some(Call { request, from, .. }) = self.operator.calls.get(&call).cloned() else {
+        let Some(Call { request, from, given, .. }) = self.operator.calls.get(&call).cloned()
+        else {
             return;
         };
-        let error = match result {
-            Ok(_) => {
-                self.operator.calls.remove(&call);
-                return;
+        let Err(error) = result else { return self.write_over(call) };
+        match (error.reason, &*request, given) {
+            (Reason::AlreadyExists, Request::Create { object }, _) => {
+                self.operate_instead(call, replacing(object));
             }
-            Err(error) => error,
-        };
-        match (error.reason, &*request) {
-            (Reason::AlreadyExists, Request::Create { object }) => {
-                self.operator.calls.remove(&call);
-                self.replace(object, from);
+            // Deleted between the two.
+            (Reason::NotFound, Request::Patch { .. }, Some(object)) => {
+                self.operate_instead(call, Request::Create { object });
             }
-            (Reason::NotFound, Request::Delete { kind, key, .. }) => {
-                self.operator.calls.remove(&call);
+            (Reason::NotFound, Request::Delete { kind, key, .. }, _) => {
+                self.write_over(call);
                 // Gone already is as good as deleted; never there is a slip of the pen.
                 if self.operator.doomed.contains(&(*kind, key.clone())) {
                     self.unapplied(&from, format!("delete {kind} {key}: there never was one"));
@@ -228,14 +266,14 @@ impl World {
             }
             (
                 Reason::Unknown | Reason::Unreachable | Reason::TooManyRequests | Reason::Conflict,
-                _,
+                ..,
             ) => {
                 if let Some(call) = self.operator.calls.get_mut(&call) {
                     call.said = Some(error.to_string());
                 }
             }
             _ => {
-                self.operator.calls.remove(&call);
+                self.write_over(call);
                 let (kind, key) = request.subject();
                 let verb = request.verb();
                 let text = format!("{from}: {verb} {kind} {key}: {error}");
@@ -244,27 +282,39 @@ impl World {
             }
         }
     }
+}
 
-    /// What stands already is changed to what the file says.
-    fn replace(&mut self, object: &Object, from: Name) {
-        let mut patch = object.to_json();
-        if let Value::Object(fields) = &mut patch {
-            fields.remove("status");
-            fields.remove("apiVersion");
-            fields.remove("kind");
-        }
-        let (kind, key) = (object.kind(), object.key.clone());
-        let request = Request::Patch { kind, key, subresource: Subresource::Main, patch };
-        self.operate(request, from);
+impl Operator {
+    fn number(&mut self, call: Call) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.calls.insert(number, call);
+        number
     }
+
+    /// Behind what a write has to wait: writes of its namespace, if there are any, else those of
+    /// the same object.
+    fn lane(&self, request: &Request) -> Lane {
+        let (kind, key) = request.subject();
+        let namespace = (ObjectKind::Namespace, Key::cluster(key.namespace.clone()));
+        if self.lanes.contains_key(&namespace) { namespace } else { (kind, key.clone()) }
+    }
+}
+
+/// What stands already is changed to what the file says.
+fn replacing(object: &Object) -> Request {
+    let mut patch = object.to_json();
+    if let Value::Object(fields) = &mut patch {
+        fields.remove("status");
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    let (kind, key) = (object.kind(), object.key.clone());
+    Request::Patch { kind, key, subresource: Subresource::Main, patch }
 }
 
 fn of_fault(name: &Name) -> Name {
     Name::from(format!("fault `{name}`"))
-}
-
-fn call_of(request: Request, from: Name, since: Time) -> Call {
-    Call { request: Arc::new(request), from, since, said: None }
 }
 
 #[cfg(test)]
@@ -329,5 +379,64 @@ replicas = 3
         assert_eq!(report.outcome, Outcome::Failed);
         assert_eq!(report.expectations[0].outcome, Outcome::Failed);
         assert!(report.failure.unwrap().contains("Web_1"));
+    }
+
+    /// A manifest's objects in a namespace that it makes wait for the namespace.
+    #[test]
+    fn a_namespace_and_what_is_in_it_come_in_one_manifest() {
+        let report = play(
+            r#"
+[[workload]]
+name = "team"
+at = "10s"
+yaml = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: team}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: c, namespace: team}
+data: {a: b}
+"""
+"#,
+        );
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+    }
+
+    /// Asked for while no API server answers, writes of one object are still made in their order:
+    /// the last one counts. (Each had a clock of its own once, and an older one could come last.)
+    #[test]
+    fn writes_of_one_object_keep_their_order_through_an_outage_of_the_api() {
+        let fault = |name: &str, at: &str, more: &str| {
+            format!("[[fault]]\nname = \"{name}\"\nat = \"{at}\"\n{more}\n")
+        };
+        let scale =
+            |n: u32| format!("kind = \"scale\"\nobject = \"ReplicaSet/web\"\nreplicas = {n}");
+        let set = r#"
+[[workload]]
+name = "web"
+at = "10s"
+yaml = """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {nodeSelector: {no: such}, containers: [{name: c, image: web}]}
+"""
+"#;
+        let down = "kind = \"kill\"\nactor = \"apiserver\"\nnodes = \"n1\"\nrestart = \"8s\"";
+        let faults = fault("down", "20s", down)
+            + &fault("three", "22s", &scale(3))
+            + &fault("five", "23500ms", &scale(5));
+        let expect =
+            "[[expect]]\nname = \"five\"\nkind = \"pods-ready\"\ncount = 5\nby = \"50s\"\n";
+        let report = play(&format!("{set}{faults}{expect}"));
+        let reason = &report.expectations[0].reason;
+        assert!(reason.starts_with("0 of 5 pods ready"), "{reason}");
     }
 }

@@ -269,3 +269,48 @@ fn pods_that_lack_a_label_of_the_template_are_not_counted_as_fully_labelled() {
     world.run(Duration::from_secs(2));
     assert_eq!(counts(&world), (3, Some(3)));
 }
+
+/// Deleted and made again between two views, a ReplicaSet is another one: its pods name the new
+/// one as their owner. (Once they named the old one, were collected as orphans and made again, for
+/// ever.)
+#[test]
+fn an_owner_made_again_under_its_name_gets_pods_of_its_own() {
+    for kind in ["ReplicaSet", "Deployment"] {
+        let mut world = world(10, calm());
+        let owner = || {
+            object(json!({
+                "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"},
+                "spec": {
+                    "replicas": 2,
+                    "selector": {"matchLabels": {"app": "web"}},
+                    "template": {
+                        "metadata": {"labels": {"app": "web"}},
+                        "spec": {"containers": [{"name": "c", "image": "one"}]},
+                    },
+                },
+            }))
+        };
+        let key = Key::new("default", "web");
+        let of = owner().kind();
+        world.put(owner());
+        world.run(Duration::from_secs(2));
+        assert_eq!(active(&world), 2);
+        world.remove(of, &key);
+        world.put(owner());
+        for _ in 0..10 {
+            world.run(Duration::from_secs(1));
+            kubelets(&mut world, 10);
+        }
+        assert_eq!(ready(&world), 2, "{kind}");
+        let uid = world.get(of, &key).unwrap().uid;
+        let owned = |kind| {
+            let all = world.all(kind);
+            assert!(!all.is_empty());
+            all.iter().all(|child| child.controller().unwrap().1 == uid)
+        };
+        assert!(owned(if of == Kind::Deployment { Kind::ReplicaSet } else { Kind::Pod }), "{kind}");
+        let writes = world.writes.clone();
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.writes, writes, "{kind}: settled");
+    }
+}
