@@ -439,4 +439,34 @@ spec:
         let reason = &report.expectations[0].reason;
         assert!(reason.starts_with("0 of 5 pods ready"), "{reason}");
     }
+
+    /// Deleted and made again between two views, an owner is another one, and its pods name that
+    /// one. (Once they named the old one, were collected as orphans and made again, for ever.)
+    #[test]
+    fn an_owner_made_again_under_its_name_gets_pods_of_its_own() {
+        let set = r#"
+[[workload]]
+name = "web"
+at = "10s"
+yaml = """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: web}]}
+"""
+"#;
+        let delete = "[[fault]]\nname = \"gone\"\nkind = \"delete\"\nat = \"40s\"\n\
+                      object = \"ReplicaSet/web\"\n";
+        let again = set.replace("10s", "40s").replace("name = \"web\"", "name = \"again\"");
+        let scenario = testing::scenario("", &format!("{set}{delete}{again}"));
+        let (report, said) = testing::play(&scenario, Trace::default());
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+        let made = said.0.iter().filter(|(.., text)| text.contains("web creates 2 pods")).count();
+        assert_eq!(made, 2);
+    }
 }
