@@ -145,7 +145,10 @@ impl World {
             }
         }
         match node.address {
-            Address::Static(_) => self.default_route(machine, &node.interface, &node.network),
+            Address::Static(_) => {
+                let network = self.network_of_card(machine).unwrap_or(node.network.clone());
+                self.default_route(machine, &node.interface, &network);
+            }
             Address::Dhcp => {
                 let manages = node.software.iter().any(|s| s.kind == SoftwareKind::NetworkManager);
                 let card = self.places.cards.get(&machine).and_then(|cards| cards.first());
@@ -162,6 +165,13 @@ impl World {
             }
         }
         self.client_dial(machine);
+    }
+
+    /// The LAN that a machine's fixed address is of: after a move not the one it began in.
+    fn network_of_card(&self, machine: u32) -> Option<Name> {
+        let address = self.places.cards.get(&machine)?.first()?.address?.addr();
+        let lan = self.scenario.networks.iter().find(|lan| lan.cidr.contains(&address))?;
+        Some(lan.name.clone())
     }
 
     pub(super) fn plan_software(

@@ -72,3 +72,58 @@ impl World {
         self.line(&format!("dhcp@{name}"), || format!("{address} is off the link: {why}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{Outcome, Trace};
+    use crate::world::testing;
+
+    /// A machine that moved to a fixed address comes back from a reboot with the gateway of where
+    /// it is. (It had the gateway of where it began, once, and nobody reached it.)
+    #[test]
+    fn who_moved_to_a_fixed_address_has_a_way_out_after_a_reboot() {
+        let more = r#"
+[[network]]
+name = "cafe"
+cidr = "10.9.0.0/24"
+[[link]]
+between = ["lan", "cafe"]
+[[node]]
+name = "w"
+network = "lan"
+address = "192.168.1.13"
+[[fault]]
+name = "to-cafe"
+kind = "move"
+at = "25s"
+node = "w"
+network = "cafe"
+address = "10.9.0.9"
+[[fault]]
+name = "reboot"
+kind = "power-off"
+at = "50s"
+nodes = "w"
+lasts = "5s"
+[[probe]]
+name = "ping"
+kind = "ping"
+from = { node = "n1" }
+to = { node = "w" }
+[[expect]]
+name = "it is reached where it moved"
+kind = "probe"
+probe = "ping"
+from = "30s"
+until = "49s"
+[[expect]]
+name = "and after the reboot"
+kind = "probe"
+probe = "ping"
+from = "60s"
+"#;
+        let (report, _) = testing::play(&testing::scenario("", more), Trace::default());
+        let held: Vec<_> = report.expectations.iter().map(|e| e.outcome).collect();
+        assert_eq!(held, [Outcome::Passed; 2], "{:?}", report.expectations);
+    }
+}
