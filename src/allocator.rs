@@ -8,8 +8,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Memory that is free for the moment stays with the process, which is over soon and needs it again
-/// at once: given back at once, as is the default, it costs a twentieth of the time of a
-/// large simulation to be cleared and mapped again. To be called before there are other threads.
+/// at once: given back after 10 ms, as is the default, it costs a twentieth of the time of a large
+/// simulation to be cleared and mapped again. To be called before there are other threads.
 pub fn keep_memory() {
     #[expect(unsafe_code, reason = "the option has no safe name in the mimalloc crate")]
     // SAFETY: writes one number into mimalloc's table of options (options.c), which checks the

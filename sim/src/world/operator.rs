@@ -326,6 +326,28 @@ mod tests {
         testing::play(&testing::scenario("", more), Trace::default()).0
     }
 
+    /// A workload: ReplicaSet `web`, whose pods no node takes.
+    fn replica_set(workload: &str, at: &str, replicas: u32) -> String {
+        format!(
+            r#"
+[[workload]]
+name = "{workload}"
+at = "{at}"
+yaml = """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec: {{nodeSelector: {{no: such}}, containers: [{{name: c, image: web}}]}}
+"""
+"#
+        )
+    }
+
     const REFUSED: &str = r#"
 [[workload]]
 name = "web"
@@ -413,29 +435,13 @@ data: {a: b}
         };
         let scale =
             |n: u32| format!("kind = \"scale\"\nobject = \"ReplicaSet/web\"\nreplicas = {n}");
-        let set = r#"
-[[workload]]
-name = "web"
-at = "10s"
-yaml = """
-apiVersion: apps/v1
-kind: ReplicaSet
-metadata: {name: web}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {nodeSelector: {no: such}, containers: [{name: c, image: web}]}
-"""
-"#;
         let down = "kind = \"kill\"\nactor = \"apiserver\"\nnodes = \"n1\"\nrestart = \"8s\"";
         let faults = fault("down", "20s", down)
             + &fault("three", "22s", &scale(3))
             + &fault("five", "23500ms", &scale(5));
         let expect =
             "[[expect]]\nname = \"five\"\nkind = \"pods-ready\"\ncount = 5\nby = \"50s\"\n";
-        let report = play(&format!("{set}{faults}{expect}"));
+        let report = play(&format!("{}{faults}{expect}", replica_set("web", "10s", 0)));
         let reason = &report.expectations[0].reason;
         assert!(reason.starts_with("0 of 5 pods ready"), "{reason}");
     }
@@ -444,26 +450,10 @@ spec:
     /// one. (Once they named the old one, were collected as orphans and made again, for ever.)
     #[test]
     fn an_owner_made_again_under_its_name_gets_pods_of_its_own() {
-        let set = r#"
-[[workload]]
-name = "web"
-at = "10s"
-yaml = """
-apiVersion: apps/v1
-kind: ReplicaSet
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: c, image: web}]}
-"""
-"#;
         let delete = "[[fault]]\nname = \"gone\"\nkind = \"delete\"\nat = \"40s\"\n\
                       object = \"ReplicaSet/web\"\n";
-        let again = set.replace("10s", "40s").replace("name = \"web\"", "name = \"again\"");
-        let scenario = testing::scenario("", &format!("{set}{delete}{again}"));
+        let (first, again) = (replica_set("web", "10s", 2), replica_set("again", "40s", 2));
+        let scenario = testing::scenario("", &format!("{first}{delete}{again}"));
         let (report, said) = testing::play(&scenario, Trace::default());
         assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
         let made = said.0.iter().filter(|(.., text)| text.contains("web creates 2 pods")).count();
