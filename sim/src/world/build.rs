@@ -233,7 +233,7 @@ impl World {
             };
             self.add_card(machine, card);
             self.machines[machine as usize].home = Some(switch);
-            self.build_files(machine, node);
+            self.install(machine, index);
             self.build_actors(machine, index);
             if !node.off {
                 let stream = Stream {
@@ -266,11 +266,13 @@ impl World {
         switch
     }
 
-    fn build_files(&mut self, machine: u32, node: &crate::scenario::Node) {
-        let conf = net_conf(&self.scenario);
+    /// What stands on a node's disk, and on a new one, before it is switched on.
+    pub(super) fn install(&mut self, machine: u32, node: usize) {
+        let scenario = self.scenario.clone();
+        let conf = net_conf(&scenario);
         let files = &mut self.machines[machine as usize].files;
         files.rename_over(NET_CONF, conf.into());
-        for (path, content) in &node.files {
+        for (path, content) in &scenario.nodes[node].files {
             files.rename_over(path, content.as_str().into());
         }
     }
@@ -331,5 +333,46 @@ impl World {
     pub(super) fn network_quality(&self, name: &str) -> Quality {
         let network = self.scenario.networks.iter().find(|n| n.name == name);
         network.map_or(Quality::perfect(Duration::from_micros(100)), |n| quality(n.quality))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{Outcome, Trace};
+    use crate::world::testing;
+
+    /// A worker whose disk is lost comes back as it was installed, and is ready again. (Without its
+    /// network configuration netd waited for ever.)
+    #[test]
+    fn a_new_disk_has_what_was_installed_on_the_first() {
+        let more = r#"
+[[node]]
+name = "w"
+network = "lan"
+address = "192.168.1.12"
+files = { "/etc/own" = "mine" }
+[[fault]]
+name = "lost"
+kind = "kill"
+actor = "netd"
+nodes = "w"
+loss = "disk"
+restart = "5s"
+at = "50s"
+[[expect]]
+name = "ready again"
+kind = "nodes-ready"
+after = "lost"
+within = "60s"
+[[expect]]
+name = "its own file"
+kind = "file"
+nodes = "w"
+path = "/etc/own"
+contains = "mine"
+"#;
+        let (report, _) = testing::play(&testing::scenario("", more), Trace::default());
+        let held: Vec<_> = report.expectations.iter().map(|e| e.outcome).collect();
+        assert_eq!(held, [Outcome::Passed; 2], "{:?}", report.expectations);
     }
 }

@@ -308,6 +308,11 @@ impl World {
             client.power_loss();
         }
         self.machines[machine as usize].parked = ports;
+        if let Role::Node(node) = self.machines[machine as usize].role
+            && loss == Loss::Disk
+        {
+            self.install(machine, node);
+        }
         if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine)
             && loss == Loss::Disk
         {
