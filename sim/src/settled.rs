@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(not_judged(stop), told("the fault `it` lasts: nothing starts netd on w1 again"));
         assert_eq!(not_judged(&format!("{stop}{start}")), []);
         // Another machine's start is none.
-        let other = start.replace("w1", "n1");
+        let other = format!("[[fault]]\n{stop}{start}").replace("w1", "n1");
         assert_eq!(not_judged(&format!("{stop}{other}")).len(), 1);
         let kill = "kind = \"kill\"\nactor = \"proxy\"\nat = \"20s\"\nnodes = \"w1\"\n";
         assert_eq!(not_judged(kill).len(), 1);

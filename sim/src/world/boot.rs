@@ -18,7 +18,11 @@ impl World {
         if self.machines[machine as usize].on {
             return;
         }
-        self.machines[machine as usize].on = true;
+        let host = &mut self.machines[machine as usize];
+        host.on = true;
+        if !host.cables().any(|port| self.cables.is_held(port)) {
+            self.static_move_ends(machine);
+        }
         if self.is_external(machine) {
             return self.boot_external(machine);
         }
@@ -59,9 +63,10 @@ impl World {
         let mut links = Vec::new();
         for (card, port) in cards.iter().zip(ports) {
             let (name, mac, mtu, address) = (card.name.clone(), card.mac, card.mtu, card.address);
+            let pulled = self.cables.is_held(port);
             let link = self.kernel(machine, |k, now, out| {
                 let link = k.add_uplink(&name, mac, mtu)?;
-                k.set_carrier(now, link, true, out);
+                k.set_carrier(now, link, !pulled, out);
                 k.set_up(now, NsId::HOST, link, true, out).map(|()| link)
             });
             // Names are a scenario's and checked to differ; a second link of one name is no card.
@@ -159,7 +164,7 @@ impl World {
         }
         self.plan_software(machine, index, |_| true);
         for cell in self.machines[machine as usize].cells.clone() {
-            if !self.is_stopped(cell) {
+            if !self.stopped.is_held(cell) {
                 let life = self.life(cell);
                 self.queue.push(self.now, Due::Start { life });
             }

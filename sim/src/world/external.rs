@@ -12,7 +12,7 @@ use super::{Cell, Dropped, Kind, Role, World};
 use crate::body::Body;
 use crate::kernel::packet::{Frame, Payload};
 use crate::kernel::{Kernel, NsId};
-use crate::scenario::{self, ActorName, ProbeFrom, ProbeKind, WriteHow};
+use crate::scenario::{self, ProbeFrom, ProbeKind, WriteHow};
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Name, Uid};
@@ -53,12 +53,9 @@ pub enum Order {
         text: String,
         how: WriteHow,
     },
-    /// An actor's process ends; `again`: its supervisor starts it anew.
-    Kill {
-        actor: ActorName,
-        again: bool,
-    },
-    Start(ActorName),
+    /// An actor's process ends, and stays so until the order to start it.
+    Kill(Kind),
+    Start(Kind),
     StartSoftware(scenario::Software),
     /// A person's write at the machine of the API server; answered by [`World::operated`].
     Operate {
@@ -307,9 +304,24 @@ impl World {
             host.ports.push((link, port));
         }
         self.orders.push((machine, Order::PowerOn));
+        self.held_down(machine);
         if let Role::Node(node) = self.machines[machine as usize].role {
             // What is there from the start is the player's, before any actor.
             self.plan_software(machine, node, |software| !software.start.is_zero());
+        }
+    }
+
+    /// What faults hold down on a machine that boots.
+    fn held_down(&mut self, machine: u32) {
+        let host = &self.machines[machine as usize];
+        let pulled = host.cables().any(|port| self.cables.is_held(port));
+        if pulled {
+            self.orders.push((machine, Order::Carrier(false)));
+        }
+        for cell in self.machines[machine as usize].cells.clone() {
+            if self.stopped.is_held(cell) {
+                self.orders.push((machine, Order::Kill(cell.kind)));
+            }
         }
     }
 
@@ -340,25 +352,6 @@ impl World {
     /// The API server's machine, if it is external.
     pub(super) fn external_server(&self) -> Option<u32> {
         self.is_external(self.front.machine).then_some(self.front.machine)
-    }
-
-    /// Kills, stops or starts actors of external machines; true if these are.
-    pub(super) fn order_actors(
-        &mut self,
-        actor: ActorName,
-        nodes: &[Name],
-        order: &dyn Fn() -> Order,
-    ) -> bool {
-        if !self.knobs.external {
-            return false;
-        }
-        let mut machines: Vec<u32> =
-            self.cells_of(actor, nodes).into_iter().map(|cell| self.machine_of(cell)).collect();
-        machines.dedup();
-        for machine in machines {
-            self.ordered(machine, order);
-        }
-        true
     }
 
     /// Where an actor's remarks are from.

@@ -3,8 +3,8 @@
 use super::external::Order;
 use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
-use crate::scenario::{self, ActorName, Disturbance, FaultKind, LinkTarget, Place, Span};
-use crate::wire::{Cut, PortId, Quality};
+use crate::scenario::{self, ActorName, FaultKind, Place, Span};
+use crate::wire::Cut;
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name};
 use kubesim_runtime::{Loss, Rng, Stream, Time};
 use std::collections::BTreeSet;
@@ -31,12 +31,7 @@ pub struct Happened {
     pub ended: Option<Time>,
     /// Of a move: when the new address was acquired.
     pub address_acquired: Option<Time>,
-    /// What it found in place and has to put back.
-    before: Vec<(PortId, Quality)>,
 }
-
-/// From carrier to address, DHCP included: two round trips on a quiet LAN.
-const DHCP_TAKES: Duration = Duration::from_millis(4);
 
 fn draw(rng: &mut Rng, span: Span) -> Duration {
     super::programs::draw(rng, span)
@@ -60,7 +55,6 @@ impl World {
                 began: None,
                 ended: None,
                 address_acquired: None,
-                before: Vec::new(),
             });
             self.queue.push(at, Due::Fault { index: index as u32 });
         }
@@ -85,44 +79,41 @@ impl World {
         match &kind {
             FaultKind::Move { node, network, outage: _, address } => {
                 if self.cable_is_live(&name, node) {
-                    self.move_begins(index, node, network, *address, lasts);
+                    self.move_begins(index, node, network, *address);
                 } else {
                     self.happened[index].ended = Some(self.now);
                 }
             }
             FaultKind::LinkDown { target, .. } => {
-                self.target_is_live(&name, target);
-                self.links(target, false);
+                if self.target_is_live(&name, target) {
+                    self.link_down(index, target);
+                }
             }
-            FaultKind::LinkUp { target } => {
-                self.target_is_live(&name, target);
-                self.links(target, true);
-            }
+            FaultKind::LinkUp { target } => self.link_up(target),
             FaultKind::Partition { from, to, one_way, .. } => {
                 let (from, to) = (self.machines_of(from), self.machines_of(to));
                 let cut = Cut { name: name.to_string(), from, to, both_ways: !one_way };
                 self.wire.cut(cut);
             }
             FaultKind::Disturb { target, by, .. } => {
-                self.target_is_live(&name, target);
-                self.disturb(index, target, *by);
+                if self.target_is_live(&name, target) {
+                    self.disturb(index, target, *by);
+                }
             }
-            FaultKind::Kill { actor, nodes, loss, restart } => {
-                self.kill_actors(*actor, nodes, *loss, restart.is_some());
+            FaultKind::Kill { actor, nodes, loss, .. } => {
+                self.kill_actors(index, *actor, nodes, *loss);
             }
-            FaultKind::Stop { actor, nodes } => self.stop_actors(*actor, nodes),
+            FaultKind::Stop { actor, nodes } => {
+                self.kill_actors(index, *actor, nodes, scenario::Loss::Process);
+            }
             FaultKind::Start { actor, nodes } => self.start_actors(*actor, nodes),
-            FaultKind::PowerOff { nodes, .. } => {
-                self.each_machine(nodes, |world, machine| world.power_off(machine, Loss::Power));
-            }
+            FaultKind::PowerOff { nodes, .. } => self.switch_off(index, nodes, Loss::Power),
             FaultKind::PowerOn { nodes } | FaultKind::NodeAdd { nodes } => {
-                self.each_machine(nodes, |world, machine| world.boot(machine));
+                self.switch_on(nodes);
             }
             FaultKind::NodeDelete { nodes, power_off } => {
                 if *power_off {
-                    self.each_machine(nodes, |world, machine| {
-                        world.power_off(machine, Loss::Power)
-                    });
+                    self.switch_off(index, nodes, Loss::Power);
                 }
                 for node in nodes {
                     self.operate_delete(ObjectKind::Node, Key::cluster(node.clone()), &name);
@@ -157,45 +148,54 @@ impl World {
     }
 
     pub(super) fn fault_ends(&mut self, index: usize) {
+        if self.happened[index].ended.is_some() {
+            return;
+        }
         let kind = self.happened[index].kind.clone();
         let name = self.happened[index].name.clone();
         self.happened[index].ended = Some(self.now);
         match &kind {
-            FaultKind::Move { node, .. } => {
-                if let Some(machine) = self.machine_named(node) {
-                    self.carrier(machine, true);
-                    self.static_move_ends(index, machine);
-                }
-            }
-            FaultKind::LinkDown { target, .. } => self.links(target, true),
+            FaultKind::Move { .. } | FaultKind::LinkDown { .. } => self.cables_back(index),
             FaultKind::Partition { .. } => self.wire.mend(&name),
-            FaultKind::Disturb { .. } => {
-                for (port, quality) in std::mem::take(&mut self.happened[index].before) {
-                    self.wire.set_quality(port, quality);
+            FaultKind::Disturb { .. } => self.disturbance_ends(index),
+            FaultKind::Kill { .. } | FaultKind::PowerOff { .. } => {
+                for cell in self.stopped.let_all_go(index) {
+                    self.start_actor(cell);
                 }
-            }
-            FaultKind::Kill { actor, nodes, loss, .. } => {
-                if *loss == scenario::Loss::Process {
-                    self.start_actors(*actor, nodes);
-                } else {
-                    self.each_machine(nodes, |world, machine| world.boot(machine));
+                for machine in self.switched_off.let_all_go(index) {
+                    self.boot(machine);
                 }
-            }
-            FaultKind::PowerOff { nodes, .. } => {
-                self.each_machine(nodes, |world, machine| world.boot(machine));
             }
             _ => {}
         }
         self.line("fault", || format!("{name}: over"));
     }
 
-    // Machines and links.
+    // Machines.
 
-    fn each_machine(&mut self, nodes: &[Name], mut act: impl FnMut(&mut World, u32)) {
+    fn switch_off(&mut self, fault: usize, nodes: &[Name], loss: Loss) {
         for node in nodes {
             if let Some(machine) = self.machine_named(node) {
-                act(self, machine);
+                self.switched_off.take(machine, fault);
+                self.power_off(machine, loss);
             }
+        }
+    }
+
+    /// Somebody presses the button.
+    fn switch_on(&mut self, nodes: &[Name]) {
+        for node in nodes {
+            if let Some(machine) = self.machine_named(node) {
+                self.switched_off.free(machine);
+                self.boot(machine);
+            }
+        }
+    }
+
+    /// A machine's time to boot by itself has come: if it has power.
+    pub(super) fn boot_due(&mut self, machine: u32) {
+        if !self.switched_off.is_held(machine) {
+            self.boot(machine);
         }
     }
 
@@ -213,126 +213,6 @@ impl World {
             }
         }
         machines
-    }
-
-    fn ports_of_network(&self, name: &str) -> Vec<PortId> {
-        let Some(switch) = self.switch_named(name) else { return Vec::new() };
-        let mut ports = Vec::new();
-        for machine in &self.machines {
-            for (_, port) in &machine.ports {
-                let reached = self.wire.switch_of(*port);
-                if reached == Some(switch)
-                    || reached.is_some_and(|s| self.rack_of(s) == Some(switch))
-                {
-                    ports.push(*port);
-                }
-            }
-        }
-        ports
-    }
-
-    fn ports_of_target(&self, target: &LinkTarget) -> Vec<PortId> {
-        match target {
-            LinkTarget::Node(name) => {
-                let machine = self.machine_named(name).map(|m| &self.machines[m as usize]);
-                machine
-                    .and_then(super::Machine::first_port)
-                    .map(|(_, port)| port)
-                    .into_iter()
-                    .collect()
-            }
-            LinkTarget::Link(name) => self.link_ports(name),
-            LinkTarget::Network(name) => self.ports_of_network(name),
-        }
-    }
-
-    fn links(&mut self, target: &LinkTarget, up: bool) {
-        for port in self.ports_of_target(target) {
-            let (machine, link) = self.wire.machine_of(port);
-            self.wire.set_up(port, up);
-            if self.ordered(machine, || Order::Carrier(up)) {
-                continue;
-            }
-            self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
-            self.dhcp_carrier(machine, up);
-        }
-    }
-
-    /// The carrier of a machine's first card, and what its DHCP client makes of it.
-    fn carrier(&mut self, machine: u32, up: bool) {
-        if self.ordered(machine, || Order::Carrier(up)) {
-            return;
-        }
-        let Some((link, _)) = self.machines[machine as usize].first_port() else { return };
-        self.kernel(machine, |k, now, out| k.set_carrier(now, link, up, out));
-        self.dhcp_carrier(machine, up);
-    }
-
-    fn dhcp_carrier(&mut self, machine: u32, up: bool) {
-        self.with_task(Some(machine), |world, seat, task| {
-            if let Task::DhcpClient(client) = task {
-                client.carrier(world, seat, up);
-            }
-        });
-    }
-
-    /// Runs something on each of a machine's own programs.
-    fn with_task(
-        &mut self,
-        machine: Option<u32>,
-        mut act: impl FnMut(&mut World, &mut super::programs::Seat, &mut Task),
-    ) {
-        let Some(machine) = machine else { return };
-        for slot in self.machines[machine as usize].programs.clone() {
-            self.run_program(slot, &mut act);
-        }
-    }
-
-    fn move_begins(
-        &mut self,
-        index: usize,
-        node: &str,
-        network: &str,
-        address: Option<Ipv4Addr>,
-        outage: Duration,
-    ) {
-        let (Some(machine), Some(switch)) = (self.machine_named(node), self.switch_named(network))
-        else {
-            return;
-        };
-        let Some((link, port)) = self.machines[machine as usize].first_port() else { return };
-        let quality = self.network_quality(network);
-        self.carrier(machine, false);
-        self.wire.plug(port, switch, quality);
-        self.machines[machine as usize].home = Some(switch);
-        if let Some(address) = address {
-            self.readdress(machine, link, network, address);
-        }
-        // DHCP takes its share of the outage.
-        let share = if self.is_static(index) { Duration::ZERO } else { DHCP_TAKES };
-        let back = self.now + outage.saturating_sub(share);
-        self.happened[index].lasts = outage;
-        self.queue.push(back, Due::FaultEnds { index: index as u32 });
-    }
-
-    fn disturb(&mut self, index: usize, target: &LinkTarget, by: Disturbance) {
-        for port in self.ports_of_target(target) {
-            let Some(before) = self.wire.quality(port) else { continue };
-            self.happened[index].before.push((port, before));
-            let jitter = if by.jitter.is_zero() { before.reorder_by } else { by.jitter };
-            let quality = Quality {
-                latency: before.latency + by.latency,
-                loss: by.loss.max(before.loss),
-                duplicate: by.duplicate.max(before.duplicate),
-                reorder: if by.jitter.is_zero() { by.reorder.max(before.reorder) } else { 1.0 },
-                reorder_by: if by.reorder > 0.0 && jitter.is_zero() {
-                    Duration::from_millis(5)
-                } else {
-                    jitter
-                },
-            };
-            self.wire.set_quality(port, quality);
-        }
     }
 
     fn push_dns(&mut self, network: &str, dns: Vec<Ipv4Addr>) {
@@ -361,43 +241,47 @@ impl World {
         machines.flat_map(|m| m.cells.iter().copied()).filter(|cell| matches(cell.kind)).collect()
     }
 
-    fn kill_actors(&mut self, actor: ActorName, nodes: &[Name], loss: scenario::Loss, again: bool) {
-        let loss = match loss {
-            scenario::Loss::Process => Loss::Process,
-            scenario::Loss::Power => Loss::Power,
-            scenario::Loss::Disk => Loss::Disk,
-        };
-        let order = || Order::Kill { actor, again };
-        if loss == Loss::Process && self.order_actors(actor, nodes, &order) {
-            return;
-        }
+    /// Ends actors (a stop is a kill that nobody restarts), or what they run on.
+    fn kill_actors(
+        &mut self,
+        fault: usize,
+        actor: ActorName,
+        nodes: &[Name],
+        loss: scenario::Loss,
+    ) {
         for cell in self.cells_of(actor, nodes) {
-            if loss == Loss::Process {
-                self.drop_actor(cell);
-                self.set_stopped(cell, !again);
-            } else {
-                self.power_off(self.machine_of(cell), loss);
-            }
-        }
-    }
-
-    fn stop_actors(&mut self, actor: ActorName, nodes: &[Name]) {
-        if self.order_actors(actor, nodes, &|| Order::Kill { actor, again: false }) {
-            return;
-        }
-        for cell in self.cells_of(actor, nodes) {
-            self.drop_actor(cell);
-            self.set_stopped(cell, true);
+            let machine = self.machine_of(cell);
+            let loss = match loss {
+                scenario::Loss::Process => {
+                    self.stopped.take(cell, fault);
+                    let on = self.machines[machine as usize].on;
+                    if on && !self.ordered(machine, || Order::Kill(cell.kind)) {
+                        self.drop_actor(cell);
+                    }
+                    continue;
+                }
+                scenario::Loss::Power => Loss::Power,
+                scenario::Loss::Disk => Loss::Disk,
+            };
+            self.switched_off.take(machine, fault);
+            self.power_off(machine, loss);
         }
     }
 
     fn start_actors(&mut self, actor: ActorName, nodes: &[Name]) {
-        if self.order_actors(actor, nodes, &|| Order::Start(actor)) {
+        for cell in self.cells_of(actor, nodes) {
+            self.stopped.free(cell);
+            self.start_actor(cell);
+        }
+    }
+
+    /// Nothing holds the actor down any more; on a machine that is off it starts with the machine.
+    fn start_actor(&mut self, cell: Cell) {
+        let machine = self.machine_of(cell);
+        if !self.machines[machine as usize].on {
             return;
         }
-        for cell in self.cells_of(actor, nodes) {
-            // On a machine that is off it starts with the machine.
-            self.set_stopped(cell, false);
+        if !self.ordered(machine, || Order::Start(cell.kind)) {
             let life = self.life(cell);
             self.queue.push(self.now, Due::Start { life });
         }
@@ -411,5 +295,71 @@ fn lasts(kind: &FaultKind) -> Option<Span> {
         FaultKind::Partition { lasts, .. } | FaultKind::Disturb { lasts, .. } => Some(*lasts),
         FaultKind::Kill { restart, .. } => *restart,
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{Outcome, Trace};
+    use crate::world::Kind;
+    use crate::world::testing::{self, pings};
+
+    fn text(faults: &[&str]) -> String {
+        let fault =
+            |(number, fault)| format!("[[fault]]\nname = \"f{number}\"\nnodes = \"n1\"\n{fault}\n");
+        faults.iter().enumerate().map(fault).collect()
+    }
+
+    const KILL_20_TO_40: &str =
+        "kind = \"kill\"\nactor = \"netd\"\nat = \"20s\"\nrestart = \"20s\"";
+
+    fn netd_lives(faults: &[&str]) -> bool {
+        let world = testing::world_after(testing::scenario("", &text(faults)));
+        let machine = world.machine_named("n1").expect("a machine");
+        world.alive(world.cell_of(machine, Kind::Netd).expect("a netd"))
+    }
+
+    #[test]
+    fn an_actor_that_was_stopped_while_it_was_dead_stays_so() {
+        let stop = "kind = \"stop\"\nactor = \"netd\"\nat = \"30s\"";
+        let start = "kind = \"start\"\nactor = \"netd\"\nat = \"35s\"";
+        assert!(netd_lives(&[KILL_20_TO_40]));
+        assert!(!netd_lives(&[KILL_20_TO_40, stop]));
+        assert!(netd_lives(&[KILL_20_TO_40, stop, start]));
+    }
+
+    #[test]
+    fn a_machine_that_two_faults_switched_off_is_on_when_both_are_over() {
+        let off = |at: u32, lasts: &str| {
+            format!("kind = \"power-off\"\nat = \"{at}s\"\nnodes = \"w2\"\n{lasts}")
+        };
+        let (short, long) = (off(20, "lasts = \"10s\""), off(25, "lasts = \"40s\""));
+        pings(&[&short, &long], &[(10, 19, true), (21, 64, false), (68, 99, true)]);
+        pings(&[&short, &off(25, "")], &[(21, 99, false)]);
+        let on = "kind = \"power-on\"\nat = \"28s\"\nnodes = \"w2\"";
+        let windows = [(21, 27, false), (31, 34, true), (36, 44, false), (48, 99, true)];
+        pings(&[&short, on, &off(35, "lasts = \"10s\"")], &windows);
+    }
+
+    #[test]
+    fn what_is_as_it_is_wanted_is_left_alone() {
+        let off = "kind = \"power-off\"\nat = \"50s\"\nlasts = \"60s\"";
+        let on = "kind = \"power-on\"\nat = \"20s\"";
+        let start = "kind = \"start\"\nactor = \"netd\"\nat = \"60s\"";
+        let up = text(&["kind = \"link-up\"\nnode = \"n1\"\nat = \"20s\""])
+            .replace("nodes = \"n1\"\n", "")
+            .replace("f0", "up");
+        let dead = &KILL_20_TO_40.replace("\"20s\"", "\"55s\"");
+        let text = text(&[on, off, start, dead]) + &up;
+        let (report, _) = testing::play(&testing::scenario("", &text), Trace::default());
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+    }
+
+    /// What is stopped on a machine that is off does not start with it.
+    #[test]
+    fn a_stop_while_the_machine_is_off_counts() {
+        let off = "kind = \"power-off\"\nat = \"10s\"\nlasts = \"20s\"";
+        let stop = "kind = \"stop\"\nactor = \"netd\"\nat = \"20s\"";
+        assert!(netd_lives(&[off]) && !netd_lives(&[off, stop]));
     }
 }

@@ -103,7 +103,12 @@ impl Machine {
         }
     }
 
-    /// The card's link index and port; every machine has at least one after it was built.
+    /// The ports of its cards, whether it is on or off.
+    pub fn cables(&self) -> impl Iterator<Item = PortId> + '_ {
+        self.ports.iter().map(|(_, port)| *port).chain(self.parked.iter().copied())
+    }
+
+    /// The first card's link index and port, while the machine is on.
     pub fn first_port(&self) -> Option<(u32, PortId)> {
         self.ports.first().copied()
     }
@@ -272,6 +277,9 @@ impl World {
         let seed = self.knobs.seed;
         let host = &mut self.machines[machine as usize];
         if !host.on {
+            if loss == Loss::Disk {
+                self.disk_lost(machine);
+            }
             return;
         }
         if self.knobs.external && matches!(host.role, Role::Node(_) | Role::Client(_)) {
@@ -292,12 +300,7 @@ impl World {
         }
         let ports: Vec<PortId> = host.ports.iter().map(|(_, port)| *port).collect();
         host.ports.clear();
-        if loss == Loss::Disk {
-            host.files.disk_loss();
-            host.runtime.disk_loss();
-        } else {
-            host.files.power_loss();
-        }
+        host.files.power_loss();
         for program in programs {
             self.programs.try_remove(program as usize);
         }
@@ -308,19 +311,25 @@ impl World {
             client.power_loss();
         }
         self.machines[machine as usize].parked = ports;
-        if let Role::Node(node) = self.machines[machine as usize].role
-            && loss == Loss::Disk
-        {
-            self.install(machine, node);
-        }
-        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine)
-            && loss == Loss::Disk
-        {
-            self.store.wipe();
-            self.store_lost = true;
+        if loss == Loss::Disk {
+            self.disk_lost(machine);
         }
         let name = self.machines[machine as usize].name.clone();
         self.line(&format!("power@{name}"), || "off".to_owned());
+    }
+
+    /// A machine that is off gets a new disk, with what is installed on one.
+    fn disk_lost(&mut self, machine: u32) {
+        let host = &mut self.machines[machine as usize];
+        host.files.disk_loss();
+        host.runtime.disk_loss();
+        if let Role::Node(node) = host.role {
+            self.install(machine, node);
+        }
+        if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine) {
+            self.store.wipe();
+            self.store_lost = true;
+        }
     }
 
     /// Netlink has news for those who observe the machine's network: told a moment later, so that

@@ -16,11 +16,13 @@ mod ahead;
 pub mod api;
 mod boot;
 mod build;
+mod cables;
 mod configs;
 mod containers;
 pub mod external;
 mod faults;
 pub mod fleet;
+mod holds;
 mod kernels;
 mod machine;
 mod moved;
@@ -210,8 +212,11 @@ pub struct World {
     /// Queries that cluster DNSes sent upstream.
     pub forwarded: Vec<(Time, Cell, std::net::Ipv4Addr)>,
     places: build::Places,
-    /// Actors that a fault stopped.
-    stopped: std::collections::BTreeSet<Cell>,
+    /// Actors that faults stopped, machines they switched off, cables they pulled.
+    stopped: holds::Holds<Cell>,
+    switched_off: holds::Holds<u32>,
+    cables: holds::Holds<crate::wire::PortId>,
+    disturbances: cables::Disturbances,
     pub lines: Vec<Line>,
     /// Why an actor refused to run.
     pub refusals: Vec<(Cell, String)>,
@@ -291,6 +296,9 @@ impl World {
             forwarded: Vec::new(),
             places: build::Places::default(),
             stopped: Default::default(),
+            switched_off: Default::default(),
+            cables: Default::default(),
+            disturbances: Default::default(),
             lines: Vec::new(),
             refusals: Vec::new(),
             violations: Vec::new(),
@@ -352,7 +360,7 @@ impl World {
             Due::Software { machine, boots, index } => {
                 self.software_due(machine, boots, index as usize)
             }
-            Due::Boot { machine } => self.boot(machine),
+            Due::Boot { machine } => self.boot_due(machine),
         }
     }
 

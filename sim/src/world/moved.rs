@@ -18,11 +18,10 @@ impl World {
 
     /// The last move of a machine that has begun.
     fn last_move(&self, name: &str) -> Option<usize> {
-        let begun = |fault: &super::Happened| {
-            let moves = matches!(&fault.kind, FaultKind::Move { node, .. } if node == name);
-            moves && fault.began.is_some()
-        };
-        self.happened.iter().rposition(begun)
+        let moves = |fault: &super::Happened| matches!(&fault.kind, FaultKind::Move { node, .. } if node == name);
+        let faults = self.happened.iter().enumerate().filter(|(_, fault)| moves(fault));
+        let begun = faults.filter_map(|(index, fault)| Some((fault.began?, index)));
+        begun.max().map(|(_, index)| index)
     }
 
     /// An address is on a card, by DHCP or by hand.
@@ -49,16 +48,19 @@ impl World {
         });
     }
 
-    /// The carrier is back, and a fixed address with it.
-    pub(super) fn static_move_ends(&mut self, fault: usize, machine: u32) {
-        if !self.is_static(fault) {
+    /// There is a carrier: a fixed address of a machine that moved counts from now on.
+    pub(super) fn static_move_ends(&mut self, machine: u32) {
+        let name = self.machines[machine as usize].name.clone();
+        let Some(fault) = self.last_move(&name).filter(|fault| self.is_static(*fault)) else {
             return;
-        }
+        };
         let now = self.now;
         let happened = &mut self.happened[fault];
+        if happened.ended.is_none() || happened.address_acquired.is_some() {
+            return;
+        }
         let outage = happened.began.map_or_else(Default::default, |began| now.since(began));
         happened.address_acquired = Some(now);
-        let name = self.machines[machine as usize].name.clone();
         let card = self.places.cards.get(&machine).and_then(|cards| cards.first()?.address);
         let Some(address) = card.map(|net| net.addr()) else { return };
         self.line(&format!("address@{name}"), || {

@@ -271,18 +271,6 @@ impl World {
         self.forwarded.push((self.now, cell, to));
     }
 
-    /// Left alone by the supervisor.
-    pub(super) fn set_stopped(&mut self, cell: Cell, stopped: bool) {
-        if stopped {
-            self.stopped.insert(cell);
-        } else {
-            self.stopped.remove(&cell);
-        }
-    }
-    pub(super) fn is_stopped(&self, cell: Cell) -> bool {
-        self.stopped.contains(&cell)
-    }
-
     /// The actor's own remark has said it to whoever watches.
     pub(super) fn refused(&mut self, cell: Cell, why: String) {
         if !self.refusals.iter().any(|(known, text)| *known == cell && *text == why) {

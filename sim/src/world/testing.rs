@@ -1,6 +1,6 @@
 //! Whole runs for unit tests: a scenario's text, and what was said.
 
-use crate::report::{Observer, Options, Report, Trace};
+use crate::report::{Observer, Options, Outcome, Report, Trace};
 use crate::scenario::Scenario;
 use crate::world::World;
 use kubesim_runtime::Time;
@@ -57,4 +57,32 @@ pub fn world_after(scenario: Scenario) -> World {
     let (report, world) =
         crate::run::play(&Arc::new(scenario), &options, inject, &mut Said::default());
     world.unwrap_or_else(|| panic!("{:?}", report.failure))
+}
+
+/// `w1` pings `w2` each second while faults overlap. Each case: its faults, and when the pings
+/// arrive (`true`) or not, by seconds.
+pub fn pings(faults: &[&str], windows: &[(u32, u32, bool)]) {
+    let node = |name: &str, last: u32| {
+        let place = format!("network = \"lan\"\naddress = \"192.168.1.{last}\"");
+        format!("[[node]]\nname = \"{name}\"\n{place}\n")
+    };
+    let cafe = "[[network]]\nname = \"cafe\"\ncidr = \"10.9.0.0/24\"\n\
+                [[link]]\nbetween = [\"lan\", \"cafe\"]\n";
+    let probe = "[[probe]]\nname = \"p\"\nkind = \"ping\"\nfrom = { node = \"w1\" }\n\
+                 to = { node = \"w2\" }\nstart = \"5s\"\nevery = \"1s\"\n";
+    let mut text = format!("{cafe}{}{}{probe}", node("w1", 12), node("w2", 13));
+    for (number, fault) in faults.iter().enumerate() {
+        text += &format!("[[fault]]\nname = \"f{number}\"\n{fault}\n");
+    }
+    for (from, until, arrive) in windows {
+        let fails = if *arrive { "" } else { "fails = true\n" };
+        text += &format!(
+            "[[expect]]\nname = \"{from}\"\nkind = \"probe\"\nprobe = \"p\"\nfrom = \"{from}s\"\n\
+             until = \"{until}s\"\n{fails}"
+        );
+    }
+    let (report, _) = play(&scenario("", &text), Trace::default());
+    let wrong: Vec<_> =
+        report.expectations.iter().filter(|e| e.outcome != Outcome::Passed).collect();
+    assert!(wrong.is_empty() && report.failure.is_none(), "{faults:?}: {report:?}");
 }

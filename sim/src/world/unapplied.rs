@@ -91,9 +91,10 @@ impl World {
     }
 
     /// The same of what a fault of cables is aimed at.
-    pub(super) fn target_is_live(&mut self, fault: &Name, target: &LinkTarget) {
-        if let LinkTarget::Node(node) = target {
-            self.cable_is_live(fault, node);
+    pub(super) fn target_is_live(&mut self, fault: &Name, target: &LinkTarget) -> bool {
+        match target {
+            LinkTarget::Node(node) => self.cable_is_live(fault, node),
+            LinkTarget::Link(_) | LinkTarget::Network(_) => true,
         }
     }
 

@@ -5,9 +5,8 @@ use crate::lab::machine::write;
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
-use kubesim_sim::scenario::{ActorName, WriteHow};
+use kubesim_sim::scenario::WriteHow;
 use kubesim_sim::world::external::Order;
-use kubesim_sim::world::{Cell, Kind};
 use std::net::Ipv4Addr;
 use tokio::task::spawn_local;
 
@@ -22,12 +21,12 @@ impl Node {
             }
             Order::Iptables(command) => software::iptables(&command).await,
             Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),
-            Order::Kill { actor, .. } => {
-                self.hosts.end(|cell| is(actor, cell)).await;
+            Order::Kill(kind) => {
+                self.hosts.end(|cell| cell.kind == kind).await;
                 Ok(())
             }
-            Order::Start(actor) => {
-                self.hosts.start_again(|cell| is(actor, cell));
+            Order::Start(kind) => {
+                self.hosts.start_again(|cell| cell.kind == kind);
                 Ok(())
             }
             Order::Operate { call, request } => {
@@ -112,17 +111,5 @@ impl Node {
                 turned.map_err(failed)
             }
         }
-    }
-}
-
-fn is(actor: ActorName, cell: Cell) -> bool {
-    match actor {
-        ActorName::Apiserver => cell.kind == Kind::ApiServer,
-        ActorName::Controllers => cell.kind == Kind::Controllers,
-        ActorName::Scheduler => cell.kind == Kind::Scheduler,
-        ActorName::Kubelet => cell.kind == Kind::Kubelet,
-        ActorName::Netd => matches!(cell.kind, Kind::Netd | Kind::Flannel),
-        ActorName::Proxy => cell.kind == Kind::Proxy,
-        ActorName::Dns => matches!(cell.kind, Kind::Dns | Kind::KubeDns),
     }
 }
