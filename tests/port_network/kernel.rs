@@ -213,3 +213,88 @@ fn each_tag_is_its_owners() {
         other.until("what the one set is news to the other", |state| state.netd_routes == 1);
     });
 }
+
+/// The nodes of a large overlay, each a gateway of its own.
+fn overlay(count: u32) -> Vec<Route> {
+    let one = |n: u32| {
+        let to = Ipv4Net::new(Ipv4Addr::from(0x0a80_0000 + (n << 8)), 24).expect("a length");
+        Route { to, via: Some(to.addr()), dev: "kubesim.1".into(), onlink: true, metric: 0 }
+    };
+    (0..count).map(one).collect()
+}
+
+fn objects() -> usize {
+    ip("nexthop").lines().count()
+}
+
+/// Linux walks over all gateways of a link for each route that has its own written in it: see
+/// `backends/src/network/nexthops.rs`.
+#[test]
+fn many_gateways_of_an_overlay_are_objects() {
+    in_namespace(|| {
+        let mut world = Linux::new();
+        online(&mut world);
+        let spec = Vxlan {
+            vni: 1,
+            port: 8472,
+            mac: mac(1),
+            mtu: 1450,
+            local: Ipv4Addr::new(192, 168, 0, 5),
+            address: net("10.244.1.0/32"),
+        };
+        let texts =
+            |routes: &[Route]| -> Vec<String> { routes.iter().map(crate::world::text).collect() };
+        world.vxlan("kubesim.1", &spec).expect("a device");
+        ip("nexthop add id 7 via 192.168.0.9 dev eth0");
+        let (all, half) = (overlay(600), overlay(300));
+        assert_eq!(world.set(set_of(overlay(100))), []);
+        assert_eq!(objects(), 1, "few are written as everybody knows them");
+        assert_eq!(world.set(set_of(all.clone())), []);
+        assert_eq!((texts(&all), objects()), (world.ours(), 501));
+        assert_eq!(world.set(set_of(half.clone())), []);
+        assert_eq!((texts(&half), objects()), (world.ours(), 201), "unused ones are gone");
+        assert_eq!(world.set(set_of(all.clone())), []);
+        // Who starts anew finds them, whichever way the kernel shows them.
+        for shown in ["1", "0"] {
+            world.write_sysctl("net.ipv4.nexthop_compat_mode", shown);
+            world.restart();
+            let written = monitored(|| assert_eq!(world.set(set_of(all.clone())), []));
+            assert_eq!(written, "", "shown {shown}");
+        }
+        world.write_sysctl("net.ipv4.nexthop_compat_mode", "1");
+        // Somebody flushes them, and their routes with them.
+        ip(&format!("nexthop flush proto {}", Proto::NETD.0));
+        world.until("a hundred routes", |state| state.netd_routes == 100);
+        assert_eq!(objects(), 1);
+        assert_eq!(world.set(set_of(all.clone())), []);
+        assert_eq!((texts(&all), objects()), (world.ours(), 501));
+        // They go with their device, and are made anew with it.
+        world.del_link("kubesim.1");
+        world.until("no routes", |state| state.netd_routes == 0);
+        world.vxlan("kubesim.1", &spec).expect("a device");
+        assert_eq!(world.set(set_of(all.clone())), []);
+        assert_eq!((texts(&all), objects()), (world.ours(), 601));
+        assert_eq!(world.set(set_of(vec![])), []);
+        assert_eq!((world.ours().len(), objects()), (0, 1), "a stranger's is left alone");
+    });
+}
+
+/// A route whose gateway is refused is refused by its own name.
+#[test]
+fn a_gateway_that_cannot_be_an_object_is_told_as_a_route() {
+    in_namespace(|| {
+        let mut world = Linux::new();
+        online(&mut world);
+        let mut routes = overlay(600);
+        ip("link add kubesim.1 type vxlan id 1 dstport 8472 local 192.168.0.5 dev eth0");
+        ip("link set kubesim.1 up");
+        world.until("a device", |state| is(state, "kubesim.1", |link| link.up));
+        let bad = [3, 7, 599];
+        for at in bad {
+            routes[at].via = Some(Ipv4Addr::new(224, 0, 0, 1));
+        }
+        let expected: Vec<_> = bad.iter().map(|at| (routes[*at].to, Errno::Einval)).collect();
+        assert_eq!(world.set(set_of(routes)), expected);
+        assert_eq!((world.ours().len(), objects()), (597, 597));
+    });
+}

@@ -21,6 +21,9 @@ const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_GETNETCONF: u16 = 82;
+pub const RTM_NEWNEXTHOP: u16 = 104;
+pub const RTM_DELNEXTHOP: u16 = 105;
+pub const RTM_GETNEXTHOP: u16 = 106;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -42,6 +45,8 @@ pub enum Message {
     RouteGone(Route),
     Neighbour(Neighbour),
     Fdb { entry: Fdb, gone: bool },
+    Nexthop(Nexthop),
+    NexthopGone(u32),
     Forwarding { of: Conf, on: bool },
     ConfGone(u32),
 }
@@ -74,7 +79,7 @@ pub struct Address {
 }
 
 /// A route of the main table, in numbers: thousands are compared at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Route {
     pub to: Prefix,
     pub metric: u32,
@@ -86,6 +91,26 @@ pub struct Route {
     pub onlink: bool,
     /// It says nothing that an actor's route cannot say.
     pub plain: bool,
+    /// The object that names its gateway and link (see `nexthops.rs`), or 0: how it is written,
+    /// not where it leads.
+    pub nexthop: u32,
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Route) -> bool {
+        let said = |r: &Route| (r.to, r.metric, r.via, r.dev, r.proto, r.onlink, r.plain);
+        said(self) == said(other)
+    }
+}
+
+/// A next hop with a number of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nexthop {
+    pub id: u32,
+    pub proto: Proto,
+    pub via: u32,
+    pub dev: u32,
+    pub onlink: bool,
 }
 
 /// A network: its address and, in the lowest byte, the prefix length. In the order of [`Ipv4Net`].
@@ -111,7 +136,11 @@ impl Route {
     pub fn new(proto: Proto, route: &network::Route, dev: u32) -> Route {
         let via = route.via.map_or(0, Ipv4Addr::to_bits);
         let (to, metric, onlink) = (route.to.into(), route.metric, route.onlink);
-        Route { to, metric, via, dev, proto, onlink, plain: true }
+        Route { to, metric, via, dev, proto, onlink, plain: true, nexthop: 0 }
+    }
+
+    pub fn go_by(&mut self, via: u32, dev: u32, onlink: bool) {
+        (self.via, self.dev, self.onlink) = (via, dev, onlink);
     }
 
     pub fn via(&self) -> Option<Ipv4Addr> {
@@ -165,6 +194,8 @@ impl Message {
             RTM_DELROUTE => Route::parse(payload).map(Message::RouteGone),
             RTM_NEWNEIGH => neighbour(payload, false),
             RTM_DELNEIGH => neighbour(payload, true),
+            RTM_NEWNEXTHOP => Nexthop::parse(payload).map(Message::Nexthop),
+            RTM_DELNEXTHOP => Nexthop::parse(payload).map(|gone| Message::NexthopGone(gone.id)),
             RTM_NEWNETCONF => netconf(payload),
             RTM_DELNETCONF => match netconf_of(payload)? {
                 Conf::Link(index) => Some(Message::ConfGone(index)),
@@ -280,6 +311,7 @@ impl Route {
         let flags = word(payload.get(8..)?)?;
         let (mut to, mut metric, mut via, mut dev) = (Ipv4Addr::UNSPECIFIED, 0, 0, 0);
         let mut plain = (source, tos, kind) == (0, 0, RTN_UNICAST);
+        let mut nexthop = 0;
         attributes(payload.get(12..)?, |of, value| match of {
             1 => to = ip(value).unwrap_or(to),
             4 => dev = word(value).unwrap_or_default(),
@@ -287,11 +319,28 @@ impl Route {
             6 => metric = word(value).unwrap_or_default(),
             // The table and RTA_CACHEINFO.
             12 | 15 => {}
+            30 => nexthop = word(value).unwrap_or_default(),
             _ => plain = false,
         });
         let to = Ipv4Net::new(to, length).ok()?.into();
         let onlink = flags & RTNH_F_ONLINK != 0;
-        Some(Route { proto: Proto(proto), to, metric, via, dev, onlink, plain })
+        Some(Route { proto: Proto(proto), to, metric, via, dev, onlink, plain, nexthop })
+    }
+}
+
+impl Nexthop {
+    fn parse(payload: &[u8]) -> Option<Nexthop> {
+        let [_, _, proto, ..] = *payload else { return None };
+        let flags = word(payload.get(4..)?)?;
+        let (mut id, mut via, mut dev) = (None, 0, 0);
+        attributes(payload.get(8..)?, |of, value| match of {
+            1 => id = word(value),
+            5 => dev = word(value).unwrap_or_default(),
+            6 => via = ip(value).map_or(0, Ipv4Addr::to_bits),
+            _ => {}
+        });
+        let onlink = flags & RTNH_F_ONLINK != 0;
+        Some(Nexthop { id: id?, proto: Proto(proto), via, dev, onlink })
     }
 }
 

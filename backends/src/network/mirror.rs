@@ -3,7 +3,7 @@
 use super::message::{Address, Conf, Link, Message, Prefix, Route};
 use super::routes::Table;
 use ipnet::Ipv4Net;
-use kubesim_actors::ports::network::{self, Errno, IfName, Proto, RouteSet, State};
+use kubesim_actors::ports::network::{self, Errno, IfName, LinkKind, Proto, RouteSet, State};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -29,6 +29,10 @@ pub enum Doubt {
 impl Mirror {
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
+    }
+
+    pub fn links_of(&self, kind: LinkKind) -> impl Iterator<Item = u32> + '_ {
+        self.links.values().filter(move |link| link.kind == kind).map(|link| link.index)
     }
 
     /// A set's routes with their links by number; those by links that are not there are refused.

@@ -12,6 +12,7 @@ mod message;
 mod mirror;
 mod monitor;
 mod neighbours;
+mod nexthops;
 mod node;
 mod observe;
 mod routes;
@@ -37,7 +38,7 @@ pub struct Network(Rc<RefCell<Node>>);
 impl Network {
     /// Of the calling thread's network namespace.
     pub fn open() -> io::Result<Network> {
-        Ok(Network(Rc::new(RefCell::new(Node::open(socket::RECEIVE_BUFFER)?))))
+        Network::with_room(socket::RECEIVE_BUFFER)
     }
 
     /// With so many bytes of room for news, after whose overflow everything is listed again.

@@ -1,7 +1,7 @@
 //! The news that the kernel sends to whoever listens.
 
 use super::errno;
-use super::message::{self, Message, RTM_DELROUTE, RTM_NEWROUTE};
+use super::message::{self, Message, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE};
 use super::socket;
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_sys::Socket as Raw;
@@ -18,6 +18,7 @@ pub enum Group {
     Ipv4Address = 5,
     Ipv4Route = 7,
     Ipv4Netconf = 24,
+    Nexthop = 32,
 }
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl AsFd for Monitor {
 impl Monitor {
     /// `room`: bytes for news that wait.
     pub fn open(groups: &[Group], room: usize) -> io::Result<Monitor> {
-        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
+        let mask = groups.iter().fold(0u32, |mask, group| mask | 1 << (*group as u32 - 1));
         Ok(Monitor { raw: socket::open(mask, room)?, input: Vec::with_capacity(64 << 10) })
     }
 
@@ -65,15 +66,17 @@ impl Monitor {
         }
     }
 
-    /// Lets no news of routes in that the socket with this port caused: what it did, its owner
+    /// Lets no news of routes and next hops in that the socket with this port caused: what it did, its owner
     /// knows, and thousands of them would fill the queue.
     pub fn without_routes_by(&self, port: u32) -> io::Result<()> {
         let port = u32::from_be_bytes(port.to_ne_bytes());
         let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
         self.attach(&[
             half(4),
-            if_equal(kind(RTM_NEWROUTE), 1, 0),
-            if_equal(kind(RTM_DELROUTE), 0, 2),
+            if_equal(kind(RTM_NEWROUTE), 3, 0),
+            if_equal(kind(RTM_DELROUTE), 2, 0),
+            if_equal(kind(RTM_NEWNEXTHOP), 1, 0),
+            if_equal(kind(RTM_DELNEXTHOP), 0, 2),
             word(12),
             if_equal(port, 1, 0),
             ACCEPT,

@@ -5,6 +5,7 @@ use super::message::{GetNetconf, Message, Route};
 use super::mirror::{Doubt, Mirror};
 use super::monitor::{Group, Monitor};
 use super::neighbours::Tables;
+use super::nexthops::{self, Nexthops};
 use super::routes::{Plan, Table};
 use super::socket::Socket;
 use super::sysctl;
@@ -13,6 +14,7 @@ use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{
     Errno, FdbEntry, LinkKind, Neighbour, Proto, RouteSet, State,
 };
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
@@ -37,6 +39,7 @@ pub struct Node {
     pub(super) mirror: Mirror,
     /// By owner; there once they were listed.
     routes: BTreeMap<Proto, Table>,
+    nexthops: Nexthops,
     neighbours: Tables,
     pub(super) wireguard: Devices,
     stale: Stale,
@@ -59,7 +62,8 @@ impl Node {
     /// `room`: bytes for news that wait.
     pub fn open(room: usize) -> io::Result<Node> {
         let requests = Socket::open()?;
-        let groups = [Group::Link, Group::Ipv4Address, Group::Ipv4Route, Group::Ipv4Netconf];
+        let groups =
+            [Group::Link, Group::Ipv4Address, Group::Ipv4Route, Group::Ipv4Netconf, Group::Nexthop];
         let monitor = Monitor::open(&groups, room)?;
         monitor.without_routes_by(requests.port)?;
         Ok(Node {
@@ -67,6 +71,7 @@ impl Node {
             monitor,
             mirror: Mirror::default(),
             routes: BTreeMap::new(),
+            nexthops: Nexthops::default(),
             neighbours: Tables::default(),
             wireguard: Devices::default(),
             stale: Stale { links: true, addresses: true, routes: true },
@@ -109,10 +114,14 @@ impl Node {
     }
 
     fn take_news(&mut self) {
-        let Node { monitor, mirror, routes, neighbours, wireguard, stale, state, .. } = self;
+        let Node { monitor, mirror, routes, nexthops, neighbours, wireguard, stale, state, .. } =
+            self;
         let mut any = false;
-        let complete = monitor.drain(|news, replaces| {
+        let complete = monitor.drain(|mut news, replaces| {
             any = true;
+            if let Message::Route(route) | Message::RouteGone(route) = &mut news {
+                nexthops.complete(route);
+            }
             match mirror.apply(&news) {
                 Doubt::None => {}
                 Doubt::Addresses => stale.addresses = true,
@@ -139,6 +148,8 @@ impl Node {
                         table.remove(route);
                     }
                 }
+                // Its routes went with it.
+                Message::NexthopGone(id) => stale.routes |= nexthops.forget(&[*id]),
                 Message::LinkGone(link) => {
                     neighbours.forget(*link);
                     wireguard.forget(*link);
@@ -170,6 +181,7 @@ impl Node {
 
     /// Lists the routes of every owner that is followed, and the default routes if they are.
     fn list_routes(&mut self) -> Result<(), Errno> {
+        self.list_nexthops()?;
         if self.observed {
             let all = self.main_table(None)?;
             self.mirror.reset_defaults(&all);
@@ -197,14 +209,31 @@ impl Node {
             found => found?,
         };
         let routes = found.into_iter().filter_map(|message| match message {
-            Message::Route(route) => Some(route),
+            Message::Route(mut route) => {
+                self.nexthops.complete(&mut route);
+                Some(route)
+            }
             _ => None,
         });
         Ok(routes.filter(|route| proto.is_none_or(|proto| route.proto == proto)).collect())
     }
 
+    fn list_nexthops(&mut self) -> Result<(), Errno> {
+        let found = match self.requests.dump(&nexthops::Request::List) {
+            // A kernel older than 5.3 has none.
+            Err(Errno::Eopnotsupp) => Vec::new(),
+            found => found?,
+        };
+        self.nexthops.reset(found.into_iter().filter_map(|message| match message {
+            Message::Nexthop(object) => Some(object),
+            _ => None,
+        }));
+        Ok(())
+    }
+
     fn follow_routes(&mut self, proto: Proto) -> Result<(), Errno> {
         if !self.routes.contains_key(&proto) {
+            self.list_nexthops()?;
             let table = self.main_table(Some(proto))?.into_iter().collect();
             self.routes.insert(proto, table);
         }
@@ -251,10 +280,11 @@ impl Node {
     /// Writes the differences. True: somebody else wrote under this tag meanwhile, and they have
     /// to be found anew.
     fn reconcile(&mut self, proto: Proto, set: &RouteSet) -> (Refused, bool) {
-        let (plan, mut denied) = self.plan(proto, set);
+        let (mut plan, mut denied) = self.plan(proto, set);
         if plan.is_empty() {
             return (denied, false);
         }
+        self.make_nexthops(proto, &mut plan);
         let refused = match self.requests.batch(plan.steps().map(|step| step.message())) {
             Ok(refused) => refused,
             Err(errno) => {
@@ -268,6 +298,7 @@ impl Node {
         let table = self.routes.entry(proto).or_default();
         table.apply(&plan, &refused);
         self.mirror.set_own_defaults(proto, table);
+        self.drop_nexthops(proto, &plan);
         self.take_news();
         if refused.is_empty() {
             return (denied, false);
@@ -280,6 +311,44 @@ impl Node {
         let again = minded.clone().any(|(route, errno)| contested(route, errno));
         denied.extend(minded.map(|(route, errno)| (route.to.net(), errno)));
         (denied, again)
+    }
+
+    /// Makes objects of the overlay's gateways that a plan adds, if there are many; a route whose
+    /// object is refused is written with its gateway, and the kernel says what it thinks of that.
+    fn make_nexthops(&mut self, proto: Proto, plan: &mut Plan) {
+        let known = self.routes.get(&proto).map_or(0, Table::len);
+        if known + plan.adds() <= nexthops::MANY {
+            return;
+        }
+        let overlays: Vec<u32> = self.mirror.links_of(LinkKind::Vxlan).collect();
+        let by_overlay = |route: &&mut Route| overlays.contains(&route.dev);
+        let new = self.nexthops.assign(plan.gatewayed_mut().filter(by_overlay));
+        let messages =
+            new.iter().map(|object| (nexthops::Request::New(*object), NLM_F_CREATE | NLM_F_EXCL));
+        let refused: Vec<u32> = match self.requests.batch(messages) {
+            Ok(refused) => refused.iter().map(|(at, _)| new[*at].id).collect(),
+            Err(_) => new.iter().map(|object| object.id).collect(),
+        };
+        for id in &refused {
+            self.nexthops.forget(&[*id]);
+        }
+        if !refused.is_empty() {
+            let without = |route: &&mut Route| refused.contains(&route.nexthop);
+            plan.gatewayed_mut().filter(without).for_each(|route| route.nexthop = 0);
+        }
+    }
+
+    /// Deletes the objects that no route names any more.
+    fn drop_nexthops(&mut self, proto: Proto, plan: &Plan) {
+        if !plan.leaves_nexthops() {
+            return;
+        }
+        let table = self.routes.get(&proto);
+        let unused = self.nexthops.unused(proto.0, table.into_iter().flat_map(Table::iter));
+        // One that is gone already is as good.
+        let messages = unused.iter().map(|id| (nexthops::Request::Delete(*id), 0));
+        let _ = self.requests.batch(messages);
+        self.nexthops.forget(&unused);
     }
 
     /// What is to be done, and the routes by links that are not there.

@@ -5,7 +5,7 @@ use super::socket::Change;
 use kubesim_actors::ports::network::Errno;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::RouteMessageBuilder;
 use std::net::Ipv4Addr;
 
@@ -180,6 +180,21 @@ impl Plan {
         }
     }
 
+    pub fn adds(&self) -> usize {
+        self.direct.len() + self.gatewayed.len()
+    }
+
+    /// Routes to be added whose gateways may be objects.
+    pub fn gatewayed_mut(&mut self) -> impl Iterator<Item = &mut Route> {
+        self.gatewayed.iter_mut().map(|(new, _)| new)
+    }
+
+    /// Whether a route goes that names an object.
+    pub fn leaves_nexthops(&self) -> bool {
+        let named = |step: Step<'_>| matches!(step, Step::Delete(gone) if gone.nexthop != 0);
+        self.steps().any(named)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.deletes.is_empty() && self.direct.is_empty() && self.gatewayed.is_empty()
     }
@@ -227,6 +242,11 @@ fn build(route: &Route) -> netlink_packet_route::route::RouteMessage {
     if !route.plain {
         // To be deleted, whatever else it has: destination, metric and owner name it.
         return builder.kind(RouteType::Unspec).scope(RouteScope::NoWhere).build();
+    }
+    if route.nexthop != 0 {
+        let mut message = builder.scope(RouteScope::Universe).build();
+        message.attributes.push(RouteAttribute::NhId(route.nexthop));
+        return message;
     }
     builder = builder.output_interface(route.dev);
     builder = match route.via() {

@@ -85,9 +85,9 @@ impl Socket {
     /// Sends all messages, many in a send, and returns what was refused, by position. Only the
     /// last of a send asks for an acknowledgement: the kernel answers those that fail anyway.
     /// An error means that it is unknown what was done.
-    pub fn batch(
+    pub fn batch<M: NetlinkSerializable>(
         &mut self,
-        messages: impl IntoIterator<Item = Change>,
+        messages: impl IntoIterator<Item = (M, u16)>,
     ) -> Result<Vec<(usize, Errno)>, Errno> {
         let mut messages = messages.into_iter().peekable();
         let (mut refused, mut sent) = (Vec::new(), 0);
