@@ -38,11 +38,23 @@ mod linux {
     use tokio::runtime::Runtime;
 
     const SIZES: [u32; 3] = [1_000, 5_000, 20_000];
-    /// Whether each peer is a gateway of its own, as in a cluster, or all are behind one router.
-    /// Linux finds what routes share by a hash that leaves the gateway out (fib_info_hashfn,
-    /// net/ipv4/fib_semantics.c), so that with many gateways on a link each route costs a walk
-    /// over all of them, whoever adds it.
-    const GATEWAYS: [(&str, u32); 2] = [("own gateways", u32::MAX), ("one gateway", 0)];
+    /// Who leads to the peers. Linux finds what routes share by a hash that leaves the gateway out
+    /// (fib_info_hashfn, net/ipv4/fib_semantics.c), so that with many gateways on a link each route
+    /// that has its own written in it costs a walk over all of them, whoever adds it; the driver
+    /// makes objects of an overlay's.
+    #[derive(Clone, Copy)]
+    struct Gateways {
+        name: &'static str,
+        dev: &'static str,
+        /// Each peer is one; else all are behind one router.
+        own: bool,
+    }
+
+    const GATEWAYS: [Gateways; 3] = [
+        Gateways { name: "an overlay", dev: "kubesim.1", own: true },
+        Gateways { name: "own gateways on a cable", dev: "eth0", own: true },
+        Gateways { name: "one gateway", dev: "eth0", own: false },
+    ];
     /// Messages in a send.
     const BATCH: usize = 1024;
     const HEADER: usize = 16;
@@ -52,6 +64,8 @@ mod linux {
         ip("link set eth0 up");
         ip("link set wire0 up");
         ip("addr add 172.16.0.1/12 dev eth0");
+        ip("link add kubesim.1 type vxlan id 1 dstport 8472 local 172.16.0.1 dev eth0");
+        ip("link set kubesim.1 up");
         let mut criterion = Criterion::default().sample_size(20).configure_from_args();
         from_nothing(&mut criterion);
         one_joins(&mut criterion);
@@ -59,19 +73,37 @@ mod linux {
         criterion.final_summary();
     }
 
-    /// A /24 in 10.0.0.0/8 for each.
-    fn peer(number: u32, mask: u32) -> (Ipv4Addr, Ipv4Addr) {
-        let via = Ipv4Addr::from(0xac10_0002 + (number & mask));
-        (Ipv4Addr::from(0x0a00_0000 + (number << 8)), via)
-    }
+    impl Gateways {
+        /// The way to the peer with this number: a /24 in 10.0.0.0/8 for each.
+        fn route(&self, number: u32) -> Route {
+            let to = Ipv4Addr::from(0x0a00_0000 + (number << 8));
+            let via = match (self.dev, self.own) {
+                ("eth0", true) => Ipv4Addr::from(0xac10_0002 + number),
+                ("eth0", false) => Ipv4Addr::from(0xac10_0002),
+                _ => to,
+            };
+            let to = Ipv4Net::new(to, 24).expect("a length");
+            let onlink = self.dev != "eth0";
+            Route { to, via: Some(via), dev: self.dev.into(), onlink, metric: 0 }
+        }
 
-    fn routes(count: u32, mask: u32) -> RouteSet {
-        let one = |number| {
-            let (to, via) = peer(number, mask);
-            let (to, via) = (Ipv4Net::new(to, 24).expect("a length"), Some(via));
-            Route { to, via, dev: "eth0".into(), onlink: false, metric: 0 }
-        };
-        RouteSet { shared: (0..count).map(one).collect(), except: None }
+        fn routes(&self, count: u32) -> RouteSet {
+            RouteSet { shared: (0..count).map(|number| self.route(number)).collect(), except: None }
+        }
+
+        fn message(&self, number: u32, dev: u32, add: bool) -> RouteNetlinkMessage {
+            let Route { to, via, onlink, .. } = self.route(number);
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to.addr(), to.prefix_len())
+                .protocol(RouteProtocol::Other(98))
+                .output_interface(dev)
+                .gateway(via.expect("a gateway"));
+            let route = if onlink { builder.onlink().build() } else { builder.build() };
+            match add {
+                true => RouteNetlinkMessage::NewRoute(route),
+                false => RouteNetlinkMessage::DelRoute(route),
+            }
+        }
     }
 
     struct Driver {
@@ -114,15 +146,15 @@ mod linux {
         }
 
         /// `numbers` added or deleted, so many a send, the last of each acknowledged.
-        fn batches(numbers: std::ops::Range<u32>, mask: u32, add: bool) -> Vec<Vec<u8>> {
-            let line = ip("-o link show eth0");
+        fn batches(numbers: std::ops::Range<u32>, by: Gateways, add: bool) -> Vec<Vec<u8>> {
+            let line = ip(&format!("-o link show {}", by.dev));
             let dev: u32 = line.split(':').next().and_then(|n| n.parse().ok()).expect("a number");
             let all: Vec<u32> = numbers.collect();
             let batch = |numbers: &[u32]| {
                 let (mut bytes, mut last) = (Vec::new(), 0);
                 for number in numbers {
                     last = bytes.len();
-                    put(&mut bytes, message(peer(*number, mask), dev, add), add);
+                    put(&mut bytes, by.message(*number, dev, add), add);
                 }
                 let flags = u16::from_ne_bytes([bytes[last + 6], bytes[last + 7]]) | NLM_F_ACK;
                 bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
@@ -141,19 +173,6 @@ mod linux {
         }
     }
 
-    fn message((to, via): (Ipv4Addr, Ipv4Addr), dev: u32, add: bool) -> RouteNetlinkMessage {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(to, 24)
-            .protocol(RouteProtocol::Other(98))
-            .output_interface(dev)
-            .gateway(via)
-            .build();
-        match add {
-            true => RouteNetlinkMessage::NewRoute(route),
-            false => RouteNetlinkMessage::DelRoute(route),
-        }
-    }
-
     fn put(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, add: bool) {
         let (start, length) = (bytes.len(), HEADER + NetlinkSerializable::buffer_len(&message));
         bytes.resize(start + length.next_multiple_of(4), 0);
@@ -163,6 +182,16 @@ mod linux {
         header.flags = NLM_F_REQUEST | if add { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
         header.emit(&mut bytes[start..]);
         message.serialize(&mut bytes[start + HEADER..start + length]);
+    }
+
+    /// Times `act`, each time followed by `undo`, which is not timed; nor is what the kernel frees
+    /// of it a grace period later, when nobody reads it any more (RCU).
+    fn timed_apart(rounds: u64, act: impl FnMut(), mut undo: impl FnMut()) -> Duration {
+        let undo = || {
+            undo();
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        timed(rounds, act, undo)
     }
 
     /// Times `act`, each time followed by `undo`, which is not timed.
@@ -178,20 +207,21 @@ mod linux {
     }
 
     fn from_nothing(criterion: &mut Criterion) {
-        for (name, mask) in GATEWAYS {
-            let mut group = criterion.benchmark_group(format!("routes from nothing, {name}"));
+        for by in GATEWAYS {
+            let mut group = criterion.benchmark_group(format!("routes from nothing, {}", by.name));
             for size in SIZES {
                 group.throughput(Throughput::Elements(u64::from(size)));
                 group.bench_function(BenchmarkId::new("driver", size), |bencher| {
-                    let (driver, all, none) = (Driver::new(), routes(size, mask), routes(0, mask));
+                    let (driver, all, none) = (Driver::new(), by.routes(size), by.routes(0));
                     driver.set(&none);
-                    bencher.iter_custom(|n| timed(n, || driver.set(&all), || driver.set(&none)));
+                    bencher
+                        .iter_custom(|n| timed_apart(n, || driver.set(&all), || driver.set(&none)));
                 });
                 group.bench_function(BenchmarkId::new("bare netlink", size), |bencher| {
                     let floor = RefCell::new(Floor::new());
-                    let [add, delete] = [true, false].map(|add| Floor::batches(0..size, mask, add));
+                    let [add, delete] = [true, false].map(|add| Floor::batches(0..size, by, add));
                     let send = |batches: &[Vec<u8>]| floor.borrow_mut().send(batches);
-                    bencher.iter_custom(|n| timed(n, || send(&add), || send(&delete)));
+                    bencher.iter_custom(|n| timed_apart(n, || send(&add), || send(&delete)));
                 });
             }
             group.finish();
@@ -199,26 +229,26 @@ mod linux {
     }
 
     fn one_joins(criterion: &mut Criterion) {
-        for (name, mask) in GATEWAYS {
-            let mut group = criterion.benchmark_group(format!("one node joins, {name}"));
+        for by in GATEWAYS {
+            let mut group = criterion.benchmark_group(format!("one node joins, {}", by.name));
             for size in SIZES {
-                let (before, after) = (routes(size, mask), routes(size + 1, mask));
+                let (before, after) = (by.routes(size), by.routes(size + 1));
                 group.bench_function(BenchmarkId::new("driver", size), |bencher| {
                     let driver = Driver::new();
                     driver.set(&before);
                     bencher
                         .iter_custom(|n| timed(n, || driver.set(&after), || driver.set(&before)));
-                    driver.set(&routes(0, mask));
+                    driver.set(&by.routes(0));
                 });
                 group.bench_function(BenchmarkId::new("bare netlink", size), |bencher| {
                     let driver = Driver::new();
                     driver.set(&before);
                     let floor = RefCell::new(Floor::new());
                     let [add, delete] =
-                        [true, false].map(|add| Floor::batches(size..size + 1, mask, add));
+                        [true, false].map(|add| Floor::batches(size..size + 1, by, add));
                     let send = |batches: &[Vec<u8>]| floor.borrow_mut().send(batches);
                     bencher.iter_custom(|n| timed(n, || send(&add), || send(&delete)));
-                    driver.set(&routes(0, mask));
+                    driver.set(&by.routes(0));
                 });
             }
             group.finish();
@@ -231,10 +261,10 @@ mod linux {
         for size in SIZES {
             group.throughput(Throughput::Elements(u64::from(size)));
             group.bench_function(BenchmarkId::new("driver", size), |bencher| {
-                let (first, all) = (Driver::new(), routes(size, 0));
+                let (first, all) = (Driver::new(), GATEWAYS[0].routes(size));
                 first.set(&all);
                 bencher.iter(|| Driver::new().set(&all));
-                first.set(&routes(0, 0));
+                first.set(&GATEWAYS[0].routes(0));
             });
         }
         group.finish();

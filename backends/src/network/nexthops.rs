@@ -12,9 +12,11 @@
 //! would be wrong of a cable; an overlay's device never loses its carrier, and has one address that
 //! is nobody's but ours. So only gateways behind such devices become objects.
 
-use super::message::{Nexthop, RTM_DELNEXTHOP, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, Route};
+use super::message::{
+    Nexthop, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_NEWROUTE, Route,
+};
 use netlink_packet_core::NetlinkSerializable;
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Up to so many routes have their gateways written in them: everybody can read these, and the
 /// walks take less than a millisecond together.
@@ -24,7 +26,7 @@ const FIRST: u32 = 0x6b73_0000;
 
 #[derive(Debug, Default)]
 pub struct Nexthops {
-    known: HashMap<Key, u32>,
+    known: FxHashMap<Key, u32>,
     last: u32,
 }
 
@@ -74,7 +76,7 @@ impl Nexthops {
 
     /// True: one of them was known.
     pub fn forget(&mut self, ids: &[u32]) -> bool {
-        let gone: HashSet<u32> = ids.iter().copied().collect();
+        let gone: FxHashSet<u32> = ids.iter().copied().collect();
         let before = self.known.len();
         self.known.retain(|_, known| !gone.contains(known));
         self.known.len() < before
@@ -82,7 +84,7 @@ impl Nexthops {
 
     /// The ones of an owner that no route goes by.
     pub fn unused<'a>(&self, owner: u8, routes: impl Iterator<Item = &'a Route>) -> Vec<u32> {
-        let used: HashSet<u32> = routes.map(|route| route.nexthop).collect();
+        let used: FxHashSet<u32> = routes.map(|route| route.nexthop).collect();
         let own = self.known.iter().filter(|(key, _)| key.proto == owner);
         let mut unused: Vec<u32> = own.map(|(_, id)| *id).filter(|id| !used.contains(id)).collect();
         unused.sort_unstable();
@@ -155,6 +157,52 @@ impl NetlinkSerializable for Request {
             }
             Request::Delete(id) => write(attributes, &[(NHA_ID, id.to_ne_bytes())]),
         }
+    }
+}
+
+/// A route that names an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    pub route: Route,
+    pub deletes: bool,
+}
+
+/// `struct rtmsg` (include/uapi/linux/rtnetlink.h).
+const ROUTE_HEADER: usize = 12;
+const RT_TABLE_MAIN: u8 = 254;
+const RTN_UNICAST: u8 = 1;
+const RTA_DST: u16 = 1;
+const RTA_PRIORITY: u16 = 6;
+const RTA_NH_ID: u16 = 30;
+
+impl NetlinkSerializable for Named {
+    fn message_type(&self) -> u16 {
+        if self.deletes { RTM_DELROUTE } else { RTM_NEWROUTE }
+    }
+    fn buffer_len(&self) -> usize {
+        ROUTE_HEADER + ATTRIBUTE * if self.route.metric == 0 { 2 } else { 3 }
+    }
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (header, attributes) = buffer.split_at_mut(ROUTE_HEADER);
+        let (to, proto) = (self.route.to.net(), self.route.proto.0);
+        let scope_universe = 0;
+        header[..8].copy_from_slice(&[
+            AF_INET,
+            to.prefix_len(),
+            0,
+            0,
+            RT_TABLE_MAIN,
+            proto,
+            scope_universe,
+            RTN_UNICAST,
+        ]);
+        header[8..].fill(0);
+        let all = [
+            (RTA_DST, to.addr().octets()),
+            (RTA_NH_ID, self.route.nexthop.to_ne_bytes()),
+            (RTA_PRIORITY, self.route.metric.to_ne_bytes()),
+        ];
+        write(attributes, &all);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The routes of one owner: what is known of them, and how to make them what they should be.
 
 use super::message::{Prefix, Route};
-use super::socket::Change;
+use super::nexthops::Named;
 use kubesim_actors::ports::network::Errno;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NetlinkSerializable};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteAttribute, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteProtocol, RouteScope, RouteType};
 use rtnetlink::RouteMessageBuilder;
 use std::net::Ipv4Addr;
 
@@ -219,14 +219,50 @@ impl Step<'_> {
         !(matches!(self, Step::Delete(_)) && errno == Errno::Esrch)
     }
 
-    pub fn message(&self) -> Change {
-        let message = build(self.route());
-        match self {
-            Step::Delete(_) => (RouteNetlinkMessage::DelRoute(message), 0),
-            Step::Add(_) => (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL),
-            Step::Append(_) => {
-                (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_APPEND)
+    /// With the flags that go with it.
+    pub fn message(&self) -> (Written, u16) {
+        let flags = match self {
+            Step::Delete(_) => 0,
+            Step::Add(_) => NLM_F_CREATE | NLM_F_EXCL,
+            Step::Append(_) => NLM_F_CREATE | NLM_F_APPEND,
+        };
+        let (route, deletes) = (self.route(), matches!(self, Step::Delete(_)));
+        let written = match deletes {
+            _ if route.plain && route.nexthop != 0 => {
+                Written::Named(Named { route: *route, deletes })
             }
+            true => Written::Whole(RouteNetlinkMessage::DelRoute(build(route))),
+            false => Written::Whole(RouteNetlinkMessage::NewRoute(build(route))),
+        };
+        (written, flags)
+    }
+}
+
+/// A route as netlink is told of it.
+#[derive(Debug)]
+pub enum Written {
+    Whole(RouteNetlinkMessage),
+    /// By its next hop's number: these come by the thousand.
+    Named(Named),
+}
+
+impl NetlinkSerializable for Written {
+    fn message_type(&self) -> u16 {
+        match self {
+            Written::Whole(message) => message.message_type(),
+            Written::Named(named) => named.message_type(),
+        }
+    }
+    fn buffer_len(&self) -> usize {
+        match self {
+            Written::Whole(message) => NetlinkSerializable::buffer_len(message),
+            Written::Named(named) => named.buffer_len(),
+        }
+    }
+    fn serialize(&self, buffer: &mut [u8]) {
+        match self {
+            Written::Whole(message) => message.serialize(buffer),
+            Written::Named(named) => named.serialize(buffer),
         }
     }
 }
@@ -242,11 +278,6 @@ fn build(route: &Route) -> netlink_packet_route::route::RouteMessage {
     if !route.plain {
         // To be deleted, whatever else it has: destination, metric and owner name it.
         return builder.kind(RouteType::Unspec).scope(RouteScope::NoWhere).build();
-    }
-    if route.nexthop != 0 {
-        let mut message = builder.scope(RouteScope::Universe).build();
-        message.attributes.push(RouteAttribute::NhId(route.nexthop));
-        return message;
     }
     builder = builder.output_interface(route.dev);
     builder = match route.via() {
