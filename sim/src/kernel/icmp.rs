@@ -215,8 +215,7 @@ impl Namespace {
 fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },
-        // It is no one's, but was seen: NOTRACK leaves it alone (nf_conntrack_attach).
-        Ct::Untracked => Ct::Invalid,
+        Ct::Untracked | Ct::Attached => Ct::Attached,
         Ct::None | Ct::Invalid => Ct::None,
     }
 }

@@ -57,6 +57,10 @@ pub enum Ct {
     None,
     Untracked,
     Invalid,
+    /// An answer to what is not tracked: it has no entry and is not new (nf_conntrack_attach,
+    /// net/netfilter/nf_conntrack_core.c, leaves `IP_CT_RELATED` without one), so that NOTRACK
+    /// lets it be and conntrack looks for one.
+    Attached,
     /// An entry by its number, the direction, and whether this packet made it (NEW).
     Entry {
         id: u32,

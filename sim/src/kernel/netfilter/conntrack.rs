@@ -108,11 +108,12 @@ impl Conntrack {
     /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
     /// must not be tracked is left alone.
     pub fn track(&mut self, packet: &mut Packet, now: Time) -> Result<(), TableFull> {
-        if packet.ct != Ct::None {
+        if !matches!(packet.ct, Ct::None | Ct::Attached) {
             return Ok(());
         }
         if let L4::Icmp(Icmp::Error { .. }) = packet.l4 {
-            packet.ct = self.related(packet, now);
+            let nobodys = if packet.ct == Ct::Attached { Ct::Attached } else { Ct::Invalid };
+            packet.ct = self.related(packet, now).unwrap_or(nobodys);
             return Ok(());
         }
         let tuple = Tuple::of(packet);
@@ -153,18 +154,12 @@ impl Conntrack {
     /// An error belongs to the connection that it is about (`nf_conntrack_inet_error`): the quoted
     /// header, turned round, is the tuple of the direction that the error travels in, and the
     /// error must be addressed to the one who wrote the quoted packet.
-    fn related(&mut self, packet: &Packet, now: Time) -> Ct {
-        let L4::Icmp(Icmp::Error { about, .. }) = &packet.l4 else {
-            return Ct::Invalid;
-        };
+    fn related(&mut self, packet: &Packet, now: Time) -> Option<Ct> {
+        let L4::Icmp(Icmp::Error { about, .. }) = &packet.l4 else { return None };
         let inner = Tuple::quoted(about).inverse();
-        let Some(place) = self.find(&inner, now) else {
-            return Ct::Invalid;
-        };
-        if inner.dst != packet.dst {
-            return Ct::Invalid;
-        }
-        Ct::Entry { id: self.id(place.slot), reply: place.reply, new: false, related: true }
+        let place = self.find(&inner, now).filter(|_| inner.dst == packet.dst)?;
+        let id = self.id(place.slot);
+        Some(Ct::Entry { id, reply: place.reply, new: false, related: true })
     }
 
     fn place(&self, tuple: &Tuple) -> Option<Place> {

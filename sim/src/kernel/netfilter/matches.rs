@@ -44,7 +44,7 @@ pub(super) mod state {
 pub(super) fn state_of(ct: Ct) -> u8 {
     match ct {
         Ct::Untracked => state::UNTRACKED,
-        Ct::None | Ct::Invalid => state::INVALID,
+        Ct::None | Ct::Invalid | Ct::Attached => state::INVALID,
         Ct::Entry { related: true, .. } if mutated(Mutant::RelatedIsEstablished) => {
             state::ESTABLISHED
         }

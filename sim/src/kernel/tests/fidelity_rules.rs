@@ -370,6 +370,39 @@ fn an_error_about_what_is_untracked_is_invalid() {
 
 /// bridge-filter seed 1, cases 7 and 35 (br_handle_frame learns behind the hook; what
 /// br_netfilter notes of a packet stays with it).
+/// What is said about an untracked segment is related to the connection that is tracked the other
+/// way: here the SYN was, and its reset was not.
+#[test]
+fn an_error_about_what_is_untracked_is_of_the_connection_that_it_quotes() {
+    let mut router = Router::new(&[
+        "-t raw -A OUTPUT ! -o lo ! -p icmp -j CT --notrack",
+        "-A OUTPUT -m conntrack --ctstate RELATED",
+        "-A OUTPUT -p tcp -j REJECT --reject-with icmp-port-unreachable",
+    ]);
+    let L4::Tcp(syn) = there("S", 1000, 0).l4 else { panic!("a segment") };
+    router.put(0, packet(CLIENT, "10.0.0.1", L4::Tcp(syn)));
+    assert_eq!(router.count(Table::Filter, "OUTPUT"), 1);
+}
+
+/// So it goes where the connection's own packets go.
+#[test]
+fn an_error_about_what_is_untracked_is_translated_like_its_connection() {
+    let mut router = Router::new(&[
+        "-t raw -A OUTPUT -p tcp -j CT --notrack",
+        "-t nat -A PREROUTING -j DNAT --to-destination 10.0.0.10",
+        "-A OUTPUT -p tcp -j REJECT --reject-with icmp-admin-prohibited",
+    ]);
+    let segment = |text: &str, seq, ack| {
+        let L4::Tcp(tcp) = there(text, seq, ack).l4 else { panic!("a segment") };
+        packet(SERVER, "10.0.0.1", L4::Tcp(tcp))
+    };
+    router.put(1, segment("S", 1000, 0));
+    let sent = router.put(1, segment("AF", 1001, 5001));
+    let [error] = &sent[..] else { panic!("{sent:?}") };
+    let L4::Icmp(Icmp::Error { about, .. }) = &error.l4 else { panic!("{error:?}") };
+    assert_eq!((error.dst, about.src), (ip(CLIENT), ip(CLIENT)));
+}
+
 #[test]
 fn a_bridge_learns_nothing_from_what_prerouting_drops() {
     let (mut kernel, legs) = router();
