@@ -144,18 +144,16 @@ impl World {
                 self.unapplied(&format!("the sysctls of node `{}`", node.name), what);
             }
         }
-        match node.address {
-            Address::Static(_) => {
-                let network = self.network_of_card(machine).unwrap_or(node.network.clone());
-                self.default_route(machine, &node.interface, &network);
-            }
-            Address::Dhcp => {
-                let manages = node.software.iter().any(|s| s.kind == SoftwareKind::NetworkManager);
-                let card = self.places.cards.get(&machine).and_then(|cards| cards.first());
-                let mac = card.map_or_else(Mac::default, |card| card.mac);
-                let client = DhcpClient::new(link, node.interface.clone(), mac, manages);
-                self.run_own(machine, Task::DhcpClient(client));
-            }
+        // Also of one that usually asks DHCP and was moved to a fixed address.
+        if let Some(network) = self.network_of_card(machine) {
+            self.default_route(machine, &node.interface, &network);
+        }
+        if node.address == Address::Dhcp {
+            let manages = node.software.iter().any(|s| s.kind == SoftwareKind::NetworkManager);
+            let card = self.places.cards.get(&machine).and_then(|cards| cards.first());
+            let mac = card.map_or_else(Mac::default, |card| card.mac);
+            let client = DhcpClient::new(link, node.interface.clone(), mac, manages);
+            self.run_own(machine, Task::DhcpClient(client));
         }
         self.plan_software(machine, index, |_| true);
         for cell in self.machines[machine as usize].cells.clone() {

@@ -40,6 +40,8 @@ pub enum Order {
         address: Ipv4Net,
         gateway: Ipv4Addr,
     },
+    /// The static address that it was given goes, and DHCP is asked again once there is a carrier.
+    AskDhcp,
     PowerOn,
     PowerOff(Loss),
     Sysctl {
@@ -155,7 +157,13 @@ impl World {
     pub(super) fn ordered(&mut self, machine: u32, order: impl FnOnce() -> Order) -> bool {
         let external = self.is_external(machine);
         if external {
-            self.orders.push((machine, order()));
+            let order = order();
+            let moves_on = matches!(order, Order::Carrier(false))
+                && self.gives_up_fixed_address(machine).is_some();
+            self.orders.push((machine, order));
+            if moves_on {
+                self.orders.push((machine, Order::AskDhcp));
+            }
         }
         external
     }
