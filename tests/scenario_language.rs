@@ -1,22 +1,34 @@
 //! The scenario language as its users meet it: what is shipped parses, what is wrong is explained.
 
+#[path = "scenario_language/cluster.rs"]
+mod cluster;
 #[path = "scenario_language/faults.rs"]
 mod faults;
-#[path = "scenario_language/mistakes.rs"]
-mod mistakes;
+#[path = "scenario_language/file.rs"]
+mod file;
+#[path = "scenario_language/manifests.rs"]
+mod manifests;
 #[path = "scenario_language/names.rs"]
 mod names;
+#[path = "scenario_language/networks.rs"]
+mod networks;
+#[path = "scenario_language/probes.rs"]
+mod probes;
 #[path = "scenario_language/senseless.rs"]
 mod senseless;
 #[path = "scenario_language/sets.rs"]
 mod sets;
 
+use cluster::CLUSTER;
 use faults::FAULTS;
+use file::FILE;
 use kubesim_sim::scenario::{
     Address, Backend, Diagnostics, FaultKind, NetdProgram, SECTIONS, Scenario,
 };
-use mistakes::MISTAKES;
+use manifests::MANIFESTS;
 use names::NAMES;
+use networks::NETWORKS;
+use probes::PROBES;
 use senseless::SENSELESS;
 use sets::SETS;
 use std::path::Path;
@@ -185,7 +197,8 @@ fn wrong(line: &str, with: &str) -> String {
 
 #[test]
 fn every_mistake_is_explained_at_its_place() {
-    for (line, with, expected) in MISTAKES.iter().chain(FAULTS).chain(SENSELESS) {
+    let tables = [FILE, NETWORKS, MANIFESTS, CLUSTER, FAULTS, PROBES, SENSELESS];
+    for (line, with, expected) in tables.into_iter().flatten() {
         assert_eq!(wrong(line, with), *expected, "\n{with}");
     }
 }
