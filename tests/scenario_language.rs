@@ -2,6 +2,8 @@
 
 #[path = "scenario_language/cluster.rs"]
 mod cluster;
+#[path = "scenario_language/effects.rs"]
+mod effects;
 #[path = "scenario_language/faults.rs"]
 mod faults;
 #[path = "scenario_language/file.rs"]
@@ -20,6 +22,7 @@ mod senseless;
 mod sets;
 
 use cluster::CLUSTER;
+use effects::EFFECTS;
 use faults::FAULTS;
 use file::FILE;
 use kubesim_sim::scenario::{
@@ -197,7 +200,7 @@ fn wrong(line: &str, with: &str) -> String {
 
 #[test]
 fn every_mistake_is_explained_at_its_place() {
-    let tables = [FILE, NETWORKS, MANIFESTS, CLUSTER, FAULTS, PROBES, SENSELESS];
+    let tables = [FILE, NETWORKS, MANIFESTS, CLUSTER, FAULTS, EFFECTS, PROBES, SENSELESS];
     for (line, with, expected) in tables.into_iter().flatten() {
         assert_eq!(wrong(line, with), *expected, "\n{with}");
     }

@@ -54,6 +54,8 @@ impl World {
         match kind {
             FaultKind::WriteFile { nodes, path, how, text } => {
                 self.on_each(fault, nodes, &format!("writing {path}"), |world, machine| {
+                    let refused = world.machines[machine as usize].files.refusal(path);
+                    refused.map_or(Ok(()), |why| Err(why.to_string()))?;
                     world.write_file(machine, path, text, *how);
                     Ok(())
                 });
@@ -189,6 +191,23 @@ mod tests {
                 "nodes = \"w1\"\nkey = \"net.ipv4.conf.eth7.forwarding\"\nvalue = 0",
                 "sysctl net.ipv4.conf.eth7.forwarding=0 on w1: there is no such key; the machine's \
                  links are lo, eth0",
+            (
+                "write-file",
+                "nodes = \"w1\"\npath = \"/run/flannel\"",
+                "writing /run/flannel on w1: is a directory",
+            ),
+            (
+                "start-software",
+                "nodes = \"w1\"\nsoftware = \"docker\"\n[[fault]]\nname = \"again\"\n\
+                 kind = \"start-software\"\nat = \"30s\"\nnodes = \"w1\"\nsoftware = \"docker\"",
+                "starting docker 1.13 on w1: it runs already; ",
+            ),
+            (
+                "start-software",
+                "nodes = \"w1\"\nsoftware = \"ufw\"\n[[fault]]\nname = \"again\"\n\
+                 kind = \"start-software\"\nat = \"30s\"\nnodes = \"w1\"\nsoftware = \"ufw\"",
+                "starting ufw on w1: it runs already; ",
+            ),
             ),
             ("link-down", "node = \"w2\"", &format!("the cable of w2: {off}")),
             ("delete", "object = \"Pod/none\"", "delete Pod default/none: there never was one"),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod cluster;
+mod effect;
 mod expect;
 mod fault;
 mod fits;
@@ -20,7 +21,7 @@ use super::model::{ActorName, Fault, Invariant, Network, Node, PodRef, Profile, 
 use super::tree::{At, Item};
 use kubesim_actors::objects::Name;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -217,6 +218,7 @@ impl<'a> Reader<'a> {
             f.error(key, format!("`{key}` names no machine"), "");
         }
         for (text, at) in f.texts(key) {
+        self.each_once(f, key);
             if let Some(node) = self.names.nodes.iter().find(|name| *name == text) {
                 nodes.push(node.clone());
             } else if let Some(members) = self.names.groups.get(text) {
@@ -228,6 +230,9 @@ impl<'a> Reader<'a> {
             }
         }
         nodes
+        // A machine may be named by itself and be one of a rack: it is one machine.
+        let mut seen = BTreeSet::new();
+        nodes.retain(|node| seen.insert(node.clone()));
     }
     /// Something is done every so often: each time costs, and a nanosecond is never over.
     fn often(&self, f: Fields<'_>, every: Duration) {
