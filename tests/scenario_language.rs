@@ -297,6 +297,21 @@ fn what_has_no_end_is_not_read_to_its_end() {
 }
 
 #[test]
+fn a_file_that_only_a_profile_makes_right_is_wrong() {
+    let slip = BASE.replace("duration = \"60s\"", "duration = \"5s\"");
+    let text = format!("{slip}[profile.longer.set]\n\"duration\" = \"60s\"\n");
+    let expected = "error: `at` is past the end of the run\n  --> a.toml:20:6\n   |\n\
+                    20 | at = \"10s\"\n   |      ^^^^^\n   = help: the run's duration is 5s; so it is \
+                    without [profile.longer]\n";
+    let said = parse(&text, &[], Some("longer")).expect_err("wrong by itself").to_string();
+    assert_eq!(said, expected);
+    // The same with what `[lab.set]` mends, which the simulator does not apply.
+    assert!(parse(&text, &[], None).is_err());
+    // What mends the file itself mends it under the profile as well.
+    assert!(parse(&text, &[("duration", "60s")], Some("longer")).is_ok());
+}
+
+#[test]
 fn a_mistake_in_an_override_is_shown_in_the_override() {
     for (path, value, expected) in SETS {
         let wrong = parse(BASE, &[(path, value)], None).unwrap_err().to_string();
