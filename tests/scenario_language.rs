@@ -395,6 +395,20 @@ fn the_fleet_is_made_smaller_and_larger() {
     }
 }
 
+/// With forty machines the rack that is lost is all of them.
+#[test]
+fn a_fleet_that_loses_all_its_machines_is_refused() {
+    let path = Path::new("scenarios/fleet.toml");
+    let set = |key: &str, value: &str| (format!("node.n.{key}"), value.to_owned());
+    let said = Scenario::load(path, &[set("count", "40")], None).expect_err("one rack").to_string();
+    let message = "error: after `rack-lost` no machine is left that takes pods\n";
+    assert!(said.starts_with(message), "{said}");
+    assert!(said.contains("it powers off all 40 of them for good: "), "{said}");
+    assert!(said.ends_with("; so it is with --set node.n.count=40\n"), "{said}");
+    let smaller = [set("count", "40"), set("rack-size", "10")];
+    assert!(Scenario::load(path, &smaller, None).is_ok());
+}
+
 /// A piece of a shipped file cut out, doubled or overwritten: explained or understood, never a
 /// panic.
 #[test]
