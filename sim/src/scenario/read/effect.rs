@@ -10,8 +10,7 @@ use std::collections::BTreeSet;
 
 const QUALITY: [&str; 5] = ["latency", "jitter", "loss", "duplicate", "reorder"];
 
-/// What a machine always has as directories (Filesystem Hierarchy Standard 3.0), and where the
-/// cluster keeps files.
+/// What a machine always has as directories (Filesystem Hierarchy Standard 3.0).
 const DIRECTORIES: &[&str] = &[
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt",
     "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",

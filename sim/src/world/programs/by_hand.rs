@@ -1,4 +1,4 @@
-//! Addresses that a machine is given by hand: its DHCP client leaves it alone as long as it has one.
+//! Addresses that a machine is given by hand: while it has one, its DHCP client leaves it alone.
 
 use crate::scenario::{Address, FaultKind};
 use crate::world::World;
