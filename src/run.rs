@@ -41,8 +41,8 @@ pub struct Args {
     pub trace: Trace,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// How many seeds at a time; as many as there are processors when absent.
-    #[arg(long, value_name = "N")]
+    /// With --seeds: how many at a time; as many as there are processors when absent.
+    #[arg(long, value_name = "N", requires = "seeds")]
     pub jobs: Option<NonZeroUsize>,
 }
 

@@ -193,6 +193,7 @@ fn wrong_input_exits_2_and_names_its_place() {
         (&["run", FILE, "--until", "soon"], "`soon` is not a duration"),
         (&["run", FILE, "--seeds", "9..1"], "the last seed comes before the first"),
         (&["run", FILE, "--seeds", "1..2", "--seed", "1"], "cannot be used with"),
+        (&["run", FILE, "--jobs", "2"], "arguments were not provided:\n  --seeds <A..B>\n"),
         (&["run", FILE, "--trace", "packet"], "expected packets, events, api or node=NAME"),
         (&["run", FILE, "--trace", "node=desktop"], "the scenario has no node `desktop`"),
         (&["run", FILE, "--trace", "api", "--seeds", "7..9"], "give one of them: --seed 7"),

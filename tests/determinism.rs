@@ -16,11 +16,12 @@ const SCENARIOS: [(&str, &[(&str, &str)]); 7] = [
     ("cidr-overlap", &[]),
     ("docker-forwarding", &[]),
     ("flannel-restart-stale-routes", &[]),
-    ("fleet", &[("node.n.count", "24"), ("workload.web.generate.deployments", "3")]),
+    ("fleet", &[COUNT, ("node.n.rack-size", "8"), ("workload.web.generate.deployments", "3")]),
     ("guestbook", &[]),
     ("laptop-ip-change", &[]),
     ("resolv-conf-change", &[]),
 ];
+const COUNT: (&str, &str) = ("node.n.count", "24");
 /// Digests are compared after every so many events.
 const CHECKPOINTS: u64 = 1000;
 /// The longer scenarios last for up to 26 hours, most of it idle.

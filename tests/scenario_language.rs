@@ -1,22 +1,37 @@
 //! The scenario language as its users meet it: what is shipped parses, what is wrong is explained.
 
+#[path = "scenario_language/cluster.rs"]
+mod cluster;
+#[path = "scenario_language/effects.rs"]
+mod effects;
 #[path = "scenario_language/faults.rs"]
 mod faults;
-#[path = "scenario_language/mistakes.rs"]
-mod mistakes;
+#[path = "scenario_language/file.rs"]
+mod file;
+#[path = "scenario_language/manifests.rs"]
+mod manifests;
 #[path = "scenario_language/names.rs"]
 mod names;
+#[path = "scenario_language/networks.rs"]
+mod networks;
+#[path = "scenario_language/probes.rs"]
+mod probes;
 #[path = "scenario_language/senseless.rs"]
 mod senseless;
 #[path = "scenario_language/sets.rs"]
 mod sets;
 
+use cluster::CLUSTER;
+use effects::EFFECTS;
 use faults::FAULTS;
+use file::FILE;
 use kubesim_sim::scenario::{
     Address, Backend, Diagnostics, FaultKind, NetdProgram, SECTIONS, Scenario,
 };
-use mistakes::MISTAKES;
+use manifests::MANIFESTS;
 use names::NAMES;
+use networks::NETWORKS;
+use probes::PROBES;
 use senseless::SENSELESS;
 use sets::SETS;
 use std::path::Path;
@@ -185,7 +200,8 @@ fn wrong(line: &str, with: &str) -> String {
 
 #[test]
 fn every_mistake_is_explained_at_its_place() {
-    for (line, with, expected) in MISTAKES.iter().chain(FAULTS).chain(SENSELESS) {
+    let tables = [FILE, NETWORKS, MANIFESTS, CLUSTER, FAULTS, EFFECTS, PROBES, SENSELESS];
+    for (line, with, expected) in tables.into_iter().flatten() {
         assert_eq!(wrong(line, with), *expected, "\n{with}");
     }
 }
@@ -281,6 +297,21 @@ fn what_has_no_end_is_not_read_to_its_end() {
 }
 
 #[test]
+fn a_file_that_only_a_profile_makes_right_is_wrong() {
+    let slip = BASE.replace("duration = \"60s\"", "duration = \"5s\"");
+    let text = format!("{slip}[profile.longer.set]\n\"duration\" = \"60s\"\n");
+    let expected = "error: `at` is past the end of the run\n  --> a.toml:20:6\n   |\n\
+                    20 | at = \"10s\"\n   |      ^^^^^\n   = help: the run's duration is 5s; so it is \
+                    without [profile.longer]\n";
+    let said = parse(&text, &[], Some("longer")).expect_err("wrong by itself").to_string();
+    assert_eq!(said, expected);
+    // The same with what `[lab.set]` mends, which the simulator does not apply.
+    assert!(parse(&text, &[], None).is_err());
+    // What mends the file itself mends it under the profile as well.
+    assert!(parse(&text, &[("duration", "60s")], Some("longer")).is_ok());
+}
+
+#[test]
 fn a_mistake_in_an_override_is_shown_in_the_override() {
     for (path, value, expected) in SETS {
         let wrong = parse(BASE, &[(path, value)], None).unwrap_err().to_string();
@@ -362,6 +393,20 @@ fn the_fleet_is_made_smaller_and_larger() {
         assert_eq!(fleet.nodes.len(), count + 1);
         assert_eq!(fleet.workloads[0].objects.len(), 2 * deployments);
     }
+}
+
+/// With forty machines the rack that is lost is all of them.
+#[test]
+fn a_fleet_that_loses_all_its_machines_is_refused() {
+    let path = Path::new("scenarios/fleet.toml");
+    let set = |key: &str, value: &str| (format!("node.n.{key}"), value.to_owned());
+    let said = Scenario::load(path, &[set("count", "40")], None).expect_err("one rack").to_string();
+    let message = "error: after `rack-lost` no machine is left that takes pods\n";
+    assert!(said.starts_with(message), "{said}");
+    assert!(said.contains("it powers off all 40 of them for good: "), "{said}");
+    assert!(said.ends_with("; so it is with --set node.n.count=40\n"), "{said}");
+    let smaller = [set("count", "40"), set("rack-size", "10")];
+    assert!(Scenario::load(path, &smaller, None).is_ok());
 }
 
 /// A piece of a shipped file cut out, doubled or overwritten: explained or understood, never a

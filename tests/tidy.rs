@@ -19,7 +19,6 @@ const LONG: &[(&str, &str)] = &[
     ("sim/src/profiles/flannel.rs", "one tool's documented behaviour"),
     ("sim/src/world/mod.rs", "the event loop and the list of what it moves"),
     ("sim/src/world/probes.rs", "a list of probes"),
-    ("tests/scenario_language/mistakes.rs", "a list of mistakes and what is said about them"),
 ];
 
 /// Functions that are longer, with the reason.

@@ -1,7 +1,129 @@
-//! Faults that could do nothing, and what is said about each.
+//! Mistakes in faults and what is said about each.
 
-/// As `MISTAKES` are.
+/// What is put in place of a line of the base (or added to its end), and what is said about it.
 pub const FAULTS: &[(&str, &str, &str)] = &[
+    (
+        r##"nodes = ["w1"]"##,
+        r##"nodes = ["w1", "w7"]"##,
+        r##"error: unknown node `w7`
+  --> a.toml:22:16
+   |
+22 | nodes = ["w1", "w7"]
+   |                ^^^^
+   = help: did you mean `w`?
+"##,
+    ),
+    (
+        r##"kind = "stop""##,
+        r##"kind = "stopp""##,
+        r##"error: unknown kind `stopp` of [[fault]]
+  --> a.toml:19:8
+   |
+19 | kind = "stopp"
+   |        ^^^^^^^
+   = help: did you mean `stop`?
+"##,
+    ),
+    (
+        r##"actor = "netd""##,
+        r##"actor = "flanneld""##,
+        r##"error: unknown actor `flanneld`
+  --> a.toml:21:9
+   |
+21 | actor = "flanneld"
+   |         ^^^^^^^^^^
+   = help: expected one of apiserver, controllers, scheduler, kubelet, netd, proxy, dns
+"##,
+    ),
+    (
+        "",
+        r##"[[network]]
+name = "cafe"
+cidr = "10.20.0.0/24"
+[[client]]
+name = "phone"
+network = "cafe"
+address = "10.20.0.9"
+[[fault]]
+kind = "move"
+at = "1s"
+node = "n1"
+network = "cafe"
+address = "10.20.0.9"
+[[fault]]
+kind = "move"
+at = "2s"
+node = "w1"
+network = "cafe"
+address = "10.21.0.9""##,
+        r##"error: `n1` moves to the address 10.20.0.9, which `phone` has
+  --> a.toml:42:11
+   |
+42 | address = "10.20.0.9"
+   |           ^^^^^^^^^^^
+
+error: 10.21.0.9 is not a machine's address in 10.20.0.0/24
+  --> a.toml:48:11
+   |
+48 | address = "10.21.0.9"
+   |           ^^^^^^^^^^^
+   = help: its machines are 10.20.0.1 to 10.20.0.254
+"##,
+    ),
+    (
+        "",
+        r##"[[network]]
+name = "wan"
+cidr = "10.0.0.0/24"
+[[node]]
+name = "w3"
+network = "wan"
+[[fault]]
+kind = "link-down"
+at = "1s"
+[[fault]]
+kind = "delete"
+at = "1s"
+[[fault]]
+kind = "link-up"
+at = "1s"
+node = "w2"
+network = "lan""##,
+        r##"error: two machines are called `w3`: one of `w`, one of `w3`
+  --> a.toml:34:8
+   |
+34 | name = "w3"
+   |        ^^^^
+
+error: the network `wan` has no DHCP server
+  --> a.toml:35:11
+   |
+35 | network = "wan"
+   |           ^^^^^
+   = help: give it a dhcp table, or the node an address
+
+error: which cable is meant?
+  --> a.toml:37:8
+   |
+37 | kind = "link-down"
+   |        ^^^^^^^^^^^
+   = help: give exactly one of `node`, `link` and `network`
+
+error: which object is meant?
+  --> a.toml:40:8
+   |
+40 | kind = "delete"
+   |        ^^^^^^^^
+   = help: give `object`, or `of-kind` and `labels`
+
+error: which cable is meant?
+  --> a.toml:46:11
+   |
+46 | network = "lan"
+   |           ^^^^^
+   = help: give exactly one of `node`, `link` and `network`
+"##,
+    ),
     (
         "",
         r##"[[fault]]
@@ -20,7 +142,11 @@ value = 300
 name = "e"
 kind = "sysctl"
 key = "net.ipv4.ipforward"
-value = 1"##,
+value = 1
+[[node]]
+name = "v"
+network = "lan"
+sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }"##,
         r##"error: unknown sysctl `net.ipv4.conf.eth0.forwardin`
   --> a.toml:34:7
    |
@@ -41,23 +167,18 @@ error: unknown sysctl `net.ipv4.ipforward`
 45 | key = "net.ipv4.ipforward"
    |       ^^^^^^^^^^^^^^^^^^^^
    = help: did you mean `net.ipv4.ip_forward`?
-"##,
-    ),
-    (
-        "count = 3",
-        r##"count = 3
-sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }"##,
-        r##"error: unknown sysctl `net.ipv4.ip_foward`
-  --> a.toml:14:13
+
+error: unknown sysctl `net.ipv4.ip_foward`
+  --> a.toml:50:13
    |
-14 | sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }
+50 | sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }
    |             ^^^^^^^^^^^^^^^^^^^^
    = help: did you mean `net.ipv4.ip_forward`?
 
 error: the sysctl net.ipv4.icmp_ratelimit cannot be 5
-  --> a.toml:14:67
+  --> a.toml:50:67
    |
-14 | sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }
+50 | sysctls = { "net.ipv4.ip_foward" = 1, "net.ipv4.icmp_ratelimit" = 5 }
    |                                                                   ^
    = help: the model takes 0, no limit, and no other
 "##,

@@ -1,6 +1,7 @@
 //! Names that the API would refuse, and what is said about each.
 
-/// Names that the API would refuse, as `MISTAKES` are; of upstream's long words the beginning.
+/// Names that the API would refuse, in place of a line of the base, and what is said about them; of
+/// upstream's long words the beginning.
 pub const NAMES: &[(&str, &str, &str)] = &[
     (
         r##"name = "w"

@@ -1,6 +1,6 @@
 //! What is well written and means nothing, or not what was meant.
 
-/// As `MISTAKES` are.
+/// What is put in place of a line of the base (or added to its end), and what is said about it.
 pub const SENSELESS: &[(&str, &str, &str)] = &[
     (
         "",

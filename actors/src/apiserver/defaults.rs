@@ -1,24 +1,14 @@
-//! What a spec that leaves a field out means (upstream's `pkg/apis/*/v1/defaults.go`).
+//! What a spec that leaves a field out means (upstream's `pkg/apis/*/v1/defaults.go`). Of pods it
+//! is in [`crate::objects::pod_spec`], since a ReplicaSet's controller makes its template complete.
 
+use crate::objects::pod_spec::{self as pod, default, text};
 use crate::objects::{DeploymentSpec, PodSpec, ReplicaSetSpec, ServiceSpec};
 use k8s_openapi::api::apps::v1::{DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    ClientIPConfig, Container, PodStatus, PodTemplateSpec, Probe, SessionAffinityConfig, Toleration,
+    ClientIPConfig, PodStatus, PodTemplateSpec, SessionAffinityConfig,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
-
-fn default<T>(field: &mut Option<T>, value: impl FnOnce() -> T) {
-    if field.is_none() {
-        *field = Some(value());
-    }
-}
-
-fn text(field: &mut Option<String>, value: &str) {
-    if field.as_deref().is_none_or(str::is_empty) {
-        *field = Some(value.to_owned());
-    }
-}
 
 /// The spec of a pod that was created last, as it came and as it is stored. The pods of a
 /// ReplicaSet come one after the other with one spec between them, and keep to share one.
@@ -30,100 +20,10 @@ impl LastPod {
         match &self.0 {
             Some([came, stored]) if Arc::ptr_eq(came, spec) => Arc::clone(stored),
             _ => {
-                let mut stored = PodSpec::clone(spec);
-                pod_spec(&mut stored);
-                toleration_seconds(&mut stored);
-                let stored = Arc::new(stored);
+                let stored = Arc::new(pod::admitted(PodSpec::clone(spec)));
                 self.0 = Some([Arc::clone(spec), Arc::clone(&stored)]);
                 stored
             }
-        }
-    }
-}
-
-pub(super) fn pod_spec(spec: &mut PodSpec) {
-    text(&mut spec.restart_policy, "Always");
-    text(&mut spec.dns_policy, "ClusterFirst");
-    text(&mut spec.scheduler_name, "default-scheduler");
-    default(&mut spec.termination_grace_period_seconds, || 30);
-    default(&mut spec.enable_service_links, || true);
-    default(&mut spec.security_context, Default::default);
-    let host_network = spec.host_network == Some(true);
-    for each in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-        container(each, host_network);
-    }
-}
-
-fn container(container: &mut Container, host_network: bool) {
-    if container.image_pull_policy.as_deref().is_none_or(str::is_empty) {
-        let image = container.image.as_deref().unwrap_or_default();
-        let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
-        container.image_pull_policy = Some(policy.to_owned());
-    }
-    text(&mut container.termination_message_path, "/dev/termination-log");
-    text(&mut container.termination_message_policy, "File");
-    for port in container.ports.iter_mut().flatten() {
-        text(&mut port.protocol, "TCP");
-        if host_network {
-            let number = port.container_port;
-            default(&mut port.host_port, || number);
-        }
-    }
-    let probes = [
-        &mut container.liveness_probe,
-        &mut container.readiness_probe,
-        &mut container.startup_probe,
-    ];
-    probes.into_iter().flatten().for_each(probe);
-    // A limit without a request is a request of as much.
-    if let Some(resources) = &mut container.resources
-        && let Some(limits) = &resources.limits
-    {
-        let requests = resources.requests.get_or_insert_default();
-        for (name, limit) in limits {
-            requests.entry(name.clone()).or_insert_with(|| limit.clone());
-        }
-    }
-}
-
-/// The tag is `latest` or missing, and no digest pins the image.
-fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
-}
-
-fn probe(probe: &mut Probe) {
-    default(&mut probe.timeout_seconds, || 1);
-    default(&mut probe.period_seconds, || 10);
-    default(&mut probe.success_threshold, || 1);
-    default(&mut probe.failure_threshold, || 3);
-    if let Some(get) = &mut probe.http_get {
-        text(&mut get.path, "/");
-        text(&mut get.scheme, "HTTP");
-    }
-}
-
-/// The DefaultTolerationSeconds admission plugin: a pod stays 300 s on a node that is not ready or
-/// unreachable, unless it says otherwise.
-fn toleration_seconds(spec: &mut PodSpec) {
-    let tolerations = spec.tolerations.get_or_insert_default();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let covers = |t: &Toleration| {
-            let any_key = t.key.as_deref().is_none_or(str::is_empty);
-            let effect = t.effect.as_deref().unwrap_or_default();
-            (any_key || t.key.as_deref() == Some(key)) && matches!(effect, "" | "NoExecute")
-        };
-        if !tolerations.iter().any(covers) {
-            tolerations.push(Toleration {
-                key: Some(key.to_owned()),
-                operator: Some("Exists".to_owned()),
-                effect: Some("NoExecute".to_owned()),
-                toleration_seconds: Some(300),
-                value: None,
-            });
         }
     }
 }
@@ -160,7 +60,7 @@ fn qos_class(spec: &PodSpec) -> &'static str {
 }
 
 fn template(template: &mut PodTemplateSpec) {
-    pod_spec(template.spec.get_or_insert_default());
+    pod::defaults(template.spec.get_or_insert_default());
 }
 
 pub(super) fn deployment(spec: &mut DeploymentSpec) {

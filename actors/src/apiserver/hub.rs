@@ -12,7 +12,8 @@ use kubesim_runtime::{Change, Lookup};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A watch wants to go on from a version that was compacted: 410, it has to list again.
+/// A watch wants to go on from a version that was compacted, or that the store has not reached:
+/// 410, it has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
@@ -94,6 +95,11 @@ impl<W: Copy + Ord> Hub<W> {
 
     /// Opens a watch, in place of an earlier one of the same watcher. `from` is the version it has
     /// already; with `None` its first news is everything in scope.
+    ///
+    /// A version that is still to come is one of a store that was lost, and so is what the watcher
+    /// knows. Upstream has such a watch wait until the new store has counted so far, which is why
+    /// etcd's restore can raise the counter and expire what is below (`etcdutl snapshot restore
+    /// --bump-revision --mark-compacted`); this is the same without an operator.
     pub fn open(
         &mut self,
         watcher: W,
@@ -101,12 +107,13 @@ impl<W: Copy + Ord> Hub<W> {
         scope: Scope,
         from: Option<u64>,
     ) -> Result<(), Expired> {
-        if from.is_some_and(|from| from < self.cache.compacted) {
+        let known = self.cache.views.get(&kind).map(View::version);
+        let to_come = known.is_some() && from.is_some_and(|from| from > self.cache.revision);
+        if to_come || from.is_some_and(|from| from < self.cache.compacted) {
             return Err(Expired);
         }
         self.opened += 1;
         let serial = self.opened;
-        let known = self.cache.views.get(&kind).map(View::version);
         let backlog = match (known, from) {
             (None, _) => 0,
             (Some(_), None) => self.in_scope(kind, &scope),
@@ -459,6 +466,9 @@ mod tests {
         let mut hub = Hub::<u32>::new();
         hub.publish(Cache { compacted: 5, ..empty() });
         assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(4)), Err(Expired));
+        // Of a store that has counted further, and is lost.
+        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(11)), Err(Expired));
+        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(10)), Ok(()));
         assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(5)), Ok(()));
         assert_eq!(hub.take_ready(), [1]);
         assert_eq!(hub.open(1, Kind::Pod, Scope::All, None), Ok(()));

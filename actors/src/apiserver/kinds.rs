@@ -4,6 +4,7 @@
 use super::defaults::LastPod;
 use super::errors::Causes;
 use super::{Config, defaults, networks, validate};
+use crate::objects::pod_spec;
 use crate::objects::{
     Body, DeploymentStatus, Kind, Object, PodBody, PodStatus, ReplicaSetStatus, ServiceStatus,
 };
@@ -47,7 +48,7 @@ pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
 
 fn default_spec(body: &mut Body) {
     match body {
-        Body::Pod(pod) => pod.edit(|spec, _| defaults::pod_spec(Arc::make_mut(spec))),
+        Body::Pod(pod) => pod.edit(|spec, _| pod_spec::defaults(Arc::make_mut(spec))),
         Body::Service { spec, .. } => defaults::service(Arc::make_mut(spec)),
         Body::Deployment { spec, .. } => defaults::deployment(Arc::make_mut(spec)),
         Body::ReplicaSet { spec, .. } => defaults::replica_set(Arc::make_mut(spec)),

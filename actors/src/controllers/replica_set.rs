@@ -16,6 +16,7 @@ use std::time::Duration;
 
 /// Creates and deletes of one sync (`BurstReplicas`).
 const BURST: usize = 500;
+const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 #[derive(Clone, Debug, Default)]
 pub struct ReplicaSets {
@@ -147,17 +148,23 @@ impl ReplicaSets {
         set.burst = None;
         set.compare_labels(spec, desk.world);
         let mut asked = false;
+        let mut missing = 0;
         if !object.deleting() {
             asked = set.adopt_and_release(&object, spec, desk);
             let active = self.counts.get(&object.uid).copied().unwrap_or_default().active;
-            let missing = spec.replicas.unwrap_or(1).max(0) - active;
-            if !asked && missing > 0 {
-                set.create(&object, spec, missing as usize, desk);
-                asked = true;
-            } else if !asked && missing < 0 {
-                delete_surplus(&object, missing.unsigned_abs() as usize, desk);
-                asked = true;
+            missing = spec.replicas.unwrap_or(1).max(0) - active;
+        }
+        // Nothing is to be made or deleted, so nothing of it fails (`calculateStatus`).
+        if missing == 0 {
+            set.failure = None;
+        }
+        // What was refused is told before it is tried again.
+        if !asked && missing != 0 && set.failure.as_ref().is_none_or(|why| is_told(status, why.0)) {
+            match missing > 0 {
+                true => set.create(&object, spec, missing as usize, desk),
+                false => delete_surplus(&object, missing.unsigned_abs() as usize, desk),
             }
+            asked = true;
         }
         if !asked {
             self.write_status(&object, spec, status, desk);
@@ -376,21 +383,26 @@ fn available(
     at.iter().filter(|at| **at <= now).count() as i32
 }
 
+/// The status has the condition `ReplicaFailure` for this reason.
+fn is_told(status: &ReplicaSetStatus, reason: &str) -> bool {
+    let mut all = status.conditions.iter().flatten();
+    all.any(|c| c.type_ == REPLICA_FAILURE && c.reason.as_deref() == Some(reason))
+}
+
 /// `ReplicaFailure` while creates or deletes are refused.
 fn conditions(
     status: &ReplicaSetStatus,
     failure: Option<&(&'static str, String)>,
     desk: &Desk<'_, '_>,
 ) -> Option<Vec<ReplicaSetCondition>> {
-    const TYPE: &str = "ReplicaFailure";
     let mut all = status.conditions.clone().unwrap_or_default();
     match failure {
-        None => all.retain(|condition| condition.type_ != TYPE),
-        Some((reason, _)) if all.iter().any(|c| c.reason.as_deref() == Some(*reason)) => {}
+        None => all.retain(|condition| condition.type_ != REPLICA_FAILURE),
+        Some((reason, _)) if is_told(status, reason) => {}
         Some((reason, message)) => {
-            all.retain(|condition| condition.type_ != TYPE);
+            all.retain(|condition| condition.type_ != REPLICA_FAILURE);
             all.push(ReplicaSetCondition {
-                type_: TYPE.to_owned(),
+                type_: REPLICA_FAILURE.to_owned(),
                 status: "True".to_owned(),
                 reason: Some((*reason).to_owned()),
                 message: Some(message.clone()),

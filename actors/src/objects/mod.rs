@@ -10,6 +10,7 @@ mod kind;
 pub mod names;
 mod object;
 mod pod;
+pub mod pod_spec;
 pub mod quantity;
 mod strict;
 mod subnet;

@@ -35,19 +35,28 @@ pub fn why_waiting(pod: &Object) -> String {
     if spec.node_name.is_none() {
         let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled");
         let why = scheduled.and_then(|c| c.message.clone()).unwrap_or_default();
-        return format!("not scheduled {why}");
+        return if why.is_empty() {
+            "not scheduled".into()
+        } else {
+            format!("not scheduled: {why}")
+        };
     }
     let waiting = status
         .container_statuses
         .iter()
         .flatten()
         .find_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    let phase = status.phase.clone().unwrap_or_default();
-    format!(
-        "{phase} {} on {}",
-        waiting.unwrap_or_default(),
-        spec.node_name.as_deref().unwrap_or_default()
-    )
+    let not_ready = || {
+        let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready")?;
+        let why = ready.message.clone().or(ready.reason.clone());
+        why.filter(|why| !why.is_empty() && ready.status != "True")
+    };
+    let phase = status.phase.as_deref().unwrap_or_default();
+    let node = spec.node_name.as_deref().unwrap_or_default();
+    match waiting.or_else(not_ready) {
+        Some(why) => format!("{phase} on {node}: {why}"),
+        None => format!("{phase} on {node}"),
+    }
 }
 
 pub fn nodes_ready(world: &World, nodes: &[Name]) -> Result<String, String> {
@@ -424,5 +433,31 @@ within = "120s"
         assert!(many.contains("set a larger `count` or a smaller `rack-size`"), "{many}");
         let few = why(5);
         assert!(few.contains(" available, ") && !few.contains("nodes are off"), "{few}");
+    }
+
+    #[test]
+    fn a_pod_that_runs_and_is_not_ready_says_why() {
+        let more = r#"
+[image."app:1"]
+[[workload]]
+name = "app"
+yaml = """
+apiVersion: v1
+kind: Pod
+metadata: {name: app}
+spec:
+  containers:
+  - {name: main, image: "app:1", readinessProbe: {httpGet: {port: 9}}}
+"""
+[[expect]]
+name = "it is ready"
+kind = "pods-ready"
+pod-name = "app"
+by = "30s"
+"#;
+        let (report, _) = testing::play(&testing::scenario("", more), Trace::default());
+        let why = &report.expectations[0].reason;
+        let said = "default/app is Running on n1: containers with unready status: [main]";
+        assert!(why.contains(said), "{why}");
     }
 }

@@ -145,7 +145,8 @@ impl Files {
         self.news()
     }
 
-    fn refusal(&self, path: &str) -> Option<SmolStr> {
+    /// Why nothing can be written there.
+    pub fn refusal(&self, path: &str) -> Option<SmolStr> {
         if !path.starts_with('/') || path.ends_with('/') {
             return Some(SmolStr::new("no absolute path of a file"));
         }

@@ -321,7 +321,7 @@ sections! {
     }
     FAULT_START_SOFTWARE "[[fault]] kind = \"start-software\"" {
         "nodes": "nodes" = "required",
-        "software": "`docker`, `ufw`, `network-manager`" = "required",
+        "software": "`docker`, `ufw`" = "required",
         "version": "text" = "1.13",
     }
     FAULT_UPSTREAM "[[fault]] kind = \"upstream\"" {

@@ -79,11 +79,7 @@ fn read(
     if stage == Stage::Lab {
         wrong.extend(apply_lab(&mut root, &sources[0]));
     }
-    for (path, value) in sets {
-        let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
-        wrong.extend(apply_set(&mut root, sources.len(), &source, path.len()));
-        sources.push(source);
-    }
+    wrong.extend(apply_sets(&mut root, &mut sources, sets));
     let log = Log::new(sources);
     let scenario = read::scenario(&log, &root, profile, files);
     wrong.extend(log.finish());
@@ -91,11 +87,27 @@ fn read(
     let lab = stage == Stage::Lab;
     if wrong.is_empty() {
         let changed = lab || profile.is_some() || !sets.is_empty();
-        wrong = plain.others(profile, lab, changed);
+        wrong = plain.by_itself(sets, profile, lab);
+        wrong.extend(plain.others(profile, lab, changed));
     } else if !sets.is_empty() {
         plain.blame(&mut wrong, sets, profile, lab);
     }
     if wrong.is_empty() { Ok(scenario) } else { Err(Diagnostics(wrong)) }
+}
+
+/// Overrides in their order, each a source of its own.
+pub(super) fn apply_sets(
+    root: &mut Item,
+    sources: &mut Vec<Source>,
+    sets: &[(String, String)],
+) -> Vec<Diagnostic> {
+    let mut wrong = Vec::new();
+    for (path, value) in sets {
+        let source = Source { name: "--set".to_owned(), text: format!("{path}={value}") };
+        wrong.extend(apply_set(root, sources.len(), &source, path.len()));
+        sources.push(source);
+    }
+    wrong
 }
 
 /// A value is TOML where it parses as such, else a text: `--set duration=2m` needs no quotes.

@@ -4,7 +4,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::fields::Log;
-use super::load::{apply_lab, apply_profile};
+use super::load::{apply_lab, apply_profile, apply_sets};
 use super::read::{self, Files};
 use super::tree::{Item, Source};
 
@@ -40,6 +40,25 @@ impl File<'_> {
         wrong
     }
 
+    /// What is wrong without the profile and the values of the lab that were asked for: neither
+    /// makes a wrong file right.
+    pub fn by_itself(
+        &self,
+        sets: &[(String, String)],
+        profile: Option<&str>,
+        lab: bool,
+    ) -> Vec<Diagnostic> {
+        let left_out = profile.map(|name| format!("[profile.{name}]"));
+        let left_out: Vec<String> =
+            left_out.into_iter().chain(lab.then(|| "[lab]".into())).collect();
+        if left_out.is_empty() {
+            return Vec::new();
+        }
+        let found = self.read_with(None, false, sets);
+        let without = format!("without {}", left_out.join(" and "));
+        found.into_iter().map(|found| under_what(found, &without)).collect()
+    }
+
     /// Mistakes that stand in the file, where the file alone has none.
     pub fn blame(
         &self,
@@ -61,6 +80,15 @@ impl File<'_> {
     }
 
     fn read(&self, profile: Option<&str>, lab: bool) -> Vec<Diagnostic> {
+        self.read_with(profile, lab, &[])
+    }
+
+    fn read_with(
+        &self,
+        profile: Option<&str>,
+        lab: bool,
+        sets: &[(String, String)],
+    ) -> Vec<Diagnostic> {
         let mut root = self.root.clone();
         let mut wrong = Vec::new();
         if let Some(profile) = profile {
@@ -69,15 +97,21 @@ impl File<'_> {
         if lab {
             wrong.extend(apply_lab(&mut root, self.source));
         }
-        let log = Log::new(vec![self.source.clone()]);
+        let mut sources = vec![self.source.clone()];
+        wrong.extend(apply_sets(&mut root, &mut sources, sets));
+        let log = Log::new(sources);
         read::scenario(&log, &root, profile, self.files);
         wrong.extend(log.finish());
         wrong
     }
 }
 
-fn under(mut found: Diagnostic, what: &str) -> Diagnostic {
+fn under(found: Diagnostic, what: &str) -> Diagnostic {
+    under_what(found, &format!("with {what}"))
+}
+
+fn under_what(mut found: Diagnostic, what: &str) -> Diagnostic {
     let apart = if found.help.is_empty() { "" } else { "; " };
-    found.help = format!("{}{apart}so it is with {what}", found.help);
+    found.help = format!("{}{apart}so it is {what}", found.help);
     found
 }

@@ -18,9 +18,8 @@ impl World {
         if self.machines[machine as usize].on {
             return;
         }
-        let host = &mut self.machines[machine as usize];
-        host.on = true;
-        if !host.cables().any(|port| self.cables.is_held(port)) {
+        self.machines[machine as usize].on = true;
+        if !self.is_unplugged(machine) {
             self.static_move_ends(machine);
         }
         if self.is_external(machine) {
@@ -149,18 +148,16 @@ impl World {
                 self.unapplied(&format!("the sysctls of node `{}`", node.name), what);
             }
         }
-        match node.address {
-            Address::Static(_) => {
-                let network = self.network_of_card(machine).unwrap_or(node.network.clone());
-                self.default_route(machine, &node.interface, &network);
-            }
-            Address::Dhcp => {
-                let manages = node.software.iter().any(|s| s.kind == SoftwareKind::NetworkManager);
-                let card = self.places.cards.get(&machine).and_then(|cards| cards.first());
-                let mac = card.map_or_else(Mac::default, |card| card.mac);
-                let client = DhcpClient::new(link, node.interface.clone(), mac, manages);
-                self.run_own(machine, Task::DhcpClient(client));
-            }
+        // Also of one that usually asks DHCP and was moved to a fixed address.
+        if let Some(network) = self.network_of_card(machine) {
+            self.default_route(machine, &node.interface, &network);
+        }
+        if node.address == Address::Dhcp {
+            let manages = node.software.iter().any(|s| s.kind == SoftwareKind::NetworkManager);
+            let card = self.places.cards.get(&machine).and_then(|cards| cards.first());
+            let mac = card.map_or_else(Mac::default, |card| card.mac);
+            let client = DhcpClient::new(link, node.interface.clone(), mac, manages);
+            self.run_own(machine, Task::DhcpClient(client));
         }
         self.plan_software(machine, index, |_| true);
         for cell in self.machines[machine as usize].cells.clone() {

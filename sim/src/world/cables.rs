@@ -115,6 +115,12 @@ impl World {
         }
     }
 
+    /// Whether a machine's first card has no signal.
+    pub(super) fn is_unplugged(&self, machine: u32) -> bool {
+        let mut cables = self.machines[machine as usize].cables();
+        cables.next().is_some_and(|port| self.cables.is_held(port))
+    }
+
     // Cables that move.
 
     pub(super) fn move_begins(
@@ -137,8 +143,9 @@ impl World {
         self.wire.plug(port, switch, self.network_quality(network));
         self.plugged(port);
         self.machines[machine as usize].home = Some(switch);
-        if let Some(address) = address {
-            self.readdress(machine, link, network, address);
+        match address {
+            Some(address) => self.readdress(machine, link, network, address),
+            None => self.gives_up_fixed_address(machine, link),
         }
         // DHCP takes its share of the outage.
         let share = if self.is_static(fault) { Duration::ZERO } else { DHCP_TAKES };

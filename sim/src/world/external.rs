@@ -40,6 +40,8 @@ pub enum Order {
         address: Ipv4Net,
         gateway: Ipv4Addr,
     },
+    /// The static address that it was given goes, and DHCP is asked again once there is a carrier.
+    AskDhcp,
     PowerOn,
     PowerOff(Loss),
     Sysctl {
@@ -313,9 +315,7 @@ impl World {
 
     /// What faults hold down on a machine that boots.
     fn held_down(&mut self, machine: u32) {
-        let host = &self.machines[machine as usize];
-        let pulled = host.cables().any(|port| self.cables.is_held(port));
-        if pulled {
+        if self.is_unplugged(machine) {
             self.orders.push((machine, Order::Carrier(false)));
         }
         for cell in self.machines[machine as usize].cells.clone() {

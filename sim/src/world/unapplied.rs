@@ -54,6 +54,8 @@ impl World {
         match kind {
             FaultKind::WriteFile { nodes, path, how, text } => {
                 self.on_each(fault, nodes, &format!("writing {path}"), |world, machine| {
+                    let refused = world.machines[machine as usize].files.refusal(path);
+                    refused.map_or(Ok(()), |why| Err(why.to_string()))?;
                     world.write_file(machine, path, text, *how);
                     Ok(())
                 });
@@ -72,8 +74,7 @@ impl World {
             FaultKind::StartSoftware { nodes, software } => {
                 let what = format!("starting {}", words::program(software.kind));
                 self.on_each(fault, nodes, &what, |world, machine| {
-                    world.start_software(machine, software);
-                    Ok(())
+                    world.begin_software(machine, software)
                 });
             }
             _ => {}
@@ -191,6 +192,23 @@ mod tests {
                 "sysctl net.ipv4.conf.eth7.forwarding=0 on w1: there is no such key; the machine's \
                  links are lo, eth0",
             ),
+            (
+                "write-file",
+                "nodes = \"w1\"\npath = \"/run/flannel\"",
+                "writing /run/flannel on w1: is a directory",
+            ),
+            (
+                "start-software",
+                "nodes = \"w1\"\nsoftware = \"docker\"\n[[fault]]\nname = \"again\"\n\
+                 kind = \"start-software\"\nat = \"30s\"\nnodes = \"w1\"\nsoftware = \"docker\"",
+                "starting docker 1.13 on w1: it runs already; ",
+            ),
+            (
+                "start-software",
+                "nodes = \"w1\"\nsoftware = \"ufw\"\n[[fault]]\nname = \"again\"\n\
+                 kind = \"start-software\"\nat = \"30s\"\nnodes = \"w1\"\nsoftware = \"ufw\"",
+                "starting ufw on w1: it runs already; ",
+            ),
             ("link-down", "node = \"w2\"", &format!("the cable of w2: {off}")),
             ("delete", "object = \"Pod/none\"", "delete Pod default/none: there never was one"),
             ("node-delete", "nodes = \"w2\"", "delete Node w2: there never was one"),
@@ -204,7 +222,11 @@ mod tests {
             let report = fault(kind, more);
             let why = report.failure.unwrap_or_default();
             assert_eq!(report.outcome, Outcome::Failed, "{kind}");
-            assert!(why.starts_with("fault `it` could not be applied at 20."), "{why}");
+            let begins = match more.contains("again") {
+                true => "fault `again` could not be applied at 30.",
+                false => "fault `it` could not be applied at 20.",
+            };
+            assert!(why.starts_with(begins), "{why}");
             assert!(why.contains(found), "{why}");
         }
     }

@@ -10,6 +10,18 @@ use std::rc::Rc;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+/// A client that lives as long as the carrier is told of.
+pub fn ask_dhcp(plan: &Rc<Plan>, mail: &Mail, card: u32, carrier: watch::Receiver<bool>) {
+    let (plan, broken) = (Rc::clone(plan), mail.clone());
+    let client = dhcp::Client::new(plan, mail.clone(), card);
+    spawn_local(async move {
+        match client {
+            Ok(client) => client.run(carrier).await,
+            Err(error) => broken.send(News::Broken(format!("its DHCP client: {error}"))),
+        }
+    });
+}
+
 pub fn hold(
     plan: &Rc<Plan>,
     mail: &Mail,
@@ -17,17 +29,7 @@ pub fn hold(
     card: u32,
     carrier: watch::Receiver<bool>,
 ) {
-    let Some(address) = plan.card.address else {
-        let (plan, broken) = (Rc::clone(plan), mail.clone());
-        let client = dhcp::Client::new(plan, mail.clone(), card);
-        spawn_local(async move {
-            match client {
-                Ok(client) => client.run(carrier).await,
-                Err(error) => broken.send(News::Broken(format!("its DHCP client: {error}"))),
-            }
-        });
-        return;
-    };
+    let Some(address) = plan.card.address else { return ask_dhcp(plan, mail, card, carrier) };
     let mut ways = vec![(Ipv4Net::default(), plan.gateway, 100)];
     ways.extend(plan.routes.iter().map(|(to, via)| (*to, Some(*via), 0)));
     let mut done = admin.add_address(card, address);

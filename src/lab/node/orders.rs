@@ -1,6 +1,6 @@
 //! What is ordered of a node: faults, people's writes, tries of probes.
 
-use super::{Node, below, put_file, software, streams, tries};
+use super::{Node, address, below, put_file, software, streams, tries};
 use crate::lab::machine::write;
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
@@ -8,6 +8,7 @@ use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_sim::scenario::WriteHow;
 use kubesim_sim::world::external::Order;
 use std::net::Ipv4Addr;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 impl Node {
@@ -15,6 +16,7 @@ impl Node {
         let done = match order {
             Order::Carrier(up) => self.set_carrier(up),
             Order::Readdress { address, gateway } => self.readdress(address, gateway),
+            Order::AskDhcp => self.ask_dhcp(),
             Order::Sysctl { key, value } => {
                 let done = write(&format!("/proc/sys/{}", key.replace('.', "/")), &value);
                 done.map_err(|why| format!("sysctl {key}={value}: {why}"))
@@ -67,12 +69,11 @@ impl Node {
     }
 
     fn readdress(&mut self, address: Ipv4Net, gateway: Ipv4Addr) -> Result<(), String> {
+        // A DHCP client that nobody tells of the carrier any more ends.
+        let up = *self.carrier.borrow();
+        self.carrier = watch::channel(up).0;
+        self.drop_addresses()?;
         let refused = |errno| format!("{address} on {}: {errno}", self.plan.card.name);
-        let state = self.ports.network.state().map_err(refused)?;
-        let card = state.links.iter().find(|link| link.index == self.card);
-        for old in card.into_iter().flat_map(|link| &link.addresses) {
-            self.admin.del_address(self.card, *old).map_err(refused)?;
-        }
         self.admin.add_address(self.card, address).map_err(refused)?;
         let route = Route {
             to: Ipv4Net::default(),
@@ -83,6 +84,28 @@ impl Node {
         };
         self.admin.add_route(self.card, &route, Proto::STATIC).map_err(refused)?;
         self.mail.send(News::AddressTaken(address.addr()));
+        Ok(())
+    }
+
+    fn ask_dhcp(&mut self) -> Result<(), String> {
+        self.drop_addresses()?;
+        let up = *self.carrier.borrow();
+        let (carrier, carried) = watch::channel(up);
+        self.carrier = carrier;
+        address::ask_dhcp(&self.plan, &self.mail, self.card, carried);
+        Ok(())
+    }
+
+    /// Takes every address off the card.
+    fn drop_addresses(&mut self) -> Result<(), String> {
+        let name = &self.plan.card.name;
+        let state = self.ports.network.state();
+        let state = state.map_err(|errno| format!("the addresses of {name}: {errno}"))?;
+        let card = state.links.iter().find(|link| link.index == self.card);
+        for old in card.into_iter().flat_map(|link| &link.addresses) {
+            let gone = self.admin.del_address(self.card, *old);
+            gone.map_err(|errno| format!("taking {old} off {name}: {errno}"))?;
+        }
         Ok(())
     }
 

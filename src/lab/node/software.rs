@@ -6,8 +6,9 @@ use crate::lab::mail::{Mail, News};
 use kubesim_backends::network::admin::Admin;
 use kubesim_sim::scenario::{Software, SoftwareKind};
 use kubesim_sim::world::software::{
-    DOCKER_BRIDGE, DOCKER_NETWORK, DOCKER_RULES, DROP, UFW_RULES, docker_drops,
+    DOCKER_BRIDGE, DOCKER_NETWORK, DOCKER_RULES, DROP, RUNS, UFW_CHAIN, UFW_RULES, docker_drops,
 };
+use kubesim_sim::world::words;
 use tokio::process::Command;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -18,6 +19,9 @@ pub async fn start(
     node: &str,
     mail: &Mail,
 ) -> Result<(), String> {
+    if runs(software.kind, admin).await {
+        return Err(format!("starting {} on {node}: {RUNS}", words::program(software.kind)));
+    }
     match software.kind {
         SoftwareKind::Docker { major, minor } => docker(admin, (major, minor), node, mail).await,
         SoftwareKind::Ufw => {
@@ -28,6 +32,15 @@ pub async fn start(
         }
         // It is the DHCP client's way of writing resolv.conf.
         SoftwareKind::NetworkManager => Ok(()),
+    }
+}
+
+/// Whether what the program makes when it starts is there.
+async fn runs(software: SoftwareKind, admin: &mut Admin) -> bool {
+    match software {
+        SoftwareKind::Docker { .. } => admin.link(DOCKER_BRIDGE).is_ok(),
+        SoftwareKind::Ufw => iptables(&format!("-S {UFW_CHAIN}")).await.is_ok(),
+        SoftwareKind::NetworkManager => false,
     }
 }
 

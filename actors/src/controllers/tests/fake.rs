@@ -57,6 +57,8 @@ pub struct World<A: Client> {
     pub weather: Weather,
     pub rng: Rng,
     pub writes: BTreeMap<(Kind, &'static str), usize>,
+    /// Nothing of this kind is made, as with a quota that is used up.
+    pub refused: Option<Kind>,
     revision: u64,
     uids: u64,
     incarnation: u32,
@@ -89,6 +91,7 @@ impl<A: Client> World<A> {
             weather,
             rng: stream(seed, 1_000),
             writes: BTreeMap::new(),
+            refused: None,
             revision: 1,
             uids: 0,
             incarnation: 0,
@@ -259,6 +262,9 @@ impl<A: Client> World<A> {
         let reply = match request {
             Request::Get { .. } => stored.ok_or_else(missing)?,
             Request::List { .. } => return Ok(Reply::List(self.views[&kind].clone())),
+            Request::Create { .. } if self.refused == Some(kind) => {
+                return Err(Error::new(Reason::Forbidden, "exceeded quota"));
+            }
             Request::Create { object } => {
                 if stored.is_some() {
                     return Err(Error::new(Reason::AlreadyExists, format!("{key} already exists")));

@@ -137,6 +137,41 @@ fn replica_set(replicas: i32) -> Object {
     }))
 }
 
+/// The condition is there while creates are refused, and goes when none is wanted any more, whoever
+/// saw to it (`calculateStatus` in pkg/controller/replicaset/replica_set_utils.go).
+#[test]
+fn a_failure_is_told_while_it_lasts() {
+    let mut world = world(10, calm());
+    let key = Key::new("default", "rs");
+    let status = |world: &World<Controllers>| {
+        let set = world.get(Kind::ReplicaSet, &key).unwrap();
+        let (_, status) = set.replica_set().unwrap();
+        let failure =
+            status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.reason.clone()));
+        (status.replicas, failure.collect::<Vec<_>>())
+    };
+    let scale = |world: &mut World<Controllers>, replicas: i32| {
+        let mut set = (*world.get(Kind::ReplicaSet, &key).unwrap()).clone();
+        let Body::ReplicaSet { spec, .. } = &mut set.body else { panic!("{set:?}") };
+        Arc::make_mut(spec).replicas = Some(replicas);
+        world.put(set);
+        world.run(Duration::from_secs(20));
+    };
+    world.put(replica_set(3));
+    world.run(Duration::from_secs(2));
+    let failed = || vec![("ReplicaFailure".to_owned(), Some("FailedCreate".to_owned()))];
+    world.refused = Some(Kind::Pod);
+    scale(&mut world, 5);
+    assert_eq!(status(&world), (3, failed()));
+    scale(&mut world, 3);
+    assert_eq!(status(&world), (3, Vec::new()), "it is as many as are wanted");
+    scale(&mut world, 4);
+    assert_eq!(status(&world), (3, failed()));
+    world.refused = None;
+    world.run(Duration::from_secs(600));
+    assert_eq!(status(&world), (4, Vec::new()));
+}
+
 #[test]
 fn a_late_view_makes_no_surplus() {
     let late = Weather { view_delay_ms: 400_000, ..calm() };

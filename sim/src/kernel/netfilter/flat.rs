@@ -63,11 +63,26 @@ impl FlatTable {
         shared.chain(self.local.iter().copied()).filter(|_| !self.gone)
     }
 
-    /// Where its elements lead.
-    pub fn endpoints(&self) -> impl Iterator<Item = (Ipv4Addr, u16)> + '_ {
-        self.elements().filter_map(|(key, value)| match (key, value) {
-            (FlatKey::Endpoint { .. }, FlatValue::To(ip, port)) => Some((ip, port)),
+    /// Where the treatment of each front may lead.
+    pub fn leads(&self) -> impl Iterator<Item = (Front, (Ipv4Addr, u16))> + '_ {
+        let treated = self.elements().filter_map(|(key, value)| match (key, value) {
+            (FlatKey::Service(front), FlatValue::Treatment(treatment)) => Some((front, treatment)),
             _ => None,
+        });
+        treated.flat_map(move |(front, treatment)| {
+            let (everywhere, here) = match treatment.policy {
+                Policy::Inside | Policy::Outside => (treatment.everywhere, 0),
+                Policy::InsideLocal => (0, treatment.here),
+                Policy::OutsideLocal => (treatment.everywhere, treatment.here),
+            };
+            let numbers = |list, count| (0..count).map(move |number| (list, number));
+            let all = numbers(List::Everywhere, everywhere).chain(numbers(List::Here, here));
+            all.filter_map(move |(list, number)| {
+                match self.get(FlatKey::Endpoint { front, list, number })? {
+                    FlatValue::To(ip, port) => Some((front, (ip, port))),
+                    _ => None,
+                }
+            })
         })
     }
 

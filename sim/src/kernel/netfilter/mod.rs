@@ -12,6 +12,7 @@ mod entry;
 mod flat;
 mod inspect;
 mod ipvs;
+mod leads;
 mod matches;
 mod moved;
 mod nat;
@@ -30,6 +31,7 @@ mod walk;
 
 pub use compile::ChainPool;
 pub use entry::Entry;
+pub use leads::{Place, Written};
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 

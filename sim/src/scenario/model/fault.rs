@@ -144,12 +144,22 @@ pub enum LinkTarget {
     Network(Name),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Node(Name),
     Network(Name),
     Client(Name),
     Upstream(Name),
+}
+
+impl Place {
+    pub fn name(&self) -> &Name {
+        let (Place::Node(name)
+        | Place::Network(name)
+        | Place::Client(name)
+        | Place::Upstream(name)) = self;
+        name
+    }
 }
 
 /// What is added to (latency, jitter) or taken in place of (the rest) a link's own quality.

@@ -88,17 +88,17 @@ impl Reader<'_> {
             }
             "link-down" => FaultKind::LinkDown { target: self.target(f)?, lasts: self.lasts(f) },
             "link-up" => FaultKind::LinkUp { target: self.target(f)? },
-            "partition" => FaultKind::Partition {
-                from: self.places(f, "from"),
-                to: self.places(f, "to"),
-                one_way: f.bool("one-way", false),
-                lasts: self.required_lasts(f),
-            },
-            "disturb" => FaultKind::Disturb {
-                target: self.target(f)?,
-                by: self.disturbance(f),
-                lasts: self.required_lasts(f),
-            },
+            "partition" => {
+                let (from, to) = (self.places(f, "from"), self.places(f, "to"));
+                self.cuts(f, &from, &to);
+                let one_way = f.bool("one-way", false);
+                FaultKind::Partition { from, to, one_way, lasts: self.required_lasts(f) }
+            }
+            "disturb" => {
+                let by = self.disturbance(f);
+                self.disturbs(f, &by);
+                FaultKind::Disturb { target: self.target(f)?, by, lasts: self.required_lasts(f) }
+            }
             "kill" | "stop" | "start" => return self.actor_fault(word, f),
             "power-off" => FaultKind::PowerOff { nodes: nodes(), lasts: self.lasts(f) },
             "power-on" => FaultKind::PowerOn { nodes: nodes() },
@@ -109,7 +109,7 @@ impl Reader<'_> {
             "apply" | "patch" | "delete" | "scale" => return self.api_fault(word, f),
             "write-file" => FaultKind::WriteFile {
                 nodes: nodes(),
-                path: f.required_name("path"),
+                path: self.required_file_path(f),
                 how: f.word("how", WRITES).unwrap_or(WriteHow::Rename),
                 text: f.string("text"),
             },
@@ -118,10 +118,9 @@ impl Reader<'_> {
                 key: f.required_name("key").to_string(),
                 value: self.required_int(f, "value"),
             },
-            "iptables" => FaultKind::Iptables {
-                nodes: nodes(),
-                command: f.required_name("command").to_string(),
-            },
+            "iptables" => {
+                FaultKind::Iptables { nodes: nodes(), command: self.command(f, "command") }
+            }
             "dhcp-push-dns" => {
                 f.required("dns");
                 FaultKind::DhcpPushDns { network: network(), dns: f.addresses("dns") }
@@ -129,6 +128,7 @@ impl Reader<'_> {
             "start-software" => {
                 f.required("software");
                 let kind = self.software_kind(f, "software")?;
+                self.starts(f, kind);
                 let software = Software { kind, start: Duration::ZERO };
                 FaultKind::StartSoftware { nodes: nodes(), software }
             }
@@ -169,12 +169,16 @@ impl Reader<'_> {
                 let item = f.required("patch")?;
                 let (of, patch) = (of?, item.to_json());
                 self.mistakes(item, manifest::patch(of.kind, &patch));
+                self.patches(item, of.kind.name(), &patch);
                 FaultKind::Patch { of, patch: Arc::new(patch) }
             }
             "delete" => FaultKind::Delete { of: of? },
             _ => {
                 f.required("replicas");
-                FaultKind::Scale { of: of?, replicas: f.u32("replicas", 0) }
+                // As many as an object can hold.
+                let replicas = f.int("replicas", 0..=i64::from(i32::MAX));
+                let replicas = replicas.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+                FaultKind::Scale { of: of?, replicas }
             }
         })
     }
@@ -272,6 +276,7 @@ impl Reader<'_> {
     /// Nodes (racks, templates), networks, clients and upstreams by name.
     fn places(&self, f: Fields<'_>, key: &str) -> Vec<Place> {
         f.required(key);
+        self.each_once(f, key);
         let mut places = Vec::new();
         let names = &self.names;
         for (text, at) in f.texts(key) {

@@ -1,7 +1,11 @@
 //! Faults that could do nothing in this cluster, whenever they strike.
 
 use super::super::diagnostic::suggest;
-use super::super::model::{ActorName, Cluster, FaultKind, Loss, Node, ObjectRef, Which, Workload};
+use super::super::fields::Fields;
+use super::super::model::{
+    ActorName, Anchor, Cluster, Expect, Expectation, FaultKind, Loss, Node, ObjectRef, Which,
+    Workload,
+};
 use super::super::tree::{At, Item};
 use super::moves::{Placed, place};
 use super::{ACTORS, Reader};
@@ -37,6 +41,35 @@ impl Reader<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Pods that are expected to run again have somewhere to do so.
+    pub fn pods_fit(
+        &self,
+        top: Fields<'_>,
+        expectations: &[Expectation],
+        placed: &[Placed<'_>],
+        given: Given<'_>,
+    ) {
+        for one in expectations {
+            let by = match &one.expect {
+                Expect::Rollout { by, .. } => by,
+                Expect::Replicas { by, ready, .. } if *ready > 0 => by,
+                _ => continue,
+            };
+            let Anchor::Fault { fault, .. } = &by.after else { continue };
+            let Some(lost) = takes_all(fault, placed, given) else { continue };
+            let named = |item: &&Item| {
+                item.table().and_then(|table| table.get("name")?.text()) == Some(&one.name)
+            };
+            let item = top.tables("expect").iter().find(named);
+            let message = format!("after `{fault}` no machine is left that takes pods");
+            let help = format!(
+                "it powers off all {lost} of them for good: let it last (`lasts`), or name fewer \
+                 (a [[node]] has its `count` in racks of `rack-size`)"
+            );
+            self.log.error(item.map_or(top.at, |item| place(item, "after")), message, help);
         }
     }
 
@@ -130,6 +163,23 @@ impl Reader<'_> {
             self.log.error(at, format!("the sysctl {key} cannot be {value}"), takes);
         }
     }
+}
+
+/// How many machines take pods, if the fault powers all of them off for good.
+fn takes_all(fault: &Name, placed: &[Placed<'_>], given: Given<'_>) -> Option<usize> {
+    let kind = &placed.iter().find(|(other, _)| other.name == *fault)?.0.kind;
+    let FaultKind::PowerOff { nodes, lasts: None } = kind else { return None };
+    let gone: BTreeSet<&Name> = nodes.iter().collect();
+    let returns = |(other, _): &Placed<'_>| match &other.kind {
+        FaultKind::PowerOn { nodes } | FaultKind::NodeAdd { nodes } => !nodes.is_empty(),
+        _ => false,
+    };
+    let keeps_out =
+        |taint: &String| taint.ends_with(":NoSchedule") || taint.ends_with(":NoExecute");
+    let mut takers = given.nodes.iter().filter(|node| !node.taints.iter().any(keeps_out));
+    let count = takers.clone().count();
+    let all = count > 0 && takers.all(|node| gone.contains(&node.name));
+    (all && !placed.iter().any(returns)).then_some(count)
 }
 
 /// Machines that a fault takes away.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod cluster;
+mod effect;
 mod expect;
 mod fault;
 mod fits;
@@ -20,7 +21,7 @@ use super::model::{ActorName, Fault, Invariant, Network, Node, PodRef, Profile, 
 use super::tree::{At, Item};
 use kubesim_actors::objects::Name;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ pub fn scenario(log: &Log, root: &Item, profile: Option<&str>, files: Files<'_>)
     let cluster = reader.cluster(top, root);
     let given = fits::Given { nodes: &nodes, cluster: &cluster, workloads: &workloads };
     reader.faults_fit(&placed, given);
+    reader.pods_fit(top, &expectations, &placed, given);
     let (profile, profiles) = reader.profiles(top, profile);
     if let Some(lab) = root.table().and_then(|table| table.get("lab")) {
         Fields::open(log, lab, &[&keys::LAB]).entries("set");
@@ -216,6 +218,7 @@ impl<'a> Reader<'a> {
         if f.has(key) && f.list(key).is_empty() {
             f.error(key, format!("`{key}` names no machine"), "");
         }
+        self.each_once(f, key);
         for (text, at) in f.texts(key) {
             if let Some(node) = self.names.nodes.iter().find(|name| *name == text) {
                 nodes.push(node.clone());
@@ -227,6 +230,9 @@ impl<'a> Reader<'a> {
                 self.unknown(at, "node", text, known);
             }
         }
+        // A machine may be named by itself and be one of a rack: it is one machine.
+        let mut seen = BTreeSet::new();
+        nodes.retain(|node| seen.insert(node.clone()));
         nodes
     }
     /// Something is done every so often: each time costs, and a nanosecond is never over.

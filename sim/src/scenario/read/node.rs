@@ -5,6 +5,7 @@ use super::super::tree::Value;
 use super::super::value::{self, Wrong};
 use super::Reader;
 use kubesim_actors::objects::Name;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// More than any machine can simulate; keeps a slip of the finger from filling the memory.
@@ -85,10 +86,17 @@ impl Reader<'_> {
             off: self.is_off(f),
             boot_delay: self.boot_delay(f),
             sysctls: self.sysctls(f),
-            files: f.text_map("files").into_iter().map(|(k, v)| (Name::from(k), v)).collect(),
+            files: self.files_of(f),
             software: self.software(f),
             bridge,
         }
+    }
+
+    fn files_of(&self, f: Fields<'_>) -> BTreeMap<Name, String> {
+        for entry in f.entries("files") {
+            self.file_path(entry.key_at, &entry.key);
+        }
+        f.text_map("files").into_iter().map(|(path, text)| (Name::from(path), text)).collect()
     }
 
     fn is_off(&self, f: Fields<'_>) -> bool {

@@ -259,3 +259,41 @@ fn outcome(result: &Result<Reply, Error>) -> String {
         Err(error) => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{Outcome, Trace};
+    use crate::world::testing;
+
+    /// With the server's disk the store is lost, and counts anew: nodes whose machines never went
+    /// off are told so, register again and lease their subnets again. (Their watches waited, once,
+    /// for a version that was far away.)
+    #[test]
+    fn a_cluster_comes_together_again_when_its_store_was_lost() {
+        let more = r#"
+[[node]]
+name = "w"
+count = 2
+network = "lan"
+address = "192.168.1.12"
+[[fault]]
+name = "lost"
+kind = "kill"
+actor = "apiserver"
+nodes = "n1"
+loss = "disk"
+restart = "5s"
+at = "60s"
+[[expect]]
+name = "all are ready again"
+kind = "nodes-ready"
+after = "lost"
+within = "40s"
+"#;
+        let mut scenario = testing::scenario("", more);
+        scenario.invariants = crate::oracles::JUDGED.to_vec();
+        let (report, _) = testing::play(&scenario, Trace::default());
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+        assert_eq!(report.not_judged, []);
+    }
+}

@@ -45,7 +45,7 @@ pub enum Message {
         stream: u64,
         view: View,
     },
-    /// The version asked from was compacted: ask again from nothing.
+    /// The version asked from was compacted, or is of a lost store: ask again from nothing.
     Expired {
         stream: u64,
     },

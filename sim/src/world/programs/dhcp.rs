@@ -1,6 +1,6 @@
 //! DHCP (RFC 2131): a router's server and a machine's client, the latter as NetworkManager runs
 //! it: an address lost with the carrier is taken off the link at once. A lease is renewed as
-//! [`crate::dhcp`] says.
+//! [`crate::dhcp`] says. As long as somebody has given the card a fixed address, it asks nobody.
 
 use super::Seat;
 use crate::body::{Body, Dhcp, DhcpKind};
@@ -195,12 +195,16 @@ impl DhcpClient {
         let bound =
             world.kernel(seat.machine, |k, _, _| k.udp_bind(NsId::HOST, any, CLIENT_PORT, owner));
         self.socket = bound.ok();
-        self.discover(world, seat);
+        if !world.is_unplugged(seat.machine) {
+            self.carrier(world, seat, true);
+        }
     }
 
     pub fn carrier(&mut self, world: &mut World, seat: &mut Seat, up: bool) {
         if up {
-            self.discover(world, seat);
+            if !world.has_fixed_address(seat.machine) {
+                self.discover(world, seat);
+            }
         } else {
             self.unbind(world, seat, Dropped::NoCarrier);
             self.state = State::Idle;

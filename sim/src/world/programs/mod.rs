@@ -2,6 +2,7 @@
 //! machine's role says. They touch the world only as a process could: through their kernel.
 
 mod approach;
+mod by_hand;
 mod container;
 mod dhcp;
 pub mod resolver;

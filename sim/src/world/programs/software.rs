@@ -2,8 +2,8 @@
 
 use crate::kernel::NsId;
 use crate::scenario::{Software, SoftwareKind};
-use crate::world::World;
 use crate::world::external::Order;
+use crate::world::{World, words};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Table;
@@ -26,7 +26,8 @@ pub const DOCKER_RULES: [&str; 8] = [
     "-t filter -A FORWARD -i docker0 -o docker0 -j ACCEPT",
 ];
 
-/// Those of ufw.
+pub const UFW_CHAIN: &str = "ufw-before-forward";
+/// The rules of ufw.
 pub const UFW_RULES: [&str; 3] =
     [DROP, "-N ufw-before-forward", "-A FORWARD -j ufw-before-forward"];
 
@@ -35,16 +36,51 @@ pub fn docker_drops(turned_on: bool, version: (u32, u32)) -> bool {
     turned_on && version >= (1, 13)
 }
 
+/// Why a program is not started: found, and what to try.
+pub const RUNS: &str = "it runs already; let it be started once, by [[node]] or by a fault";
+
 impl World {
+    /// What the machine starts at its boot.
     pub(in crate::world) fn start_software(&mut self, machine: u32, software: &Software) {
+        if let Err(why) = self.begin_software(machine, software) {
+            let name = self.machines[machine as usize].name.clone();
+            let what = format!("starting {} at its boot: {why}", words::program(software.kind));
+            self.unapplied(&format!("the software of node `{name}`"), what);
+        }
+    }
+
+    /// Starts a program, or says what was found.
+    pub(in crate::world) fn begin_software(
+        &mut self,
+        machine: u32,
+        software: &Software,
+    ) -> Result<(), String> {
         if self.ordered(machine, || Order::StartSoftware(software.clone())) {
-            return;
+            return Ok(());
+        }
+        if self.runs(machine, software.kind) {
+            return Err(RUNS.to_owned());
         }
         match software.kind {
             SoftwareKind::Docker { major, minor } => self.start_docker(machine, (major, minor)),
             SoftwareKind::Ufw => self.start_ufw(machine),
             // It is the DHCP client's way of writing resolv.conf: see `programs::dhcp`.
             SoftwareKind::NetworkManager => {}
+        }
+        Ok(())
+    }
+
+    /// Whether what the program makes when it starts is there.
+    fn runs(&self, machine: u32, software: SoftwareKind) -> bool {
+        let kernel = &self.machines[machine as usize].kernel;
+        match software {
+            SoftwareKind::Docker { .. } => kernel.mtu(NsId::HOST, DOCKER_BRIDGE).is_some(),
+            SoftwareKind::Ufw => {
+                let rules =
+                    kernel.netfilter(NsId::HOST).map(|rules| rules.save(Some(Table::Filter)));
+                rules.is_some_and(|rules| rules.contains(&format!(":{UFW_CHAIN} ")))
+            }
+            SoftwareKind::NetworkManager => false,
         }
     }
 
@@ -101,8 +137,8 @@ impl World {
         })
     }
 
-    /// The same by a program: what is refused is said in the run's lines (a second start of docker
-    /// finds its chains there).
+    /// The same by a program: what is refused is said in the run's lines (who has made docker's
+    /// chains by hand, say).
     pub(in crate::world) fn iptables_of_software(&mut self, machine: u32, command: &str) {
         if let Err(why) = self.iptables(machine, command) {
             let name = self.machines[machine as usize].name.clone();

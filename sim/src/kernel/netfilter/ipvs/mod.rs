@@ -201,9 +201,9 @@ impl Ipvs {
         });
     }
 
-    /// Where new connections may be led.
-    pub fn endpoints(&self) -> impl Iterator<Item = (Ipv4Addr, u16)> + '_ {
-        self.services.values().flat_map(Service::active)
+    /// Where each front leads new connections.
+    pub fn leads(&self) -> impl Iterator<Item = (Front, (Ipv4Addr, u16))> + '_ {
+        self.services.iter().flat_map(|(front, service)| service.active().map(|to| (*front, to)))
     }
 }
 
