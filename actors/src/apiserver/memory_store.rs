@@ -50,6 +50,10 @@ impl Store {
     pub fn revision(&self) -> u64 {
         self.revision
     }
+    /// What was before it is forgotten.
+    pub fn compacted(&self) -> u64 {
+        self.compacted
+    }
     pub fn len(&self) -> usize {
         self.objects.len()
     }
