@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 /// Durable together, at most: one answer should not wait for thousands of others.
 const BATCH: usize = 512;
-/// Revisions that watches are told from memory; who lies further behind reads the log.
+/// Changes that watches are told from memory; who lies further behind reads the log.
 const RECENT: usize = 4096;
 
 pub struct Job {
@@ -51,12 +51,14 @@ struct Recent {
     compacted: u64,
     /// Each revision's, without a gap up to the newest.
     changes: VecDeque<(u64, Vec<Change>)>,
+    count: usize,
 }
 
 impl Worker {
     /// `place`: where the store is, for messages.
     pub fn start(engine: Engine, place: String) -> std::io::Result<Worker> {
-        let recent = Recent { compacted: engine.state.compacted, changes: VecDeque::new() };
+        let recent =
+            Recent { compacted: engine.state.compacted, changes: VecDeque::new(), count: 0 };
         let revision = watch::Sender::new(engine.state.revision);
         let shared = Arc::new(Shared { recent: Mutex::new(recent), revision });
         let reader = Reader(Arc::clone(&engine.database));
@@ -191,10 +193,14 @@ impl Writer {
                 && !changes.is_empty()
             {
                 recent.changes.push_back((*revision, changes.clone()));
+                recent.count += changes.len();
             }
         }
-        let surplus = recent.changes.len().saturating_sub(RECENT);
-        recent.changes.drain(..surplus);
+        while recent.count > RECENT
+            && let Some((_, oldest)) = recent.changes.pop_front()
+        {
+            recent.count -= oldest.len();
+        }
         let revision = self.engine.state.revision;
         self.shared.revision.send_if_modified(|told| std::mem::replace(told, revision) != revision);
     }
