@@ -144,7 +144,7 @@ fn check(path: &Path, said: &Acknowledged) -> u64 {
 #[test]
 fn nothing_acknowledged_is_lost_to_sigkill() {
     let asked = std::env::var("KUBESIM_STORE_KILLS").ok().and_then(|kills| kills.parse().ok());
-    let kills: u64 = asked.unwrap_or(if cfg!(debug_assertions) { 20 } else { 200 });
+    let kills: u64 = asked.unwrap_or(if cfg!(debug_assertions) { 60 } else { 200 });
     let folder = Folder::new();
     let mut dice = Rng::new(Stream { seed: 1, label: "kills", index: 0, incarnation: 0 });
     let mut said = Acknowledged::new();

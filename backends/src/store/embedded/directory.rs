@@ -27,7 +27,7 @@ impl std::error::Error for Unusable {}
 pub struct Directory {
     path: PathBuf,
     /// Holds the lock of the directory.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -47,7 +47,7 @@ impl Directory {
         }
         let lock = lock(path)?;
         check_format(path)?;
-        Ok(Directory { path: path.to_owned(), _lock: lock })
+        Ok(Directory { path: path.to_owned(), lock })
     }
 
     /// The file of the tables. A new one is put in its place once `fill` has made it whole: a crash
@@ -72,6 +72,14 @@ impl Directory {
             sync(&self.path)?;
         }
         Ok(FileBackend::new(open(&place, false)?)?)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // By name: a process that another thread is just starting has the descriptor too, until it
+        // runs its program.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -135,7 +135,8 @@ impl Watch<'_> {
             Some(last) => of_etcd(last.mod_revision()),
             None => told.header().map_or(0, |header| of_etcd(header.revision())),
         };
-        if changes.is_empty() && revision < self.from {
+        if changes.is_empty() && last.is_some() && revision < self.from {
+            // Told before, or older than what was asked for.
             return Ok(());
         }
         self.from = self.from.max(revision + 1);
