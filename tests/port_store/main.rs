@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a watch that nothing happens to is told no progress.
-const PROGRESS: Duration = Duration::from_millis(100);
+const PROGRESS: Duration = Duration::from_millis(20);
 
 fn in_memory() -> World {
     World::new((), || Rc::new(memory::Memory::with_progress(PROGRESS)))

@@ -52,12 +52,9 @@ impl Directory {
 
     /// The file of the tables. A new one is put in its place once `fill` has made it whole: a crash
     /// in between leaves none.
-    pub fn data<E: From<io::Error>>(
-        &self,
-        fill: impl FnOnce(FileBackend) -> Result<(), E>,
-    ) -> Result<FileBackend, E>
+    pub fn data<E>(&self, fill: impl FnOnce(FileBackend) -> Result<(), E>) -> Result<FileBackend, E>
     where
-        E: From<redb::DatabaseError>,
+        E: From<io::Error> + From<redb::DatabaseError>,
     {
         let (place, new) = (self.path.join(DATA), self.path.join("store.redb.new"));
         let open = |path: &Path, fresh: bool| {
