@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 #[path = "../tests/common/etcd.rs"]
 mod etcd;
 
+type Written = (Arc<Object>, u64);
 type Driver = Rc<dyn Port<Request = Request, Reply = Reply>>;
 
 /// Objects a writer writes in turn.
@@ -33,7 +34,8 @@ struct Subject {
     driver: Driver,
     /// The processes that do the work: this one, or that one as well.
     others: Vec<u32>,
-    objects: Vec<RefCell<Vec<(Arc<Object>, u64)>>>,
+    /// Each writer's, and the revision it is at.
+    objects: Vec<RefCell<Vec<Written>>>,
     runtime: Runtime,
     local: LocalSet,
 }
