@@ -32,7 +32,7 @@ pub enum Request {
         revision: u64,
     },
     /// All changes below `under` at `from` and later, each revision whole and in order: a stream.
-    /// `from` may lie ahead.
+    /// `from` may lie ahead; of a driver, 0 asks for what comes from now on.
     Watch {
         id: u64,
         under: Under,
