@@ -19,5 +19,6 @@ pub mod probe;
 mod readable;
 #[cfg(target_os = "linux")]
 pub mod rules;
+pub mod store;
 #[cfg(target_os = "linux")]
 mod turn;

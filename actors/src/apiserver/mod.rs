@@ -90,7 +90,7 @@ pub enum Timer {
 impl kubesim_runtime::Effect for Effect {
     fn answers(&self) -> Answers {
         match self {
-            Effect::Store(_) => Answers::One,
+            Effect::Store(request) => request.answers(),
             Effect::Publish(_) | Effect::Respond { .. } | Effect::Refuse { .. } => Answers::None,
         }
     }

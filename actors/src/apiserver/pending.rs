@@ -178,7 +178,8 @@ impl ApiServer {
             store::Reply::Committed { id, revision } => self.committed(id, revision, ctx),
             store::Reply::Mismatch { id, .. } => self.mismatch(id, ctx),
             store::Reply::Unknown { id } => self.unknown(id, ctx),
-            store::Reply::Range { revision, compacted, objects } => {
+            store::Reply::Refused { id, why } => self.refused(id, &why, ctx),
+            store::Reply::Range { revision, compacted, objects, .. } => {
                 self.ranged(revision, compacted, objects, ctx);
             }
             store::Reply::Compacted { revision } => {
@@ -188,6 +189,10 @@ impl ApiServer {
                     self.publish(ctx);
                 }
             }
+            // Nobody here watches or reads the past.
+            store::Reply::Watched { .. }
+            | store::Reply::Forgotten { .. }
+            | store::Reply::Ahead { .. } => {}
         }
     }
 
@@ -303,6 +308,21 @@ impl ApiServer {
         }
         self.pending.stale.push((flight.job, flight.key));
         self.ask_range(ctx);
+    }
+
+    /// It never happened: the store cannot take it, or takes nothing any more.
+    fn refused(&mut self, id: u64, why: &str, ctx: &mut Ctx<'_>) {
+        ctx.note(|| format!("the store refuses: {why}"));
+        let Some(flight) = self.pending.in_flight.remove(&id) else {
+            // A Range is asked again by the timer; a compaction is, when it is due.
+            return;
+        };
+        let error =
+            Error::new(Reason::InternalError, format!("the store refused the write: {why}"));
+        respond(&flight.job, Err(error), ctx);
+        self.settle(&flight.key);
+        self.release(&flight.key, ctx);
+        self.look_for_gap(ctx);
     }
 
     fn unknown(&mut self, id: u64, ctx: &mut Ctx<'_>) {

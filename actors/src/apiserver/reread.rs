@@ -17,7 +17,7 @@ impl ApiServer {
             return;
         }
         self.pending.range = Range::Asked;
-        ctx.perform(Effect::Store(store::Request::Range));
+        ctx.perform(Effect::Store(store::Request::Range(store::Range::default())));
         ctx.set_timer(Timer::Retry, RETRY);
     }
 

@@ -91,7 +91,7 @@ impl Object {
     }
 }
 
-fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Error> {
+pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Error> {
     let (meta, body) = match kind {
         Kind::Namespace => whole!(value, Namespace, Namespace),
         Kind::Node => whole!(value, Node, Node),

@@ -3,6 +3,7 @@
 //! A 4.6 KB pod is 35 KB of heap as one k8s-openapi value. Here metadata, spec and status sit
 //! behind an `Arc` each, so a ReplicaSet's pods share one spec and a status write copies a status.
 
+mod bytes;
 mod digest;
 mod json;
 mod key;

@@ -364,6 +364,22 @@ fn a_write_without_an_answer_is_unknown_until_the_store_was_read() {
 }
 
 #[test]
+fn a_write_that_the_store_refuses_never_happened() {
+    let mut rig = Rig::new();
+    let object = Arc::new(Object::from_json(pod("a")).unwrap());
+    let call = rig.send(Request::Create { object: object.clone() });
+    let next = rig.send(Request::Create { object });
+    let txn = rig.outgoing.pop().unwrap();
+    let store::Request::Txn { id, .. } = txn else { panic!("{txn:?}") };
+    rig.reply(store::Reply::Refused { id, why: "no room is left".into() });
+    let error = rig.answers[&call].as_ref().err().unwrap();
+    assert_eq!(error.reason, Reason::InternalError);
+    assert!(error.message.contains("no room is left"), "{error}");
+    rig.run();
+    assert!(rig.answers[&next].is_ok(), "who waited behind it goes on");
+}
+
+#[test]
 fn old_versions_are_compacted() {
     let mut rig = Rig::new();
     rig.create(pod("a")).unwrap();

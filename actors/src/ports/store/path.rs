@@ -1,0 +1,147 @@
+//! Where objects live: paths as upstream's API server has them in etcd.
+
+use super::{Op, StoreKey, Under};
+use crate::objects::{Key, Kind};
+use smol_str::{SmolStr, format_smolstr};
+use std::cmp::Ordering;
+
+/// Below the store's root (`/registry`). Upstream has a resource below its plural, with a few old
+/// exceptions (`SpecialDefaultResourcePrefixes`,
+/// pkg/kubeapiserver/default_storage_factory_builder.go) and custom resources below their group.
+fn directory(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Node => "minions",
+        Kind::Service => "services/specs",
+        Kind::Subnet => "net.kubesim.dev/subnets",
+        _ => kind.plural(),
+    }
+}
+
+/// `pods/default/web-0`, `minions/desk1`: without the store's root.
+pub fn path((kind, key): &StoreKey) -> String {
+    match kind.namespaced() {
+        true => format!("{}/{}/{}", directory(*kind), key.namespace, key.name),
+        false => format!("{}/{}", directory(*kind), key.name),
+    }
+}
+
+/// What has the path; `None` for what no kind of ours has.
+pub fn parse(path: &str) -> Option<StoreKey> {
+    Kind::ALL.iter().find_map(|kind| {
+        let rest = path.strip_prefix(directory(*kind))?.strip_prefix('/')?;
+        let key = match kind.namespaced() {
+            true => rest.split_once('/').map(|(namespace, name)| Key::new(namespace, name))?,
+            false => Key::cluster(rest),
+        };
+        let key = (*kind, key);
+        bad_name(&key).is_none().then_some(key)
+    })
+}
+
+/// What all paths of these begin with; empty for everything.
+pub fn below(under: &Under) -> String {
+    match under {
+        Under::All => String::new(),
+        Under::Kind(kind) => format!("{}/", directory(*kind)),
+        Under::Namespace(kind, namespace) if kind.namespaced() => {
+            format!("{}/{namespace}/", directory(*kind))
+        }
+        // Nothing is there.
+        Under::Namespace(kind, namespace) => format!("{}//{namespace}/", directory(*kind)),
+    }
+}
+
+/// The order of paths as bytes, which is etcd's. Namespace `a-b` comes before `a` in it.
+pub fn order(a: &StoreKey, b: &StoreKey) -> Ordering {
+    fn bytes((kind, key): &StoreKey) -> impl Iterator<Item = u8> {
+        let slash = if kind.namespaced() { "/" } else { "" };
+        let parts = [directory(*kind), "/", &key.namespace, slash, &key.name];
+        parts.into_iter().flat_map(str::bytes)
+    }
+    bytes(a).cmp(bytes(b))
+}
+
+/// Why no store takes this transaction.
+pub fn refusal(compare: &[(StoreKey, u64)], then: &[Op]) -> Option<SmolStr> {
+    let keys = compare.iter().map(|(key, _)| key).chain(then.iter().map(Op::key));
+    if let Some((key, why)) = keys.filter_map(|key| Some((key, bad_name(key)?))).next() {
+        return Some(format_smolstr!("{} {:?}: {why}", key.0, key.1));
+    }
+    // etcd: "duplicate key given in txn request".
+    let twice = |at: usize| then[..at].iter().any(|op| op.key() == then[at].key());
+    let at = (1..then.len()).find(|at| twice(*at))?;
+    let (kind, key) = then[at].key();
+    Some(format_smolstr!("{kind} {key} is written twice in one transaction"))
+}
+
+/// Two keys would have one path, or none could be read back.
+fn bad_name((kind, key): &StoreKey) -> Option<&'static str> {
+    let breaks = |name: &str| name.bytes().any(|byte| byte == b'/' || byte == 0);
+    if key.name.is_empty() {
+        Some("its name is empty")
+    } else if key.namespace.is_empty() == kind.namespaced() {
+        Some("a namespace is there where none belongs, or the other way round")
+    } else if breaks(&key.name) || breaks(&key.namespace) {
+        Some("its name has a character that no name has")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_upstreams_and_are_read_back() {
+        let of = |kind: Kind| {
+            let namespace = if kind.namespaced() { "default" } else { "" };
+            (kind, Key::new(namespace, "a"))
+        };
+        for (kind, expected) in [
+            (Kind::Pod, "pods/default/a"),
+            (Kind::Node, "minions/a"),
+            (Kind::Service, "services/specs/default/a"),
+            (Kind::Lease, "leases/default/a"),
+            (Kind::EndpointSlice, "endpointslices/default/a"),
+            (Kind::Subnet, "net.kubesim.dev/subnets/a"),
+        ] {
+            assert_eq!(path(&of(kind)), expected);
+        }
+        for kind in Kind::ALL {
+            let key = of(*kind);
+            assert_eq!(parse(&path(&key)), Some(key.clone()));
+            let under = Under::Kind(*kind);
+            assert!(path(&key).starts_with(&below(&under)) && under.holds(&key));
+        }
+        let strange = ["", "pods", "pods/", "pods/a", "pods//a", "pods/a/b/c", "poods/a/b"];
+        assert!(strange.into_iter().all(|path| parse(path).is_none()));
+    }
+
+    #[test]
+    fn the_order_is_that_of_paths() {
+        let mut keys = Vec::new();
+        for kind in Kind::ALL {
+            for namespace in ["a", "a-b", "ab"] {
+                let namespace = if kind.namespaced() { namespace } else { "" };
+                keys.extend(["x", "x-y", "x.y"].map(|name| (*kind, Key::new(namespace, name))));
+            }
+        }
+        for a in &keys {
+            for b in &keys {
+                assert_eq!(order(a, b), path(a).cmp(&path(b)), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_store_takes_is_named() {
+        let delete = |name: &str| Op::Delete { key: (Kind::Pod, Key::new("default", name)) };
+        assert_eq!(refusal(&[], &[delete("a"), delete("b")]), None);
+        let why = refusal(&[], &[delete("a"), delete("b"), delete("a")]).expect("a reason");
+        assert!(why.contains("Pod default/a is written twice"), "{why}");
+        assert!(refusal(&[((Kind::Pod, Key::cluster("a")), 0)], &[]).is_some());
+        assert!(refusal(&[], &[delete("a/b")]).is_some());
+        assert!(refusal(&[], &[delete("")]).is_some());
+    }
+}

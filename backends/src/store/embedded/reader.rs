@@ -1,0 +1,118 @@
+//! Reading, beside the writer and without waiting for it: what is durable, as of one moment.
+
+use super::engine::{Broken, State, unreadable};
+use super::record::{INDEX, LOG, META, Place, Record, full_path, prefix, read_index_key};
+use kubesim_actors::objects::Object;
+use kubesim_actors::ports::store::{Change, Range, Reply, Under};
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use std::sync::Arc;
+
+/// A watch that lies behind is told so many records at a time.
+const CHUNK: usize = 1000;
+
+#[derive(Clone, Debug)]
+pub struct Reader(pub Arc<Database>);
+
+type Log = ReadOnlyTable<(u64, u32), &'static [u8]>;
+
+impl Reader {
+    pub fn range(&self, range: &Range) -> Result<Reply, Broken> {
+        let txn = self.0.begin_read()?;
+        let state = State::read(&txn.open_table(META)?)?;
+        let Range { id, revision, .. } = *range;
+        if revision > state.revision {
+            return Ok(Reply::Ahead { id, revision: state.revision });
+        }
+        let at = if revision == 0 { state.revision } else { revision };
+        if at < state.compacted {
+            return Ok(Reply::Forgotten { id, compacted: state.compacted });
+        }
+        let (log, index) = (txn.open_table(LOG)?, txn.open_table(INDEX)?);
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let mut found = Found { log: &log, objects: Vec::new() };
+        let mut newest: Option<(Vec<u8>, u64, Place)> = None;
+        let mut more = false;
+        let prefix = prefix(&range.under);
+        for entry in index.range(&*first(range)..)? {
+            let (key, place) = entry?;
+            let Some((path, revision)) = read_index_key(key.value()) else { continue };
+            if !path.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            if newest.as_ref().is_some_and(|(newest, ..)| newest != path) {
+                found.take(newest.take())?;
+            }
+            if found.objects.len() > limit {
+                break;
+            }
+            if revision <= at {
+                newest = Some((path.to_vec(), revision, Place::of_number(place.value())));
+            }
+        }
+        found.take(newest)?;
+        let mut objects = found.objects;
+        if objects.len() > limit {
+            objects.truncate(limit);
+            more = true;
+        }
+        Ok(Reply::Range { id, revision: at, compacted: state.compacted, more, objects })
+    }
+
+    /// What happened at `from` and since, or the first part of it.
+    pub fn changes(&self, id: u64, under: &Under, from: u64) -> Result<Reply, Broken> {
+        let txn = self.0.begin_read()?;
+        let state = State::read(&txn.open_table(META)?)?;
+        if from <= state.compacted {
+            return Ok(Reply::Forgotten { id, compacted: state.compacted });
+        }
+        let log = txn.open_table(LOG)?;
+        let mut changes: Vec<Change> = Vec::new();
+        let mut told = from.saturating_sub(1);
+        for (seen, entry) in log.range((from, 0)..)?.enumerate() {
+            let (key, bytes) = entry?;
+            let (revision, _) = key.value();
+            if seen >= CHUNK && revision != told {
+                return Ok(Reply::Watched { id, revision: told, changes });
+            }
+            told = revision;
+            let record = Record::read(bytes.value()).ok_or_else(|| unreadable(revision))?;
+            let change = record.change(revision).map_err(|why| Broken(why.into()))?;
+            changes.extend(change.filter(|change| under.holds(&change.key())));
+        }
+        Ok(Reply::Watched { id, revision: state.revision, changes })
+    }
+}
+
+/// Where the index is read from.
+fn first(range: &Range) -> Vec<u8> {
+    match &range.after {
+        // Behind all versions of the path, before any path that is longer.
+        Some(after) => {
+            let after = [full_path(after).as_bytes(), &[1]].concat();
+            after.max(prefix(&range.under).into_bytes())
+        }
+        None => prefix(&range.under).into_bytes(),
+    }
+}
+
+struct Found<'t> {
+    log: &'t Log,
+    objects: Vec<Arc<Object>>,
+}
+
+impl Found<'_> {
+    /// The newest version of a path, unless it ended there.
+    fn take(&mut self, newest: Option<(Vec<u8>, u64, Place)>) -> Result<(), Broken> {
+        let Some((_, revision, place)) = newest.filter(|(_, _, place)| !place.deleted) else {
+            return Ok(());
+        };
+        let bytes = self.log.get((revision, place.sub))?.ok_or_else(|| unreadable(revision))?;
+        let record = Record::read(bytes.value()).ok_or_else(|| unreadable(revision))?;
+        if let Some(Change::Put(object)) =
+            record.change(revision).map_err(|why| Broken(why.into()))?
+        {
+            self.objects.push(object);
+        }
+        Ok(())
+    }
+}
