@@ -79,6 +79,7 @@ impl Server {
     }
 
     /// Its id, while it runs.
+    #[allow(dead_code, reason = "for the bench, which counts what it writes")]
     pub fn process(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
