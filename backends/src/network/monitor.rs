@@ -66,8 +66,8 @@ impl Monitor {
         }
     }
 
-    /// Lets no news of routes and next hops in that the socket with this port caused: what it did, its owner
-    /// knows, and thousands of them would fill the queue.
+    /// Lets no news of routes and next hops in that the socket with this port caused: what it did,
+    /// its owner knows, and thousands of them would fill the queue.
     pub fn without_routes_by(&self, port: u32) -> io::Result<()> {
         let port = u32::from_be_bytes(port.to_ne_bytes());
         let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));

@@ -18,7 +18,10 @@ impl World {
 
     /// The last move of a machine that has begun.
     fn last_move(&self, name: &str) -> Option<usize> {
-        let moves = |fault: &super::Happened| matches!(&fault.kind, FaultKind::Move { node, .. } if node == name);
+        let moves = |fault: &super::Happened| match &fault.kind {
+            FaultKind::Move { node, .. } => node == name,
+            _ => false,
+        };
         let faults = self.happened.iter().enumerate().filter(|(_, fault)| moves(fault));
         let begun = faults.filter_map(|(index, fault)| Some((fault.began?, index)));
         begun.max().map(|(_, index)| index)
