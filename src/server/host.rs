@@ -88,7 +88,7 @@ async fn serve(
         () = end(&mut signals) => Ok(()),
     };
     serving.abort();
-    front.drained(LAST).await;
+    front.drain(LAST).await;
     hosted.stop().await;
     ended
 }

@@ -230,6 +230,6 @@ fn everything_is_there_after_a_restart() {
         format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let goes_on = text.contains("\"type\":\"ADDED\"") && text.contains("\"name\":\"c\"");
     assert!(goes_on || text.contains("too old resource version"), "{text}");
-    assert!(String::from_utf8_lossy(&watched("1").stderr).contains("too old resource version"));
+    assert!(String::from_utf8_lossy(&watched("1").stdout).contains("too old resource version"));
     assert_eq!(server.end(), Some(0));
 }

@@ -3,7 +3,7 @@
 
 use super::accept;
 use super::body::Answer;
-use super::resources::{self, Resource, VERBS};
+use super::resources::{self, Resource};
 use super::status::Failure;
 use kubesim_actors::objects::Kind;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ pub fn group_version(group: &str, version: &str) -> Value {
         let kind = resource.kind;
         all.push(json!({
             "name": kind.plural(), "singularName": resource.singular, "kind": kind.name(),
-            "namespaced": kind.namespaced(), "verbs": VERBS, "shortNames": resource.short,
+            "namespaced": kind.namespaced(), "verbs": resource.verbs(), "shortNames": resource.short,
             "categories": resource.categories,
         }));
         for sub in resource.subresources {
@@ -124,7 +124,7 @@ fn aggregated(resource: &Resource) -> Value {
     json!({
         "resource": kind.plural(), "responseKind": type_of(own_type(kind)),
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
-        "singularResource": resource.singular, "verbs": VERBS, "shortNames": resource.short,
+        "singularResource": resource.singular, "verbs": resource.verbs(), "shortNames": resource.short,
         "categories": resource.categories, "subresources": subresources,
     })
 }

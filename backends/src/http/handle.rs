@@ -132,18 +132,7 @@ where
     let content_type = body::content_type(request.headers());
     let bytes = body::read(request.into_body(), inner.limits.request).await?;
     let sent = Sent { bytes: &bytes, content_type: &content_type, query: &query, show };
-    let named = target.name.is_some();
-    let creates = !named && target.sub.is_none() || target.sub == Some(Sub::Binding);
-    asked.verb = match method.as_str() {
-        "POST" if creates && (!target.kind().namespaced() || !target.namespace.is_empty()) => {
-            "POST"
-        }
-        "PUT" if named && target.sub != Some(Sub::Binding) => "PUT",
-        "PATCH" if named && target.sub != Some(Sub::Binding) => "PATCH",
-        "DELETE" if named && target.sub.is_none() => "DELETE",
-        "DELETE" if target.sub.is_none() => "DELETECOLLECTION",
-        _ => return Err(Failure::no_such_method()),
-    };
+    asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
     match asked.verb {
         "POST" => write::create(inner, &target, sent).await,
         "PUT" => write::update(inner, &target, sent).await,
@@ -153,6 +142,25 @@ where
             let selector = selector(&target, &query)?;
             write::delete_collection(inner, &target, &selector, sent).await
         }
+    }
+}
+
+/// What a writing method is to the objects of a path, if it is anything.
+fn verb(target: &Target, method: &str) -> Option<&'static str> {
+    // Not in all namespaces at once.
+    let collection =
+        target.name.is_none() && (!target.kind().namespaced() || !target.namespace.is_empty());
+    let written = target.name.is_some() && target.sub != Some(Sub::Binding);
+    match (method, target.sub) {
+        ("POST", None) if collection => Some("POST"),
+        ("POST", Some(Sub::Binding)) => Some("POST"),
+        ("PUT", _) if written => Some("PUT"),
+        ("PATCH", _) if written => Some("PATCH"),
+        ("DELETE", None) if target.name.is_some() => Some("DELETE"),
+        ("DELETE", None) if collection && target.resource.verbs().contains(&"deletecollection") => {
+            Some("DELETECOLLECTION")
+        }
+        _ => None,
     }
 }
 

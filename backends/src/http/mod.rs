@@ -92,6 +92,8 @@ struct State {
     history: History,
     calls: BTreeMap<u64, oneshot::Sender<Result<Reply, Error>>>,
     next_call: u64,
+    /// Watches end when they have told what there is.
+    ending: bool,
 }
 
 impl Front {
@@ -132,12 +134,17 @@ impl Front {
         self.0.news.send_replace(0);
     }
 
-    /// Waits, but not for ever, until no request is under way; watches are not waited for.
-    pub async fn drained(&self, within: Duration) {
+    /// Ends watches, and waits, but not for ever, until no request is under way.
+    pub async fn drain(&self, within: Duration) {
+        self.0.state.borrow_mut().ending = true;
+        self.0.news.send_modify(|_| ());
+        let metrics = &self.0.metrics;
         let none = async {
-            while self.0.metrics.in_flight.get() > 0 {
+            while metrics.in_flight.get() + metrics.watches.get() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
+            // What was answered last is on its way to its socket.
+            sleep(Duration::from_millis(20)).await;
         };
         let _ = timeout(within, none).await;
     }

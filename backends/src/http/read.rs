@@ -105,8 +105,9 @@ pub fn list(
         Some(revision) => history.at(revision).ok_or_else(|| gone(from.is_some()))?,
     };
     let page = page(cache, target, selector, from, limit);
-    // Only what another page may be asked of is kept, and it is the newest one then.
-    if page.next.is_some() && revision.is_none() {
+    // What another page may be asked of is kept, if it is not yet.
+    let newest = history.cache().is_some_and(|cache| cache.revision == page.revision);
+    if page.next.is_some() && newest {
         history.keep();
     }
     Ok(page)

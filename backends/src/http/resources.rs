@@ -45,8 +45,15 @@ impl Sub {
     }
 }
 
-/// What can be done with every resource.
-pub const VERBS: &[&str] =
+impl Resource {
+    pub fn verbs(&self) -> &'static [&'static str] {
+        // Each namespace is deleted by its name, as upstream has it.
+        if self.kind == Kind::Namespace { SINGLE } else { VERBS }
+    }
+}
+
+const SINGLE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 const STATUS: &[Sub] = &[Sub::Status];

@@ -184,7 +184,7 @@ fn parse_labels(text: &str) -> Result<Vec<Label>, String> {
     let mut rest = text.trim();
     while !rest.is_empty() {
         let (label, after) = parse_label(rest)?;
-        for why in names::qualified(&label.key) {
+        if let Some(why) = names::qualified(&label.key).first() {
             return Err(format!("key: Invalid value: {:?}: {why}", label.key));
         }
         labels.push(label);

@@ -35,7 +35,8 @@ pub struct Watch {
     show: Show,
     /// What is there at the beginning, to be told as added.
     initial: Vec<Arc<Object>>,
-    place: Place,
+    /// Or why it cannot go on from where it was: told in the stream, as upstream's cacher does.
+    place: Result<Place, Failure>,
     /// All up to this revision is told, or does not concern this watch.
     revision: u64,
     /// Says when what was there at the beginning is told.
@@ -68,8 +69,8 @@ pub fn open(
     // Without a version, upstream tells what is there ("Get State and Start at Any/Most Recent").
     let tells = asked.unwrap_or(from == 0);
     let (place, revision) = match (tells, from) {
-        (false, 1..) => (state.history.after(from)?, from),
-        _ => (state.history.end(), cache.revision),
+        (false, 1..) => (state.history.after(from), from),
+        _ => (Ok(state.history.end()), cache.revision),
     };
     let initial = match tells {
         true => read::list_all(cache, &target, &selector),
@@ -147,12 +148,20 @@ impl Watch {
         let state = inner.state.borrow();
         let mut text = Vec::new();
         while text.len() < GATHER {
-            match state.history.next(self.place) {
+            let next = match &self.place {
+                Ok(place) => state.history.next(*place),
+                Err(failure) => {
+                    line("ERROR", &failure.status(), &mut text);
+                    return (text, More::Never);
+                }
+            };
+            match next {
                 Ok(Some((change, next))) => {
-                    self.place = next;
+                    self.place = Ok(next);
                     self.change(change, &mut text);
                     self.revision = self.revision.max(change.revision);
                 }
+                Ok(None) if state.ending => return (text, More::Never),
                 Ok(None) => {
                     let newest = state.history.cache().map_or(0, |cache| cache.revision);
                     self.revision = self.revision.max(newest);
@@ -160,9 +169,7 @@ impl Watch {
                 }
                 Err(_) => {
                     let message = format!("too old resource version: {}", self.revision);
-                    let status = Failure::expired(message).status();
-                    line("ERROR", &status, &mut text);
-                    return (text, More::Never);
+                    self.place = Err(Failure::expired(message));
                 }
             }
         }

@@ -14,8 +14,8 @@ pub fn duration(seconds: i64) -> String {
     };
     match seconds {
         ..-1 => "<invalid>".to_owned(),
-        ..0 => "0s".to_owned(),
-        ..120 => format!("{seconds}s"),
+        -1 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
         _ if minutes < 10 => pair(minutes, 'm', seconds % 60, 's'),
         _ if minutes < 180 => format!("{minutes}m"),
         _ if hours < 8 => pair(hours, 'h', minutes % 60, 'm'),
@@ -68,7 +68,7 @@ pub fn requirements(selector: &LabelSelector) -> String {
         };
         all.push((key, text));
     }
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.sort_by_key(|(name, _)| *name);
     let texts: Vec<String> = all.into_iter().map(|(_, text)| text).collect();
     texts.join(",")
 }

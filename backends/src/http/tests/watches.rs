@@ -75,8 +75,25 @@ fn a_watch_from_too_long_ago_is_expired() {
         let error = watch.next().await.expect("an error");
         assert_eq!((&error["type"], &error["object"]["code"]), (&json!("ERROR"), &json!(410)));
         assert_eq!(watch.next().await, None);
+        // From before its start, the same is told in the stream.
         let before = from.parse::<u64>().expect("a number") - 1;
-        let old = world.get(&format!("{MAPS}?watch=1&resourceVersion={before}")).await;
-        assert_eq!(old.refusal(), (410, "Expired".to_owned()));
+        let mut old = world.watch(&format!("{MAPS}?watch=1&resourceVersion={before}")).await;
+        let error = old.next().await.expect("an error");
+        assert_eq!(
+            (&error["type"], &error["object"]["reason"]),
+            (&json!("ERROR"), &json!("Expired"))
+        );
+        assert_eq!(old.next().await, None);
+    });
+}
+
+#[test]
+fn a_watch_ends_with_its_server() {
+    play(|world| async move {
+        let mut watch = world.watch(&format!("{MAPS}?watch=1&resourceVersion=0")).await;
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        world.front.drain(std::time::Duration::from_secs(5)).await;
+        assert_eq!(watch.told().await, "ADDED a");
+        assert_eq!(watch.next().await, None);
     });
 }

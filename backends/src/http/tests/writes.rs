@@ -74,6 +74,9 @@ fn what_is_wrong_is_said() {
             (format!("DELETE {MAPS}/none"), json!({}), 404),
             (format!("DELETE {MAPS}/a"), json!({"propagationPolicy": "Orphan"}), 400),
             (format!("OPTIONS {MAPS}/a"), json!({}), 405),
+            ("DELETE /api/v1/configmaps".to_owned(), json!({}), 405),
+            ("DELETE /api/v1/namespaces".to_owned(), json!({}), 405),
+            (format!("PUT {MAPS}"), map("a", "1"), 405),
         ];
         for (words, body, code) in cases {
             let answered = world.send(&words, &body).await;
