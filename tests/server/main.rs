@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod wire;
 mod world;
 
 use std::io::{BufRead, BufReader};

@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -81,6 +82,28 @@ impl Server {
         }
         assert!(!url.is_empty(), "the server says where it is");
         Server { process, place: place.0.clone(), url, client: client.to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn at(&self) -> SocketAddr {
+        self.url.trim_start_matches("https://").parse().expect("an address")
+    }
+
+    /// One that cannot start: its exit status, and what it says.
+    pub fn refused(place: &Place, listen: &str) -> (Option<i32>, String) {
+        Server::refused_with(place, listen, &[])
+    }
+
+    pub fn refused_with(place: &Place, listen: &str, more: &[&str]) -> (Option<i32>, String) {
+        let out = Command::new(env!("CARGO_BIN_EXE_kubesim"))
+            .arg("server")
+            .arg("--data-dir")
+            .arg(place.0.join("data"))
+            .args(["--listen", listen])
+            .args(more)
+            .output()
+            .expect("the program starts");
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
     /// SIGTERM, and its exit status.

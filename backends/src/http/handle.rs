@@ -11,7 +11,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::Include;
 use super::write::{self, Sent};
-use super::{Inner, discovery, openapi, scale, watch};
+use super::{Inner, discovery, gzip, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response};
@@ -39,8 +39,10 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut asked = Asked { verb: "other", resource: "" };
+    let gzip = gzip::accepted(request.headers());
     let outcome = answer(&inner, user.as_deref(), request, &mut asked).await;
     let response = match outcome {
+        Ok(answer) if gzip => gzip::compressed(answer.response()),
         Ok(answer) => answer.response(),
         Err(failure) => body::refused(failure),
     };

@@ -6,6 +6,7 @@
 mod accept;
 mod body;
 mod discovery;
+mod gzip;
 mod handle;
 mod history;
 mod identity;
