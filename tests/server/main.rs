@@ -185,6 +185,12 @@ fn kubectl_finds_its_way() {
         let out = server.run(&["create", "-f", "-"], strict);
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(error.contains("unknown field \"dato\""), "{error}");
+        let invalid = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_}\n";
+        let out = server.run(&["create", "-f", "-"], invalid);
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        let begins =
+            "The ConfigMap \"A_\" is invalid: metadata.name: Invalid value: \"A_\": a lower";
+        assert!(error.starts_with(begins), "{error}");
         assert!(!server.fails("explain pods").is_empty(), "no schemas yet");
     });
 }

@@ -99,13 +99,21 @@ impl Failure {
                 let name = failure.message.split('"').nth(1).unwrap_or_default().to_owned();
                 failure.about(Kind::Namespace, &name)
             }
-            Reason::Forbidden
-            | Reason::NotFound
-            | Reason::AlreadyExists
-            | Reason::Conflict
-            | Reason::Invalid => failure.about(kind, name),
+            Reason::Invalid => failure.about(kind, name).with_causes(),
+            Reason::Forbidden | Reason::NotFound | Reason::AlreadyExists | Reason::Conflict => {
+                failure.about(kind, name)
+            }
             _ => failure,
         }
+    }
+
+    /// Which fields are wrong and why: `kubectl` prints these and not the message.
+    fn with_causes(mut self) -> Failure {
+        let causes = causes(&self.message);
+        if let Some(details) = self.details.as_mut().filter(|_| !causes.is_empty()) {
+            details["causes"] = causes.into();
+        }
+        self
     }
 
     pub fn status(&self) -> Value {
@@ -123,6 +131,36 @@ impl Failure {
     }
 }
 
+/// How a cause begins after its field, and its `metav1.CauseType`.
+const CAUSES: [(&str, &str); 5] = [
+    ("Required value", "FieldValueRequired"),
+    ("Invalid value", "FieldValueInvalid"),
+    ("Forbidden", "FieldValueForbidden"),
+    ("Duplicate value", "FieldValueDuplicate"),
+    ("Unsupported value", "FieldValueNotSupported"),
+];
+
+/// The causes in the message of what is invalid, `Pod "a" is invalid: [CAUSE, CAUSE]`. Each begins
+/// with its field and one of [`CAUSES`]; commas stand in causes as well.
+fn causes(message: &str) -> Vec<Value> {
+    let Some((_, list)) = message.split_once(" is invalid: ") else { return Vec::new() };
+    let list = list.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or(list);
+    let mut causes: Vec<(&str, &str, String)> = Vec::new();
+    for part in list.split(", ") {
+        let begins = part.split_once(": ").and_then(|(field, body)| {
+            let known = CAUSES.iter().find(|(words, _)| body.starts_with(words));
+            known.filter(|_| !field.contains(' ')).map(|(_, reason)| (field, *reason, body))
+        });
+        match (begins, causes.last_mut()) {
+            (Some((field, reason, body)), _) => causes.push((field, reason, body.to_owned())),
+            (None, Some((_, _, body))) => *body += &format!(", {part}"),
+            (None, None) => {}
+        }
+    }
+    let cause = |(field, reason, message): (&str, &str, String)| json!({"reason": reason, "message": message, "field": field});
+    causes.into_iter().map(cause).collect()
+}
+
 /// `pods`, `deployments.apps`.
 fn qualified(kind: Kind) -> String {
     match kind.group() {
@@ -134,6 +172,28 @@ fn qualified(kind: Kind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_one_by_one() {
+        let told = |message: &str| {
+            let status = Failure::of(Error::new(Reason::Invalid, message), Kind::Pod, "a").status();
+            status["details"]["causes"].clone()
+        };
+        let one = "Pod \"a\" is invalid: spec.containers: Required value";
+        let expected = json!([{"reason": "FieldValueRequired", "message": "Required value",
+                               "field": "spec.containers"}]);
+        assert_eq!(told(one), expected);
+        let two = "Pod \"a\" is invalid: [x[0].y: Invalid value: \"a, b\": must be c, or d, \
+                   z: Unsupported value: \"q\": supported values: \"r\", \"s\"]";
+        let expected = json!([
+            {"reason": "FieldValueInvalid", "field": "x[0].y",
+             "message": "Invalid value: \"a, b\": must be c, or d"},
+            {"reason": "FieldValueNotSupported", "field": "z",
+             "message": "Unsupported value: \"q\": supported values: \"r\", \"s\""},
+        ]);
+        assert_eq!(told(two), expected);
+        assert_eq!(told("something else"), Value::Null);
+    }
 
     #[test]
     fn a_refusal_names_what_it_is_about() {
