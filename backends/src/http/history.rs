@@ -7,11 +7,15 @@ use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_runtime::Change;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Changes that are remembered: about 1 KB each.
+/// Changes that are remembered, and how large their objects are together, as they are stored.
 const CHANGES: usize = 10_000;
-/// Versions that are kept for pages. What they share with the newest one costs nothing.
-const VERSIONS: usize = 64;
+const BYTES: usize = 64 << 20;
+/// Versions that are kept for pages, and for how long (upstream's API server compacts etcd every
+/// 5 minutes). What they share with the newest one costs nothing.
+const VERSIONS: usize = 16;
+const KEPT: Duration = Duration::from_secs(300);
 
 /// One object, before and after one write.
 #[derive(Clone, Debug)]
@@ -21,6 +25,7 @@ pub struct Happened {
     pub key: Key,
     pub old: Option<Arc<Object>>,
     pub new: Option<Arc<Object>>,
+    bytes: usize,
 }
 
 /// A place between two changes.
@@ -31,7 +36,7 @@ pub struct Place(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forgotten;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     cache: Option<Cache>,
     changes: VecDeque<Happened>,
@@ -39,9 +44,25 @@ pub struct History {
     first: u64,
     /// All that happened after this revision is among them.
     since: u64,
-    kept: BTreeMap<u64, Cache>,
-    /// The newest changes that are remembered; a test remembers fewer.
-    limit: Option<usize>,
+    /// Of all the changes.
+    bytes: usize,
+    kept: BTreeMap<u64, (Instant, Cache)>,
+    /// How many changes are remembered and how many bytes of them: a test remembers fewer.
+    limits: (usize, usize),
+}
+
+impl Default for History {
+    fn default() -> Self {
+        History {
+            cache: None,
+            changes: VecDeque::new(),
+            first: 0,
+            since: 0,
+            bytes: 0,
+            kept: BTreeMap::new(),
+            limits: (CHANGES, BYTES),
+        }
+    }
 }
 
 impl History {
@@ -53,13 +74,13 @@ impl History {
     /// As of this revision, if it is the newest one or one that is kept.
     pub fn at(&self, revision: u64) -> Option<&Cache> {
         let newest = self.cache.as_ref().filter(|cache| cache.revision == revision);
-        newest.or_else(|| self.kept.get(&revision))
+        newest.or_else(|| self.kept.get(&revision).map(|(_, cache)| cache))
     }
 
     /// Keeps the newest version for the pages that follow.
     pub fn keep(&mut self) {
         if let Some(cache) = &self.cache {
-            self.kept.insert(cache.revision, cache.clone());
+            self.kept.insert(cache.revision, (Instant::now(), cache.clone()));
         }
         while self.kept.len() > VERSIONS {
             self.kept.pop_first();
@@ -108,20 +129,22 @@ impl History {
             between(&old, cache, &mut changes);
         }
         changes.sort_by_key(|change| change.revision);
+        self.bytes += changes.iter().map(|change| change.bytes).sum::<usize>();
         self.changes.extend(changes);
-        while self.changes.len() > self.limit.unwrap_or(CHANGES) {
-            if let Some(gone) = self.changes.pop_front() {
-                self.first += 1;
-                self.since = gone.revision;
-            }
+        let (count, bytes) = self.limits;
+        while self.changes.len() > count || self.bytes > bytes {
+            let Some(gone) = self.changes.pop_front() else { break };
+            self.first += 1;
+            self.since = gone.revision;
+            self.bytes -= gone.bytes;
         }
+        self.kept.retain(|_, (since, _)| since.elapsed() < KEPT);
     }
 
     /// Another history: what was before is not known to be the same, and watches start anew.
     fn begin(&mut self, cache: Cache) {
         self.first = self.end().0 + 1;
-        self.changes.clear();
-        self.kept.clear();
+        self.forget();
         self.since = cache.revision;
         self.cache = Some(cache);
     }
@@ -129,9 +152,14 @@ impl History {
     /// The API server ended: nothing is served until another publishes.
     pub fn reset(&mut self) {
         self.first = self.end().0 + 1;
-        self.changes.clear();
-        self.kept.clear();
+        self.forget();
         self.cache = None;
+    }
+
+    fn forget(&mut self) {
+        self.changes.clear();
+        self.bytes = 0;
+        self.kept.clear();
     }
 }
 
@@ -166,13 +194,17 @@ fn push(
     old: Option<Arc<Object>>,
     new: Option<Arc<Object>>,
 ) {
+    let mut change = |revision, old, new: Option<Arc<Object>>| {
+        // The object before is the newer one of the change before it.
+        let bytes = new.as_ref().map_or(0, |object| object.to_bytes().len());
+        changes.push(Happened { revision, kind, key: key.clone(), old, new, bytes });
+    };
     match (&old, &new) {
         (Some(before), Some(after)) if before.uid != after.uid => {
-            let gone = revision.saturating_sub(1);
-            changes.push(Happened { revision: gone, kind, key: key.clone(), old, new: None });
-            changes.push(Happened { revision, kind, key, old: None, new });
+            change(revision.saturating_sub(1), old, None);
+            change(revision, None, new);
         }
-        _ => changes.push(Happened { revision, kind, key, old, new }),
+        _ => change(revision, old, new),
     }
 }
 
@@ -221,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_expired() {
-        let mut history = History { limit: Some(2), ..History::default() };
+        let mut history = History { limits: (2, BYTES), ..History::default() };
         history.publish(cache(10, &[]));
         let start = history.after(10).expect("now");
         assert_eq!(history.after(9).expect_err("before the beginning").code, 410);
@@ -234,6 +266,19 @@ mod tests {
             told(&history, history.after(11).expect("remembered")),
             [(12, true), (13, true)]
         );
+    }
+
+    #[test]
+    fn large_objects_are_remembered_for_less_long() {
+        let size = object("a", 1, 1).to_bytes().len();
+        let mut history = History { limits: (CHANGES, 3 * size), ..History::default() };
+        history.publish(cache(10, &[]));
+        for version in 11..=20 {
+            history.publish(cache(version, &[object("a", 1, version)]));
+        }
+        assert_eq!(history.after(16).expect_err("forgotten").code, 410);
+        assert_eq!(told(&history, history.after(17).expect("remembered")).len(), 3);
+        assert_eq!(history.bytes, 3 * size);
     }
 
     #[test]
