@@ -1,7 +1,7 @@
 //! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that
 //! tests can hand in something else.
 
-#[cfg(not(all(feature = "fidelity", feature = "lab", target_os = "linux")))]
+#[cfg(not(all(feature = "fidelity", feature = "lab", feature = "server", target_os = "linux")))]
 mod absent;
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
@@ -11,6 +11,8 @@ mod frames;
 pub mod lab;
 mod output;
 mod run;
+#[cfg(all(feature = "server", target_os = "linux"))]
+pub mod server;
 
 use clap::Parser;
 use kubesim_sim::scenario::Scenario;
@@ -65,6 +67,13 @@ enum Command {
     #[cfg(not(all(feature = "lab", target_os = "linux")))]
     #[command(disable_help_flag = true)]
     Lab(absent::Args),
+    /// Serve the API of a cluster to any client of Kubernetes'.
+    #[cfg(all(feature = "server", target_os = "linux"))]
+    Server(server::Args),
+    /// (Needs the feature `server`.) Serve the API of a cluster to any client of Kubernetes'.
+    #[cfg(not(all(feature = "server", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Server(absent::Args),
     /// A container's process in the lab.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Workload(lab::workload::Args),
@@ -108,6 +117,10 @@ fn dispatch(
         Ok(Command::Lab(args)) => lab::execute(&args, output),
         #[cfg(not(all(feature = "lab", target_os = "linux")))]
         Ok(Command::Lab(args)) => absent::explain("lab", "lab", &args, output),
+        #[cfg(all(feature = "server", target_os = "linux"))]
+        Ok(Command::Server(args)) => server::execute(&args, output),
+        #[cfg(not(all(feature = "server", target_os = "linux")))]
+        Ok(Command::Server(args)) => absent::explain("server", "server", &args, output),
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Ok(Command::Workload(args)) => lab::workload::execute(&args, output),
         Err(error) if error.use_stderr() => {

@@ -234,13 +234,14 @@ fn an_environment_that_lacks_something_exits_3() {
 
 /// What a default build leaves out is no unknown word: it says how to get it.
 #[test]
-#[cfg(not(any(feature = "lab", feature = "fidelity")))]
+#[cfg(not(any(feature = "lab", feature = "fidelity", feature = "server")))]
 fn a_command_that_needs_a_feature_says_how_to_build_it() {
-    let commands: [(&[&str], &str); 4] = [
+    let commands: [(&[&str], &str); 5] = [
         (&["parity", FILE, "--seed", "3"], "--features lab -- parity scenarios/laptop-ip-change"),
         (&["parity", "--help"], "--features lab -- parity --help\n"),
         (&["lab", "clean"], "--features lab -- lab clean\n"),
         (&["fidelity", "--cases", "9"], "--features fidelity -- fidelity --cases 9\n"),
+        (&["server", "--data-dir", "d"], "--features server -- server --data-dir d\n"),
     ];
     for (args, expected) in commands {
         let (exit, out, err) = kubesim(args);

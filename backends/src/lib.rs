@@ -5,6 +5,8 @@ pub mod api;
 pub mod containers;
 #[cfg(target_os = "linux")]
 pub mod files;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 #[cfg(target_os = "linux")]

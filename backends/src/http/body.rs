@@ -1,0 +1,218 @@
+//! Bodies: what a client may send, and what it gets.
+
+use super::status::Failure;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::{Response, StatusCode};
+use serde_json::Value;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// The largest body of a request, as upstream's `MaxRequestBodyBytes`.
+pub const LARGEST: usize = 3 << 20;
+
+/// What a client gets: all of it, or piece by piece.
+pub enum Body {
+    Whole(Bytes),
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Body::Stream(pieces) => {
+                pieces.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// All of a request's body, if it is not too large and comes within the time.
+pub async fn read<B>(body: B, within: Duration) -> Result<Bytes, Failure>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let too_large = || {
+        let message = format!("Request entity too large: limit is {LARGEST}");
+        Failure::new(413, "RequestEntityTooLarge", message)
+    };
+    if body.size_hint().lower() > LARGEST as u64 {
+        return Err(too_large());
+    }
+    match timeout(within, Limited::new(body, LARGEST).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Failure::bad_request(format!("reading the request's body: {error}"))),
+        Err(_) => {
+            let seconds = within.as_secs();
+            let message = format!("the request's body did not come within {seconds} s");
+            Err(Failure::new(408, "Timeout", message))
+        }
+    }
+}
+
+/// The media type without its parameters; JSON if it is not said.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match text.split(';').next().unwrap_or_default().trim() {
+        "" => "application/json".to_owned(),
+        plain => plain.to_lowercase(),
+    }
+}
+
+/// What a body in JSON or YAML says.
+pub fn value(bytes: &[u8], content_type: &str) -> Result<Value, Failure> {
+    let (read, language) = match content_type {
+        "application/json" => (serde_json::from_slice(bytes).map_err(|e| e.to_string()), "JSON"),
+        "application/yaml" => {
+            (serde_saphyr::from_slice::<Value>(bytes).map_err(|e| e.to_string()), "YAML")
+        }
+        other => {
+            return Err(Failure::media_type(format!(
+                "the body of the request was in an unknown format - accepted media types \
+                 include: application/json, application/yaml; found: {other}"
+            )));
+        }
+    };
+    let value = read.map_err(|why| {
+        let message = format!("the object provided is unrecognized: no {language}: {why}");
+        Failure::bad_request(message)
+    })?;
+    if !value.is_object() {
+        let message = "the object provided is unrecognized: it must be an object of fields";
+        return Err(Failure::bad_request(message));
+    }
+    Ok(value)
+}
+
+/// What a request came to.
+pub struct Answer {
+    pub code: StatusCode,
+    pub content_type: &'static str,
+    pub body: Body,
+    /// For the person at the client.
+    pub warnings: Vec<String>,
+}
+
+pub const JSON: &str = "application/json";
+
+impl Answer {
+    pub fn json(value: &Value) -> Answer {
+        Answer::bytes(JSON, value.to_string())
+    }
+
+    pub fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
+        let body = Body::Whole(bytes.into());
+        Answer { code: StatusCode::OK, content_type, body, warnings: Vec::new() }
+    }
+
+    pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Answer {
+        let body = Body::Stream(pieces);
+        Answer { code: StatusCode::OK, content_type: JSON, body, warnings: Vec::new() }
+    }
+
+    pub fn created(self) -> Answer {
+        Answer { code: StatusCode::CREATED, ..self }
+    }
+
+    pub fn response(self) -> Response<Body> {
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert("cache-control", HeaderValue::from_static("no-cache, private"));
+        for warning in self.warnings {
+            // RFC 7234, section 5.5: a code, an agent and a quoted text.
+            let text = format!("299 - {warning:?}");
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.append(WARNING, value);
+            }
+        }
+        response
+    }
+}
+
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Answer {
+        let code = StatusCode::from_u16(failure.code);
+        Answer {
+            code: code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            ..Answer::json(&failure.status())
+        }
+    }
+}
+
+/// A refusal, with the header that tells clients when to try again.
+pub fn refused(failure: Failure) -> Response<Body> {
+    let retry_after = failure.retry_after;
+    let mut response = Answer::from(failure).response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_body_is_cut_off_where_it_is_too_large_or_too_slow() {
+        let second = Duration::from_secs(1);
+        let fits = Full::new(Bytes::from(vec![b' '; LARGEST]));
+        assert_eq!(read(fits, second).await.map(|bytes| bytes.len()), Ok(LARGEST));
+        let large = Full::new(Bytes::from(vec![b' '; LARGEST + 1]));
+        assert_eq!(read(large, second).await.expect_err("too large").code, 413);
+        // One that does not say how large it is.
+        let (send, pieces) = mpsc::channel(8);
+        for _ in 0..4 {
+            send.send(Bytes::from(vec![b' '; 1 << 20])).await.expect("room");
+        }
+        let untold = read(Body::Stream(pieces), second).await;
+        assert_eq!(untold.expect_err("too large").code, 413);
+        let (_send, pieces) = mpsc::channel(1);
+        let slow = read(Body::Stream(pieces), Duration::from_millis(10)).await;
+        assert_eq!(slow.expect_err("too slow").code, 408);
+    }
+
+    #[test]
+    fn json_and_yaml_say_the_same() {
+        let expected = json!({"a": [1, "b"], "c": {"d": null}});
+        let yaml = b"a:\n- 1\n- b\nc:\n  d: null\n";
+        assert_eq!(value(yaml, "application/yaml"), Ok(expected.clone()));
+        assert_eq!(value(expected.to_string().as_bytes(), JSON), Ok(expected));
+        let code = |bytes: &[u8], kind| value(bytes, kind).expect_err("refused").code;
+        assert_eq!(code(b"{", JSON), 400);
+        assert_eq!(code(b"[]", JSON), 400);
+        assert_eq!(code(b"a: [", "application/yaml"), 400);
+        assert_eq!(code(b"k8s\0", "application/vnd.kubernetes.protobuf"), 415);
+    }
+}

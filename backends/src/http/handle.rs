@@ -1,0 +1,226 @@
+//! A request, from its head to its answer.
+
+use super::accept;
+use super::body::{self, Answer, Body};
+use super::identity::{self, User};
+use super::metrics::Held;
+use super::read::{self, Age, Show};
+use super::resources::Sub;
+use super::route::{self, Query, Route, Target};
+use super::selector::Selector;
+use super::status::Failure;
+use super::table::Include;
+use super::write::{self, Sent};
+use super::{Inner, discovery, gzip, openapi, scale, watch};
+use hyper::body::{Body as HttpBody, Bytes};
+use hyper::header::ACCEPT;
+use hyper::{Method, Request, Response};
+use serde_json::{Value, json};
+use std::rc::Rc;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+/// The version of Kubernetes whose API this is, and ours.
+pub const GIT_VERSION: &str = concat!("v1.33.0+kubesim.", env!("CARGO_PKG_VERSION"));
+
+/// What is counted of a request.
+struct Asked {
+    verb: &'static str,
+    resource: &'static str,
+}
+
+pub async fn handle<B>(
+    inner: Rc<Inner>,
+    user: Option<Rc<User>>,
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut asked = Asked { verb: "other", resource: "" };
+    let gzip = gzip::accepted(request.headers());
+    let outcome = answer(&inner, user.as_deref(), request, &mut asked).await;
+    let response = match outcome {
+        Ok(answer) if gzip => gzip::compressed(answer.response()),
+        Ok(answer) => answer.response(),
+        Err(failure) => body::refused(failure),
+    };
+    inner.metrics.request(asked.verb, asked.resource, response.status().as_u16());
+    response
+}
+
+async fn answer<B>(
+    inner: &Rc<Inner>,
+    user: Option<&User>,
+    request: Request<B>,
+    asked: &mut Asked,
+) -> Result<Answer, Failure>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let path = request.uri().path();
+    let route = route::route(path);
+    // Who is no one may know the version and whether all is well, as upstream's
+    // `system:public-info-viewer` lets them.
+    if !matches!(route, Ok(Route::Version | Route::Health(_))) {
+        identity::admit(user, path)?;
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let accepted = accepted.unwrap_or_default().to_owned();
+    match route? {
+        Route::Object(target) => object(inner, request, target, query, &accepted, asked).await,
+        _ if request.method() != Method::GET => Err(Failure::no_such_method()),
+        Route::Version => Ok(Answer::json(&version())),
+        Route::Health(check) => health(inner, &check),
+        Route::Metrics => Ok(Answer::bytes("text/plain; version=0.0.4", inner.metrics.text())),
+        Route::Groups { core } => discovery::groups(core, &accepted),
+        Route::Group(name) => discovery::group(&name).map(|value| Answer::json(&value)),
+        Route::GroupVersion(group, version) => {
+            Ok(Answer::json(&discovery::group_version(&group, &version)))
+        }
+        Route::OpenApiV2 => Ok(openapi::empty_v2(&accepted)),
+        Route::OpenApi(below) => openapi::document(&below).map(|value| Answer::json(&value)),
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "33", "gitVersion": GIT_VERSION, "gitCommit": "",
+        "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
+    let open = inner.state.borrow().history.cache().is_some();
+    if check == "livez" || open {
+        return Ok(Answer::bytes("text/plain; charset=utf-8", "ok"));
+    }
+    let why = "[-]storage failed: the store is being read";
+    Err(Failure::new(500, "InternalError", format!("{why}\n{check} check failed")))
+}
+
+async fn object<B>(
+    inner: &Rc<Inner>,
+    request: Request<B>,
+    target: Target,
+    query: Query,
+    accepted: &str,
+    asked: &mut Asked,
+) -> Result<Answer, Failure>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let show = show(&query, accepted)?;
+    asked.resource = target.kind().plural();
+    let method = request.method().clone();
+    let watches = method == Method::GET && target.sub.is_none() && query.flag("watch");
+    if watches {
+        asked.verb = "WATCH";
+        return open_watch(inner, target, &query, show).await;
+    }
+    if inner.metrics.in_flight.get() >= inner.limits.in_flight {
+        return Err(Failure::too_many("too many requests, please try again later"));
+    }
+    let _held = Held::one(&inner.metrics.in_flight);
+    if method == Method::GET {
+        asked.verb = if target.name.is_some() { "GET" } else { "LIST" };
+        return reads(inner, &target, &query, show).await;
+    }
+    let content_type = body::content_type(request.headers());
+    let bytes = body::read(request.into_body(), inner.limits.request).await?;
+    let sent = Sent { bytes: &bytes, content_type: &content_type, query: &query, show };
+    asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
+    match asked.verb {
+        "POST" => write::create(inner, &target, sent).await,
+        "PUT" => write::update(inner, &target, sent).await,
+        "PATCH" => write::patch(inner, &target, sent).await,
+        "DELETE" => write::delete(inner, &target, sent).await,
+        _ => {
+            let selector = selector(&target, &query)?;
+            write::delete_collection(inner, &target, &selector, sent).await
+        }
+    }
+}
+
+/// What a writing method is to the objects of a path, if it is anything.
+fn verb(target: &Target, method: &str) -> Option<&'static str> {
+    // Not in all namespaces at once.
+    let collection =
+        target.name.is_none() && (!target.kind().namespaced() || !target.namespace.is_empty());
+    let written = target.name.is_some() && target.sub != Some(Sub::Binding);
+    match (method, target.sub) {
+        ("POST", None) if collection => Some("POST"),
+        ("POST", Some(Sub::Binding)) => Some("POST"),
+        ("PUT", _) if written => Some("PUT"),
+        ("PATCH", _) if written => Some("PATCH"),
+        ("DELETE", None) if target.name.is_some() => Some("DELETE"),
+        ("DELETE", None) if collection && target.resource.verbs().contains(&"deletecollection") => {
+            Some("DELETECOLLECTION")
+        }
+        _ => None,
+    }
+}
+
+fn show(query: &Query, accepted: &str) -> Result<Show, Failure> {
+    let include = match query.text("includeObject") {
+        "" | "Metadata" => Include::Metadata,
+        "None" => Include::None,
+        "Object" => Include::Object,
+        other => {
+            return Err(Failure::bad_request(format!(
+                "includeObject: Unsupported value: {other:?}: supported values: \"Metadata\", \
+                 \"None\", \"Object\""
+            )));
+        }
+    };
+    Ok(Show { form: accept::form(accepted)?, include, now: super::now() })
+}
+
+fn selector(target: &Target, query: &Query) -> Result<Selector, Failure> {
+    Selector::parse(target.kind(), query.text("labelSelector"), query.text("fieldSelector"))
+}
+
+async fn reads(
+    inner: &Inner,
+    target: &Target,
+    query: &Query,
+    show: Show,
+) -> Result<Answer, Failure> {
+    if let Age::NotOlderThan(revision) | Age::Exact(revision) = read::age(query)? {
+        inner.not_older(revision).await?;
+    }
+    if target.name.is_none() {
+        let selector = selector(target, query)?;
+        let page = read::list(&mut inner.state.borrow_mut().history, target, query, &selector)?;
+        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show)));
+    }
+    let object = inner.object(target)?;
+    match target.sub {
+        None | Some(Sub::Status) => Ok(Answer::json(&read::shown(&object, show))),
+        Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
+        Some(Sub::Binding) => Err(Failure::no_such_method()),
+    }
+}
+
+async fn open_watch(
+    inner: &Rc<Inner>,
+    target: Target,
+    query: &Query,
+    show: Show,
+) -> Result<Answer, Failure> {
+    let selector = selector(&target, query)?;
+    inner.not_older(query.number("resourceVersion")?.unwrap_or(0)).await?;
+    let watch = watch::open(inner, target, query, selector, show)?;
+    let (send, pieces) = mpsc::channel(1);
+    let inner = Rc::clone(inner);
+    spawn_local(async move {
+        let _held = Held::one(&inner.metrics.watches);
+        watch.run(Rc::clone(&inner), send).await;
+    });
+    Ok(Answer::stream(pieces))
+}

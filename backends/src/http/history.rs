@@ -1,0 +1,305 @@
+//! What happened, for watches that come back: the newest changes, and the versions that lists which
+//! are read in pages go on in. Both are bounded: who stayed away for longer starts anew (410).
+
+use super::status::Failure;
+use kubesim_actors::apiserver::Cache;
+use kubesim_actors::objects::{Key, Kind, Object};
+use kubesim_runtime::Change;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Changes that are remembered, and how large their objects are together, as they are stored.
+const CHANGES: usize = 10_000;
+const BYTES: usize = 64 << 20;
+/// Versions that are kept for pages, and for how long (upstream's API server compacts etcd every
+/// 5 minutes). What they share with the newest one costs nothing.
+const VERSIONS: usize = 16;
+const KEPT: Duration = Duration::from_secs(300);
+
+/// One object, before and after one write.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    pub revision: u64,
+    pub kind: Kind,
+    pub key: Key,
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+    bytes: usize,
+}
+
+/// A place between two changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
+/// What followed is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten;
+
+#[derive(Debug)]
+pub struct History {
+    cache: Option<Cache>,
+    changes: VecDeque<Happened>,
+    /// The place before the first one of them.
+    first: u64,
+    /// All that happened after this revision is among them.
+    since: u64,
+    /// Of all the changes.
+    bytes: usize,
+    kept: BTreeMap<u64, (Instant, Cache)>,
+    /// How many changes are remembered and how many bytes of them: a test remembers fewer.
+    limits: (usize, usize),
+}
+
+impl Default for History {
+    fn default() -> Self {
+        History {
+            cache: None,
+            changes: VecDeque::new(),
+            first: 0,
+            since: 0,
+            bytes: 0,
+            kept: BTreeMap::new(),
+            limits: (CHANGES, BYTES),
+        }
+    }
+}
+
+impl History {
+    /// The newest version; none until the API server has read its store.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
+    /// As of this revision, if it is the newest one or one that is kept.
+    pub fn at(&self, revision: u64) -> Option<&Cache> {
+        let newest = self.cache.as_ref().filter(|cache| cache.revision == revision);
+        newest.or_else(|| self.kept.get(&revision).map(|(_, cache)| cache))
+    }
+
+    /// Keeps the newest version for the pages that follow.
+    pub fn keep(&mut self) {
+        if let Some(cache) = &self.cache {
+            self.kept.insert(cache.revision, (Instant::now(), cache.clone()));
+        }
+        while self.kept.len() > VERSIONS {
+            self.kept.pop_first();
+        }
+    }
+
+    /// The newest place.
+    pub fn end(&self) -> Place {
+        Place(self.first + self.changes.len() as u64)
+    }
+
+    /// Where a watch goes on that knows all up to this revision.
+    pub fn after(&self, revision: u64) -> Result<Place, Failure> {
+        if revision < self.since {
+            let message = format!("too old resource version: {revision} ({})", self.since);
+            return Err(Failure::expired(message));
+        }
+        let known = self.changes.partition_point(|change| change.revision <= revision);
+        Ok(Place(self.first + known as u64))
+    }
+
+    /// What happened at a place, and the place after it; none if nothing has yet.
+    pub fn next(&self, place: Place) -> Result<Option<(&Happened, Place)>, Forgotten> {
+        let index = place.0.checked_sub(self.first).ok_or(Forgotten)?;
+        if index > self.changes.len() as u64 {
+            return Err(Forgotten);
+        }
+        let change = self.changes.get(index as usize);
+        Ok(change.map(|change| (change, Place(place.0 + 1))))
+    }
+
+    pub fn publish(&mut self, cache: Cache) {
+        let goes_on = self.cache.as_ref().is_some_and(|old| {
+            old.revision <= cache.revision
+                && cache.views.iter().all(|(kind, view)| {
+                    old.views.get(kind).is_some_and(|old| old.history() == view.history())
+                })
+        });
+        if !goes_on {
+            return self.begin(cache);
+        }
+        let mut changes = Vec::new();
+        if let Some(old) = self.cache.replace(cache)
+            && let Some(cache) = &self.cache
+        {
+            between(&old, cache, &mut changes);
+        }
+        changes.sort_by_key(|change| change.revision);
+        self.bytes += changes.iter().map(|change| change.bytes).sum::<usize>();
+        self.changes.extend(changes);
+        let (count, bytes) = self.limits;
+        while self.changes.len() > count || self.bytes > bytes {
+            let Some(gone) = self.changes.pop_front() else { break };
+            self.first += 1;
+            self.since = gone.revision;
+            self.bytes -= gone.bytes;
+        }
+        self.kept.retain(|_, (since, _)| since.elapsed() < KEPT);
+    }
+
+    /// Another history: what was before is not known to be the same, and watches start anew.
+    fn begin(&mut self, cache: Cache) {
+        self.first = self.end().0 + 1;
+        self.forget();
+        self.since = cache.revision;
+        self.cache = Some(cache);
+    }
+
+    /// The API server ended: nothing is served until another publishes.
+    pub fn reset(&mut self) {
+        self.first = self.end().0 + 1;
+        self.forget();
+        self.cache = None;
+    }
+
+    fn forget(&mut self) {
+        self.changes.clear();
+        self.bytes = 0;
+        self.kept.clear();
+    }
+}
+
+fn between(old: &Cache, new: &Cache, changes: &mut Vec<Happened>) {
+    if let Some(write) = new.last.as_ref().filter(|_| new.revision == old.revision + 1) {
+        let (kind, key) = (write.kind, write.key.clone());
+        let (old, new_object) = (write.old.clone(), write.new.clone());
+        push(changes, new.revision, kind, key, old, new_object);
+        return;
+    }
+    for (kind, view) in &new.views {
+        let Some(before) = old.views.get(kind) else { continue };
+        for change in before.diff(view) {
+            let (key, old, new_object) = match change {
+                Change::Added(key, new) => (key, None, Some(new)),
+                Change::Changed { key, old, new } => (key, Some(old), Some(new)),
+                Change::Removed(key, old) => (key, Some(old), None),
+            };
+            // When it was removed is not said: at the latest, now.
+            let revision = new_object.map_or(new.revision, |object| object.version);
+            push(changes, revision, *kind, key.clone(), old.cloned(), new_object.cloned());
+        }
+    }
+}
+
+/// One that was made again under its name is another one.
+fn push(
+    changes: &mut Vec<Happened>,
+    revision: u64,
+    kind: Kind,
+    key: Key,
+    old: Option<Arc<Object>>,
+    new: Option<Arc<Object>>,
+) {
+    let mut change = |revision, old, new: Option<Arc<Object>>| {
+        // The object before is the newer one of the change before it.
+        let bytes = new.as_ref().map_or(0, |object| object.to_bytes().len());
+        changes.push(Happened { revision, kind, key: key.clone(), old, new, bytes });
+    };
+    match (&old, &new) {
+        (Some(before), Some(after)) if before.uid != after.uid => {
+            change(revision.saturating_sub(1), old, None);
+            change(revision, None, new);
+        }
+        _ => change(revision, old, new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubesim_actors::objects::{Body, ConfigMap, Uid, View};
+
+    fn object(name: &str, uid: u128, version: u64) -> Arc<Object> {
+        let body = Body::ConfigMap(Arc::new(ConfigMap::default()));
+        let mut object = Object::new(Key::new("x", name), body);
+        (object.uid, object.version) = (Uid(uid), version);
+        Arc::new(object)
+    }
+
+    fn cache(revision: u64, objects: &[Arc<Object>]) -> Cache {
+        let mut view = View::empty(1);
+        for object in objects {
+            view.insert(object.key.clone(), object.clone(), object.version);
+        }
+        view.advance(revision);
+        let views = BTreeMap::from([(Kind::ConfigMap, view)]);
+        Cache { views, revision, ..Cache::default() }
+    }
+
+    fn told(history: &History, mut place: Place) -> Vec<(u64, bool)> {
+        let mut told = Vec::new();
+        while let Some((change, next)) = history.next(place).expect("remembered") {
+            told.push((change.revision, change.new.is_some()));
+            place = next;
+        }
+        told
+    }
+
+    #[test]
+    fn several_writes_at_once_are_told_in_their_order_and_a_new_object_as_one() {
+        let mut history = History::default();
+        history.publish(cache(10, &[object("a", 1, 5), object("b", 2, 6)]));
+        let start = history.after(10).expect("now");
+        history.publish(cache(14, &[object("c", 4, 11), object("a", 3, 14)]));
+        assert_eq!(told(&history, start), [(11, true), (13, false), (14, true), (14, false)]);
+        let later = history.after(13).expect("remembered");
+        assert_eq!(told(&history, later), [(14, true), (14, false)]);
+        assert!(told(&history, history.end()).is_empty());
+    }
+
+    #[test]
+    fn what_is_too_old_is_expired() {
+        let mut history = History { limits: (2, BYTES), ..History::default() };
+        history.publish(cache(10, &[]));
+        let start = history.after(10).expect("now");
+        assert_eq!(history.after(9).expect_err("before the beginning").code, 410);
+        for version in 11..=13 {
+            history.publish(cache(version, &[object("a", 1, version)]));
+        }
+        assert_eq!(history.next(start).err(), Some(Forgotten));
+        assert_eq!(history.after(10).expect_err("forgotten").code, 410);
+        assert_eq!(
+            told(&history, history.after(11).expect("remembered")),
+            [(12, true), (13, true)]
+        );
+    }
+
+    #[test]
+    fn large_objects_are_remembered_for_less_long() {
+        let size = object("a", 1, 1).to_bytes().len();
+        let mut history = History { limits: (CHANGES, 3 * size), ..History::default() };
+        history.publish(cache(10, &[]));
+        for version in 11..=20 {
+            history.publish(cache(version, &[object("a", 1, version)]));
+        }
+        assert_eq!(history.after(16).expect_err("forgotten").code, 410);
+        assert_eq!(told(&history, history.after(17).expect("remembered")).len(), 3);
+        assert_eq!(history.bytes, 3 * size);
+    }
+
+    #[test]
+    fn another_history_begins_anew() {
+        let mut history = History::default();
+        history.publish(cache(10, &[]));
+        let place = history.end();
+        history.reset();
+        assert!(history.cache().is_none());
+        history.publish(cache(10, &[]));
+        assert_eq!(history.next(place).err(), Some(Forgotten));
+        assert_eq!(history.after(10), Ok(history.end()));
+    }
+
+    #[test]
+    fn versions_are_kept_for_the_pages_that_follow() {
+        let mut history = History::default();
+        history.publish(cache(10, &[object("a", 1, 5)]));
+        history.keep();
+        history.publish(cache(11, &[]));
+        let len = |revision| history.at(revision).map(|cache| cache.views[&Kind::ConfigMap].len());
+        assert_eq!((len(10), len(11), len(9)), (Some(1), Some(0), None));
+    }
+}

@@ -1,0 +1,210 @@
+//! The API over HTTPS, for any client of Kubernetes': paths, verbs, codes and texts are upstream's.
+//!
+//! Reads and watches are served from the [`Cache`] that the API server publishes; writes go in to
+//! it, and it answers by [`Front::respond`]. All runs on the thread that made the front.
+
+mod accept;
+mod body;
+mod discovery;
+mod gzip;
+mod handle;
+mod history;
+mod identity;
+mod metrics;
+mod openapi;
+mod patch;
+mod read;
+mod resources;
+mod route;
+mod scale;
+mod selector;
+mod serve;
+mod status;
+mod strategic;
+mod table;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod write;
+
+pub use serve::Tls;
+
+use self::history::History;
+use self::metrics::Metrics;
+use self::read::initializing;
+use self::route::Target;
+use self::status::Failure;
+use kubesim_actors::apiserver::{Cache, RequestId};
+use kubesim_actors::objects::Object;
+use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
+use kubesim_runtime::Wall;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{oneshot, watch as channel};
+use tokio::time::{sleep, timeout};
+
+/// What a front allows its clients.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a request's body may take, and how long the request may.
+    pub request: Duration,
+    /// How long a connection may take to greet and to send a request's head.
+    pub head: Duration,
+    /// Requests that are served at once, but for watches (upstream's `--max-requests-inflight`
+    /// and `--max-mutating-requests-inflight` together): those beyond get 429.
+    pub in_flight: usize,
+    /// Connections at once; more wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request: Duration::from_secs(60),
+            head: Duration::from_secs(32),
+            in_flight: 600,
+            connections: 4096,
+        }
+    }
+}
+
+/// How long a read waits for a version that is not there yet (apiserver's cacher: 3 s).
+const NEWER: Duration = Duration::from_secs(3);
+
+/// The front. Clones are the same one.
+#[derive(Clone)]
+pub struct Front(Rc<Inner>);
+
+struct Inner {
+    /// Hands a write on to the API server.
+    write: Box<dyn Fn(RequestId, Arc<Request>)>,
+    limits: Limits,
+    state: RefCell<State>,
+    /// The newest revision.
+    news: channel::Sender<u64>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct State {
+    history: History,
+    calls: BTreeMap<u64, oneshot::Sender<Result<Reply, Error>>>,
+    next_call: u64,
+    /// Watches end when they have told what there is.
+    ending: bool,
+}
+
+impl Front {
+    /// `write` gets every write, and answers by [`Front::respond`].
+    pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>) + 'static) -> Front {
+        Front(Rc::new(Inner {
+            write: Box::new(write),
+            limits,
+            state: RefCell::default(),
+            news: channel::Sender::new(0),
+            metrics: Metrics::default(),
+        }))
+    }
+
+    /// The API server's newest views: they are served from now on, and watches are told.
+    pub fn publish(&self, cache: Cache) {
+        let revision = cache.revision;
+        self.0.state.borrow_mut().history.publish(cache);
+        self.0.news.send_replace(revision);
+    }
+
+    /// The API server's answer to a write.
+    pub fn respond(&self, id: RequestId, result: Result<Reply, Error>) {
+        let call = self.0.state.borrow_mut().calls.remove(&id.call);
+        if let Some(call) = call {
+            // Whoever asked may have gone.
+            let _ = call.send(result);
+        }
+    }
+
+    /// The API server ended: nothing is served until another publishes, and what was under way may
+    /// have happened.
+    pub fn reset(&self) {
+        let mut state = self.0.state.borrow_mut();
+        state.history.reset();
+        state.calls.clear();
+        drop(state);
+        self.0.news.send_replace(0);
+    }
+
+    /// Ends watches, and waits, but not for ever, until no request is under way.
+    pub async fn drain(&self, within: Duration) {
+        self.0.state.borrow_mut().ending = true;
+        self.0.news.send_modify(|_| ());
+        let metrics = &self.0.metrics;
+        let none = async {
+            while metrics.in_flight.get() + metrics.watches.get() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            // What was answered last is on its way to its socket.
+            sleep(Duration::from_millis(20)).await;
+        };
+        let _ = timeout(within, none).await;
+    }
+
+    /// Whether there is anything to serve.
+    pub fn is_open(&self) -> bool {
+        self.0.state.borrow().history.cache().is_some()
+    }
+}
+
+impl Inner {
+    async fn call(&self, request: Request) -> Result<Reply, Error> {
+        let (send, answer) = oneshot::channel();
+        let id = {
+            let mut state = self.state.borrow_mut();
+            state.next_call += 1;
+            let call = state.next_call;
+            state.calls.insert(call, send);
+            RequestId { connection: 0, call }
+        };
+        // Who goes away before the answer leaves nothing behind.
+        let _forgets = Forgets(self, id.call);
+        (self.write)(id, Arc::new(request));
+        let unknown =
+            |why: &str| Error::new(Reason::Unknown, format!("{why}: it may have happened"));
+        match timeout(self.limits.request, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(unknown("the API server ended under the request")),
+            Err(_) => Err(unknown("the API server did not answer in time")),
+        }
+    }
+
+    /// The one object that a path names.
+    fn object(&self, target: &Target) -> Result<Arc<Object>, Failure> {
+        let state = self.state.borrow();
+        read::get(state.history.cache().ok_or_else(initializing)?, target)
+    }
+
+    /// Waits until there is a version that is not older.
+    async fn not_older(&self, revision: u64) -> Result<(), Failure> {
+        let mut news = self.news.subscribe();
+        let there = news.wait_for(|newest| *newest >= revision);
+        match timeout(NEWER, there).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Failure::too_large(revision, *self.news.borrow())),
+        }
+    }
+}
+
+struct Forgets<'a>(&'a Inner, u64);
+
+impl Drop for Forgets<'_> {
+    fn drop(&mut self) {
+        self.0.state.borrow_mut().calls.remove(&self.1);
+    }
+}
+
+/// The civil time.
+fn now() -> Wall {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall::from_unix_nanos(0) + unix
+}

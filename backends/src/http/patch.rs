@@ -1,0 +1,110 @@
+//! The kinds of patch: of JSON (RFC 6902), merged (RFC 7386), and Kubernetes' strategic merge.
+
+use super::status::Failure;
+use super::strategic;
+use kubesim_actors::objects::Kind;
+use serde_json::Value;
+
+#[derive(Debug)]
+pub enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+pub const ACCEPTED: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
+    let wrong = |why: serde_json::Error| {
+        Failure::bad_request(format!("error decoding patch: no {content_type}: {why}"))
+    };
+    let object = || {
+        let value: Value = serde_json::from_slice(bytes).map_err(wrong)?;
+        if value.is_object() {
+            return Ok(value);
+        }
+        let message = format!("error decoding patch: a {content_type} is an object of fields");
+        Err(Failure::bad_request(message))
+    };
+    match content_type {
+        "application/json-patch+json" => {
+            Ok(Patch::Json(serde_json::from_slice(bytes).map_err(wrong)?))
+        }
+        "application/merge-patch+json" => Ok(Patch::Merge(object()?)),
+        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object()?)),
+        other => {
+            let note = match other {
+                "application/apply-patch+yaml" => "; this server has no server-side apply yet",
+                _ => "",
+            };
+            Err(Failure::media_type(format!(
+                "the body of the request was in an unknown format - accepted media types \
+                 include: {}; found: {other}{note}",
+                ACCEPTED.join(", ")
+            )))
+        }
+    }
+}
+
+impl Patch {
+    /// Makes of the object what the patch says.
+    pub fn apply(&self, kind: Kind, object: &mut Value) -> Result<(), Failure> {
+        match self {
+            Patch::Json(patch) => {
+                let wrong = |why: json_patch::PatchError| {
+                    let message = format!(
+                        "the server rejected our request due to an error in our request: {why}"
+                    );
+                    Failure::new(422, "Invalid", message)
+                };
+                json_patch::patch(object, patch).map_err(wrong)?;
+            }
+            Patch::Merge(patch) => json_patch::merge(object, patch),
+            Patch::Strategic(patch) => {
+                strategic::apply(kind, object, patch).map_err(Failure::bad_request)?;
+            }
+        }
+        if object.is_object() {
+            return Ok(());
+        }
+        Err(Failure::new(422, "Invalid", "what the patch makes is no object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_kind_of_patch_does_what_it_says() {
+        let patched = |bytes: &str, kind: &str| {
+            let mut object = json!({"a": 1, "b": {"c": 2}});
+            let patch = parse(bytes.as_bytes(), kind)?;
+            patch.apply(Kind::ConfigMap, &mut object)?;
+            Ok::<_, Failure>(object)
+        };
+        let [json, merge, strategic] = ACCEPTED;
+        let remove =
+            r#"[{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/a"}]"#;
+        assert_eq!(patched(remove, json), Ok(json!({"b": {"c": 2}})));
+        let failed = r#"[{"op": "test", "path": "/a", "value": 2}]"#;
+        assert_eq!(patched(failed, json).expect_err("another value").code, 422);
+        let merged = r#"{"a": null, "b": {"d": 3}}"#;
+        assert_eq!(patched(merged, merge), Ok(json!({"b": {"c": 2, "d": 3}})));
+        assert_eq!(patched(merged, strategic), Ok(json!({"b": {"c": 2, "d": 3}})));
+        for (bytes, kind, code) in [
+            ("[]", merge, 400),
+            ("{", merge, 400),
+            (r#"[{"op": "jump"}]"#, json, 400),
+            ("a: b", "application/apply-patch+yaml", 415),
+            ("{}", "application/json", 415),
+        ] {
+            assert_eq!(patched(bytes, kind).expect_err(bytes).code, code, "{bytes}");
+        }
+    }
+}

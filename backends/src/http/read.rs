@@ -1,0 +1,254 @@
+//! Get and list: pure functions of a version of the cache.
+
+use super::accept::Form;
+use super::history::History;
+use super::route::{Query, Target};
+use super::selector::Selector;
+use super::status::Failure;
+use super::table::{self, Include};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use kubesim_actors::apiserver::Cache;
+use kubesim_actors::objects::{Key, Object};
+use kubesim_runtime::Wall;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How objects are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    pub form: Form,
+    pub include: Include,
+    /// What ages are counted from.
+    pub now: Wall,
+}
+
+/// One object as a client wants it.
+pub fn shown(object: &Arc<Object>, show: Show) -> Value {
+    match show.form {
+        Form::Plain => object.to_json(),
+        Form::Metadata => table::metadata(object),
+        Form::Table => {
+            let meta = json!({"resourceVersion": object.version.to_string()});
+            table::table(object.kind(), std::slice::from_ref(object), meta, show, true)
+        }
+    }
+}
+
+pub fn get(cache: &Cache, target: &Target) -> Result<Arc<Object>, Failure> {
+    let (kind, key) = (target.kind(), target.key());
+    let found = cache.object(kind, &key).cloned();
+    found.ok_or_else(|| Failure::not_found(kind, &key.name))
+}
+
+/// How old an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    Any,
+    NotOlderThan(u64),
+    Exact(u64),
+}
+
+/// `resourceVersion` and `resourceVersionMatch`
+/// (apimachinery `pkg/apis/meta/internalversion/validation`).
+pub fn age(query: &Query) -> Result<Age, Failure> {
+    let version = query.number("resourceVersion")?;
+    let forbidden = |why: &str| Failure::bad_request(format!("resourceVersionMatch: {why}"));
+    match (query.text("resourceVersionMatch"), version) {
+        ("", None | Some(0)) => Ok(Age::Any),
+        ("", Some(version)) => Ok(Age::NotOlderThan(version)),
+        (_, None) if !query.flag("sendInitialEvents") => Err(forbidden(
+            "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        ("NotOlderThan", version) => Ok(Age::NotOlderThan(version.unwrap_or(0))),
+        ("Exact", Some(0)) => Err(forbidden(
+            "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        ("Exact", Some(version)) => Ok(Age::Exact(version)),
+        (other, _) => Err(forbidden(&format!(
+            "Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+        ))),
+    }
+}
+
+/// A list, or a page of one.
+pub struct Page {
+    pub revision: u64,
+    pub objects: Vec<Arc<Object>>,
+    /// Where the next page begins, and how many more there are if that is known.
+    pub next: Option<(Key, Option<u64>)>,
+}
+
+pub fn list(
+    history: &mut History,
+    target: &Target,
+    query: &Query,
+    selector: &Selector,
+) -> Result<Page, Failure> {
+    let limit = query.number("limit")?.unwrap_or(0);
+    let (revision, from) = match query.text("continue") {
+        "" => match age(query)? {
+            Age::Exact(revision) => (Some(revision), None),
+            _ => (None, None),
+        },
+        _ if query.number("resourceVersion")?.is_some_and(|version| version > 0) => {
+            let message = "specifying resource version is not allowed when using continue";
+            return Err(Failure::bad_request(message));
+        }
+        token => {
+            let (revision, from) = parse_continue(token)?;
+            (Some(revision), Some(from))
+        }
+    };
+    let cache = match revision {
+        None => history.cache().ok_or_else(initializing)?,
+        Some(revision) => history.at(revision).ok_or_else(|| gone(from.is_some()))?,
+    };
+    let page = page(cache, target, selector, from, limit);
+    // What another page may be asked of is kept, if it is not yet.
+    let newest = history.cache().is_some_and(|cache| cache.revision == page.revision);
+    if page.next.is_some() && newest {
+        history.keep();
+    }
+    Ok(page)
+}
+
+fn gone(continued: bool) -> Failure {
+    Failure::expired(if continued {
+        "The provided continue parameter is too old to display a consistent list result. You must \
+         start a new list without the continue parameter."
+    } else {
+        "The resourceVersion for the provided list is too old."
+    })
+}
+
+pub fn initializing() -> Failure {
+    Failure::too_many("storage is (re)initializing")
+}
+
+fn page(
+    cache: &Cache,
+    target: &Target,
+    selector: &Selector,
+    from: Option<Key>,
+    limit: u64,
+) -> Page {
+    let first = from.unwrap_or_else(|| Key::new(target.namespace.clone(), ""));
+    let all = &target.namespace;
+    let mut page = Page { revision: cache.revision, objects: Vec::new(), next: None };
+    let Some(view) = cache.views.get(&target.kind()) else { return page };
+    let mut entries = view
+        .iter_from(&first)
+        .take_while(|(key, _)| all.is_empty() || key.namespace == *all)
+        .filter(|(_, object)| selector.matches(object));
+    while let Some((key, object)) = entries.next() {
+        if limit > 0 && page.objects.len() as u64 == limit {
+            // With a selector, upstream does not count what is left.
+            let rest = selector.is_empty().then(|| entries.count() as u64 + 1);
+            page.next = Some((key.clone(), rest));
+            break;
+        }
+        page.objects.push(object.clone());
+    }
+    page
+}
+
+/// All that a selector chooses.
+pub fn list_all(cache: &Cache, target: &Target, selector: &Selector) -> Vec<Arc<Object>> {
+    let named =
+        |object: &Arc<Object>| target.name.as_ref().is_none_or(|name| object.key.name == *name);
+    let mut objects = page(cache, target, selector, None, 0).objects;
+    objects.retain(named);
+    objects
+}
+
+fn continue_token(revision: u64, next: &Key) -> String {
+    let start = [next.namespace.as_str(), next.name.as_str()];
+    BASE64.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+}
+
+fn parse_continue(token: &str) -> Result<(u64, Key), Failure> {
+    let read = || {
+        let bytes = BASE64.decode(token).ok()?;
+        let value: Value = serde_json::from_slice(&bytes).ok()?;
+        let part = |index: usize| value["start"][index].as_str();
+        Some((value["rv"].as_u64()?, Key::new(part(0)?, part(1)?)))
+    };
+    let wrong = || Failure::bad_request(format!("continue key is not valid: {token:?}"));
+    read().ok_or_else(wrong)
+}
+
+/// The list's text.
+pub fn render(target: &Target, page: &Page, show: Show) -> Vec<u8> {
+    let mut meta = json!({"resourceVersion": page.revision.to_string()});
+    if let Some((next, rest)) = &page.next {
+        meta["continue"] = continue_token(page.revision, next).into();
+        if let Some(rest) = rest {
+            meta["remainingItemCount"] = (*rest).into();
+        }
+    }
+    let kind = target.kind();
+    let (api_version, name) = match show.form {
+        Form::Table => {
+            let table = table::table(kind, &page.objects, meta, show, true);
+            return table.to_string().into_bytes();
+        }
+        Form::Metadata => ("meta.k8s.io/v1", "PartialObjectMetadata"),
+        Form::Plain => (kind.api_version(), kind.name()),
+    };
+    let head = json!({"apiVersion": api_version, "kind": format!("{name}List"), "metadata": meta});
+    let mut text = head.to_string().into_bytes();
+    // One object after the other, so that the list is there as text only.
+    text.pop();
+    text.extend_from_slice(b",\"items\":[");
+    for (index, object) in page.objects.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        let mut item = shown(object, show);
+        // In a list of its kind, an item does not say its kind (as upstream's).
+        if let Some(fields) = item.as_object_mut().filter(|_| show.form == Form::Plain) {
+            fields.remove("apiVersion");
+            fields.remove("kind");
+        }
+        text.extend_from_slice(item.to_string().as_bytes());
+    }
+    text.extend_from_slice(b"]}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_old_a_list_may_be() {
+        let cases = [
+            ("", Ok(Age::Any)),
+            ("resourceVersion=0", Ok(Age::Any)),
+            ("resourceVersion=7", Ok(Age::NotOlderThan(7))),
+            ("resourceVersion=7&resourceVersionMatch=NotOlderThan", Ok(Age::NotOlderThan(7))),
+            ("resourceVersion=7&resourceVersionMatch=Exact", Ok(Age::Exact(7))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(age(&Query::parse(text)), expected, "{text}");
+        }
+        for wrong in [
+            "resourceVersion=x",
+            "resourceVersionMatch=Exact",
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            "resourceVersion=1&resourceVersionMatch=Newest",
+        ] {
+            assert_eq!(age(&Query::parse(wrong)).expect_err(wrong).code, 400, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_begins() {
+        let key = Key::new("ns", "name");
+        assert_eq!(parse_continue(&continue_token(7, &key)), Ok((7, key)));
+        for wrong in ["x", "e30", "eyJydiI6MX0"] {
+            assert_eq!(parse_continue(wrong).expect_err(wrong).code, 400);
+        }
+    }
+}

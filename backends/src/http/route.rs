@@ -1,0 +1,228 @@
+//! A request's path and query: what it is about.
+
+use super::resources::{self, Resource, Sub};
+use super::status::Failure;
+use kubesim_actors::objects::{Key, Kind, Name};
+use percent_encoding::percent_decode_str;
+use std::collections::BTreeMap;
+
+/// What a path names.
+#[derive(Debug)]
+pub enum Route {
+    Version,
+    Health(String),
+    Metrics,
+    /// `/api`, or `/apis`.
+    Groups {
+        core: bool,
+    },
+    /// `/apis/apps`.
+    Group(String),
+    /// `/api/v1`, `/apis/apps/v1`.
+    GroupVersion(String, String),
+    /// `/openapi/v3`, and what is below it.
+    OpenApi(String),
+    OpenApiV2,
+    Object(Target),
+}
+
+/// Objects of a resource.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub resource: &'static Resource,
+    /// Empty in the path of all namespaces, and of what is in none.
+    pub namespace: Name,
+    /// Of one object.
+    pub name: Option<Name>,
+    pub sub: Option<Sub>,
+}
+
+impl Target {
+    pub fn kind(&self) -> Kind {
+        self.resource.kind
+    }
+    pub fn key(&self) -> Key {
+        Key { namespace: self.namespace.clone(), name: self.name.clone().unwrap_or_default() }
+    }
+}
+
+/// What the path is about, or that it is about nothing.
+pub fn route(path: &str) -> Result<Route, Failure> {
+    let decode = |segment: &str| {
+        let decoded = percent_decode_str(segment).decode_utf8();
+        decoded.map(|text| text.into_owned()).map_err(|_| {
+            let message = format!("reading the path {path:?}: {segment:?} is no UTF-8");
+            Failure::bad_request(message)
+        })
+    };
+    let segments = path.trim_matches('/').split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    Ok(match segments[..] {
+        ["version"] => Route::Version,
+        [check @ ("healthz" | "livez" | "readyz"), ..] => Route::Health(check.to_owned()),
+        ["metrics"] => Route::Metrics,
+        ["api"] => Route::Groups { core: true },
+        ["apis"] => Route::Groups { core: false },
+        ["openapi", "v2"] => Route::OpenApiV2,
+        ["openapi", "v3", ..] => Route::OpenApi(segments[2..].join("/")),
+        ["apis", group] => {
+            if !resources::groups().iter().any(|(known, _)| *known == group) {
+                return Err(Failure::no_such_resource());
+            }
+            Route::Group(group.to_owned())
+        }
+        ["api", version, ref rest @ ..] => below("", version, rest)?,
+        ["apis", group, version, ref rest @ ..] => below(group, version, rest)?,
+        _ => return Err(Failure::no_such_resource()),
+    })
+}
+
+fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
+    if resources::in_version(group, version).next().is_none() {
+        return Err(Failure::no_such_resource());
+    }
+    let (namespace, rest) = match rest {
+        [] => return Ok(Route::GroupVersion(group.to_owned(), version.to_owned())),
+        // A namespace itself, and its status.
+        ["namespaces", _, "status"] | ["namespaces"] | ["namespaces", _] if group.is_empty() => {
+            (None, rest)
+        }
+        ["namespaces", namespace, rest @ ..] => (Some(*namespace), rest),
+        rest => (None, rest),
+    };
+    let (plural, name, sub) = match rest {
+        [plural] => (plural, None, None),
+        [plural, name] => (plural, Some(name), None),
+        [plural, name, sub] => (plural, Some(name), Some(*sub)),
+        _ => return Err(Failure::no_such_resource()),
+    };
+    let missing = Failure::no_such_resource;
+    let resource = resources::find(group, version, plural).ok_or_else(missing)?;
+    let namespaced = resource.kind.namespaced();
+    if namespace.is_some() != namespaced && (name.is_some() || !namespaced) {
+        return Err(missing());
+    }
+    let sub = match sub {
+        None => None,
+        Some(word) => {
+            let mut subs = resource.subresources.iter().copied();
+            Some(subs.find(|sub| sub.name() == word).ok_or_else(missing)?)
+        }
+    };
+    Ok(Route::Object(Target {
+        resource,
+        namespace: Name::from(namespace.unwrap_or_default()),
+        name: name.map(|name| Name::from(*name)),
+        sub,
+    }))
+}
+
+/// A query's parameters; of one that is there twice, the first counts.
+#[derive(Debug, Default)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    pub fn parse(text: &str) -> Query {
+        let mut query = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            query.entry(name.into_owned()).or_insert(value.into_owned());
+        }
+        Query(query)
+    }
+
+    /// Empty if it is not there.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// A boolean as apimachinery reads it from a query: anything but these two says yes.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|text| !["false", "0"].contains(&text.to_lowercase().as_str()))
+    }
+
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    pub fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |_| {
+            let message = format!("{name}: Invalid value: {text:?}: must be a whole number");
+            Failure::bad_request(message)
+        };
+        text.parse().map(Some).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(path: &str) -> Option<(Kind, String, Option<Sub>)> {
+        match route(path) {
+            Ok(Route::Object(target)) => {
+                Some((target.kind(), target.key().to_string(), target.sub))
+            }
+            Ok(_) => panic!("{path} is no object's"),
+            Err(failure) => {
+                assert_eq!(failure.code, 404, "{path}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn paths_are_read_as_upstream_lays_them_out() {
+        let cases = [
+            ("/api/v1/namespaces", Kind::Namespace, "", None),
+            ("/api/v1/namespaces/a", Kind::Namespace, "a", None),
+            ("/api/v1/namespaces/a/status", Kind::Namespace, "a", Some(Sub::Status)),
+            ("/api/v1/pods", Kind::Pod, "", None),
+            ("/api/v1/namespaces/a/pods", Kind::Pod, "a/", None),
+            ("/api/v1/namespaces/a/pods/b", Kind::Pod, "a/b", None),
+            ("/api/v1/namespaces/a/pods/b/binding", Kind::Pod, "a/b", Some(Sub::Binding)),
+            ("/api/v1/nodes/n%2e1", Kind::Node, "n.1", None),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                Kind::Deployment,
+                "a/b",
+                Some(Sub::Scale),
+            ),
+            ("/apis/net.kubesim.dev/v1/subnets/x", Kind::Subnet, "x", None),
+        ];
+        for (path, kind, key, sub) in cases {
+            assert_eq!(object(path), Some((kind, key.to_owned(), sub)), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_nowhere_is_not_found() {
+        for path in [
+            "/api/v1/pods/b",
+            "/api/v1/namespaces/a/nodes",
+            "/api/v1/namespaces/a/pods/b/c/d",
+            "/api/v1/namespaces/a/pods/b/scale",
+            "/apis/apps/v2/deployments",
+            "/apis/apps/v1/pods",
+            "/api/v1/secrets",
+        ] {
+            assert_eq!(object(path), None, "{path}");
+        }
+        assert!(matches!(route("/nothing"), Err(Failure { code: 404, .. })));
+        assert!(matches!(route("/apis/batch"), Err(Failure { code: 404, .. })));
+        assert!(matches!(route("/api/v1/pods/%ff"), Err(Failure { code: 400, .. })));
+    }
+
+    #[test]
+    fn a_query_is_read_as_go_reads_it() {
+        let query = Query::parse("watch=1&limit=5&a=&labelSelector=a%3Db%2Cc");
+        assert!(query.flag("watch") && !query.flag("b") && query.is_set("a"));
+        assert_eq!(query.number("limit"), Ok(Some(5)));
+        assert_eq!(query.text("labelSelector"), "a=b,c");
+        assert!(Query::parse("limit=-1").number("limit").is_err());
+        assert!(!Query::parse("watch=false").flag("watch"));
+    }
+}

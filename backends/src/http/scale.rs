@@ -1,0 +1,68 @@
+//! The `scale` subresource, `autoscaling/v1`: how many replicas there are and shall be.
+
+use super::Inner;
+use super::body::Answer;
+use super::patch::Patch;
+use super::route::Target;
+use super::status::Failure;
+use super::table::cells;
+use super::write::call;
+use kubesim_actors::objects::{Body, Object, Uid};
+use kubesim_actors::ports::api::Request;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The Scale of a Deployment or a ReplicaSet.
+pub fn of(object: &Object) -> Value {
+    let (wanted, there, selector) = match &object.body {
+        Body::Deployment { spec, status } => (spec.replicas, status.replicas, &spec.selector),
+        Body::ReplicaSet { spec, status } => (spec.replicas, Some(status.replicas), &spec.selector),
+        _ => return Value::Null,
+    };
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {
+            "name": object.key.name, "namespace": object.key.namespace,
+            "uid": object.uid.to_string(), "resourceVersion": object.version.to_string(),
+            "creationTimestamp": object.meta.creation_timestamp,
+        },
+        "spec": {"replicas": wanted.unwrap_or(0)},
+        "status": {"replicas": there.unwrap_or(0), "selector": cells::requirements(selector)},
+    })
+}
+
+pub async fn update(inner: &Inner, target: &Target, scale: &Value) -> Result<Answer, Failure> {
+    let mut object = (*inner.object(target)?).clone();
+    let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    let wrong = || {
+        let why = format!("spec.replicas: Invalid value: {wanted}: must be a count of 32 bits");
+        Failure::new(422, "Invalid", why)
+    };
+    let replicas = Some(i32::try_from(wanted).map_err(|_| wrong())?);
+    // Whether it is still this version is for the client to ask.
+    let text = |field: &str| scale["metadata"][field].as_str().unwrap_or_default();
+    object.version = text("resourceVersion").parse().unwrap_or(0);
+    object.uid = Uid::parse(text("uid")).unwrap_or_default();
+    match &mut object.body {
+        Body::Deployment { spec, .. } => Arc::make_mut(spec).replicas = replicas,
+        Body::ReplicaSet { spec, .. } => Arc::make_mut(spec).replicas = replicas,
+        _ => return Err(Failure::no_such_resource()),
+    }
+    let name = object.key.name.clone();
+    let request = Request::Update { object: Arc::new(object) };
+    let updated = call(inner, target.kind(), &name, request).await?;
+    Ok(Answer::json(&of(&updated)))
+}
+
+pub async fn patch(inner: &Inner, target: &Target, patch: &Patch) -> Result<Answer, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut scale = of(&*inner.object(target)?);
+        patch.apply(target.kind(), &mut scale)?;
+        match update(inner, target, &scale).await {
+            Err(failure) if failure.reason == "Conflict" && tries < 5 => {}
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Connections: TLS, then HTTP/1.1 or HTTP/2, as the client wants.
+
+use super::identity::User;
+use super::metrics::Held;
+use super::{Front, Inner, handle};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// Before a listener that cannot accept tries again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Streams of one HTTP/2 connection (upstream's `--http2-max-streams-per-connection`).
+const STREAMS: u32 = 1000;
+/// An HTTP/2 connection that is silent for so long is asked whether it lives.
+const PING: Duration = Duration::from_secs(30);
+/// A client that does not read gets no more than this buffered.
+const BUFFER: usize = 256 << 10;
+
+/// Who the server is, and whom it knows.
+#[derive(Clone)]
+pub struct Tls(Arc<rustls::ServerConfig>);
+
+impl Tls {
+    /// From the server's certificate and key and the authority of its clients, all as PEM. A
+    /// client may come without a certificate: what it may do then is another matter.
+    pub fn new(certificates: &[u8], key: &[u8], clients: &[u8]) -> Result<Tls, String> {
+        let read = |pem: &[u8], what: &str| {
+            CertificateDer::pem_slice_iter(pem)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| format!("reading {what}: {error}"))
+        };
+        let chain = read(certificates, "the server's certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| format!("reading the server's key: {error}"))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in read(clients, "the authority of clients")? {
+            let added = roots.add(certificate);
+            added.map_err(|error| format!("using the authority of clients: {error}"))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| format!("using the authority of clients: {error}"))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("setting up TLS: {error}"))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(|error| format!("using the server's certificate and key: {error}"))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Tls(Arc::new(config)))
+    }
+}
+
+/// Tasks of this thread.
+#[derive(Clone, Copy)]
+struct Here;
+
+impl<F> Executor<F> for Here
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+impl Front {
+    /// Serves for as long as it is polled.
+    pub async fn serve(self, listener: TcpListener, tls: Tls) -> Infallible {
+        let acceptor = TlsAcceptor::from(tls.0);
+        loop {
+            if self.0.metrics.connections.get() >= self.0.limits.connections {
+                sleep(PAUSE).await;
+                continue;
+            }
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    let (inner, acceptor) = (Rc::clone(&self.0), acceptor.clone());
+                    spawn_local(async move {
+                        let _held = Held::one(&inner.metrics.connections);
+                        connection(&inner, &acceptor, socket).await;
+                    });
+                }
+                // Out of descriptors, or a connection that was reset meanwhile.
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// One connection, to its end. What goes wrong with it is its client's affair.
+async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(inner.limits.head, acceptor.accept(socket)).await else {
+        return;
+    };
+    let session = stream.get_ref().1;
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let user = certificate.and_then(|certificate| User::of(certificate)).map(Rc::new);
+    let h2 = session.alpn_protocol() == Some(b"h2");
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let answer = handle::handle(Rc::clone(inner), user.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(stream);
+    if h2 {
+        let mut server = http2::Builder::new(Here);
+        server
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(PING);
+        let _ = server.serve_connection(io, service).await;
+    } else {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(inner.limits.head).max_buf_size(BUFFER);
+        let _ = server.serve_connection(io, service).await;
+    }
+}

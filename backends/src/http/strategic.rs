@@ -1,0 +1,275 @@
+//! Strategic merge patch (apimachinery `pkg/util/strategicpatch`): a merge in which the elements of
+//! some lists are known by a key, and directives say what else to do:
+//! `$patch: replace|delete|merge`, `$deleteFromPrimitiveList/F`, `$setElementOrder/F`,
+//! `$retainKeys`.
+
+use kubesim_actors::objects::Kind;
+use serde_json::{Map, Value};
+
+const PATCH: &str = "$patch";
+const RETAIN: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+const ORDER: &str = "$setElementOrder/";
+
+/// How a list is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    /// Replaced whole.
+    Atomic,
+    /// Elements are objects, known by this field.
+    By(&'static str),
+    /// Elements are texts: the union.
+    Set,
+}
+
+/// What upstream's types say of their lists (`patchStrategy` and `patchMergeKey` in
+/// k8s.io/api `core/v1`, `apps/v1` and apimachinery `meta/v1`). `parent` is the field that holds
+/// the object in which the list is.
+fn list(kind: Kind, parent: &str, field: &str) -> List {
+    match (parent, field) {
+        ("metadata", "ownerReferences") => List::By("uid"),
+        ("metadata", "finalizers") => List::Set,
+        ("spec", "containers" | "initContainers" | "ephemeralContainers") => List::By("name"),
+        ("spec", "volumes" | "imagePullSecrets" | "resourceClaims" | "schedulingGates") => {
+            List::By("name")
+        }
+        ("spec", "hostAliases") => List::By("ip"),
+        ("spec", "topologySpreadConstraints") => List::By("topologyKey"),
+        ("containers" | "initContainers" | "ephemeralContainers", list) => match list {
+            "env" => List::By("name"),
+            "ports" => List::By("containerPort"),
+            "volumeMounts" => List::By("mountPath"),
+            "volumeDevices" => List::By("devicePath"),
+            _ => List::Atomic,
+        },
+        ("spec", "ports") if kind == Kind::Service => List::By("port"),
+        ("spec", "podCIDRs") if kind == Kind::Node => List::Set,
+        ("status", "conditions") => List::By("type"),
+        ("status", "addresses") if kind == Kind::Node => List::By("type"),
+        ("status", "podIPs" | "hostIPs") if kind == Kind::Pod => List::By("ip"),
+        _ => List::Atomic,
+    }
+}
+
+/// Merges the patch into the object of this kind.
+pub fn apply(kind: Kind, object: &mut Value, patch: &Value) -> Result<(), String> {
+    merge(kind, "", object, patch)
+}
+
+fn merge(kind: Kind, parent: &str, target: &mut Value, patch: &Value) -> Result<(), String> {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return Ok(());
+    };
+    match patch.get(PATCH).map(|word| word.as_str().unwrap_or_default()) {
+        None | Some("merge") => {}
+        Some("replace") => {
+            let mut whole = patch.clone();
+            whole.remove(PATCH);
+            *target = Value::Object(whole);
+            return Ok(());
+        }
+        Some("delete") => {
+            *target = Value::Object(Map::new());
+            return Ok(());
+        }
+        Some(other) => return Err(unknown_directive(other)),
+    }
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return Ok(()) };
+    if let Some(kept) = patch.get(RETAIN) {
+        let kept = kept.as_array().ok_or_else(|| format!("{RETAIN}: must be a list of fields"))?;
+        target.retain(|name, _| kept.iter().any(|kept| kept == name));
+    }
+    for (name, value) in patch {
+        if let Some(field) = name.strip_prefix(DELETE_FROM) {
+            remove_texts(target, field, value)?;
+        } else if !name.starts_with('$') {
+            merge_field(kind, parent, target, name, value)?;
+        }
+    }
+    for (name, order) in patch {
+        if let Some(field) = name.strip_prefix(ORDER) {
+            set_order(list(kind, parent, field), target, field, order)?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown_directive(word: &str) -> String {
+    format!("{PATCH}: unknown value {word:?}: known are \"delete\", \"merge\" and \"replace\"")
+}
+
+fn merge_field(
+    kind: Kind,
+    parent: &str,
+    target: &mut Map<String, Value>,
+    name: &str,
+    value: &Value,
+) -> Result<(), String> {
+    match value {
+        Value::Null => {
+            target.remove(name);
+            Ok(())
+        }
+        Value::Array(items) => {
+            let old = target.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+            let old = old.as_array_mut().map(std::mem::take).unwrap_or_default();
+            let merged = match list(kind, parent, name) {
+                List::Atomic => items.clone(),
+                List::Set => union(old, items),
+                List::By(key) => merge_by(kind, (name, key), old, items)?,
+            };
+            target.insert(name.to_owned(), Value::Array(merged));
+            Ok(())
+        }
+        _ => {
+            let field = target.entry(name).or_insert(Value::Null);
+            merge(kind, name, field, value)
+        }
+    }
+}
+
+fn union(mut old: Vec<Value>, items: &[Value]) -> Vec<Value> {
+    for item in items {
+        if !old.contains(item) {
+            old.push(item.clone());
+        }
+    }
+    old
+}
+
+fn merge_by(
+    kind: Kind,
+    (name, key): (&str, &str),
+    mut old: Vec<Value>,
+    items: &[Value],
+) -> Result<Vec<Value>, String> {
+    // An element that is nothing but a directive is about the whole list.
+    if items.iter().any(|item| item[PATCH] == "replace" && item.get(key).is_none()) {
+        let kept = items.iter().filter(|item| item.get(PATCH).is_none());
+        return Ok(kept.cloned().collect());
+    }
+    for item in items {
+        let Some(id) = item.get(key) else {
+            return Err(format!("{name}: an element has no {key:?}, by which elements are known"));
+        };
+        if item[PATCH] == "delete" {
+            old.retain(|known| known.get(key) != Some(id));
+            continue;
+        }
+        match old.iter_mut().find(|known| known.get(key) == Some(id)) {
+            Some(known) => merge(kind, name, known, item)?,
+            None => {
+                let mut new = Value::Null;
+                merge(kind, name, &mut new, item)?;
+                old.push(new);
+            }
+        }
+    }
+    Ok(old)
+}
+
+fn remove_texts(target: &mut Map<String, Value>, field: &str, gone: &Value) -> Result<(), String> {
+    let gone = gone.as_array().ok_or_else(|| format!("{DELETE_FROM}{field}: must be a list"))?;
+    if let Some(Value::Array(items)) = target.get_mut(field) {
+        items.retain(|item| !gone.contains(item));
+    }
+    Ok(())
+}
+
+/// Elements that the order names stand in that order; the others stay behind what they followed.
+fn set_order(
+    list: List,
+    target: &mut Map<String, Value>,
+    field: &str,
+    order: &Value,
+) -> Result<(), String> {
+    let order = order.as_array().ok_or_else(|| format!("{ORDER}{field}: must be a list"))?;
+    let Some(Value::Array(items)) = target.get_mut(field) else { return Ok(()) };
+    let place = |item: &Value| {
+        order.iter().position(|wanted| match list {
+            List::By(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
+            _ => wanted == item,
+        })
+    };
+    let mut last = 0;
+    let mut placed: Vec<(usize, Value)> = Vec::with_capacity(items.len());
+    for item in items.drain(..) {
+        last = place(&item).unwrap_or(last);
+        placed.push((last, item));
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    items.extend(placed.into_iter().map(|(_, item)| item));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn patched(kind: Kind, mut object: Value, patch: Value) -> Result<Value, String> {
+        apply(kind, &mut object, &patch).map(|()| object)
+    }
+
+    #[test]
+    fn elements_are_known_by_their_key() {
+        let object = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "a", "image": "a:1", "env": [{"name": "X", "value": "1"}], "args": ["x"]},
+            {"name": "b", "image": "b:1"},
+        ]}}}});
+        let patch = json!({"spec": {"template": {"spec": {
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}],
+            "containers": [
+                {"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}], "args": ["y"]},
+                {"name": "b", "$patch": "delete"},
+                {"name": "c", "image": "c:1"},
+            ],
+        }}}});
+        let expected = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "c", "image": "c:1"},
+            {"name": "a", "image": "a:2", "args": ["y"],
+             "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+        ]}}}});
+        assert_eq!(patched(Kind::Deployment, object, patch), Ok(expected));
+    }
+
+    #[test]
+    fn lists_without_a_key_are_replaced_and_sets_united() {
+        let object = json!({"metadata": {"finalizers": ["a", "b"]},
+            "spec": {"tolerations": [{"key": "x"}], "ports": [{"port": 80, "name": "http"}]}});
+        let patch = json!({"metadata": {"finalizers": ["c"],
+                "$deleteFromPrimitiveList/finalizers": ["a"]},
+            "spec": {"tolerations": [{"key": "y"}], "ports": [{"port": 80, "nodePort": 30000}]}});
+        let expected = json!({"metadata": {"finalizers": ["b", "c"]},
+            "spec": {"tolerations": [{"key": "y"}],
+                     "ports": [{"port": 80, "name": "http", "nodePort": 30000}]}});
+        assert_eq!(patched(Kind::Service, object, patch), Ok(expected));
+    }
+
+    #[test]
+    fn directives_replace_delete_and_retain() {
+        let object = || {
+            json!({"spec": {"strategy": {"type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1}}, "selector": {"a": "b"}}})
+        };
+        let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"},
+            "selector": {"$patch": "replace", "c": "d"}}});
+        let expected = json!({"spec": {"strategy": {"type": "Recreate"}, "selector": {"c": "d"}}});
+        assert_eq!(patched(Kind::Deployment, object(), patch), Ok(expected));
+        let all = json!({"spec": {"volumes": [{"$patch": "replace"}, {"name": "n"}]}});
+        let volumes = json!({"spec": {"volumes": [{"name": "o"}]}});
+        let expected = json!({"spec": {"volumes": [{"name": "n"}]}});
+        assert_eq!(patched(Kind::Pod, volumes, all), Ok(expected));
+        for wrong in [
+            json!({"spec": {"$patch": "jump"}}),
+            json!({"spec": {"containers": [{"image": "x"}]}}),
+            json!({"spec": {"$retainKeys": "type"}}),
+        ] {
+            assert!(patched(Kind::Pod, object(), wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+}

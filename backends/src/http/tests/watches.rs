@@ -1,0 +1,99 @@
+use super::world::play;
+use super::*;
+
+#[test]
+fn a_watch_goes_on_from_a_list() {
+    play(|world| async move {
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        let from = version(&world.get(MAPS).await.ok()).to_owned();
+        world.send(&format!("POST {MAPS}"), &map("b", "1")).await.ok();
+        let mut watch = world.watch(&format!("{MAPS}?watch=1&resourceVersion={from}")).await;
+        assert_eq!(watch.told().await, "ADDED b");
+        world.send(&format!("PUT {MAPS}/a"), &map("a", "2")).await.ok();
+        let event = watch.next().await.expect("an event");
+        assert_eq!(
+            (&event["type"], &event["object"]["kind"]),
+            (&json!("MODIFIED"), &json!("ConfigMap"))
+        );
+        assert_eq!(event["object"]["data"]["key"], "2");
+        world.send(&format!("DELETE {MAPS}/a"), &json!({})).await.ok();
+        world.send(&format!("POST {MAPS}"), &map("a", "3")).await.ok();
+        let gone = watch.next().await.expect("an event");
+        assert_eq!(
+            (&gone["type"], &gone["object"]["data"]["key"]),
+            (&json!("DELETED"), &json!("2"))
+        );
+        let made = watch.next().await.expect("an event");
+        assert_eq!((&made["type"], &made["object"]["data"]["key"]), (&json!("ADDED"), &json!("3")));
+        let number = |event: &Value| version(&event["object"]).parse::<u64>().expect("a number");
+        assert!(number(&event) < number(&gone) && number(&gone) < number(&made));
+    });
+}
+
+#[test]
+fn what_comes_into_a_selection_is_added_and_what_leaves_it_deleted() {
+    play(|world| async move {
+        let path = "/api/v1/configmaps?watch=true&labelSelector=app%3Dx";
+        let mut watch = world.watch(path).await;
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
+        world.patch(&format!("{MAPS}/a"), "merge-patch", &label("x")).await.ok();
+        assert_eq!(watch.told().await, "ADDED a");
+        world.patch(&format!("{MAPS}/a"), "merge-patch", &label("y")).await.ok();
+        assert_eq!(watch.told().await, "DELETED a");
+    });
+}
+
+#[test]
+fn what_is_there_comes_first_and_its_end_is_marked() {
+    play(|world| async move {
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        let path = format!(
+            "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+             &allowWatchBookmarks=true&timeoutSeconds=1"
+        );
+        let mut watch = world.watch(&path).await;
+        assert_eq!(watch.told().await, "ADDED a");
+        let mark = watch.next().await.expect("a bookmark");
+        assert_eq!(mark["type"], "BOOKMARK");
+        let annotations = &mark["object"]["metadata"]["annotations"];
+        assert_eq!(annotations["k8s.io/initial-events-end"], "true");
+        assert_eq!(version(&mark["object"]), version(&world.get(MAPS).await.ok()));
+        assert_eq!(watch.next().await, None, "its time is over");
+    });
+}
+
+#[test]
+fn a_watch_from_too_long_ago_is_expired() {
+    play(|world| async move {
+        let from = version(&world.get(MAPS).await.ok()).to_owned();
+        let mut watch = world.watch(&format!("{MAPS}?watch=1&resourceVersion={from}")).await;
+        // Another API server, of which nobody knows what it has seen.
+        let cache = world.front.0.state.borrow().history.cache().cloned().expect("it is open");
+        world.front.reset();
+        world.front.publish(cache);
+        let error = watch.next().await.expect("an error");
+        assert_eq!((&error["type"], &error["object"]["code"]), (&json!("ERROR"), &json!(410)));
+        assert_eq!(watch.next().await, None);
+        // From before its start, the same is told in the stream.
+        let before = from.parse::<u64>().expect("a number") - 1;
+        let mut old = world.watch(&format!("{MAPS}?watch=1&resourceVersion={before}")).await;
+        let error = old.next().await.expect("an error");
+        assert_eq!(
+            (&error["type"], &error["object"]["reason"]),
+            (&json!("ERROR"), &json!("Expired"))
+        );
+        assert_eq!(old.next().await, None);
+    });
+}
+
+#[test]
+fn a_watch_ends_with_its_server() {
+    play(|world| async move {
+        let mut watch = world.watch(&format!("{MAPS}?watch=1&resourceVersion=0")).await;
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        world.front.drain(std::time::Duration::from_secs(5)).await;
+        assert_eq!(watch.told().await, "ADDED a");
+        assert_eq!(watch.next().await, None);
+    });
+}

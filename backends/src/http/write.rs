@@ -1,0 +1,297 @@
+//! Create, update, patch, delete: read here, decided by the API server.
+
+use super::Inner;
+use super::body::{self, Answer};
+use super::read::{self, Show, initializing, shown};
+use super::resources::Sub;
+use super::route::{Query, Target};
+use super::selector::Selector;
+use super::status::Failure;
+use super::{patch, scale};
+use kubesim_actors::objects::{Key, Kind, Name, Object, Uid};
+use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A write's body, as it came.
+pub struct Sent<'a> {
+    pub bytes: &'a [u8],
+    pub content_type: &'a str,
+    pub query: &'a Query,
+    pub show: Show,
+}
+
+/// How often a patch is made anew on a newer object (apiserver's `maxRetryWhenPatchConflicts`).
+const TRIES: u32 = 5;
+
+pub fn no_dry_run(query: &Query) -> Result<(), Failure> {
+    if !query.is_set("dryRun") {
+        return Ok(());
+    }
+    let message = "dryRun: this server cannot try a write without doing it; with kubectl, \
+                   --dry-run=client can";
+    Err(Failure::bad_request(message))
+}
+
+pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
+    no_dry_run(sent.query)?;
+    let value = body::value(sent.bytes, sent.content_type)?;
+    if target.sub == Some(Sub::Binding) {
+        return bind(inner, target, &value).await;
+    }
+    let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let name = object.key.name.clone();
+    object.key.namespace = target.namespace.clone();
+    let reply = call(inner, target.kind(), &name, Request::Create { object: Arc::new(object) });
+    let created = reply.await?;
+    Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
+}
+
+/// `pods/binding`.
+async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, Failure> {
+    let node = value["target"]["name"].as_str().unwrap_or_default();
+    let to = value["target"]["kind"].as_str().unwrap_or("Node");
+    if !["", "Node"].contains(&to) {
+        let message = format!("target.kind: Unsupported value: {to:?}: supported values: \"Node\"");
+        return Err(Failure::bad_request(message));
+    }
+    let uid = match value["metadata"]["uid"].as_str().unwrap_or_default() {
+        "" => Uid::NONE,
+        text => parse_uid(text)?,
+    };
+    let request = Request::Bind { pod: target.key(), uid, node: Name::from(node) };
+    call(inner, Kind::Pod, &target.key().name, request).await?;
+    Ok(Answer::json(&success(Value::Null)).created())
+}
+
+pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
+    no_dry_run(sent.query)?;
+    let value = body::value(sent.bytes, sent.content_type)?;
+    if target.sub == Some(Sub::Scale) {
+        return scale::update(inner, target, &value).await;
+    }
+    let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let object = at(target, object)?;
+    let updated = put(inner, target, object).await?;
+    Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
+}
+
+/// An update of the object, or of its status.
+async fn put(inner: &Inner, target: &Target, object: Object) -> Result<Arc<Object>, Failure> {
+    let object = Arc::new(object);
+    let request = match target.sub {
+        Some(Sub::Status) => Request::UpdateStatus { object },
+        _ => Request::Update { object },
+    };
+    call(inner, target.kind(), &target.key().name, request).await
+}
+
+/// The object is the one of the path.
+fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
+    let key = target.key();
+    if object.key.name.is_empty() {
+        object.key.name = key.name.clone();
+    }
+    if object.key.name != key.name {
+        let message = format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object.key.name, key.name
+        );
+        return Err(Failure::bad_request(message));
+    }
+    object.key.namespace = key.namespace;
+    Ok(object)
+}
+
+pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
+    no_dry_run(sent.query)?;
+    let patch = patch::parse(sent.bytes, sent.content_type)?;
+    if target.sub == Some(Sub::Scale) {
+        return scale::patch(inner, target, &patch).await;
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let old = inner.object(target)?;
+        let mut value = old.to_json();
+        patch.apply(target.kind(), &mut value)?;
+        let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+        let object = at(target, object)?;
+        // One that names another version than that of the object wants no newer one.
+        let conditional = object.version != old.version;
+        match put(inner, target, object).await {
+            Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
+            Err(failure) => return Err(failure),
+            Ok(patched) => {
+                return Ok(Answer { warnings, ..Answer::json(&shown(&patched, sent.show)) });
+            }
+        }
+    }
+}
+
+/// What the body says, less what its kind does not have: refused, or told in a warning, as the
+/// client wants it (`fieldValidation`, KEP-2885).
+fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<String>), Failure> {
+    for (field, what, ours) in
+        [("apiVersion", "API version", kind.api_version()), ("kind", "kind", kind.name())]
+    {
+        let theirs = value[field].as_str().unwrap_or_default();
+        if !["", ours].contains(&theirs) {
+            return Err(Failure::bad_request(format!(
+                "the {what} in the data ({theirs}) does not match the expected {what} ({ours})"
+            )));
+        }
+        value[field] = ours.into();
+    }
+    let version = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let message = format!("metadata.resourceVersion: Invalid value: {version:?}: no number");
+        return Err(Failure::bad_request(message));
+    }
+    if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+        parse_uid(uid)?;
+    }
+    let (object, unknown) = Object::from_json_strict(kind, &value);
+    let cannot = |why: String| {
+        let version = super::resources::version(kind);
+        let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
+        Failure::bad_request(message)
+    };
+    let object = object.map_err(|(path, why)| {
+        let place = path.to_string();
+        let colon = if place.is_empty() { "" } else { ": " };
+        cannot(format!("{place}{colon}{why}"))
+    })?;
+    let unknown: Vec<String> =
+        unknown.iter().map(|field| format!("unknown field \"{}\"", field.path)).collect();
+    match query.text("fieldValidation") {
+        "" | "Warn" => Ok((object, unknown)),
+        "Ignore" => Ok((object, Vec::new())),
+        "Strict" if unknown.is_empty() => Ok((object, unknown)),
+        "Strict" => Err(cannot(format!("strict decoding error: {}", unknown.join(", ")))),
+        other => Err(Failure::bad_request(format!(
+            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \
+             \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+fn parse_uid(text: &str) -> Result<Uid, Failure> {
+    let wrong = || Failure::bad_request(format!("uid: Invalid value: {text:?}: it is no UUID"));
+    Uid::parse(text).ok_or_else(wrong)
+}
+
+pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
+    no_dry_run(sent.query)?;
+    let options = delete_options(&sent)?;
+    let gone = remove(inner, target.kind(), &target.key(), options).await?;
+    let still = inner.object(target).is_ok_and(|object| object.uid == gone.uid);
+    // Upstream's strategies say which: pods and Services return themselves.
+    let returned = still || [Kind::Pod, Kind::Service].contains(&target.kind());
+    if returned {
+        return Ok(Answer::json(&shown(&gone, sent.show)));
+    }
+    let kind = target.kind();
+    let mut details =
+        json!({"name": gone.key.name, "kind": kind.plural(), "uid": gone.uid.to_string()});
+    if !kind.group().is_empty() {
+        details["group"] = kind.group().into();
+    }
+    Ok(Answer::json(&success(details)))
+}
+
+async fn remove(
+    inner: &Inner,
+    kind: Kind,
+    key: &Key,
+    options: DeleteOptions,
+) -> Result<Arc<Object>, Failure> {
+    let request = Request::Delete { kind, key: key.clone(), options };
+    call(inner, kind, &key.name, request).await
+}
+
+/// Each of them that is there now; those that go meanwhile are gone.
+pub async fn delete_collection(
+    inner: &Inner,
+    target: &Target,
+    selector: &Selector,
+    sent: Sent<'_>,
+) -> Result<Answer, Failure> {
+    no_dry_run(sent.query)?;
+    let options = delete_options(&sent)?;
+    let (revision, objects) = {
+        let state = inner.state.borrow();
+        let cache = state.history.cache().ok_or_else(initializing)?;
+        (cache.revision, read::list_all(cache, target, selector))
+    };
+    for object in &objects {
+        let options = DeleteOptions { uid: Some(object.uid), ..options.clone() };
+        match remove(inner, target.kind(), &object.key, options).await {
+            Err(failure) if !["NotFound", "Conflict"].contains(&failure.reason) => {
+                return Err(failure);
+            }
+            _ => {}
+        }
+    }
+    let page = read::Page { revision, objects, next: None };
+    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show)))
+}
+
+/// `DeleteOptions`, of the body or of the query.
+fn delete_options(sent: &Sent<'_>) -> Result<DeleteOptions, Failure> {
+    let value = match sent.bytes {
+        [] => Value::Null,
+        bytes => body::value(bytes, sent.content_type)?,
+    };
+    let query = sent.query;
+    let grace = match value["gracePeriodSeconds"].as_i64() {
+        None => query.number("gracePeriodSeconds")?,
+        // A negative one means at once but for one second (`rest.BeforeDelete`).
+        Some(seconds) => Some(u64::try_from(seconds).unwrap_or(1)),
+    };
+    let policy = value["propagationPolicy"].as_str().unwrap_or(query.text("propagationPolicy"));
+    if !["", "Background"].contains(&policy) || value["orphanDependents"] == true {
+        let message = format!(
+            "propagationPolicy: Unsupported value: {policy:?}: this server knows Background only: \
+             what an object owns is deleted after it"
+        );
+        return Err(Failure::bad_request(message));
+    }
+    if value["dryRun"].as_array().is_some_and(|all| !all.is_empty()) {
+        return Err(Failure::bad_request("dryRun: this server cannot try a deletion"));
+    }
+    let conditions = &value["preconditions"];
+    if !conditions["resourceVersion"].is_null() {
+        let message = "preconditions.resourceVersion: this server compares the uid only";
+        return Err(Failure::bad_request(message));
+    }
+    let uid = conditions["uid"].as_str().map(parse_uid).transpose()?;
+    Ok(DeleteOptions { uid, grace: grace.map(Duration::from_secs) })
+}
+
+fn success(details: Value) -> Value {
+    let mut status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if !details.is_null() {
+        status["details"] = details;
+    }
+    status
+}
+
+/// A write and its answer.
+pub async fn call(
+    inner: &Inner,
+    kind: Kind,
+    name: &str,
+    request: Request,
+) -> Result<Arc<Object>, Failure> {
+    match inner.call(request).await {
+        Ok(Reply::Object(object)) => Ok(object),
+        Ok(Reply::List(_)) => {
+            let error = Error::new(Reason::InternalError, "a list came in answer to a write");
+            Err(Failure::of(error, kind, name))
+        }
+        Err(error) => Err(Failure::of(error, kind, name)),
+    }
+}

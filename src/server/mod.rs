@@ -1,0 +1,90 @@
+//! `kubesim server`: the API server of a cluster, for any client of Kubernetes'.
+//!
+//! - `pki`: the cluster's authority, the server's certificate, the administrator's kubeconfig
+//! - `host`: the API server actor, its store and its front
+
+mod host;
+mod pki;
+
+use self::host::Place;
+use crate::{Exit, Output};
+use ipnet::Ipv4Net;
+use kubesim_actors::apiserver::Config;
+use kubesim_backends::http::Tls;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the server keeps its keys, the administrator's kubeconfig and the embedded store.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubesim")]
+    data_dir: PathBuf,
+    /// Where objects are kept: in the data directory, or in etcd at these endpoints, as
+    /// etcd://10.0.0.1:2379,10.0.0.2:2379.
+    #[arg(long, value_name = "embedded|etcd://…", value_parser = place, default_value = "embedded")]
+    store: Place,
+    /// Where clients are served.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    listen: SocketAddrV4,
+    /// What pods' addresses are of.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pod_network: Ipv4Net,
+    /// What Services' addresses are of.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    service_network: Ipv4Net,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let Some(endpoints) = text.strip_prefix("etcd://") else {
+        let other = || "it is `embedded`, or `etcd://HOST:PORT` and more of them with commas";
+        return if text == "embedded" { Ok(Place::Embedded) } else { Err(other().to_owned()) };
+    };
+    let endpoints = endpoints.split(',').map(|endpoint| format!("http://{endpoint}"));
+    Ok(Place::Etcd(endpoints.collect()))
+}
+
+/// Versions that watches and lists may come back to.
+const HISTORY: usize = 10_000;
+
+pub fn execute(args: &Args, output: &mut Output) -> Exit {
+    match run(args, output) {
+        Ok(()) => Exit::Held,
+        Err((exit, why)) => {
+            output.complain(&format!("error: {why}"));
+            exit
+        }
+    }
+}
+
+fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
+    let environment = |why| (Exit::Environment, why);
+    let config = Config {
+        pod_network: args.pod_network,
+        service_network: args.service_network,
+        node_ports: (30000, 32767),
+        node_networks: Vec::new(),
+        refuse_overlap: true,
+        history: HISTORY,
+        memo: true,
+    };
+    // From the machine itself, the address of all its interfaces is loopback's.
+    let ip = *args.listen.ip();
+    let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
+    let first = Ipv4Addr::from(u32::from(args.service_network.network()) + 1);
+    let pki = pki::Pki::open(&args.data_dir, &[reached, first]).map_err(environment)?;
+    let tls = Tls::new(pki.certificate.as_bytes(), pki.key.as_bytes(), pki.authority.as_bytes());
+    let tls = tls.map_err(environment)?;
+    let data_dir = args.data_dir.clone();
+    let mut ready = |at: SocketAddrV4| {
+        let url = format!("https://{reached}:{}", at.port());
+        let kubeconfig = pki.admin(&data_dir, &url)?;
+        output.begin("where the server is");
+        output.line(&format!("the API is at {url}, its data in {}", data_dir.display()));
+        let words = crate::run::quoted(&kubeconfig.display().to_string());
+        output.line(&format!("the administrator's kubeconfig: {}", kubeconfig.display()));
+        output.line(&format!("try: kubectl --kubeconfig {words} get namespaces"));
+        output.flush();
+        Ok(())
+    };
+    host::run(config, (&args.data_dir, &args.store), (args.listen, tls), &mut ready)
+}

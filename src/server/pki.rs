@@ -1,0 +1,155 @@
+//! The cluster's authority and what it vouches for. The authority is made once; the server's
+//! certificate and the administrator's are made anew at each start, so that they are never old and
+//! name the addresses that there are.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long the authority is good for, and what it signs (kubeadm's: ten years and one).
+const AUTHORITY: Duration = Duration::from_secs(3650 * 86_400);
+const LEAF: Duration = Duration::from_secs(365 * 86_400);
+
+/// PEM texts.
+pub struct Pki {
+    pub authority: String,
+    issuer: Issuer<'static, KeyPair>,
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Pki {
+    /// Reads the authority below this directory, or makes it there. The server is at these
+    /// addresses.
+    pub fn open(data_dir: &Path, addresses: &[Ipv4Addr]) -> Result<Pki, String> {
+        let place = data_dir.join("pki");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
+        made.map_err(|error| {
+            let place = place.display();
+            format!("making the directory {place}: {error}; --data-dir names another place")
+        })?;
+        let (authority, key) = authority(&place)?;
+        let wrong = |error: rcgen::Error| {
+            let place = place.display();
+            format!(
+                "using the authority in {place}: {error}; with both of its files removed, a \
+                     new one is made, which no former client knows"
+            )
+        };
+        let key = KeyPair::from_pem(&key).map_err(wrong)?;
+        let issuer = Issuer::from_ca_cert_pem(&authority, key).map_err(wrong)?;
+        let (certificate, key) = server(&issuer, addresses).map_err(wrong)?;
+        Ok(Pki { authority, issuer, certificate, key })
+    }
+
+    /// Writes the administrator's kubeconfig, with a certificate of its own.
+    pub fn admin(&self, data_dir: &Path, url: &str) -> Result<PathBuf, String> {
+        let wrong =
+            |error: rcgen::Error| format!("making the administrator's certificate: {error}");
+        let mut params = leaf(Vec::new()).map_err(wrong)?;
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(DnType::CommonName, "kubernetes-admin");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().map_err(wrong)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
+        let [authority, certificate, key] =
+            [self.authority.clone(), certificate.pem(), key.serialize_pem()]
+                .map(|pem| BASE64.encode(pem));
+        let path = data_dir.join("admin.conf");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: kubesim\n  cluster:\n    \
+             server: {url}\n    certificate-authority-data: {authority}\nusers:\n\
+             - name: kubernetes-admin\n  user:\n    client-certificate-data: {certificate}\n    \
+             client-key-data: {key}\ncontexts:\n- name: kubernetes-admin@kubesim\n  context:\n    \
+             cluster: kubesim\n    user: kubernetes-admin\n\
+             current-context: kubernetes-admin@kubesim\n"
+        );
+        write(&path, &text)?;
+        Ok(path)
+    }
+}
+
+/// Its certificate and key.
+fn authority(place: &Path) -> Result<(String, String), String> {
+    let (certificate, key) = (place.join("ca.crt"), place.join("ca.key"));
+    if certificate.exists() {
+        return Ok((read(&certificate)?, read(&key)?));
+    }
+    let wrong = |error: rcgen::Error| format!("making the cluster's authority: {error}");
+    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(wrong)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "kubernetes-ca");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    lasts(&mut params, AUTHORITY);
+    let pair = KeyPair::generate().map_err(wrong)?;
+    let made = params.self_signed(&pair).map_err(wrong)?.pem();
+    // The certificate is last: where it is, the key is.
+    write(&key, &pair.serialize_pem())?;
+    write(&certificate, &made)?;
+    Ok((made, pair.serialize_pem()))
+}
+
+fn server(
+    issuer: &Issuer<'_, KeyPair>,
+    addresses: &[Ipv4Addr],
+) -> Result<(String, String), rcgen::Error> {
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default"]
+        .into_iter()
+        .chain(["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"])
+        .map(str::to_owned)
+        .collect();
+    names.push(Ipv4Addr::LOCALHOST.to_string());
+    names.extend(addresses.iter().map(Ipv4Addr::to_string));
+    names.sort();
+    names.dedup();
+    let mut params = leaf(names)?;
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate()?;
+    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
+}
+
+fn leaf(names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    lasts(&mut params, LEAF);
+    Ok(params)
+}
+
+/// From a day ago, for clients whose clock is behind.
+fn lasts(params: &mut CertificateParams, time: Duration) {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + unix.saturating_sub(DAY);
+    params.not_after = epoch + unix + time;
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))
+}
+
+/// A file that is whole or as it was, for its owner alone.
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let new = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let _ = fs::remove_file(&new);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|error| format!("writing {}: {error}", path.display()))
+}

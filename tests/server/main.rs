@@ -1,0 +1,242 @@
+//! `kubesim server` and the stock `kubectl`, of several releases: what a person does, and what is
+//! there after the server was ended or killed. What is printed is what upstream prints (kubernetes
+//! `pkg/printers/internalversion/printers.go`), written down by hand.
+
+#![cfg(target_os = "linux")]
+
+mod wire;
+mod world;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use world::{Place, Server, clients};
+
+const ANY: &str = "127.0.0.1:0";
+
+const WEB: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  selector:
+    matchLabels: {app: web}
+  template:
+    metadata:
+      labels: {app: web}
+    spec:
+      containers:
+      - name: nginx
+        image: nginx:1.25
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  selector: {app: web}
+  clusterIP: 10.96.0.80
+  ports:
+  - port: 80
+";
+
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: one
+  labels: {app: web}
+spec:
+  containers:
+  - name: c
+    image: busybox
+";
+
+/// The words of a table's lines, without ages.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let age = |word: &&str| {
+        let digits = word.trim_end_matches(['s', 'm']);
+        digits.len() < word.len() && digits.chars().all(|c| c.is_ascii_digit() || c == 'm')
+    };
+    let lines = table.lines().map(|line| line.split_whitespace());
+    lines.map(|words| words.filter(|word| !age(word)).collect()).collect()
+}
+
+fn each(story: impl Fn(&Place, &Server)) {
+    for client in clients() {
+        println!("with {}", client.display());
+        let place = Place::new();
+        let server = Server::start(&place, ANY, &client);
+        story(&place, &server);
+        assert_eq!(server.end(), Some(0), "SIGTERM ends it cleanly");
+    }
+}
+
+#[test]
+fn kubectl_makes_shows_and_changes_things() {
+    each(|_, server| {
+        assert_eq!(
+            server.with("create -f -", WEB),
+            "deployment.apps/web created\nservice/web created\n"
+        );
+        assert_eq!(server.with("create -f -", POD), "pod/one created\n");
+        let table = server.kubectl("get deployments -o wide");
+        let head =
+            ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"];
+        let row = ["web", "0/2", "0", "0", "nginx", "nginx:1.25", "app=web"];
+        assert_eq!(rows(&table), [&head[..], &row[..]]);
+        let table = server.kubectl("get svc web -o wide");
+        let head = ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE", "SELECTOR"];
+        let row = ["web", "ClusterIP", "10.96.0.80", "<none>", "80/TCP", "app=web"];
+        assert_eq!(rows(&table), [&head[..], &row[..]]);
+        let table = server.kubectl("get pods -o wide");
+        let head = [
+            "NAME",
+            "READY",
+            "STATUS",
+            "RESTARTS",
+            "AGE",
+            "IP",
+            "NODE",
+            "NOMINATED",
+            "NODE",
+            "READINESS",
+            "GATES",
+        ];
+        let row = ["one", "0/1", "Pending", "0", "<none>", "<none>", "<none>", "<none>"];
+        assert_eq!(rows(&table), [&head[..], &row[..]]);
+        assert_eq!(server.kubectl("get pods -o name"), "pod/one\n");
+        assert_eq!(server.kubectl("get pods -A -l app!=web -o name"), "");
+        assert_eq!(
+            server.kubectl("get pod one -o jsonpath={.spec.containers[*].image}"),
+            "busybox"
+        );
+        assert!(server.kubectl("get deploy web -o yaml").contains("\nkind: Deployment\n"));
+        assert!(server.kubectl("get all").contains("pod/one"));
+        assert_eq!(server.kubectl("label pod one tier=front"), "pod/one labeled\n");
+        // "annotate", says 1.27.
+        assert!(server.kubectl("annotate pod one note=x").starts_with("pod/one annotate"));
+        assert_eq!(server.kubectl("get pod -l tier=front -o name"), "pod/one\n");
+        assert_eq!(
+            server.kubectl("scale deployment web --replicas=3"),
+            "deployment.apps/web scaled\n"
+        );
+        assert_eq!(
+            server.kubectl("set image deploy/web nginx=nginx:1.26"),
+            "deployment.apps/web image updated\n"
+        );
+        let now = server.kubectl("get deploy web -o jsonpath={.spec.replicas},{..image}");
+        assert_eq!(now, "3,nginx:1.26");
+        let described = server.kubectl("describe pod one");
+        let first = described.lines().next().unwrap_or_default();
+        assert_eq!(first.split_whitespace().collect::<Vec<_>>(), ["Name:", "one"], "{described}");
+        assert!(server.kubectl("describe deployment web").contains("Replicas:"), "described");
+        assert_eq!(server.kubectl("delete pod one"), "pod \"one\" deleted\n");
+        let gone = server.fails("get pod one");
+        assert_eq!(gone, "Error from server (NotFound): pods \"one\" not found\n");
+    });
+}
+
+#[test]
+fn kubectl_applies_what_changed() {
+    each(|_, server| {
+        let applied = server.with("apply -f -", WEB);
+        assert_eq!(applied, "deployment.apps/web created\nservice/web created\n");
+        let applied = server.with("apply -f -", WEB);
+        assert_eq!(applied, "deployment.apps/web unchanged\nservice/web unchanged\n");
+        let changed = WEB.replace("replicas: 2", "replicas: 4").replace("1.25", "1.26");
+        let applied = server.with("apply -f -", &changed);
+        assert_eq!(applied, "deployment.apps/web configured\nservice/web unchanged\n");
+        let now = server.kubectl("get deploy web -o jsonpath={.spec.replicas},{..image}");
+        assert_eq!(now, "4,nginx:1.26");
+        let applied = server.with("delete -f -", WEB);
+        assert!(applied.contains("deployment.apps \"web\" deleted"), "{applied}");
+    });
+}
+
+#[test]
+fn kubectl_finds_its_way() {
+    each(|_, server| {
+        let resources = server.kubectl("api-resources");
+        let line = |name: &str| {
+            let found = resources.lines().find(|line| line.split_whitespace().next() == Some(name));
+            found.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("pods"), "pods po v1 true Pod");
+        assert_eq!(line("deployments"), "deployments deploy apps/v1 true Deployment");
+        assert_eq!(line("subnets"), "subnets net.kubesim.dev/v1 false Subnet");
+        let versions = server.kubectl("api-versions");
+        let expected = [
+            "apps/v1",
+            "coordination.k8s.io/v1",
+            "discovery.k8s.io/v1",
+            "net.kubesim.dev/v1",
+            "v1",
+        ];
+        assert_eq!(versions.lines().collect::<Vec<_>>(), expected);
+        assert!(server.kubectl("version -o json").contains("\"v1.33.0+kubesim"), "version");
+        assert_eq!(server.kubectl("get --raw /readyz"), "ok");
+        let namespaces = server.kubectl("get namespaces");
+        assert!(rows(&namespaces).contains(&vec!["default", "Active"]), "{namespaces}");
+        let wrong = server.fails("get secrets");
+        assert!(wrong.contains("the server doesn't have a resource type \"secrets\""), "{wrong}");
+        let strict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndato: {}\n";
+        let out = server.run(&["create", "-f", "-"], strict);
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(error.contains("unknown field \"dato\""), "{error}");
+        let invalid = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_}\n";
+        let out = server.run(&["create", "-f", "-"], invalid);
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        let begins =
+            "The ConfigMap \"A_\" is invalid: metadata.name: Invalid value: \"A_\": a lower";
+        assert!(error.starts_with(begins), "{error}");
+        assert!(!server.fails("explain pods").is_empty(), "no schemas yet");
+    });
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let Some(client) = clients().into_iter().next() else { return };
+    let place = Place::new();
+    let server = Server::start(&place, ANY, &client);
+    let listen = server.url.trim_start_matches("https://").to_owned();
+    let create = |server: &Server, name: &str| {
+        let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+        server.with("create -f -", &map);
+    };
+    create(&server, "a");
+    let mut watch = server
+        .command(&["get", "configmap", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    let mut told = || lines.next().expect("a line").expect("text");
+    assert_eq!(told(), "configmap/a");
+    create(&server, "b");
+    assert_eq!(told(), "configmap/b");
+    let old = server.kubectl("get configmap a -o json");
+    let list = server.kubectl("get --raw /api/v1/configmaps");
+    let version =
+        list.split("\"resourceVersion\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    let version = version.expect("the list's version").to_owned();
+    // Killed, so that nothing but what was acknowledged is kept.
+    server.kill();
+    let _ = watch.wait();
+    let server = Server::start(&place, &listen, &client);
+    assert_eq!(server.kubectl("get configmap a -o json"), old, "the same object");
+    // A watch goes on where the old one was, or is told that it cannot.
+    create(&server, "c");
+    let watched = |version: &str| {
+        let path = format!("/api/v1/configmaps?watch=1&timeoutSeconds=1&resourceVersion={version}");
+        server.run(&["get", "--raw", &path], "")
+    };
+    let out = watched(&version);
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let goes_on = text.contains("\"type\":\"ADDED\"") && text.contains("\"name\":\"c\"");
+    assert!(goes_on || text.contains("too old resource version"), "{text}");
+    assert!(String::from_utf8_lossy(&watched("1").stdout).contains("too old resource version"));
+    assert_eq!(server.end(), Some(0));
+}
