@@ -99,7 +99,8 @@ impl<W: Copy + Ord> Hub<W> {
     /// A version that is still to come is one of a store that was lost, and so is what the watcher
     /// knows. Upstream has such a watch wait until the new store has counted so far, which is why
     /// etcd's restore can raise the counter and expire what is below (`etcdutl snapshot restore
-    /// --bump-revision --mark-compacted`); this is the same without an operator.
+    /// --bump-revision --mark-compacted`). This needs no operator, but sees a lost store only for
+    /// as long as the new one has counted less far than the watcher.
     pub fn open(
         &mut self,
         watcher: W,

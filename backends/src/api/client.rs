@@ -291,7 +291,10 @@ impl Inner {
         let State { streams, line, next_id, .. } = &mut *state;
         let known = streams.iter_mut().find(|s| s.kind == kind && s.scope == scope);
         if let Some(stream) = known {
-            if let (Some(view), Some(_)) = (&stream.view, line) {
+            if line.is_none() {
+                // It has seen nothing yet: the stream is opened from the beginning.
+                stream.view = None;
+            } else if let Some(view) = &stream.view {
                 let _ = send.send(News::View { kind, scope, view: view.clone() });
             }
             stream.subscribers.push(send);

@@ -64,12 +64,16 @@ impl Nexthops {
         let mut new = Vec::new();
         for route in routes {
             let Some(key) = key_of(route) else { continue };
-            route.nexthop = *self.known.entry(key).or_insert_with(|| {
-                self.last = self.last.wrapping_add(1);
-                let Route { dev, onlink, proto, .. } = *route;
-                new.push(Nexthop { id: self.last, proto, via: key.via, dev, onlink });
-                self.last
-            });
+            if let Some(id) = self.known.get(&key) {
+                route.nexthop = *id;
+                continue;
+            }
+            // Somebody took the last number: the gateway is written in the route.
+            let Some(id) = self.last.checked_add(1) else { continue };
+            let Route { dev, onlink, proto, .. } = *route;
+            new.push(Nexthop { id, proto, via: key.via, dev, onlink });
+            self.known.insert(key, id);
+            (self.last, route.nexthop) = (id, id);
         }
         new
     }

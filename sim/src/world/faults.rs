@@ -1,6 +1,7 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
+use super::holds::NOT_YET;
 use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
 use crate::scenario::{self, ActorName, FaultKind, Place, Span};
@@ -194,6 +195,7 @@ impl World {
 
     /// A machine's time to boot by itself has come: if it has power.
     pub(super) fn boot_due(&mut self, machine: u32) {
+        self.switched_off.let_go(machine, NOT_YET);
         if !self.switched_off.is_held(machine) {
             self.boot(machine);
         }
@@ -353,6 +355,24 @@ mod tests {
         let text = text(&[on, off, start, dead]) + &up;
         let (report, _) = testing::play(&testing::scenario("", &text), Trace::default());
         assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+    }
+
+    /// A machine that is off for another reason than a fault stays so when the fault is over.
+    #[test]
+    fn the_end_of_a_fault_switches_nothing_on_that_was_off_before() {
+        let cut = "kind = \"power-off\"\nat = \"10s\"\nnodes = \"w2\"\nlasts = \"5s\"";
+        let last = |more: &str| {
+            let node = "[[node]]\nname = \"w2\"\nnetwork = \"lan\"\naddress = \"192.168.1.13\"\n";
+            let text = format!("{node}{more}\n[[fault]]\nname = \"cut\"\n{cut}\n");
+            let scenario = testing::scenario("", &text);
+            let (_, said) = testing::play(&scenario, Trace::default());
+            let ready =
+                said.by("kubelet@w2").into_iter().find(|(_, text)| text.contains("is Ready"));
+            ready.map(|(at, _)| at.since(kubesim_runtime::Time::ZERO).as_secs())
+        };
+        assert_eq!(last("off = true"), None);
+        assert!(last("boot-delay = \"60s\"").is_some_and(|at| at >= 60));
+        assert!(last("").is_some());
     }
 
     /// What is stopped on a machine that is off does not start with it.

@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// No fault: a machine that the scenario has not switched on yet.
+pub(super) const NOT_YET: usize = usize::MAX;
+
 /// Who holds what; a fault goes by its place in the world's list.
 #[derive(Debug)]
 pub(super) struct Holds<K>(BTreeMap<K, BTreeSet<usize>>);

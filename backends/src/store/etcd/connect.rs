@@ -12,11 +12,19 @@ const OUT_OF_RANGE: i32 = 11;
 const NEVER_HAPPENED: [i32; 6] = [
     3,  // invalid argument: duplicate keys, too large
     7,  // permission denied
-    8,  // resource exhausted: no space, too many requests
+    8,  // resource exhausted: too many requests
     9,  // failed precondition
     11, // out of range: a revision
     16, // unauthenticated
 ];
+
+/// Whether these are etcd's or its gRPC server's own words: tonic makes such codes of broken
+/// streams, too. No space is left may be said of a transaction that is done: etcd applies it and
+/// looks then (quotaApplierV3.Txn, etcdserver/apply.go).
+fn is_refusal(message: &str) -> bool {
+    let own = ["etcdserver: ", "grpc: received message larger"];
+    own.iter().any(|own| message.starts_with(own)) && !message.contains("space exceeded")
+}
 
 /// How long to wait before an attempt after a failed one.
 const AGAIN: Backoff = Backoff {
@@ -63,11 +71,11 @@ impl Connections {
             return Err(format!("etcd: the endpoint {other} {with} TLS has to begin {scheme}"));
         }
         // etcd ends a connection that pings more often than every 5 s
-        // (--grpc-keepalive-min-time).
+        // (--grpc-keepalive-min-time), or while nothing is under way (PermitWithoutStream).
         let mut connect = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(2))
             .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
+            .with_keep_alive_while_idle(false)
             .with_require_leader(true);
         if let Some(tls) = options.tls {
             connect = connect.with_tls(to_tls(tls));
@@ -194,8 +202,21 @@ pub fn of_error(error: &Error) -> Failure {
     if code == OUT_OF_RANGE && status.message().contains("is a future revision") {
         return Failure::Revision { compacted: false };
     }
-    if NEVER_HAPPENED.contains(&code) {
+    if NEVER_HAPPENED.contains(&code) && is_refusal(status.message()) {
         return Failure::Refused(format_smolstr!("etcd refuses: {}", status.message()));
     }
     Failure::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_refusal;
+
+    #[test]
+    fn only_what_surely_did_not_happen_is_refused() {
+        assert!(is_refusal("etcdserver: permission denied"));
+        assert!(is_refusal("etcdserver: duplicate key given in txn request"));
+        assert!(!is_refusal("etcdserver: mvcc: database space exceeded"));
+        assert!(!is_refusal("h2 protocol error: error reading a body from connection"));
+    }
 }

@@ -368,8 +368,6 @@ fn an_error_about_what_is_untracked_is_invalid() {
     assert_eq!(router.count(Table::Filter, "OUTPUT"), 1);
 }
 
-/// bridge-filter seed 1, cases 7 and 35 (br_handle_frame learns behind the hook; what
-/// br_netfilter notes of a packet stays with it).
 /// What is said about an untracked segment is related to the connection that is tracked the other
 /// way: here the SYN was, and its reset was not.
 #[test]
@@ -403,6 +401,8 @@ fn an_error_about_what_is_untracked_is_translated_like_its_connection() {
     assert_eq!((error.dst, about.src), (ip(CLIENT), ip(CLIENT)));
 }
 
+/// bridge-filter seed 1, cases 7 and 35 (br_handle_frame learns behind the hook; what
+/// br_netfilter notes of a packet stays with it).
 #[test]
 fn a_bridge_learns_nothing_from_what_prerouting_drops() {
     let (mut kernel, legs) = router();

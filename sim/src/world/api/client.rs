@@ -153,7 +153,10 @@ impl World {
         if let Some(stream) = known {
             stream.subscribers.retain(|known| known.cell != life.cell);
             stream.subscribers.push(life);
-            if let Some(view) = stream.view.clone().filter(|_| up) {
+            if !up {
+                // It has seen nothing yet: the stream is opened from the beginning.
+                stream.view = None;
+            } else if let Some(view) = stream.view.clone() {
                 let news = News::View { kind, scope, view };
                 self.tell_api(life, now, None, api::Event::News(news));
             }

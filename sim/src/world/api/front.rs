@@ -296,4 +296,45 @@ within = "40s"
         assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
         assert_eq!(report.not_judged, []);
     }
+
+    /// An actor that starts while its machine cannot reach the API is shown what there is once it
+    /// can, also of kinds of which nothing is new. (Its netd waited for its own lease, once.)
+    #[test]
+    fn who_starts_while_the_line_is_down_is_shown_everything_later() {
+        let more = r#"
+[[network]]
+name = "cafe"
+cidr = "10.9.0.0/24"
+[[link]]
+between = ["lan", "cafe"]
+[[node]]
+name = "w"
+network = "lan"
+address = "192.168.1.12"
+[[node]]
+name = "other"
+network = "lan"
+address = "192.168.1.13"
+[[fault]]
+name = "away"
+kind = "move"
+at = "42s"
+node = "w"
+network = "cafe"
+address = "10.9.0.9"
+outage = "30s"
+[[fault]]
+name = "restart"
+kind = "kill"
+actor = "netd"
+nodes = "w"
+restart = "1s"
+at = "48s"
+"#;
+        let mut scenario = testing::scenario("", more);
+        scenario.invariants = crate::oracles::JUDGED.to_vec();
+        let (report, _) = testing::play(&scenario, Trace::default());
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+        assert_eq!(report.not_judged, []);
+    }
 }
