@@ -38,6 +38,17 @@ fn set_of(routes: Vec<Route>) -> RouteSet {
     RouteSet { shared: routes.into(), except: None }
 }
 
+fn overlay_device() -> Vxlan {
+    Vxlan {
+        vni: 1,
+        port: 8472,
+        mac: mac(1),
+        mtu: 1450,
+        local: Ipv4Addr::new(192, 168, 0, 5),
+        address: net("10.244.1.0/32"),
+    }
+}
+
 /// Everything that netlink says while `act` runs.
 fn monitored(act: impl FnOnce()) -> String {
     let spawned = Command::new("ip").args(["-4", "monitor", "all"]).stdout(Stdio::piped()).spawn();
@@ -60,14 +71,7 @@ fn who_starts_anew_writes_nothing_that_is_there() {
     in_namespace(|| {
         let mut world = Linux::new();
         online(&mut world);
-        let spec = Vxlan {
-            vni: 1,
-            port: 8472,
-            mac: mac(1),
-            mtu: 1450,
-            local: Ipv4Addr::new(192, 168, 0, 5),
-            address: net("10.244.1.0/32"),
-        };
+        let spec = overlay_device();
         let all = |world: &mut Linux| {
             world.bridge("cni0", "10.244.1.1/24", 1450).expect("a bridge");
             world.vxlan("kubesim.1", &spec).expect("a device");
@@ -234,14 +238,7 @@ fn many_gateways_of_an_overlay_are_objects() {
     in_namespace(|| {
         let mut world = Linux::new();
         online(&mut world);
-        let spec = Vxlan {
-            vni: 1,
-            port: 8472,
-            mac: mac(1),
-            mtu: 1450,
-            local: Ipv4Addr::new(192, 168, 0, 5),
-            address: net("10.244.1.0/32"),
-        };
+        let spec = overlay_device();
         let texts =
             |routes: &[Route]| -> Vec<String> { routes.iter().map(crate::world::text).collect() };
         world.vxlan("kubesim.1", &spec).expect("a device");
