@@ -93,9 +93,12 @@ fn live(
             return;
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, node::live(plan, mail, orders)),
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            // Actors that had no turn before the power goes have it when the set is dropped.
+            let _entered = runtime.enter();
+            LocalSet::new().block_on(&runtime, node::live(plan, mail, orders));
+        }
         Err(error) => mail.send(News::Broken(format!("starting its event loop: {error}"))),
     }
 }

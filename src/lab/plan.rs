@@ -101,16 +101,16 @@ impl Plan {
     ) -> Option<Plan> {
         let host = &world.machines[machine as usize];
         let scenario = &world.scenario;
-        let network = match host.role {
-            Role::Node(index) => &scenario.nodes[index].network,
-            Role::Client(index) => &scenario.clients[index].network,
-            Role::Router(_) | Role::Upstream(_) => return None,
-        };
-        let lan = scenario.networks.iter().find(|lan| lan.name == *network);
+        if matches!(host.role, Role::Router(_) | Role::Upstream(_)) {
+            return None;
+        }
+        let card = world.card_of(machine)?;
+        // After a move not the network that it began in.
+        let of = |net: Ipv4Net| scenario.networks.iter().find(|lan| lan.cidr.contains(&net.addr()));
         Some(Plan {
             name: host.name.clone(),
-            card: world.card_of(machine)?,
-            gateway: lan.map(|lan| lan.gateway),
+            gateway: card.address.and_then(of).map(|lan| lan.gateway),
+            card,
             routes: Vec::new(),
             root,
             files: Vec::new(),
