@@ -84,6 +84,12 @@ impl Server {
         self.process.as_ref().map(Child::id)
     }
 
+    /// All that it kept, while it does not run.
+    #[allow(dead_code, reason = "for the tests of the driver")]
+    pub fn lose(&self) {
+        let _ = fs::remove_dir_all(self.directory.join("data"));
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

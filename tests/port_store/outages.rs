@@ -140,6 +140,32 @@ fn what_happened_while_the_way_was_cut_is_told_after() {
     });
 }
 
+/// It was told of revisions that came to be others' after etcd was put back to an older state.
+#[test]
+fn a_watch_ends_when_etcd_counts_anew() {
+    on_machines_with_etcd(|| {
+        let mut server = Server::start(SERVER);
+        let world = through([server.endpoint()]);
+        let (asked, now) = (world.watch(1, Under::All, 2), world.watch(2, Under::All, 0));
+        let mut told = 0;
+        for _ in 0..5 {
+            told = world.commit(vec![put("a")]);
+        }
+        world.until("both are told", || asked.reached() == told && now.reached() == told);
+        server.kill();
+        server.lose();
+        server.run();
+        for (id, watch) in [(1, asked), (2, now)] {
+            world.until("it ends", || watch.ended());
+            let last = watch.told.borrow().last().cloned();
+            assert!(
+                matches!(last, Some(Reply::Forgotten { id: of, compacted: 1 }) if of == id),
+                "{last:?}"
+            );
+        }
+    });
+}
+
 #[test]
 fn a_transaction_whose_answer_is_lost_is_unknown_and_sent_once() {
     on_machines_with_etcd(|| {
@@ -191,6 +217,11 @@ fn what_is_too_large_or_not_ours_is_refused_in_words() {
         };
         put("/registry/events.example.com/things/a", b"k8s\0");
         assert_eq!(world.at(0), [""; 0], "of a kind that we do not have");
+        world.commit(vec![crate::world::put("b")]);
+        put("/registry/zoo/a", b"k8s\0");
+        let reply = world.range(Range { limit: 1, ..Range::default() });
+        assert!(matches!(reply, Reply::Range { more: false, .. }), "what follows is not ours");
+        assert_eq!(names(&reply).len(), 1, "what comes before is not counted: {reply:?}");
         put("/registry/pods/default/a", b"k8s\0");
         let reply = world.range(Range::default());
         let Reply::Refused { why, .. } = reply else { panic!("{reply:?}") };

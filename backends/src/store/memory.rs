@@ -40,7 +40,7 @@ impl Default for Memory {
     }
 }
 
-impl Source for Rc<Shared> {
+impl Source for Shared {
     fn revisions(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
@@ -57,9 +57,9 @@ impl Port for Memory {
     fn perform(&self, request: Request, answer: Answer<Reply>) -> Local<()> {
         let shared = Rc::clone(&self.0);
         if let Request::Watch { id, under, from } = request {
-            let progress = shared.progress;
+            let (progress, source) = (shared.progress, Rc::downgrade(&shared));
             return Box::pin(async move {
-                let _ = follow(shared, (id, under, from), progress, answer).await;
+                let _ = follow(source, (id, under, from), progress, answer).await;
             });
         }
         let mut store = shared.store.borrow_mut();

@@ -2,6 +2,8 @@
 
 use crate::port::{Answer, Closed};
 use kubesim_actors::ports::store::{Reply, Under};
+use smol_str::SmolStr;
+use std::rc::Weak;
 use std::time::Duration;
 use tokio::select;
 use tokio::sync::watch;
@@ -19,20 +21,26 @@ pub(super) trait Source: 'static {
     fn changes(&self, id: u64, under: &Under, from: u64) -> impl Future<Output = Reply>;
 }
 
-/// Tells until nobody listens, the store has ended, or what is asked for is forgotten.
+/// Tells until nobody listens, the store has ended, or what is asked for is forgotten. A watch
+/// keeps no store open.
 pub(super) async fn follow(
-    source: impl Source,
+    source: Weak<impl Source>,
     (id, under, from): (u64, Under, u64),
     progress: Duration,
     answer: Answer<Reply>,
 ) -> Result<(), Closed> {
-    let mut revisions = source.revisions();
+    let ended = || Reply::Refused { id, why: SmolStr::new_static("the store has ended") };
+    let Some(mut revisions) = source.upgrade().map(|source| source.revisions()) else {
+        return answer.send(ended()).await;
+    };
     // etcd: a watch from 0 is one from now on.
     let mut from = if from == 0 { *revisions.borrow() + 1 } else { from };
     let mut due = true;
     loop {
         let newest = *revisions.borrow_and_update();
-        let reply = source.changes(id, &under, from).await;
+        let Some(open) = source.upgrade() else { return answer.send(ended()).await };
+        let reply = open.changes(id, &under, from).await;
+        drop(open);
         let Reply::Watched { revision, changes, .. } = &reply else {
             return answer.send(reply).await;
         };
@@ -47,8 +55,7 @@ pub(super) async fn follow(
         }
         select! {
             more = revisions.changed() => if more.is_err() {
-                let why = "the store has ended".into();
-                return answer.send(Reply::Refused { id, why }).await;
+                return answer.send(ended()).await;
             },
             () = sleep(progress) => due = true,
         }

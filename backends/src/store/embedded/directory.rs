@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub const FORMAT: u32 = 1;
 
 const DATA: &str = "store.redb";
+/// Not whole yet.
+const NEW_DATA: &str = "store.redb.new";
 
 /// Why a directory cannot be used, in words for whoever started the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,17 +38,15 @@ impl Directory {
         let failed = |what: &str, error: io::Error| {
             Unusable(format!("the store in {}: cannot {what}: {error}", path.display()))
         };
-        if !path.is_dir() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|error| failed("make the directory", error))?;
-            let parent = path.canonicalize().ok().and_then(|path| path.parent().map(sync));
-            parent.unwrap_or(Ok(())).map_err(|error| failed("sync its parent", error))?;
-        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| failed("make the directory", error))?;
         let lock = lock(path)?;
-        check_format(path)?;
+        check(path)?;
+        // Whoever made or renamed what is here may have ended before it was synced.
+        sync_ways(path).map_err(|error| failed("sync it and those above it", error))?;
         Ok(Directory { path: path.to_owned(), lock })
     }
 
@@ -56,15 +56,16 @@ impl Directory {
     where
         E: From<io::Error> + From<redb::DatabaseError>,
     {
-        let (place, new) = (self.path.join(DATA), self.path.join("store.redb.new"));
+        let (place, new) = (self.path.join(DATA), self.path.join(NEW_DATA));
         let open = |path: &Path, fresh: bool| {
             let mut options = File::options();
             options.read(true).write(true).create(fresh).truncate(fresh).mode(0o600);
             options.open(path)
         };
-        if !place.exists() {
+        if !place.try_exists()? {
             fill(FileBackend::new(open(&new, true)?)?)?;
             open(&new, false)?.sync_all()?;
+            write_format(&self.path)?;
             fs::rename(&new, &place)?;
             sync(&self.path)?;
         }
@@ -82,6 +83,20 @@ impl Drop for Directory {
 
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// The directory, and all above it that we may read: others were not made by us.
+fn sync_ways(path: &Path) -> io::Result<()> {
+    sync(path)?;
+    for above in path.canonicalize()?.ancestors().skip(1) {
+        match sync(above) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            // Of another kind of file system, which keeps nothing or cannot say.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// The kernel gives the lock back with the process, whatever ended it.
@@ -113,18 +128,28 @@ fn lock(path: &Path) -> Result<File, Unusable> {
     Ok(file)
 }
 
-fn check_format(path: &Path) -> Result<(), Unusable> {
+/// That what is there is whole, and of a format that we read.
+fn check(path: &Path) -> Result<(), Unusable> {
     let at = path.display();
-    let file = path.join("format");
-    let failed = |error: io::Error| {
-        Unusable(format!("the store in {at}: its file `format` cannot be read or made: {error}"))
+    let there = |name: &str| {
+        let found = path.join(name).try_exists();
+        found.map_err(|error| Unusable(format!("the store in {at}: looking for {name}: {error}")))
     };
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.join(DATA).exists() => {
-            return write_format(path).map_err(failed);
+    let (data, unfinished) = (there(DATA)?, there(NEW_DATA)?);
+    let text = match fs::read_to_string(path.join("format")) {
+        Ok(_) if !data && !unfinished => {
+            return Err(Unusable(format!(
+                "the store in {at}: its file {DATA} is gone: put it back from a backup, or use \
+                 another directory"
+            )));
         }
-        Err(error) => return Err(failed(error)),
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !data => return Ok(()),
+        Err(error) => {
+            return Err(Unusable(format!(
+                "the store in {at}: its file `format` cannot be read: {error}"
+            )));
+        }
     };
     match text.trim().parse::<u32>() {
         Ok(FORMAT) => Ok(()),

@@ -18,7 +18,7 @@ pub use directory::{FORMAT, Unusable};
 
 use self::directory::Directory;
 use self::engine::{Broken, Engine, Outcome, Step, Write};
-use self::worker::{Done, Worker};
+use self::worker::{Done, ENDED, Worker};
 use super::watching::{PROGRESS, Source, follow};
 use crate::port::{Answer, Local, Port};
 use kubesim_actors::ports::store::{self, Reply, Request, Under};
@@ -79,9 +79,6 @@ impl Embedded {
     }
 }
 
-/// What the reader or the writer says when its thread is gone.
-const ENDED: &str = "the store's thread has ended: start this program again";
-
 impl Port for Embedded {
     type Request = Request;
     type Reply = Reply;
@@ -106,8 +103,9 @@ impl Port for Embedded {
                 of_reading(id, inner.worker.read(move |reader| reader.range(&range)).await)
             }),
             Request::Watch { id, under, from } => Box::pin(async move {
-                let progress = inner.progress;
-                let _ = follow(inner, (id, under, from), progress, answer).await;
+                let (progress, source) = (inner.progress, Rc::downgrade(&inner));
+                drop(inner);
+                let _ = follow(source, (id, under, from), progress, answer).await;
             }),
         }
     }
@@ -141,7 +139,7 @@ fn of_reading(id: u64, read: Option<Result<Reply, Broken>>) -> Reply {
     }
 }
 
-impl Source for Rc<Inner> {
+impl Source for Inner {
     fn revisions(&self) -> watch::Receiver<u64> {
         self.worker.shared.revision.subscribe()
     }

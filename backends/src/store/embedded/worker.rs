@@ -6,7 +6,7 @@ use super::reader::Reader;
 use kubesim_actors::ports::store::{Change, Reply, Under};
 use smol_str::{SmolStr, format_smolstr};
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvError, SendError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use tokio::sync::{oneshot, watch};
@@ -15,6 +15,9 @@ use tokio::sync::{oneshot, watch};
 const BATCH: usize = 512;
 /// Changes that watches are told from memory; who lies further behind reads the log.
 const RECENT: usize = 4096;
+
+/// What is said once a thread is gone: it panicked.
+pub const ENDED: &str = "the store's thread has ended: start this program again";
 
 pub struct Job {
     pub step: Step,
@@ -77,9 +80,9 @@ impl Worker {
     /// In its place behind all that was asked before, when this returns.
     pub fn write(&self, step: Step) -> oneshot::Receiver<Done> {
         let (answer, done) = oneshot::channel();
-        if let Some(jobs) = &self.jobs {
-            // If the thread has ended, the receiver hears so.
-            let _ = jobs.send(Job { step, answer });
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { step, answer }));
+        if let Some(Err(SendError(job))) = sent {
+            let _ = job.answer.send(Done::Broken(SmolStr::new_static(ENDED)));
         }
         done
     }

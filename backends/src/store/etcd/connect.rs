@@ -99,7 +99,12 @@ impl Connections {
         })
     }
 
-    /// The current endpoint's, and its number for [`Connections::failed`].
+    /// The current endpoint's, for [`Connections::failed`].
+    pub fn number(&self) -> usize {
+        self.current.get()
+    }
+
+    /// The current endpoint's, and its number.
     pub async fn client(&self) -> Result<(usize, Client), Error> {
         let number = self.current.get();
         if let Some(client) = &*self.client.borrow() {

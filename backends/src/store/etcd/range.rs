@@ -66,7 +66,7 @@ impl Inner {
         let after = range.after.as_ref().map(|key| next(self.path(key).as_bytes()));
         let mut first = prefix.into_bytes().max(after.unwrap_or_default());
         let mut objects = Vec::new();
-        let (mut revision, mut left) = (range.revision, range.limit);
+        let mut revision = range.revision;
         if first >= end {
             let now = self.revision().await.map_err(Broke::Failure)?;
             return match revision <= now {
@@ -75,7 +75,11 @@ impl Inner {
             };
         }
         loop {
-            let limit = if range.limit == 0 { PAGE } else { left.min(PAGE) };
+            // One more than is wanted says whether there is more: what follows may be of others.
+            let limit = match range.limit {
+                0 => PAGE,
+                limit => (limit - objects.len()).saturating_add(1).min(PAGE),
+            };
             let page = self.page(&first, &end, revision, limit).await.map_err(Broke::Failure)?;
             if revision == 0 {
                 revision = page.header().map_or(0, |header| of_etcd(header.revision()));
@@ -86,13 +90,13 @@ impl Inner {
                     objects.push(object.map_err(Broke::Unreadable)?);
                 }
             }
-            left = left.saturating_sub(page.kvs().len());
+            if range.limit > 0 && objects.len() > range.limit {
+                objects.truncate(range.limit);
+                return Ok((revision, true, objects));
+            }
             let Some(last) = page.kvs().last().filter(|_| page.more()) else {
                 return Ok((revision, false, objects));
             };
-            if range.limit > 0 && left == 0 {
-                return Ok((revision, true, objects));
-            }
             first = next(last.key());
         }
     }

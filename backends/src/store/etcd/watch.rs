@@ -15,6 +15,8 @@ struct Watch<'a> {
     under: Under,
     /// The next revision to tell.
     from: u64,
+    /// All up to this one was told, or happened before the watch.
+    told: u64,
     answer: Answer<Reply>,
 }
 
@@ -34,7 +36,13 @@ impl From<Closed> for End {
 
 impl From<Error> for End {
     fn from(error: Error) -> End {
-        match of_error(&error) {
+        of_error(&error).into()
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> End {
+        match failure {
             // The id is put in by who sends it.
             Failure::Refused(why) => End::Over(Reply::Refused { id: 0, why }),
             Failure::Unknown | Failure::Revision { .. } => End::Lost,
@@ -50,10 +58,10 @@ impl Inner {
         from: u64,
         answer: Answer<Reply>,
     ) -> Result<(), Closed> {
-        let mut watch = Watch { inner: self, id, under, from, answer };
+        let mut watch = Watch { inner: self, id, under, from, told: 0, answer };
         let mut failures = 0;
         loop {
-            let (number, before) = (self.connections.client().await.map(|(n, _)| n), watch.from);
+            let (number, before) = (self.connections.number(), watch.from);
             match watch.while_connected().await {
                 End::Closed => return Err(Closed),
                 End::Over(Reply::Refused { why, .. }) => {
@@ -61,9 +69,7 @@ impl Inner {
                 }
                 End::Over(last) => return watch.answer.send(last).await,
                 End::Lost => {
-                    if let Ok(number) = number {
-                        self.connections.failed(number);
-                    }
+                    self.connections.failed(number);
                     failures = if watch.from > before { 1 } else { failures + 1 };
                     self.connections.pause(failures).await;
                 }
@@ -84,7 +90,10 @@ impl Watch<'_> {
     async fn tell(&mut self) -> Result<(), End> {
         if self.from == 0 {
             // From now on, wherever the connection is lost after this.
-            self.from = self.inner.revision().await.map_err(|_| End::Lost)? + 1;
+            self.told = self.inner.revision().await?;
+            self.from = self.told + 1;
+        } else if self.told > 0 {
+            self.goes_on().await?;
         }
         let prefix = self.inner.prefix(&self.under);
         // etcd 3.4 keeps no deletion that happened at the compacted revision, and lets a watch
@@ -103,6 +112,16 @@ impl Watch<'_> {
         let mut stream = opened?;
         while let Some(told) = stream.message().await? {
             self.pass_on(&told).await?;
+        }
+        Ok(())
+    }
+
+    /// An etcd that was restored from a backup counts the same revisions again, for other changes
+    /// (etcdutl's `--bump-revision` is against it); one that began anew, too.
+    async fn goes_on(&self) -> Result<(), End> {
+        let newest = self.inner.revision().await?;
+        if newest < self.told {
+            return Err(End::Over(Reply::Forgotten { id: self.id, compacted: newest }));
         }
         Ok(())
     }
@@ -139,6 +158,7 @@ impl Watch<'_> {
             // Told before, or older than what was asked for.
             return Ok(());
         }
+        self.told = self.told.max(revision);
         self.from = self.from.max(revision + 1);
         Ok(self.answer.send(Reply::Watched { id, revision, changes }).await?)
     }

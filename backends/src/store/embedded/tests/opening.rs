@@ -1,10 +1,17 @@
 //! Whose directory it is, and what is in it.
 
+use crate::port::{Answer, Port};
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::{Embedded, FORMAT, Options};
+use kubesim_actors::ports::store::{Reply, Request, Under};
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::timeout;
 
 struct Folder(PathBuf);
 
@@ -63,10 +70,51 @@ fn a_newer_format_is_left_alone() {
 
 #[test]
 fn a_crash_while_it_is_made_leaves_one_that_is_made_again() {
+    for format in [None, Some(FORMAT)] {
+        let folder = Folder::new();
+        drop(Directory::open(&folder.0).expect("made, without data"));
+        fs::write(folder.0.join("store.redb.new"), "half").expect("written");
+        if let Some(format) = format {
+            fs::write(folder.0.join("format"), format!("{format}\n")).expect("written");
+        }
+        assert_eq!(open(&folder).expect("made").revision(), 1);
+    }
+}
+
+/// A new store in the place of a lost one would be taken for it by all who wait for it.
+#[test]
+fn a_store_whose_data_is_gone_is_not_made_anew() {
     let folder = Folder::new();
-    drop(Directory::open(&folder.0).expect("made, without data"));
-    fs::write(folder.0.join("store.redb.new"), "half").expect("written");
-    assert_eq!(open(&folder).expect("made").revision(), 1);
+    drop(open(&folder));
+    fs::remove_file(folder.0.join("store.redb")).expect("removed");
+    let why = open(&folder).expect_err("its data is gone");
+    assert!(why.contains("store.redb is gone"), "{why}");
+}
+
+/// Who stops listening need not wait for the next progress before the directory is free.
+#[test]
+fn a_watch_keeps_no_directory() {
+    let folder = Folder::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+        let store = open(&folder).expect("made");
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let tell = Rc::clone(&told);
+        let answer = Answer::new(move |reply| {
+            tell.borrow_mut().push(reply);
+            async { Ok(()) }
+        });
+        let watch = store.perform(Request::Watch { id: 7, under: Under::All, from: 2 }, answer);
+        let watch = spawn_local(watch);
+        while told.borrow().is_empty() {
+            yield_now().await;
+        }
+        drop(store);
+        open(&folder).expect("free again");
+        timeout(Duration::from_secs(20), watch).await.expect("soon").expect("no panic");
+        let told = told.borrow();
+        assert!(matches!(told.last(), Some(Reply::Refused { id: 7, .. })), "{told:?}");
+    });
 }
 
 #[test]
