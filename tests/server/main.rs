@@ -73,6 +73,29 @@ fn each(story: impl Fn(&Place, &Server)) {
     }
 }
 
+/// What `kubectl create` builds by itself it sends in protobuf since 1.32.
+#[test]
+fn kubectl_creates_from_flags() {
+    each(|_, server| {
+        assert_eq!(server.kubectl("create namespace team"), "namespace/team created\n");
+        let made = server.kubectl("create configmap settings -n team --from-literal=a=1");
+        assert_eq!(made, "configmap/settings created\n");
+        assert_eq!(server.kubectl("get cm settings -n team -o jsonpath={.data.a}"), "1");
+        let made =
+            server.kubectl("create deployment site --image=nginx:1.25 --replicas=2 --port=80");
+        assert_eq!(made, "deployment.apps/site created\n");
+        let path = "{.spec.replicas},{..containerPort},{.spec.strategy.rollingUpdate.maxSurge}";
+        assert_eq!(server.kubectl(&format!("get deploy site -o jsonpath={path}")), "2,80,25%");
+        let made = server.kubectl("create service clusterip site --tcp=80:8080");
+        assert_eq!(made, "service/site created\n");
+        let path = "{.spec.ports[0].targetPort},{.spec.selector.app}";
+        assert_eq!(server.kubectl(&format!("get svc site -o jsonpath={path}")), "8080,site");
+        assert_eq!(server.kubectl("run one --image=busybox"), "pod/one created\n");
+        let made = server.kubectl("expose deployment site --name=front --port=80");
+        assert_eq!(made, "service/front exposed\n");
+    });
+}
+
 #[test]
 fn kubectl_makes_shows_and_changes_things() {
     each(|_, server| {

@@ -1,5 +1,6 @@
 //! Bodies: what a client may send, and what it gets.
 
+use super::protobuf;
 use super::status::Failure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -86,9 +87,10 @@ pub fn content_type(headers: &HeaderMap) -> String {
     }
 }
 
-/// What a body in JSON or YAML says.
+/// What a body in JSON, YAML or protobuf says.
 pub fn value(bytes: &[u8], content_type: &str) -> Result<Value, Failure> {
     let (read, language) = match content_type {
+        protobuf::MEDIA_TYPE => (protobuf::read(bytes), "protobuf"),
         "application/json" => (serde_json::from_slice(bytes).map_err(|e| e.to_string()), "JSON"),
         "application/yaml" => {
             (serde_saphyr::from_slice::<Value>(bytes).map_err(|e| e.to_string()), "YAML")
@@ -96,7 +98,8 @@ pub fn value(bytes: &[u8], content_type: &str) -> Result<Value, Failure> {
         other => {
             return Err(Failure::media_type(format!(
                 "the body of the request was in an unknown format - accepted media types \
-                 include: application/json, application/yaml; found: {other}"
+                 include: application/json, application/yaml, {}; found: {other}",
+                protobuf::MEDIA_TYPE
             )));
         }
     };
@@ -213,6 +216,7 @@ mod tests {
         assert_eq!(code(b"{", JSON), 400);
         assert_eq!(code(b"[]", JSON), 400);
         assert_eq!(code(b"a: [", "application/yaml"), 400);
-        assert_eq!(code(b"k8s\0", "application/vnd.kubernetes.protobuf"), 415);
+        assert_eq!(code(b"k8s\0", protobuf::MEDIA_TYPE), 400);
+        assert_eq!(code(b"{}", "text/plain"), 415);
     }
 }

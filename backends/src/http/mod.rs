@@ -13,6 +13,7 @@ mod identity;
 mod metrics;
 mod openapi;
 mod patch;
+mod protobuf;
 mod read;
 mod resources;
 mod route;

@@ -86,6 +86,9 @@ fn what_is_wrong_is_said() {
         assert_eq!(world.send(&create, &large).await.refusal().0, 413);
         let content_type = "application/vnd.kubernetes.protobuf";
         let ask = Ask { words: &create, body: "k8s\0".to_owned(), content_type, ..Ask::default() };
+        assert_eq!(world.ask(ask).await.refusal().0, 400);
+        let content_type = "text/plain";
+        let ask = Ask { words: &create, body: "{}".to_owned(), content_type, ..Ask::default() };
         assert_eq!(world.ask(ask).await.refusal().0, 415);
     });
 }
