@@ -27,6 +27,12 @@ impl Kernel {
             || host.neighbours.heeds(link, arp.sender_ip, arp.sender_mac)
     }
 
+    /// Whether a card of the machine has the address.
+    pub fn has_address(&self, link: u32, address: Ipv4Addr) -> bool {
+        let link = self.namespace(NsId::HOST).and_then(|host| host.links.get(link));
+        link.is_some_and(|link| link.addresses.iter().any(|own| own.ip() == address))
+    }
+
     pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {
         self.link(ns, name).map(|link| link.mtu)
     }

@@ -142,6 +142,7 @@ impl World {
         self.unplugged(port);
         self.wire.plug(port, switch, self.network_quality(network));
         self.plugged(port);
+        self.partitions_regroup();
         self.machines[machine as usize].home = Some(switch);
         match address {
             Some(address) => self.readdress(machine, link, network, address),
