@@ -1,7 +1,7 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
-use super::holds::NOT_YET;
+use super::holds::Holder;
 use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
 use crate::scenario::{self, ActorName, FaultKind, Span};
@@ -189,7 +189,7 @@ impl World {
 
     /// A machine's time to boot by itself has come: if it has power.
     pub(super) fn boot_due(&mut self, machine: u32) {
-        self.switched_off.let_go(machine, NOT_YET);
+        self.switched_off.let_go(machine, Holder::NotYet);
         if !self.switched_off.is_held(machine) {
             self.boot(machine);
         }
