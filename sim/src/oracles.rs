@@ -482,7 +482,10 @@ pub fn pending(world: &World) -> Option<String> {
         }
         let finished = pod.pod_facts().is_some_and(|facts| facts.phase.ended());
         if !is_ready(pod) && !finished {
-            return Some(format!("pod {} is {}", pod.key, crate::judge::why_waiting(pod)));
+            let node = pod.pod_facts().and_then(|facts| facts.node()).filter(|_| off(pod));
+            let why =
+                node.map_or_else(String::new, |node| format!("; {node}, where it is, is off"));
+            return Some(format!("pod {} is {}{why}", pod.key, crate::judge::why_waiting(pod)));
         }
     }
     for set in world.objects(Kind::ReplicaSet) {
@@ -542,4 +545,21 @@ pub fn first_clash(world: &World) -> Option<String> {
 
 fn nodes_on(world: &World) -> impl Iterator<Item = &Machine> {
     world.machines.iter().filter(|machine| machine.on && matches!(machine.role, Role::Node(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pending;
+    use crate::world::testing;
+
+    #[test]
+    fn of_a_pod_that_waits_on_a_machine_that_is_off_it_is_said() {
+        let more = "[image.web]\ntcp = [80]\n[[workload]]\nname = \"x\"\n\
+                    generate = { deployments = 1, replicas = 1, image = \"web\" }\n\
+                    [[node]]\nname = \"w\"\nnetwork = \"lan\"\naddress = \"192.168.1.20\"\n\
+                    [[fault]]\nname = \"off\"\nkind = \"power-off\"\nat = \"100s\"\nnodes = \"w\"\n";
+        let world = testing::world_after(testing::scenario("", more));
+        let said = pending(&world).unwrap_or_default();
+        assert!(said.ends_with("; w, where it is, is off"), "{said}");
+    }
 }

@@ -5,6 +5,10 @@
 //! and a sparse list of cuts. Bandwidth and the switches' own FDB ageing are not modelled: a
 //! switch always knows where a MAC address is plugged in.
 
+mod cuts;
+
+pub use cuts::{Cut, Side};
+
 use crate::kernel::packet::{Frame, Payload};
 use kubesim_actors::ports::network::Mac;
 use kubesim_runtime::{Rng, Stream, Time};
@@ -71,15 +75,6 @@ pub struct Delivery {
     pub at: Time,
     pub to: SmallVec<[PortId; 2]>,
     pub frame: Frame,
-}
-
-/// Frames from a machine of one set to a machine of the other are lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    pub name: String,
-    pub from: BTreeSet<u32>,
-    pub to: BTreeSet<u32>,
-    pub both_ways: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -199,13 +194,6 @@ impl Wire {
             }
         }
         self.paths.clear();
-    }
-
-    pub fn cut(&mut self, cut: Cut) {
-        self.cuts.push(cut);
-    }
-    pub fn mend(&mut self, name: &str) {
-        self.cuts.retain(|cut| cut.name != name);
     }
 
     /// Sends a frame out of a port; adds where and when it arrives.
@@ -342,14 +330,6 @@ impl Wire {
         }
     }
 
-    fn is_cut(&self, from: PortId, to: PortId) -> bool {
-        let (from, to) = (self.ports[from.0 as usize].machine, self.ports[to.0 as usize].machine);
-        self.cuts.iter().any(|cut| {
-            (cut.from.contains(&from) && cut.to.contains(&to))
-                || (cut.both_ways && cut.from.contains(&to) && cut.to.contains(&from))
-        })
-    }
-
     fn cable(&mut self, a: NodeIndex, b: NodeIndex, quality: Quality) -> EdgeIndex {
         let index = self.graph.edge_count() as u64;
         let rng = Rng::new(Stream { seed: self.seed, label: "cable", index, incarnation: 0 });
@@ -452,7 +432,9 @@ mod tests {
     #[test]
     fn a_cut_may_be_one_way_and_a_lost_rack_hears_nothing() {
         let (mut wire, ports, [_, b]) = three_cards();
-        let cut = Cut { name: "x".into(), from: [0].into(), to: [1].into(), both_ways: false };
+        let side = |card: PortId| Side { cards: [card].into(), ..Side::default() };
+        let (from, to) = (side(ports[0]), side(ports[1]));
+        let cut = Cut { fault: 0, from, to, both_ways: false };
         wire.cut(cut);
         let mut out = Vec::new();
         wire.transmit(Time::ZERO, ports[0], frame(Mac([2, 0, 0, 0, 0, 1])), &mut out);

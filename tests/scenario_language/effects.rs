@@ -250,4 +250,103 @@ error: `replicas` is -1, expected 0 to 2147483647
    |            ^^
 "##,
     ),
+    (
+        "",
+        r##"[[workload]]
+name = "web"
+yaml = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+"""
+[[fault]]
+kind = "scale"
+at = "20s"
+object = "Service/web"
+replicas = 2
+[[fault]]
+kind = "scale"
+at = "20s"
+of-kind = "Node"
+replicas = 2
+[[fault]]
+kind = "start-software"
+at = "20s"
+nodes = "w1"
+software = "ufw"
+version = "1.13"
+[[fault]]
+kind = "write-file"
+at = "20s"
+nodes = "w1"
+path = "/etc/motd"
+how = "empty"
+text = "x"
+[[fault]]
+kind = "write-file"
+at = "20s"
+nodes = "w1"
+path = "/var/lib"
+[[fault]]
+name = ""
+kind = "iptables"
+at = "20s"
+nodes = "w1"
+command = "-t nat -nvL"
+[[fault]]
+kind = "iptables"
+at = "20s"
+nodes = "w1"
+command = "-A FORWARD -m comment --comment -L -j DROP""##,
+        r##"error: a Service has no replicas
+  --> a.toml:41:10
+   |
+41 | object = "Service/web"
+   |          ^^^^^^^^^^^^^
+   = help: scale a Deployment or a ReplicaSet
+
+error: a Node has no replicas
+  --> a.toml:46:11
+   |
+46 | of-kind = "Node"
+   |           ^^^^^^
+   = help: scale a Deployment or a ReplicaSet
+
+error: only docker has a `version` here
+  --> a.toml:53:11
+   |
+53 | version = "1.13"
+   |           ^^^^^^
+   = help: leave it out
+
+error: `how = "empty"` leaves nothing in the file
+  --> a.toml:60:8
+   |
+60 | text = "x"
+   |        ^^^
+   = help: leave `text` out, or write it `in-place`
+
+error: `/var/lib` is a directory
+  --> a.toml:65:8
+   |
+65 | path = "/var/lib"
+   |        ^^^^^^^^^^
+   = help: write it like /etc/resolv.conf
+
+error: a fault's name is empty
+  --> a.toml:67:8
+   |
+67 | name = ""
+   |        ^^
+   = help: leave it out, or give it one
+
+error: `-nvL` changes no rule
+  --> a.toml:71:11
+   |
+71 | command = "-t nat -nvL"
+   |           ^^^^^^^^^^^^^
+   = help: what rules are is asked with an expectation `rules`
+"##,
+    ),
 ];

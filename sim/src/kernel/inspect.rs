@@ -27,6 +27,20 @@ impl Kernel {
             || host.neighbours.heeds(link, arp.sender_ip, arp.sender_mac)
     }
 
+    /// Whether a card of the machine has the address.
+    pub fn has_address(&self, link: u32, address: Ipv4Addr) -> bool {
+        let link = self.namespace(NsId::HOST).and_then(|host| host.links.get(link));
+        link.is_some_and(|link| link.addresses.iter().any(|own| own.ip() == address))
+    }
+
+    /// The machine's addresses but those of the loopback, with the index of the link of each.
+    pub fn addresses(&self) -> impl Iterator<Item = (u32, Ipv4Addr)> {
+        let all = self
+            .links(NsId::HOST)
+            .flat_map(|link| link.addresses.iter().map(|address| (link.index, address.ip())));
+        all.filter(|(_, ip)| !ip.is_loopback())
+    }
+
     pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {
         self.link(ns, name).map(|link| link.mtu)
     }

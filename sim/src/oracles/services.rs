@@ -2,7 +2,7 @@
 
 use super::nodes_on;
 use crate::kernel::NsId;
-use crate::kernel::netfilter::{Netfilter, Place, Written};
+use crate::kernel::netfilter::{Alike, Client, Lead, Led, Netfilter, Place, To, Written};
 use crate::world::World;
 use crate::world::probes::pod_ip;
 use ipnet::Ipv4Net;
@@ -17,27 +17,45 @@ use std::sync::Arc;
 /// A Service that a node's rules do not lead to its endpoints, or to others as well.
 pub(super) fn unprogrammed_service(world: &World) -> Option<String> {
     let wanted = Wanted::of(world);
-    // The compiled rules are shared: a few nodes stand for all of a big cluster.
-    let step = (world.scenario.nodes.len() / 10).max(1);
-    nodes_on(world).step_by(step).find_map(|machine| {
-        let what = wanted.amiss(&machine.name, machine.kernel.netfilter(NsId::HOST)?)?;
-        Some(format!("{}: {what}", machine.name))
+    // Most nodes of a big cluster share their rules: they are judged once.
+    let mut judged = BTreeSet::new();
+    nodes_on(world).find_map(|machine| {
+        let rules = machine.kernel.netfilter(NsId::HOST)?;
+        let own: Vec<Ipv4Addr> = machine.kernel.addresses().map(|(_, ip)| ip).collect();
+        let card = machine.first_port().map(|(link, _)| link);
+        let card = machine.kernel.addresses().find(|(link, _)| Some(*link) == card);
+        let node = Node { name: &machine.name, own: &own, card: card.map(|(_, ip)| ip) };
+        if !judged.insert(wanted.verdict_key(&node, rules)) {
+            return None;
+        }
+        Some(format!("{}: {}", machine.name, wanted.amiss(&node, rules)?))
     })
+}
+
+/// A node that is judged.
+struct Node<'a> {
+    name: &'a str,
+    own: &'a [Ipv4Addr],
+    /// The address of its first card, where its node ports are tried.
+    card: Option<Ipv4Addr>,
 }
 
 /// What each destination of each Service is to lead to.
 struct Wanted {
     /// Two Services may claim one external address.
     fronts: BTreeMap<Written, Vec<Front>>,
-    ends: BTreeSet<Place>,
     pods: Ipv4Net,
-    services: Ipv4Net,
+    /// Nodes with endpoints that are for their own clients: what is right there may be wrong
+    /// elsewhere.
+    local: BTreeSet<String>,
 }
 
 /// One destination of one port of a Service.
 struct Front {
     service: Key,
     policy: Policy,
+    /// `loadBalancerSourceRanges`: it is not for everybody.
+    guarded: bool,
     ends: Arc<[End]>,
 }
 
@@ -69,66 +87,128 @@ impl Wanted {
             }
         }
         let cluster = &world.scenario.cluster;
-        let (pods, services) = (cluster.pod_network, cluster.service_network);
-        let mut wanted = Wanted { fronts: BTreeMap::new(), ends: BTreeSet::new(), pods, services };
+        let pods = cluster.pod_network;
+        let mut wanted = Wanted { fronts: BTreeMap::new(), pods, local: BTreeSet::new() };
         for service in world.objects(Kind::Service).filter(|service| is_proxied(service)) {
             let Some((spec, status)) = service.service() else { continue };
             let slices = slices.get(&service.key).map_or(&[][..], Vec::as_slice);
             for port in spec.ports.iter().flatten() {
                 let ends: Arc<[End]> = ends(slices, port).into();
-                wanted.ends.extend(ends.iter().map(|end| end.to));
+                let guarded = spec.load_balancer_source_ranges.iter().flatten().next().is_some();
                 for (written, policy) in fronts(spec, status, port) {
+                    if policy != Policy::Cluster {
+                        wanted.local.extend(ends.iter().map(|end| end.node.clone()));
+                    }
                     let (service, ends) = (service.key.clone(), Arc::clone(&ends));
-                    wanted.fronts.entry(written).or_default().push(Front { service, policy, ends });
+                    let front = Front { service, policy, guarded, ends };
+                    wanted.fronts.entry(written).or_default().push(front);
                 }
             }
         }
         wanted
     }
 
-    /// What is wrong with the rules of a node.
-    fn amiss(&self, node: &str, rules: &Netfilter) -> Option<String> {
-        let mut led: BTreeMap<Written, Vec<Place>> = BTreeMap::new();
-        for (written, to) in rules.leads() {
-            // Where virtual services are, a node port is written for each address of the node.
-            let any = Written { ip: None, ..written };
-            let node_port = !self.fronts.contains_key(&written) && self.fronts.contains_key(&any);
-            led.entry(if node_port { any } else { written }).or_default().push(to);
-        }
-        let lacks = self.fronts.iter().find_map(|(written, fronts)| {
-            let led = led.get(written).map_or(&[][..], Vec::as_slice);
-            lacking(*written, fronts, led, node)
-        });
-        lacks.or_else(|| led.iter().find_map(|(written, led)| self.astray(*written, led, node)))
+    /// All that the verdict on a node depends on.
+    fn verdict_key(&self, node: &Node<'_>, rules: &Netfilter) -> VerdictKey {
+        let fronts: BTreeSet<Ipv4Addr> = self.fronts.keys().filter_map(|front| front.ip).collect();
+        let (mut held, own): (Vec<_>, Vec<_>) = node.own.iter().partition(|ip| fronts.contains(ip));
+        // They came in the order in which Services did.
+        held.sort_unstable();
+        let alike = rules.alike(&own);
+        // Only rules by hand may name the others.
+        let own = if alike.foreign { own } else { Vec::new() };
+        let local = self.local.contains(node.name).then(|| node.name.to_owned());
+        (alike, held, own, node.card.is_some(), local)
     }
 
-    /// Where a destination leads to and should not.
-    fn astray(&self, written: Written, led: &[Place], node: &str) -> Option<String> {
-        if let Some(fronts) = self.fronts.get(&written) {
-            let may = |to: &&Place| fronts.iter().any(|front| front.may_lead_to(**to, node));
-            let (ip, port) = led.iter().find(|to| !may(to))?;
-            let service = &fronts.first()?.service;
-            return Some(format!(
-                "a rule leads {written} of {service} to {ip}:{port}, which is no ready endpoint \
-                 of it"
-            ));
+    /// What is wrong with the rules of a node.
+    fn amiss(&self, node: &Node<'_>, rules: &Netfilter) -> Option<String> {
+        let ways = rules.ways();
+        let clients = ways.clients();
+        let front = self.fronts.iter().find_map(|(written, fronts)| {
+            let ip = written.ip.or(node.card)?;
+            let to = To { ip, protocol: written.protocol?, port: written.port? };
+            clients.iter().find_map(|client| {
+                let led = ways.lead(client, to, node.own);
+                let lacks = lacking(*written, fronts, &led, client, node.name);
+                lacks.or_else(|| {
+                    let mut to = led.to.iter();
+                    to.find_map(|(to, by)| strange(*written, fronts, *to, by.as_ref(), node.name))
+                })
+            })
+        });
+        front.or_else(|| rules.leads().into_iter().find_map(|lead| self.astray(&lead, node)))
+    }
+
+    /// A way that is there and should not be.
+    fn astray(&self, lead: &Lead, node: &Node<'_>) -> Option<String> {
+        let Lead { written, to, by } = lead;
+        // A node port may be led of each of the node's addresses by itself.
+        let own = written.ip.is_none_or(|ip| node.own.contains(&ip));
+        let any = self.fronts.get(&Written { ip: None, ..*written }).filter(|_| own);
+        if let Some(fronts) = self.fronts.get(written).or(any) {
+            return strange(*written, fronts, *to, by.as_ref(), node.name);
         }
-        let of_services = written.ip.is_some_and(|ip| self.services.contains(&ip));
-        let strays = |to: &&Place| of_services || !self.ends.contains(to);
-        let (ip, port) = led.iter().find(|to| self.pods.contains(&to.0) && strays(to))?;
-        Some(format!("a rule leads {written}, which is no Service's, to {ip}:{port}"))
+        self.pods.contains(&to.0).then(|| {
+            let said = said(by.as_ref());
+            format!("a rule leads {written}, which is no Service's, to {}{said}", place(*to))
+        })
     }
 }
 
+/// The rules, the node's addresses that Services have as well, those that its rules may name,
+/// whether it has one on its card, and which node it is if that matters.
+type VerdictKey = (Alike, Vec<Ipv4Addr>, Vec<Ipv4Addr>, bool, Option<String>);
+
+fn place((ip, port): Place) -> String {
+    if port == 0 { ip.to_string() } else { format!("{ip}:{port}") }
+}
+
+/// The rule that somebody else wrote.
+fn said(by: Option<&String>) -> String {
+    by.map_or_else(String::new, |rule| format!(" (by hand: {rule})"))
+}
+
+/// Where a Service's destination leads to and should not.
+fn strange(
+    written: Written,
+    fronts: &[Front],
+    to: Place,
+    by: Option<&String>,
+    node: &str,
+) -> Option<String> {
+    if fronts.iter().any(|front| front.may_lead_to(to, node)) {
+        return None;
+    }
+    let (service, said, to) = (&fronts.first()?.service, said(by), place(to));
+    Some(format!(
+        "a rule leads {written} of {service} to {to}, which is no ready endpoint of it{said}"
+    ))
+}
+
 /// A ready endpoint that a destination should lead to and does not.
-fn lacking(written: Written, fronts: &[Front], led: &[Place], node: &str) -> Option<String> {
+fn lacking(
+    written: Written,
+    fronts: &[Front],
+    led: &Led,
+    client: &Client,
+    node: &str,
+) -> Option<String> {
     // Who of several is served is nobody's promise.
     let [front] = fronts else { return None };
+    let known = matches!(client, Client::Outside { source: Some(_), .. });
+    if front.guarded && known {
+        return None;
+    }
     let here = |end: &&End| front.policy == Policy::Cluster || end.node == node;
     let ready = front.ends.iter().filter(|end| end.ready);
-    let End { to: (ip, port), .. } = ready.filter(here).find(|end| !led.contains(&end.to))?;
-    let service = &front.service;
-    Some(format!("no rule leads {written} of {service} to its ready endpoint {ip}:{port}"))
+    let End { to, .. } = ready.filter(here).find(|end| !led.to.contains_key(&end.to))?;
+    let (service, to, said) = (&front.service, place(*to), said(led.ended_by.as_ref()));
+    let whose = match client {
+        Client::Outside { source: None, input: None } => String::new(),
+        client => format!(", for {client}"),
+    };
+    Some(format!("no rule leads {written} of {service} to its ready endpoint {to}{whose}{said}"))
 }
 
 impl Front {
@@ -252,213 +332,4 @@ pub(super) fn conntrack_to_nowhere(world: &World) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::unprogrammed_service;
-    use crate::kernel::NsId;
-    use crate::kernel::netfilter::Netfilter;
-    use crate::report::{Outcome, Trace};
-    use crate::scenario::Invariant;
-    use crate::world::{World, testing};
-    use kubesim_actors::objects::{Key, Kind};
-    use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue, Front};
-    use kubesim_actors::ports::rules::virtuals::{Virtual, VirtualSet};
-    use kubesim_actors::ports::rules::{ChainSet, Chains, Reply, Request, Table};
-    use kubesim_actors::proxy::{self, Mode};
-    use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
-    use std::sync::Arc;
-
-    /// A Service whose pods are all ending is still led to those that serve.
-    #[test]
-    fn rules_to_pods_that_end_are_right_while_no_other_is_ready() {
-        let more = r#"
-[image."web"]
-tcp = [80]
-stop = "200s"
-[[image."web".http]]
-port = 80
-[[workload]]
-name = "w"
-yaml = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: w}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: z}}
-  template:
-    metadata: {labels: {app: z}}
-    spec: {terminationGracePeriodSeconds: 300, containers: [{name: main, image: web}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: w}
-spec: {selector: {app: z}, ports: [{port: 80}]}
-"""
-[[fault]]
-name = "none"
-kind = "scale"
-at = "30s"
-object = "Deployment/w"
-replicas = 0
-[[probe]]
-name = "p"
-kind = "http"
-from = { node = "n1" }
-to = { service = "w" }
-start = "40s"
-[[expect]]
-name = "the pods that end still answer"
-kind = "probe"
-probe = "p"
-"#;
-        let mut scenario = testing::scenario("", more);
-        scenario.invariants = vec![Invariant::I5];
-        let (report, _) = testing::play(&scenario, Trace::default());
-        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
-        assert!(report.not_judged.is_empty(), "{:?}", report.not_judged);
-    }
-
-    /// Services `a` and `b`, of one node port each, with two pods each.
-    fn two_services(mode: Mode) -> World {
-        let of = |name: &str, node_port: u32| {
-            format!(
-                r#"
-[[workload]]
-name = "{name}"
-yaml = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}}}
-spec:
-  replicas: 2
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: main, image: web}}]}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec:
-  type: NodePort
-  selector: {{app: {name}}}
-  ports: [{{name: http, port: 80, nodePort: {node_port}}}, {{name: other, port: 81}}]
-"""
-"#
-            )
-        };
-        let more = ["[image.\"web\"]\n".to_owned(), of("a", 30_080), of("b", 30_081)];
-        let mut scenario = testing::scenario("", &more.concat());
-        scenario.cluster.proxy_mode = mode;
-        testing::world_after(scenario)
-    }
-
-    fn rules(world: &mut World) -> &mut Netfilter {
-        let machine = world.machine_named("n1").expect("it is in the scenario");
-        world.machines[machine as usize].kernel.netfilter_mut(NsId::HOST).expect("it has one")
-    }
-
-    fn cluster_ip(world: &World, name: &str) -> Ipv4Addr {
-        let service = world.object(Kind::Service, &Key::new("default", name)).expect("it is there");
-        let (spec, _) = service.service().expect("it is a Service");
-        spec.cluster_ip.as_deref().expect("it has an address").parse().expect("an address")
-    }
-
-    /// The chain that a Service's port 80 is led to, and the first endpoint's.
-    fn chains(world: &mut World, name: &str) -> (String, String) {
-        let ip = cluster_ip(world, name);
-        let save = rules(world).save(Some(Table::Nat));
-        let target = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
-        let of = |begins: String, has: &str| {
-            let mut lines = save.lines().filter(|line| line.starts_with(&begins));
-            target(lines.find(|line| line.contains(has)).expect("there is one"))
-        };
-        let service = of(format!("-A KUBE-SERVICES -d {ip}/32"), "--dport 80 ");
-        let endpoint = of(format!("-A {service} "), "KUBE-SEP-");
-        (service, endpoint)
-    }
-
-    #[test]
-    fn rules_that_lead_a_service_to_anothers_endpoints_are_found() {
-        let mut world = two_services(Mode::Iptables);
-        assert_eq!(unprogrammed_service(&world), None);
-        let ((a, _), (_, of_b)) = (chains(&mut world, "a"), chains(&mut world, "b"));
-        let mut by_hand = |command: &str| rules(&mut world).command(command).unwrap();
-        by_hand(&format!("-t nat -I {a} 1 -j {of_b}"));
-        let found = unprogrammed_service(&world).unwrap_or_default();
-        assert!(found.contains(" of default/a to its ready endpoint"), "{found}");
-        // All endpoints of both are led to, and yet wrongly.
-        let mut by_hand = |command: &str| rules(&mut world).command(command).unwrap();
-        by_hand(&format!("-t nat -D {a} -j {of_b}"));
-        assert_eq!(unprogrammed_service(&world), None);
-        let mut by_hand = |command: &str| rules(&mut world).command(command).unwrap();
-        by_hand("-t nat -I PREROUTING 1 -p tcp --dport 30081 -j ACCEPT");
-        let found = unprogrammed_service(&world).unwrap_or_default();
-        assert!(found.contains("no rule leads tcp *:30081 of default/b to"), "{found}");
-    }
-
-    /// Both Services have endpoints, each the other's.
-    fn swapped(world: &World, front: Front) -> Option<Front> {
-        let (a, b) = (cluster_ip(world, "a"), cluster_ip(world, "b"));
-        let ip = if front.ip == a {
-            b
-        } else if front.ip == b {
-            a
-        } else {
-            return None;
-        };
-        Some(Front { ip, ..front })
-    }
-
-    #[test]
-    fn elements_that_lead_a_service_to_anothers_endpoints_are_found() {
-        let mut world = two_services(Mode::Nftables);
-        assert_eq!(unprogrammed_service(&world), None);
-        let elements: Vec<(FlatKey, FlatValue)> = rules(&mut world).elements().collect();
-        let mut next: Vec<_> = elements
-            .into_iter()
-            .map(|(key, value)| match key {
-                FlatKey::Endpoint { front, list, number } => {
-                    let front = swapped(&world, front).unwrap_or(front);
-                    (FlatKey::Endpoint { front, list, number }, value)
-                }
-                key => (key, value),
-            })
-            .collect();
-        next.sort_by_key(|(key, _)| *key);
-        rules(&mut world).show_flat(proxy::OWNER, next.into());
-        let found = unprogrammed_service(&world).unwrap_or_default();
-        assert!(found.contains("no rule leads tcp ") && found.contains(" of default/"), "{found}");
-    }
-
-    #[test]
-    fn virtual_services_of_anothers_endpoints_are_found() {
-        let mut world = two_services(Mode::Ipvs);
-        assert_eq!(unprogrammed_service(&world), None);
-        let mut fronts: BTreeMap<Front, Virtual> = BTreeMap::new();
-        for (written, to) in rules(&mut world).leads() {
-            let (Some(ip), Some(protocol), Some(port)) =
-                (written.ip, written.protocol, written.port)
-            else {
-                panic!("{written} of a virtual service");
-            };
-            let front = Front { ip, protocol, port };
-            let front = swapped(&world, front).unwrap_or(front);
-            fronts.entry(front).or_default().endpoints.push(to);
-        }
-        let fronts: Vec<_> = fronts.into_iter().map(|(front, of)| (front, Arc::new(of))).collect();
-        let chains = Chains { base: Arc::new([]), shared: ChainSet::empty(0), local: Arc::new([]) };
-        let request = Request::ApplyVirtual {
-            owner: proxy::OWNER.into(),
-            chains,
-            shared: VirtualSet::empty(0),
-            local: fronts.into(),
-        };
-        let now = world.now;
-        let reply = rules(&mut world).request(&request, now);
-        assert!(matches!(reply, Reply::Applied { result: Ok(()), .. }), "{reply:?}");
-        let found = unprogrammed_service(&world).unwrap_or_default();
-        assert!(found.contains("no rule leads tcp ") && found.contains(" of default/"), "{found}");
-    }
-}
+mod tests;

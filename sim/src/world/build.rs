@@ -2,7 +2,7 @@
 
 use super::api::Client;
 use super::configs::*;
-use super::holds::NOT_YET;
+use super::holds::Holder;
 use super::{Cell, Component, Due, Knobs, Machine, Role, World};
 use crate::kernel::Kernel;
 use crate::profiles::flannel::Flannel;
@@ -236,7 +236,7 @@ impl World {
             self.machines[machine as usize].home = Some(switch);
             self.install(machine, index);
             self.build_actors(machine, index);
-            self.switched_off.take(machine, NOT_YET);
+            self.switched_off.take(machine, Holder::NotYet);
             if !node.off {
                 let stream = Stream {
                     seed: self.knobs.seed,

@@ -2,7 +2,7 @@
 //! adds up, and each takes only its own part back.
 
 use super::external::Order;
-use super::programs::{Seat, Task};
+use super::programs::Task;
 use super::{Machine, World};
 use crate::scenario::{Disturbance, FaultKind, LinkTarget};
 use crate::wire::{PortId, Quality};
@@ -36,7 +36,11 @@ impl Disturbed {
 }
 
 fn worse(before: Quality, by: Disturbance) -> Quality {
-    let jitter = if by.jitter.is_zero() { before.reorder_by } else { by.jitter };
+    // What holds every frame back adds up; what held a share of them back is one of them now.
+    let jitter = match before.reorder >= 1.0 {
+        true => before.reorder_by + by.jitter,
+        false => before.reorder_by.max(by.jitter),
+    };
     Quality {
         latency: before.latency + by.latency,
         loss: by.loss.max(before.loss),
@@ -73,7 +77,7 @@ impl World {
         let mut back = Vec::new();
         for port in self.ports_of_target(target) {
             // A cable that is on its way to another LAN is not there to be put back.
-            let by: Vec<usize> = self.cables.holders(port).filter(|by| pulled(*by)).collect();
+            let by: Vec<usize> = self.cables.faults(port).filter(|by| pulled(*by)).collect();
             for fault in &by {
                 self.cables.let_go(port, *fault);
             }
@@ -142,6 +146,7 @@ impl World {
         self.unplugged(port);
         self.wire.plug(port, switch, self.network_quality(network));
         self.plugged(port);
+        self.partitions_regroup();
         self.machines[machine as usize].home = Some(switch);
         match address {
             Some(address) => self.readdress(machine, link, network, address),
@@ -156,7 +161,7 @@ impl World {
     /// Moves of this cable that have not arrived never will: it is taken elsewhere.
     fn overtaken(&mut self, fault: usize, port: PortId) {
         let moves = |by: &usize| matches!(self.happened[*by].kind, FaultKind::Move { .. });
-        let others = self.cables.holders(port).filter(|by| *by != fault);
+        let others = self.cables.faults(port).filter(|by| *by != fault);
         let before: Vec<usize> = others.filter(moves).collect();
         for earlier in before {
             self.cables.let_go(port, earlier);
@@ -266,18 +271,6 @@ impl World {
             LinkTarget::Network(name) => self.ports_of_network(name),
         }
     }
-
-    /// Runs something on each of a machine's own programs.
-    pub(super) fn with_task(
-        &mut self,
-        machine: Option<u32>,
-        mut act: impl FnMut(&mut World, &mut Seat, &mut Task),
-    ) {
-        let Some(machine) = machine else { return };
-        for slot in self.machines[machine as usize].programs.clone() {
-            self.run_program(slot, &mut act);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -337,6 +330,19 @@ mod tests {
         let windows = [(10, 19, true), (21, 49, false), (51, 99, true)];
         pings(&[losses, slow], &windows);
         pings(&[&losses.replace("node = \"w2\"", "network = \"lan\""), slow], &windows);
+    }
+
+    /// A second jitter took the place of the first, once, however small it was.
+    #[test]
+    fn jitters_of_one_cable_add_up() {
+        let long = "kind = \"disturb\"\nat = \"20s\"\nnode = \"w2\"\njitter = \"10000s\"\n\
+                    lasts = \"40s\"";
+        let short = "kind = \"disturb\"\nat = \"30s\"\nnode = \"w2\"\njitter = \"1ms\"\n\
+                     lasts = \"10s\"";
+        let windows = [(10, 19, true), (21, 59, false), (62, 99, true)];
+        pings(&[long, short], &windows);
+        pings(&[&long.replace("node = \"w2\"", "network = \"lan\""), short], &windows);
+        pings(&[short, &long.replace("20s", "32s")], &[(10, 31, true), (33, 71, false)]);
     }
 
     #[test]

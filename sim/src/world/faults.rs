@@ -1,14 +1,12 @@
 //! What happens to the world: the scenario's faults, drawn from the seed before the run.
 
 use super::external::Order;
-use super::holds::NOT_YET;
+use super::holds::Holder;
 use super::programs::Task;
 use super::{Cell, Due, Kind, World, words};
-use crate::scenario::{self, ActorName, FaultKind, Place, Span};
-use crate::wire::Cut;
+use crate::scenario::{self, ActorName, FaultKind, Span};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name};
 use kubesim_runtime::{Loss, Rng, Stream, Time};
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -91,11 +89,7 @@ impl World {
                 }
             }
             FaultKind::LinkUp { target } => self.link_up(target),
-            FaultKind::Partition { from, to, one_way, .. } => {
-                let (from, to) = (self.machines_of(from), self.machines_of(to));
-                let cut = Cut { name: name.to_string(), from, to, both_ways: !one_way };
-                self.wire.cut(cut);
-            }
+            FaultKind::Partition { .. } => self.partition_begins(index),
             FaultKind::Disturb { target, by, .. } => {
                 if self.target_is_live(&name, target) {
                     self.disturb(index, target, *by);
@@ -157,7 +151,7 @@ impl World {
         self.happened[index].ended = Some(self.now);
         match &kind {
             FaultKind::Move { .. } | FaultKind::LinkDown { .. } => self.cables_back(index),
-            FaultKind::Partition { .. } => self.wire.mend(&name),
+            FaultKind::Partition { .. } => self.wire.mend(index),
             FaultKind::Disturb { .. } => self.disturbance_ends(index),
             FaultKind::Kill { .. } | FaultKind::PowerOff { .. } => {
                 for cell in self.stopped.let_all_go(index) {
@@ -195,26 +189,10 @@ impl World {
 
     /// A machine's time to boot by itself has come: if it has power.
     pub(super) fn boot_due(&mut self, machine: u32) {
-        self.switched_off.let_go(machine, NOT_YET);
+        self.switched_off.let_go(machine, Holder::NotYet);
         if !self.switched_off.is_held(machine) {
             self.boot(machine);
         }
-    }
-
-    fn machines_of(&self, places: &[Place]) -> BTreeSet<u32> {
-        let mut machines = BTreeSet::new();
-        for place in places {
-            match place {
-                Place::Node(name) | Place::Client(name) | Place::Upstream(name) => {
-                    machines.extend(self.machine_named(name));
-                }
-                Place::Network(name) => {
-                    let ports = self.ports_of_network(name);
-                    machines.extend(ports.into_iter().map(|port| self.wire.machine_of(port).0));
-                }
-            }
-        }
-        machines
     }
 
     fn push_dns(&mut self, network: &str, dns: Vec<Ipv4Addr>) {

@@ -3,12 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// No fault: a machine that the scenario has not switched on yet.
-pub(super) const NOT_YET: usize = usize::MAX;
+/// Who holds something down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// A fault, by its place in the world's list.
+    Fault(usize),
+    /// The scenario: a machine that it has not switched on yet.
+    NotYet,
+}
 
-/// Who holds what; a fault goes by its place in the world's list.
+impl From<usize> for Holder {
+    fn from(fault: usize) -> Self {
+        Holder::Fault(fault)
+    }
+}
+
+/// Who holds what.
 #[derive(Debug)]
-pub(super) struct Holds<K>(BTreeMap<K, BTreeSet<usize>>);
+pub(super) struct Holds<K>(BTreeMap<K, BTreeSet<Holder>>);
 
 impl<K> Default for Holds<K> {
     fn default() -> Self {
@@ -17,18 +29,19 @@ impl<K> Default for Holds<K> {
 }
 
 impl<K: Ord + Copy> Holds<K> {
-    /// The fault holds it, until it lets go or somebody frees it. True: nobody held it before.
-    pub fn take(&mut self, what: K, fault: usize) -> bool {
+    /// Held from now on, until the holder lets go or somebody frees it. True: nobody held it
+    /// before.
+    pub fn take(&mut self, what: K, holder: impl Into<Holder>) -> bool {
         let by = self.0.entry(what).or_default();
         let free = by.is_empty();
-        by.insert(fault);
+        by.insert(holder.into());
         free
     }
 
-    /// True: the fault was the last to hold it.
-    pub fn let_go(&mut self, what: K, fault: usize) -> bool {
+    /// True: the holder was the last one.
+    pub fn let_go(&mut self, what: K, holder: impl Into<Holder>) -> bool {
         let Some(by) = self.0.get_mut(&what) else { return false };
-        if !(by.remove(&fault) && by.is_empty()) {
+        if !(by.remove(&holder.into()) && by.is_empty()) {
             return false;
         }
         self.0.remove(&what);
@@ -51,12 +64,16 @@ impl<K: Ord + Copy> Holds<K> {
     }
 
     /// The faults that hold it, in the scenario's order.
-    pub fn holders(&self, what: K) -> impl Iterator<Item = usize> + '_ {
-        self.0.get(&what).into_iter().flatten().copied()
+    pub fn faults(&self, what: K) -> impl Iterator<Item = usize> + '_ {
+        self.0.get(&what).into_iter().flatten().filter_map(|holder| match holder {
+            Holder::Fault(fault) => Some(*fault),
+            Holder::NotYet => None,
+        })
     }
 
     fn held_by(&self, fault: usize) -> impl Iterator<Item = K> + '_ {
-        self.0.iter().filter(move |(_, by)| by.contains(&fault)).map(|(what, _)| *what)
+        let holder = Holder::Fault(fault);
+        self.0.iter().filter(move |(_, by)| by.contains(&holder)).map(|(what, _)| *what)
     }
 }
 
@@ -72,6 +89,16 @@ mod tests {
         assert_eq!(holds.let_all_go(1), ['b']);
         assert!(holds.is_held('a') && !holds.let_go('a', 1));
         assert_eq!(holds.let_all_go(2), ['a']);
+    }
+
+    #[test]
+    fn what_is_not_there_yet_stays_so_whichever_fault_is_over() {
+        let mut holds = Holds::default();
+        holds.take('a', Holder::NotYet);
+        holds.take('a', 1);
+        assert_eq!(holds.faults('a').collect::<Vec<_>>(), [1]);
+        assert!(holds.let_all_go(1).is_empty() && holds.is_held('a'));
+        assert!(holds.let_go('a', Holder::NotYet) && !holds.is_held('a'));
     }
 
     #[test]

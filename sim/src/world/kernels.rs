@@ -91,6 +91,10 @@ impl World {
             let text = crate::wire::describe(&frame);
             self.line(&who, || format!("sends {text}"));
         }
+        if !self.wire.is_whole() && self.is_kept_off(machine, &frame) {
+            self.wire.lost += 1;
+            return;
+        }
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.wire.transmit(self.now, port, frame, &mut deliveries);
         for delivery in deliveries.drain(..) {

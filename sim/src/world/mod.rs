@@ -8,8 +8,9 @@
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
 //! - `external`: machines that are played elsewhere
-//! - `faults`, `probes`: what happens to the world and what is tried in it; `unapplied`: faults of
-//!   single machines, and those that cannot be applied; `moved`: who has moved
+//! - `faults`, `probes`: what happens to the world and what is tried in it; `cables`, `partitions`:
+//!   faults of the wire; `unapplied`: faults of single machines, and those that cannot be applied;
+//!   `moved`: who has moved
 //! - `build`, `configs`: a world out of a scenario; `boot`: power-on
 
 mod ahead;
@@ -28,6 +29,7 @@ mod machine;
 mod moved;
 mod operator;
 mod owner;
+mod partitions;
 mod ports;
 pub mod probes;
 mod programs;
@@ -217,6 +219,7 @@ pub struct World {
     switched_off: holds::Holds<u32>,
     cables: holds::Holds<crate::wire::PortId>,
     disturbances: cables::Disturbances,
+    holders: partitions::Holders,
     pub lines: Vec<Line>,
     /// Why an actor refused to run.
     pub refusals: Vec<(Cell, String)>,
@@ -299,6 +302,7 @@ impl World {
             switched_off: Default::default(),
             cables: Default::default(),
             disturbances: Default::default(),
+            holders: Default::default(),
             lines: Vec::new(),
             refusals: Vec::new(),
             violations: Vec::new(),

@@ -7,6 +7,7 @@ use super::{Due, Owner, Role, World};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
 use crate::scenario::{self, PodRef, ProbeFrom, ProbeKind, ProbeTarget, RecordType, ServiceVia};
+use k8s_openapi::api::core::v1::ServiceSpec;
 use kubesim_actors::dns::message::{Data, Message, Rcode, Type};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Object, PodStatus};
 use kubesim_runtime::{Rng, Stream, Time};
@@ -502,10 +503,7 @@ impl World {
                 (spec.external_ips.as_ref().and_then(|ips| ips.first().cloned()), port)
             }
             ServiceVia::NodePort(node) => {
-                let known = spec.ports.iter().flatten().find(|p| p.port == i32::from(port));
-                let node_port =
-                    known.and_then(|p| p.node_port).ok_or("the service has no node port")?;
-                (self.address_of(node).map(|ip| ip.to_string()), node_port as u16)
+                (self.address_of(node).map(|ip| ip.to_string()), node_port(spec, port)?)
             }
         };
         let ip = ip.and_then(|ip| ip.parse().ok()).ok_or("the service has no such address")?;
@@ -550,6 +548,22 @@ impl World {
     pub fn is_node(&self, machine: u32) -> bool {
         matches!(self.machines[machine as usize].role, Role::Node(_))
     }
+}
+
+/// The node port of a Service's port.
+fn node_port(spec: &ServiceSpec, port: u16) -> Result<u16, SmolStr> {
+    let ports = spec.ports.iter().flatten();
+    let known: Vec<_> = ports
+        .filter_map(|p| Some((p.port, u16::try_from(p.node_port.filter(|n| *n != 0)?).ok()?)))
+        .collect();
+    if let Some((_, number)) = known.iter().find(|(of, _)| *of == i32::from(port)) {
+        return Ok(*number);
+    }
+    if known.is_empty() {
+        return Err("the service has no node port".into());
+    }
+    let there = super::words::list(known.iter().map(|(of, number)| format!("{of} ({number})")));
+    Err(format_smolstr!("the service has no node port of its port {port}, only of {there}"))
 }
 
 /// Whether a pod is one of these.
@@ -605,5 +619,26 @@ fn question(name: &str, record: RecordType, id: u16) -> Message {
         answers: Vec::new(),
         additional: Vec::new(),
         udp_size: 1232,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::node_port;
+    use k8s_openapi::api::core::v1::ServiceSpec;
+    use serde_json::json;
+
+    #[test]
+    fn which_port_has_no_node_port_is_said_and_which_have() {
+        let spec = |ports: serde_json::Value| -> ServiceSpec {
+            serde_json::from_value(json!({ "ports": ports })).expect("a spec")
+        };
+        let two = spec(json!([{"port": 80, "nodePort": 30080}, {"port": 443, "nodePort": 30443},
+                              {"port": 8080}]));
+        assert_eq!(node_port(&two, 443), Ok(30443));
+        let said = "the service has no node port of its port 8080, only of 80 (30080), 443 (30443)";
+        assert_eq!(node_port(&two, 8080), Err(said.into()));
+        let none = spec(json!([{"port": 80}]));
+        assert_eq!(node_port(&none, 80), Err("the service has no node port".into()));
     }
 }

@@ -232,6 +232,26 @@ mod tests {
     }
 
     #[test]
+    fn what_linux_has_and_the_model_has_not_is_said_to_be_so() {
+        let cases = [
+            (
+                "-A FORWARD -m multiport -j DROP",
+                "reads no such rule: Couldn't load match `multiport'",
+            ),
+            ("-t nat -A OUTPUT -j REDIRECT --to-ports 80", "reads no such rule: unknown option"),
+            ("-A FORWARD -j LOG", "has no target LOG"),
+            ("-R FORWARD 1 -j DROP", "has -A, -D, -I, "),
+        ];
+        for (command, what) in cases {
+            let report = fault("iptables", &format!("nodes = \"w1\"\ncommand = \"{command}\""));
+            let why = report.failure.unwrap_or_default();
+            let said =
+                format!("iptables {command} on w1: the simulator's model of iptables {what}");
+            assert!(why.contains(&said), "{why}");
+        }
+    }
+
+    #[test]
     fn what_is_gone_already_is_as_good_as_deleted() {
         let again =
             "[[fault]]\nname = \"again\"\nkind = \"delete\"\nat = \"40s\"\nobject = \"Node/w1\"";

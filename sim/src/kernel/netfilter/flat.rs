@@ -63,6 +63,14 @@ impl FlatTable {
         shared.chain(self.local.iter().copied()).filter(|_| !self.gone)
     }
 
+    /// What tells it from the table of another machine with the same owner: versions of one history
+    /// are the same elements.
+    pub fn alike(&self) -> [u64; 4] {
+        let local = Arc::as_ptr(&self.local).cast::<()>() as u64;
+        let local = if self.local.is_empty() { 0 } else { local };
+        [self.shared.history(), self.shared.version(), local, u64::from(self.gone)]
+    }
+
     /// Where the treatment of each front may lead.
     pub fn leads(&self) -> impl Iterator<Item = (Front, (Ipv4Addr, u16))> + '_ {
         let treated = self.elements().filter_map(|(key, value)| match (key, value) {

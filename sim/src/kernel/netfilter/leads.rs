@@ -8,7 +8,7 @@ use super::compile::{Action, ChainId, Compiled};
 use super::flat::FlatTable;
 use super::ipvs::Ipvs;
 use super::matches::Test;
-use super::table::Ruleset;
+use super::table::{Chained, Ruleset};
 use super::walk::Outcome;
 use super::{Hook, Netfilter};
 use kubesim_actors::ports::rules::flat::Front;
@@ -27,7 +27,7 @@ pub struct Written {
     pub port: Option<u16>,
 }
 
-/// An address and port that it is rewritten to.
+/// An address and port that it is rewritten to; port 0 is whichever was written.
 pub type Place = (Ipv4Addr, u16);
 
 impl fmt::Display for Written {
@@ -43,25 +43,38 @@ impl fmt::Display for Written {
     }
 }
 
+/// One way that rules lead.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lead {
+    pub written: Written,
+    pub to: Place,
+    /// The last foreign rule on it.
+    pub by: Option<String>,
+}
+
 impl Netfilter {
-    /// Where what comes in (or, of virtual services, what is seen) may be led, each pair once, in
-    /// order.
-    pub fn leads(&self) -> Vec<(Written, Place)> {
+    /// Where what comes in and what is sent from here may be led, each pair once, in order.
+    pub fn leads(&self) -> Vec<Lead> {
         let Some(state) = &self.state else { return Vec::new() };
-        let mut walk = Walk {
-            rules: &state.rules,
-            path: Vec::new(),
-            taken: BTreeSet::new(),
-            found: Vec::new(),
-        };
-        let first = state.rules.built_in(Table::Nat, Hook::Prerouting).compiled();
-        walk.chain(first, Written::default());
-        let mut found = walk.found;
+        let mut found = Vec::new();
+        for hook in [Hook::Prerouting, Hook::Output] {
+            let mut walk = Walk {
+                rules: &state.rules,
+                path: Vec::new(),
+                by: None,
+                taken: BTreeSet::new(),
+                found: Vec::new(),
+            };
+            let first = state.rules.built_in(Table::Nat, hook);
+            walk.chain(first.compiled(), Some(first), Written::default());
+            found.append(&mut walk.found);
+        }
         let flat = state.flat.iter().flat_map(FlatTable::leads);
         let virtuals = state.ipvs.as_deref().into_iter().flat_map(Ipvs::leads);
-        found.extend(flat.chain(virtuals).map(|(front, to)| (Written::from(front), to)));
+        let others = flat.chain(virtuals);
+        found.extend(others.map(|(front, to)| Lead { written: front.into(), to, by: None }));
         found.sort_unstable();
-        found.dedup();
+        found.dedup_by(|next, lead| (next.written, next.to) == (lead.written, lead.to));
         found
     }
 }
@@ -77,28 +90,41 @@ struct Walk<'a> {
     rules: &'a Ruleset,
     /// The chains it is in: one that leads back to itself leads nowhere new.
     path: Vec<ChainId>,
+    /// The last foreign rule on the way to where it is.
+    by: Option<(&'a Chained, usize)>,
     /// What rules before have taken for good: none of it comes here.
     taken: BTreeSet<Written>,
-    found: Vec<(Written, Place)>,
+    found: Vec<Lead>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// Whether all of it ends here, and nothing comes back to where it was sent from.
-    fn chain(&mut self, chain: &Compiled, written: Written) -> bool {
+    fn chain(&mut self, chain: &Compiled, own: Option<&'a Chained>, written: Written) -> bool {
         let mut taken = Vec::new();
-        let ends = self.rules_of(chain, written, &mut taken);
+        let by = self.by;
+        let ends = self.rules_of(chain, own, written, &mut taken);
+        self.by = by;
         // What a chain takes may have come by one way of several, and by others be there still.
         taken.iter().for_each(|written| _ = self.taken.remove(written));
         ends
     }
 
-    fn rules_of(&mut self, chain: &Compiled, written: Written, taken: &mut Vec<Written>) -> bool {
-        for rule in &chain.rules {
+    fn rules_of(
+        &mut self,
+        chain: &Compiled,
+        own: Option<&'a Chained>,
+        written: Written,
+        taken: &mut Vec<Written>,
+    ) -> bool {
+        let before = self.by;
+        for (number, rule) in chain.rules.iter().enumerate() {
             let Some(of) = narrowed(written, chain.tests(rule)) else { continue };
             if of.written.wider().any(|wider| self.taken.contains(&wider)) {
                 continue;
             }
             let all = of.exact && of.written == written;
+            let foreign = own.filter(|own| self.rules.is_foreign(own, number));
+            self.by = foreign.map(|own| (own, number)).or(before);
             let takes = match rule.action {
                 Action::Jump(id) => self.enter(id, of.written),
                 Action::Goto(id) => {
@@ -111,10 +137,10 @@ impl Walk<'_> {
                 Action::Return if all => return false,
                 Action::Return => true,
                 Action::End(outcome) => {
-                    if let Outcome::Dnat { to, port } = outcome
-                        && let Some(port) = port.or(of.written.port)
-                    {
-                        self.found.push((of.written, (to, port)));
+                    if let Outcome::Dnat { to, port } = outcome {
+                        let port = port.or(of.written.port).unwrap_or_default();
+                        let by = self.by.map(|(chain, number)| chain.told(number));
+                        self.found.push(Lead { written: of.written, to: (to, port), by });
                     }
                     true
                 }
@@ -136,7 +162,7 @@ impl Walk<'_> {
         }
         let Some(next) = self.rules.find(id) else { return false };
         self.path.push(id);
-        let ends = self.chain(next.chain, written);
+        let ends = self.chain(next.chain, self.rules.user.get(&id), written);
         self.path.pop();
         ends
     }

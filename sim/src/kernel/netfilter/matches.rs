@@ -213,7 +213,7 @@ impl Scene<'_> {
 }
 
 /// A packet without a device compares as one with an empty name; a trailing `+` is a prefix match.
-fn interface_is(device: Option<&str>, pattern: &str) -> bool {
+pub(super) fn interface_is(device: Option<&str>, pattern: &str) -> bool {
     let device = device.unwrap_or("");
     match pattern.strip_suffix('+') {
         Some(prefix) => device.starts_with(prefix),

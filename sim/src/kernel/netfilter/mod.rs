@@ -28,12 +28,14 @@ mod tcp_track;
 mod tests;
 mod tuple;
 mod walk;
+mod way;
 
 pub use compile::ChainPool;
 pub use entry::Entry;
-pub use leads::{Place, Written};
+pub use leads::{Lead, Place, Written};
 pub use tcp_state::TcpState;
 pub use tuple::Tuple;
+pub use way::{Alike, Client, Led, To, Ways};
 
 use super::packet::{Ct, Packet};
 use conntrack::Conntrack;

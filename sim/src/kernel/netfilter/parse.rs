@@ -1,9 +1,55 @@
 //! Commands in iptables' own words.
 
 use super::Netfilter;
-use kubesim_actors::ports::rules::Table;
 use kubesim_actors::ports::rules::parse::{rule_of, split};
 use kubesim_actors::ports::rules::text::table_name;
+use kubesim_actors::ports::rules::{Rule, Table, Target};
+
+/// Targets of iptables-extensions(8) that no rule here has.
+const LACKING: &[&str] = &[
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CLUSTERIP",
+    "CONNMARK",
+    "CONNSECMARK",
+    "DSCP",
+    "ECN",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "LOG",
+    "NETMAP",
+    "NFLOG",
+    "NFQUEUE",
+    "QUEUE",
+    "RATEEST",
+    "REDIRECT",
+    "SECMARK",
+    "SET",
+    "SYNPROXY",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "TEE",
+    "TOS",
+    "TPROXY",
+    "TRACE",
+    "TTL",
+    "ULOG",
+];
+
+/// A rule in iptables' words. What Linux may have and this model has not is said to be so.
+fn rule(words: &[String]) -> Result<Rule, String> {
+    let rule = rule_of(words);
+    let rule =
+        rule.map_err(|why| format!("the simulator's model of iptables reads no such rule: {why}"))?;
+    match &rule.target {
+        Target::Jump(name) if LACKING.contains(&name.as_str()) => {
+            Err(format!("the simulator's model of iptables has no target {name}"))
+        }
+        _ => Ok(rule),
+    }
+}
 
 /// `[-t table] -A|-I|-D|-N|-X|-F|-P …`
 pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), String> {
@@ -18,15 +64,15 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
     }
     let (verb, rest) = rest.split_first().ok_or("no command specified")?;
     match (verb.as_str(), rest) {
-        ("-A" | "--append", [chain, words @ ..]) => netfilter.append(table, chain, rule_of(words)?),
+        ("-A" | "--append", [chain, words @ ..]) => netfilter.append(table, chain, rule(words)?),
         ("-D" | "--delete", [chain, words @ ..]) => {
-            netfilter.delete_rule(table, chain, &rule_of(words)?)
+            netfilter.delete_rule(table, chain, &rule(words)?)
         }
         ("-I" | "--insert", [chain, words @ ..]) => {
             let number = words.first().and_then(|word| word.parse::<usize>().ok());
             let words = if number.is_some() { &words[1..] } else { words };
             let at = number.unwrap_or(1).checked_sub(1).ok_or("rules are numbered from 1")?;
-            netfilter.insert(table, chain, at, rule_of(words)?)
+            netfilter.insert(table, chain, at, rule(words)?)
         }
         ("-N" | "--new-chain", [chain]) => netfilter.new_chain(table, chain),
         ("-X" | "--delete-chain", [chain]) => netfilter.delete_chain(table, chain),
@@ -37,6 +83,9 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
             "DROP" => netfilter.set_policy(chain, true),
             _ => Err("iptables: Bad policy name.".into()),
         },
-        _ => Err(format!("not understood: {line}")),
+        _ => Err(format!(
+            "the simulator's model of iptables has -A, -D, -I, -N, -X, -F and -P of the filter \
+             table, and does not understand: {line}"
+        )),
     }
 }

@@ -103,6 +103,11 @@ impl Chained {
     pub fn counted(&self) -> Counted<'_> {
         Counted { chain: &self.compiled, packets: &self.packets }
     }
+    /// A rule in iptables' own words.
+    pub fn told(&self, number: usize) -> String {
+        let rule = self.rules().nth(number).map(|rule| text::rule_line(&self.key.name, rule));
+        format!("-t {} {}", text::table_name(self.key.table), rule.unwrap_or_default())
+    }
     /// Rewrites the rules; those that stay keep their counters.
     pub fn edit(&mut self, change: impl FnOnce(&mut Vec<(Entry, Cell<u64>)>)) {
         let packets = std::mem::take(&mut self.packets);
@@ -251,6 +256,30 @@ impl Ruleset {
             let flushed = owner.flushed[applied.table as usize];
             Some(Counted { chain: if flushed { &EMPTY } else { applied }, packets: &[] })
         })
+    }
+
+    /// All chains as they stand, by number, but for the built-in ones.
+    pub fn standing(&self) -> impl Iterator<Item = (ChainId, &Compiled)> {
+        let applied = self.owners.iter().flat_map(Owner::chains);
+        let ids = applied.map(|(key, _)| chain_id(key.table, &key.name));
+        let ids = ids.filter(|id| !self.user.contains_key(id)).chain(self.user.keys().copied());
+        ids.filter_map(|id| Some((id, self.find(id)?.chain)))
+    }
+
+    /// Whether a rule that this namespace holds itself is nobody's who has applied chains. In the
+    /// picture of another kernel nobody has: there the proxy's chains are known by their names.
+    pub fn is_foreign(&self, chain: &Chained, number: usize) -> bool {
+        let Some(entry) = chain.entries.get(number).filter(|entry| entry.owner.is_none()) else {
+            return false;
+        };
+        if self.owners.is_empty() {
+            let proxys = |name: &str| name.starts_with("KUBE-");
+            let to = jump(chain.key.table, &entry.rule);
+            return !proxys(&chain.key.name) && to.is_none_or(|to| !proxys(&to.name));
+        }
+        let owner = self.owner_of(&chain.key);
+        let applied = owner.and_then(|owner| owner.applied(&chain.key));
+        applied.is_none_or(|applied| !applied.rules.contains(&entry.rule))
     }
 
     /// The owner of a chain as applied.

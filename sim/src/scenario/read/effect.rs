@@ -1,10 +1,10 @@
 //! Faults that could do nothing, or not what was meant, by what their own table says.
 
 use super::super::fields::Fields;
-use super::super::model::{Disturbance, Place, SoftwareKind};
+use super::super::model::{Disturbance, Place, SoftwareKind, WriteHow};
 use super::super::tree::{At, Item};
 use super::Reader;
-use kubesim_actors::objects::Name;
+use kubesim_actors::objects::{Kind, Name};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -12,8 +12,56 @@ const QUALITY: [&str; 5] = ["latency", "jitter", "loss", "duplicate", "reorder"]
 
 /// What a machine always has as directories (Filesystem Hierarchy Standard 3.0).
 const DIRECTORIES: &[&str] = &[
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt",
-    "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/etc/opt",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/local",
+    "/usr/sbin",
+    "/usr/share",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/lock",
+    "/var/log",
+    "/var/opt",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// What iptables(8) has to look at rules, and to zero counters that nobody here reads.
+const LOOKS: &[&str] = &[
+    "-C",
+    "--check",
+    "-L",
+    "--list",
+    "-S",
+    "--list-rules",
+    "-Z",
+    "--zero",
+    "-h",
+    "--help",
+    "-V",
+    "--version",
 ];
 
 impl Reader<'_> {
@@ -87,6 +135,39 @@ impl Reader<'_> {
             f.error(key, format!("`{key}` is blank"), "write it like -I FORWARD 1 -j DROP");
         }
         command.to_string()
+    }
+
+    /// A command of iptables that changes something.
+    pub fn changes_rules(&self, f: Fields<'_>, key: &str, command: &str) {
+        let words = command.split_whitespace();
+        // Options of the listing come before it or after it: `-nvL`, `-n -L`.
+        let looks = |word: &str| {
+            let joined = word.starts_with('-') && !word.starts_with("--") && word.ends_with('L');
+            LOOKS.contains(&word) || joined
+        };
+        let changes = ["-A", "-D", "-I", "-R", "-N", "-X", "-F", "-P", "-E"];
+        let first = words.clone().find(|word| looks(word) || changes.contains(word));
+        if let Some(word) = first.filter(|word| looks(word)) {
+            let message = format!("`{word}` changes no rule");
+            f.error(key, message, "what rules are is asked with an expectation `rules`");
+        }
+    }
+
+    /// A kind that has replicas.
+    pub fn scales(&self, f: Fields<'_>, kind: Kind) {
+        if !matches!(kind, Kind::Deployment | Kind::ReplicaSet) {
+            let key = if f.has("object") { "object" } else { "of-kind" };
+            let message = format!("a {} has no replicas", kind.name());
+            f.error(key, message, "scale a Deployment or a ReplicaSet");
+        }
+    }
+
+    /// Nothing is in a file that is emptied.
+    pub fn writes(&self, f: Fields<'_>, how: WriteHow) {
+        if how == WriteHow::Empty && f.text("text").is_some_and(|text| !text.is_empty()) {
+            let message = "`how = \"empty\"` leaves nothing in the file";
+            f.error("text", message, "leave `text` out, or write it `in-place`");
+        }
     }
 
     /// A program that does something when it is started.

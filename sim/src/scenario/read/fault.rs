@@ -27,6 +27,9 @@ impl Reader<'_> {
             let name =
                 f.text("name").map_or_else(|| format!("{word}-{}", index + 1), str::to_owned);
             let name = Name::from(name);
+            if name.is_empty() {
+                f.error("name", "a fault's name is empty", "leave it out, or give it one");
+            }
             self.unique(&mut names, "fault", &name, f.place("name"));
             f.required("at");
             let at = f.span("at").unwrap_or_default();
@@ -107,19 +110,16 @@ impl Reader<'_> {
                 FaultKind::NodeDelete { nodes: nodes(), power_off: f.bool("power-off", true) }
             }
             "apply" | "patch" | "delete" | "scale" => return self.api_fault(word, f),
-            "write-file" => FaultKind::WriteFile {
-                nodes: nodes(),
-                path: self.required_file_path(f),
-                how: f.word("how", WRITES).unwrap_or(WriteHow::Rename),
-                text: f.string("text"),
-            },
+            "write-file" => self.file_fault(f, nodes()),
             "sysctl" => FaultKind::Sysctl {
                 nodes: nodes(),
                 key: f.required_name("key").to_string(),
                 value: self.required_int(f, "value"),
             },
             "iptables" => {
-                FaultKind::Iptables { nodes: nodes(), command: self.command(f, "command") }
+                let command = self.command(f, "command");
+                self.changes_rules(f, "command", &command);
+                FaultKind::Iptables { nodes: nodes(), command }
             }
             "dhcp-push-dns" => {
                 f.required("dns");
@@ -141,6 +141,13 @@ impl Reader<'_> {
             }
             _ => return None,
         })
+    }
+
+    fn file_fault(&self, f: Fields<'_>, nodes: Vec<Name>) -> FaultKind {
+        let path = self.required_file_path(f);
+        let how = f.word("how", WRITES).unwrap_or(WriteHow::Rename);
+        self.writes(f, how);
+        FaultKind::WriteFile { nodes, path, how, text: f.string("text") }
     }
 
     fn actor_fault(&self, word: &str, f: Fields<'_>) -> Option<FaultKind> {
@@ -178,7 +185,9 @@ impl Reader<'_> {
                 // As many as an object can hold.
                 let replicas = f.int("replicas", 0..=i64::from(i32::MAX));
                 let replicas = replicas.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
-                FaultKind::Scale { of: of?, replicas }
+                let of = of?;
+                self.scales(f, of.kind);
+                FaultKind::Scale { of, replicas }
             }
         })
     }

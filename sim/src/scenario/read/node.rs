@@ -225,13 +225,17 @@ impl Reader<'_> {
             f.error("version", format!("`{version}` is not a version"), "write it like \"1.13\"");
             return None;
         };
-        f.word(
+        let kind = f.word(
             key,
             &[
                 ("docker", SoftwareKind::Docker { major, minor }),
                 ("ufw", SoftwareKind::Ufw),
                 ("network-manager", SoftwareKind::NetworkManager),
             ],
-        )
+        )?;
+        if f.has("version") && !matches!(kind, SoftwareKind::Docker { .. }) {
+            f.error("version", "only docker has a `version` here", "leave it out");
+        }
+        Some(kind)
     }
 }

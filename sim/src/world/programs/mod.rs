@@ -97,6 +97,18 @@ impl World {
         Some(result)
     }
 
+    /// Lets each of a machine's own processes act.
+    pub(super) fn with_task(
+        &mut self,
+        machine: Option<u32>,
+        mut act: impl FnMut(&mut World, &mut Seat, &mut Task),
+    ) {
+        let Some(machine) = machine else { return };
+        for slot in self.machines[machine as usize].programs.clone() {
+            self.run_program(slot, &mut act);
+        }
+    }
+
     /// Ends a process; its sockets close.
     pub(super) fn end_program(&mut self, slot: u32) {
         let Some(Entry { machine, .. }) = self.programs.try_remove(slot as usize) else { return };
