@@ -46,7 +46,8 @@ impl Netd {
         if self.announce.api_lost {
             for (server, configured) in &self.config.servers {
                 let former = self.told.former.get(server).into_iter().flatten();
-                for address in [configured].into_iter().chain(former) {
+                let hints = self.announce.hints.get(server).into_iter().flatten();
+                for address in [configured].into_iter().chain(former).chain(hints) {
                     if !all.contains(address) && *server != self.config.node {
                         all.push(*address);
                     }
