@@ -193,8 +193,6 @@ pub struct World {
     pub kube_dns: Fleet<KubeDns>,
 
     pub store: Store,
-    /// Its disk was lost once: versions began anew.
-    store_lost: bool,
     pub front: Front,
     programs: Slab<programs::Entry>,
     program_generation: u32,
@@ -281,7 +279,6 @@ impl World {
             dns: Fleet::new(seed, notes, keep),
             kube_dns: Fleet::new(seed, notes, keep),
             store: Store::default(),
-            store_lost: false,
             front: Front::default(),
             programs: Slab::new(),
             program_generation: 0,
