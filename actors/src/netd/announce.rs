@@ -62,6 +62,8 @@ pub(super) struct Announce {
     pub api_lost: bool,
     /// The time it was lost, if it is.
     pub lost_at: Option<Time>,
+    /// That this takes long was remarked on.
+    pub remarked: bool,
     /// The API was there once in this life.
     pub api_found: bool,
     /// A peer whose forged statement was already remarked on.

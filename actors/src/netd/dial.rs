@@ -17,6 +17,10 @@ pub(super) struct Dial {
 }
 
 impl Dial {
+    /// Where the API is looked for.
+    pub fn dialled(&self) -> &[Ipv4Addr] {
+        &self.dialled
+    }
     /// A command of an earlier life may have landed late: say it again.
     pub fn repeat(&mut self) {
         self.outdated = true;

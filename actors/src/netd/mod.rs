@@ -297,6 +297,7 @@ impl Netd {
         self.announce.api_found |= up;
         let now = ctx.now();
         self.announce.lost_at = (!up).then(|| self.announce.lost_at.unwrap_or(now));
+        self.announce.remarked &= !up;
         self.dial.outdated = true;
         if up {
             self.lease.retry_at_will();

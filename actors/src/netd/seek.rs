@@ -17,6 +17,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// And this long before peers are asked too.
 const PEERS_AFTER: Duration = Duration::from_secs(10);
+/// And this long before netd says what it tries.
+const REMARK_AFTER: Duration = Duration::from_secs(60);
 /// As many of them a round, drawn by lot.
 const PEERS: usize = 3;
 /// As many addresses are remembered that a server without a proof is said to have.
@@ -38,10 +40,14 @@ impl Netd {
     }
 
     /// One round of asking peers for the servers. A server dials itself.
-    pub(super) fn ask_to_pass_on(&self, ctx: &mut Context<'_, Self>) {
+    pub(super) fn ask_to_pass_on(&mut self, ctx: &mut Context<'_, Self>) {
         let lost = self.announce.lost_at.filter(|_| self.announce.api_lost && !self.is_server());
-        if lost.is_none_or(|at| ctx.now().since(at) < PEERS_AFTER) {
+        let Some(lost) = lost.map(|at| ctx.now().since(at)).filter(|lost| *lost >= PEERS_AFTER)
+        else {
             return;
+        };
+        if lost >= REMARK_AFTER && !std::mem::replace(&mut self.announce.remarked, true) {
+            self.remark_lost(ctx);
         }
         let Some(signed) = self.say(Ask::Servers, 0) else { return };
         let names: Vec<Name> = match &self.subnets {
@@ -56,6 +62,23 @@ impl Netd {
                 }
             }
         }
+    }
+
+    /// Whose Node was deleted is out of the cluster: its lease went too, and with it the key by
+    /// which servers and peers would believe what it says. Once it reaches the API it registers
+    /// anew; but where that is, if it moved meanwhile, nobody tells it.
+    fn remark_lost(&self, ctx: &mut Context<'_, Self>) {
+        let node = &self.config.node;
+        let tried: Vec<String> = self.dial.dialled().iter().map(Ipv4Addr::to_string).collect();
+        ctx.note(|| {
+            format!(
+                "no API server for {} s: none at {}, and no peer helped. If the Node {node} was \
+                 deleted meanwhile and the servers moved, netd has to be started with an address \
+                 that a server has now",
+                REMARK_AFTER.as_secs(),
+                tried.join(", ")
+            )
+        });
     }
 
     /// A peer seeks the servers: they are told, if they are known to be elsewhere. What comes from

@@ -27,6 +27,8 @@ mod kernels;
 mod machine;
 mod moved;
 mod operator;
+#[cfg(test)]
+mod outages;
 mod owner;
 mod ports;
 pub mod probes;

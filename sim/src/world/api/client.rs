@@ -96,6 +96,9 @@ impl Client {
             Connection::Dialling { address, .. } | Connection::Up { address, .. } => Some(address),
         }
     }
+    fn stream(&mut self, id: u64) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.id == id)
+    }
     fn next_alarm(&self) -> Option<Time> {
         let call = self.calls.front().map(|(_, call)| call.deadline);
         let line = match self.connection {
@@ -333,9 +336,7 @@ impl World {
                 }
             }
             Message::News { stream, view } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
-                    return;
-                };
+                let Some(known) = client.stream(*stream) else { return };
                 let goes_back = known.hears(view);
                 let (kind, scope) = (known.kind, known.scope.clone());
                 for life in known.subscribers.clone() {
@@ -348,9 +349,7 @@ impl World {
                 }
             }
             Message::Expired { stream } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
-                    return;
-                };
+                let Some(known) = client.stream(*stream) else { return };
                 known.view = None;
                 let open = Message::Open {
                     stream: known.id,
