@@ -63,7 +63,7 @@ impl Reader<'_> {
             };
             let Anchor::Fault { fault, .. } = &by.after else { continue };
             let pods = templates(&one.expect, placed, given);
-            let lost = |pod: &Tolerations<'_>| takes_all(fault, *pod, placed, given);
+            let lost = |pod: &Tolerations<'_>| takes_all(fault, pod, placed, given);
             let Some(lost) = pods.iter().find_map(lost) else { continue };
             let named = |item: &&Item| {
                 item.table().and_then(|table| table.get("name")?.text()) == Some(&one.name)
