@@ -73,8 +73,8 @@ impl Netd {
         ctx.note(|| {
             format!(
                 "no API server for {} s: none at {}, and no peer helped. If the Node {node} was \
-                 deleted meanwhile and the servers moved, netd has to be started with an address \
-                 that a server has now",
+                 deleted meanwhile and the servers moved, or the disk is a new one, netd has to \
+                 be started with an address that a server has now",
                 REMARK_AFTER.as_secs(),
                 tried.join(", ")
             )
