@@ -68,6 +68,17 @@ fn cache(history: u64, names: &[&str]) -> Cache {
     Cache { views: [(Kind::ConfigMap, view)].into(), revision, ..Cache::default() }
 }
 
+/// As it is read from the store with this identity.
+fn of_store(identity: u128, mut cache: Cache) -> Cache {
+    let spec = Body::Namespace { spec: Arc::default(), status: Arc::default() };
+    let mut namespace = Object::new(Key::cluster("kube-system"), spec);
+    namespace.uid = Uid(identity);
+    let mut view = View::empty(cache.views[&Kind::ConfigMap].history());
+    view.insert(namespace.key.clone(), Arc::new(namespace), 1);
+    cache.views.insert(Kind::Namespace, view);
+    cache
+}
+
 /// Asks, and what comes back.
 fn ask(client: &Client, effect: Effect) -> UnboundedReceiver<Event> {
     let (send, receive) = unbounded_channel();
@@ -154,6 +165,34 @@ fn when_the_server_dies_calls_are_unknown_and_watches_come_back() {
         // Another life has another history: what it shows is whole.
         server.publish(cache(2, &["a", "b", "c"]));
         assert_eq!(names(&mut watch).await, ["a", "b", "c"]);
+    });
+}
+
+/// It had counted exactly as far, so the client heard nothing and went on with what was lost.
+#[test]
+fn another_store_in_the_place_of_a_lost_one_is_shown_whole() {
+    with_ends(|Ends { server, client, mut connected, .. }| async move {
+        server.publish(of_store(1, cache(1, &["a", "b"])));
+        assert!(next(&mut connected).await);
+        let watching = Effect::Watch { kind: Kind::ConfigMap, scope: Scope::All };
+        let mut watch = ask(&client, watching);
+        assert_eq!(names(&mut watch).await, ["a", "b"]);
+        server.reset();
+        server.publish(of_store(2, cache(2, &["c", "d"])));
+        let closed = next(&mut watch).await;
+        assert!(matches!(closed, Event::News(News::Closed { .. })), "{closed:?}");
+        assert_eq!(names(&mut watch).await, ["c", "d"]);
+        // The same store again, read by another life of the server: only what is new is told.
+        server.reset();
+        server.publish(of_store(2, cache(3, &["c", "d"])));
+        let closed = next(&mut watch).await;
+        assert!(matches!(closed, Event::News(News::Closed { .. })), "{closed:?}");
+        for up in [false, true, false, true] {
+            assert_eq!(next(&mut connected).await, up);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        server.publish(of_store(2, cache(3, &["c", "d", "e"])));
+        assert_eq!(names(&mut watch).await, ["c", "d", "e"]);
     });
 }
 

@@ -409,6 +409,71 @@ fn a_fleet_that_loses_all_its_machines_is_refused() {
     assert!(Scenario::load(path, &smaller, None).is_ok());
 }
 
+/// What is left is tainted: good enough for pods that tolerate it, and for no others.
+#[test]
+fn pods_that_tolerate_its_taint_have_a_machine_left() {
+    let file = |tolerations: &str| {
+        format!(
+            r#"
+name = "tolerant"
+duration = "400s"
+[[network]]
+name = "lan"
+cidr = "192.168.1.0/24"
+[[node]]
+name = "n1"
+role = "server"
+network = "lan"
+address = "192.168.1.11"
+taints = ["node-role.kubernetes.io/control-plane=:NoSchedule"]
+[[node]]
+name = "w1"
+network = "lan"
+address = "192.168.1.12"
+[image.web]
+tcp = [80]
+[[workload]]
+name = "x"
+yaml = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: x}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: z}}}}
+  template:
+    metadata: {{labels: {{app: z}}}}
+    spec:
+      tolerations: {tolerations}
+      containers: [{{name: main, image: web}}]
+"""
+[[fault]]
+name = "lost"
+kind = "power-off"
+at = "60s"
+nodes = "w1"
+[[expect]]
+name = "they run on"
+kind = "replicas"
+deployment = "x"
+ready = 1
+after = "lost"
+within = "300s"
+"#
+        )
+    };
+    for tolerant in
+        ["[{operator: Exists}]", "[{key: node-role.kubernetes.io/control-plane, operator: Exists}]"]
+    {
+        parse(&file(tolerant), &[], None).unwrap_or_else(|wrong| panic!("\n{wrong}"));
+    }
+    for other in ["[]", "[{key: other, operator: Exists}]"] {
+        let said = parse(&file(other), &[], None).expect_err("nowhere to run").to_string();
+        let message = "error: after `lost` no machine is left that takes pods\n";
+        assert!(said.starts_with(message), "{said}");
+    }
+}
+
 /// A piece of a shipped file cut out, doubled or overwritten: explained or understood, never a
 /// panic.
 #[test]

@@ -473,8 +473,14 @@ pub fn pending(world: &World) -> Option<String> {
         let machine = node.and_then(|node| world.machine_named(node));
         machine.is_some_and(|m| !world.machines[m as usize].on)
     };
+    // Nor is one ever deleted that tolerates that for ever.
+    let kept = |pod: &kubesim_actors::objects::Object| {
+        let node = pod.pod_facts().and_then(|facts| facts.node());
+        let node = node.and_then(|node| world.object(Kind::Node, &Key::cluster(node.clone())));
+        node.is_some_and(|node| kubesim_actors::controllers::stays(pod, node))
+    };
     for pod in world.objects(Kind::Pod) {
-        if pod.deleting() && off(pod) {
+        if off(pod) && (pod.deleting() || kept(pod)) {
             continue;
         }
         if pod.deleting() {

@@ -13,7 +13,7 @@ mod world;
 use self::linux::Linux;
 use self::namespace::in_namespace;
 use self::world::{Asking, Client, Server, World, at, query};
-use kubesim_actors::netd::peer::{Signed, Statement};
+use kubesim_actors::netd::peer::{Ask, Signed, Statement};
 use kubesim_actors::ports::network::{Errno, Mac};
 use kubesim_actors::ports::packets::{Body, Reply, Request};
 use kubesim_backends::packets::Codec;
@@ -239,7 +239,7 @@ fn peers_hear_each_other_and_no_noise() {
             prefix_length: 24,
             generation: 3,
             vtep_mac: Mac([2; 6]),
-            ask: true,
+            ask: Ask::Servers,
             heard: 0,
         };
         let signed = Arc::new(Signed { statement, signature: [[1; 32], [2; 32]] });

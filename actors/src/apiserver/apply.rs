@@ -190,7 +190,7 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     Ok(Outcome::Put { object, expected: old.version })
 }
 
-const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const IMMORTAL: [&str; 3] = ["default", super::namespaces::SYSTEM, "kube-public"];
 
 fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Result<Outcome, Error> {
     let kind = old.kind();

@@ -1,7 +1,8 @@
 //! Reads: pure functions of a published [`Cache`].
 
 use super::errors;
-use crate::objects::{Key, Kind, Name, Object, View};
+use super::namespaces::SYSTEM;
+use crate::objects::{Key, Kind, Name, Object, Uid, View};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::StoreKey;
 use kubesim_runtime::Hasher;
@@ -33,6 +34,16 @@ pub struct LastWrite {
 impl Cache {
     pub fn object(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
         self.views.get(&kind)?.get(key)
+    }
+
+    /// Tells this store from any other, one that began anew in its place included: the uid of
+    /// `kube-system`, which is made first, goes never, and by which clusters are told apart
+    /// upstream too (OpenTelemetry's `k8s.cluster.uid`). etcd's `cluster_id` would not do, as it
+    /// is made of the members' addresses and the token they are started with
+    /// (server/etcdserver/api/membership/cluster.go): one that lost its disk has it again. `None`
+    /// for an instant, while a new store gets what must exist.
+    pub fn identity(&self) -> Option<Uid> {
+        self.object(Kind::Namespace, &Key::cluster(SYSTEM)).map(|namespace| namespace.uid)
     }
 
     /// The object of this name, or upstream's `pods "a" not found`.

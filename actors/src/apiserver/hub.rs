@@ -12,8 +12,7 @@ use kubesim_runtime::{Change, Lookup};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A watch wants to go on from a version that was compacted, or that the store has not reached:
-/// 410, it has to list again.
+/// A watch wants to go on from a version that was compacted: 410, it has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
@@ -50,6 +49,8 @@ struct Watch {
     /// Tells this opening from an earlier one of the same watcher.
     serial: u64,
     ready: bool,
+    /// It has this version already.
+    from: u64,
     /// Of its topic's count of events, how many it has been sent.
     seen: u64,
     /// Events on top of those, from before it was opened.
@@ -96,11 +97,12 @@ impl<W: Copy + Ord> Hub<W> {
     /// Opens a watch, in place of an earlier one of the same watcher. `from` is the version it has
     /// already; with `None` its first news is everything in scope.
     ///
-    /// A version that is still to come is one of a store that was lost, and so is what the watcher
-    /// knows. Upstream has such a watch wait until the new store has counted so far, which is why
-    /// etcd's restore can raise the counter and expire what is below (`etcdutl snapshot restore
-    /// --bump-revision --mark-compacted`). This needs no operator, but sees a lost store only for
-    /// as long as the new one has counted less far than the watcher.
+    /// A version that is still to come is one that another server of this store has told of, which
+    /// is ahead: the watch waits for it, as upstream's does. There a watch of a store that was lost
+    /// waits as well, or goes on with a history that never was, which is why etcd's restore can
+    /// raise the counter and expire what is below (`etcdutl snapshot restore --bump-revision
+    /// --mark-compacted`). Here clients forget what they know when they meet a server of another
+    /// store ([`Cache::identity`]), and ask from nothing.
     pub fn open(
         &mut self,
         watcher: W,
@@ -109,8 +111,7 @@ impl<W: Copy + Ord> Hub<W> {
         from: Option<u64>,
     ) -> Result<(), Expired> {
         let known = self.cache.views.get(&kind).map(View::version);
-        let to_come = known.is_some() && from.is_some_and(|from| from > self.cache.revision);
-        if to_come || from.is_some_and(|from| from < self.cache.compacted) {
+        if from.is_some_and(|from| from < self.cache.compacted) {
             return Err(Expired);
         }
         self.opened += 1;
@@ -131,7 +132,8 @@ impl<W: Copy + Ord> Hub<W> {
         } else {
             self.ready.push((serial, watcher));
         }
-        self.watches.insert(watcher, Watch { kind, scope, serial, ready, seen, backlog });
+        let from = from.unwrap_or(0);
+        self.watches.insert(watcher, Watch { kind, scope, serial, ready, from, seen, backlog });
         Ok(())
     }
 
@@ -171,9 +173,15 @@ impl<W: Copy + Ord> Hub<W> {
         if !watch.ready {
             return None;
         }
-        watch.ready = false;
-        watch.backlog = 0;
         let (kind, scope, serial) = (watch.kind, watch.scope.clone(), watch.serial);
+        watch.ready = false;
+        let version = self.cache.views.get(&kind)?.version();
+        if version <= watch.from {
+            self.topic(kind, &scope).idle.push((serial, watcher));
+            return None;
+        }
+        watch.from = 0;
+        watch.backlog = 0;
         let view = self.view(kind, &scope)?;
         let topic = self.topic(kind, &scope);
         topic.idle.push((serial, watcher));
@@ -228,7 +236,7 @@ impl<W: Copy + Ord> Hub<W> {
             old.views.get(kind).is_some_and(|old| old.history() == view.history())
         });
         if !same_history {
-            return self.restart();
+            return self.restart(old.identity() == self.cache.identity());
         }
         match self.cache.last.clone() {
             Some(write) if self.cache.revision == old.revision + 1 => {
@@ -239,8 +247,8 @@ impl<W: Copy + Ord> Hub<W> {
         }
     }
 
-    /// Another history (a restarted server, a store that lost its disk): everything is new.
-    fn restart(&mut self) {
+    /// Another history (a restarted server, and perhaps another store): everything is new.
+    fn restart(&mut self, same_store: bool) {
         self.pods.clear();
         let pods = self.cache.views.get(&Kind::Pod).cloned();
         for (key, pod) in pods.iter().flat_map(|view| view.iter()) {
@@ -260,6 +268,7 @@ impl<W: Copy + Ord> Hub<W> {
                 continue;
             };
             watch.backlog = backlog;
+            watch.from = if same_store { watch.from } else { 0 };
             if !watch.ready {
                 watch.ready = true;
                 self.ready.push((watch.serial, watcher));
@@ -369,112 +378,4 @@ fn key_of(kind: Kind, node: &Name) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::objects::{Body, PodBody, PodSpec};
-    use kubesim_runtime::Snapshot;
-
-    fn pod(name: &str, node: Option<&str>, version: u64) -> Arc<Object> {
-        let spec = PodSpec { node_name: node.map(str::to_owned), ..PodSpec::default() };
-        let body = Body::Pod(PodBody::new(Arc::new(spec), Arc::default()));
-        let mut object = Object::new(Key::new("n", name), body);
-        object.version = version;
-        Arc::new(object)
-    }
-
-    /// The cache after one more write.
-    fn with(cache: &Cache, object: &Arc<Object>, gone: bool) -> Cache {
-        let mut next = cache.clone();
-        next.revision += 1;
-        let (kind, key) = (object.kind(), object.key.clone());
-        let view = next.views.entry(kind).or_insert_with(|| Snapshot::empty(7));
-        let old = if gone {
-            view.remove(&key, next.revision)
-        } else {
-            view.insert(key.clone(), object.clone(), next.revision)
-        };
-        let new = (!gone).then(|| object.clone());
-        next.last = Some(super::super::LastWrite { kind, key, old, new });
-        next
-    }
-
-    fn empty() -> Cache {
-        let mut cache = Cache { revision: 10, ..Cache::default() };
-        for kind in Kind::ALL {
-            let mut view = Snapshot::empty(7);
-            view.advance(10);
-            cache.views.insert(*kind, view);
-        }
-        cache
-    }
-
-    fn names(news: Option<News>) -> Vec<String> {
-        match news {
-            Some(News::View { view, .. }) => {
-                view.values().map(|o| o.key.name.to_string()).collect()
-            }
-            _ => vec!["no news".to_owned()],
-        }
-    }
-
-    #[test]
-    fn only_the_nodes_a_pod_leaves_or_joins_hear_of_it() {
-        let mut hub = Hub::<u32>::new();
-        let mut cache = empty();
-        hub.publish(cache.clone());
-        for (watcher, node) in [(1, "a"), (2, "b"), (3, "c")] {
-            hub.open(watcher, Kind::Pod, Scope::Node(node.into()), None).unwrap();
-        }
-        hub.open(4, Kind::Pod, Scope::All, None).unwrap();
-        assert_eq!(hub.take_ready(), [1, 2, 3, 4]);
-        for watcher in 1..=4 {
-            assert_eq!(names(hub.take(watcher)), [""; 0]);
-        }
-        cache = with(&cache, &pod("p", Some("a"), 11), false);
-        hub.publish(cache.clone());
-        assert_eq!(hub.take_ready(), [4, 1]);
-        assert_eq!((hub.bytes(1), hub.bytes(2)), (2048, 0));
-        assert_eq!(names(hub.take(1)), ["p"]);
-        cache = with(&cache, &pod("p", Some("b"), 12), false);
-        hub.publish(cache.clone());
-        // 4 has not taken its first news yet and is not told twice.
-        assert_eq!(hub.take_ready(), [1, 2]);
-        assert_eq!(hub.bytes(4), 2 * 2048);
-        assert_eq!((names(hub.take(1)), names(hub.take(2))), (vec![], vec!["p".to_owned()]));
-        cache = with(&cache, &pod("p", Some("b"), 13), true);
-        hub.publish(cache);
-        assert_eq!(hub.take_ready(), [2]);
-        assert_eq!(names(hub.take(3)), ["no news"]);
-    }
-
-    #[test]
-    fn a_cache_that_skips_versions_is_compared() {
-        let mut hub = Hub::<u32>::new();
-        let first = empty();
-        hub.publish(first.clone());
-        hub.open(1, Kind::Pod, Scope::Node("a".into()), Some(10)).unwrap();
-        hub.open(2, Kind::Node, Scope::All, Some(10)).unwrap();
-        assert!(hub.take_ready().is_empty());
-        let second = with(&first, &pod("p", Some("a"), 11), false);
-        let third = with(&second, &pod("q", Some("a"), 12), false);
-        hub.publish(third);
-        assert_eq!(hub.take_ready(), [1]);
-        assert_eq!(names(hub.take(1)), ["p", "q"]);
-    }
-
-    #[test]
-    fn a_watch_from_before_the_compaction_is_expired() {
-        let mut hub = Hub::<u32>::new();
-        hub.publish(Cache { compacted: 5, ..empty() });
-        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(4)), Err(Expired));
-        // Of a store that has counted further, and is lost.
-        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(11)), Err(Expired));
-        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(10)), Ok(()));
-        assert_eq!(hub.open(1, Kind::Pod, Scope::All, Some(5)), Ok(()));
-        assert_eq!(hub.take_ready(), [1]);
-        assert_eq!(hub.open(1, Kind::Pod, Scope::All, None), Ok(()));
-        hub.close(1);
-        assert!(hub.take_ready().is_empty());
-        assert!(hub.take(1).is_none());
-    }
-}
+mod tests;

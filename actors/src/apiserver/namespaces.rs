@@ -11,7 +11,9 @@ use kubesim_runtime::Context;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+/// Its uid is the cluster's.
+pub(super) const SYSTEM: &str = "kube-system";
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", SYSTEM];
 
 type Ctx<'a> = Context<'a, ApiServer>;
 

@@ -51,6 +51,12 @@ fn stay(pod: &Object, taints: &[Taint]) -> Option<Duration> {
     shortest
 }
 
+/// The node is out of reach, or has another such taint, and nobody will evict this pod for it.
+pub fn stays(pod: &Object, node: &Arc<Object>) -> bool {
+    let taints = no_execute(Some(node));
+    !taints.is_empty() && stay(pod, &taints).is_none()
+}
+
 impl Evictions {
     pub fn observe(
         &mut self,

@@ -29,6 +29,7 @@ use collector::Collector;
 use deployment::Deployments;
 use endpoints::Endpoints;
 use evictions::Evictions;
+pub use evictions::stays;
 use ipam::Ipam;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};

@@ -20,6 +20,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use self::node::taint;
+
 use self::local::{Call, Local};
 use self::node::NodeAgent;
 use self::pod::{Pod, Sandbox};

@@ -288,7 +288,7 @@ fn new_node(k: &Local, now: Wall) -> Object {
 }
 
 /// `key=value:Effect` or `key:Effect`.
-fn taint(text: &str) -> Option<Taint> {
+pub fn taint(text: &str) -> Option<Taint> {
     let (left, effect) = text.rsplit_once(':')?;
     let (key, value) = match left.split_once('=') {
         Some((key, value)) => (key, Some(value.to_owned())),

@@ -3,11 +3,13 @@
 //!
 //! A statement is signed with the node's key and sent to every locator we ever knew the peer by,
 //! again and again (200 ms, 400 ms … 5 s) until the peer answers that it has heard this
-//! generation, or until the API has the new locator and a minute has passed. Nothing is said
-//! directly at boot: a locator that never was another one goes through the API alone, so that
-//! 2,000 machines do not tell each other 4,000,000 times.
+//! generation, or until the API has the new locator and a minute has passed. A server goes on once
+//! a minute: who was off meanwhile has no API to hear it from. Nothing is said directly at boot: a
+//! locator that never was another one goes through the API alone, so that 2,000 machines do not
+//! tell each other 4,000,000 times. Only what was still to be told when netd ended, as the file
+//! has it, is told on.
 
-use super::peer::{self, Signed, Statement};
+use super::peer::{self, Ask, Signed, Statement};
 use super::plan::{Peer, Place};
 use super::{Effect, Netd, SMALL, Timer, plan};
 use crate::objects::{Name, View};
@@ -22,10 +24,10 @@ const FIRST: Duration = Duration::from_millis(200);
 const LAST: Duration = Duration::from_secs(5);
 /// How long after the API has the new locator silent peers are told on.
 const ENOUGH: Duration = Duration::from_secs(60);
+/// How often a server tells peers after that.
+const SERVER: Duration = Duration::from_secs(60);
 /// The file gets this long to take a generation before it is told regardless.
 const FILE: Duration = Duration::from_millis(100);
-/// The API may be away this long before its servers are asked where they are.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Former addresses remembered of a peer.
 const FORMER: usize = 4;
 
@@ -52,15 +54,23 @@ impl Told {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announce {
     /// Peers that have not heard our generation.
-    untold: BTreeSet<Name>,
-    since: Time,
-    round: u32,
+    pub(super) untold: BTreeSet<Name>,
+    /// The generation they are told, and whether they are all that the API knows.
+    begun: (u64, bool),
+    pub(super) since: Time,
+    pub(super) round: u32,
     pub api_lost: bool,
+    /// The time it was lost, if it is.
+    pub lost_at: Option<Time>,
+    /// That this takes long was remarked on.
+    pub remarked: bool,
     /// The API was there once in this life.
     pub api_found: bool,
     /// A peer whose forged statement was already remarked on.
     forged: BTreeSet<Name>,
     pub bind_failed: bool,
+    /// Where somebody who could not prove it said a server is, newest first.
+    pub hints: BTreeMap<Name, Vec<Ipv4Addr>>,
 }
 
 impl Netd {
@@ -74,23 +84,33 @@ impl Netd {
             Some(view) => names(&plan::peers_of(view)),
             None => self.memory.peers.keys().filter(|node| *node != me).cloned().collect(),
         };
+        self.announce.begun = (self.lease.generation, self.subnets.is_some());
         self.announce.since = ctx.now();
         self.announce.round = 0;
         self.tell_though_not_written(ctx);
     }
 
+    /// An earlier life moved and may not have got round to telling everybody, or this one did not
+    /// know yet whom to tell.
+    pub(super) fn announce_untold(&mut self, ctx: &mut Context<'_, Self>) {
+        let begun = (self.lease.generation, self.subnets.is_some());
+        if self.lease.is_untold() && self.announce.begun < begun {
+            self.announce_move(ctx);
+        }
+    }
+
+    /// Remembers that everybody was told, once that is so.
+    fn note_told(&mut self) {
+        let all = self.announce.begun == (self.lease.generation, true);
+        if all && self.announce.untold.is_empty() && self.lease.is_untold() {
+            self.lease.told = self.lease.generation;
+            self.memory.changed = true;
+        }
+    }
+
     /// A full disk must not keep a node from being found.
     pub(super) fn tell_though_not_written(&mut self, ctx: &mut Context<'_, Self>) {
         ctx.set_timer(Timer::Announce, FILE);
-    }
-
-    /// The API is away: its servers are asked where they are, if it stays away.
-    pub(super) fn seek_servers(&mut self, ctx: &mut Context<'_, Self>) {
-        if self.announce.untold.is_empty() {
-            self.announce.round = 0;
-            let patience = ctx.rng().jitter(PATIENCE, 0.5);
-            ctx.set_timer(Timer::Announce, patience);
-        }
     }
 
     /// The file holds the generation: it may be told.
@@ -107,6 +127,7 @@ impl Netd {
             self.sync(ctx);
         }
         self.stop_telling_in_vain(ctx.now());
+        self.note_told();
         let mut targets = self.announce.untold.clone();
         if self.announce.api_lost {
             let me = &self.config.node;
@@ -116,15 +137,19 @@ impl Netd {
         if targets.is_empty() {
             return;
         }
-        if let Some(signed) = self.say(true, 0) {
+        if let Some(signed) = self.say(Ask::Back, 0) {
             for node in &targets {
                 for locator in self.locators_of(node) {
                     self.send(locator, &signed, ctx);
                 }
             }
         }
+        self.ask_to_pass_on(ctx);
         let ceiling = LAST.max(Duration::from_millis(10) * self.subnet_count() as u32);
-        let delay = (FIRST * (1 << self.announce.round.min(10))).min(ceiling);
+        let delay = match self.tells_seldom(ctx.now()) {
+            true => SERVER,
+            false => (FIRST * (1 << self.announce.round.min(10))).min(ceiling),
+        };
         self.announce.round += 1;
         ctx.set_timer(Timer::Announce, delay);
     }
@@ -139,12 +164,18 @@ impl Netd {
             let stored = self.subnet_of(&self.config.node).and_then(|object| object.subnet());
             stored.is_some_and(|(_, status)| status.generation == self.lease.generation)
         };
-        if now.since(self.announce.since) >= ENOUGH && !self.announce.api_lost && published() {
+        let enough = now.since(self.announce.since) >= ENOUGH && !self.announce.api_lost;
+        if enough && !self.is_server() && published() {
             self.announce.untold.clear();
         }
     }
 
-    fn say(&self, ask: bool, heard: u64) -> Option<Arc<Signed>> {
+    /// A server of whose peers some have been silent for long.
+    pub(super) fn tells_seldom(&self, now: Time) -> bool {
+        self.is_server() && !self.announce.api_lost && now.since(self.announce.since) >= ENOUGH
+    }
+
+    pub(super) fn say(&self, ask: Ask, heard: u64) -> Option<Arc<Signed>> {
         let locator = self.lease.locator.filter(|_| self.lease.durable)?;
         let statement = Statement {
             node: self.config.node.clone(),
@@ -158,7 +189,7 @@ impl Netd {
         Some(Arc::new(statement.sign(&self.key)))
     }
 
-    fn send(&self, to: Ipv4Addr, signed: &Arc<Signed>, ctx: &mut Context<'_, Self>) {
+    pub(super) fn send(&self, to: Ipv4Addr, signed: &Arc<Signed>, ctx: &mut Context<'_, Self>) {
         let (to, body) = (SocketAddrV4::new(to, peer::PORT), Body::Peer(signed.clone()));
         let from_port = peer::PORT;
         ctx.perform(Effect::Packets(Request::Send { from: None, from_port, to, body }));
@@ -176,7 +207,7 @@ impl Netd {
     }
 
     /// Every address a peer was ever known by, newest first.
-    fn locators_of(&self, node: &Name) -> Vec<Ipv4Addr> {
+    pub(super) fn locators_of(&self, node: &Name) -> Vec<Ipv4Addr> {
         let mut all: Vec<Ipv4Addr> =
             self.place_of(node).and_then(|p| p.locator).into_iter().collect();
         let former = self.told.former.get(node).into_iter().flatten().copied();
@@ -217,7 +248,7 @@ impl Netd {
         }
     }
 
-    fn on_statement(&mut self, from: Ipv4Addr, signed: &Signed, ctx: &mut Context<'_, Self>) {
+    fn on_statement(&mut self, from: Ipv4Addr, signed: &Arc<Signed>, ctx: &mut Context<'_, Self>) {
         let statement = &signed.statement;
         let node = &statement.node;
         if *node == self.config.node {
@@ -226,7 +257,7 @@ impl Netd {
         // Somebody we have not heard of through the API: nothing to verify it with, and no
         // subnet to send there. It asks again.
         let Some(key) = self.public_key_of(node) else {
-            return;
+            return self.take_hint(statement, ctx);
         };
         if !signed.is_by(&key) {
             if self.announce.forged.insert(node.clone()) {
@@ -240,22 +271,25 @@ impl Netd {
         if newer {
             self.believe(statement, key, known, ctx);
         }
-        if statement.ask {
+        if statement.ask != Ask::Nothing {
             let heard = known_generation.max(statement.generation);
-            if let Some(answer) = self.say(false, heard) {
+            if let Some(answer) = self.say(Ask::Nothing, heard) {
                 self.send(statement.locator, &answer, ctx);
-                if from != statement.locator {
+                // What was passed on is no question of who did that.
+                if from != statement.locator && statement.ask == Ask::Back {
                     self.send(from, &answer, ctx);
                 }
             }
+            self.pass_on(from, signed, ctx);
         } else if statement.heard > self.lease.generation && self.memory.loaded {
             self.outcount(statement.heard, ctx);
         } else if statement.heard == self.lease.generation {
             self.announce.untold.remove(node);
+            self.note_told();
         }
         if newer && self.announce.untold.contains(node) {
             // It was told at addresses it may have left.
-            if let Some(again) = self.say(true, 0) {
+            if let Some(again) = self.say(Ask::Back, 0) {
                 self.send(statement.locator, &again, ctx);
             }
         }

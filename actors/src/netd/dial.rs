@@ -17,6 +17,10 @@ pub(super) struct Dial {
 }
 
 impl Dial {
+    /// Where the API is looked for.
+    pub fn dialled(&self) -> &[Ipv4Addr] {
+        &self.dialled
+    }
     /// A command of an earlier life may have landed late: say it again.
     pub fn repeat(&mut self) {
         self.outdated = true;
@@ -46,7 +50,8 @@ impl Netd {
         if self.announce.api_lost {
             for (server, configured) in &self.config.servers {
                 let former = self.told.former.get(server).into_iter().flatten();
-                for address in [configured].into_iter().chain(former) {
+                let hints = self.announce.hints.get(server).into_iter().flatten();
+                for address in [configured].into_iter().chain(former).chain(hints) {
                     if !all.contains(address) && *server != self.config.node {
                         all.push(*address);
                     }

@@ -6,7 +6,7 @@
 //! addresses ever go by one generation.
 
 use super::{Effect, Netd, Timer};
-use crate::objects::{Body, Key, Kind, Object, SubnetSpec, SubnetStatus};
+use crate::objects::{Body, Key, Kind, Object, SubnetSpec, SubnetStatus, View};
 use crate::ports::api::{self, Reason, Request};
 use crate::ports::network::Mac;
 use ed25519_dalek::SigningKey;
@@ -32,6 +32,8 @@ pub(super) struct Lease {
     pub generation: u64,
     /// The file holds this generation, or would not.
     pub durable: bool,
+    /// The last generation that all peers were told directly. The first one never is.
+    pub told: u64,
     /// Another machine holds the lease of this name.
     pub contested: bool,
     /// What an answer showed later than the view: the version, and the object if it exists.
@@ -46,6 +48,10 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// There was a move that peers may not have heard of.
+    pub fn is_untold(&self) -> bool {
+        self.generation > self.told.max(1) && self.locator.is_some()
+    }
     pub fn retry_at_will(&mut self) {
         self.backing_off = false;
         self.failures = 0;
@@ -72,6 +78,14 @@ impl Netd {
                 object.as_ref()
             }
             _ => view?.get(&self.own_key()),
+        }
+    }
+
+    /// Of another history (a restarted server's, and perhaps a lost store's): no version that was
+    /// heard before is later or earlier than its own.
+    pub(super) fn forget_answers(&mut self, newer: &View) {
+        if self.subnets.as_ref().is_some_and(|view| view.history() != newer.history()) {
+            self.lease.known = None;
         }
     }
 

@@ -68,6 +68,13 @@ struct Own {
     subnet: Option<Ipv4Net>,
     locator: Option<Ipv4Net>,
     generation: u64,
+    /// As [`Lease::told`](super::lease::Lease::told).
+    #[serde(skip_serializing_if = "is_zero")]
+    told: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,6 +108,7 @@ impl Netd {
         if file.own.generation > self.lease.generation {
             self.lease.generation = file.own.generation;
             self.lease.locator = file.own.locator;
+            self.lease.told = file.own.told;
             self.lease.durable = true;
         }
         self.lease.cidr = self.lease.cidr.or(file.own.subnet);
@@ -190,7 +198,8 @@ impl Netd {
 
     fn to_file(&self) -> String {
         let (subnet, locator) = (self.lease.cidr, self.lease.locator);
-        let own = Own { subnet, locator, generation: self.lease.generation };
+        let (generation, told) = (self.lease.generation, self.lease.told);
+        let own = Own { subnet, locator, generation, told };
         let complete = self.subnet_count() <= SMALL;
         let record = |peer: &Peer, public_key: Name| {
             let place = self.place_of(&peer.node).unwrap_or_default();

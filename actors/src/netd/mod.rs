@@ -13,6 +13,7 @@ mod lease;
 mod memory;
 pub mod peer;
 pub mod plan;
+mod seek;
 #[cfg(test)]
 mod tests;
 pub mod wireguard;
@@ -210,6 +211,7 @@ impl Netd {
         }
         self.adopt_subnet(ctx);
         self.adopt_locator(ctx);
+        self.announce_untold(ctx);
         self.sync_lease(ctx);
         self.sync_dial(ctx);
         self.sync_kernel(ctx);
@@ -276,6 +278,7 @@ impl Netd {
                 self.announce.api_found = true;
                 self.memory.changed |= first;
                 self.remember_moves(&view);
+                self.forget_answers(&view);
                 self.subnets = Some(view);
                 self.forget_told();
                 self.dial.outdated = true;
@@ -292,6 +295,9 @@ impl Netd {
     fn on_connected(&mut self, up: bool, ctx: &mut Context<'_, Self>) {
         self.announce.api_lost = !up;
         self.announce.api_found |= up;
+        let now = ctx.now();
+        self.announce.lost_at = (!up).then(|| self.announce.lost_at.unwrap_or(now));
+        self.announce.remarked &= !up;
         self.dial.outdated = true;
         if up {
             self.lease.retry_at_will();

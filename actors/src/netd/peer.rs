@@ -18,11 +18,29 @@ pub struct Statement {
     /// The higher generation is the newer one.
     pub generation: u64,
     pub vtep_mac: crate::ports::network::Mac,
-    /// Whether the sender wants a statement back.
-    pub ask: bool,
+    pub ask: Ask,
     /// In an answer: the newest generation of the asker that the sender knows; else 0. It tells
     /// the asker that its last move is known, or that its own count fell behind (a lost disk).
     pub heard: u64,
+}
+
+/// What the sender of a statement wants of who hears it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ask {
+    /// It is an answer itself.
+    Nothing = 0,
+    /// A statement back.
+    Back = 1,
+    /// That too, and that it is passed on, as it is, to the servers: the sender does not find
+    /// them any more. They answer it where it says it is.
+    Servers = 2,
+}
+
+impl std::hash::Hash for Ask {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u8(*self as u8);
+    }
 }
 
 /// A statement and its ed25519 signature (R and s, 32 bytes each) over its canonical bytes.
@@ -44,7 +62,7 @@ impl Statement {
         bytes.push(self.prefix_length);
         bytes.extend_from_slice(&self.generation.to_be_bytes());
         bytes.extend_from_slice(&self.vtep_mac.0);
-        bytes.push(u8::from(self.ask));
+        bytes.push(self.ask as u8);
         bytes.extend_from_slice(&self.heard.to_be_bytes());
         bytes
     }
@@ -99,7 +117,7 @@ mod tests {
             prefix_length: 24,
             generation: 3,
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
-            ask: true,
+            ask: Ask::Back,
             heard: 0,
         }
     }
@@ -116,7 +134,7 @@ mod tests {
             |s| s.locator = [10, 20, 0, 8].into(),
             |s| s.prefix_length = 16,
             |s| s.generation = 4,
-            |s| s.ask = false,
+            |s| s.ask = Ask::Servers,
             |s| s.heard = 9,
         ];
         for alter in altered {

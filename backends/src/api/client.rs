@@ -49,6 +49,8 @@ struct State {
     calls: BTreeMap<u64, Call>,
     next_id: u64,
     streams: Vec<Stream>,
+    /// What the streams show is of this one.
+    store: Option<String>,
     /// Told of connections that come and go.
     listeners: Vec<mpsc::UnboundedSender<bool>>,
 }
@@ -157,7 +159,10 @@ impl Inner {
         framed.send(message::to_bytes(&hello)).await.map_err(broken)?;
         let bytes = framed.next().await.ok_or_else(|| broken("the end"))?.map_err(broken)?;
         match message::from_bytes(&bytes)? {
-            Message::Welcome => Ok(framed),
+            Message::Welcome { store } => {
+                self.state.borrow_mut().meets(store);
+                Ok(framed)
+            }
             other => Err(broken(format!("{other:?} in place of a welcome"))),
         }
     }
@@ -320,6 +325,16 @@ impl Inner {
             Some((_, true)) => {}
             Some((_, false)) => self.hang_up.notify_one(),
             None => self.dial.notify_one(),
+        }
+    }
+}
+
+impl State {
+    /// Of another store than before, all that was heard is of no use, however late or early.
+    fn meets(&mut self, store: Option<String>) {
+        if self.store != store {
+            self.store = store;
+            self.streams.iter_mut().for_each(|stream| stream.view = None);
         }
     }
 }

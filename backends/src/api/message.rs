@@ -16,13 +16,31 @@ const LARGEST: usize = 256 << 20;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Message {
-    Hello { node: Name },
-    Welcome,
-    Call { id: u64, request: Called },
-    Answer { id: u64, result: Answered },
-    Open { stream: u64, kind: String, scope: Option<Name>, from: Option<u64> },
+    Hello {
+        node: Name,
+    },
+    /// The uid of the store it tells of: `Cache::identity`.
+    Welcome {
+        store: Option<String>,
+    },
+    Call {
+        id: u64,
+        request: Called,
+    },
+    Answer {
+        id: u64,
+        result: Answered,
+    },
+    Open {
+        stream: u64,
+        kind: String,
+        scope: Option<Name>,
+        from: Option<u64>,
+    },
     News(News),
-    Expired { stream: u64 },
+    Expired {
+        stream: u64,
+    },
     Ping,
     Pong,
 }

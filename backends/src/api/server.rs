@@ -185,7 +185,12 @@ impl Inner {
 
     fn hears(this: &Rc<Inner>, connection: u64, message: Message) -> Result<(), Malformed> {
         match message {
-            Message::Hello { .. } => this.state.borrow().say(connection, Message::Welcome),
+            Message::Hello { .. } => {
+                let state = this.state.borrow();
+                let store = state.cache.as_ref().and_then(Cache::identity);
+                let store = store.map(|uid| uid.to_string());
+                state.say(connection, Message::Welcome { store });
+            }
             Message::Ping => this.state.borrow().say(connection, Message::Pong),
             Message::Call { id, request } => this.call(connection, id, request.request()?),
             Message::Open { stream, kind, scope, from } => {

@@ -1,7 +1,7 @@
 //! What netds tell each other, on the wire: JSON, so that tcpdump shows what they say and a newer
 //! one may say more.
 
-use kubesim_actors::netd::peer::{Signed, Statement};
+use kubesim_actors::netd::peer::{Ask, Signed, Statement};
 use kubesim_actors::ports::network::Mac;
 use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, format_smolstr};
@@ -19,6 +19,9 @@ struct Wire {
     generation: u64,
     vtep_mac: SmolStr,
     ask: bool,
+    /// To be passed on to the servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pass_on: bool,
     heard: u64,
     /// 128 hex digits.
     signature: String,
@@ -34,7 +37,8 @@ pub fn encode(signed: &Signed) -> Vec<u8> {
         prefix_length: *prefix_length,
         generation: *generation,
         vtep_mac: format_smolstr!("{vtep_mac}"),
-        ask: *ask,
+        ask: *ask != Ask::Nothing,
+        pass_on: *ask == Ask::Servers,
         heard: *heard,
         signature: digits.collect(),
     };
@@ -55,7 +59,11 @@ pub fn decode(bytes: &[u8]) -> Option<Signed> {
         prefix_length: wire.prefix_length,
         generation: wire.generation,
         vtep_mac: Mac::parse(&wire.vtep_mac)?,
-        ask: wire.ask,
+        ask: match (wire.ask, wire.pass_on) {
+            (false, _) => Ask::Nothing,
+            (true, false) => Ask::Back,
+            (true, true) => Ask::Servers,
+        },
         heard: wire.heard,
     };
     Some(Signed { statement, signature: signature(&wire.signature)? })
@@ -83,7 +91,7 @@ mod tests {
             prefix_length: 24,
             generation: u64::MAX,
             vtep_mac: Mac([2, 0, 0, 0, 0, 0xfe]),
-            ask: true,
+            ask: Ask::Back,
             heard: 3,
         };
         let mut signature = [[7; 32]; 2];
@@ -93,9 +101,13 @@ mod tests {
 
     #[test]
     fn what_is_said_is_what_is_heard() {
-        let bytes = encode(&signed());
-        assert_eq!(decode(&bytes), Some(signed()));
-        assert!(bytes.len() < 512, "{} bytes fit any path", bytes.len());
+        for ask in [Ask::Nothing, Ask::Back, Ask::Servers] {
+            let mut said = signed();
+            said.statement.ask = ask;
+            let bytes = encode(&said);
+            assert_eq!(decode(&bytes), Some(said));
+            assert!(bytes.len() < 512, "{} bytes fit any path", bytes.len());
+        }
     }
 
     #[test]

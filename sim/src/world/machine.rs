@@ -328,7 +328,6 @@ impl World {
         }
         if self.apiservers.hosts.first().is_some_and(|host| host.machine == machine) {
             self.store.wipe();
-            self.store_lost = true;
         }
     }
 

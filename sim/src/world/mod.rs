@@ -28,6 +28,8 @@ mod kernels;
 mod machine;
 mod moved;
 mod operator;
+#[cfg(test)]
+mod outages;
 mod owner;
 mod partitions;
 mod ports;
@@ -195,8 +197,6 @@ pub struct World {
     pub kube_dns: Fleet<KubeDns>,
 
     pub store: Store,
-    /// Its disk was lost once: versions began anew.
-    store_lost: bool,
     pub front: Front,
     programs: Slab<programs::Entry>,
     program_generation: u32,
@@ -284,7 +284,6 @@ impl World {
             dns: Fleet::new(seed, notes, keep),
             kube_dns: Fleet::new(seed, notes, keep),
             store: Store::default(),
-            store_lost: false,
             front: Front::default(),
             programs: Slab::new(),
             program_generation: 0,

@@ -1,4 +1,5 @@
 mod convergence;
+mod outages;
 mod plans;
 mod stories;
 mod world;

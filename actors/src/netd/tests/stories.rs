@@ -185,7 +185,7 @@ fn a_forged_statement_is_dropped() {
         prefix_length: 24,
         generation: 99,
         vtep_mac: Default::default(),
-        ask: true,
+        ask: peer::Ask::Back,
         heard: 0,
     };
     let local = std::net::SocketAddrV4::new(home(0).addr(), 7946);
@@ -310,7 +310,7 @@ fn a_late_answer_about_an_earlier_move_is_no_answer_to_this_one() {
             prefix_length: 24,
             generation: 1,
             vtep_mac: Default::default(),
-            ask: false,
+            ask: peer::Ask::Nothing,
             heard,
         };
         let key = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);

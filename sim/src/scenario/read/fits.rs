@@ -10,7 +10,10 @@ use super::super::tree::{At, Item};
 use super::moves::{Placed, place};
 use super::{ACTORS, Reader};
 use crate::kernel::sysctl;
-use kubesim_actors::objects::{Key, Kind, Name, Object};
+use k8s_openapi::api::core::v1::Toleration;
+use kubesim_actors::kubelet;
+use kubesim_actors::objects::{Body, Key, Kind, Name, Object};
+use kubesim_actors::scheduler::tolerates;
 use std::collections::BTreeSet;
 
 /// What faults are to fit.
@@ -59,7 +62,9 @@ impl Reader<'_> {
                 _ => continue,
             };
             let Anchor::Fault { fault, .. } = &by.after else { continue };
-            let Some(lost) = takes_all(fault, placed, given) else { continue };
+            let pods = templates(&one.expect, placed, given);
+            let lost = |pod: &Tolerations<'_>| takes_all(fault, pod, placed, given);
+            let Some(lost) = pods.iter().find_map(lost) else { continue };
             let named = |item: &&Item| {
                 item.table().and_then(|table| table.get("name")?.text()) == Some(&one.name)
             };
@@ -165,8 +170,49 @@ impl Reader<'_> {
     }
 }
 
-/// How many machines take pods, if the fault powers all of them off for good.
-fn takes_all(fault: &Name, placed: &[Placed<'_>], given: Given<'_>) -> Option<usize> {
+type Tolerations<'a> = &'a [Toleration];
+
+/// What the pods of each Deployment that is expected to run tolerate; of one that the file does
+/// not show, nothing.
+fn templates<'a>(
+    expect: &Expect,
+    placed: &'a [Placed<'_>],
+    given: Given<'a>,
+) -> Vec<Tolerations<'a>> {
+    let applied = placed.iter().flat_map(|(fault, _)| match &fault.kind {
+        FaultKind::Apply { objects } => objects.as_slice(),
+        _ => &[],
+    });
+    let manifests = given.workloads.iter().flat_map(|workload| &workload.objects);
+    let meant = |object: &&Object| match expect {
+        Expect::Replicas { deployment, .. } => object.key == *deployment,
+        Expect::Rollout { labels, .. } => {
+            labels.iter().all(|(key, value)| object.label(key) == Some(value.as_str()))
+        }
+        _ => false,
+    };
+    let objects = manifests.chain(applied).map(|manifest| &*manifest.object).filter(meant);
+    let mut found: Vec<Tolerations<'_>> = objects.filter_map(tolerations).collect();
+    if found.is_empty() {
+        found.push(&[]);
+    }
+    found
+}
+
+/// Of a Deployment's pods.
+fn tolerations(object: &Object) -> Option<Tolerations<'_>> {
+    let Body::Deployment { spec, .. } = &object.body else { return None };
+    let pod = spec.template.spec.as_ref()?;
+    Some(pod.tolerations.as_deref().unwrap_or_default())
+}
+
+/// How many machines take such pods, if the fault powers all of them off for good.
+fn takes_all(
+    fault: &Name,
+    pod: Tolerations<'_>,
+    placed: &[Placed<'_>],
+    given: Given<'_>,
+) -> Option<usize> {
     let kind = &placed.iter().find(|(other, _)| other.name == *fault)?.0.kind;
     let FaultKind::PowerOff { nodes, lasts: None } = kind else { return None };
     let gone: BTreeSet<&Name> = nodes.iter().collect();
@@ -174,8 +220,12 @@ fn takes_all(fault: &Name, placed: &[Placed<'_>], given: Given<'_>) -> Option<us
         FaultKind::PowerOn { nodes } | FaultKind::NodeAdd { nodes } => !nodes.is_empty(),
         _ => false,
     };
-    let keeps_out =
-        |taint: &String| taint.ends_with(":NoSchedule") || taint.ends_with(":NoExecute");
+    let keeps_out = |taint: &String| {
+        kubelet::taint(taint).is_some_and(|taint| {
+            let hard = ["NoSchedule", "NoExecute"].contains(&taint.effect.as_str());
+            hard && !pod.iter().any(|toleration| tolerates(toleration, &taint))
+        })
+    };
     let mut takers = given.nodes.iter().filter(|node| !node.taints.iter().any(keeps_out));
     let count = takers.clone().count();
     let all = count > 0 && takers.all(|node| gone.contains(&node.name));

@@ -6,7 +6,7 @@ use super::{Message, PORT};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
 use crate::scenario::Invariant;
-use kubesim_actors::objects::View;
+use kubesim_actors::objects::{Uid, View};
 use kubesim_actors::ports::api::{self, Answer, Error, News, Reason, Reply, Request, Scope};
 use kubesim_runtime::{Ticket, Time};
 use std::collections::VecDeque;
@@ -36,6 +36,8 @@ pub struct Client {
     calls: VecDeque<(u64, Call)>,
     next_id: u64,
     pub(super) streams: Vec<Stream>,
+    /// What the streams show is of this one.
+    store: Option<Uid>,
     heard: Time,
     pinged: Option<Time>,
     alarm: Option<Time>,
@@ -93,6 +95,9 @@ impl Client {
             Connection::None => None,
             Connection::Dialling { address, .. } | Connection::Up { address, .. } => Some(address),
         }
+    }
+    fn stream(&mut self, id: u64) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.id == id)
     }
     fn next_alarm(&self) -> Option<Time> {
         let call = self.calls.front().map(|(_, call)| call.deadline);
@@ -323,7 +328,7 @@ impl World {
         let now = self.now;
         let Some(client) = self.client(machine) else { return };
         match message {
-            Message::Welcome => self.client_welcomed(machine),
+            Message::Welcome { store } => self.client_welcomed(machine, *store),
             Message::Answer { id, result } => {
                 let position = client.calls.iter().position(|(known, _)| known == id);
                 if let Some((_, call)) = position.and_then(|at| client.calls.remove(at)) {
@@ -331,25 +336,20 @@ impl World {
                 }
             }
             Message::News { stream, view } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
-                    return;
-                };
+                let Some(known) = client.stream(*stream) else { return };
                 let goes_back = known.hears(view);
                 let (kind, scope) = (known.kind, known.scope.clone());
                 for life in known.subscribers.clone() {
                     let news = News::View { kind, scope: scope.clone(), view: view.clone() };
                     self.tell_api(life, now, None, api::Event::News(news));
                 }
-                // A store that was lost counts anew.
                 let judged = self.scenario.invariants.contains(&Invariant::I15);
-                if let Some(what) = goes_back.filter(|_| judged && !self.store_lost) {
+                if let Some(what) = goes_back.filter(|_| judged) {
                     self.violations.push(format!("I15 at {now}: {what}"));
                 }
             }
             Message::Expired { stream } => {
-                let Some(known) = client.streams.iter_mut().find(|s| s.id == *stream) else {
-                    return;
-                };
+                let Some(known) = client.stream(*stream) else { return };
                 known.view = None;
                 let open = Message::Open {
                     stream: known.id,
@@ -363,10 +363,13 @@ impl World {
         }
     }
 
-    fn client_welcomed(&mut self, machine: u32) {
+    fn client_welcomed(&mut self, machine: u32, store: Option<Uid>) {
         let Some(client) = self.client(machine) else { return };
         let Connection::Dialling { socket, address, .. } = client.connection else { return };
         client.failures = 0;
+        if std::mem::replace(&mut client.store, store) != store {
+            client.streams.iter_mut().for_each(Stream::forget);
+        }
         let opens: Vec<Message> = client
             .streams
             .iter()

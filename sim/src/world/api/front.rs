@@ -190,7 +190,8 @@ impl World {
                 if *node == self.machines[self.front.machine as usize].name {
                     self.front.local.insert(connection);
                 }
-                self.front_say(connection, Message::Welcome, 0);
+                let store = self.front.cache.as_ref().and_then(Cache::identity);
+                self.front_say(connection, Message::Welcome { store }, 0);
             }
             Message::Ping => self.front_say(connection, Message::Pong, 0),
             Message::Call { id, request } => self.front_call(connection, *id, request),
@@ -295,6 +296,45 @@ within = "40s"
         let (report, _) = testing::play(&scenario, Trace::default());
         assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
         assert_eq!(report.not_judged, []);
+    }
+
+    /// Lost so early that the new one has counted further by the time the nodes are back: they
+    /// went on with a history that never was, once, and wrote 25 times a second for ever.
+    #[test]
+    fn a_store_that_was_lost_early_is_no_continuation_of_it() {
+        let more = r#"
+[[node]]
+name = "w"
+count = 3
+network = "lan"
+address = "192.168.1.12"
+[image.web]
+tcp = [80]
+[[workload]]
+name = "x"
+at = "2s"
+generate = { deployments = 2, replicas = 3, image = "web" }
+[[fault]]
+name = "lost"
+kind = "kill"
+actor = "apiserver"
+nodes = "n1"
+loss = "disk"
+restart = "5s"
+at = "31s"
+[[expect]]
+name = "all are ready again"
+kind = "nodes-ready"
+after = "lost"
+within = "60s"
+"#;
+        let mut scenario = testing::scenario("", more);
+        scenario.invariants = crate::oracles::JUDGED.to_vec();
+        let (report, _) = testing::play(&scenario, Trace::default());
+        assert_eq!((report.outcome, report.failure), (Outcome::Passed, None));
+        let writes = report.measures.iter().find(|(name, _)| name == "API writes");
+        let writes: u64 = writes.expect("it is counted").1.parse().expect("a number");
+        assert!(writes < 1_000, "{writes} writes");
     }
 
     /// An actor that starts while its machine cannot reach the API is shown what there is once it

@@ -11,7 +11,7 @@ mod stream;
 pub use client::Client;
 pub use front::Front;
 
-use kubesim_actors::objects::{Name, View};
+use kubesim_actors::objects::{Name, Uid, View};
 use kubesim_actors::ports::api::{Error, Reply, Request, Scope};
 use std::sync::Arc;
 
@@ -25,8 +25,11 @@ pub enum Message {
     Hello {
         node: Name,
     },
-    /// The server proves who it is (its certificate, in production).
-    Welcome,
+    /// The server proves who it is (its certificate, in production), and says of which store it
+    /// tells ([`Cache::identity`](kubesim_actors::apiserver::Cache::identity)).
+    Welcome {
+        store: Option<Uid>,
+    },
     Call {
         id: u64,
         request: Arc<Request>,
@@ -45,7 +48,7 @@ pub enum Message {
         stream: u64,
         view: View,
     },
-    /// The version asked from was compacted, or is of a lost store: ask again from nothing.
+    /// The version asked from was compacted: ask again from nothing.
     Expired {
         stream: u64,
     },
@@ -58,7 +61,7 @@ impl Message {
     fn wire_len(&self, news_bytes: u32) -> u32 {
         match self {
             Message::Hello { .. } => 1_500,
-            Message::Welcome => 2_500,
+            Message::Welcome { .. } => 2_500,
             Message::Ping | Message::Pong => 17,
             Message::Open { .. } => 250,
             Message::Expired { .. } => 200,

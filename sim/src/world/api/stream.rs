@@ -20,6 +20,12 @@ impl Stream {
         Stream { id, kind, scope, subscribers: vec![subscriber], view: None, heard: 0 }
     }
 
+    /// The store that it was told of is lost, and the new one counts anew.
+    pub fn forget(&mut self) {
+        self.view = None;
+        self.heard = 0;
+    }
+
     /// Takes news over. What it says is why that breaks I15: a watch never goes back, not across
     /// a new list either (resourceVersion, API conventions: "Concurrency Control and Consistency").
     pub fn hears(&mut self, view: &View) -> Option<String> {
