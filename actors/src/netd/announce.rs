@@ -222,7 +222,7 @@ impl Netd {
         all
     }
 
-    fn public_key_of(&self, node: &Name) -> Option<Name> {
+    pub(super) fn public_key_of(&self, node: &Name) -> Option<Name> {
         let shown = self.subnet_of(node).and_then(|object| object.subnet());
         let shown = shown.map(|(spec, _)| Name::from(&spec.public_key));
         shown.or_else(|| self.memory.peers.get(node).map(|peer| peer.public_key.clone()))

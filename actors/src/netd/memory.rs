@@ -29,6 +29,9 @@ pub(super) struct Memory {
     /// And a restart without it would lose what only we know.
     pub at_once: bool,
     written: Option<Arc<str>>,
+    /// How many of the API's servers it knows by their keys: without any, a machine believes
+    /// nobody who says where the servers are.
+    servers: usize,
     written_at: Time,
     /// The generation in the write under way.
     writing: Option<u64>,
@@ -156,12 +159,15 @@ impl Netd {
     /// Writes the file if what belongs there differs: a generation of our own or what a peer told
     /// us at once, the rest seldom.
     pub(super) fn sync_memory(&mut self, ctx: &mut Context<'_, Self>) {
+        let servers = self.servers_known();
         let memory = &self.memory;
-        if !memory.loaded || !memory.changed || memory.writing.is_some() {
+        let more_servers = servers > memory.servers;
+        let changed = memory.changed || more_servers;
+        if !memory.loaded || !changed || memory.writing.is_some() {
             return;
         }
         let first = memory.written.is_none();
-        let urgent = memory.at_once || !self.lease.durable || first;
+        let urgent = memory.at_once || !self.lease.durable || first || more_servers;
         if !urgent && ctx.now().since(memory.written_at) < SELDOM {
             return; // a resync comes by again
         }
@@ -170,6 +176,7 @@ impl Netd {
         }
         self.memory.changed = false;
         self.memory.at_once = false;
+        self.memory.servers = servers;
         let content: Arc<str> = self.to_file().into();
         if self.memory.written.as_ref() == Some(&content) {
             return self.on_remembered(true, ctx);
@@ -178,6 +185,12 @@ impl Netd {
         self.memory.written_at = ctx.now();
         self.memory.writing = Some(self.lease.generation);
         ctx.perform(Effect::Files(Request::Write { path: PATH, content }));
+    }
+
+    fn servers_known(&self) -> usize {
+        let others = self.config.servers.iter().map(|(name, _)| name);
+        let others = others.filter(|name| **name != self.config.node);
+        others.filter(|name| self.public_key_of(name).is_some()).count()
     }
 
     pub(super) fn on_remembered(&mut self, done: bool, ctx: &mut Context<'_, Self>) {

@@ -99,6 +99,24 @@ nodes = "w1"
 lasts = "100s"
 "#;
     passes(&format!("{}{young}", SERVER_MOVES.replace("30s", "8s")));
+    // It wakes up elsewhere as well: whom to believe it knows from its file alone.
+    let elsewhere = r#"
+[[fault]]
+name = "netd"
+kind = "kill"
+actor = "netd"
+at = "15s"
+nodes = "w1"
+restart = "100s"
+[[fault]]
+name = "elsewhere"
+kind = "move"
+at = "60s"
+node = "w1"
+network = "cafe"
+address = "10.9.0.12"
+"#;
+    passes(&format!("{SERVER_MOVES}{elsewhere}"));
     let disk = r#"
 [[fault]]
 name = "disk"
