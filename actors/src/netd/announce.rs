@@ -9,6 +9,7 @@
 //! tell each other 4,000,000 times. Only what was still to be told when netd ended, as the file
 //! has it, is told on.
 
+use super::memory::Known;
 use super::peer::{self, Ask, Signed, Statement};
 use super::plan::{Peer, Place};
 use super::{Effect, Netd, SMALL, Timer, plan};
@@ -342,6 +343,22 @@ impl Netd {
         self.told.keys.retain(|node, _| places.contains_key(node));
     }
 
+    /// A server whose lease is gone is still where it was, and believed by its key: its lease is
+    /// made anew through the connection that there is, or not at all.
+    pub(super) fn remember_servers(&mut self, newer: &View) {
+        for (server, _) in &self.config.servers {
+            if newer.get(&crate::objects::Key::cluster(server.clone())).is_some() {
+                continue;
+            }
+            let Some(peer) = self.subnet_of(server).and_then(|object| Peer::of(object)) else {
+                continue;
+            };
+            let place = self.place_of(server).unwrap_or(peer.place);
+            let known = Known { subnet: peer.subnet, place, public_key: peer.public_key };
+            self.memory.peers.insert(server.clone(), known);
+        }
+    }
+
     /// In a small cluster the addresses that peers leave are kept to look for them there.
     pub(super) fn remember_moves(&mut self, newer: &View) {
         let Some(old) = self.subnets.as_ref().filter(|_| newer.len() <= SMALL) else {
@@ -357,7 +374,9 @@ impl Netd {
                     }
                 }
                 Change::Removed(key, _) => {
-                    self.told.former.remove(&key.name);
+                    if !self.config.servers.iter().any(|(server, _)| *server == key.name) {
+                        self.told.former.remove(&key.name);
+                    }
                 }
                 Change::Added(..) => {}
             }

@@ -22,7 +22,7 @@ const SELDOM: Duration = Duration::from_secs(30);
 pub(super) struct Memory {
     /// The file was read (or is not there).
     pub loaded: bool,
-    /// Peers as of the file, until the API shows better.
+    /// Peers as of the file, until the API shows better, and servers that it shows no more.
     pub peers: BTreeMap<Name, Known>,
     /// Something that belongs into the file may have changed.
     pub changed: bool,
@@ -228,22 +228,23 @@ impl Netd {
             }
         };
         let key_of = |node: &Name| Some(Name::from(&self.subnet_of(node)?.subnet()?.0.public_key));
-        let worth = |peer: &&Peer| {
-            let server = self.config.servers.iter().any(|(name, _)| *name == peer.node);
-            peer.node != self.config.node && (complete || server)
-        };
-        let peers = match &self.subnets {
+        let is_server = |node: &Name| self.config.servers.iter().any(|(name, _)| name == node);
+        let worth =
+            |peer: &&Peer| peer.node != self.config.node && (complete || is_server(&peer.node));
+        let mut peers: Vec<Record> = match &self.subnets {
             Some(view) => {
                 let peers = plan::peers_of(view);
                 let worthy = peers.iter().filter(worth);
                 worthy.filter_map(|peer| Some(record(peer, key_of(&peer.node)?))).collect()
             }
-            None => {
-                let key_of = |peer: &Peer| self.memory.peers[&peer.node].public_key.clone();
-                let remembered = self.remembered_peers();
-                remembered.iter().map(|peer| record(peer, key_of(peer))).collect()
-            }
+            None => Vec::new(),
         };
+        let remembered = self.remembered_peers();
+        let kept = remembered.iter().filter(|peer| match &self.subnets {
+            Some(_) => is_server(&peer.node) && self.subnet_of(&peer.node).is_none(),
+            None => true,
+        });
+        peers.extend(kept.map(|peer| record(peer, peer.public_key.clone())));
         let file = File { own, complete, peers };
         serde_json::to_string(&file).expect("string keys and plain values only")
     }

@@ -278,6 +278,7 @@ impl Netd {
                 self.announce.api_found = true;
                 self.memory.changed |= first;
                 self.remember_moves(&view);
+                self.remember_servers(&view);
                 self.forget_answers(&view);
                 self.subnets = Some(view);
                 self.forget_told();

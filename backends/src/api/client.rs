@@ -330,9 +330,10 @@ impl Inner {
 }
 
 impl State {
-    /// Of another store than before, all that was heard is of no use, however late or early.
+    /// Of another store than before, all that was heard is of no use, however late or early. One
+    /// that does not say which it is may be any.
     fn meets(&mut self, store: Option<String>) {
-        if self.store != store {
+        if self.store != store || store.is_none() {
             self.store = store;
             self.streams.iter_mut().for_each(|stream| stream.view = None);
         }

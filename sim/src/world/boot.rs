@@ -201,7 +201,14 @@ impl World {
     }
 
     /// A static address for another network, and the way out of it.
-    pub(super) fn readdress(&mut self, machine: u32, link: u32, network: &str, address: Ipv4Addr) {
+    /// `link`: the card's, of a machine that is on.
+    pub(super) fn readdress(
+        &mut self,
+        machine: u32,
+        link: Option<u32>,
+        network: &str,
+        address: Ipv4Addr,
+    ) {
         let scenario = self.scenario.clone();
         let Some(lan) = scenario.networks.iter().find(|n| n.name == network) else { return };
         let net = within(address, lan.cidr);
@@ -210,6 +217,7 @@ impl World {
         {
             card.address = Some(net);
         }
+        let Some(link) = link else { return };
         let order = || Order::Readdress { address: net, gateway: lan.gateway };
         if self.ordered(machine, order) {
             return;

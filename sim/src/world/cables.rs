@@ -138,7 +138,10 @@ impl World {
         else {
             return;
         };
-        let Some((link, port)) = self.machines[machine as usize].first_port() else { return };
+        // It has a cable while it is off, and no link.
+        let host = &self.machines[machine as usize];
+        let Some(port) = host.cables().next() else { return };
+        let link = host.first_port().map(|(link, _)| link);
         if self.cables.take(port, fault) {
             self.carrier_of(port);
         }
@@ -343,6 +346,18 @@ mod tests {
         pings(&[long, short], &windows);
         pings(&[&long.replace("node = \"w2\"", "network = \"lan\""), short], &windows);
         pings(&[short, &long.replace("20s", "32s")], &[(10, 31, true), (33, 71, false)]);
+    }
+
+    /// Somebody carries it elsewhere, or pulls its cable, while it is off.
+    #[test]
+    fn a_machine_that_is_off_has_a_cable() {
+        let off = "kind = \"power-off\"\nat = \"20s\"\nnodes = \"w2\"\nlasts = \"20s\"";
+        let out = "kind = \"link-down\"\nat = \"30s\"\nnode = \"w2\"\nlasts = \"30s\"";
+        pings(&[off, out], &[(10, 19, true), (21, 59, false), (62, 99, true)]);
+        let moved = "kind = \"move\"\nat = \"30s\"\nnode = \"w2\"\nnetwork = \"cafe\"\n\
+                     address = \"10.9.0.9\"";
+        pings(&[off, moved], &[(10, 19, true), (21, 39, false), (43, 99, true)]);
+        pings(&[off, &moved.replace("30s", "39.5s")], &[(21, 39, false), (43, 99, true)]);
     }
 
     #[test]

@@ -77,24 +77,12 @@ impl World {
         }
         match &kind {
             FaultKind::Move { node, network, outage: _, address } => {
-                if self.cable_is_live(&name, node) {
-                    self.move_begins(index, node, network, *address);
-                } else {
-                    self.happened[index].ended = Some(self.now);
-                }
+                self.move_begins(index, node, network, *address);
             }
-            FaultKind::LinkDown { target, .. } => {
-                if self.target_is_live(&name, target) {
-                    self.link_down(index, target);
-                }
-            }
+            FaultKind::LinkDown { target, .. } => self.link_down(index, target),
             FaultKind::LinkUp { target } => self.link_up(target),
             FaultKind::Partition { .. } => self.partition_begins(index),
-            FaultKind::Disturb { target, by, .. } => {
-                if self.target_is_live(&name, target) {
-                    self.disturb(index, target, *by);
-                }
-            }
+            FaultKind::Disturb { target, by, .. } => self.disturb(index, target, *by),
             FaultKind::Kill { actor, nodes, loss, .. } => {
                 self.kill_actors(index, *actor, nodes, *loss);
             }

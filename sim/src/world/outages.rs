@@ -130,6 +130,35 @@ restart = "30s"
     passes(&format!("{SERVER_MOVES}{disk}"));
 }
 
+/// Its lease is gone for a moment, long after it moved. The others hung up and looked for it where
+/// it had been first, once, and believed nobody who told them better.
+#[test]
+fn a_server_whose_lease_is_made_anew_is_not_sought_elsewhere() {
+    let lease = r#"
+[[fault]]
+name = "lease"
+kind = "delete"
+object = "Subnet/n1"
+at = "90s"
+"#;
+    passes(&format!("{SERVER_MOVES}{lease}"));
+    let node = r#"
+[[fault]]
+name = "kubelet"
+kind = "kill"
+actor = "kubelet"
+nodes = "n1"
+at = "90s"
+restart = "30s"
+[[fault]]
+name = "node"
+kind = "delete"
+object = "Node/n1"
+at = "100s"
+"#;
+    passes(&format!("{SERVER_MOVES}{node}"));
+}
+
 /// Upstream's kubelet does not even register again (kubernetes/kubernetes#71398).
 #[test]
 fn whose_node_is_deleted_while_the_server_moves_says_that_it_is_lost() {

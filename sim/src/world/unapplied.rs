@@ -5,7 +5,7 @@ use super::external::Order;
 use super::operator::Refusal;
 use super::{World, words};
 use crate::kernel::NsId;
-use crate::scenario::{FaultKind, LinkTarget, WriteHow};
+use crate::scenario::{FaultKind, WriteHow};
 use kubesim_actors::objects::Name;
 use kubesim_actors::ports::network::Errno;
 
@@ -78,24 +78,6 @@ impl World {
                 });
             }
             _ => {}
-        }
-    }
-
-    /// The machine whose cable a fault changes is on: one that is off has no carrier to lose.
-    pub(super) fn cable_is_live(&mut self, fault: &Name, node: &Name) -> bool {
-        let machine = self.machine_named(node);
-        let on = machine.is_some_and(|machine| self.machines[machine as usize].on);
-        if !on {
-            self.unapplied(&format!("fault `{fault}`"), format!("the cable of {node}: {OFF}"));
-        }
-        on
-    }
-
-    /// The same of what a fault of cables is aimed at.
-    pub(super) fn target_is_live(&mut self, fault: &Name, target: &LinkTarget) -> bool {
-        match target {
-            LinkTarget::Node(node) => self.cable_is_live(fault, node),
-            LinkTarget::Link(_) | LinkTarget::Network(_) => true,
         }
     }
 
@@ -209,7 +191,6 @@ mod tests {
                  kind = \"start-software\"\nat = \"30s\"\nnodes = \"w1\"\nsoftware = \"ufw\"",
                 "starting ufw on w1: it runs already; ",
             ),
-            ("link-down", "node = \"w2\"", &format!("the cable of w2: {off}")),
             ("delete", "object = \"Pod/none\"", "delete Pod default/none: there never was one"),
             ("node-delete", "nodes = \"w2\"", "delete Node w2: there never was one"),
             (

@@ -367,7 +367,8 @@ impl World {
         let Some(client) = self.client(machine) else { return };
         let Connection::Dialling { socket, address, .. } = client.connection else { return };
         client.failures = 0;
-        if std::mem::replace(&mut client.store, store) != store {
+        // A store that does not say which it is may be any.
+        if std::mem::replace(&mut client.store, store) != store || store.is_none() {
             client.streams.iter_mut().for_each(Stream::forget);
         }
         let opens: Vec<Message> = client

@@ -13,7 +13,7 @@ impl World {
 
     /// A machine that usually asks DHCP, and may have been moved to a fixed address before, moves
     /// on without one.
-    pub(in crate::world) fn gives_up_fixed_address(&mut self, machine: u32, link: u32) {
+    pub(in crate::world) fn gives_up_fixed_address(&mut self, machine: u32, link: Option<u32>) {
         let name = &self.machines[machine as usize].name;
         let own = self.scenario.nodes.iter().find(|node| node.name == *name);
         if own.is_none_or(|own| own.address != Address::Dhcp) {
@@ -21,6 +21,7 @@ impl World {
         }
         let card = self.places.cards.get_mut(&machine).and_then(|cards| cards.first_mut());
         let Some(fixed) = card.and_then(|card| card.address.take()) else { return };
+        let Some(link) = link else { return };
         if !self.ordered(machine, || Order::AskDhcp) {
             // It may have gone with a carrier before.
             let _ = self
