@@ -1,8 +1,9 @@
 //! What judges and drivers read of a kernel: single facts, without a dump.
 
 use super::packet::Arp;
+use super::route::Want;
 use super::{Kernel, NsId, Output, Owner, SocketId, link};
-use kubesim_actors::ports::network::Mac;
+use kubesim_actors::ports::network::{IfName, Mac};
 use kubesim_runtime::Time;
 use rustc_hash::FxHashMap;
 use std::net::Ipv4Addr;
@@ -39,6 +40,17 @@ impl Kernel {
             .links(NsId::HOST)
             .flat_map(|link| link.addresses.iter().map(|address| (link.index, address.ip())));
         all.filter(|(_, ip)| !ip.is_loopback())
+    }
+
+    /// The machine's devices but the loopback, its first card first.
+    pub fn devices(&self) -> impl Iterator<Item = &IfName> {
+        self.links(NsId::HOST).filter(|link| link.index != Self::LO).map(|link| &link.name)
+    }
+
+    /// The device by which packets to an address leave.
+    pub fn device_to(&self, ip: Ipv4Addr) -> Option<IfName> {
+        let host = self.namespace(NsId::HOST)?;
+        host.links.get(host.fib.lookup(ip, Want::ANY)?.dev).map(|link| link.name.clone())
     }
 
     pub fn mtu(&self, ns: NsId, name: &str) -> Option<u32> {

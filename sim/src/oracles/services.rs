@@ -1,8 +1,8 @@
 //! I5 and I6: rules lead every Service to its endpoints, and tracked UDP flows to somebody.
 
 use super::nodes_on;
-use crate::kernel::NsId;
 use crate::kernel::netfilter::{Alike, Client, Lead, Led, Netfilter, Place, To, Written};
+use crate::kernel::{Kernel, NsId};
 use crate::world::World;
 use crate::world::probes::pod_ip;
 use ipnet::Ipv4Net;
@@ -24,7 +24,8 @@ pub(super) fn unprogrammed_service(world: &World) -> Option<String> {
         let own: Vec<Ipv4Addr> = machine.kernel.addresses().map(|(_, ip)| ip).collect();
         let card = machine.first_port().map(|(link, _)| link);
         let card = machine.kernel.addresses().find(|(link, _)| Some(*link) == card);
-        let node = Node { name: &machine.name, own: &own, card: card.map(|(_, ip)| ip) };
+        let (card, kernel) = (card.map(|(_, ip)| ip), &machine.kernel);
+        let node = Node { name: &machine.name, own: &own, card, kernel };
         if !judged.insert(wanted.verdict_key(&node, rules)) {
             return None;
         }
@@ -38,6 +39,22 @@ struct Node<'a> {
     own: &'a [Ipv4Addr],
     /// The address of its first card, where its node ports are tried.
     card: Option<Ipv4Addr>,
+    kernel: &'a Kernel,
+}
+
+impl Node<'_> {
+    /// By which device a client that rules ask for comes in; `None`: no such client does.
+    fn really(&self, client: Client) -> Option<Client> {
+        let Client::Outside { source, input, .. } = client else { return Some(client) };
+        let by = |device: &str| input.as_deref().is_none_or(|input| device.starts_with(input));
+        let via = match source {
+            Some(source) if source.is_loopback() || self.own.contains(&source) => return None,
+            Some(source) => self.kernel.device_to(source).filter(|device| by(device))?,
+            None if input.is_some() => self.kernel.devices().find(|device| by(device))?.clone(),
+            None => self.kernel.devices().next()?.clone(),
+        };
+        Some(Client::Outside { source, input, via: Some(via) })
+    }
 }
 
 /// What each destination of each Service is to lead to.
@@ -124,7 +141,8 @@ impl Wanted {
     /// What is wrong with the rules of a node.
     fn amiss(&self, node: &Node<'_>, rules: &Netfilter) -> Option<String> {
         let ways = rules.ways();
-        let clients = ways.clients();
+        let clients = ways.clients().into_iter();
+        let clients: Vec<Client> = clients.filter_map(|client| node.really(client)).collect();
         let front = self.fronts.iter().find_map(|(written, fronts)| {
             let ip = written.ip.or(node.card)?;
             let to = To { ip, protocol: written.protocol?, port: written.port? };
@@ -205,7 +223,7 @@ fn lacking(
     let End { to, .. } = ready.filter(here).find(|end| !led.to.contains_key(&end.to))?;
     let (service, to, said) = (&front.service, place(*to), said(led.ended_by.as_ref()));
     let whose = match client {
-        Client::Outside { source: None, input: None } => String::new(),
+        Client::Outside { source: None, input: None, .. } => String::new(),
         client => format!(", for {client}"),
     };
     Some(format!("no rule leads {written} of {service} to its ready endpoint {to}{whose}{said}"))

@@ -27,8 +27,9 @@ use std::sync::Arc;
 pub enum Client {
     /// A program of the machine itself.
     Here,
-    /// Who comes in, with the source and the device that a foreign rule asks for.
-    Outside { source: Option<Ipv4Addr>, input: Option<SmolStr> },
+    /// Who comes in, with the source and the device that a foreign rule asks for, and the device
+    /// that it comes in by.
+    Outside { source: Option<Ipv4Addr>, input: Option<SmolStr>, via: Option<SmolStr> },
 }
 
 /// What a client writes: a destination in full.
@@ -81,12 +82,12 @@ impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Client::Here => f.write_str("the machine's own programs"),
-            Client::Outside { source: None, input: None } => f.write_str("who comes in"),
-            Client::Outside { source: Some(source), input: None } => write!(f, "{source}"),
-            Client::Outside { source: None, input: Some(input) } => {
+            Client::Outside { source: None, input: None, .. } => f.write_str("who comes in"),
+            Client::Outside { source: Some(source), input: None, .. } => write!(f, "{source}"),
+            Client::Outside { source: None, input: Some(input), .. } => {
                 write!(f, "who comes in by {input}")
             }
-            Client::Outside { source: Some(source), input: Some(input) } => {
+            Client::Outside { source: Some(source), input: Some(input), .. } => {
                 write!(f, "{source} by {input}")
             }
         }
@@ -231,7 +232,8 @@ impl Ways<'_> {
 
     /// The clients that the rules may treat differently: those of no special kind first.
     pub fn clients(&self) -> Vec<Client> {
-        let mut clients = vec![Client::Outside { source: None, input: None }, Client::Here];
+        let anybody = Client::Outside { source: None, input: None, via: None };
+        let mut clients = vec![anybody, Client::Here];
         let Some(state) = self.state else { return clients };
         let incoming = WALKED.map(|table| state.rules.built_in(table, Hook::Prerouting));
         let users = state.rules.user.values().filter(|chain| chain.key.table != Table::Filter);
@@ -251,7 +253,7 @@ impl Ways<'_> {
                     }
                     _ => None,
                 });
-                let client = Client::Outside { source, input };
+                let client = Client::Outside { source, input, via: None };
                 if !clients.contains(&client) {
                     clients.push(client);
                 }
@@ -430,7 +432,9 @@ impl<'a> Walk<'a> {
     fn answer(&self, table: Table, test: &Test) -> Option<bool> {
         let (source, input) = match self.client {
             Client::Here => (None, Some("")),
-            Client::Outside { source, input } => (*source, input.as_deref()),
+            Client::Outside { source, input, via } => {
+                (*source, via.as_deref().or(input.as_deref()))
+            }
         };
         let local = |ip: &Ipv4Addr| ip.is_loopback() || self.own.contains(ip);
         Some(match test {
@@ -447,8 +451,12 @@ impl<'a> Walk<'a> {
             }
             Test::DestinationType { is: AddrType::Local, not } => local(&self.to.ip) != *not,
             Test::SourceType { is: AddrType::Local, not } => (*self.client == Client::Here) != *not,
-            // Only the first packet of a connection asks the nat table.
-            Test::CtState { any, not } if table == Table::Nat => (any & state::NEW != 0) != *not,
+            // It is the first packet of its connection; the raw table comes before that is known.
+            Test::CtState { any, not } if table != Table::Raw && self.untracked.is_none() => {
+                (any & state::NEW != 0) != *not
+            }
+            // Whichever port a client is given (net.ipv4.ip_local_port_range).
+            Test::SourcePort { from: ..=32_768, to: 60_999.., not } => !*not,
             // Asking changes a list, and always holds.
             Test::RecentSet { .. } => true,
             _ => return None,

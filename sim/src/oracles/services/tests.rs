@@ -236,13 +236,17 @@ fn a_rule_that_keeps_clients_from_a_service_is_found_and_named() {
     found("-t nat -I PREROUTING 1 -m conntrack --ctstate NEW -j RETURN", &["-j RETURN)"]);
     // Some clients only.
     found("-t nat -I PREROUTING 1 -s 10.9.0.0/16 -j ACCEPT", &["for 10.9.0.1 ", "-s 10.9.0.0/16"]);
-    found("-t nat -I PREROUTING 1 -i eth1 -j ACCEPT", &["for who comes in by eth1 ", "-i eth1"]);
+    found("-t nat -I PREROUTING 1 -i cni0 -j ACCEPT", &["for who comes in by cni0 ", "-i cni0"]);
     found("-t nat -I KUBE-SERVICES 1 -s 10.9.0.7 -j RETURN", &["for 10.9.0.7 ", "KUBE-SERVICES"]);
     found("-t nat -I OUTPUT 1 -j ACCEPT", &["for the machine's own programs ", "-A OUTPUT"]);
     // Tables before that.
     found("-t raw -A PREROUTING -d 10.96.0.0/12 -j DROP", &["-t raw -A PREROUTING -d 10.96"]);
     found("-t raw -A OUTPUT -j CT --notrack", &["for the machine's own programs ", "notrack"]);
     found("-t mangle -A PREROUTING -p tcp -j DROP", &["-t mangle -A PREROUTING -p tcp"]);
+    for rule in ["! -i cni0", "-m conntrack --ctstate NEW", "--sport 1024:65535"] {
+        found(&format!("-t mangle -A PREROUTING -p tcp {rule} -j DROP"), &[rule]);
+    }
+    found("-t raw -A PREROUTING ! -i cni0 -j CT --notrack", &["-t raw -A PREROUTING ! -i cni0"]);
 }
 
 #[test]
@@ -259,6 +263,11 @@ fn rules_beside_the_way_are_nobodys_business() {
         "-t raw -A PREROUTING -d 10.96.0.0/12 -p tcp -j ACCEPT",
         "-t raw -A PREROUTING -p tcp -j DROP -d 10.96.0.0/12",
         "-t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80",
+        // Nobody who is real comes in like this.
+        "-t raw -I PREROUTING 1 -i lo -j CT --notrack",
+        "-t mangle -I PREROUTING 1 -s 127.0.0.1 -j DROP",
+        "-t mangle -I PREROUTING 1 -s 10.244.0.0/24 -i eth0 -j DROP",
+        "-t mangle -I PREROUTING 1 -i nosuch0 -j DROP",
     ];
     assert_eq!(after(Mode::Iptables, &commands), None);
     // Who has accepted at a hook has not spoken for the next table of it.
