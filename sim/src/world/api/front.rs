@@ -263,7 +263,9 @@ fn outcome(result: &Result<Reply, Error>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::Options;
     use crate::report::{Outcome, Trace};
+    use crate::scenario::Scenario;
     use crate::world::testing;
 
     /// With the server's disk the store is lost, and counts anew: nodes whose machines never went
@@ -335,6 +337,51 @@ within = "60s"
         let writes = report.measures.iter().find(|(name, _)| name == "API writes");
         let writes: u64 = writes.expect("it is counted").1.parse().expect("a number");
         assert!(writes < 1_000, "{writes} writes");
+    }
+
+    /// Who connects in the instant in which a new store has nothing that tells it from others did
+    /// so at its first start, too, and took the second one for the first, once.
+    #[test]
+    fn a_store_that_does_not_say_which_it_is_is_met_anew() {
+        let text = r#"
+name = "lost"
+duration = "160s"
+invariants = []
+[[network]]
+name = "lan"
+cidr = "192.168.1.0/24"
+dhcp = { first = "192.168.1.100", last = "192.168.1.150" }
+[[node]]
+name = "n1"
+role = "server"
+network = "lan"
+[[node]]
+name = "w"
+count = 2
+network = "lan"
+[[fault]]
+name = "lost"
+kind = "kill"
+actor = "apiserver"
+nodes = "n1"
+loss = "disk"
+restart = "45s"
+at = "60s"
+[[expect]]
+name = "all are ready again"
+kind = "nodes-ready"
+after = "lost"
+moment = "ends"
+within = "50s"
+"#;
+        let none = |pattern: &str| Err(format!("no {pattern}"));
+        let scenario = Scenario::parse("a.toml", text, &none, &[], None).expect("a scenario");
+        for seed in 1..=40 {
+            let options = Options { seed, ..Options::default() };
+            let report = crate::run(&scenario, &options, &mut testing::Said::default());
+            let met = &report.expectations[0];
+            assert_eq!(report.outcome, Outcome::Passed, "seed {seed}: {}", met.reason);
+        }
     }
 
     /// An actor that starts while its machine cannot reach the API is shown what there is once it
