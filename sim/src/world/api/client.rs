@@ -36,7 +36,7 @@ pub struct Client {
     calls: VecDeque<(u64, Call)>,
     next_id: u64,
     pub(super) streams: Vec<Stream>,
-    /// What the streams show is of this one.
+    /// What the streams show is of this one; one that does not say which it is may be any.
     store: Option<Uid>,
     heard: Time,
     pinged: Option<Time>,
@@ -367,7 +367,6 @@ impl World {
         let Some(client) = self.client(machine) else { return };
         let Connection::Dialling { socket, address, .. } = client.connection else { return };
         client.failures = 0;
-        // A store that does not say which it is may be any.
         if std::mem::replace(&mut client.store, store) != store || store.is_none() {
             client.streams.iter_mut().for_each(Stream::forget);
         }
