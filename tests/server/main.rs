@@ -178,6 +178,39 @@ fn kubectl_applies_what_changed() {
     });
 }
 
+/// There is no kubelet here: with a grace period of zero, an evicted pod goes at once.
+#[test]
+fn kubectl_drains_a_node() {
+    each(|_, server| {
+        server.with("create -f -", "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
+        let placed =
+            POD.replace("spec:\n", "spec:\n  nodeName: n1\n  volumes: [{name: v, emptyDir: {}}]\n");
+        assert_eq!(server.with("create -f -", &placed), "pod/one created\n");
+        let elsewhere = POD.replace("name: one", "name: two");
+        assert_eq!(server.with("create -f -", &elsewhere), "pod/two created\n");
+        let unschedulable =
+            |server: &Server| server.kubectl("get node n1 -o jsonpath={.spec.unschedulable}");
+        assert_eq!(server.kubectl("cordon n1"), "node/n1 cordoned\n");
+        assert_eq!(unschedulable(server), "true");
+        assert_eq!(server.kubectl("uncordon n1"), "node/n1 uncordoned\n");
+        assert_eq!(unschedulable(server), "");
+        assert_eq!(server.kubectl("taint node n1 dedicated=a:NoSchedule"), "node/n1 tainted\n");
+        let taints = "get node n1 -o jsonpath={.spec.taints[?(@.key==\"dedicated\")].value}";
+        assert_eq!(server.kubectl(taints), "a");
+        assert_eq!(server.kubectl("taint node n1 dedicated-"), "node/n1 untainted\n");
+        assert_eq!(server.kubectl(taints), "");
+        let refused = server.fails("drain n1 --ignore-daemonsets");
+        assert!(refused.contains("--delete-emptydir-data"), "{refused}");
+        let drain = "drain n1 --ignore-daemonsets --force --delete-emptydir-data";
+        let drained = server.kubectl(&format!("{drain} --grace-period=0 --timeout=30s"));
+        assert!(drained.contains("evicting pod default/one\n"), "{drained}");
+        assert!(drained.contains("pod/one evicted\n"), "{drained}");
+        assert!(drained.ends_with("node/n1 drained\n"), "{drained}");
+        assert_eq!(server.kubectl("get pods -o name"), "pod/two\n");
+        assert_eq!(unschedulable(server), "true");
+    });
+}
+
 #[test]
 fn kubectl_finds_its_way() {
     each(|_, server| {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod body;
+mod delete;
 mod discovery;
 mod gzip;
 mod handle;

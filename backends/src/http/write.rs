@@ -1,18 +1,16 @@
-//! Create, update, patch, delete: read here, decided by the API server.
+//! Create, update, patch: read here, decided by the API server.
 
 use super::Inner;
 use super::body::{self, Answer};
-use super::read::{self, Show, initializing, shown};
+use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
-use super::selector::Selector;
 use super::status::Failure;
-use super::{patch, scale};
-use kubesim_actors::objects::{Key, Kind, Name, Object, Uid};
-use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request};
+use super::{delete, patch, scale};
+use kubesim_actors::objects::{Kind, Name, Object, Uid};
+use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A write's body, as it came.
 pub struct Sent<'a> {
@@ -37,8 +35,10 @@ pub fn no_dry_run(query: &Query) -> Result<(), Failure> {
 pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
     no_dry_run(sent.query)?;
     let value = body::value(sent.bytes, sent.content_type)?;
-    if target.sub == Some(Sub::Binding) {
-        return bind(inner, target, &value).await;
+    match target.sub {
+        Some(Sub::Binding) => return bind(inner, target, &value).await,
+        Some(Sub::Eviction) => return delete::evict(inner, target, value).await,
+        _ => {}
     }
     let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
     let name = object.key.name.clone();
@@ -62,7 +62,7 @@ async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, F
     };
     let request = Request::Bind { pod: target.key(), uid, node: Name::from(node) };
     call(inner, Kind::Pod, &target.key().name, request).await?;
-    Ok(Answer::json(&success(Value::Null)).created())
+    Ok(done())
 }
 
 pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
@@ -177,106 +177,17 @@ fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<S
     }
 }
 
-fn parse_uid(text: &str) -> Result<Uid, Failure> {
+pub fn parse_uid(text: &str) -> Result<Uid, Failure> {
     let wrong = || Failure::bad_request(format!("uid: Invalid value: {text:?}: it is no UUID"));
     Uid::parse(text).ok_or_else(wrong)
 }
 
-pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
-    let options = delete_options(&sent)?;
-    let gone = remove(inner, target.kind(), &target.key(), options).await?;
-    let still = inner.object(target).is_ok_and(|object| object.uid == gone.uid);
-    // Upstream's strategies say which: pods and Services return themselves.
-    let returned = still || [Kind::Pod, Kind::Service].contains(&target.kind());
-    if returned {
-        return Ok(Answer::json(&shown(&gone, sent.show)));
-    }
-    let kind = target.kind();
-    let mut details =
-        json!({"name": gone.key.name, "kind": kind.plural(), "uid": gone.uid.to_string()});
-    if !kind.group().is_empty() {
-        details["group"] = kind.group().into();
-    }
-    Ok(Answer::json(&success(details)))
-}
-
-async fn remove(
-    inner: &Inner,
-    kind: Kind,
-    key: &Key,
-    options: DeleteOptions,
-) -> Result<Arc<Object>, Failure> {
-    let request = Request::Delete { kind, key: key.clone(), options };
-    call(inner, kind, &key.name, request).await
-}
-
-/// Each of them that is there now; those that go meanwhile are gone.
-pub async fn delete_collection(
-    inner: &Inner,
-    target: &Target,
-    selector: &Selector,
-    sent: Sent<'_>,
-) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
-    let options = delete_options(&sent)?;
-    let (revision, objects) = {
-        let state = inner.state.borrow();
-        let cache = state.history.cache().ok_or_else(initializing)?;
-        (cache.revision, read::list_all(cache, target, selector))
-    };
-    for object in &objects {
-        let options = DeleteOptions { uid: Some(object.uid), ..options.clone() };
-        match remove(inner, target.kind(), &object.key, options).await {
-            Err(failure) if !["NotFound", "Conflict"].contains(&failure.reason) => {
-                return Err(failure);
-            }
-            _ => {}
-        }
-    }
-    let page = read::Page { revision, objects, next: None };
-    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show)))
-}
-
-/// `DeleteOptions`, of the body or of the query.
-fn delete_options(sent: &Sent<'_>) -> Result<DeleteOptions, Failure> {
-    let value = match sent.bytes {
-        [] => Value::Null,
-        bytes => body::value(bytes, sent.content_type)?,
-    };
-    let query = sent.query;
-    let grace = match value["gracePeriodSeconds"].as_i64() {
-        None => query.number("gracePeriodSeconds")?,
-        // A negative one means at once but for one second (`rest.BeforeDelete`).
-        Some(seconds) => Some(u64::try_from(seconds).unwrap_or(1)),
-    };
-    let policy = value["propagationPolicy"].as_str().unwrap_or(query.text("propagationPolicy"));
-    if !["", "Background"].contains(&policy) || value["orphanDependents"] == true {
-        let message = format!(
-            "propagationPolicy: Unsupported value: {policy:?}: this server knows Background only: \
-             what an object owns is deleted after it"
-        );
-        return Err(Failure::bad_request(message));
-    }
-    if value["dryRun"].as_array().is_some_and(|all| !all.is_empty()) {
-        return Err(Failure::bad_request("dryRun: this server cannot try a deletion"));
-    }
-    let conditions = &value["preconditions"];
-    if !conditions["resourceVersion"].is_null() {
-        let message = "preconditions.resourceVersion: this server compares the uid only";
-        return Err(Failure::bad_request(message));
-    }
-    let uid = conditions["uid"].as_str().map(parse_uid).transpose()?;
-    Ok(DeleteOptions { uid, grace: grace.map(Duration::from_secs) })
-}
-
-fn success(details: Value) -> Value {
-    let mut status =
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-    if !details.is_null() {
-        status["details"] = details;
-    }
-    status
+/// What a subresource that makes nothing answers: the code stands in the Status as well
+/// (apiserver's `handlers/create.go`).
+pub fn done() -> Answer {
+    Answer::json(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                         "status": "Success", "code": 201}))
+    .created()
 }
 
 /// A write and its answer.

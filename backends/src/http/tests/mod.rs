@@ -1,5 +1,6 @@
 //! The API as its clients see it, before a real API server.
 
+mod deletions;
 mod reads;
 mod watches;
 mod world;
