@@ -101,7 +101,7 @@ impl ApiServer {
     fn delete_own(&mut self, kind: Kind, key: Key, ctx: &mut Ctx<'_>) {
         // By uid: a namespace of the same name that comes later is not meant.
         let uid = self.cache.object(kind, &key).map(|object| object.uid);
-        let options = DeleteOptions { uid, grace: None };
+        let options = DeleteOptions { uid, ..DeleteOptions::default() };
         self.submit_own(Request::Delete { kind, key, options }, ctx);
     }
 

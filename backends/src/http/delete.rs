@@ -59,12 +59,15 @@ pub async fn delete_collection(
         let cache = state.history.cache().ok_or_else(initializing)?;
         (cache.revision, read::list_all(cache, target, selector))
     };
+    // One that another came for meanwhile is gone as well; a client's own conditions must hold.
+    let gone = |failure: &Failure| {
+        let unconditional = options.uid.is_none() && options.version.is_none();
+        failure.reason == "NotFound" || failure.reason == "Conflict" && unconditional
+    };
     for object in &objects {
-        let options = DeleteOptions { uid: Some(object.uid), ..options.clone() };
+        let options = DeleteOptions { uid: options.uid.or(Some(object.uid)), ..options.clone() };
         match remove(inner, target.kind(), &object.key, options).await {
-            Err(failure) if !["NotFound", "Conflict"].contains(&failure.reason) => {
-                return Err(failure);
-            }
+            Err(failure) if !gone(&failure) => return Err(failure),
             _ => {}
         }
     }
@@ -173,12 +176,14 @@ fn options(asked: meta::DeleteOptions) -> Result<DeleteOptions, Failure> {
         return Err(Failure::bad_request("dryRun: this server cannot try a deletion"));
     }
     let conditions = asked.preconditions.unwrap_or_default();
-    if conditions.resource_version.is_some() {
-        let message = "preconditions.resourceVersion: this server compares the uid only";
-        return Err(Failure::bad_request(message));
-    }
     let uid = conditions.uid.as_deref().map(parse_uid).transpose()?;
+    let version = conditions.resource_version.as_deref().map(parse_version).transpose()?;
     // A negative one is one second (`rest.BeforeDelete`).
     let grace = asked.grace_period_seconds.map(|seconds| u64::try_from(seconds).unwrap_or(1));
-    Ok(DeleteOptions { uid, grace: grace.map(Duration::from_secs) })
+    Ok(DeleteOptions { uid, version, grace: grace.map(Duration::from_secs) })
+}
+
+fn parse_version(text: &str) -> Result<u64, Failure> {
+    let wrong = || format!("preconditions.resourceVersion: Invalid value: {text:?}: no number");
+    text.parse().map_err(|_| Failure::bad_request(wrong()))
 }

@@ -56,6 +56,24 @@ fn an_eviction_is_read_in_protobuf_too() {
 }
 
 #[test]
+fn a_deletion_may_ask_for_a_version() {
+    play(|world| async move {
+        let old = world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        let new = world.send(&format!("PUT {MAPS}/a"), &map("a", "2")).await.ok();
+        let of = |map: &Value| json!({"preconditions": {"resourceVersion": version(map)}});
+        let delete = format!("DELETE {MAPS}/a");
+        let refused = world.send(&delete, &of(&old)).await;
+        assert_eq!(refused.refusal(), (409, "Conflict".to_owned()));
+        let refused = world.send(&format!("DELETE {MAPS}"), &of(&old)).await;
+        assert_eq!(refused.refusal(), (409, "Conflict".to_owned()));
+        let odd = json!({"preconditions": {"resourceVersion": "newest"}});
+        assert_eq!(world.send(&delete, &odd).await.refusal().0, 400);
+        world.send(&delete, &of(&new)).await.ok();
+        assert_eq!(world.get(&format!("{MAPS}/a")).await.code, 404);
+    });
+}
+
+#[test]
 fn wrong_evictions_and_options_are_told() {
     play(|world| async move {
         world.send(&format!("POST {PODS}"), &placed("a")).await.ok();
