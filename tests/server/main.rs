@@ -202,12 +202,47 @@ fn kubectl_drains_a_node() {
         let refused = server.fails("drain n1 --ignore-daemonsets");
         assert!(refused.contains("--delete-emptydir-data"), "{refused}");
         let drain = "drain n1 --ignore-daemonsets --force --delete-emptydir-data";
+        let tried = server.kubectl(&format!("{drain} --dry-run=server"));
+        assert!(tried.contains("node/n1 drained (server dry run)"), "{tried}");
+        assert_eq!(unschedulable(server), "");
+        assert_eq!(server.kubectl("get pods -o name"), "pod/one\npod/two\n");
         let drained = server.kubectl(&format!("{drain} --grace-period=0 --timeout=30s"));
         assert!(drained.contains("evicting pod default/one\n"), "{drained}");
         assert!(drained.contains("pod/one evicted\n"), "{drained}");
         assert!(drained.ends_with("node/n1 drained\n"), "{drained}");
         assert_eq!(server.kubectl("get pods -o name"), "pod/two\n");
         assert_eq!(unschedulable(server), "true");
+    });
+}
+
+/// `--dry-run=server`: admitted and shown, and not done.
+#[test]
+fn kubectl_tries_things() {
+    each(|_, server| {
+        let tried = server.with("apply -f - --dry-run=server", WEB);
+        let lines =
+            "deployment.apps/web created (server dry run)\nservice/web created (server dry run)\n";
+        assert_eq!(tried, lines);
+        assert_eq!(server.kubectl("get deploy,po -o name"), "");
+        server.with("apply -f -", WEB);
+        let changed = WEB.replace("replicas: 2", "replicas: 4");
+        let path = "-o jsonpath={.spec.replicas}";
+        let shown = server.with(&format!("apply -f - --dry-run=server {path}"), &changed);
+        assert_eq!(shown.chars().next(), Some('4'), "{shown}");
+        let tried = server.with("apply -f - --dry-run=server", &changed);
+        assert!(tried.starts_with("deployment.apps/web configured (server dry run)\n"), "{tried}");
+        let tried = server.kubectl("scale deployment web --replicas=3 --dry-run=server");
+        assert!(tried.starts_with("deployment.apps/web scaled"), "{tried}");
+        assert_eq!(server.kubectl(&format!("get deploy web {path}")), "2");
+        let tried = server.kubectl("create configmap settings --from-literal=a=1 --dry-run=server");
+        assert_eq!(tried, "configmap/settings created (server dry run)\n");
+        let tried = server.kubectl("label deployment web tier=front --dry-run=server");
+        assert_eq!(tried, "deployment.apps/web labeled (server dry run)\n");
+        let tried = server.kubectl("delete deployment web --dry-run=server");
+        assert_eq!(tried, "deployment.apps \"web\" deleted (server dry run)\n");
+        assert_eq!(server.kubectl("get deploy,cm -l tier!=front -o name"), "deployment.apps/web\n");
+        let twice = "create deployment web --image=nginx --dry-run=server";
+        assert!(server.fails(twice).contains("already exists"), "it is checked");
     });
 }
 

@@ -8,7 +8,7 @@ use super::read::{self, initializing, shown};
 use super::route::{Query, Target};
 use super::selector::Selector;
 use super::status::Failure;
-use super::write::{Sent, call, done, no_dry_run, parse_uid};
+use super::write::{self, Sent, call, done, parse_uid};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kubesim_actors::objects::{Key, Kind, Object};
@@ -18,9 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    let options = options(asked(&sent)?)?;
-    let gone = remove(inner, target.kind(), &target.key(), options).await?;
-    let still = inner.object(target).is_ok_and(|object| object.uid == gone.uid);
+    let deletion = deletion(&sent)?;
+    let gone = remove(inner, target.kind(), &target.key(), &deletion).await?;
+    let still = match deletion.dry_run {
+        true => gone.deleting(),
+        false => inner.object(target).is_ok_and(|object| object.uid == gone.uid),
+    };
     // Upstream's strategies say which: pods and Services return themselves.
     let returned = still || [Kind::Pod, Kind::Service].contains(&target.kind());
     if returned {
@@ -40,10 +43,10 @@ async fn remove(
     inner: &Inner,
     kind: Kind,
     key: &Key,
-    options: DeleteOptions,
+    Deletion { options, dry_run }: &Deletion,
 ) -> Result<Arc<Object>, Failure> {
-    let request = Request::Delete { kind, key: key.clone(), options };
-    call(inner, kind, &key.name, request).await
+    let request = Request::Delete { kind, key: key.clone(), options: options.clone() };
+    call(inner, kind, &key.name, request, *dry_run).await
 }
 
 /// Each of them that is there now; those that go meanwhile are gone.
@@ -53,7 +56,7 @@ pub async fn delete_collection(
     selector: &Selector,
     sent: Sent<'_>,
 ) -> Result<Answer, Failure> {
-    let options = options(asked(&sent)?)?;
+    let Deletion { options, dry_run } = deletion(&sent)?;
     let (revision, objects) = {
         let state = inner.state.borrow();
         let cache = state.history.cache().ok_or_else(initializing)?;
@@ -66,7 +69,8 @@ pub async fn delete_collection(
     };
     for object in &objects {
         let options = DeleteOptions { uid: options.uid.or(Some(object.uid)), ..options.clone() };
-        match remove(inner, target.kind(), &object.key, options).await {
+        let deletion = Deletion { options, dry_run };
+        match remove(inner, target.kind(), &object.key, &deletion).await {
             Err(failure) if !gone(&failure) => return Err(failure),
             _ => {}
         }
@@ -80,7 +84,12 @@ const EVICTIONS: [&str; 3] = ["policy/v1", "policy/v1beta1", ""];
 
 /// `pods/eviction`: a deletion that a PodDisruptionBudget may hold up. No kind of that name is
 /// served, so none does; upstream deletes a pod that no budget selects just so.
-pub async fn evict(inner: &Inner, target: &Target, mut value: Value) -> Result<Answer, Failure> {
+pub async fn evict(
+    inner: &Inner,
+    target: &Target,
+    mut value: Value,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
     let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
     if !EVICTIONS.contains(&version.as_str()) || !["Eviction", ""].contains(&kind.as_str()) {
@@ -105,20 +114,35 @@ pub async fn evict(inner: &Inner, target: &Target, mut value: Value) -> Result<A
                        the request";
         return Err(Failure::bad_request(message));
     }
-    let options = options(eviction.delete_options.unwrap_or_default())?;
-    remove(inner, Kind::Pod, &key, options).await?;
+    let mut deletion = checked(eviction.delete_options.unwrap_or_default())?;
+    deletion.dry_run |= dry_run;
+    remove(inner, Kind::Pod, &key, &deletion).await?;
     Ok(done())
+}
+
+const OPTIONS: &str = "DeleteOptions";
+
+/// A deletion, or one to be tried only.
+struct Deletion {
+    options: DeleteOptions,
+    dry_run: bool,
+}
+
+fn deletion(sent: &Sent<'_>) -> Result<Deletion, Failure> {
+    let mut deletion = checked(asked(sent)?)?;
+    // Upstream does not read the query if there is a body. What is to be tried only is not done.
+    deletion.dry_run |= write::dry_run(sent.query, OPTIONS)?;
+    Ok(deletion)
 }
 
 /// The options of the body, or if it has none those of the query.
 fn asked(sent: &Sent<'_>) -> Result<meta::DeleteOptions, Failure> {
-    no_dry_run(sent.query)?;
     if sent.bytes.is_empty() {
         return of_query(sent.query);
     }
     let value = body::value(sent.bytes, sent.content_type)?;
     let kind = value["kind"].as_str().unwrap_or_default();
-    if !["", "DeleteOptions"].contains(&kind) {
+    if !["", OPTIONS].contains(&kind) {
         let message =
             format!("decoded object cannot be converted to DeleteOptions: it is a {kind}");
         return Err(Failure::bad_request(message));
@@ -148,8 +172,8 @@ fn of_query(query: &Query) -> Result<meta::DeleteOptions, Failure> {
 }
 
 /// What the API server is to do of it.
-fn options(asked: meta::DeleteOptions) -> Result<DeleteOptions, Failure> {
-    let invalid = |cause: &str| Failure::invalid_options("DeleteOptions", cause);
+fn checked(asked: meta::DeleteOptions) -> Result<Deletion, Failure> {
+    let invalid = |cause: &str| Failure::invalid_options(OPTIONS, cause);
     let policy = asked.propagation_policy.as_deref();
     if asked.orphan_dependents.is_some() && policy.is_some() {
         return Err(invalid(&format!(
@@ -172,15 +196,14 @@ fn options(asked: meta::DeleteOptions) -> Result<DeleteOptions, Failure> {
             )));
         }
     }
-    if asked.dry_run.is_some_and(|all| !all.is_empty()) {
-        return Err(Failure::bad_request("dryRun: this server cannot try a deletion"));
-    }
+    let dry_run = write::all_of_it(asked.dry_run.as_deref().unwrap_or_default(), OPTIONS)?;
     let conditions = asked.preconditions.unwrap_or_default();
     let uid = conditions.uid.as_deref().map(parse_uid).transpose()?;
     let version = conditions.resource_version.as_deref().map(parse_version).transpose()?;
     // A negative one is one second (`rest.BeforeDelete`).
     let grace = asked.grace_period_seconds.map(|seconds| u64::try_from(seconds).unwrap_or(1));
-    Ok(DeleteOptions { uid, version, grace: grace.map(Duration::from_secs) })
+    let options = DeleteOptions { uid, version, grace: grace.map(Duration::from_secs) };
+    Ok(Deletion { options, dry_run })
 }
 
 fn parse_version(text: &str) -> Result<u64, Failure> {

@@ -23,33 +23,48 @@ pub struct Sent<'a> {
 /// How often a patch is made anew on a newer object (apiserver's `maxRetryWhenPatchConflicts`).
 const TRIES: u32 = 5;
 
-pub fn no_dry_run(query: &Query) -> Result<(), Failure> {
-    if !query.is_set("dryRun") {
-        return Ok(());
+/// Whether the write is to be tried only: `dryRun=All`. `options` is the kind of its options.
+pub fn dry_run(query: &Query, options: &str) -> Result<bool, Failure> {
+    match query.is_set("dryRun") {
+        false => Ok(false),
+        true => all_of_it(&[query.text("dryRun").to_owned()], options),
     }
-    let message = "dryRun: this server cannot try a write without doing it; with kubectl, \
-                   --dry-run=client can";
-    Err(Failure::bad_request(message))
+}
+
+/// As apimachinery's `ValidateDryRun` has it, the one thing that may be left undone is all.
+pub fn all_of_it(dry_run: &[String], options: &str) -> Result<bool, Failure> {
+    if dry_run.iter().all(|what| what == "All") {
+        return Ok(!dry_run.is_empty());
+    }
+    let list: Vec<String> = dry_run.iter().map(|what| format!("{what:?}")).collect();
+    let list = list.join(", ");
+    let cause = format!("dryRun: Unsupported value: []string{{{list}}}: supported values: \"All\"");
+    Err(Failure::invalid_options(options, &cause))
 }
 
 pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "CreateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
     match target.sub {
-        Some(Sub::Binding) => return bind(inner, target, &value).await,
-        Some(Sub::Eviction) => return delete::evict(inner, target, value).await,
+        Some(Sub::Binding) => return bind(inner, target, &value, dry_run).await,
+        Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
         _ => {}
     }
     let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
-    let reply = call(inner, target.kind(), &name, Request::Create { object: Arc::new(object) });
-    let created = reply.await?;
+    let request = Request::Create { object: Arc::new(object) };
+    let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
 }
 
 /// `pods/binding`.
-async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, Failure> {
+async fn bind(
+    inner: &Inner,
+    target: &Target,
+    value: &Value,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
     let node = value["target"]["name"].as_str().unwrap_or_default();
     let to = value["target"]["kind"].as_str().unwrap_or("Node");
     if !["", "Node"].contains(&to) {
@@ -61,30 +76,35 @@ async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, F
         text => parse_uid(text)?,
     };
     let request = Request::Bind { pod: target.key(), uid, node: Name::from(node) };
-    call(inner, Kind::Pod, &target.key().name, request).await?;
+    call(inner, Kind::Pod, &target.key().name, request, dry_run).await?;
     Ok(done())
 }
 
 pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "UpdateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
     if target.sub == Some(Sub::Scale) {
-        return scale::update(inner, target, &value).await;
+        return scale::update(inner, target, &value, dry_run).await;
     }
     let (object, warnings) = decoded(target.kind(), value, sent.query)?;
     let object = at(target, object)?;
-    let updated = put(inner, target, object).await?;
+    let updated = put(inner, target, object, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
 }
 
 /// An update of the object, or of its status.
-async fn put(inner: &Inner, target: &Target, object: Object) -> Result<Arc<Object>, Failure> {
+async fn put(
+    inner: &Inner,
+    target: &Target,
+    object: Object,
+    dry_run: bool,
+) -> Result<Arc<Object>, Failure> {
     let object = Arc::new(object);
     let request = match target.sub {
         Some(Sub::Status) => Request::UpdateStatus { object },
         _ => Request::Update { object },
     };
-    call(inner, target.kind(), &target.key().name, request).await
+    call(inner, target.kind(), &target.key().name, request, dry_run).await
 }
 
 /// The object is the one of the path.
@@ -105,10 +125,10 @@ fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
 }
 
 pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "PatchOptions")?;
     let patch = patch::parse(sent.bytes, sent.content_type)?;
     if target.sub == Some(Sub::Scale) {
-        return scale::patch(inner, target, &patch).await;
+        return scale::patch(inner, target, &patch, dry_run).await;
     }
     let mut tries = 0;
     loop {
@@ -120,7 +140,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         let object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
-        match put(inner, target, object).await {
+        match put(inner, target, object, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
             Ok(patched) => {
@@ -190,14 +210,15 @@ pub fn done() -> Answer {
     .created()
 }
 
-/// A write and its answer.
+/// A write, done or only tried, and its answer.
 pub async fn call(
     inner: &Inner,
     kind: Kind,
     name: &str,
     request: Request,
+    dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
-    match inner.call(request).await {
+    match inner.call(request, dry_run).await {
         Ok(Reply::Object(object)) => Ok(object),
         Ok(Reply::List(_)) => {
             let error = Error::new(Reason::InternalError, "a list came in answer to a write");

@@ -66,7 +66,7 @@ fn what_is_wrong_is_said() {
             (create.clone(), pod("a"), 400),
             (create.clone(), map("A_", "1"), 422),
             (create.clone(), json!([]), 400),
-            (format!("{create}?dryRun=All"), map("d", "1"), 400),
+            (format!("{create}?dryRun=Some"), map("d", "1"), 422),
             ("POST /api/v1/namespaces/none/configmaps".to_owned(), map("a", "1"), 404),
             ("POST /api/v1/configmaps".to_owned(), map("a", "1"), 405),
             (format!("PUT {MAPS}/b"), map("a", "1"), 400),
