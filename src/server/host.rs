@@ -2,7 +2,7 @@
 
 use crate::Exit;
 use kubesim_actors::apiserver::{ApiServer, Config, Effect, Event, RequestId};
-use kubesim_actors::ports::api::{Error, Reason, Request};
+use kubesim_actors::ports::api::{Error, Reason};
 use kubesim_actors::ports::store;
 use kubesim_backends::http::{Front, Limits, Tls};
 use kubesim_backends::port::{Answer, Closed, Port};
@@ -15,7 +15,6 @@ use std::io::Read;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -133,8 +132,9 @@ fn start(config: Config, store: Store) -> (Front, Rc<Hosted<ApiServer>>, Refused
     let actor: Rc<RefCell<Weak<Hosted<ApiServer>>>> = Rc::default();
     let front = Rc::new(RefCell::new(None::<Front>));
     let (writes, answers) = (Rc::clone(&actor), Rc::clone(&front));
-    let made = Front::new(Limits::default(), move |id, request| {
-        write(writes.borrow().upgrade(), answers.borrow().clone(), id, request);
+    let made = Front::new(Limits::default(), move |id, request, dry_run| {
+        let event = Event::Request { id, request, dry_run };
+        write(writes.borrow().upgrade(), answers.borrow().clone(), id, event);
     });
     *front.borrow_mut() = Some(made.clone());
     let (send, refused) = mpsc::unbounded_channel();
@@ -165,15 +165,10 @@ fn seed() -> u64 {
     }
 }
 
-fn write(
-    actor: Option<Rc<Hosted<ApiServer>>>,
-    front: Option<Front>,
-    id: RequestId,
-    request: Arc<Request>,
-) {
+fn write(actor: Option<Rc<Hosted<ApiServer>>>, front: Option<Front>, id: RequestId, event: Event) {
     spawn_local(async move {
         let sent = match actor {
-            Some(actor) => actor.send(Event::Request { id, request }).await.is_ok(),
+            Some(actor) => actor.send(event).await.is_ok(),
             None => false,
         };
         if let Some(front) = front.filter(|_| !sent) {

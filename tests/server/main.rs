@@ -178,6 +178,74 @@ fn kubectl_applies_what_changed() {
     });
 }
 
+/// There is no kubelet here: with a grace period of zero, an evicted pod goes at once.
+#[test]
+fn kubectl_drains_a_node() {
+    each(|_, server| {
+        server.with("create -f -", "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n");
+        let placed =
+            POD.replace("spec:\n", "spec:\n  nodeName: n1\n  volumes: [{name: v, emptyDir: {}}]\n");
+        assert_eq!(server.with("create -f -", &placed), "pod/one created\n");
+        let elsewhere = POD.replace("name: one", "name: two");
+        assert_eq!(server.with("create -f -", &elsewhere), "pod/two created\n");
+        let unschedulable =
+            |server: &Server| server.kubectl("get node n1 -o jsonpath={.spec.unschedulable}");
+        assert_eq!(server.kubectl("cordon n1"), "node/n1 cordoned\n");
+        assert_eq!(unschedulable(server), "true");
+        assert_eq!(server.kubectl("uncordon n1"), "node/n1 uncordoned\n");
+        assert_eq!(unschedulable(server), "");
+        assert_eq!(server.kubectl("taint node n1 dedicated=a:NoSchedule"), "node/n1 tainted\n");
+        let taints = "get node n1 -o jsonpath={.spec.taints[?(@.key==\"dedicated\")].value}";
+        assert_eq!(server.kubectl(taints), "a");
+        assert_eq!(server.kubectl("taint node n1 dedicated-"), "node/n1 untainted\n");
+        assert_eq!(server.kubectl(taints), "");
+        let refused = server.fails("drain n1 --ignore-daemonsets");
+        assert!(refused.contains("--delete-emptydir-data"), "{refused}");
+        let drain = "drain n1 --ignore-daemonsets --force --delete-emptydir-data";
+        let tried = server.kubectl(&format!("{drain} --dry-run=server"));
+        assert!(tried.contains("node/n1 drained (server dry run)"), "{tried}");
+        assert_eq!(unschedulable(server), "");
+        assert_eq!(server.kubectl("get pods -o name"), "pod/one\npod/two\n");
+        let drained = server.kubectl(&format!("{drain} --grace-period=0 --timeout=30s"));
+        assert!(drained.contains("evicting pod default/one\n"), "{drained}");
+        assert!(drained.contains("pod/one evicted\n"), "{drained}");
+        assert!(drained.ends_with("node/n1 drained\n"), "{drained}");
+        assert_eq!(server.kubectl("get pods -o name"), "pod/two\n");
+        assert_eq!(unschedulable(server), "true");
+    });
+}
+
+/// `--dry-run=server`: admitted and shown, and not done.
+#[test]
+fn kubectl_tries_things() {
+    each(|_, server| {
+        let tried = server.with("apply -f - --dry-run=server", WEB);
+        let lines =
+            "deployment.apps/web created (server dry run)\nservice/web created (server dry run)\n";
+        assert_eq!(tried, lines);
+        assert_eq!(server.kubectl("get deploy,po -o name"), "");
+        server.with("apply -f -", WEB);
+        let changed = WEB.replace("replicas: 2", "replicas: 4");
+        let path = "-o jsonpath={.spec.replicas}";
+        let shown = server.with(&format!("apply -f - --dry-run=server {path}"), &changed);
+        assert_eq!(shown.chars().next(), Some('4'), "{shown}");
+        let tried = server.with("apply -f - --dry-run=server", &changed);
+        assert!(tried.starts_with("deployment.apps/web configured (server dry run)\n"), "{tried}");
+        let tried = server.kubectl("scale deployment web --replicas=3 --dry-run=server");
+        assert!(tried.starts_with("deployment.apps/web scaled"), "{tried}");
+        assert_eq!(server.kubectl(&format!("get deploy web {path}")), "2");
+        let tried = server.kubectl("create configmap settings --from-literal=a=1 --dry-run=server");
+        assert_eq!(tried, "configmap/settings created (server dry run)\n");
+        let tried = server.kubectl("label deployment web tier=front --dry-run=server");
+        assert_eq!(tried, "deployment.apps/web labeled (server dry run)\n");
+        let tried = server.kubectl("delete deployment web --dry-run=server");
+        assert_eq!(tried, "deployment.apps \"web\" deleted (server dry run)\n");
+        assert_eq!(server.kubectl("get deploy,cm -l tier!=front -o name"), "deployment.apps/web\n");
+        let twice = "create deployment web --image=nginx --dry-run=server";
+        assert!(server.fails(twice).contains("already exists"), "it is checked");
+    });
+}
+
 #[test]
 fn kubectl_finds_its_way() {
     each(|_, server| {

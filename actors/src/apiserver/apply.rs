@@ -197,6 +197,9 @@ fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Resu
     if let Some(uid) = options.uid.filter(|uid| *uid != old.uid) {
         return Err(errors::other_uid(kind, &old.key.name, uid, old.uid));
     }
+    if let Some(version) = options.version.filter(|version| *version != old.version) {
+        return Err(errors::other_version(kind, &old.key.name, version, old.version));
+    }
     let grace = match &old.body {
         Body::Pod(pod) => {
             let asked = options.grace.map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);

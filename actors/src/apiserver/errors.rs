@@ -48,6 +48,20 @@ pub(super) fn other_uid(kind: Kind, name: &str, asked: Uid, stored: Uid) -> Erro
     )
 }
 
+/// A deletion's `preconditions.resourceVersion` (apiserver's `rest.BeforeDelete`, which names the
+/// kind where others name the resource).
+pub(super) fn other_version(kind: Kind, name: &str, asked: u64, stored: u64) -> Error {
+    let dot = if kind.group().is_empty() { "" } else { "." };
+    let text = format!(
+        "Operation cannot be fulfilled on {}{dot}{} {name:?}: the ResourceVersion in the \
+         precondition ({asked}) does not match the ResourceVersion in record ({stored}). The \
+         object might have been modified",
+        kind.name(),
+        kind.group()
+    );
+    Error::new(Reason::Conflict, text)
+}
+
 pub(super) fn forbidden(kind: Kind, name: &str, why: impl fmt::Display) -> Error {
     Error::new(Reason::Forbidden, format!("{} {name:?} is forbidden: {why}", Resource(kind)))
 }

@@ -62,6 +62,8 @@ pub enum Event {
     Request {
         id: RequestId,
         request: Arc<api::Request>,
+        /// Only tried: checked, completed and answered as if done, and nothing is stored.
+        dry_run: bool,
     },
     Store(store::Reply),
 }
@@ -99,9 +101,12 @@ impl kubesim_runtime::Effect for Effect {
 impl Digest for Event {
     fn digest(&self, hasher: &mut Hasher) {
         match self {
-            Event::Request { id, request } => {
+            Event::Request { id, request, dry_run } => {
                 std::hash::Hash::hash(id, hasher);
                 request.digest(hasher);
+                if *dry_run {
+                    hasher.str("dry run");
+                }
             }
             Event::Store(reply) => reply.digest(hasher),
         }
@@ -126,7 +131,7 @@ pub struct ApiServer {
     /// The store was read and what must exist exists.
     open: bool,
     /// Requests from before that.
-    waiting: Vec<(RequestId, Arc<api::Request>)>,
+    waiting: Vec<pending::Job>,
 }
 
 impl Actor for ApiServer {
@@ -161,7 +166,9 @@ impl Actor for ApiServer {
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
         match event {
-            Event::Request { id, request } => self.request(id, request, ctx),
+            Event::Request { id, request, dry_run } => {
+                self.request(pending::Job { id: Some(id), request, dry_run, tries: 0 }, ctx);
+            }
             Event::Store(reply) => self.stored(reply, ctx),
         }
     }
@@ -175,15 +182,15 @@ impl Actor for ApiServer {
 }
 
 impl ApiServer {
-    fn request(&mut self, id: RequestId, request: Arc<api::Request>, ctx: &mut Context<'_, Self>) {
+    fn request(&mut self, job: pending::Job, ctx: &mut Context<'_, Self>) {
         if let Some(error) = self.refusal() {
-            ctx.perform(Effect::Respond { id, result: Err(error) });
+            pending::respond(&job, Err(error), ctx);
         } else if !self.open {
-            self.waiting.push((id, request));
-        } else if let Some(result) = self.cache.read(&request) {
-            ctx.perform(Effect::Respond { id, result });
+            self.waiting.push(job);
+        } else if let Some(result) = self.cache.read(&job.request) {
+            pending::respond(&job, result, ctx);
         } else {
-            self.submit(pending::Job { id: Some(id), request, tries: 0 }, ctx);
+            self.submit(job, ctx);
         }
     }
 

@@ -48,13 +48,13 @@ impl ApiServer {
         }
         self.open = true;
         ctx.note(|| format!("serving from revision {}", self.cache.revision));
-        for (id, request) in std::mem::take(&mut self.waiting) {
-            self.request(id, request, ctx);
+        for job in std::mem::take(&mut self.waiting) {
+            self.request(job, ctx);
         }
     }
 
     fn submit_own(&mut self, request: Request, ctx: &mut Ctx<'_>) {
-        self.submit(Job { id: None, request: Arc::new(request), tries: 0 }, ctx);
+        self.submit(Job { id: None, request: Arc::new(request), dry_run: false, tries: 0 }, ctx);
     }
 
     /// What a published write means for the server itself.
@@ -101,7 +101,7 @@ impl ApiServer {
     fn delete_own(&mut self, kind: Kind, key: Key, ctx: &mut Ctx<'_>) {
         // By uid: a namespace of the same name that comes later is not meant.
         let uid = self.cache.object(kind, &key).map(|object| object.uid);
-        let options = DeleteOptions { uid, grace: None };
+        let options = DeleteOptions { uid, ..DeleteOptions::default() };
         self.submit_own(Request::Delete { kind, key, options }, ctx);
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Job {
     /// `None` for the server's own writes.
     pub id: Option<RequestId>,
     pub request: Arc<Request>,
+    /// Ends before the store.
+    pub dry_run: bool,
     pub tries: u32,
 }
 
@@ -135,7 +137,12 @@ impl ApiServer {
             rng: ctx.rng(),
             internal: job.id.is_none(),
         };
-        let (write, op, expected) = match apply::apply(state, &job.request, &key.1) {
+        let outcome = apply::apply(state, &job.request, &key.1);
+        if job.dry_run {
+            self.tried(&job, key, outcome, ctx);
+            return false;
+        }
+        let (write, op, expected) = match outcome {
             Err(error) => {
                 respond(&job, Err(error), ctx);
                 return false;
@@ -158,6 +165,24 @@ impl ApiServer {
         let compare = vec![(key.clone(), expected)];
         ctx.perform(Effect::Store(store::Request::Txn { id, compare, then: vec![op] }));
         true
+    }
+
+    /// A dry run ends here, as in apiserver's `registry/generic/registry/dryrun.go`: what was made
+    /// of the object is answered at the version that is stored of it, if any is.
+    fn tried(
+        &mut self,
+        job: &Job,
+        key: &StoreKey,
+        outcome: Result<Outcome, Error>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        // What a service was given is free again.
+        self.settle(key);
+        let object = outcome.map(|outcome| match outcome {
+            Outcome::Same(object) | Outcome::Remove { object, .. } => object,
+            Outcome::Put { object, .. } => Arc::new(object),
+        });
+        respond(job, object.map(Reply::Object), ctx);
     }
 
     /// The lane's write is over: the next one's turn.
@@ -342,7 +367,7 @@ fn at_version(object: &Object, version: u64) -> Arc<Object> {
     Arc::new(Object { version, ..object.clone() })
 }
 
-fn respond(job: &Job, result: Result<Reply, Error>, ctx: &mut Ctx<'_>) {
+pub(super) fn respond(job: &Job, result: Result<Reply, Error>, ctx: &mut Ctx<'_>) {
     match (job.id, result) {
         (Some(id), result) => {
             ctx.perform(Effect::Respond { id, result });

@@ -154,12 +154,16 @@ impl Collector {
     pub fn sync(&mut self, kind: Kind, key: &Key, desk: &mut Desk<'_, '_>) {
         let Some(object) = desk.world.get(kind, key).cloned() else { return };
         if !object.deleting() && self.is_orphaned(kind, &object, desk) {
-            let options = DeleteOptions { uid: Some(object.uid), grace: None };
+            let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
             let request = Request::Delete { kind, key: key.clone(), options };
             desk.ask(Loop::Collector, kind, key, request);
         } else if kind == Kind::Pod && self.is_abandoned(&object, desk) {
             desk.ctx.note(|| format!("pod {key} is removed: no kubelet can finish it"));
-            let options = DeleteOptions { uid: Some(object.uid), grace: Some(Duration::ZERO) };
+            let options = DeleteOptions {
+                uid: Some(object.uid),
+                grace: Some(Duration::ZERO),
+                ..DeleteOptions::default()
+            };
             let request = Request::Delete { kind, key: key.clone(), options };
             desk.ask(Loop::Collector, kind, key, request);
         }

@@ -116,7 +116,7 @@ impl Evictions {
             return;
         }
         desk.ctx.note(|| format!("pod {key} is evicted from its tainted node"));
-        let options = DeleteOptions { uid: Some(uid), grace: None };
+        let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
         let request = Request::Delete { kind: Kind::Pod, key: key.clone(), options };
         desk.ask(Loop::Eviction, Kind::Pod, key, request);
     }

@@ -350,7 +350,7 @@ fn delete_surplus(object: &Arc<Object>, surplus: usize, desk: &mut Desk<'_, '_>)
     own.truncate(surplus.min(BURST));
     desk.ctx.note(|| format!("ReplicaSet {} deletes {} pods", object.key, own.len()));
     for (pod, _) in own {
-        let options = DeleteOptions { uid: Some(pod.uid), grace: None };
+        let options = DeleteOptions { uid: Some(pod.uid), ..DeleteOptions::default() };
         let request = Request::Delete { kind: Kind::Pod, key: pod.key.clone(), options };
         desk.ask(Loop::ReplicaSet, Kind::ReplicaSet, &object.key, request);
     }

@@ -70,7 +70,8 @@ impl Local {
     /// Takes a pod away at once, if it still is this one.
     pub fn delete_pod(&mut self, call: Call, pod: &Object, ctx: &mut Context<'_, Kubelet>) {
         let grace = Some(std::time::Duration::ZERO);
-        let options = api::DeleteOptions { uid: Some(pod.uid), grace };
+        let uid = Some(pod.uid);
+        let options = api::DeleteOptions { uid, grace, ..api::DeleteOptions::default() };
         let (kind, key) = (pod.kind(), pod.key.clone());
         self.call(call, api::Request::Delete { kind, key, options }, ctx);
     }

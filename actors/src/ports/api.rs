@@ -107,10 +107,12 @@ pub enum Subresource {
     Status,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
     /// Only if the object still is this one.
     pub uid: Option<Uid>,
+    /// Only if this still is the stored version.
+    pub version: Option<u64>,
     /// Overrides the pod's own grace period; zero removes it at once.
     pub grace: Option<Duration>,
 }
@@ -218,11 +220,21 @@ impl Digest for Request {
                 hasher.u64(*subresource as u64);
                 digest_of(patch, hasher);
             }
-            Request::Delete { options, .. } => std::hash::Hash::hash(options, hasher),
+            Request::Delete { options, .. } => options.digest(hasher),
             Request::Bind { uid, node, .. } => {
                 uid.digest(hasher);
                 hasher.str(node);
             }
+        }
+    }
+}
+
+impl Digest for DeleteOptions {
+    fn digest(&self, hasher: &mut Hasher) {
+        let DeleteOptions { uid, version, grace } = self;
+        std::hash::Hash::hash(&(uid, grace), hasher);
+        if let Some(version) = version {
+            hasher.u64(*version);
         }
     }
 }

@@ -60,14 +60,41 @@ pub struct News {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Called {
-    Get { kind: String, key: (Name, Name) },
-    List { kind: String, namespace: Name },
-    Create { object: Value },
-    Update { object: Value },
-    UpdateStatus { object: Value },
-    Patch { kind: String, key: (Name, Name), status: bool, patch: Value },
-    Delete { kind: String, key: (Name, Name), uid: Option<String>, grace: Option<Duration> },
-    Bind { pod: (Name, Name), uid: String, node: Name },
+    Get {
+        kind: String,
+        key: (Name, Name),
+    },
+    List {
+        kind: String,
+        namespace: Name,
+    },
+    Create {
+        object: Value,
+    },
+    Update {
+        object: Value,
+    },
+    UpdateStatus {
+        object: Value,
+    },
+    Patch {
+        kind: String,
+        key: (Name, Name),
+        status: bool,
+        patch: Value,
+    },
+    Delete {
+        kind: String,
+        key: (Name, Name),
+        uid: Option<String>,
+        version: Option<u64>,
+        grace: Option<Duration>,
+    },
+    Bind {
+        pod: (Name, Name),
+        uid: String,
+        node: Name,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,6 +180,7 @@ impl Called {
                 kind: kind.name().into(),
                 key: pair(key),
                 uid: options.uid.map(|uid| uid.to_string()),
+                version: options.version,
                 grace: options.grace,
             },
             Request::Bind { pod, uid, node } => {
@@ -174,9 +202,9 @@ impl Called {
                 let subresource = if status { Subresource::Status } else { Subresource::Main };
                 Request::Patch { kind: kind(&of)?, key: key(at), subresource, patch }
             }
-            Called::Delete { kind: of, key: at, uid: only, grace } => {
+            Called::Delete { kind: of, key: at, uid: only, version, grace } => {
                 let uid = only.as_deref().map(uid).transpose()?;
-                let options = DeleteOptions { uid, grace };
+                let options = DeleteOptions { uid, version, grace };
                 Request::Delete { kind: kind(&of)?, key: key(at), options }
             }
             Called::Bind { pod, uid: only, node } => {
@@ -325,7 +353,8 @@ mod tests {
 
     #[test]
     fn requests_and_answers_come_back_as_they_went() {
-        let options = DeleteOptions { uid: Some(Uid(9)), grace: Some(Duration::ZERO) };
+        let options =
+            DeleteOptions { uid: Some(Uid(9)), version: Some(7), grace: Some(Duration::ZERO) };
         let request = Request::Delete { kind: Kind::Pod, key: Key::new("default", "a"), options };
         let Message::Call { request: again, .. } =
             over_the_wire(&Message::Call { id: 1, request: Called::of(&request) })

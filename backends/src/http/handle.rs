@@ -11,7 +11,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::Include;
 use super::write::{self, Sent};
-use super::{Inner, discovery, gzip, openapi, scale, watch};
+use super::{Inner, delete, discovery, gzip, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response};
@@ -139,10 +139,10 @@ where
         "POST" => write::create(inner, &target, sent).await,
         "PUT" => write::update(inner, &target, sent).await,
         "PATCH" => write::patch(inner, &target, sent).await,
-        "DELETE" => write::delete(inner, &target, sent).await,
+        "DELETE" => delete::delete(inner, &target, sent).await,
         _ => {
             let selector = selector(&target, &query)?;
-            write::delete_collection(inner, &target, &selector, sent).await
+            delete::delete_collection(inner, &target, &selector, sent).await
         }
     }
 }
@@ -152,10 +152,11 @@ fn verb(target: &Target, method: &str) -> Option<&'static str> {
     // Not in all namespaces at once.
     let collection =
         target.name.is_none() && (!target.kind().namespaced() || !target.namespace.is_empty());
-    let written = target.name.is_some() && target.sub != Some(Sub::Binding);
+    let made = matches!(target.sub, Some(Sub::Binding | Sub::Eviction));
+    let written = target.name.is_some() && !made;
     match (method, target.sub) {
         ("POST", None) if collection => Some("POST"),
-        ("POST", Some(Sub::Binding)) => Some("POST"),
+        ("POST", _) if made => Some("POST"),
         ("PUT", _) if written => Some("PUT"),
         ("PATCH", _) if written => Some("PATCH"),
         ("DELETE", None) if target.name.is_some() => Some("DELETE"),
@@ -203,7 +204,7 @@ async fn reads(
     match target.sub {
         None | Some(Sub::Status) => Ok(Answer::json(&read::shown(&object, show))),
         Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
-        Some(Sub::Binding) => Err(Failure::no_such_method()),
+        Some(Sub::Binding | Sub::Eviction) => Err(Failure::no_such_method()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod body;
+mod delete;
 mod discovery;
 mod gzip;
 mod handle;
@@ -80,8 +81,8 @@ const NEWER: Duration = Duration::from_secs(3);
 pub struct Front(Rc<Inner>);
 
 struct Inner {
-    /// Hands a write on to the API server.
-    write: Box<dyn Fn(RequestId, Arc<Request>)>,
+    /// Hands a write on to the API server; or one that is to be tried only.
+    write: Box<dyn Fn(RequestId, Arc<Request>, bool)>,
     limits: Limits,
     state: RefCell<State>,
     /// The newest revision.
@@ -99,8 +100,8 @@ struct State {
 }
 
 impl Front {
-    /// `write` gets every write, and answers by [`Front::respond`].
-    pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>) + 'static) -> Front {
+    /// `write` gets every write and whether it is a dry run, and answers by [`Front::respond`].
+    pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>, bool) + 'static) -> Front {
         Front(Rc::new(Inner {
             write: Box::new(write),
             limits,
@@ -158,7 +159,7 @@ impl Front {
 }
 
 impl Inner {
-    async fn call(&self, request: Request) -> Result<Reply, Error> {
+    async fn call(&self, request: Request, dry_run: bool) -> Result<Reply, Error> {
         let (send, answer) = oneshot::channel();
         let id = {
             let mut state = self.state.borrow_mut();
@@ -169,7 +170,7 @@ impl Inner {
         };
         // Who goes away before the answer leaves nothing behind.
         let _forgets = Forgets(self, id.call);
-        (self.write)(id, Arc::new(request));
+        (self.write)(id, Arc::new(request), dry_run);
         let unknown =
             |why: &str| Error::new(Reason::Unknown, format!("{why}: it may have happened"));
         match timeout(self.limits.request, answer).await {

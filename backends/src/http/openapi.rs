@@ -63,7 +63,7 @@ pub fn document(below: &str) -> Result<Value, Failure> {
             "get": operation(resource, "get", &[]),
             "put": operation(resource, "put", WRITE),
             "patch": operation(resource, "patch", WRITE),
-            "delete": operation(resource, "delete", &["gracePeriodSeconds"]),
+            "delete": operation(resource, "delete", &["dryRun", "gracePeriodSeconds"]),
         });
         paths.insert(format!("{all}/{{name}}"), one);
     }
@@ -71,7 +71,7 @@ pub fn document(below: &str) -> Result<Value, Failure> {
     Ok(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": {}}}))
 }
 
-const WRITE: &[&str] = &["fieldManager", "fieldValidation"];
+const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 
 fn operation(resource: &Resource, action: &str, parameters: &[&str]) -> Value {
     let kind = resource.kind;

@@ -19,6 +19,7 @@ pub enum Sub {
     Status,
     Scale,
     Binding,
+    Eviction,
 }
 
 impl Sub {
@@ -27,12 +28,13 @@ impl Sub {
             Sub::Status => "status",
             Sub::Scale => "scale",
             Sub::Binding => "binding",
+            Sub::Eviction => "eviction",
         }
     }
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Sub::Status | Sub::Scale => &["get", "patch", "update"],
-            Sub::Binding => &["create"],
+            Sub::Binding | Sub::Eviction => &["create"],
         }
     }
     /// Of what is read and written there: group, version, kind.
@@ -41,6 +43,7 @@ impl Sub {
             Sub::Status => (kind.group(), version(kind), kind.name()),
             Sub::Scale => ("autoscaling", "v1", "Scale"),
             Sub::Binding => ("", "v1", "Binding"),
+            Sub::Eviction => ("policy", "v1", "Eviction"),
         }
     }
 }
@@ -82,7 +85,7 @@ pub const RESOURCES: &[Resource] = &[
         "pod",
         &["po"],
         ALL,
-        &[Sub::Binding, Sub::Status],
+        &[Sub::Binding, Sub::Eviction, Sub::Status],
         &[
             "spec.nodeName",
             "spec.restartPolicy",

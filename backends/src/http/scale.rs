@@ -31,7 +31,12 @@ pub fn of(object: &Object) -> Value {
     })
 }
 
-pub async fn update(inner: &Inner, target: &Target, scale: &Value) -> Result<Answer, Failure> {
+pub async fn update(
+    inner: &Inner,
+    target: &Target,
+    scale: &Value,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
     let mut object = (*inner.object(target)?).clone();
     let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     let wrong = || {
@@ -50,17 +55,22 @@ pub async fn update(inner: &Inner, target: &Target, scale: &Value) -> Result<Ans
     }
     let name = object.key.name.clone();
     let request = Request::Update { object: Arc::new(object) };
-    let updated = call(inner, target.kind(), &name, request).await?;
+    let updated = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer::json(&of(&updated)))
 }
 
-pub async fn patch(inner: &Inner, target: &Target, patch: &Patch) -> Result<Answer, Failure> {
+pub async fn patch(
+    inner: &Inner,
+    target: &Target,
+    patch: &Patch,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
     let mut tries = 0;
     loop {
         tries += 1;
         let mut scale = of(&*inner.object(target)?);
         patch.apply(target.kind(), &mut scale)?;
-        match update(inner, target, &scale).await {
+        match update(inner, target, &scale, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && tries < 5 => {}
             outcome => return outcome,
         }

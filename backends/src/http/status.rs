@@ -39,6 +39,13 @@ impl Failure {
         let message = format!("only the following media types are accepted: {accepted}");
         Failure::new(406, "NotAcceptable", message)
     }
+    /// Options that are no options (apimachinery's `NewInvalid`); `kind` is `DeleteOptions` or so.
+    pub fn invalid_options(kind: &str, cause: &str) -> Failure {
+        let message = format!("{kind}.meta.k8s.io \"\" is invalid: {cause}");
+        let details = json!({"group": "meta.k8s.io", "kind": kind});
+        let failure = Failure::new(422, "Invalid", message);
+        Failure { details: Some(details), ..failure }.with_causes()
+    }
     pub fn timeout(message: impl Into<String>) -> Failure {
         Failure::new(504, "Timeout", message)
     }

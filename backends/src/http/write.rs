@@ -1,18 +1,16 @@
-//! Create, update, patch, delete: read here, decided by the API server.
+//! Create, update, patch: read here, decided by the API server.
 
 use super::Inner;
 use super::body::{self, Answer};
-use super::read::{self, Show, initializing, shown};
+use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
-use super::selector::Selector;
 use super::status::Failure;
-use super::{patch, scale};
-use kubesim_actors::objects::{Key, Kind, Name, Object, Uid};
-use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Reply, Request};
+use super::{delete, patch, scale};
+use kubesim_actors::objects::{Kind, Name, Object, Uid};
+use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A write's body, as it came.
 pub struct Sent<'a> {
@@ -25,31 +23,48 @@ pub struct Sent<'a> {
 /// How often a patch is made anew on a newer object (apiserver's `maxRetryWhenPatchConflicts`).
 const TRIES: u32 = 5;
 
-pub fn no_dry_run(query: &Query) -> Result<(), Failure> {
-    if !query.is_set("dryRun") {
-        return Ok(());
+/// Whether the write is to be tried only: `dryRun=All`. `options` is the kind of its options.
+pub fn dry_run(query: &Query, options: &str) -> Result<bool, Failure> {
+    match query.is_set("dryRun") {
+        false => Ok(false),
+        true => all_of_it(&[query.text("dryRun").to_owned()], options),
     }
-    let message = "dryRun: this server cannot try a write without doing it; with kubectl, \
-                   --dry-run=client can";
-    Err(Failure::bad_request(message))
+}
+
+/// As apimachinery's `ValidateDryRun` has it, the one thing that may be left undone is all.
+pub fn all_of_it(dry_run: &[String], options: &str) -> Result<bool, Failure> {
+    if dry_run.iter().all(|what| what == "All") {
+        return Ok(!dry_run.is_empty());
+    }
+    let list: Vec<String> = dry_run.iter().map(|what| format!("{what:?}")).collect();
+    let list = list.join(", ");
+    let cause = format!("dryRun: Unsupported value: []string{{{list}}}: supported values: \"All\"");
+    Err(Failure::invalid_options(options, &cause))
 }
 
 pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "CreateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
-    if target.sub == Some(Sub::Binding) {
-        return bind(inner, target, &value).await;
+    match target.sub {
+        Some(Sub::Binding) => return bind(inner, target, &value, dry_run).await,
+        Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
+        _ => {}
     }
     let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
-    let reply = call(inner, target.kind(), &name, Request::Create { object: Arc::new(object) });
-    let created = reply.await?;
+    let request = Request::Create { object: Arc::new(object) };
+    let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
 }
 
 /// `pods/binding`.
-async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, Failure> {
+async fn bind(
+    inner: &Inner,
+    target: &Target,
+    value: &Value,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
     let node = value["target"]["name"].as_str().unwrap_or_default();
     let to = value["target"]["kind"].as_str().unwrap_or("Node");
     if !["", "Node"].contains(&to) {
@@ -61,30 +76,35 @@ async fn bind(inner: &Inner, target: &Target, value: &Value) -> Result<Answer, F
         text => parse_uid(text)?,
     };
     let request = Request::Bind { pod: target.key(), uid, node: Name::from(node) };
-    call(inner, Kind::Pod, &target.key().name, request).await?;
-    Ok(Answer::json(&success(Value::Null)).created())
+    call(inner, Kind::Pod, &target.key().name, request, dry_run).await?;
+    Ok(done())
 }
 
 pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "UpdateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
     if target.sub == Some(Sub::Scale) {
-        return scale::update(inner, target, &value).await;
+        return scale::update(inner, target, &value, dry_run).await;
     }
     let (object, warnings) = decoded(target.kind(), value, sent.query)?;
     let object = at(target, object)?;
-    let updated = put(inner, target, object).await?;
+    let updated = put(inner, target, object, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
 }
 
 /// An update of the object, or of its status.
-async fn put(inner: &Inner, target: &Target, object: Object) -> Result<Arc<Object>, Failure> {
+async fn put(
+    inner: &Inner,
+    target: &Target,
+    object: Object,
+    dry_run: bool,
+) -> Result<Arc<Object>, Failure> {
     let object = Arc::new(object);
     let request = match target.sub {
         Some(Sub::Status) => Request::UpdateStatus { object },
         _ => Request::Update { object },
     };
-    call(inner, target.kind(), &target.key().name, request).await
+    call(inner, target.kind(), &target.key().name, request, dry_run).await
 }
 
 /// The object is the one of the path.
@@ -105,10 +125,10 @@ fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
 }
 
 pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
+    let dry_run = dry_run(sent.query, "PatchOptions")?;
     let patch = patch::parse(sent.bytes, sent.content_type)?;
     if target.sub == Some(Sub::Scale) {
-        return scale::patch(inner, target, &patch).await;
+        return scale::patch(inner, target, &patch, dry_run).await;
     }
     let mut tries = 0;
     loop {
@@ -120,7 +140,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         let object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
-        match put(inner, target, object).await {
+        match put(inner, target, object, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
             Ok(patched) => {
@@ -177,116 +197,28 @@ fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<S
     }
 }
 
-fn parse_uid(text: &str) -> Result<Uid, Failure> {
+pub fn parse_uid(text: &str) -> Result<Uid, Failure> {
     let wrong = || Failure::bad_request(format!("uid: Invalid value: {text:?}: it is no UUID"));
     Uid::parse(text).ok_or_else(wrong)
 }
 
-pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
-    let options = delete_options(&sent)?;
-    let gone = remove(inner, target.kind(), &target.key(), options).await?;
-    let still = inner.object(target).is_ok_and(|object| object.uid == gone.uid);
-    // Upstream's strategies say which: pods and Services return themselves.
-    let returned = still || [Kind::Pod, Kind::Service].contains(&target.kind());
-    if returned {
-        return Ok(Answer::json(&shown(&gone, sent.show)));
-    }
-    let kind = target.kind();
-    let mut details =
-        json!({"name": gone.key.name, "kind": kind.plural(), "uid": gone.uid.to_string()});
-    if !kind.group().is_empty() {
-        details["group"] = kind.group().into();
-    }
-    Ok(Answer::json(&success(details)))
+/// What a subresource that makes nothing answers: the code stands in the Status as well
+/// (apiserver's `handlers/create.go`).
+pub fn done() -> Answer {
+    Answer::json(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                         "status": "Success", "code": 201}))
+    .created()
 }
 
-async fn remove(
-    inner: &Inner,
-    kind: Kind,
-    key: &Key,
-    options: DeleteOptions,
-) -> Result<Arc<Object>, Failure> {
-    let request = Request::Delete { kind, key: key.clone(), options };
-    call(inner, kind, &key.name, request).await
-}
-
-/// Each of them that is there now; those that go meanwhile are gone.
-pub async fn delete_collection(
-    inner: &Inner,
-    target: &Target,
-    selector: &Selector,
-    sent: Sent<'_>,
-) -> Result<Answer, Failure> {
-    no_dry_run(sent.query)?;
-    let options = delete_options(&sent)?;
-    let (revision, objects) = {
-        let state = inner.state.borrow();
-        let cache = state.history.cache().ok_or_else(initializing)?;
-        (cache.revision, read::list_all(cache, target, selector))
-    };
-    for object in &objects {
-        let options = DeleteOptions { uid: Some(object.uid), ..options.clone() };
-        match remove(inner, target.kind(), &object.key, options).await {
-            Err(failure) if !["NotFound", "Conflict"].contains(&failure.reason) => {
-                return Err(failure);
-            }
-            _ => {}
-        }
-    }
-    let page = read::Page { revision, objects, next: None };
-    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show)))
-}
-
-/// `DeleteOptions`, of the body or of the query.
-fn delete_options(sent: &Sent<'_>) -> Result<DeleteOptions, Failure> {
-    let value = match sent.bytes {
-        [] => Value::Null,
-        bytes => body::value(bytes, sent.content_type)?,
-    };
-    let query = sent.query;
-    let grace = match value["gracePeriodSeconds"].as_i64() {
-        None => query.number("gracePeriodSeconds")?,
-        // A negative one means at once but for one second (`rest.BeforeDelete`).
-        Some(seconds) => Some(u64::try_from(seconds).unwrap_or(1)),
-    };
-    let policy = value["propagationPolicy"].as_str().unwrap_or(query.text("propagationPolicy"));
-    if !["", "Background"].contains(&policy) || value["orphanDependents"] == true {
-        let message = format!(
-            "propagationPolicy: Unsupported value: {policy:?}: this server knows Background only: \
-             what an object owns is deleted after it"
-        );
-        return Err(Failure::bad_request(message));
-    }
-    if value["dryRun"].as_array().is_some_and(|all| !all.is_empty()) {
-        return Err(Failure::bad_request("dryRun: this server cannot try a deletion"));
-    }
-    let conditions = &value["preconditions"];
-    if !conditions["resourceVersion"].is_null() {
-        let message = "preconditions.resourceVersion: this server compares the uid only";
-        return Err(Failure::bad_request(message));
-    }
-    let uid = conditions["uid"].as_str().map(parse_uid).transpose()?;
-    Ok(DeleteOptions { uid, grace: grace.map(Duration::from_secs) })
-}
-
-fn success(details: Value) -> Value {
-    let mut status =
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-    if !details.is_null() {
-        status["details"] = details;
-    }
-    status
-}
-
-/// A write and its answer.
+/// A write, done or only tried, and its answer.
 pub async fn call(
     inner: &Inner,
     kind: Kind,
     name: &str,
     request: Request,
+    dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
-    match inner.call(request).await {
+    match inner.call(request, dry_run).await {
         Ok(Reply::Object(object)) => Ok(object),
         Ok(Reply::List(_)) => {
             let error = Error::new(Reason::InternalError, "a list came in answer to a write");

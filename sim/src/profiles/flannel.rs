@@ -529,7 +529,7 @@ impl Flannel {
         if let (Some(lease), None) = (dead, &self.call) {
             let (kind, key) = (Kind::Subnet, lease.key.clone());
             let uid = Some(lease.uid).filter(|uid| *uid != Uid::NONE);
-            let options = api::DeleteOptions { uid, grace: None };
+            let options = api::DeleteOptions { uid, ..api::DeleteOptions::default() };
             self.call(Asked::Expiry, api::Request::Delete { kind, key, options }, ctx);
         }
     }

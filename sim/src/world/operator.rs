@@ -239,7 +239,8 @@ impl World {
         } else if self.front.cache().is_some() {
             let life = self.life(Cell { kind: Kind::ApiServer, index: 0 });
             let id = RequestId { connection: OPERATOR, call };
-            self.send::<ApiServer>(life, self.now, None, apiserver::Event::Request { id, request });
+            let event = apiserver::Event::Request { id, request, dry_run: false };
+            self.send::<ApiServer>(life, self.now, None, event);
         }
     }
 

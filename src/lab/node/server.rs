@@ -75,7 +75,8 @@ impl Inner {
     fn write(&self, id: RequestId, request: Arc<Request>) {
         if let Some(actor) = self.actor.borrow().upgrade() {
             // One that is down never got it: whoever asked hears so by the deadline.
-            spawn_local(async move { actor.send(Event::Request { id, request }).await });
+            let event = Event::Request { id, request, dry_run: false };
+            spawn_local(async move { actor.send(event).await });
         }
     }
 

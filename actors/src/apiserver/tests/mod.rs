@@ -1,5 +1,6 @@
 //! The API server driven by hand: a rig that carries its requests to a store in memory.
 
+mod dry_runs;
 mod random;
 mod semantics;
 mod services;
@@ -143,11 +144,28 @@ impl Rig {
     }
 
     pub fn send(&mut self, request: Request) -> u64 {
+        self.ask(request, false)
+    }
+
+    fn ask(&mut self, request: Request, dry_run: bool) -> u64 {
         self.calls += 1;
         let id = RequestId { connection: 1, call: self.calls };
         let request = Arc::new(request);
-        self.step(|server, ctx| server.handle(Event::Request { id, request }, ctx));
+        self.step(|server, ctx| server.handle(Event::Request { id, request, dry_run }, ctx));
         id.call
+    }
+
+    /// Only tried: nothing is asked of the store, and no version is used up.
+    pub fn dry_run(&mut self, request: Request) -> Result<Arc<Object>, String> {
+        let before = (self.store.revision(), self.cache.revision);
+        let call = self.ask(request, true);
+        assert!(self.outgoing.is_empty(), "the store is asked: {:?}", self.outgoing);
+        assert_eq!((self.store.revision(), self.cache.revision), before);
+        match self.answers.remove(&call).expect("every call is answered") {
+            Ok(Reply::Object(object)) => Ok(object),
+            Ok(Reply::List(_)) => Err("a list".to_owned()),
+            Err(error) => Err(error.message),
+        }
     }
 
     pub fn reply(&mut self, reply: store::Reply) {

@@ -256,7 +256,11 @@ fn a_bound_pod_is_deleted_in_two_steps() {
     let grace = |seconds, uid| Request::Delete {
         kind: Kind::Pod,
         key: key("a"),
-        options: DeleteOptions { uid, grace: Some(Duration::from_secs(seconds)) },
+        options: DeleteOptions {
+            uid,
+            grace: Some(Duration::from_secs(seconds)),
+            ..DeleteOptions::default()
+        },
     };
     let shorter = rig.object(grace(10, None)).unwrap();
     let stamp = shorter.to_json()["metadata"]["deletionTimestamp"].clone();
@@ -269,6 +273,30 @@ fn a_bound_pod_is_deleted_in_two_steps() {
     rig.create(pod("b")).unwrap();
     rig.delete(Kind::Pod, key("b")).unwrap();
     assert!(rig.get(Kind::Pod, &key("b")).is_none());
+}
+
+#[test]
+fn a_deletion_of_another_version_is_a_conflict() {
+    let mut rig = Rig::new();
+    let first = rig.create(deployment("d")).unwrap();
+    let labels = json!({"metadata": {"labels": {"x": "y"}}});
+    let second = rig.patch(Kind::Deployment, key("d"), Subresource::Main, labels).unwrap();
+    let of = |version| Request::Delete {
+        kind: Kind::Deployment,
+        key: key("d"),
+        options: DeleteOptions { version: Some(version), ..DeleteOptions::default() },
+    };
+    let error = rig.call(of(first.version)).err().unwrap();
+    assert_eq!(error.reason, Reason::Conflict);
+    let words = format!(
+        "Operation cannot be fulfilled on Deployment.apps \"d\": the ResourceVersion in the \
+         precondition ({}) does not match the ResourceVersion in record ({}). The object might \
+         have been modified",
+        first.version, second.version
+    );
+    assert_eq!(error.message, words);
+    rig.object(of(second.version)).unwrap();
+    assert!(rig.get(Kind::Deployment, &key("d")).is_none());
 }
 
 #[test]
@@ -304,7 +332,11 @@ fn a_namespace_is_emptied_and_then_goes() {
     // The kubelet removes the pod, and a restart in between is no obstacle.
     rig.restart();
     rig.run();
-    let options = DeleteOptions { uid: Some(made.uid), grace: Some(Duration::ZERO) };
+    let options = DeleteOptions {
+        uid: Some(made.uid),
+        grace: Some(Duration::ZERO),
+        ..DeleteOptions::default()
+    };
     rig.object(Request::Delete { kind: Kind::Pod, key: made.key.clone(), options }).unwrap();
     assert!(rig.get(Kind::Namespace, &Key::cluster("x")).is_none());
     let why = rig.delete(Kind::Namespace, Key::cluster("default")).unwrap_err();

@@ -376,7 +376,8 @@ impl<'a> Sync<'a> {
         let mut idle: Vec<Member> = self.old.iter().filter(empty).cloned().collect();
         idle.sort_by_key(|member| (member.revision(), member.age()));
         for member in idle.iter().take(alive.saturating_sub(limit)) {
-            let options = DeleteOptions { uid: Some(member.object.uid), grace: None };
+            let options =
+                DeleteOptions { uid: Some(member.object.uid), ..DeleteOptions::default() };
             let (kind, key) = (Kind::ReplicaSet, member.object.key.clone());
             self.ask(desk, Request::Delete { kind, key, options });
         }

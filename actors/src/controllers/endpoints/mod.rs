@@ -302,7 +302,7 @@ fn requests(
     for (object, shelf) in present.iter().zip(packed.kept) {
         match shelf {
             pack::Fate::Delete => {
-                let options = DeleteOptions { uid: Some(object.uid), grace: None };
+                let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
                 let (kind, key) = (Kind::EndpointSlice, object.key.clone());
                 requests.push(Request::Delete { kind, key, options });
             }

@@ -1,5 +1,7 @@
 //! The API as its clients see it, before a real API server.
 
+mod deletions;
+mod dry_runs;
 mod reads;
 mod watches;
 mod world;

@@ -86,9 +86,10 @@ impl World {
         let actor: Rc<RefCell<Option<Rc<Hosted<ApiServer>>>>> = Rc::default();
         let writes = Rc::clone(&actor);
         let limits = Limits { request: Duration::from_secs(5), ..Limits::default() };
-        let front = Front::new(limits, move |id, request| {
+        let front = Front::new(limits, move |id, request, dry_run| {
             let actor = writes.borrow().clone().expect("it runs");
-            spawn_local(async move { actor.send(Event::Request { id, request }).await });
+            let event = Event::Request { id, request, dry_run };
+            spawn_local(async move { actor.send(event).await });
         });
         let config = Config {
             pod_network: "10.244.0.0/16".parse().expect("a network"),

@@ -66,7 +66,7 @@ fn what_is_wrong_is_said() {
             (create.clone(), pod("a"), 400),
             (create.clone(), map("A_", "1"), 422),
             (create.clone(), json!([]), 400),
-            (format!("{create}?dryRun=All"), map("d", "1"), 400),
+            (format!("{create}?dryRun=Some"), map("d", "1"), 422),
             ("POST /api/v1/namespaces/none/configmaps".to_owned(), map("a", "1"), 404),
             ("POST /api/v1/configmaps".to_owned(), map("a", "1"), 405),
             (format!("PUT {MAPS}/b"), map("a", "1"), 400),
@@ -152,8 +152,8 @@ fn a_pod_is_bound_once_and_ends_in_its_time() {
         assert_eq!((bound.code, bound.json()["status"].clone()), (201, json!("Success")));
         let again = world.send(&format!("POST {pods}/a/binding"), &binding).await;
         assert_eq!(again.refusal(), (409, "Conflict".to_owned()));
-        let ends = world.send(&format!("DELETE {pods}/a?gracePeriodSeconds=20"), &json!({})).await;
-        let ends = ends.ok();
+        let grace = json!({"gracePeriodSeconds": 20});
+        let ends = world.send(&format!("DELETE {pods}/a"), &grace).await.ok();
         assert_eq!(ends["metadata"]["deletionGracePeriodSeconds"], 20);
         let now = world.send(&format!("DELETE {pods}/a"), &json!({"gracePeriodSeconds": 0})).await;
         assert_eq!(now.ok()["metadata"]["name"], "a", "a pod is returned");

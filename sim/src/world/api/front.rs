@@ -227,6 +227,7 @@ impl World {
         let event = apiserver::Event::Request {
             id: RequestId { connection, call: id },
             request: request.clone(),
+            dry_run: false,
         };
         self.send::<ApiServer>(life, self.now + SERVE, None, event);
     }
