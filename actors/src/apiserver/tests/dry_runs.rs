@@ -122,6 +122,6 @@ fn it_waits_for_the_write_before_it_and_holds_up_none() {
     let last = rig.send(delete(Kind::Deployment, key("d")));
     rig.run();
     assert!(rig.answers[&first].is_ok() && rig.answers[&last].is_ok());
-    let error = rig.answers[&tried].as_ref().err().expect("it is there already");
+    let error = rig.answers[&tried].as_ref().expect_err("it is there already");
     assert_eq!(error.message, "deployments.apps \"d\" already exists");
 }

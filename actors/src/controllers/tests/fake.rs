@@ -295,19 +295,8 @@ impl<A: Client> World<A> {
                 }
                 let bound = stored.pod().is_some_and(|(spec, _)| spec.node_name.is_some());
                 let finalizer = options.propagation.and_then(Propagation::finalizer);
-                if let Some(finalizer) = finalizer {
-                    self.revision += 1;
-                    let mut next = (*stored).clone();
-                    let meta = Arc::make_mut(&mut next.meta);
-                    meta.deletion_timestamp = Some(time(clocks(self.now).wall));
-                    meta.finalizers = Some(vec![finalizer.to_owned()]);
-                    self.store(next)
-                } else if bound && options.grace != Some(Duration::ZERO) {
-                    self.revision += 1;
-                    let mut next = (*stored).clone();
-                    let now = Some(time(clocks(self.now).wall));
-                    Arc::make_mut(&mut next.meta).deletion_timestamp = now;
-                    self.store(next)
+                if finalizer.is_some() || bound && options.grace != Some(Duration::ZERO) {
+                    self.mark(&stored, finalizer)
                 } else {
                     self.remove(kind, &key);
                     stored
@@ -326,6 +315,18 @@ impl<A: Client> World<A> {
             }
         };
         Ok(Reply::Object(reply))
+    }
+
+    /// It is being deleted.
+    fn mark(&mut self, stored: &Object, finalizer: Option<&str>) -> Arc<Object> {
+        self.revision += 1;
+        let mut next = stored.clone();
+        let meta = Arc::make_mut(&mut next.meta);
+        meta.deletion_timestamp = Some(time(clocks(self.now).wall));
+        if let Some(finalizer) = finalizer {
+            meta.finalizers = Some(vec![finalizer.to_owned()]);
+        }
+        self.store(next)
     }
 
     fn patch(
