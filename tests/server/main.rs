@@ -201,6 +201,8 @@ fn kubectl_drains_a_node() {
         assert_eq!(server.kubectl(taints), "");
         let refused = server.fails("drain n1 --ignore-daemonsets");
         assert!(refused.contains("--delete-emptydir-data"), "{refused}");
+        // It has cordoned the node before it saw the pod.
+        assert_eq!(server.kubectl("uncordon n1"), "node/n1 uncordoned\n");
         let drain = "drain n1 --ignore-daemonsets --force --delete-emptydir-data";
         let tried = server.kubectl(&format!("{drain} --dry-run=server"));
         assert!(tried.contains("node/n1 drained (server dry run)"), "{tried}");
@@ -212,6 +214,23 @@ fn kubectl_drains_a_node() {
         assert!(drained.ends_with("node/n1 drained\n"), "{drained}");
         assert_eq!(server.kubectl("get pods -o name"), "pod/two\n");
         assert_eq!(unschedulable(server), "true");
+    });
+}
+
+/// Nobody collects what is owned here: the test takes the finalizers off in the collector's place.
+#[test]
+fn kubectl_deletes_in_the_foreground_and_lets_go() {
+    each(|_, server| {
+        for (cascade, finalizer) in [("foreground", "foregroundDeletion"), ("orphan", "orphan")] {
+            server.with("create -f -", WEB);
+            server.kubectl(&format!("delete deploy web --cascade={cascade} --wait=false"));
+            let held = server.kubectl("get deploy web -o jsonpath={.metadata.finalizers[*]}");
+            assert_eq!(held, finalizer);
+            let patch = "{\"metadata\":{\"finalizers\":null}}";
+            server.kubectl(&format!("patch deploy web --type=merge -p {patch}"));
+            assert_eq!(server.kubectl("get deploy -o name"), "");
+            server.kubectl("delete service web --cascade=background");
+        }
     });
 }
 
@@ -227,8 +246,9 @@ fn kubectl_tries_things() {
         server.with("apply -f -", WEB);
         let changed = WEB.replace("replicas: 2", "replicas: 4");
         let path = "-o jsonpath={.spec.replicas}";
-        let shown = server.with(&format!("apply -f - --dry-run=server {path}"), &changed);
-        assert_eq!(shown.chars().next(), Some('4'), "{shown}");
+        let shown = "-o jsonpath={.items[0].spec.replicas}";
+        let shown = server.with(&format!("apply -f - --dry-run=server {shown}"), &changed);
+        assert_eq!(shown, "4");
         let tried = server.with("apply -f - --dry-run=server", &changed);
         assert!(tried.starts_with("deployment.apps/web configured (server dry run)\n"), "{tried}");
         let tried = server.kubectl("scale deployment web --replicas=3 --dry-run=server");

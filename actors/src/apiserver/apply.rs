@@ -4,13 +4,12 @@
 use super::cache::Cache;
 use super::defaults::LastPod;
 use super::services_ip::Allocations;
-use super::{Config, errors, kinds, patch, service};
-use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time, wall};
-use crate::ports::api::{DeleteOptions, Error, Request, Subresource};
+use super::{Config, delete, errors, kinds, patch, service};
+use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time};
+use crate::ports::api::{Error, Request, Subresource};
 use k8s_openapi::api::core::v1::PodCondition;
 use kubesim_runtime::{Rng, Wall};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What an apply may see and use.
 pub(super) struct State<'a> {
@@ -59,7 +58,7 @@ pub(super) fn apply(state: State<'_>, request: &Request, key: &Key) -> Result<Ou
                 Subresource::Status => update_status(&state, &new, &old),
             }
         }
-        Request::Delete { options, .. } => delete(&state, &old, options),
+        Request::Delete { options, .. } => delete::delete(&state, &old, options),
         Request::Bind { uid, node, .. } => bind(&state, &old, *uid, node),
         Request::Create { .. } | Request::Get { .. } | Request::List { .. } => {
             Ok(Outcome::Same(old))
@@ -142,7 +141,7 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
     let mut object =
         Object { key: old.key.clone(), uid: old.uid, version: old.version, meta, body };
     kinds::validate(&object, Some(old), state.config)?;
-    if finally_gone(&object) {
+    if delete::finally_gone(&object) {
         let object = Arc::new(object);
         return Ok(Outcome::Remove { object, expected: old.version });
     }
@@ -168,15 +167,6 @@ fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<Obj
     if meta == *old.meta { old.meta.clone() } else { Arc::new(meta) }
 }
 
-/// Being deleted, past its grace, and the last finalizer is gone.
-fn finally_gone(object: &Object) -> bool {
-    object.deleting()
-        && object.meta.deletion_grace_period_seconds.unwrap_or(0) == 0
-        && object.meta.finalizers.as_ref().is_none_or(Vec::is_empty)
-        // A namespace goes when it is empty, which the server sees to.
-        && object.kind() != Kind::Namespace
-}
-
 fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
     same_object(new, old)?;
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
@@ -188,74 +178,6 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     let object = Object { body, ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
     Ok(Outcome::Put { object, expected: old.version })
-}
-
-const IMMORTAL: [&str; 3] = ["default", super::namespaces::SYSTEM, "kube-public"];
-
-fn delete(state: &State<'_>, old: &Arc<Object>, options: &DeleteOptions) -> Result<Outcome, Error> {
-    let kind = old.kind();
-    if let Some(uid) = options.uid.filter(|uid| *uid != old.uid) {
-        return Err(errors::other_uid(kind, &old.key.name, uid, old.uid));
-    }
-    if let Some(version) = options.version.filter(|version| *version != old.version) {
-        return Err(errors::other_version(kind, &old.key.name, version, old.version));
-    }
-    let grace = match &old.body {
-        Body::Pod(pod) => {
-            let asked = options.grace.map(|grace| grace.as_secs().min(i64::MAX as u64) as i64);
-            kinds::pod_grace(pod.spec(), pod.status(), asked)
-        }
-        Body::Namespace { .. } if !state.internal => return delete_namespace(state, old),
-        _ => 0,
-    };
-    let finalized = old.meta.finalizers.as_ref().is_none_or(Vec::is_empty);
-    if grace == 0 && finalized {
-        return Ok(Outcome::Remove { object: old.clone(), expected: old.version });
-    }
-    if old.deleting() {
-        return Ok(shorten(old, options, grace));
-    }
-    Ok(mark_deleted(old, grace, state.wall + Duration::from_secs(grace as u64)))
-}
-
-/// Already being deleted: a further request may only shorten the grace period.
-fn shorten(old: &Arc<Object>, options: &DeleteOptions, grace: i64) -> Outcome {
-    let before = old.meta.deletion_grace_period_seconds.unwrap_or(0);
-    if (options.grace.is_none() && grace != 0) || grace >= before {
-        return Outcome::Same(old.clone());
-    }
-    let deadline = old.meta.deletion_timestamp.as_ref().map_or(Wall::default(), |t| wall(t.0));
-    let gain = i128::from(before - grace) * 1_000_000_000;
-    let earlier = Wall::from_unix_nanos(deadline.unix_nanos() - gain);
-    mark_deleted(old, grace, earlier)
-}
-
-fn mark_deleted(old: &Arc<Object>, grace: i64, deadline: Wall) -> Outcome {
-    let mut object = (**old).clone();
-    let meta = Arc::make_mut(&mut object.meta);
-    meta.deletion_timestamp = Some(time(deadline));
-    meta.deletion_grace_period_seconds = Some(grace);
-    meta.generation = meta.generation.map(|n| n + 1);
-    Outcome::Put { object, expected: old.version }
-}
-
-/// In two steps: marked here, and gone once the server has emptied it.
-fn delete_namespace(state: &State<'_>, old: &Arc<Object>) -> Result<Outcome, Error> {
-    let name = &old.key.name;
-    if IMMORTAL.contains(&name.as_str()) {
-        let why = "this namespace may not be deleted";
-        return Err(errors::forbidden(Kind::Namespace, name, why));
-    }
-    if old.deleting() {
-        return Ok(Outcome::Same(old.clone()));
-    }
-    let Outcome::Put { mut object, expected } = mark_deleted(old, 0, state.wall) else {
-        return Ok(Outcome::Same(old.clone()));
-    };
-    if let Body::Namespace { status, .. } = &mut object.body {
-        Arc::make_mut(status).phase = Some("Terminating".to_owned());
-    }
-    Ok(Outcome::Put { object, expected })
 }
 
 fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Outcome, Error> {

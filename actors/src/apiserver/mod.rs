@@ -7,6 +7,7 @@ mod amounts;
 mod apply;
 mod cache;
 mod defaults;
+mod delete;
 mod errors;
 pub mod hub;
 mod kinds;

@@ -1,6 +1,8 @@
 //! Garbage collection: what belongs to an owner that is gone goes too (background propagation,
-//! upstream `pkg/controller/garbagecollector`), and pods that no kubelet will ever finish
-//! (upstream `pkg/controller/podgc`).
+//! upstream `pkg/controller/garbagecollector`), or before it, or is let go (`cascade`), and pods
+//! that no kubelet will ever finish (upstream `pkg/controller/podgc`).
+
+mod cascade;
 
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, World, node_of, sides};
@@ -23,6 +25,8 @@ pub struct Collector {
     dead: BTreeSet<Uid>,
     /// Owners that no view showed and that were looked up and found.
     alive: BTreeSet<Uid>,
+    /// Owners whose deletion waits for what is done with what they own.
+    waiting: BTreeMap<Uid, (Kind, Key)>,
     /// Nodes that pods are bound to and that no view shows, and since when.
     absent: BTreeMap<Name, Time>,
     /// Absent Nodes that were looked up and not found.
@@ -58,6 +62,7 @@ impl Collector {
         now: Time,
     ) {
         let (key, old, new) = sides(change);
+        self.wait_changed(kind, key, old, new, client);
         self.references_changed(kind, key, old, new, client);
         let left = old.filter(|old| new.is_none_or(|new| new.uid != old.uid));
         if let Some(old) = left {
@@ -93,6 +98,9 @@ impl Collector {
             return;
         }
         for (_, uid) in old.into_iter().flat_map(|old| owners(old)) {
+            if let Some((kind, key)) = self.waiting.get(&uid) {
+                client.mark(subject(*kind, key));
+            }
             if let Some(dependents) = self.dependents.get_mut(&uid) {
                 dependents.remove(&(kind, key.clone()));
                 if dependents.is_empty() {
@@ -153,7 +161,11 @@ impl Collector {
 
     pub fn sync(&mut self, kind: Kind, key: &Key, desk: &mut Desk<'_, '_>) {
         let Some(object) = desk.world.get(kind, key).cloned() else { return };
-        if !object.deleting() && self.is_orphaned(kind, &object, desk) {
+        if let Some(propagation) = cascade::asked(&object) {
+            self.cascade(propagation, &object, desk);
+        } else if !object.deleting() && self.has_waiting_owner(&object, desk) {
+            self.precede(&object, desk);
+        } else if !object.deleting() && self.is_orphaned(kind, &object, desk) {
             let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
             let request = Request::Delete { kind, key: key.clone(), options };
             desk.ask(Loop::Collector, kind, key, request);

@@ -115,6 +115,47 @@ pub struct DeleteOptions {
     pub version: Option<u64>,
     /// Overrides the pod's own grace period; zero removes it at once.
     pub grace: Option<Duration>,
+    /// `None`: as the object's finalizers say, or in the background.
+    pub propagation: Option<Propagation>,
+}
+
+/// What becomes of what an object owns (`metav1.DeletionPropagation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Propagation {
+    /// It is deleted after its owner.
+    Background,
+    /// It is deleted first, as far as it blocks its owner's deletion.
+    Foreground,
+    /// It stays, and has no such owner any more.
+    Orphan,
+}
+
+impl Propagation {
+    pub const ALL: [Propagation; 3] =
+        [Propagation::Background, Propagation::Foreground, Propagation::Orphan];
+
+    /// As upstream writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        }
+    }
+    /// The finalizer that holds an object until the garbage collector has seen to what it owns.
+    pub fn finalizer(self) -> Option<&'static str> {
+        match self {
+            Propagation::Background => None,
+            Propagation::Foreground => Some("foregroundDeletion"),
+            Propagation::Orphan => Some("orphan"),
+        }
+    }
+    /// The one that an object's finalizers ask for.
+    pub fn of(finalizers: &[String]) -> Option<Propagation> {
+        finalizers.iter().find_map(|name| {
+            Propagation::ALL.into_iter().find(|one| one.finalizer() == Some(name.as_str()))
+        })
+    }
 }
 
 /// The answer to the call with this tag.
@@ -231,10 +272,13 @@ impl Digest for Request {
 
 impl Digest for DeleteOptions {
     fn digest(&self, hasher: &mut Hasher) {
-        let DeleteOptions { uid, version, grace } = self;
+        let DeleteOptions { uid, version, grace, propagation } = self;
         std::hash::Hash::hash(&(uid, grace), hasher);
         if let Some(version) = version {
             hasher.u64(*version);
+        }
+        if let Some(propagation) = propagation {
+            hasher.str(propagation.name());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use kubesim_actors::objects::{Key, Kind, Name, Object, Uid, View};
 use kubesim_actors::ports::api::{
-    DeleteOptions, Error, Reason, Reply, Request, Scope, Subresource,
+    DeleteOptions, Error, Propagation, Reason, Reply, Request, Scope, Subresource,
 };
 use kubesim_runtime::Change;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,7 @@ pub enum Called {
         uid: Option<String>,
         version: Option<u64>,
         grace: Option<Duration>,
+        propagation: Option<String>,
     },
     Bind {
         pod: (Name, Name),
@@ -126,6 +127,11 @@ pub fn to_bytes(message: &Message) -> bytes::Bytes {
 
 pub fn from_bytes(bytes: &[u8]) -> Result<Message, Malformed> {
     serde_json::from_slice(bytes).map_err(|error| Malformed(error.to_string()))
+}
+
+fn propagation(text: &str) -> Result<Propagation, Malformed> {
+    let found = Propagation::ALL.into_iter().find(|one| one.name() == text);
+    found.ok_or_else(|| Malformed(format!("{text:?} is no way to delete what is owned")))
 }
 
 fn pair(key: &Key) -> (Name, Name) {
@@ -182,6 +188,7 @@ impl Called {
                 uid: options.uid.map(|uid| uid.to_string()),
                 version: options.version,
                 grace: options.grace,
+                propagation: options.propagation.map(|one| one.name().to_owned()),
             },
             Request::Bind { pod, uid, node } => {
                 Called::Bind { pod: pair(pod), uid: uid.to_string(), node: node.clone() }
@@ -202,9 +209,14 @@ impl Called {
                 let subresource = if status { Subresource::Status } else { Subresource::Main };
                 Request::Patch { kind: kind(&of)?, key: key(at), subresource, patch }
             }
-            Called::Delete { kind: of, key: at, uid: only, version, grace } => {
+            Called::Delete { kind: of, key: at, uid: only, version, grace, propagation } => {
                 let uid = only.as_deref().map(uid).transpose()?;
-                let options = DeleteOptions { uid, version, grace };
+                let options = DeleteOptions {
+                    uid,
+                    version,
+                    grace,
+                    propagation: propagation.map(|text| self::propagation(&text)).transpose()?,
+                };
                 Request::Delete { kind: kind(&of)?, key: key(at), options }
             }
             Called::Bind { pod, uid: only, node } => {
@@ -353,8 +365,12 @@ mod tests {
 
     #[test]
     fn requests_and_answers_come_back_as_they_went() {
-        let options =
-            DeleteOptions { uid: Some(Uid(9)), version: Some(7), grace: Some(Duration::ZERO) };
+        let options = DeleteOptions {
+            uid: Some(Uid(9)),
+            version: Some(7),
+            grace: Some(Duration::ZERO),
+            propagation: Some(Propagation::Orphan),
+        };
         let request = Request::Delete { kind: Kind::Pod, key: Key::new("default", "a"), options };
         let Message::Call { request: again, .. } =
             over_the_wire(&Message::Call { id: 1, request: Called::of(&request) })

@@ -12,7 +12,7 @@ use super::write::{self, Sent, call, done, parse_uid};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kubesim_actors::objects::{Key, Kind, Object};
-use kubesim_actors::ports::api::{DeleteOptions, Request};
+use kubesim_actors::ports::api::{DeleteOptions, Propagation, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,27 +182,27 @@ fn checked(asked: meta::DeleteOptions) -> Result<Deletion, Failure> {
             policy.unwrap_or_default()
         )));
     }
-    match policy {
-        None | Some("Background") if asked.orphan_dependents != Some(true) => {}
-        None | Some("Background" | "Foreground" | "Orphan") => {
-            let message = "propagationPolicy: this server knows Background only: what an object \
-                           owns is deleted after it";
-            return Err(Failure::bad_request(message));
-        }
-        Some(other) => {
-            return Err(invalid(&format!(
-                "propagationPolicy: Unsupported value: {other:?}: supported values: \
-                 \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-            )));
-        }
-    }
+    let known = |name: &str| Propagation::ALL.into_iter().find(|one| one.name() == name);
+    let unsupported = |name: &str| {
+        invalid(&format!(
+            "propagationPolicy: Unsupported value: {name:?}: supported values: \"Foreground\", \
+             \"Background\", \"Orphan\", \"nil\""
+        ))
+    };
+    let propagation = match (policy, asked.orphan_dependents) {
+        (Some(name), _) => Some(known(name).ok_or_else(|| unsupported(name))?),
+        (None, Some(true)) => Some(Propagation::Orphan),
+        (None, Some(false)) => Some(Propagation::Background),
+        (None, None) => None,
+    };
     let dry_run = write::all_of_it(asked.dry_run.as_deref().unwrap_or_default(), OPTIONS)?;
     let conditions = asked.preconditions.unwrap_or_default();
     let uid = conditions.uid.as_deref().map(parse_uid).transpose()?;
     let version = conditions.resource_version.as_deref().map(parse_version).transpose()?;
     // A negative one is one second (`rest.BeforeDelete`).
     let grace = asked.grace_period_seconds.map(|seconds| u64::try_from(seconds).unwrap_or(1));
-    let options = DeleteOptions { uid, version, grace: grace.map(Duration::from_secs) };
+    let grace = grace.map(Duration::from_secs);
+    let options = DeleteOptions { uid, version, grace, propagation };
     Ok(Deletion { options, dry_run })
 }
 

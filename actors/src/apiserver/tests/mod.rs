@@ -1,5 +1,6 @@
 //! The API server driven by hand: a rig that carries its requests to a store in memory.
 
+mod cascade;
 mod dry_runs;
 mod random;
 mod semantics;

@@ -1,7 +1,9 @@
 //! A small API server, wire and clock around one actor, with delays, losses and restarts.
 
 use crate::objects::{Body, Key, Kind, Object, Uid, View, time};
-use crate::ports::api::{Answer, Effect, Error, Event, News, Reason, Reply, Request, Scope};
+use crate::ports::api::{
+    Answer, Effect, Error, Event, News, Propagation, Reason, Reply, Request, Scope,
+};
 use kubesim_runtime::{Actor, Clocks, Context, Outbox, Rng, Stream, Time, TimerOp, Wall};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -292,12 +294,9 @@ impl<A: Client> World<A> {
                     return Err(conflict());
                 }
                 let bound = stored.pod().is_some_and(|(spec, _)| spec.node_name.is_some());
-                if bound && options.grace != Some(Duration::ZERO) {
-                    self.revision += 1;
-                    let mut next = (*stored).clone();
-                    let now = Some(time(clocks(self.now).wall));
-                    Arc::make_mut(&mut next.meta).deletion_timestamp = now;
-                    self.store(next)
+                let finalizer = options.propagation.and_then(Propagation::finalizer);
+                if finalizer.is_some() || bound && options.grace != Some(Duration::ZERO) {
+                    self.mark(&stored, finalizer)
                 } else {
                     self.remove(kind, &key);
                     stored
@@ -316,6 +315,18 @@ impl<A: Client> World<A> {
             }
         };
         Ok(Reply::Object(reply))
+    }
+
+    /// It is being deleted.
+    fn mark(&mut self, stored: &Object, finalizer: Option<&str>) -> Arc<Object> {
+        self.revision += 1;
+        let mut next = stored.clone();
+        let meta = Arc::make_mut(&mut next.meta);
+        meta.deletion_timestamp = Some(time(clocks(self.now).wall));
+        if let Some(finalizer) = finalizer {
+            meta.finalizers = Some(vec![finalizer.to_owned()]);
+        }
+        self.store(next)
     }
 
     fn patch(
@@ -337,6 +348,10 @@ impl<A: Client> World<A> {
         merge(&mut value, patch);
         let next = Object::from_json(value)
             .map_err(|error| Error::new(Reason::Invalid, error.to_string()))?;
+        if stored.meta.finalizers.is_some() && next.meta.finalizers.is_none() && next.deleting() {
+            self.remove(next.kind(), &next.key);
+            return Ok(stored);
+        }
         self.revision += 1;
         Ok(self.store(next))
     }

@@ -1,5 +1,6 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
+mod cascade;
 pub mod fake;
 mod nodes;
 mod workloads;

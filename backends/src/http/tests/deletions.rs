@@ -74,6 +74,31 @@ fn a_deletion_may_ask_for_a_version() {
 }
 
 #[test]
+fn an_owner_is_held_for_what_it_owns() {
+    play(|world| async move {
+        let wishes = [
+            (json!({"propagationPolicy": "Foreground"}), "foregroundDeletion"),
+            (json!({"propagationPolicy": "Orphan"}), "orphan"),
+            (json!({"orphanDependents": true}), "orphan"),
+        ];
+        for (wish, finalizer) in wishes {
+            world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+            let one = format!("{MAPS}/a");
+            let going = world.send(&format!("DELETE {one}"), &wish).await.ok();
+            assert_eq!(going["metadata"]["finalizers"], json!([finalizer]));
+            assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
+            let done = json!({"metadata": {"finalizers": null}});
+            world.patch(&one, "merge-patch", &done).await.ok();
+            assert_eq!(world.get(&one).await.code, 404);
+        }
+        world.send(&format!("POST {MAPS}"), &map("a", "1")).await.ok();
+        let words = format!("DELETE {MAPS}/a?propagationPolicy=Background");
+        world.ask(Ask { words: &words, ..Ask::default() }).await.ok();
+        assert_eq!(world.get(&format!("{MAPS}/a")).await.code, 404);
+    });
+}
+
+#[test]
 fn wrong_evictions_and_options_are_told() {
     play(|world| async move {
         world.send(&format!("POST {PODS}"), &placed("a")).await.ok();

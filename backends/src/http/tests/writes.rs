@@ -72,7 +72,6 @@ fn what_is_wrong_is_said() {
             (format!("PUT {MAPS}/b"), map("a", "1"), 400),
             (format!("PUT {MAPS}/none"), map("none", "1"), 404),
             (format!("DELETE {MAPS}/none"), json!({}), 404),
-            (format!("DELETE {MAPS}/a"), json!({"propagationPolicy": "Orphan"}), 400),
             (format!("OPTIONS {MAPS}/a"), json!({}), 405),
             ("DELETE /api/v1/configmaps".to_owned(), json!({}), 405),
             ("DELETE /api/v1/namespaces".to_owned(), json!({}), 405),
