@@ -50,9 +50,11 @@ impl Timers {
         }
     }
 
+    /// Of equal deadlines, the last one comes first: Linux puts a timer at the head of its bucket
+    /// and empties that from the head (enqueue_timer, expire_timers in kernel/time/timer.c).
     fn push(&mut self, at: Time, key: TimerKey) {
         self.pushed += 1;
-        self.heap.push(Reverse((at, self.pushed, key)));
+        self.heap.push(Reverse((at, u64::MAX - self.pushed, key)));
     }
 
     pub fn first(&self) -> Option<(Time, TimerKey)> {

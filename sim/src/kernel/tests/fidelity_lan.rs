@@ -269,3 +269,21 @@ fn an_error_for_the_very_neighbour_that_failed_is_lost() {
     assert_eq!(put(&mut kernel, legs[1], HOST_MAC, port(1), answer).len(), 0);
     assert_eq!(states(&kernel)[0].2, NeighbourState::Reachable);
 }
+
+/// neighbours seed 20261127, case 33144: of two that fail in one instant, the one that was asked
+/// for last fails first, so the error about the other asks for it anew.
+#[test]
+fn what_is_due_together_is_done_last_armed_first() {
+    let (mut kernel, legs) = routed();
+    for dst in ["10.1.0.10", "10.1.0.1"] {
+        let asked = put(&mut kernel, legs[1], HOST_MAC, port(1), udp("10.1.0.11", dst));
+        assert_eq!(asked.len(), 1, "for 10.1.0.10, then for who is told that no port is there");
+    }
+    for second in 1..=3 {
+        kernel.timeout(now() + Duration::from_secs(second), &mut Vec::new());
+    }
+    let states: Vec<_> = states(&kernel).into_iter().map(|(ip, _, state)| (ip, state)).collect();
+    let expected =
+        [(ip("10.1.0.10"), NeighbourState::Failed), (ip("10.1.0.11"), NeighbourState::Incomplete)];
+    assert_eq!(states, expected);
+}
