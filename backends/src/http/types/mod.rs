@@ -40,6 +40,8 @@ pub struct Field {
     pub owned: Owned,
     /// Of a key of a list's elements: what it is when it is not said.
     pub default: Option<Value>,
+    /// What its line says of it, word by word.
+    pub markers: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,7 +31,8 @@ impl Field {
     /// A field of which nothing else is said.
     pub fn one(name: &'static str, kind: Type) -> Field {
         let (pointer, merged, owned) = (false, Merged::Fields, Owned::Granular);
-        Field { name, many: Many::One, kind, pointer, merged, owned, default: None }
+        let (many, markers) = (Many::One, "");
+        Field { name, many, kind, pointer, merged, owned, default: None, markers }
     }
 }
 
@@ -63,8 +64,9 @@ pub fn table(text: &'static str) -> Table {
 
 /// A field with its number, and whether it is said how it is owned.
 fn field(line: &'static str) -> Option<(u32, Field, bool)> {
-    let mut words = line.split(' ');
+    let mut words = line.splitn(4, ' ');
     let (number, name, kind) = (words.next()?, words.next()?, words.next()?);
+    let markers = words.next().unwrap_or_default();
     let (kind, pointer) = match kind.strip_suffix('?') {
         Some(kind) => (kind, true),
         None => (kind, false),
@@ -75,9 +77,9 @@ fn field(line: &'static str) -> Option<(u32, Field, bool)> {
         _ => (Many::One, kind),
     };
     let merged = if many == Many::List { Merged::Whole } else { Merged::Fields };
-    let mut field = Field { many, pointer, merged, ..Field::one(name, type_of(kind)) };
+    let mut field = Field { many, pointer, merged, markers, ..Field::one(name, type_of(kind)) };
     let mut said = None;
-    for word in words {
+    for word in markers.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("default", json) => field.default = serde_json::from_str(json).ok(),
             ("map", keys) => said = Some(Owned::Map(keys.split(',').collect())),
