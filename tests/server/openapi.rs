@@ -2,7 +2,7 @@
 //! is what it prints of a Kubernetes of 1.33 (kubectl `pkg/explain/v2/templates/plaintext.tmpl`), as
 //! that release's documentation of its API has the texts.
 
-use super::{Server, each};
+use super::each;
 
 const POD: &str = "\
 KIND:       Pod

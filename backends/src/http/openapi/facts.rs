@@ -24,6 +24,7 @@ pub fn of(name: &str, field: &str) -> Facts {
     let known = types::named(&short(name)).and_then(|message| message.field(field));
     let said = said(name, field);
     let values = said.get("enum").and_then(Value::as_array);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     let mut merging = known.map(merging).unwrap_or_default();
     let extensions = said.iter().filter(|(key, _)| key.starts_with("x-"));
     merging.extend(extensions.map(|(key, value)| (key.clone(), value.clone())));
@@ -36,25 +37,18 @@ pub fn of(name: &str, field: &str) -> Facts {
     }
 }
 
-/// What `facts.txt` says.
+/// What `facts.txt` says of a field, or with "*" of a type.
 fn said(name: &str, field: &str) -> Map<String, Value> {
-    static FACTS: LazyLock<BTreeMap<(&str, &str), Map<String, Value>>> =
+    static FACTS: LazyLock<BTreeMap<&str, Map<String, Value>>> =
         LazyLock::new(|| include_str!("facts.txt").lines().filter_map(line).collect());
-    FACTS.get(&(short(name).as_str(), field)).cloned().unwrap_or_default()
+    FACTS.get(format!("{} {field}", short(name)).as_str()).cloned().unwrap_or_default()
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
-}
-
-/// A type, a field, and what is said of it.
-fn line(line: &'static str) -> Option<((&'static str, &'static str), Map<String, Value>)> {
-    let mut words = line.splitn(3, ' ');
-    let (name, field, facts) = (words.next()?, words.next()?, words.next()?);
-    if name == "#" {
-        return None;
-    }
-    Some(((name, field), serde_json::from_str(facts).ok()?))
+/// A type and its field, and the facts behind them.
+fn line(line: &str) -> Option<(&str, Map<String, Value>)> {
+    let (of, facts) = line.split_once(" {")?;
+    let facts = serde_json::from_str(&format!("{{{facts}"));
+    facts.ok().map(|facts| (of, facts))
 }
 
 /// `core/v1.Pod`, as the messages are named.

@@ -100,15 +100,14 @@ impl Schemas {
 }
 
 fn list_name(kind: &Kind, list: &str) -> String {
-    let module = kind.schema.trim_end_matches(kind.kind);
+    let module = kind.schema.strip_suffix(kind.kind).unwrap_or_default();
     format!("{module}{list}")
 }
 
 fn list_of(kind: &Kind, list: &str) -> Value {
-    let mut items = json!({"allOf": [reference(&kind.schema)], "default": {}});
-    items = json!({
+    let items = json!({
         "description": format!("items is the list of {} objects.", kind.kind),
-        "type": "array", "items": items,
+        "type": "array", "items": {"allOf": [reference(&kind.schema)], "default": {}},
     });
     json!({
         "description": format!("{list} is a list of {} objects.", kind.kind),
