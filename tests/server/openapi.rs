@@ -1,45 +1,10 @@
 //! What kubectl makes of the types' schemas: `explain`, and the patches of `apply`. What it prints
-//! is what it prints of a Kubernetes of 1.33 (kubectl `pkg/explain/v2/templates/plaintext.tmpl`), as
-//! that release's documentation of its API has the texts.
+//! is what it prints of a Kubernetes of 1.33 (kubectl `pkg/explain/v2/templates/plaintext.tmpl`),
+//! as that release's documentation of its API has the texts.
 
 use super::each;
 
-const POD: &str = "\
-KIND:       Pod
-VERSION:    v1
-
-DESCRIPTION:
-    Pod is a collection of containers that can run on a host. This resource is
-    created by clients and scheduled onto hosts.
-    
-FIELDS:
-  apiVersion\t<string>
-    APIVersion defines the versioned schema of this representation of an object.
-    Servers should convert recognized schemas to the latest internal value, and
-    may reject unrecognized values. More info:
-    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources
-
-  kind\t<string>
-    Kind is a string value representing the REST resource this object
-    represents. Servers may infer this from the endpoint the client submits
-    requests to. Cannot be updated. In CamelCase. More info:
-    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds
-
-  metadata\t<ObjectMeta>
-    Standard object's metadata. More info:
-    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata
-
-  spec\t<PodSpec>
-    Specification of the desired behavior of the pod. More info:
-    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#spec-and-status
-
-  status\t<PodStatus>
-    Most recently observed status of the pod. This data may not be up to date.
-    Populated by the system. Read-only. More info:
-    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#spec-and-status
-
-
-";
+const POD: &str = include_str!("../golden/explain/pods.txt");
 
 /// Since 1.28 the values of an enumeration are printed as well.
 const STRATEGY: &str = "\
@@ -55,20 +20,7 @@ FIELDS:
 ";
 
 /// As `--output=plaintext-openapiv2` lays it out, which was the only form before 1.27.
-const OS_NAME: &str = "\
-KIND:     Pod
-VERSION:  v1
-
-FIELD:    name <string>
-
-DESCRIPTION:
-     Name is the name of the operating system. The currently supported values
-     are linux and windows. Additional value may be defined in future and can be
-     one of:
-     https://github.com/opencontainers/runtime-spec/blob/master/config.md#platform-specific-configuration
-     Clients should expect to handle additional values and treat unrecognized
-     values in this field as os: null
-";
+const OS_NAME: &str = include_str!("../golden/explain/pod-os-name.txt");
 
 /// How a field's type is told.
 const TYPES: [(&str, &str); 6] = [
@@ -132,7 +84,7 @@ fn kubectl_applies_a_container_beside_others() {
         let sidecar =
             r#"{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"c:1"}]}}}}"#;
         server.kubectl(&format!("patch deploy two -p {sidecar}"));
-        // A patch that cannot be made with the schema is warned of, and made with kubectl's own types.
+        // A patch that the schema is of no use for is warned of, and made with kubectl's own types.
         quiet("apply -f -", &TWO.replace("a:1", "a:2").replace("80", "81"));
         let template = |path: &str| {
             let path = format!("{{.spec.template.spec.containers{path}}}");

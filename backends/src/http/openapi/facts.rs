@@ -21,11 +21,13 @@ pub struct Facts {
 
 /// Of a field of a type, `io.k8s.api.core.v1.Pod`.
 pub fn of(name: &str, field: &str) -> Facts {
-    let known = types::named(&short(name)).and_then(|message| message.field(field));
+    let message = types::named(&short(name));
+    let known = message.and_then(|message| message.field(field));
+    let markers = message.map(|message| types::markers(message, field)).unwrap_or_default();
     let said = said(name, field);
     let values = said.get("enum").and_then(Value::as_array);
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let mut merging = known.map(merging).unwrap_or_default();
+    let mut merging = known.map(|field| merging(field, markers)).unwrap_or_default();
     let extensions = said.iter().filter(|(key, _)| key.starts_with("x-"));
     merging.extend(extensions.map(|(key, value)| (key.clone(), value.clone())));
     Facts {
@@ -68,13 +70,13 @@ pub fn extend_type(name: &str, fields: &mut Map<String, Value>) {
 }
 
 /// The extensions that a field's markers stand for (kube-openapi `pkg/generators/extension.go`).
-fn merging(field: &Field) -> Map<String, Value> {
+fn merging(field: &Field, markers: &str) -> Map<String, Value> {
     let mut merging = Map::new();
     // Bytes are a slice.
     let list = field.many == Many::List || field.kind == Type::Bytes;
     let kind = if list { "list-type" } else { "map-type" };
     let mut add = |name: &str, value: Value| merging.insert(format!("x-kubernetes-{name}"), value);
-    for word in field.markers.split_whitespace() {
+    for word in markers.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("merge", key) => {
                 let (key, retain) = match key.strip_suffix(",retainKeys") {

@@ -1,6 +1,6 @@
-//! OpenAPI v2 in protobuf, as gnostic-models `openapiv2/OpenAPIv2.proto` numbers the fields; kubectl
-//! before 1.28 reads nothing else. What JSON does not have is not written, and what is not in
-//! these tables is not in our documents.
+//! OpenAPI v2 in protobuf, as gnostic-models `openapiv2/OpenAPIv2.proto` numbers the fields;
+//! kubectl before 1.28 reads nothing else. What JSON does not have is not written, and what is not
+//! in these tables is not in our documents.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::Value;

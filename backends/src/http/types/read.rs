@@ -8,6 +8,8 @@ pub struct Table {
     pub messages: BTreeMap<&'static str, Message>,
     /// How a group's messages are called, by its name.
     pub groups: BTreeMap<&'static str, &'static str>,
+    /// What is said of a message's field behind its type.
+    pub markers: BTreeMap<(&'static str, &'static str), &'static str>,
 }
 
 impl Message {
@@ -31,8 +33,7 @@ impl Field {
     /// A field of which nothing else is said.
     pub fn one(name: &'static str, kind: Type) -> Field {
         let (pointer, merged, owned) = (false, Merged::Fields, Owned::Granular);
-        let (many, markers) = (Many::One, "");
-        Field { name, many, kind, pointer, merged, owned, default: None, markers }
+        Field { name, many: Many::One, kind, pointer, merged, owned, default: None }
     }
 }
 
@@ -45,6 +46,10 @@ pub fn table(text: &'static str) -> Table {
             let (short, group) = group.split_once(' ').unwrap_or((group, ""));
             table.groups.insert(group, short);
         } else if let Some(line) = line.strip_prefix(' ') {
+            let mut words = line.splitn(4, ' ').skip(1);
+            if let (Some(field), Some(markers)) = (words.next(), words.nth(1)) {
+                table.markers.insert((name, field), markers);
+            }
             let message = table.messages.get_mut(name);
             if let (Some(message), Some((number, field, said))) = (message, field(line)) {
                 message.add(number, field);
@@ -64,9 +69,8 @@ pub fn table(text: &'static str) -> Table {
 
 /// A field with its number, and whether it is said how it is owned.
 fn field(line: &'static str) -> Option<(u32, Field, bool)> {
-    let mut words = line.splitn(4, ' ');
+    let mut words = line.split(' ');
     let (number, name, kind) = (words.next()?, words.next()?, words.next()?);
-    let markers = words.next().unwrap_or_default();
     let (kind, pointer) = match kind.strip_suffix('?') {
         Some(kind) => (kind, true),
         None => (kind, false),
@@ -77,9 +81,9 @@ fn field(line: &'static str) -> Option<(u32, Field, bool)> {
         _ => (Many::One, kind),
     };
     let merged = if many == Many::List { Merged::Whole } else { Merged::Fields };
-    let mut field = Field { many, pointer, merged, markers, ..Field::one(name, type_of(kind)) };
+    let mut field = Field { many, pointer, merged, ..Field::one(name, type_of(kind)) };
     let mut said = None;
-    for word in markers.split_whitespace() {
+    for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
             ("default", json) => field.default = serde_json::from_str(json).ok(),
             ("map", keys) => said = Some(Owned::Map(keys.split(',').collect())),
