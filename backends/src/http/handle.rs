@@ -81,7 +81,7 @@ where
         Route::GroupVersion(group, version) => {
             Ok(Answer::json(&discovery::group_version(&group, &version)))
         }
-        Route::OpenApiV2 => openapi::v2(&accepted, request.headers()),
+        Route::OpenApiV2 => openapi::v2_in(&accepted, request.headers()),
         Route::OpenApi(below) => {
             openapi::v3_at(&below, query.text("hash"), &accepted, request.headers())
         }

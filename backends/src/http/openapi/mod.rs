@@ -63,39 +63,40 @@ impl Document {
     }
 }
 
-/// All of them: made at the first question, and then kept.
+/// Those of v3: made at the first question, and then kept.
 struct Documents {
     /// By their paths: `apis/apps/v1`.
-    v3: BTreeMap<String, Document>,
+    versions: BTreeMap<String, Document>,
     /// Their list.
     root: Document,
-    v2: Document,
-    v2_protobuf: Bytes,
 }
 
 fn documents() -> &'static Documents {
-    static DOCUMENTS: LazyLock<Documents> = LazyLock::new(Documents::new);
+    static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
+        let mut versions = BTreeMap::new();
+        each(|path, value| drop(versions.insert(path.to_owned(), Document::new(&value))));
+        let url = |(path, document): (&String, &Document)| {
+            (path.clone(), json!({"serverRelativeURL": location(path, &document.etag)}))
+        };
+        let paths: Map<String, Value> = versions.iter().map(url).collect();
+        Documents { root: Document::new(&json!({"paths": paths})), versions }
+    });
     &DOCUMENTS
 }
 
-impl Documents {
-    fn new() -> Documents {
-        let values = v3();
-        let v3: BTreeMap<String, Document> =
-            values.iter().map(|(path, value)| (path.clone(), Document::new(value))).collect();
-        let url = |path: &str, document: &Document| {
-            (path.to_owned(), json!({"serverRelativeURL": location(path, &document.etag)}))
-        };
-        let paths: Map<String, Value> =
-            v3.iter().map(|(path, document)| url(path, document)).collect();
-        let v2 = v2::document(values.values(), &info());
-        Documents {
-            root: Document::new(&json!({"paths": paths})),
-            v2_protobuf: gnostic::encode(&v2).into(),
-            v2: Document::new(&v2),
-            v3,
-        }
-    }
+/// That of v2, and in protobuf. Few ask for it any more.
+fn older() -> &'static (Document, Bytes) {
+    static OLDER: LazyLock<(Document, Bytes)> = LazyLock::new(|| {
+        let v2 = v2();
+        (Document::new(&v2), gnostic::encode(&v2).into())
+    });
+    &OLDER
+}
+
+fn v2() -> Value {
+    let mut v2 = v2::Parts::default();
+    each(|_, v3| v2.add(&v3));
+    v2.document(&info())
 }
 
 fn location(path: &str, etag: &str) -> String {
@@ -114,32 +115,29 @@ fn bearer() -> Value {
     })
 }
 
-/// The documents of v3, by their paths.
-fn v3() -> BTreeMap<String, Value> {
+/// The documents of v3, one after another, with their paths.
+fn each(mut take: impl FnMut(&str, Value)) {
     let root = |path: &str, said: &str, operation: &str, kind: String| {
         let item = paths::root(path, said, operation, &kind);
         document(Map::from_iter([(format!("{path}/"), item)]))
     };
-    let mut versions = vec![("", "v1")];
-    let mut all = BTreeMap::new();
-    let mut add =
-        |path: &str, document| all.insert(path.trim_start_matches('/').to_owned(), document);
+    let mut take = |path: &str, document| take(path.trim_start_matches('/'), document);
     let said = "get available API versions";
-    add("/api", root("/api", said, "APIVersions", schemas::meta("APIVersions")));
-    add("/apis", root("/apis", said, "APIVersions", schemas::meta("APIGroupList")));
+    take("/api", root("/api", said, "APIVersions", schemas::meta("APIVersions")));
+    take("/apis", root("/apis", said, "APIVersions", schemas::meta("APIGroupList")));
     let said = "get the version information for this server";
-    add("/version", root("/version", said, paths::VERSION, VERSION_INFO.to_owned()));
+    take("/version", root("/version", said, paths::VERSION, VERSION_INFO.to_owned()));
+    let mut versions = vec![("", "v1")];
     for (group, version) in resources::groups() {
         let path = format!("/apis/{group}");
         let said = "get information of a group";
-        add(&path, root(&path, said, "APIGroup", schemas::meta("APIGroup")));
+        take(&path, root(&path, said, "APIGroup", schemas::meta("APIGroup")));
         versions.push((group, version));
     }
     for (group, version) in versions {
         let document = document(paths::of_version(group, version));
-        add(&resources::prefix(group, version), document);
+        take(&resources::prefix(group, version), document);
     }
-    all
 }
 
 fn document(paths: Map<String, Value>) -> Value {
@@ -153,12 +151,11 @@ fn document(paths: Map<String, Value>) -> Value {
 }
 
 /// `/openapi/v2`: in protobuf, which is how older kubectls ask for it, or in JSON.
-pub fn v2(accepted: &str, headers: &HeaderMap) -> Result<Answer, Failure> {
-    let all = documents();
-    let v2 = &all.v2;
+pub fn v2_in(accepted: &str, headers: &HeaderMap) -> Result<Answer, Failure> {
+    let (v2, protobuf) = older();
     match first(accepted, &[JSON, V2_PROTOBUF, V2_ASKED]) {
         Some(JSON) => Ok(v2.answer(JSON, &v2.bytes, headers)),
-        Some(_) => Ok(v2.answer(V2_PROTOBUF, &all.v2_protobuf, headers)),
+        Some(_) => Ok(v2.answer(V2_PROTOBUF, protobuf, headers)),
         None => Err(Failure::not_acceptable(&format!("{JSON}, {V2_PROTOBUF}"))),
     }
 }
@@ -174,7 +171,7 @@ pub fn v3_at(
     if below.is_empty() {
         return Ok(all.root.answer(JSON, &all.root.bytes, headers));
     }
-    let document = all.v3.get(below).ok_or_else(Failure::no_such_resource)?;
+    let document = all.versions.get(below).ok_or_else(Failure::no_such_resource)?;
     if first(accepted, &[JSON]).is_none() {
         return Err(Failure::not_acceptable(JSON));
     }

@@ -10,6 +10,13 @@ fn schema(name: &str) -> Value {
     schemas::all().get(name).cloned().unwrap_or_else(|| panic!("{name} has no schema"))
 }
 
+/// The documents, by their paths.
+fn v3() -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    each(|path, document| drop(all.insert(path.to_owned(), document)));
+    all
+}
+
 /// All that is referred to below.
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -56,7 +63,7 @@ fn of_sub((group, version, kind): (&str, &str, &str), document: &Value) {
 #[test]
 fn what_is_referred_to_is_in_the_same_document() {
     let mut documents: Vec<Value> = v3().into_values().collect();
-    documents.push(v2::document(v3().values(), &info()));
+    documents.push(v2());
     for document in documents {
         let mut found = BTreeSet::new();
         references(&document, &mut found);
@@ -208,7 +215,7 @@ fn facts_are_of_fields_that_there_are() {
 
 #[test]
 fn the_older_document_has_the_same_types_in_its_own_form() {
-    let v2 = v2::document(v3().values(), &info());
+    let v2 = v2();
     let definitions = &v2["definitions"];
     let spec = &definitions["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
     assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentSpec");
@@ -264,7 +271,7 @@ fn documents_are_kept_by_their_hashes() {
 #[test]
 fn the_older_document_is_there_in_both_encodings() {
     let kind = |accepted: &str| {
-        v2(accepted, &HeaderMap::new()).map(|answer| answer.content_type).map_err(|f| f.code)
+        v2_in(accepted, &HeaderMap::new()).map(|answer| answer.content_type).map_err(|f| f.code)
     };
     assert_eq!(kind(V2_PROTOBUF), Ok(V2_PROTOBUF));
     assert_eq!(kind(V2_ASKED), Ok(V2_PROTOBUF));
@@ -274,7 +281,7 @@ fn the_older_document_is_there_in_both_encodings() {
 
 #[test]
 fn all_of_the_older_document_is_encoded() {
-    let v2 = v2::document(v3().values(), &info());
+    let v2 = v2();
     assert_eq!(gnostic::left_out(&v2), BTreeSet::new());
     let document = json!({
         "swagger": "2.0",

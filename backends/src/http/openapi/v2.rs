@@ -6,24 +6,34 @@ use serde_json::{Map, Value, json};
 
 const DEFINITIONS: &str = "#/definitions/";
 
-/// From documents of v3, which may have schemas in common.
-pub fn document<'a>(v3: impl Iterator<Item = &'a Value>, info: &Value) -> Value {
-    let (mut paths, mut definitions) = (Map::new(), Map::new());
-    for document in v3 {
-        for (path, item) in document["paths"].as_object().into_iter().flatten() {
-            paths.insert(path.clone(), path_item(item));
+/// What documents of v3 come to.
+#[derive(Default)]
+pub struct Parts {
+    paths: Map<String, Value>,
+    definitions: Map<String, Value>,
+}
+
+impl Parts {
+    /// Adds a document, which may have schemas in common with those before.
+    pub fn add(&mut self, v3: &Value) {
+        for (path, item) in v3["paths"].as_object().into_iter().flatten() {
+            self.paths.insert(path.clone(), path_item(item));
         }
-        for (name, one) in document["components"]["schemas"].as_object().into_iter().flatten() {
-            if !definitions.contains_key(name) {
-                definitions.insert(name.clone(), definition(name, one));
+        for (name, one) in v3["components"]["schemas"].as_object().into_iter().flatten() {
+            if !self.definitions.contains_key(name) {
+                self.definitions.insert(name.clone(), definition(name, one));
             }
         }
     }
-    json!({
-        "swagger": "2.0", "info": info, "paths": paths, "definitions": definitions,
-        "securityDefinitions": {"BearerToken": super::bearer()},
-        "security": [{"BearerToken": []}],
-    })
+
+    pub fn document(self, info: &Value) -> Value {
+        json!({
+            "swagger": "2.0", "info": info,
+            "paths": Value::Object(self.paths), "definitions": Value::Object(self.definitions),
+            "securityDefinitions": {"BearerToken": super::bearer()},
+            "security": [{"BearerToken": []}],
+        })
+    }
 }
 
 fn definition(name: &str, v3: &Value) -> Value {
