@@ -331,7 +331,11 @@ fn upper(word: &str) -> String {
     first.into_iter().chain(letters).collect()
 }
 
+/// `a Pod`, `an Event`, `Endpoints` (apiserver `pkg/endpoints/installer.go`, `GetArticleForNoun`).
 fn article(kind: &str) -> String {
+    if kind.ends_with('s') && !kind.ends_with("ss") {
+        return kind.to_owned();
+    }
     let vowel = kind.starts_with(['A', 'E', 'I', 'O', 'U']);
     format!("{} {kind}", if vowel { "an" } else { "a" })
 }

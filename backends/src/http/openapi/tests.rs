@@ -31,11 +31,12 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_kind_that_is_served_has_a_schema() {
-    for resource in resources::RESOURCES {
+    let documents = v3();
+    for resource in resources::all() {
         let kind = resource.kind;
         let (group, version) = (kind.group(), resources::version(kind));
         let path = resources::prefix(group, version).trim_start_matches('/').to_owned();
-        let document = &v3()[&path];
+        let document = &documents[&path];
         let of = |name: &str| {
             let wanted = json!({"group": group, "version": version, "kind": name});
             let schemas = document["components"]["schemas"].as_object().expect("schemas");
@@ -46,7 +47,7 @@ fn every_kind_that_is_served_has_a_schema() {
         };
         let properties = of(kind.name())["properties"].clone();
         for field in ["apiVersion", "kind", "metadata"] {
-            assert!(properties[field]["description"].is_string(), "{}: {field}", kind.name());
+            assert!(properties[field].is_object(), "{}: {field}", kind.name());
         }
         assert_eq!(of(&format!("{}List", kind.name()))["required"], json!(["items"]));
         for sub in resource.subresources {
