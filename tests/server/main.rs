@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod kinds;
 mod openapi;
 mod wire;
 mod world;
@@ -281,9 +282,17 @@ fn kubectl_finds_its_way() {
         let versions = server.kubectl("api-versions");
         let expected = [
             "apps/v1",
+            "autoscaling/v2",
+            "batch/v1",
+            "certificates.k8s.io/v1",
             "coordination.k8s.io/v1",
             "discovery.k8s.io/v1",
             "net.kubesim.dev/v1",
+            "networking.k8s.io/v1",
+            "policy/v1",
+            "rbac.authorization.k8s.io/v1",
+            "scheduling.k8s.io/v1",
+            "storage.k8s.io/v1",
             "v1",
         ];
         assert_eq!(versions.lines().collect::<Vec<_>>(), expected);
@@ -291,8 +300,8 @@ fn kubectl_finds_its_way() {
         assert_eq!(server.kubectl("get --raw /readyz"), "ok");
         let namespaces = server.kubectl("get namespaces");
         assert!(rows(&namespaces).contains(&vec!["default", "Active"]), "{namespaces}");
-        let wrong = server.fails("get secrets");
-        assert!(wrong.contains("the server doesn't have a resource type \"secrets\""), "{wrong}");
+        let wrong = server.fails("get pots");
+        assert!(wrong.contains("the server doesn't have a resource type \"pots\""), "{wrong}");
         let strict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndato: {}\n";
         let out = server.run(&["create", "-f", "-"], strict);
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
