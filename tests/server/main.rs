@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod kinds;
+mod openapi;
 mod wire;
 mod world;
 
@@ -311,7 +312,6 @@ fn kubectl_finds_its_way() {
         let begins =
             "The ConfigMap \"A_\" is invalid: metadata.name: Invalid value: \"A_\": a lower";
         assert!(error.starts_with(begins), "{error}");
-        assert!(!server.fails("explain pods").is_empty(), "no schemas yet");
     });
 }
 

@@ -26,6 +26,7 @@ mod strategic;
 mod table;
 #[cfg(test)]
 mod tests;
+mod types;
 mod watch;
 mod write;
 

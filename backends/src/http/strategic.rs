@@ -3,6 +3,7 @@
 //! `$patch: replace|delete|merge`, `$deleteFromPrimitiveList/F`, `$setElementOrder/F`,
 //! `$retainKeys`.
 
+use super::types::{self, Merged, Place};
 use kubesim_actors::objects::Kind;
 use serde_json::{Map, Value};
 
@@ -11,52 +12,12 @@ const RETAIN: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const ORDER: &str = "$setElementOrder/";
 
-/// How a list is merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum List {
-    /// Replaced whole.
-    Atomic,
-    /// Elements are objects, known by this field.
-    By(&'static str),
-    /// Elements are texts: the union.
-    Set,
-}
-
-/// What upstream's types say of their lists (`patchStrategy` and `patchMergeKey` in
-/// k8s.io/api `core/v1`, `apps/v1` and apimachinery `meta/v1`). `parent` is the field that holds
-/// the object in which the list is.
-fn list(kind: Kind, parent: &str, field: &str) -> List {
-    match (parent, field) {
-        ("metadata", "ownerReferences") => List::By("uid"),
-        ("metadata", "finalizers") => List::Set,
-        ("spec", "containers" | "initContainers" | "ephemeralContainers") => List::By("name"),
-        ("spec", "volumes" | "imagePullSecrets" | "resourceClaims" | "schedulingGates") => {
-            List::By("name")
-        }
-        ("spec", "hostAliases") => List::By("ip"),
-        ("spec", "topologySpreadConstraints") => List::By("topologyKey"),
-        ("containers" | "initContainers" | "ephemeralContainers", list) => match list {
-            "env" => List::By("name"),
-            "ports" => List::By("containerPort"),
-            "volumeMounts" => List::By("mountPath"),
-            "volumeDevices" => List::By("devicePath"),
-            _ => List::Atomic,
-        },
-        ("spec", "ports") if kind == Kind::Service => List::By("port"),
-        ("spec", "podCIDRs") if kind == Kind::Node => List::Set,
-        ("status", "conditions") => List::By("type"),
-        ("status", "addresses") if kind == Kind::Node => List::By("type"),
-        ("status", "podIPs" | "hostIPs") if kind == Kind::Pod => List::By("ip"),
-        _ => List::Atomic,
-    }
-}
-
 /// Merges the patch into the object of this kind.
 pub fn apply(kind: Kind, object: &mut Value, patch: &Value) -> Result<(), String> {
-    merge(kind, "", object, patch)
+    merge(Place::Object(types::of(kind)), object, patch)
 }
 
-fn merge(kind: Kind, parent: &str, target: &mut Value, patch: &Value) -> Result<(), String> {
+fn merge(place: Place, target: &mut Value, patch: &Value) -> Result<(), String> {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return Ok(());
@@ -87,12 +48,12 @@ fn merge(kind: Kind, parent: &str, target: &mut Value, patch: &Value) -> Result<
         if let Some(field) = name.strip_prefix(DELETE_FROM) {
             remove_texts(target, field, value)?;
         } else if !name.starts_with('$') {
-            merge_field(kind, parent, target, name, value)?;
+            merge_field(place, target, name, value)?;
         }
     }
     for (name, order) in patch {
         if let Some(field) = name.strip_prefix(ORDER) {
-            set_order(list(kind, parent, field), target, field, order)?;
+            set_order(place.field(field).merged(true), target, field, order)?;
         }
     }
     Ok(())
@@ -103,8 +64,7 @@ fn unknown_directive(word: &str) -> String {
 }
 
 fn merge_field(
-    kind: Kind,
-    parent: &str,
+    place: Place,
     target: &mut Map<String, Value>,
     name: &str,
     value: &Value,
@@ -117,17 +77,22 @@ fn merge_field(
         Value::Array(items) => {
             let old = target.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             let old = old.as_array_mut().map(std::mem::take).unwrap_or_default();
-            let merged = match list(kind, parent, name) {
-                List::Atomic => items.clone(),
-                List::Set => union(old, items),
-                List::By(key) => merge_by(kind, (name, key), old, items)?,
+            let list = place.field(name);
+            let merged = match list.merged(true) {
+                Merged::Whole | Merged::Fields => items.clone(),
+                Merged::Union => union(old, items),
+                Merged::By(key) => merge_by(list.element(), (name, key), old, items)?,
             };
             target.insert(name.to_owned(), Value::Array(merged));
             Ok(())
         }
+        _ if place.field(name).merged(false) == Merged::Whole => {
+            target.insert(name.to_owned(), value.clone());
+            Ok(())
+        }
         _ => {
             let field = target.entry(name).or_insert(Value::Null);
-            merge(kind, name, field, value)
+            merge(place.field(name), field, value)
         }
     }
 }
@@ -142,7 +107,7 @@ fn union(mut old: Vec<Value>, items: &[Value]) -> Vec<Value> {
 }
 
 fn merge_by(
-    kind: Kind,
+    element: Place,
     (name, key): (&str, &str),
     mut old: Vec<Value>,
     items: &[Value],
@@ -161,10 +126,10 @@ fn merge_by(
             continue;
         }
         match old.iter_mut().find(|known| known.get(key) == Some(id)) {
-            Some(known) => merge(kind, name, known, item)?,
+            Some(known) => merge(element, known, item)?,
             None => {
                 let mut new = Value::Null;
-                merge(kind, name, &mut new, item)?;
+                merge(element, &mut new, item)?;
                 old.push(new);
             }
         }
@@ -182,7 +147,7 @@ fn remove_texts(target: &mut Map<String, Value>, field: &str, gone: &Value) -> R
 
 /// Elements that the order names stand in that order; the others stay behind what they followed.
 fn set_order(
-    list: List,
+    list: Merged,
     target: &mut Map<String, Value>,
     field: &str,
     order: &Value,
@@ -191,7 +156,7 @@ fn set_order(
     let Some(Value::Array(items)) = target.get_mut(field) else { return Ok(()) };
     let place = |item: &Value| {
         order.iter().position(|wanted| match list {
-            List::By(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
+            Merged::By(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
             _ => wanted == item,
         })
     };
@@ -240,14 +205,69 @@ mod tests {
     #[test]
     fn lists_without_a_key_are_replaced_and_sets_united() {
         let object = json!({"metadata": {"finalizers": ["a", "b"]},
-            "spec": {"tolerations": [{"key": "x"}], "ports": [{"port": 80, "name": "http"}]}});
+            "spec": {"tolerations": [{"key": "x"}], "hostAliases": [{"ip": "::1"}]}});
         let patch = json!({"metadata": {"finalizers": ["c"],
                 "$deleteFromPrimitiveList/finalizers": ["a"]},
-            "spec": {"tolerations": [{"key": "y"}], "ports": [{"port": 80, "nodePort": 30000}]}});
+            "spec": {"tolerations": [{"key": "y"}],
+                     "hostAliases": [{"ip": "::1", "hostnames": ["h"]}]}});
         let expected = json!({"metadata": {"finalizers": ["b", "c"]},
             "spec": {"tolerations": [{"key": "y"}],
-                     "ports": [{"port": 80, "name": "http", "nodePort": 30000}]}});
-        assert_eq!(patched(Kind::Service, object, patch), Ok(expected));
+                     "hostAliases": [{"ip": "::1", "hostnames": ["h"]}]}});
+        assert_eq!(patched(Kind::Pod, object, patch), Ok(expected));
+    }
+
+    /// The same name is merged in one kind and replaced in another.
+    #[test]
+    fn each_kind_has_its_own_lists() {
+        let both = |list: &str, ours: Value, theirs: Value| {
+            let object = json!({"spec": {list: ours}});
+            (object, json!({"spec": {list: theirs}}))
+        };
+        let ports = || {
+            both(
+                "ports",
+                json!([{"port": 80, "name": "http"}, {"port": 81}]),
+                json!([{"port": 80, "nodePort": 30000}]),
+            )
+        };
+        let merged = json!([{"port": 80, "name": "http", "nodePort": 30000}, {"port": 81}]);
+        let (object, patch) = ports();
+        assert_eq!(patched(Kind::Service, object, patch), Ok(json!({"spec": {"ports": merged}})));
+        // Of a kind that is not Kubernetes', all but the metadata.
+        let (object, patch) = ports();
+        assert_eq!(patched(Kind::Subnet, object, patch.clone()), Ok(patch));
+        let object = json!({"endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]});
+        let patch = json!({"ports": [{"port": 81}]});
+        let expected = json!({"endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 81}]});
+        assert_eq!(patched(Kind::EndpointSlice, object, patch), Ok(expected));
+    }
+
+    /// Of kinds that are merged by what the table says only.
+    #[test]
+    fn lists_of_any_kind_are_known() {
+        let merged = |message: &str, mut object: Value, patch: Value| {
+            let message = types::named(message).expect("a message");
+            merge(Place::Object(message), &mut object, &patch).map(|()| object)
+        };
+        let tls = json!({"spec": {"tls": [{"hosts": ["b"]}]}});
+        let object = json!({"spec": {"tls": [{"hosts": ["a"], "secretName": "s"}]}});
+        assert_eq!(merged("networking/v1.Ingress", object, tls.clone()), Ok(tls));
+        let claims = json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "b"}}]}});
+        let object = json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "a"}}]}});
+        assert_eq!(merged("apps/v1.StatefulSet", object, claims.clone()), Ok(claims));
+        let object = json!({"secrets": [{"name": "a"}], "imagePullSecrets": [{"name": "c"}]});
+        let patch = json!({"secrets": [{"name": "b"}], "imagePullSecrets": [{"name": "d"}]});
+        let expected = json!({"secrets": [{"name": "a"}, {"name": "b"}],
+                              "imagePullSecrets": [{"name": "d"}]});
+        assert_eq!(merged("core/v1.ServiceAccount", object, patch), Ok(expected));
+        // A struct that is replaced.
+        let selects = |label: &str| json!({"spec": {"selector": {"matchLabels": {label: ""}}}});
+        let replaced = merged("policy/v1.PodDisruptionBudget", selects("a"), selects("b"));
+        assert_eq!(replaced, Ok(selects("b")));
+        // Labels are a map: a key in it is no field.
+        let object = json!({"metadata": {"labels": {"finalizers": "a"}}});
+        let patch = json!({"metadata": {"labels": {"finalizers": "b", "x": "y"}}});
+        assert_eq!(merged("core/v1.Secret", object, patch.clone()), Ok(patch));
     }
 
     #[test]

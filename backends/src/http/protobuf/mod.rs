@@ -5,12 +5,10 @@
 //! Go writes what is no pointer whether it was said or not, so a zero of one is taken for unsaid:
 //! in JSON it would be left out. Fields that are not known are left out, as upstream does.
 
-mod messages;
-
+use super::types::{self, Field, Many, Message, Type};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::jiff::Timestamp;
-use messages::{Field, Many, Type};
 use prost::DecodeError;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -36,12 +34,12 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
         Ok(())
     })?;
     let (api_version, kind) = kind;
-    let name = messages::of_kind(&api_version, &kind);
-    if messages::fields(&name).is_none() {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let Some(known) = types::of_kind(group, version, &kind) else {
         return Err(format!("no message of the API is called {kind} of {api_version:?}"));
-    }
+    };
     let mut object = Map::new();
-    message(&name, raw, &mut object, DEEPEST).map_err(|why| format!("{kind}: {why}"))?;
+    message(known, raw, &mut object, DEEPEST).map_err(|why| format!("{kind}: {why}"))?;
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(object))
@@ -62,21 +60,24 @@ fn type_meta(bytes: &[u8]) -> Result<(String, String), String> {
 
 /// Adds the fields of a message to an object.
 fn message(
-    name: &str,
+    known: &Message,
     bytes: &[u8],
     object: &mut Map<String, Value>,
     deep: u32,
 ) -> Result<(), String> {
     let deep = deep.checked_sub(1).ok_or("it is nested too deeply")?;
-    let fields = messages::fields(name).ok_or_else(|| format!("{name} is not known"))?;
     each(bytes, |number, wire| {
-        let Some(field) = fields.get(&number) else { return Ok(()) };
+        let Some(field) = known.numbered(number) else { return Ok(()) };
         let at = |why: String| match field.name {
             "*" => why,
             name => format!("{name}: {why}"),
         };
         add(field, wire, object, deep).map_err(at)
     })
+}
+
+fn named(message: &str) -> Result<&'static Message, String> {
+    types::named(message).ok_or_else(|| format!("{message} is not known"))
 }
 
 fn add(
@@ -86,7 +87,7 @@ fn add(
     deep: u32,
 ) -> Result<(), String> {
     if let (Type::Message(name), "*") = (field.kind, field.name) {
-        return message(name, wire.bytes()?, object, deep);
+        return message(named(name)?, wire.bytes()?, object, deep);
     }
     match field.many {
         Many::One => {
@@ -155,7 +156,7 @@ fn value(kind: Type, wire: Wire<'_>, deep: u32) -> Result<Value, String> {
         }
         Type::Message(name) => {
             let mut object = Map::new();
-            message(name, wire.bytes()?, &mut object, deep)?;
+            message(named(name)?, wire.bytes()?, &mut object, deep)?;
             Value::Object(object)
         }
     })
