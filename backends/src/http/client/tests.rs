@@ -1,0 +1,1 @@
+//! Calls as requests, answers as replies, views from events.
