@@ -36,6 +36,8 @@ pub struct Field {
     pub kind: Type,
     /// A zero was said by somebody: the type behind it is a pointer.
     pub pointer: bool,
+    /// Go writes it even if it is empty: a list or a map.
+    pub always: bool,
     pub merged: Merged,
     pub owned: Owned,
     /// Of a key of a list's elements: what it is when it is not said.
@@ -96,6 +98,18 @@ impl Message {
     /// By its number in protobuf.
     pub fn numbered(&self, number: u32) -> Option<&Field> {
         self.by_number.get(&number)
+    }
+
+    /// Its fields, and those of what is embedded.
+    pub fn fields(&self) -> Vec<&Field> {
+        let mut fields = Vec::new();
+        for field in self.by_number.values() {
+            match (field.name, field.message()) {
+                ("*", Some(embedded)) => fields.extend(embedded.fields()),
+                _ => fields.push(field),
+            }
+        }
+        fields
     }
 
     /// By its name in JSON, here or in what is embedded.
