@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod applies;
 mod wire;
 mod world;
 
