@@ -3,11 +3,16 @@
 use super::world::Server;
 use super::{WEB, each};
 
-/// Who owns fields of the Deployment, as `MANAGER OPERATION`, in the order of their names.
+/// Who owns fields of the Deployment, as `MANAGER/OPERATION/SUBRESOURCE`, in order.
 fn owners(server: &Server) -> Vec<String> {
-    let path = "{range .metadata.managedFields[*]}{.manager}/{.operation}/{.subresource};{end}";
-    let told = server.kubectl(&format!("get deploy web -o jsonpath={path}"));
-    let mut owners: Vec<String> = told.split_terminator(';').map(str::to_owned).collect();
+    let object = server.kubectl("get --raw /apis/apps/v1/namespaces/default/deployments/web");
+    let object: serde_json::Value = serde_json::from_str(&object).expect("JSON");
+    let entries = object["metadata"]["managedFields"].as_array().expect("owners");
+    let owner = |entry: &serde_json::Value| {
+        let word = |field: &str| entry[field].as_str().unwrap_or_default();
+        format!("{}/{}/{}", word("manager"), word("operation"), word("subresource"))
+    };
+    let mut owners: Vec<String> = entries.iter().map(owner).collect();
     owners.sort();
     owners
 }
