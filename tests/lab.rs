@@ -3,6 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -427,6 +428,41 @@ fn parity(path: &Path, mode: &str) -> Result<(), String> {
         }
     }
     Err(format!("{} {mode}: the machine is too busy", path.display()))
+}
+
+/// What flannel would do to the laptop fails on a real kernel as it does in the simulator: the same
+/// expectations, by the same routes.
+#[test]
+fn the_upstream_profile_fails_for_the_same_reason() {
+    if !can_run() {
+        return;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/laptop-ip-change.toml");
+    let run = |world: &str| {
+        let mut command = kubesim();
+        command.arg("run").arg(&file).args(["--profile", "flannel", "--world", world]);
+        command.output().expect("kubesim runs")
+    };
+    let modelled = run("sim");
+    let real = (0..3).map(|_| run("lab")).find(|output| !stood_still(output));
+    let real = real.expect("the machine is too busy for a run in real time");
+    for output in [&modelled, &real] {
+        assert_eq!(output.status.code(), Some(1), "{}", text(output));
+    }
+    let (modelled, real) = (text(&modelled), text(&real));
+    let failed = failures(&modelled);
+    assert!(failed.iter().any(|line| line.contains("ghost lease")), "{modelled}");
+    assert_eq!(failures(&real), failed, "{modelled}\n{real}");
+}
+
+/// The expectations that failed and the stale routes that are to blame.
+fn failures(said: &str) -> BTreeSet<String> {
+    let lines = said.lines().map(str::trim_start);
+    let failed = lines.clone().filter_map(|line| line.strip_prefix("FAILED "));
+    // The name is followed by what was found, at a distance.
+    let names = failed.filter_map(|line| line.trim_start().split("  ").next());
+    let routes = lines.filter(|line| line.contains(": stale route to "));
+    names.chain(routes).map(str::to_owned).collect()
 }
 
 /// Somebody who may not make namespaces is told so, in a sentence.

@@ -291,8 +291,8 @@ fn kubectl_finds_its_way() {
         assert_eq!(server.kubectl("get --raw /readyz"), "ok");
         let namespaces = server.kubectl("get namespaces");
         assert!(rows(&namespaces).contains(&vec!["default", "Active"]), "{namespaces}");
-        let wrong = server.fails("get secrets");
-        assert!(wrong.contains("the server doesn't have a resource type \"secrets\""), "{wrong}");
+        let wrong = server.fails("get pots");
+        assert!(wrong.contains("the server doesn't have a resource type \"pots\""), "{wrong}");
         let strict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndato: {}\n";
         let out = server.run(&["create", "-f", "-"], strict);
         let error = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -82,7 +82,7 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     meta.creation_timestamp = Some(time(state.wall));
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
-    meta.generation = kinds::has_generation(kind).then_some(1);
+    meta.generation = kind.declaration().generation.then_some(1);
     strip(meta);
     kinds::prepare_create(&mut new, state.last_pod);
     kinds::validate(&new, None, state.config)?;
@@ -153,7 +153,7 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
 
 /// The new metadata with what only the server writes; the old one itself if nothing differs.
 fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<ObjectMeta> {
-    let bump = spec_changed && kinds::has_generation(old.kind());
+    let bump = spec_changed && old.kind().declaration().generation;
     if Arc::ptr_eq(new, &old.meta) && !bump {
         return old.meta.clone();
     }

@@ -1,5 +1,6 @@
 //! Failures in upstream's words (apimachinery `pkg/api/errors`, `pkg/util/validation/field`).
 
+use crate::objects::validation::Causes;
 use crate::objects::{Kind, Uid};
 use crate::ports::api::{Error, Reason};
 use std::fmt;
@@ -74,46 +75,15 @@ pub(super) fn internal(why: impl fmt::Display) -> Error {
     Error::new(Reason::InternalError, format!("Internal error occurred: {why}"))
 }
 
-/// What is wrong with which fields of one object, in the order found.
-#[derive(Debug, Default)]
-pub(super) struct Causes(Vec<String>);
-
-impl Causes {
-    pub fn required(&mut self, field: impl fmt::Display, why: &str) {
-        let colon = if why.is_empty() { "" } else { ": " };
-        self.0.push(format!("{field}: Required value{colon}{why}"));
-    }
-    /// The value as it is to be printed: strings quoted, structures as JSON.
-    pub fn invalid(
-        &mut self,
-        field: impl fmt::Display,
-        value: impl fmt::Display,
-        why: impl fmt::Display,
-    ) {
-        self.0.push(format!("{field}: Invalid value: {value}: {why}"));
-    }
-    pub fn forbidden(&mut self, field: impl fmt::Display, why: impl fmt::Display) {
-        self.0.push(format!("{field}: Forbidden: {why}"));
-    }
-    pub fn duplicate(&mut self, field: impl fmt::Display, value: impl fmt::Display) {
-        self.0.push(format!("{field}: Duplicate value: {value}"));
-    }
-    pub fn unsupported(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
-        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
-        let list = list.join(", ");
-        self.0.push(format!("{field}: Unsupported value: {value:?}: supported values: {list}"));
-    }
-
-    /// `Deployment.apps "a" is invalid: …`, if anything is.
-    pub fn into_result(self, kind: Kind, name: &str) -> Result<(), Error> {
-        let causes = match &self.0[..] {
-            [] => return Ok(()),
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
-        let group = kind.group();
-        let dot = if group.is_empty() { "" } else { "." };
-        let text = format!("{}{dot}{group} {name:?} is invalid: {causes}", kind.name());
-        Err(Error::new(Reason::Invalid, text))
-    }
+/// `Deployment.apps "a" is invalid: …`, if anything is.
+pub(super) fn unless_valid(causes: Causes, kind: Kind, name: &str) -> Result<(), Error> {
+    let causes = match &causes.into_list()[..] {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    let group = kind.group();
+    let dot = if group.is_empty() { "" } else { "." };
+    let text = format!("{}{dot}{group} {name:?} is invalid: {causes}", kind.name());
+    Err(Error::new(Reason::Invalid, text))
 }

@@ -2,20 +2,14 @@
 //! `pkg/registry/*/*/strategy.go`).
 
 use super::defaults::LastPod;
-use super::errors::Causes;
-use super::{Config, defaults, networks, validate};
-use crate::objects::pod_spec;
+use super::{Config, defaults, errors, networks, plain};
+use crate::objects::validation::Causes;
 use crate::objects::{
     Body, DeploymentStatus, Kind, Object, PodBody, PodStatus, ReplicaSetStatus, ServiceStatus,
 };
+use crate::objects::{kinds, pod_spec, validation as validate};
 use crate::ports::api::Error;
 use std::sync::Arc;
-
-/// Which kinds count the changes of their spec in `metadata.generation`.
-pub(super) fn has_generation(kind: Kind) -> bool {
-    use Kind::*;
-    matches!(kind, Pod | Deployment | ReplicaSet | EndpointSlice | Subnet)
-}
 
 /// Defaults a new object and takes away the status that only a status write may set. Nodes and
 /// subnets keep it: a node registers itself with its addresses.
@@ -43,6 +37,10 @@ pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
         | Body::ConfigMap(_)
         | Body::Event(_)
         | Body::EndpointSlice(_) => {}
+        Body::Plain(plain) => {
+            let new = kinds::New { name: &new.key.name, uid: new.uid };
+            plain::prepare_create(plain, new);
+        }
     }
 }
 
@@ -62,6 +60,7 @@ pub(super) fn default_spec(body: &mut Body) {
                 Arc::make_mut(spec).pod_cidrs = Some(vec![one]);
             }
         }
+        Body::Plain(plain) => plain::complete(plain),
         _ => {}
     }
 }
@@ -86,6 +85,7 @@ pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
             *status = old.clone();
         }
         (Body::Subnet { status, .. }, Body::Subnet { status: old, .. }) => *status = old.clone(),
+        (Body::Plain(plain), Body::Plain(old)) => plain.status = old.status.clone(),
         _ => {}
     }
     default_spec(&mut body);
@@ -108,6 +108,7 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
                 (Body::Pod(new), Body::Pod(old)) => {
                     Body::Pod(old.with_status(Arc::clone(new.status())))
                 }
+                (Body::Plain(new), Body::Plain(old)) => Body::Plain(plain::with_status(new, old)?),
                 _ => return None,
             }
         };
@@ -129,6 +130,7 @@ pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
                 (Body::ConfigMap(a), Body::ConfigMap(b)) => same(a, b),
                 (Body::Event(a), Body::Event(b)) => same(a, b),
                 (Body::EndpointSlice(a), Body::EndpointSlice(b)) => same(a, b),
+                (Body::Plain(a), Body::Plain(b)) => same(&a.fields, &b.fields),
                 _ => false,
             }
         };
@@ -145,6 +147,7 @@ pub(super) fn shared_status(a: &Body, b: &Body) -> bool {
                     Arc::ptr_eq(a, b)
                 })*
                 (Body::Pod(a), Body::Pod(b)) => Arc::ptr_eq(a.status(), b.status()),
+                (Body::Plain(a), Body::Plain(b)) => Arc::ptr_eq(&a.status, &b.status),
                 _ => true,
             }
         };
@@ -175,7 +178,7 @@ pub(super) fn validate(new: &Object, old: Option<&Object>, config: &Config) -> R
     {
         networks::check_node(config, status, &mut causes);
     }
-    causes.into_result(kind, &new.key.name)
+    errors::unless_valid(causes, kind, &new.key.name)
 }
 
 fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
@@ -219,6 +222,11 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
                 causes.unsupported("addressType", &slice.address_type, &supported);
             }
         }
+        Body::ConfigMap(map) => {
+            let before = old.and_then(Object::config_map).map(|map| &**map);
+            validate::config::config_map(map, before, causes);
+        }
+        Body::Plain(new) => plain::validate(new, old.and_then(Object::plain), causes),
         _ => {}
     }
 }

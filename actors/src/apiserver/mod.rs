@@ -3,7 +3,6 @@
 //! Writes go through the actor: a pure apply, then one store transaction. Reads and watches are
 //! served by the front from the [`Cache`] that the actor publishes.
 
-mod amounts;
 mod apply;
 mod cache;
 mod defaults;
@@ -16,12 +15,12 @@ mod namespaces;
 mod networks;
 mod patch;
 mod pending;
+mod plain;
 mod reread;
 mod service;
 mod services_ip;
 #[cfg(test)]
 mod tests;
-mod validate;
 
 pub use cache::{Cache, LastWrite};
 

@@ -4,8 +4,8 @@
 //! refusal before the first pod.
 
 use super::Config;
-use super::errors::Causes;
 use crate::objects::NodeStatus;
+use crate::objects::validation::Causes;
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 

@@ -1,11 +1,11 @@
 //! JSON merge patch (RFC 7386). Only the parts a patch names take the way through JSON.
 
 use super::errors;
-use crate::objects::{Body, Kind, Object, Uid};
+use crate::objects::{Body, Kind, Object, Plain, Uid};
 use crate::ports::api::{Error, Subresource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The object that the patch makes of `old`. Its uid and version are the patch's preconditions
@@ -93,6 +93,7 @@ fn merge_main(body: &mut Body, patch: &Map<String, Value>) -> Result<(), Error> 
         Body::ConfigMap(part) => return merge_part(part, &whole()),
         Body::Event(part) => return merge_part(part, &whole()),
         Body::EndpointSlice(part) => return merge_part(part, &whole()),
+        Body::Plain(plain) => return merge_plain(plain, &whole()),
         _ => {}
     }
     let Some(patch) = spec else { return Ok(()) };
@@ -105,8 +106,23 @@ fn merge_main(body: &mut Body, patch: &Map<String, Value>) -> Result<(), Error> 
         Body::ReplicaSet { spec, .. } => merge_part(spec, patch),
         Body::Lease { spec } => merge_part(spec, patch),
         Body::Subnet { spec, .. } => merge_part(spec, patch),
-        Body::ConfigMap(_) | Body::Event(_) | Body::EndpointSlice(_) => Ok(()),
+        Body::ConfigMap(_) | Body::Event(_) | Body::EndpointSlice(_) | Body::Plain(_) => Ok(()),
     }
+}
+
+/// By way of the kind's type, which may refuse what comes of it.
+fn merge_plain(plain: &mut Plain, patch: &Value) -> Result<(), Error> {
+    let mut value = Value::Object(plain.fields.0.clone());
+    if !plain.status.is_null() {
+        value["status"] = (*plain.status).clone();
+    }
+    merge(&mut value, patch);
+    let object = Object::from_json_of(plain.kind, value);
+    let object = object.map_err(|error| errors::bad_request(error.to_string()))?;
+    if let Body::Plain(merged) = object.body {
+        *plain = merged;
+    }
+    Ok(())
 }
 
 fn merge_status(body: &mut Body, patch: &Value) -> Result<(), Error> {
@@ -118,6 +134,7 @@ fn merge_status(body: &mut Body, patch: &Value) -> Result<(), Error> {
         Body::Deployment { status, .. } => merge_part(status, patch),
         Body::ReplicaSet { status, .. } => merge_part(status, patch),
         Body::Subnet { status, .. } => merge_part(status, patch),
+        Body::Plain(plain) => merge_plain(plain, &json!({"status": patch})),
         Body::Lease { .. } | Body::ConfigMap(_) | Body::Event(_) | Body::EndpointSlice(_) => Ok(()),
     }
 }
@@ -163,7 +180,6 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     /// The table of RFC 7386, appendix A.
     #[test]

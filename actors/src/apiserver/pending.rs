@@ -11,6 +11,7 @@
 use super::apply::{self, Outcome, State};
 use super::cache::LastWrite;
 use super::{ApiServer, Effect, RequestId, Timer, errors};
+use crate::objects::validation::Causes;
 use crate::objects::{Key, Kind, Object};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::{self, Op, StoreKey};
@@ -105,9 +106,9 @@ impl ApiServer {
         let kind = object.kind();
         let Some(base) = object.meta.generate_name.as_deref().filter(|base| !base.is_empty())
         else {
-            let mut causes = errors::Causes::default();
+            let mut causes = Causes::default();
             causes.required("metadata.name", "name or generateName is required");
-            causes.into_result(kind, "")?;
+            errors::unless_valid(causes, kind, "")?;
             return Ok(String::new());
         };
         let base = base.get(..MAX_BASE).unwrap_or(base);

@@ -1,8 +1,9 @@
 //! Reading the store again: at start, and whenever it did not tell something or knew better.
 
+use super::cache::derived_history;
 use super::pending::{RETRY, Range};
 use super::{ApiServer, Effect, Timer};
-use crate::objects::{Key, Kind, Object};
+use crate::objects::{Key, Kind, Object, View};
 use crate::ports::store;
 use kubesim_runtime::{Context, Snapshot};
 use std::collections::BTreeMap;
@@ -81,7 +82,12 @@ impl ApiServer {
         for kind in Kind::ALL {
             let stored = by_kind.remove(kind).unwrap_or_default();
             let new = if self.config.memo { Snapshot::empty } else { Snapshot::without_memo };
-            let view = self.cache.views.entry(*kind).or_insert_with(|| new(ctx.rng().u64()));
+            let first_view = self.cache.views.get(&Kind::Namespace).map(View::history);
+            let view = self.cache.views.entry(*kind).or_insert_with(|| match first_view {
+                // As much another one as if it were drawn.
+                Some(history) if kind.rules().is_some() => new(derived_history(history, *kind, "")),
+                _ => new(ctx.rng().u64()),
+            });
             let gone: Vec<Key> =
                 view.iter().map(|(k, _)| k).filter(|k| !stored.contains_key(k)).cloned().collect();
             for key in gone {

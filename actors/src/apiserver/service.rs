@@ -2,9 +2,10 @@
 //! `pkg/registry/core/service/storage/alloc.go` does.
 
 use super::apply::State;
-use super::errors::{self, Causes};
+use super::errors;
 use super::services_ip::Taken;
-use super::validate;
+use crate::objects::validation as validate;
+use crate::objects::validation::Causes;
 use crate::objects::{Body, Key, Kind, Object, ServiceSpec};
 use crate::ports::api::Error;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ fn claim_address(state: &mut State<'_>, key: &Key, ip: &str) -> Result<(), Error
     let Some(address) = validate::ipv4(ip) else {
         let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         causes.invalid("spec.clusterIPs[0]", format_args!("{ip:?}"), why);
-        return causes.into_result(Kind::Service, &key.name);
+        return errors::unless_valid(causes, Kind::Service, &key.name);
     };
     let network = state.services.network();
     match state.services.claim_address(address, key) {
@@ -124,7 +125,7 @@ fn claim_address(state: &mut State<'_>, key: &Key, ip: &str) -> Result<(), Error
             causes.invalid("spec.clusterIPs", shown, why);
         }
     }
-    causes.into_result(Kind::Service, &key.name)
+    errors::unless_valid(causes, Kind::Service, &key.name)
 }
 
 fn ports(state: &mut State<'_>, key: &Key, spec: &mut ServiceSpec) -> Result<(), Error> {
@@ -157,5 +158,5 @@ fn ports(state: &mut State<'_>, key: &Key, spec: &mut ServiceSpec) -> Result<(),
             }
         }
     }
-    causes.into_result(Kind::Service, &key.name)
+    errors::unless_valid(causes, Kind::Service, &key.name)
 }

@@ -51,6 +51,7 @@ impl Serialize for Kept<'_> {
             Body::ReplicaSet { spec, status } => self.parts(serializer, spec, Some(status)),
             Body::Subnet { spec, status } => self.parts(serializer, spec, Some(status)),
             Body::Lease { spec } => self.parts(serializer, spec, None::<&()>),
+            Body::Plain(plain) => self.fields(serializer, plain),
         }
     }
 }
@@ -69,6 +70,20 @@ impl Kept<'_> {
         map.serialize_entry("spec", spec)?;
         if let Some(status) = status {
             map.serialize_entry("status", status)?;
+        }
+        map.end()
+    }
+
+    fn fields<S: Serializer>(&self, serializer: S, plain: &Plain) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("apiVersion", plain.kind.api_version())?;
+        map.serialize_entry("kind", plain.kind.name())?;
+        map.serialize_entry("metadata", &self.meta)?;
+        for (name, value) in &plain.fields.0 {
+            map.serialize_entry(name, value)?;
+        }
+        if !plain.status.is_null() {
+            map.serialize_entry("status", &plain.status)?;
         }
         map.end()
     }

@@ -42,6 +42,7 @@ impl Object {
             Body::ConfigMap(whole) => digest_of(&**whole, hasher),
             Body::Event(whole) => digest_of(&**whole, hasher),
             Body::EndpointSlice(whole) => digest_of(&**whole, hasher),
+            Body::Plain(plain) => digest_of(&(&plain.fields.0, &*plain.status), hasher),
         }
     }
 }
@@ -59,6 +60,7 @@ impl Object {
             Body::Deployment { status, .. } => digest_of(&**status, hasher),
             Body::ReplicaSet { status, .. } => digest_of(&**status, hasher),
             Body::Subnet { status, .. } => digest_of(&**status, hasher),
+            Body::Plain(plain) => digest_of(&*plain.status, hasher),
             Body::Lease { .. } | Body::ConfigMap(_) | Body::Event(_) | Body::EndpointSlice(_) => {
                 self.digest_content(hasher);
             }

@@ -1,7 +1,9 @@
 //! Objects from and to Kubernetes' JSON.
 
+use super::kinds::{Fields, Parts};
 use super::strict::{Log, Path, Strict, UnknownField};
 use super::*;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,6 +44,10 @@ impl Object {
 
     /// Reads an object whose kind is known (as from a path).
     pub fn from_json_of(kind: Kind, value: Value) -> Result<Object, ParseError> {
+        if kind.rules().is_some() {
+            let (object, _) = Self::from_json_strict(kind, &value);
+            return object.map_err(|(_, why)| why);
+        }
         read(kind, value).map_err(|error| ParseError(error.to_string()))
     }
 
@@ -52,7 +58,11 @@ impl Object {
         value: &Value,
     ) -> (Result<Object, (Path, ParseError)>, Vec<UnknownField>) {
         let log = Log::default();
-        let object = read(kind, Strict { value, log: &log });
+        let strict = Strict { value, log: &log };
+        let object = match kind.rules() {
+            Some(rules) => (rules.shape)(strict).map(|parts| plain(kind, parts)),
+            None => read(kind, strict),
+        };
         let object = object.map_err(|error| (log.failed(), ParseError(error.to_string())));
         (object, log.unknown())
     }
@@ -71,6 +81,13 @@ impl Object {
             Body::ConfigMap(whole) => into_map(json(whole)),
             Body::Event(whole) => into_map(json(whole)),
             Body::EndpointSlice(whole) => into_map(json(whole)),
+            Body::Plain(plain) => {
+                let mut fields = plain.fields.0.clone();
+                if !plain.status.is_null() {
+                    fields.insert("status".to_owned(), (*plain.status).clone());
+                }
+                fields
+            }
         };
         value.insert("apiVersion".to_owned(), self.kind().api_version().into());
         value.insert("kind".to_owned(), self.kind().name().into());
@@ -91,7 +108,17 @@ impl Object {
     }
 }
 
+/// One of a kind without types of its own is taken as it stands.
 pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Error> {
+    if kind.rules().is_some() {
+        let mut fields = Map::deserialize(value)?;
+        let meta = fields.remove("metadata").map(ObjectMeta::deserialize).transpose();
+        let meta = meta.map_err(D::Error::custom)?.unwrap_or_default();
+        let status = fields.remove("status").unwrap_or_default();
+        fields.remove("apiVersion");
+        fields.remove("kind");
+        return Ok(plain(kind, (meta, fields, status)));
+    }
     let (meta, body) = match kind {
         Kind::Namespace => whole!(value, Namespace, Namespace),
         Kind::Node => whole!(value, Node, Node),
@@ -120,8 +147,15 @@ pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Ob
             let mut whole = EndpointSlice::deserialize(value)?;
             (std::mem::take(&mut whole.metadata), Body::EndpointSlice(Arc::new(whole)))
         }
+        // Those with rules are read above.
+        _ => return Err(D::Error::custom(format_args!("nothing reads a {kind}"))),
     };
     Ok(assemble(meta, body))
+}
+
+fn plain(kind: Kind, (meta, fields, status): Parts) -> Object {
+    let (fields, status) = (Arc::new(Fields(fields)), Arc::new(status));
+    assemble(meta, Body::Plain(Plain { kind, fields, status }))
 }
 
 fn assemble(mut meta: ObjectMeta, body: Body) -> Object {

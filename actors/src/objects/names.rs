@@ -20,6 +20,10 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
     'MyValue',  or 'my_value',  or '12345', regex used for validation is \
     '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or \
+    '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
+    '[-._a-zA-Z0-9]+')";
+
 /// Of most objects' names, and of a label's prefix.
 pub fn subdomain(text: &str) -> Vec<String> {
     check(text, 253, text.split('.').all(is_label), SUBDOMAIN)
@@ -61,6 +65,30 @@ pub fn qualified(text: &str) -> Vec<String> {
     wrong
         .extend(check(name, 63, is_word(name), QUALIFIED).iter().map(|w| format!("name part {w}")));
     wrong
+}
+
+/// Of a key of a ConfigMap or Secret (IsConfigMapKey).
+pub fn config_key(text: &str) -> Vec<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut wrong = check(text, 253, !text.is_empty() && text.chars().all(good), CONFIG_KEY);
+    match text {
+        "." => wrong.push("must not be '.'".to_owned()),
+        ".." => wrong.push("must not be '..'".to_owned()),
+        text if text.starts_with("..") => wrong.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    wrong
+}
+
+/// Of what may have any name that fits a path (IsValidPathSegmentName).
+pub fn path_segment(text: &str) -> Vec<String> {
+    match text {
+        "." => return vec!["may not be '.'".to_owned()],
+        ".." => return vec!["may not be '..'".to_owned()],
+        _ => {}
+    }
+    let found = ["/", "%"].into_iter().filter(|c| text.contains(c));
+    found.map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// Of a label's value (IsValidLabelValue).

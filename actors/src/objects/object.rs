@@ -1,4 +1,6 @@
+use super::kinds::Fields;
 use super::*;
+use serde_json::Value;
 use std::fmt;
 
 /// One object, in shared parts. Cloning costs a few pointers.
@@ -40,6 +42,18 @@ pub enum Body {
     EndpointSlice(Arc<EndpointSlice>),
     Lease { spec: Arc<LeaseSpec> },
     Subnet { spec: Arc<SubnetSpec>, status: Arc<SubnetStatus> },
+    Plain(Plain),
+}
+
+/// What an object of a kind says that no component works with: its fields as they are in JSON,
+/// checked and completed by the kind's rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plain {
+    pub kind: Kind,
+    /// Without metadata and status.
+    pub fields: Arc<Fields>,
+    /// Null if there is none.
+    pub status: Arc<Value>,
 }
 
 impl Body {
@@ -56,6 +70,7 @@ impl Body {
             Body::EndpointSlice(_) => Kind::EndpointSlice,
             Body::Lease { .. } => Kind::Lease,
             Body::Subnet { .. } => Kind::Subnet,
+            Body::Plain(plain) => plain.kind,
         }
     }
 }
@@ -132,6 +147,13 @@ impl Object {
     pub fn event(&self) -> Option<&Arc<Event>> {
         match &self.body {
             Body::Event(event) => Some(event),
+            _ => None,
+        }
+    }
+    /// Of a kind without types of its own.
+    pub fn plain(&self) -> Option<&Plain> {
+        match &self.body {
+            Body::Plain(plain) => Some(plain),
             _ => None,
         }
     }

@@ -212,12 +212,12 @@ mod tests {
             "/api/v1/namespaces/a/pods/b/scale",
             "/apis/apps/v2/deployments",
             "/apis/apps/v1/pods",
-            "/api/v1/secrets",
+            "/api/v1/pots",
         ] {
             assert_eq!(object(path), None, "{path}");
         }
         assert!(matches!(route("/nothing"), Err(Failure { code: 404, .. })));
-        assert!(matches!(route("/apis/batch"), Err(Failure { code: 404, .. })));
+        assert!(matches!(route("/apis/none"), Err(Failure { code: 404, .. })));
         assert!(matches!(route("/api/v1/pods/%ff"), Err(Failure { code: 400, .. })));
     }
 

@@ -6,18 +6,25 @@ use super::body::Answer;
 use super::patch::Patch;
 use super::route::Target;
 use super::status::Failure;
-use super::table::cells;
 use super::write::{again, call};
-use kubesim_actors::objects::{Body, Object, Uid};
+use kubesim_actors::objects::kinds::texts;
+use kubesim_actors::objects::{Body, Kind, LabelSelector, Object, Plain, Uid};
 use kubesim_actors::ports::api::Request;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The Scale of a Deployment or a ReplicaSet.
+/// The Scale of what has replicas.
 pub fn of(object: &Object) -> Value {
     let (wanted, there, selector) = match &object.body {
-        Body::Deployment { spec, status } => (spec.replicas, status.replicas, &spec.selector),
-        Body::ReplicaSet { spec, status } => (spec.replicas, Some(status.replicas), &spec.selector),
+        Body::Deployment { spec, status } => {
+            let there = status.replicas.unwrap_or(0);
+            (spec.replicas.unwrap_or(0), there, texts::requirements(&spec.selector))
+        }
+        Body::ReplicaSet { spec, status } => {
+            (spec.replicas.unwrap_or(0), status.replicas, texts::requirements(&spec.selector))
+        }
+        Body::Plain(plain) => of_plain(plain),
         _ => return Value::Null,
     };
     json!({
@@ -27,9 +34,23 @@ pub fn of(object: &Object) -> Value {
             "uid": object.uid.to_string(), "resourceVersion": object.version.to_string(),
             "creationTimestamp": object.meta.creation_timestamp,
         },
-        "spec": {"replicas": wanted.unwrap_or(0)},
-        "status": {"replicas": there.unwrap_or(0), "selector": cells::requirements(selector)},
+        "spec": {"replicas": wanted},
+        "status": {"replicas": there, "selector": selector},
     })
+}
+
+fn of_plain(plain: &Plain) -> (i32, i32, String) {
+    let number = |value: Option<i64>| value.and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+    let selector = match plain.kind {
+        // Its selector is one of labels alone.
+        Kind::ReplicationController => {
+            let labels: BTreeMap<String, String> = plain.fields.part("spec.selector");
+            texts::requirements(&LabelSelector { match_labels: Some(labels), ..Default::default() })
+        }
+        _ => texts::requirements(&plain.fields.part("spec.selector")),
+    };
+    let there = plain.status.get("replicas").and_then(Value::as_i64);
+    (number(plain.fields.number("spec.replicas")), number(there), selector)
 }
 
 pub async fn update(
@@ -63,10 +84,12 @@ fn set_replicas(object: &mut Object, scale: &Value) -> Result<(), Failure> {
         let why = format!("spec.replicas: Invalid value: {wanted}: must be a count of 32 bits");
         Failure::new(422, "Invalid", why)
     };
-    let replicas = Some(i32::try_from(wanted).map_err(|_| wrong())?);
+    let wanted = i32::try_from(wanted).map_err(|_| wrong())?;
+    let replicas = Some(wanted);
     match &mut object.body {
         Body::Deployment { spec, .. } => Arc::make_mut(spec).replicas = replicas,
         Body::ReplicaSet { spec, .. } => Arc::make_mut(spec).replicas = replicas,
+        Body::Plain(plain) => Arc::make_mut(&mut plain.fields).set("spec.replicas", wanted),
         _ => return Err(Failure::no_such_resource()),
     }
     Ok(())
@@ -116,9 +139,11 @@ pub async fn apply(
     }
     let conditional = config["metadata"].get("resourceVersion").is_some();
     let applied = again(conditional, async || {
-        let value = write.apply(Some(&*inner.object(target)?), &config, force)?;
+        let live = inner.object(target)?;
+        let value = write.apply(Some(&live), &config, force)?;
         let object = Object::from_json_of(target.kind(), value);
-        let object = object.map_err(|why| Failure::bad_request(why.to_string()))?;
+        let mut object = object.map_err(|why| Failure::bad_request(why.to_string()))?;
+        Write::settle(&live, &mut object);
         put(inner, target, object, dry_run).await
     });
     let applied = applied.await?;

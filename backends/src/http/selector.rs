@@ -1,7 +1,6 @@
 //! Which objects a list or a watch is about: label selectors (apimachinery
 //! `pkg/labels/selector.go`) and field selectors (`pkg/fields/selector.go`).
 
-use super::resources;
 use super::status::Failure;
 use kubesim_actors::objects::{Kind, Name, Object, names};
 use serde_json::Value;
@@ -104,7 +103,12 @@ fn plain<'a>(object: &'a Object, field: &str) -> Option<&'a str> {
 
 fn in_json(json: &Value, field: &str) -> String {
     let event = |name: &str| json["kind"] == "Event" && field == name;
-    let path = if event("reportingComponent") { "reportingComponent" } else { field };
+    let path = match field {
+        _ if event("reportingComponent") => "reportingComponent",
+        // Of a Job.
+        "status.successful" => "status.succeeded",
+        _ => field,
+    };
     let found = path.split('.').fold(json, |value, step| &value[step]);
     match found {
         Value::String(text) => text.clone(),
@@ -112,7 +116,7 @@ fn in_json(json: &Value, field: &str) -> String {
         Value::Null if ["spec.unschedulable", "spec.hostNetwork"].contains(&field) => {
             "false".to_owned()
         }
-        Value::Null if field == "status.replicas" => "0".to_owned(),
+        Value::Null if ["status.replicas", "status.successful"].contains(&field) => "0".to_owned(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -129,7 +133,7 @@ fn parse_fields(kind: Kind, text: &str) -> Result<Vec<Field>, Failure> {
             return Err(Failure::bad_request(message));
         };
         let both = ["metadata.name", "metadata.namespace"];
-        if !both.contains(&name) && !resources::of(kind).fields.contains(&name) {
+        if !both.contains(&name) && !kind.declaration().fields.contains(&name) {
             let message = format!(
                 "Unable to find {:?} that match label selector \"\", field selector {text:?}: \
                  field label not supported: {name}",

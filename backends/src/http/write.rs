@@ -217,8 +217,9 @@ async fn applied(
         };
         let value = write.apply(live.as_deref(), &config, force)?;
         let (object, warnings) = decoded(kind, value, sent.query)?;
-        let object = at(target, object)?;
-        if live.is_some() {
+        let mut object = at(target, object)?;
+        if let Some(live) = live {
+            Write::settle(&live, &mut object);
             let object = put(inner, target, object, dry_run).await?;
             let answer = Answer::json(&shown(&object, sent.show));
             return Ok(Answer { warnings, ..answer });

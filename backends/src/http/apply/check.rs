@@ -59,7 +59,7 @@ impl Check {
         self.path.push(Step::field(name));
         // An object in a list has these too.
         let of_objects = ["apiVersion", "kind"].contains(&name) && place.declares("metadata");
-        if place.message().is_some() && !place.declares(name) {
+        if place.message().is_some_and(|message| !message.open) && !place.declares(name) {
             if !of_objects {
                 self.error("field not declared in schema");
             }

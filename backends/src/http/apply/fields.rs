@@ -329,7 +329,7 @@ mod tests {
 
     fn any_set() -> impl Strategy<Value = Set> {
         let step = prop_oneof![
-            "[ab]".prop_map(|name| Step::Field(name)),
+            "[ab]".prop_map(Step::Field),
             (0..2_i64).prop_map(|value| Step::Value(Scalar::Int(value))),
             "[ab]".prop_map(|name| Step::Key(vec![("name".to_owned(), Scalar::Text(name))])),
         ];

@@ -15,9 +15,10 @@ mod walk;
 
 use self::managers::{Managers, is_reset};
 use self::update::{Refusal, Writer};
-use super::resources::{self, Sub};
+use super::resources::Sub;
 use super::status::Failure;
 use super::types::{self, Place};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kubesim_actors::apiserver;
 use kubesim_actors::objects::{Kind, Object, time};
 use kubesim_runtime::Wall;
@@ -43,7 +44,7 @@ impl Write<'_> {
         Writer {
             manager: self.manager,
             sub: self.sub,
-            has_status: resources::of(self.kind).subresources.contains(&Sub::Status),
+            has_status: self.kind.declaration().has(Sub::Status),
             place: Place::Object(types::of(self.kind)),
             now: time(self.now),
         }
@@ -113,6 +114,24 @@ impl Write<'_> {
             meta.insert("managedFields".to_owned(), json!(entries));
         }
         Ok(new)
+    }
+
+    /// Takes back that owners are newer if nothing else is new, once what was applied has its
+    /// defaults (apiserver's `IgnoreManagedFieldsTimestampsTransformer`).
+    pub fn settle(live: &Object, new: &mut Object) {
+        let timeless = |object: &Object| -> Vec<ManagedFieldsEntry> {
+            let entries = object.meta.managed_fields.iter().flatten();
+            entries.map(|entry| ManagedFieldsEntry { time: None, ..entry.clone() }).collect()
+        };
+        if new.meta.managed_fields == live.meta.managed_fields || timeless(new) != timeless(live) {
+            return;
+        }
+        let mut defaulted = new.clone();
+        apiserver::default(&mut defaulted);
+        if bare(&defaulted) == bare(live) {
+            let meta = Arc::make_mut(&mut new.meta);
+            meta.managed_fields.clone_from(&live.meta.managed_fields);
+        }
     }
 
     fn no_config(&self, config: &Value, why: &str) -> Failure {

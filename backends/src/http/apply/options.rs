@@ -2,7 +2,7 @@
 //! `ValidatePatchOptions`, apiserver's `managerOrUserAgent`).
 
 use crate::http::body;
-use crate::http::resources::{self, Sub};
+use crate::http::resources::Sub;
 use crate::http::route::Query;
 use crate::http::status::Failure;
 use kubesim_actors::objects::Kind;
@@ -83,7 +83,7 @@ pub fn config(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, Failu
 pub fn type_of(kind: Kind, sub: Option<Sub>) -> (&'static str, &'static str, &'static str) {
     match sub {
         Some(sub) => sub.type_of(kind),
-        None => (kind.group(), resources::version(kind), kind.name()),
+        None => (kind.group(), kind.version(), kind.name()),
     }
 }
 

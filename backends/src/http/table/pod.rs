@@ -1,9 +1,9 @@
 //! A pod's row: one word for all that its containers do.
 
-use super::cells;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubesim_actors::objects::Object;
+use kubesim_actors::objects::kinds::texts as cells;
 use kubesim_runtime::Wall;
 use serde_json::Value;
 

@@ -1,14 +1,15 @@
-//! The cells of every kind but pods.
+//! The rows of kinds with types of their own, but for pods.
 
-use super::{cells, pod};
+use super::pod;
 use k8s_openapi::api::core::v1::{Container, Event, NodeStatus, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kubesim_actors::objects::kinds::texts as cells;
 use kubesim_actors::objects::{Body, LabelSelector, NodeSpec, Object};
 use kubesim_runtime::Wall;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// In the order of [`super::columns`].
+/// In the order of the kind's columns.
 pub fn cells(object: &Object, now: Wall) -> Vec<Value> {
     let name = Value::from(object.key.name.as_str());
     let age = Value::from(cells::since(object.meta.creation_timestamp.as_ref(), now));
@@ -55,6 +56,8 @@ pub fn cells(object: &Object, now: Wall) -> Vec<Value> {
         Body::Lease { spec } => {
             vec![name, spec.holder_identity.clone().unwrap_or_default().into(), age]
         }
+        // Its cells are declared with its kind.
+        Body::Plain(_) => Vec::new(),
         Body::Subnet { spec, status } => {
             let locator = status.locator.map(|ip| ip.to_string()).unwrap_or_default();
             vec![name, spec.cidr.as_str().into(), cells::or_none(locator).into(), age]
@@ -195,12 +198,12 @@ fn event(object: &Object, event: &Event, now: Wall) -> Vec<Value> {
     };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let source = event.source.clone().unwrap_or_default();
-    let (component, instance) = match text(&source.component) {
-        component if component.is_empty() => {
-            (text(&event.reporting_component), text(&event.reporting_instance))
-        }
-        component => (component, text(&source.host)),
+    let or = |first: String, second: &Option<String>| match first.is_empty() {
+        true => text(second),
+        false => first,
     };
+    let component = or(text(&source.component), &event.reporting_component);
+    let instance = or(text(&source.host), &event.reporting_instance);
     let source = if instance.is_empty() { component } else { format!("{component}, {instance}") };
     vec![
         last.into(),

@@ -12,7 +12,7 @@ fn cells_of(value: Value) -> Vec<String> {
     let kind = object.kind();
     let table = table(kind, &[Arc::new(object)], json!({}), show, true);
     let cells = table["rows"][0]["cells"].as_array().expect("cells").clone();
-    assert_eq!(cells.len(), columns(kind).len(), "{kind}");
+    assert_eq!(cells.len(), kind.declaration().columns.len(), "{kind}");
     let text = |cell: Value| cell.as_str().map_or(cell.to_string(), str::to_owned);
     cells.into_iter().map(text).collect()
 }

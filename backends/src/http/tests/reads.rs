@@ -62,8 +62,8 @@ fn bad_requests_are_told() {
             (format!("{MAPS}?continue=none"), 400),
             (format!("{MAPS}?resourceVersion=x"), 400),
             (format!("{MAPS}?watch=1&sendInitialEvents=true"), 422),
-            ("/api/v1/namespaces/default/secrets".to_owned(), 404),
-            ("/apis/batch/v1".to_owned(), 404),
+            ("/api/v1/namespaces/default/pots".to_owned(), 404),
+            ("/apis/none/v1".to_owned(), 404),
             ("/nowhere".to_owned(), 404),
         ];
         for (path, code) in cases {

@@ -21,6 +21,8 @@ pub struct Message {
     pub name: &'static str,
     /// It has one owner as a whole, where the field it is in says nothing else.
     pub atomic: bool,
+    /// There may be other fields.
+    pub open: bool,
     by_number: BTreeMap<u32, Field>,
     numbers: BTreeMap<&'static str, u32>,
     /// Of messages whose fields are this one's own.
@@ -152,13 +154,11 @@ pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Messag
 /// What objects of a kind consist of. Of those that are not Kubernetes' own only the metadata is
 /// known.
 pub fn of(kind: Kind) -> &'static Message {
-    let version = kind.api_version();
-    let version = version.rsplit('/').next().unwrap_or_default();
-    of_kind(kind.group(), version, kind.name()).unwrap_or(&CUSTOM)
+    of_kind(kind.group(), kind.version(), kind.name()).unwrap_or(&CUSTOM)
 }
 
 static CUSTOM: LazyLock<Message> = LazyLock::new(|| {
-    let mut custom = Message::new("custom", false);
+    let mut custom = Message { open: true, ..Message::new("custom", false) };
     custom.add(1, Field::one("metadata", Type::Message("meta/v1.ObjectMeta")));
     custom
 });

@@ -13,7 +13,7 @@ pub struct Table {
 impl Message {
     pub fn new(name: &'static str, atomic: bool) -> Message {
         let (by_number, numbers, embedded) = Default::default();
-        Message { name, atomic, by_number, numbers, embedded }
+        Message { name, atomic, open: false, by_number, numbers, embedded }
     }
 
     pub fn add(&mut self, number: u32, field: Field) {

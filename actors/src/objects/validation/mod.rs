@@ -1,10 +1,12 @@
 //! Names, labels and specs, refused in upstream's words.
 
-use super::amounts;
-use super::errors::Causes;
-use crate::objects::{
-    DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec, names,
-};
+mod amounts;
+mod causes;
+pub mod config;
+
+pub use causes::Causes;
+
+use super::{DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec, names};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
@@ -14,19 +16,14 @@ use std::net::{IpAddr, Ipv4Addr};
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' \
     (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
-/// Namespaces are labels, services DNS-1035 labels, everything else subdomains.
-pub(super) fn name(kind: Kind, name: &str, causes: &mut Causes) {
-    let wrong = match kind {
-        Kind::Namespace => names::label(name),
-        Kind::Service => names::label_1035(name),
-        _ => names::subdomain(name),
-    };
-    for why in wrong {
+/// As the kind's declaration has it.
+pub(crate) fn name(kind: Kind, name: &str, causes: &mut Causes) {
+    for why in (kind.declaration().name)(name) {
         causes.invalid("metadata.name", format_args!("{name:?}"), why);
     }
 }
 
-pub(super) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, causes: &mut Causes) {
+pub(crate) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, causes: &mut Causes) {
     for (key, value) in labels.into_iter().flatten() {
         for why in names::qualified(key) {
             causes.invalid(field, format_args!("{key:?}"), why);
@@ -37,7 +34,7 @@ pub(super) fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, cau
     }
 }
 
-pub(super) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
+pub(crate) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
     labels("metadata.labels", meta.labels.as_ref(), causes);
     for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
         let field = format!("metadata.ownerReferences[{index}]");
@@ -58,11 +55,11 @@ pub(super) fn meta(meta: &ObjectMeta, causes: &mut Causes) {
     }
 }
 
-pub(super) fn json<T: Serialize>(value: &T) -> String {
+pub(crate) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-pub(super) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
+pub(crate) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
     if spec.containers.is_empty() {
         causes.required(format_args!("{field}.containers"), "");
     }
@@ -123,7 +120,7 @@ fn port_number(field: std::fmt::Arguments<'_>, port: i32, causes: &mut Causes) {
 }
 
 /// The selector of a Deployment or ReplicaSet must be there and match the pods it makes.
-pub(super) fn selector(
+pub(crate) fn selector(
     selector: &LabelSelector,
     template: Option<&PodTemplateSpec>,
     causes: &mut Causes,
@@ -170,14 +167,14 @@ fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
         })
 }
 
-pub(super) fn not_negative(field: &str, number: Option<i32>, causes: &mut Causes) {
+pub(crate) fn not_negative(field: &str, number: Option<i32>, causes: &mut Causes) {
     if let Some(number) = number.filter(|n| *n < 0) {
         causes.invalid(field, number, "must be greater than or equal to 0");
     }
 }
 
 /// `ValidateDeploymentStrategy` (pkg/apis/apps/validation).
-pub(super) fn strategy(spec: &DeploymentSpec, causes: &mut Causes) {
+pub(crate) fn strategy(spec: &DeploymentSpec, causes: &mut Causes) {
     let Some(strategy) = &spec.strategy else { return };
     let kind = strategy.type_.as_deref().unwrap_or_default();
     match (kind, &strategy.rolling_update) {
@@ -228,7 +225,7 @@ fn amount(value: Option<&IntOrString>) -> Option<u64> {
     }
 }
 
-pub(super) fn service(spec: &ServiceSpec, causes: &mut Causes) {
+pub(crate) fn service(spec: &ServiceSpec, causes: &mut Causes) {
     let kind = spec.type_.as_deref().unwrap_or_default();
     let supported = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     if !supported.contains(&kind) {
@@ -329,7 +326,7 @@ const POD_FIELDS: &str = "pod updates may not change fields other than \
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// What a write may change in a pod once it exists.
-pub(super) fn pod_update(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
+pub(crate) fn pod_update(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
     if let Some(seconds) = new.active_deadline_seconds.filter(|s| *s < 1) {
         let why = "must be between 1 and 2147483647, inclusive";
         causes.invalid("spec.activeDeadlineSeconds", seconds, why);
@@ -359,7 +356,7 @@ pub(super) fn pod_update(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
 }
 
 /// `spec.clusterIP` may be left out of an update, but not changed.
-pub(super) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut Causes) {
+pub(crate) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut Causes) {
     let set = |spec: &ServiceSpec| spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
     let external = |spec: &ServiceSpec| spec.type_.as_deref() == Some("ExternalName");
     if external(new) || external(old) {
@@ -373,7 +370,7 @@ pub(super) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut 
     }
 }
 
-pub(super) fn no_new_finalizers(new: &Object, old: &Object, causes: &mut Causes) {
+pub(crate) fn no_new_finalizers(new: &Object, old: &Object, causes: &mut Causes) {
     let before = old.meta.finalizers.as_deref().unwrap_or_default();
     let now = new.meta.finalizers.iter().flatten();
     let added: Vec<_> = now.filter(|f| !before.contains(f)).collect();
@@ -388,6 +385,6 @@ pub(super) fn no_new_finalizers(new: &Object, old: &Object, causes: &mut Causes)
 }
 
 /// The IPv4 address in a field, if it is one.
-pub(super) fn ipv4(text: &str) -> Option<Ipv4Addr> {
+pub(crate) fn ipv4(text: &str) -> Option<Ipv4Addr> {
     text.parse().ok()
 }

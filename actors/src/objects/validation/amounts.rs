@@ -2,15 +2,15 @@
 //! (kubernetes pkg/apis/core/validation/validation.go: `validateContainerResourceName`,
 //! `ValidateNonnegativeQuantity`, `validateProbe`).
 
-use super::errors::Causes;
+use super::Causes;
 use crate::objects::quantity::thousandths;
 use k8s_openapi::api::core::v1::{Container, Probe, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
-const FORM: &str = "quantities must match the regular expression \
+pub(super) const FORM: &str = "quantities must match the regular expression \
     '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-const NEGATIVE: &str = "must be greater than or equal to 0";
+pub(super) const NEGATIVE: &str = "must be greater than or equal to 0";
 
 pub(super) fn container(field: &str, container: &Container, causes: &mut Causes) {
     if let Some(wanted) = &container.resources {

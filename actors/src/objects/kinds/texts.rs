@@ -1,7 +1,7 @@
 //! Texts of cells: ages, selectors, lists that go on.
 
+use crate::objects::wall;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, Time};
-use kubesim_actors::objects::wall;
 use kubesim_runtime::Wall;
 use std::collections::BTreeMap;
 

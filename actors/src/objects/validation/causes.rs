@@ -1,0 +1,43 @@
+//! Errors of fields in upstream's words (apimachinery `pkg/util/validation/field`).
+
+use std::fmt;
+
+/// What is wrong with which fields of one object, in the order found.
+#[derive(Debug, Default)]
+pub struct Causes(Vec<String>);
+
+impl Causes {
+    pub fn required(&mut self, field: impl fmt::Display, why: &str) {
+        let colon = if why.is_empty() { "" } else { ": " };
+        self.0.push(format!("{field}: Required value{colon}{why}"));
+    }
+    /// The value as it is to be printed: strings quoted, structures as JSON.
+    pub fn invalid(
+        &mut self,
+        field: impl fmt::Display,
+        value: impl fmt::Display,
+        why: impl fmt::Display,
+    ) {
+        self.0.push(format!("{field}: Invalid value: {value}: {why}"));
+    }
+    pub fn forbidden(&mut self, field: impl fmt::Display, why: impl fmt::Display) {
+        self.0.push(format!("{field}: Forbidden: {why}"));
+    }
+    /// Of something that may be this long, in bytes.
+    pub fn too_long(&mut self, field: impl fmt::Display, longest: usize) {
+        self.0.push(format!("{field}: Too long: may not be more than {longest} bytes"));
+    }
+    pub fn duplicate(&mut self, field: impl fmt::Display, value: impl fmt::Display) {
+        self.0.push(format!("{field}: Duplicate value: {value}"));
+    }
+    pub fn unsupported(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
+        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let list = list.join(", ");
+        self.0.push(format!("{field}: Unsupported value: {value:?}: supported values: {list}"));
+    }
+
+    /// Each with the path of its field, as they were found.
+    pub fn into_list(self) -> Vec<String> {
+        self.0
+    }
+}
