@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod applies;
+mod kinds;
 mod wire;
 mod world;
 
@@ -281,9 +282,17 @@ fn kubectl_finds_its_way() {
         let versions = server.kubectl("api-versions");
         let expected = [
             "apps/v1",
+            "autoscaling/v2",
+            "batch/v1",
+            "certificates.k8s.io/v1",
             "coordination.k8s.io/v1",
             "discovery.k8s.io/v1",
             "net.kubesim.dev/v1",
+            "networking.k8s.io/v1",
+            "policy/v1",
+            "rbac.authorization.k8s.io/v1",
+            "scheduling.k8s.io/v1",
+            "storage.k8s.io/v1",
             "v1",
         ];
         assert_eq!(versions.lines().collect::<Vec<_>>(), expected);

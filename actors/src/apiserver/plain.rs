@@ -2,8 +2,8 @@
 
 use crate::objects::kinds::{Fields, New, Sub};
 use crate::objects::validation::Causes;
-use crate::objects::{Object, Plain};
-use serde_json::{Value, json};
+use crate::objects::{Body, Object, Plain};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A new object's defaults; its status is nobody's yet.
@@ -14,7 +14,7 @@ pub(super) fn prepare_create(plain: &mut Plain, new: New<'_>) {
         (rules.create)(fields, new);
     });
     if plain.kind.declaration().has(Sub::Status) {
-        plain.status = Arc::new(json!({}));
+        plain.status = Arc::new((rules.status)());
     }
     typed(plain);
 }
@@ -36,9 +36,7 @@ fn typed(plain: &mut Plain) {
     if !plain.status.is_null() {
         json["status"] = (*plain.status).clone();
     }
-    if let Ok(Object { body: crate::objects::Body::Plain(read), .. }) =
-        Object::from_json_of(plain.kind, json)
-    {
+    if let Ok(Object { body: Body::Plain(read), .. }) = Object::from_json_of(plain.kind, json) {
         *plain = read;
     }
 }

@@ -40,6 +40,8 @@ pub struct Rules {
     pub(in crate::objects) shape: Shape,
     /// What a new object gets besides the defaults.
     pub create: fn(&mut Fields, New<'_>),
+    /// The status of a new object, of a kind that has one.
+    pub status: fn() -> Value,
     /// What a field that was left out means.
     pub defaults: fn(&mut Fields),
     pub validate: fn(&Fields, &mut Causes),
@@ -156,6 +158,7 @@ where
     Rules {
         shape: shape::<T>,
         create: |_, _| {},
+        status: || Value::Object(Map::new()),
         defaults: |_| {},
         validate: |_, _| {},
         update: |_, _, _| {},

@@ -29,9 +29,7 @@ pub(super) static PERSISTENT_VOLUME: Declaration = Declaration {
         wide("VolumeMode", Cell::Or("spec.volumeMode", "<unset>")),
     ],
     rules: Some(Rules {
-        create: |fields, _| {
-            fields.default("spec.persistentVolumeReclaimPolicy", "Retain");
-        },
+        status: pending,
         defaults: |fields| {
             fields.default("spec.persistentVolumeReclaimPolicy", "Retain");
             fields.default("spec.volumeMode", "Filesystem");
@@ -41,6 +39,10 @@ pub(super) static PERSISTENT_VOLUME: Declaration = Declaration {
     }),
     ..cluster(Kind::PersistentVolume, "v1", "persistentvolumes")
 };
+
+fn pending() -> Value {
+    json!({"phase": "Pending"})
+}
 
 /// `GetAccessModesAsString` (pkg/apis/core/v1/helper): each once, in a fixed order.
 fn modes(shown: &Shown<'_>, path: &str) -> Value {
@@ -135,6 +137,7 @@ pub(super) static PERSISTENT_VOLUME_CLAIM: Declaration = Declaration {
         wide("VolumeMode", Cell::Or("spec.volumeMode", "<unset>")),
     ],
     rules: Some(Rules {
+        status: pending,
         defaults: |fields| fields.default("spec.volumeMode", "Filesystem"),
         validate: volume_claim,
         update: claim_update,
