@@ -327,14 +327,26 @@ fn an_apply_that_is_none_is_refused_in_upstreams_words() {
             assert_eq!(refused.code, code, "{message}");
             assert!(message.contains(words), "{message}");
         }
+    });
+}
+
+#[test]
+fn an_apply_is_of_the_version_that_it_names() {
+    play(|world| async move {
+        let path = format!("{MAPS}/m");
+        let apply = format!("{path}?fieldManager=a");
+        let with = |version: &str| {
+            let mut config = map("m", "2");
+            config["metadata"]["resourceVersion"] = version.into();
+            config
+        };
         let force = world.patch(&format!("{path}?force=true"), "merge-patch", &json!({})).await;
         let words = "force: Forbidden: may not be specified for non-apply patch";
         assert!(force.json()["message"].as_str().is_some_and(|text| text.contains(words)));
         let made = world.apply(&apply, &map("m", "1")).await.ok();
-        let old = with("resourceVersion", json!("1"));
+        let old = with("1");
         assert_eq!(world.apply(&apply, &old).await.refusal(), (409, "Conflict".to_owned()));
-        let mut now = with("resourceVersion", made["metadata"]["resourceVersion"].clone());
-        now["data"]["key"] = "2".into();
+        let now = with(version(&made));
         assert_eq!(world.apply(&apply, &now).await.ok()["data"]["key"], "2");
         let body = "kind: ConfigMap\napiVersion: v1\ndata: {key: '3'}\n".to_owned();
         let words = format!("PATCH {apply}");

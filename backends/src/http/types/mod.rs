@@ -1,5 +1,6 @@
-//! What the API's types say of themselves: which fields they have, as protobuf numbers them, and how
-//! these are merged and owned. `messages.txt` is the table, read once; `make-messages.py` makes it.
+//! What the API's types say of themselves: which fields they have, as protobuf numbers them, and
+//! how these are merged and owned. `messages.txt` is the table, read once; `make-messages.py`
+//! makes it.
 //!
 //! Owned (KEP-555): what has one owner as a whole is atomic. A list of which nothing is said is so,
 //! but for one that a strategic patch merges (kube-openapi `pkg/schemaconv/smd.go`).
