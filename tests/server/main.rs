@@ -6,6 +6,7 @@
 
 mod applies;
 mod kinds;
+mod openapi;
 mod wire;
 mod world;
 
@@ -312,7 +313,6 @@ fn kubectl_finds_its_way() {
         let begins =
             "The ConfigMap \"A_\" is invalid: metadata.name: Invalid value: \"A_\": a lower";
         assert!(error.starts_with(begins), "{error}");
-        assert!(!server.fails("explain pods").is_empty(), "no schemas yet");
     });
 }
 

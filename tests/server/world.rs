@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Set to 1 where everything must be proved: then a test that cannot run fails.
 const REQUIRED: &str = "KUBESIM_REQUIRE_KERNEL";
 
-/// The `kubectl` of this machine, and those of other releases that lie beside it.
+/// The releases of `kubectl` that lie beside this machine's; else its own. One that has others
+/// beside it chooses among them itself, by the server's version.
 pub fn clients() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|place| place.join("kubectl"));
@@ -23,11 +24,10 @@ pub fn clients() -> Vec<PathBuf> {
         return Vec::new();
     };
     let home = fs::canonicalize(&stock).ok().and_then(|real| real.parent().map(Path::to_owned));
-    let mut clients = vec![stock];
-    for release in ["kubectl.1.27", "kubectl.1.33"] {
-        clients.extend(home.as_ref().map(|home| home.join(release)).filter(|one| one.is_file()));
-    }
-    clients
+    let releases = ["kubectl.1.33", "kubectl.1.27", "kubectl.1.32"];
+    let beside = releases.iter().filter_map(|name| home.as_ref().map(|home| home.join(name)));
+    let beside: Vec<PathBuf> = beside.filter(|program| program.is_file()).collect();
+    if beside.is_empty() { vec![stock] } else { beside }
 }
 
 /// What the server keeps; removed in the end.

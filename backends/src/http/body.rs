@@ -5,7 +5,9 @@ use super::status::Failure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WARNING,
+};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use std::convert::Infallible;
@@ -121,6 +123,8 @@ pub struct Answer {
     pub body: Body,
     /// For the person at the client.
     pub warnings: Vec<String>,
+    /// In place of those that every answer has, or beside them.
+    pub headers: HeaderMap,
 }
 
 pub const JSON: &str = "application/json";
@@ -131,13 +135,24 @@ impl Answer {
     }
 
     pub fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
-        let body = Body::Whole(bytes.into());
-        Answer { code: StatusCode::OK, content_type, body, warnings: Vec::new() }
+        Answer::of(content_type, Body::Whole(bytes.into()))
     }
 
     pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Answer {
-        let body = Body::Stream(pieces);
-        Answer { code: StatusCode::OK, content_type: JSON, body, warnings: Vec::new() }
+        Answer::of(JSON, Body::Stream(pieces))
+    }
+
+    fn of(content_type: &'static str, body: Body) -> Answer {
+        let (warnings, headers) = (Vec::new(), HeaderMap::new());
+        Answer { code: StatusCode::OK, content_type, body, warnings, headers }
+    }
+
+    /// With a header; a value that none can have is left out.
+    pub fn with(mut self, name: HeaderName, value: &str) -> Answer {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
     }
 
     pub fn created(self) -> Answer {
@@ -149,7 +164,8 @@ impl Answer {
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        headers.insert("cache-control", HeaderValue::from_static("no-cache, private"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.extend(self.headers);
         for warning in self.warnings {
             // RFC 7234, section 5.5: a code, an agent and a quoted text.
             let text = format!("299 - {warning:?}");

@@ -37,7 +37,7 @@ pub fn compressed(mut response: Response<Body>) -> Response<Body> {
     *response.body_mut() = Body::Whole(Bytes::from(small));
     let headers = response.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }
 

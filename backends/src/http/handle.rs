@@ -81,8 +81,10 @@ where
         Route::GroupVersion(group, version) => {
             Ok(Answer::json(&discovery::group_version(&group, &version)))
         }
-        Route::OpenApiV2 => Ok(openapi::empty_v2(&accepted)),
-        Route::OpenApi(below) => openapi::document(&below).map(|value| Answer::json(&value)),
+        Route::OpenApiV2 => openapi::v2_in(&accepted, request.headers()),
+        Route::OpenApi(below) => {
+            openapi::v3_at(&below, query.text("hash"), &accepted, request.headers())
+        }
     }
 }
 

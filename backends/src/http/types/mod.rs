@@ -1,6 +1,6 @@
 //! What the API's types say of themselves: which fields they have, as protobuf numbers them, and
-//! how these are merged and owned. `messages.txt` is the table, read once; `make-messages.py`
-//! makes it.
+//! how these are merged and owned. `messages.txt` is the table, read once; `make-messages.py` makes
+//! it.
 //!
 //! Owned (KEP-555): what has one owner as a whole is atomic. A list of which nothing is said is so,
 //! but for one that a strategic patch merges (kube-openapi `pkg/schemaconv/smd.go`).
@@ -140,6 +140,15 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| read::table(include_str!("messa
 /// By its name in the table, `core/v1.Pod`.
 pub fn named(message: &str) -> Option<&'static Message> {
     TABLE.messages.get(message)
+}
+
+/// What the table says of a message's field behind its type, word by word.
+pub fn markers(message: &Message, field: &str) -> &'static str {
+    let own = TABLE.markers.get(&(message.name, field)).copied();
+    let embedded = message.embedded.iter().filter_map(|number| message.by_number.get(number));
+    let mut embedded = embedded.filter_map(Field::message);
+    let of = |one: &Message| Some(markers(one, field)).filter(|markers| !markers.is_empty());
+    own.or_else(|| embedded.find_map(of)).unwrap_or_default()
 }
 
 /// The message of a kind. `None`: it is no kind of Kubernetes'.

@@ -8,6 +8,8 @@ pub struct Table {
     pub messages: BTreeMap<&'static str, Message>,
     /// How a group's messages are called, by its name.
     pub groups: BTreeMap<&'static str, &'static str>,
+    /// What is said of a message's field behind its type.
+    pub markers: BTreeMap<(&'static str, &'static str), &'static str>,
 }
 
 impl Message {
@@ -45,6 +47,10 @@ pub fn table(text: &'static str) -> Table {
             let (short, group) = group.split_once(' ').unwrap_or((group, ""));
             table.groups.insert(group, short);
         } else if let Some(line) = line.strip_prefix(' ') {
+            let mut words = line.splitn(4, ' ').skip(1);
+            if let (Some(field), Some(markers)) = (words.next(), words.nth(1)) {
+                table.markers.insert((name, field), markers);
+            }
             let message = table.messages.get_mut(name);
             if let (Some(message), Some((number, field, said))) = (message, field(line)) {
                 message.add(number, field);
