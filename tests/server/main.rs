@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod applies;
 mod kinds;
 mod openapi;
 mod wire;

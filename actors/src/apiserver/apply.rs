@@ -172,12 +172,22 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
         return Err(errors::not_found(old.kind(), &old.key.name));
     };
-    if kinds::shared_status(&body, &old.body) {
+    let meta = status_meta(new, old);
+    if kinds::shared_status(&body, &old.body) && Arc::ptr_eq(&meta, &old.meta) {
         return Ok(Outcome::Same(old.clone()));
     }
-    let object = Object { body, ..(**old).clone() };
+    let object = Object { body, meta, ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
     Ok(Outcome::Put { object, expected: old.version })
+}
+
+/// The old metadata, with whose the fields are now if this was written on the stored version.
+fn status_meta(new: &Object, old: &Object) -> Arc<ObjectMeta> {
+    let fields = &new.meta.managed_fields;
+    if new.version != old.version || *fields == old.meta.managed_fields {
+        return old.meta.clone();
+    }
+    Arc::new(ObjectMeta { managed_fields: fields.clone(), ..(*old.meta).clone() })
 }
 
 fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Outcome, Error> {

@@ -44,7 +44,7 @@ pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
     }
 }
 
-fn default_spec(body: &mut Body) {
+pub(super) fn default_spec(body: &mut Body) {
     match body {
         Body::Pod(pod) => pod.edit(|spec, _| pod_spec::defaults(Arc::make_mut(spec))),
         Body::Service { spec, .. } => defaults::service(Arc::make_mut(spec)),

@@ -25,13 +25,18 @@ mod tests;
 pub use cache::{Cache, LastWrite};
 pub use namespaces::SYSTEM;
 
-use crate::objects::Name;
+use crate::objects::{Name, Object};
 use crate::ports::{api, store};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Gives what was left out its defaults, as upstream does when it reads an object.
+pub fn default(object: &mut Object) {
+    kinds::default_spec(&mut object.body);
+}
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -13,7 +13,7 @@ use super::table::Include;
 use super::write::{self, Sent};
 use super::{Inner, delete, discovery, gzip, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -134,8 +134,11 @@ where
         return reads(inner, &target, &query, show).await;
     }
     let content_type = body::content_type(request.headers());
+    let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = agent.unwrap_or_default().to_owned();
     let bytes = body::read(request.into_body(), inner.limits.request).await?;
-    let sent = Sent { bytes: &bytes, content_type: &content_type, query: &query, show };
+    let (content_type, agent) = (&content_type[..], &agent[..]);
+    let sent = Sent { bytes: &bytes, content_type, query: &query, agent, show };
     asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
     match asked.verb {
         "POST" => write::create(inner, &target, sent).await,

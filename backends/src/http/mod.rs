@@ -4,6 +4,7 @@
 //! it, and it answers by [`Front::respond`]. All runs on the thread that made the front.
 
 mod accept;
+mod apply;
 mod body;
 pub mod client;
 mod delete;

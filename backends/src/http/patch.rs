@@ -1,7 +1,7 @@
 //! The kinds of patch: of JSON (RFC 6902), merged (RFC 7386), and Kubernetes' strategic merge.
 
 use super::status::Failure;
-use super::strategic;
+use super::{apply, strategic};
 use kubesim_actors::objects::Kind;
 use serde_json::Value;
 
@@ -12,10 +12,12 @@ pub enum Patch {
     Strategic(Value),
 }
 
-pub const ACCEPTED: [&str; 3] = [
+pub const ACCEPTED: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    // It is no patch: `apply` does it.
+    apply::options::MEDIA_TYPE,
 ];
 
 pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
@@ -36,17 +38,11 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
         }
         "application/merge-patch+json" => Ok(Patch::Merge(object()?)),
         "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object()?)),
-        other => {
-            let note = match other {
-                "application/apply-patch+yaml" => "; this server has no server-side apply yet",
-                _ => "",
-            };
-            Err(Failure::media_type(format!(
-                "the body of the request was in an unknown format - accepted media types \
-                 include: {}; found: {other}{note}",
-                ACCEPTED.join(", ")
-            )))
-        }
+        other => Err(Failure::media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: \
+             {}; found: {other}",
+            ACCEPTED.join(", ")
+        ))),
     }
 }
 
@@ -88,7 +84,7 @@ mod tests {
             patch.apply(Kind::ConfigMap, &mut object)?;
             Ok::<_, Failure>(object)
         };
-        let [json, merge, strategic] = ACCEPTED;
+        let [json, merge, strategic, _] = ACCEPTED;
         let remove =
             r#"[{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/a"}]"#;
         assert_eq!(patched(remove, json), Ok(json!({"b": {"c": 2}})));
@@ -101,7 +97,7 @@ mod tests {
             ("[]", merge, 400),
             ("{", merge, 400),
             (r#"[{"op": "jump"}]"#, json, 400),
-            ("a: b", "application/apply-patch+yaml", 415),
+            ("a: b", "application/yaml", 415),
             ("{}", "application/json", 415),
         ] {
             assert_eq!(patched(bytes, kind).expect_err(bytes).code, code, "{bytes}");

@@ -1,5 +1,6 @@
 //! A request's path and query: what it is about.
 
+use super::apply::Write;
 use super::resources::{self, Resource, Sub};
 use super::status::Failure;
 use kubesim_actors::objects::{Key, Kind, Name};
@@ -40,6 +41,10 @@ pub struct Target {
 impl Target {
     pub fn kind(&self) -> Kind {
         self.resource.kind
+    }
+    /// A write there, now.
+    pub fn write<'a>(&self, manager: &'a str) -> Write<'a> {
+        Write { kind: self.kind(), sub: self.sub, manager, now: super::now() }
     }
     pub fn key(&self) -> Key {
         Key { namespace: self.namespace.clone(), name: self.name.clone().unwrap_or_default() }

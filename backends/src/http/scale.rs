@@ -1,11 +1,12 @@
 //! The `scale` subresource, `autoscaling/v1`: how many replicas there are and shall be.
 
 use super::Inner;
+use super::apply::Write;
 use super::body::Answer;
 use super::patch::Patch;
 use super::route::Target;
 use super::status::Failure;
-use super::write::call;
+use super::write::{again, call};
 use kubesim_actors::objects::kinds::texts;
 use kubesim_actors::objects::{Body, Kind, LabelSelector, Object, Plain, Uid};
 use kubesim_actors::ports::api::Request;
@@ -56,9 +57,28 @@ pub async fn update(
     inner: &Inner,
     target: &Target,
     scale: &Value,
+    write: Write<'_>,
     dry_run: bool,
 ) -> Result<Answer, Failure> {
-    let mut object = (*inner.object(target)?).clone();
+    // Whether it is still this version is for the client to ask.
+    let text = |field: &str| scale["metadata"][field].as_str().unwrap_or_default();
+    let version: u64 = text("resourceVersion").parse().unwrap_or(0);
+    let updated = again(version != 0, async || {
+        let live = inner.object(target)?;
+        let mut object = (*live).clone();
+        if version != 0 {
+            object.version = version;
+        }
+        object.uid = Uid::parse(text("uid")).unwrap_or_default();
+        set_replicas(&mut object, scale)?;
+        write.track(Some(&live), &mut object);
+        put(inner, target, object, dry_run).await
+    });
+    let updated = updated.await?;
+    Ok(Answer::json(&of(&updated)))
+}
+
+fn set_replicas(object: &mut Object, scale: &Value) -> Result<(), Failure> {
     let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     let wrong = || {
         let why = format!("spec.replicas: Invalid value: {wanted}: must be a count of 32 bits");
@@ -66,36 +86,66 @@ pub async fn update(
     };
     let wanted = i32::try_from(wanted).map_err(|_| wrong())?;
     let replicas = Some(wanted);
-    // Whether it is still this version is for the client to ask.
-    let text = |field: &str| scale["metadata"][field].as_str().unwrap_or_default();
-    object.version = text("resourceVersion").parse().unwrap_or(0);
-    object.uid = Uid::parse(text("uid")).unwrap_or_default();
     match &mut object.body {
         Body::Deployment { spec, .. } => Arc::make_mut(spec).replicas = replicas,
         Body::ReplicaSet { spec, .. } => Arc::make_mut(spec).replicas = replicas,
         Body::Plain(plain) => Arc::make_mut(&mut plain.fields).set("spec.replicas", wanted),
         _ => return Err(Failure::no_such_resource()),
     }
-    let name = object.key.name.clone();
+    Ok(())
+}
+
+async fn put(
+    inner: &Inner,
+    target: &Target,
+    object: Object,
+    dry_run: bool,
+) -> Result<Arc<Object>, Failure> {
     let request = Request::Update { object: Arc::new(object) };
-    let updated = call(inner, target.kind(), &name, request, dry_run).await?;
-    Ok(Answer::json(&of(&updated)))
+    call(inner, target.kind(), &target.key().name, request, dry_run).await
 }
 
 pub async fn patch(
     inner: &Inner,
     target: &Target,
     patch: &Patch,
+    write: Write<'_>,
     dry_run: bool,
 ) -> Result<Answer, Failure> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    again(false, async || {
         let mut scale = of(&*inner.object(target)?);
         patch.apply(target.kind(), &mut scale)?;
-        match update(inner, target, &scale, dry_run).await {
-            Err(failure) if failure.reason == "Conflict" && tries < 5 => {}
-            outcome => return outcome,
+        update(inner, target, &scale, write, dry_run).await
+    })
+    .await
+}
+
+/// A Scale is applied: to the one field of the object that is its.
+pub async fn apply(
+    inner: &Inner,
+    target: &Target,
+    scale: &Value,
+    write: Write<'_>,
+    force: bool,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
+    let mut config = json!({"metadata": {}});
+    for (part, field) in
+        [("spec", "replicas"), ("metadata", "resourceVersion"), ("metadata", "uid")]
+    {
+        if let Some(said) = scale[part].get(field) {
+            config[part][field] = said.clone();
         }
     }
+    let conditional = config["metadata"].get("resourceVersion").is_some();
+    let applied = again(conditional, async || {
+        let live = inner.object(target)?;
+        let value = write.apply(Some(&live), &config, force)?;
+        let object = Object::from_json_of(target.kind(), value);
+        let mut object = object.map_err(|why| Failure::bad_request(why.to_string()))?;
+        Write::settle(&live, &mut object);
+        put(inner, target, object, dry_run).await
+    });
+    let applied = applied.await?;
+    Ok(Answer::json(&of(&applied)))
 }

@@ -1,6 +1,7 @@
 //! Create, update, patch: read here, decided by the API server.
 
 use super::Inner;
+use super::apply::{self, Write};
 use super::body::{self, Answer};
 use super::read::{Show, shown};
 use super::resources::Sub;
@@ -17,7 +18,16 @@ pub struct Sent<'a> {
     pub bytes: &'a [u8],
     pub content_type: &'a str,
     pub query: &'a Query,
+    /// How the client's program calls itself.
+    pub agent: &'a str,
     pub show: Show,
+}
+
+impl Sent<'_> {
+    /// Who writes; `options` is the kind of the write's options.
+    fn manager(&self, options: &str) -> Result<String, Failure> {
+        apply::options::manager(self.query, self.agent, options)
+    }
 }
 
 /// How often a patch is made anew on a newer object (apiserver's `maxRetryWhenPatchConflicts`).
@@ -50,9 +60,11 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
         _ => {}
     }
+    let manager = sent.manager("CreateOptions")?;
     let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
+    target.write(&manager).track(None, &mut object);
     let request = Request::Create { object: Arc::new(object) };
     let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
@@ -83,13 +95,38 @@ async fn bind(
 pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
     let dry_run = dry_run(sent.query, "UpdateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
+    let manager = sent.manager("UpdateOptions")?;
+    let write = target.write(&manager);
     if target.sub == Some(Sub::Scale) {
-        return scale::update(inner, target, &value, dry_run).await;
+        return scale::update(inner, target, &value, write, dry_run).await;
     }
     let (object, warnings) = decoded(target.kind(), value, sent.query)?;
     let object = at(target, object)?;
-    let updated = put(inner, target, object, dry_run).await?;
-    Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
+    let updated = again(object.version != 0, async || {
+        let live = inner.object(target)?;
+        let mut object = object.clone();
+        if object.version == 0 {
+            object.version = live.version;
+        }
+        write.track(Some(&live), &mut object);
+        put(inner, target, object, dry_run).await
+    });
+    Ok(Answer { warnings, ..Answer::json(&shown(&updated.await?, sent.show)) })
+}
+
+/// Tries a write anew on a newer object, unless the client wants no newer one.
+pub async fn again<T>(
+    conditional: bool,
+    mut write: impl AsyncFnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match write().await {
+            Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// An update of the object, or of its status.
@@ -126,9 +163,16 @@ fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
 
 pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
     let dry_run = dry_run(sent.query, "PatchOptions")?;
+    let applies = sent.content_type == apply::options::MEDIA_TYPE;
+    let force = apply::options::force(sent.query, applies)?;
+    let manager = sent.manager("PatchOptions")?;
+    let write = target.write(&manager);
+    if applies {
+        return applied(inner, target, sent, write, force, dry_run).await;
+    }
     let patch = patch::parse(sent.bytes, sent.content_type)?;
     if target.sub == Some(Sub::Scale) {
-        return scale::patch(inner, target, &patch, dry_run).await;
+        return scale::patch(inner, target, &patch, write, dry_run).await;
     }
     let mut tries = 0;
     loop {
@@ -137,9 +181,10 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         let mut value = old.to_json();
         patch.apply(target.kind(), &mut value)?;
         let (object, warnings) = decoded(target.kind(), value, sent.query)?;
-        let object = at(target, object)?;
+        let mut object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
+        write.track(Some(&old), &mut object);
         match put(inner, target, object, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
@@ -148,6 +193,60 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
             }
         }
     }
+}
+
+/// A configuration is applied: what is not there yet is made.
+async fn applied(
+    inner: &Inner,
+    target: &Target,
+    sent: Sent<'_>,
+    write: Write<'_>,
+    force: bool,
+    dry_run: bool,
+) -> Result<Answer, Failure> {
+    let (kind, expected) = (target.kind(), apply::options::type_of(target.kind(), target.sub));
+    let config = apply::options::config(sent.bytes, expected)?;
+    if target.sub == Some(Sub::Scale) {
+        return scale::apply(inner, target, &config, write, force, dry_run).await;
+    }
+    let version = config["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    again(!version.is_empty(), async || {
+        let live = match inner.object(target) {
+            Err(failure) if failure.reason == "NotFound" && target.sub.is_none() => None,
+            live => Some(live?),
+        };
+        let value = write.apply(live.as_deref(), &config, force)?;
+        let (object, warnings) = decoded(kind, value, sent.query)?;
+        let mut object = at(target, object)?;
+        if let Some(live) = live {
+            Write::settle(&live, &mut object);
+            let object = put(inner, target, object, dry_run).await?;
+            let answer = Answer::json(&shown(&object, sent.show));
+            return Ok(Answer { warnings, ..answer });
+        }
+        let name = &target.key().name;
+        if object.uid != Uid::NONE {
+            return Err(no_such_uid(kind, name, object.uid));
+        }
+        let request = Request::Create { object: Arc::new(object) };
+        let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
+            // Another made it meanwhile: it is applied to that.
+            match failure.reason {
+                "AlreadyExists" => Failure { reason: "Conflict", ..failure },
+                _ => failure,
+            }
+        })?;
+        Ok(Answer { warnings, ..Answer::json(&shown(&made, sent.show)).created() })
+    })
+    .await
+}
+
+fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
+    let why = format!(
+        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+    );
+    let error = Error::new(Reason::Conflict, why);
+    Failure::of(error, kind, name)
 }
 
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the

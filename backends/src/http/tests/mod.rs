@@ -1,5 +1,6 @@
 //! The API as its clients see it, before a real API server.
 
+mod applies;
 mod deletions;
 mod dry_runs;
 mod reads;

@@ -51,6 +51,7 @@ pub struct Ask<'a> {
     pub body: String,
     pub content_type: &'a str,
     pub accept: &'a str,
+    pub agent: &'a str,
     pub user: Option<User>,
 }
 
@@ -61,7 +62,8 @@ pub fn master() -> Option<User> {
 impl Default for Ask<'_> {
     fn default() -> Self {
         let body = String::new();
-        Ask { words: "", body, content_type: "application/json", accept: "", user: master() }
+        let content_type = "application/json";
+        Ask { words: "", body, content_type, accept: "", agent: "tester/1.0", user: master() }
     }
 }
 
@@ -106,6 +108,7 @@ impl World {
             .uri(path)
             .header("content-type", ask.content_type)
             .header("accept", ask.accept)
+            .header("user-agent", ask.agent)
             .body(Full::new(Bytes::from(ask.body)))
             .expect("a request");
         handle::handle(Rc::clone(&self.front.0), ask.user.map(Rc::new), request).await
@@ -133,6 +136,14 @@ impl World {
         let content_type = format!("application/{kind}+json");
         let body = patch.to_string();
         self.ask(Ask { words: &words, body, content_type: &content_type, ..Ask::default() }).await
+    }
+
+    /// Applies a configuration: `PATH?fieldManager=a`.
+    pub async fn apply(&self, path: &str, config: &Value) -> Answered {
+        let words = format!("PATCH {path}");
+        let content_type = "application/apply-patch+yaml";
+        let body = config.to_string();
+        self.ask(Ask { words: &words, body, content_type, ..Ask::default() }).await
     }
 
     /// Opens a watch.

@@ -37,6 +37,7 @@ HEAD = """\
 # said. "strings" is a message of many strings.
 # "merge", "merge=KEY", "retainKeys", "merge=KEY,retainKeys": patchStrategy and patchMergeKey.
 # "set", "map=KEY,KEY", "atomic", "granular": +listType, +listMapKey, +mapType, +structType.
+# "always": of a list or a map that Go writes even if it is empty.
 # "default=JSON": what a field that is such a key is when it is not said."""
 
 
@@ -192,6 +193,8 @@ def said(field, is_key, type_):
         words.append(kind)
     for marker in ("mapType", "structType"):
         words += field.markers.get(marker, [])
+    if not field.omitted and type_.startswith(("[]", "{}")):
+        words.append("always")
     if is_key:
         default = field.markers.get("default", [None])[-1]
         # openapi-gen: what Go always writes has its zero for a default.

@@ -22,6 +22,8 @@ pub struct Message {
     pub name: &'static str,
     /// It has one owner as a whole, where the field it is in says nothing else.
     pub atomic: bool,
+    /// There may be other fields.
+    pub open: bool,
     by_number: BTreeMap<u32, Field>,
     numbers: BTreeMap<&'static str, u32>,
     /// Of messages whose fields are this one's own.
@@ -37,6 +39,8 @@ pub struct Field {
     pub kind: Type,
     /// A zero was said by somebody: the type behind it is a pointer.
     pub pointer: bool,
+    /// Go writes it even if it is empty: a list or a map.
+    pub always: bool,
     pub merged: Merged,
     pub owned: Owned,
     /// Of a key of a list's elements: what it is when it is not said.
@@ -99,6 +103,18 @@ impl Message {
         self.by_number.get(&number)
     }
 
+    /// Its fields, and those of what is embedded.
+    pub fn fields(&self) -> Vec<&Field> {
+        let mut fields = Vec::new();
+        for field in self.by_number.values() {
+            match (field.name, field.message()) {
+                ("*", Some(embedded)) => fields.extend(embedded.fields()),
+                _ => fields.push(field),
+            }
+        }
+        fields
+    }
+
     /// By its name in JSON, here or in what is embedded.
     pub fn field(&self, name: &str) -> Option<&Field> {
         if let Some(number) = self.numbers.get(name) {
@@ -148,13 +164,11 @@ pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Messag
 /// What objects of a kind consist of. Of those that are not Kubernetes' own only the metadata is
 /// known.
 pub fn of(kind: Kind) -> &'static Message {
-    let version = kind.api_version();
-    let version = version.rsplit('/').next().unwrap_or_default();
-    of_kind(kind.group(), version, kind.name()).unwrap_or(&CUSTOM)
+    of_kind(kind.group(), kind.version(), kind.name()).unwrap_or(&CUSTOM)
 }
 
 static CUSTOM: LazyLock<Message> = LazyLock::new(|| {
-    let mut custom = Message::new("custom", false);
+    let mut custom = Message { open: true, ..Message::new("custom", false) };
     custom.add(1, Field::one("metadata", Type::Message("meta/v1.ObjectMeta")));
     custom
 });

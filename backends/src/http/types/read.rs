@@ -15,7 +15,7 @@ pub struct Table {
 impl Message {
     pub fn new(name: &'static str, atomic: bool) -> Message {
         let (by_number, numbers, embedded) = Default::default();
-        Message { name, atomic, by_number, numbers, embedded }
+        Message { name, atomic, open: false, by_number, numbers, embedded }
     }
 
     pub fn add(&mut self, number: u32, field: Field) {
@@ -32,8 +32,9 @@ impl Message {
 impl Field {
     /// A field of which nothing else is said.
     pub fn one(name: &'static str, kind: Type) -> Field {
-        let (pointer, merged, owned) = (false, Merged::Fields, Owned::Granular);
-        Field { name, many: Many::One, kind, pointer, merged, owned, default: None }
+        let (merged, owned) = (Merged::Fields, Owned::Granular);
+        let (many, pointer, always) = (Many::One, false, false);
+        Field { name, many, kind, pointer, always, merged, owned, default: None }
     }
 }
 
@@ -86,6 +87,7 @@ fn field(line: &'static str) -> Option<(u32, Field, bool)> {
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
             ("default", json) => field.default = serde_json::from_str(json).ok(),
+            ("always", _) => field.always = true,
             ("map", keys) => said = Some(Owned::Map(keys.split(',').collect())),
             ("merge", "") => field.merged = Merged::Union,
             ("merge", key) => field.merged = Merged::By(key.split(',').next()?),

@@ -59,6 +59,14 @@ fn a_kind_is_of_its_whole_group() {
 }
 
 #[test]
+fn every_kind_but_our_own_is_known() {
+    for kind in Kind::ALL {
+        let ours = *kind == Kind::Subnet;
+        assert_eq!(of_kind(kind.group(), kind.version(), kind.name()).is_none(), ours, "{kind}");
+    }
+}
+
+#[test]
 fn lists_are_merged_as_their_tags_say() {
     for (kind, path, merged) in [
         (POD, "spec.containers", Merged::By("name")),

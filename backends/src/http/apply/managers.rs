@@ -1,0 +1,189 @@
+//! Who owns what of an object: `metadata.managedFields` (apimachinery `pkg/util/managedfields`).
+
+use super::fields::Set;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
+use std::collections::BTreeMap;
+
+pub const APPLY: &str = "Apply";
+const UPDATE: &str = "Update";
+/// How many entries of updates are kept (`DefaultMaxUpdateManagers`).
+const MOST_UPDATES: usize = 10;
+/// Who has what is kept no longer by itself.
+const ANCIENT: &str = "ancient-changes";
+
+/// Whose fields an entry has. One who applies is the same in each version of the API.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Manager {
+    pub name: String,
+    pub applies: bool,
+    /// Empty: of the object itself.
+    pub subresource: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Owned {
+    pub set: Set,
+    pub time: Option<Time>,
+}
+
+/// All of an object's managers, in one version of the API.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Managers(pub BTreeMap<Manager, Owned>);
+
+impl Managers {
+    /// Entries of versions that are not this object's are dropped, as upstream drops those of
+    /// versions that it does not have. The error says which entry is none.
+    pub fn read(
+        entries: Option<&Vec<ManagedFieldsEntry>>,
+        version: &str,
+    ) -> Result<Managers, String> {
+        let mut managers = BTreeMap::new();
+        for (index, entry) in entries.into_iter().flatten().enumerate() {
+            let at = |why: &str| format!("managed fields entry {index}: {why}");
+            let wrong = |why: &str| Err(at(why));
+            let applies = match entry.operation.as_deref() {
+                Some(APPLY) => true,
+                Some(UPDATE) => false,
+                _ => return wrong("operation must be `Apply` or `Update`"),
+            };
+            let theirs = entry.api_version.as_deref().unwrap_or_default();
+            if theirs.is_empty() {
+                return wrong("apiVersion must not be empty");
+            }
+            match entry.fields_type.as_deref().unwrap_or_default() {
+                "FieldsV1" => {}
+                "" => return wrong("missing fieldsType"),
+                other => return wrong(&format!("invalid fieldsType {other:?}")),
+            }
+            let set = entry.fields_v1.as_ref().map(|fields| Set::from_json(&fields.0));
+            let set = set.unwrap_or_else(|| Ok(Set::default())).map_err(|why| at(&why))?;
+            let name = entry.manager.clone().unwrap_or_default();
+            let subresource = entry.subresource.clone().unwrap_or_default();
+            if theirs == version {
+                let manager = Manager { name, applies, subresource };
+                managers.insert(manager, Owned { set, time: entry.time.clone() });
+            }
+        }
+        Ok(Managers(managers))
+    }
+
+    /// First those who apply, then by age. `None`: there is nobody.
+    pub fn print(&self, version: &str) -> Option<Vec<ManagedFieldsEntry>> {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let entry = |(manager, owned): (&Manager, &Owned)| ManagedFieldsEntry {
+            manager: some(&manager.name),
+            operation: Some(if manager.applies { APPLY } else { UPDATE }.to_owned()),
+            api_version: some(version),
+            time: owned.time.clone(),
+            fields_type: Some("FieldsV1".to_owned()),
+            fields_v1: Some(FieldsV1(owned.set.to_json())),
+            subresource: some(&manager.subresource),
+        };
+        let mut entries: Vec<ManagedFieldsEntry> = self.0.iter().map(entry).collect();
+        entries.sort_by_key(|entry| {
+            let updates = entry.operation.as_deref() != Some(APPLY);
+            (updates, seconds(entry.time.as_ref()))
+        });
+        (!entries.is_empty()).then_some(entries)
+    }
+
+    pub fn drop_empty(&mut self) {
+        self.0.retain(|_, owned| !owned.set.is_empty());
+    }
+
+    /// Makes one of the oldest updates until there are no more than are kept.
+    pub fn cap(&mut self) {
+        let updates = self.0.iter().filter(|(manager, _)| !manager.applies);
+        let mut oldest: Vec<(i64, Manager)> =
+            updates.map(|(one, owned)| (seconds(owned.time.as_ref()), one.clone())).collect();
+        if oldest.len() <= MOST_UPDATES {
+            return;
+        }
+        oldest.sort();
+        oldest.truncate(oldest.len() - MOST_UPDATES + 1);
+        let name = ANCIENT.to_owned();
+        let bucket = Manager { name, applies: false, subresource: String::new() };
+        let mut ancient = self.0.remove(&bucket).unwrap_or_default();
+        for (_, manager) in &oldest {
+            let Some(owned) = self.0.remove(manager) else { continue };
+            ancient.set = ancient.set.union(&owned.set);
+            // That of the newest of them.
+            ancient.time = owned.time;
+        }
+        self.0.insert(bucket, ancient);
+    }
+}
+
+fn seconds(time: Option<&Time>) -> i64 {
+    time.map_or(0, |time| time.0.as_second())
+}
+
+/// Whether a client wants to have them forgotten: an empty list, or one of an empty entry.
+pub fn is_reset(entries: Option<&Vec<ManagedFieldsEntry>>) -> bool {
+    match entries.map(Vec::as_slice) {
+        Some([]) => true,
+        Some([one]) => *one == ManagedFieldsEntry::default(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    fn entry(manager: &str, operation: &str, second: i64) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            operation: Some(operation.to_owned()),
+            api_version: Some("v1".to_owned()),
+            time: Some(Time(Timestamp::from_second(second).expect("a time"))),
+            fields_type: Some("FieldsV1".to_owned()),
+            fields_v1: Some(FieldsV1(json!({"f:data": {format!("f:{manager}"): {}}}))),
+            subresource: None,
+        }
+    }
+
+    #[test]
+    fn entries_are_read_and_printed_in_order() {
+        let later =
+            ManagedFieldsEntry { api_version: Some("v2".to_owned()), ..entry("other", UPDATE, 3) };
+        let (a, b, c) = (entry("b", APPLY, 9), entry("a", UPDATE, 4), entry("c", UPDATE, 2));
+        let all = vec![later, b.clone(), c.clone(), a.clone()];
+        let managers = Managers::read(Some(&all), "v1").expect("managers");
+        assert_eq!(managers.print("v1"), Some(vec![a, c, b]));
+        assert_eq!(Managers::default().print("v1"), None);
+        let wrong = |change: fn(&mut ManagedFieldsEntry)| {
+            let mut entry = entry("a", UPDATE, 1);
+            change(&mut entry);
+            Managers::read(Some(&vec![entry]), "v1").expect_err("wrong")
+        };
+        assert!(wrong(|one| one.operation = None).contains("`Apply` or `Update`"));
+        assert!(wrong(|one| one.api_version = None).contains("apiVersion"));
+        assert!(wrong(|one| one.fields_type = Some("V2".to_owned())).contains("\"V2\""));
+        assert!(wrong(|one| one.fields_v1 = Some(FieldsV1(json!(1)))).contains("object"));
+        assert!(is_reset(Some(&vec![])) && is_reset(Some(&vec![Default::default()])));
+        assert!(!is_reset(None) && !is_reset(Some(&vec![entry("a", UPDATE, 1)])));
+    }
+
+    #[test]
+    fn the_oldest_updates_become_one() {
+        let mut all: Vec<_> = (0..12).map(|n| entry(&format!("m{n:02}"), UPDATE, n)).collect();
+        all.push(entry("kubectl", APPLY, 0));
+        let mut managers = Managers::read(Some(&all), "v1").expect("managers");
+        managers.cap();
+        let printed = managers.print("v1").expect("entries");
+        let names: Vec<&str> = printed.iter().filter_map(|one| one.manager.as_deref()).collect();
+        let kept: Vec<String> = (3..12).map(|n| format!("m{n:02}")).collect();
+        let mut expected = vec!["kubectl", "ancient-changes"];
+        expected.extend(kept.iter().map(String::as_str));
+        assert_eq!(names, expected);
+        let ancient = &printed[1].fields_v1.as_ref().expect("fields").0;
+        assert_eq!(*ancient, json!({"f:data": {"f:m00": {}, "f:m01": {}, "f:m02": {}}}));
+        assert_eq!(seconds(printed[1].time.as_ref()), 2);
+        let before = managers.clone();
+        managers.cap();
+        assert_eq!(managers, before);
+    }
+}

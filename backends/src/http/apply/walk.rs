@@ -1,0 +1,279 @@
+//! Walks over typed values (structured-merge-diff's `typed`): what a configuration owns, and in
+//! which places two values differ.
+
+use super::fields::{Scalar, Set, Step};
+use crate::http::types::{Many, Owned, Place, Type};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// Which element of a list this is. The error says why it is none of its list.
+pub fn step_of(element: Place, owned: &Owned, item: &Value) -> Result<Step, String> {
+    let wrong = |why: &str| Err(format!("associative list {why}"));
+    let Owned::Map(keys) = owned else {
+        return match item {
+            Value::Object(_) => wrong("without keys has an element that's a map type"),
+            Value::Array(_) => wrong("without keys has an element that's a list"),
+            Value::Null => wrong("without keys has an element that's an explicit null"),
+            scalar => Ok(Step::Value(Scalar::of(scalar))),
+        };
+    };
+    let Value::Object(fields) = item else {
+        return wrong(match item {
+            Value::Null => "with keys may not have a null element",
+            _ => "with keys may not have non-map elements",
+        });
+    };
+    let said = keys.iter().filter_map(|key| {
+        let value = fields.get(*key).or_else(|| element.default(key))?;
+        Some(((*key).to_owned(), Scalar::of(value)))
+    });
+    let mut said: Vec<(String, Scalar)> = said.collect();
+    said.sort();
+    if said.is_empty() {
+        return wrong(&format!(
+            "with keys has an element that omits all key fields {keys:?} (and doesn't have \
+             default values for any key fields)"
+        ));
+    }
+    Ok(Step::Key(said))
+}
+
+/// The elements of a list, each under its step, in their order.
+pub fn steps<'a>(
+    place: Place,
+    owned: &Owned,
+    items: &'a [Value],
+) -> Result<Vec<(Step, &'a Value)>, String> {
+    let step = |(index, item)| {
+        let step = step_of(place.element(), owned, item);
+        step.map(|step| (step, item)).map_err(|why| format!("element {index}: {why}"))
+    };
+    items.iter().enumerate().map(step).collect()
+}
+
+fn none_or_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Object(fields)) => fields.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// What one who applies a value owns: its leaves, the elements of its lists, and the keys of its
+/// maps.
+pub fn set_of(place: Place, value: &Value) -> Result<Set, String> {
+    let mut set = Set::default();
+    own(place, value, &mut Vec::new(), &mut set)?;
+    Ok(set)
+}
+
+fn own(place: Place, value: &Value, path: &mut Vec<Step>, set: &mut Set) -> Result<(), String> {
+    match (value, place.owned(value.is_array())) {
+        (Value::Object(fields), Owned::Granular) => {
+            for (name, value) in fields {
+                path.push(Step::field(name));
+                own(place.field(name), value, path, set)?;
+                let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                if empty || !place.declares(name) {
+                    set.insert(path);
+                }
+                path.pop();
+            }
+        }
+        (Value::Array(items), owned @ (Owned::Set | Owned::Map(_))) => {
+            let steps = steps(place, &owned, items)?;
+            for (step, item) in &steps {
+                let twice = steps.iter().filter(|(other, _)| other == step).count() > 1;
+                path.push(step.clone());
+                if !twice {
+                    own(place.element(), item, path, set)?;
+                }
+                set.insert(path);
+                path.pop();
+            }
+        }
+        _ => set.insert(path),
+    }
+    Ok(())
+}
+
+/// In which places a value differs from an older one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    pub added: Set,
+    pub modified: Set,
+    pub removed: Set,
+}
+
+pub fn compare(place: Place, old: &Value, new: &Value) -> Result<Comparison, String> {
+    let mut comparison = Comparison::default();
+    comparison.walk(place, Some(old), Some(new), &mut Vec::new())?;
+    Ok(comparison)
+}
+
+impl Comparison {
+    /// Of what is below these steps at the top.
+    pub fn only(self, keep: impl Fn(&Step) -> bool) -> Comparison {
+        Comparison {
+            added: self.added.only(&keep),
+            modified: self.modified.only(&keep),
+            removed: self.removed.only(&keep),
+        }
+    }
+
+    fn walk(
+        &mut self,
+        place: Place,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        path: &mut Vec<Step>,
+    ) -> Result<(), String> {
+        let is = |kind: fn(&Value) -> bool| {
+            let fits = |value: Option<&Value>| value.is_none_or(|one| one.is_null() || kind(one));
+            fits(old) && fits(new)
+        };
+        // Where both are empty, the difference of none and empty is one.
+        let leaf = none_or_empty(old) && none_or_empty(new);
+        let list = is(Value::is_array);
+        match place.owned(list) {
+            Owned::Granular if !leaf && is(Value::is_object) => {
+                let fields = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
+                let (old, new) = (fields(old).unwrap_or_default(), fields(new).unwrap_or_default());
+                for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+                    path.push(Step::field(name));
+                    self.walk(place.field(name), old.get(name), new.get(name), path)?;
+                    path.pop();
+                }
+            }
+            owned @ (Owned::Set | Owned::Map(_)) if !leaf && list => {
+                self.elements(place, &owned, [old, new], path)?;
+            }
+            _ => {
+                if let (Some(old), Some(new)) = (old, new) {
+                    if !equal(old, new) {
+                        self.modified.insert(path);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        match (old, new) {
+            (None, _) => self.added.insert(path),
+            (_, None) => self.removed.insert(path),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// An element that is there more than once is told only as a whole.
+    fn elements(
+        &mut self,
+        place: Place,
+        owned: &Owned,
+        lists: [Option<&Value>; 2],
+        path: &mut Vec<Step>,
+    ) -> Result<(), String> {
+        let items = |list: Option<&'_ Value>| list.and_then(Value::as_array).cloned();
+        let [old, new] = lists.map(|list| items(list).unwrap_or_default());
+        let (old, new) = (steps(place, owned, &old)?, steps(place, owned, &new)?);
+        let all: BTreeSet<&Step> = old.iter().chain(&new).map(|(step, _)| step).collect();
+        for step in all {
+            let of = |list: &[(Step, &'_ Value)]| -> Vec<Value> {
+                let these = list.iter().filter(|(known, _)| known == step);
+                these.map(|(_, item)| (*item).clone()).collect()
+            };
+            let (before, after) = (of(&old), of(&new));
+            path.push(step.clone());
+            let element = place.element();
+            match (&before[..], &after[..]) {
+                ([] | [_], [] | [_]) => self.walk(element, before.first(), after.first(), path)?,
+                ([_, _, ..], [_, _, ..]) => {
+                    if before != after {
+                        self.modified.insert(path);
+                    }
+                }
+                (_, [_, _, ..]) => {
+                    if let Some(one) = before.first() {
+                        self.walk(element, Some(one), None, path)?;
+                    }
+                    self.added.insert(path);
+                }
+                _ => {
+                    if let Some(one) = after.first() {
+                        self.walk(element, None, Some(one), path)?;
+                    }
+                    self.removed.insert(path);
+                }
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+}
+
+/// 1 is 1.0.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(name, a): (&String, &Value)| b.get(name).is_some_and(|b| equal(a, b));
+            a.len() == b.len() && a.iter().all(same)
+        }
+        _ => a == b,
+    }
+}
+
+/// As Go's types have it: structs that are no pointers are there even if nothing in them is, and
+/// so are some lists. What is compared is compared in this form.
+pub fn filled(place: Place, value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut filled: Map<String, Value> = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), self::filled(place.field(name), value)))
+                .collect();
+            for field in place.message().map(|message| message.fields()).unwrap_or_default() {
+                if field.many != Many::One && field.always {
+                    filled.entry(field.name).or_insert(Value::Null);
+                }
+                let is_struct = field.many == Many::One && matches!(field.kind, Type::Message(_));
+                if is_struct && !field.pointer && !filled.contains_key(field.name) {
+                    let empty = Value::Object(Map::new());
+                    let inner = self::filled(place.field(field.name), &empty);
+                    filled.insert(field.name.to_owned(), inner);
+                }
+            }
+            Value::Object(filled)
+        }
+        Value::Array(items) => {
+            items.iter().map(|item| self::filled(place.element(), item)).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Without what is null: in Go, what is not there.
+pub fn without_nulls(place: Place, value: Value) -> Value {
+    match value {
+        Value::Object(fields) if !is_json(place) => {
+            let said = fields.into_iter().filter(|(_, value)| !value.is_null());
+            said.map(|(name, value)| {
+                let value = without_nulls(place.field(&name), value);
+                (name, value)
+            })
+            .collect()
+        }
+        Value::Array(items) if !is_json(place) => {
+            items.into_iter().map(|item| without_nulls(place.element(), item)).collect()
+        }
+        other => other,
+    }
+}
+
+fn is_json(place: Place) -> bool {
+    matches!(place, Place::Field(field) | Place::Each(field) if field.kind == Type::Json)
+}
