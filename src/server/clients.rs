@@ -36,7 +36,8 @@ pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
 
 fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
     let (certificate, key) = pki.client(user, GROUPS)?;
-    Credentials::new(pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+    let agent = user.trim_start_matches("system:");
+    Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
 }
 
 /// Those that run.

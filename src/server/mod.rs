@@ -36,6 +36,9 @@ pub struct Args {
     /// What Services' addresses are of.
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
     service_network: Ipv4Net,
+    /// How long a node's lease may go without renewal before the node is not ready, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "50")]
+    node_monitor_grace_period: Duration,
     /// What is left to others: the scheduler, the controllers, or (with a comma) both.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
@@ -45,6 +48,12 @@ pub struct Args {
 enum Part {
     Scheduler,
     Controllers,
+}
+
+/// `50`, or as Go writes it, `50s`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse();
+    number.map(Duration::from_secs).map_err(|_| "it is a number of seconds, as 50".to_owned())
 }
 
 fn place(text: &str) -> Result<Place, String> {
@@ -116,7 +125,7 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &pki::Pki) -> Result<clients::Plan, 
             pod_network: args.pod_network,
             // Wider than the network itself, a share is all of it.
             node_mask: args.pod_network.prefix_len().max(24),
-            node_grace: Duration::from_secs(50),
+            node_grace: args.node_monitor_grace_period,
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
         };

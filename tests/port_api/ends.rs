@@ -129,7 +129,8 @@ mod https {
         name: "HTTPS",
         client: |addresses| {
             let made = made();
-            let credentials = Credentials::new(&made.authority, &made.client.0, &made.client.1);
+            let credentials =
+                Credentials::new("n1", &made.authority, &made.client.0, &made.client.1);
             let client = client::Client::new(client::Options {
                 addresses,
                 port: PORT,

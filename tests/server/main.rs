@@ -7,6 +7,7 @@
 mod applies;
 mod kinds;
 mod openapi;
+mod plane;
 mod wire;
 mod world;
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper::header::{HeaderValue, USER_AGENT};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,11 +33,24 @@ const PONG_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whom the client trusts, and who it is.
 #[derive(Clone)]
-pub struct Credentials(Arc<ClientConfig>);
+pub struct Credentials {
+    tls: Arc<ClientConfig>,
+    /// What it calls itself: the server notes it with what it writes (`managedFields`).
+    agent: HeaderValue,
+}
 
 impl Credentials {
     /// From the authority of the server, the client's certificate and its key, all as PEM.
-    pub fn new(authority: &[u8], certificates: &[u8], key: &[u8]) -> Result<Credentials, String> {
+    /// `agent` is what the client calls itself, `kube-scheduler`.
+    pub fn new(
+        agent: &str,
+        authority: &[u8],
+        certificates: &[u8],
+        key: &[u8],
+    ) -> Result<Credentials, String> {
+        let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
+        let agent = HeaderValue::from_str(&agent)
+            .map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))?;
         let read = |pem: &[u8], what: &str| {
             CertificateDer::pem_slice_iter(pem)
                 .collect::<Result<Vec<_>, _>>()
@@ -58,7 +72,7 @@ impl Credentials {
             .with_client_auth_cert(chain, key)
             .map_err(|error| format!("using the client's certificate and key: {error}"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Credentials(Arc::new(config)))
+        Ok(Credentials { tls: Arc::new(config), agent })
     }
 }
 
@@ -76,6 +90,7 @@ pub enum Store<U> {
 #[derive(Clone)]
 pub struct Line {
     send: SendRequest<Full<Bytes>>,
+    agent: HeaderValue,
     pub peer: Ipv4Addr,
     pub local: IpAddr,
     /// Whether this connection's server has said whose store it has.
@@ -93,7 +108,8 @@ pub enum Sent {
 
 impl Line {
     /// The request is queued when this returns; what comes back is its answer.
-    pub fn send(&self, request: Request<Full<Bytes>>) -> impl Future<Output = Sent> + 'static {
+    pub fn send(&self, mut request: Request<Full<Bytes>>) -> impl Future<Output = Sent> + 'static {
+        request.headers_mut().insert(USER_AGENT, self.agent.clone());
         let answer = self.send.clone().try_send_request(request);
         async move {
             match answer.await {
@@ -162,7 +178,7 @@ pub async fn dial(
     socket.set_nodelay(true).map_err(at)?;
     let local = socket.local_addr().map_err(at)?.ip();
     let name = ServerName::try_from(SERVER).map_err(|error| error.to_string())?;
-    let connector = TlsConnector::from(Arc::clone(&credentials.0));
+    let connector = TlsConnector::from(Arc::clone(&credentials.tls));
     let stream = connector.connect(name, socket).await.map_err(at)?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("the server does not speak HTTP/2".to_owned());
@@ -176,6 +192,7 @@ pub async fn dial(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| words(&error))?;
-    let line = Line { send, peer, local, told: Rc::default() };
+    let agent = credentials.agent.clone();
+    let line = Line { send, agent, peer, local, told: Rc::default() };
     Ok((line, Wire { connection, _tasks: tasks }))
 }

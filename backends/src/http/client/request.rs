@@ -4,14 +4,13 @@ use super::connection::SERVER;
 use crate::http::resources;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request};
 use kubesim_actors::objects::{Key, Kind, Uid};
 use kubesim_actors::ports::api::{self, DeleteOptions, Scope, Subresource};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-const AGENT: &str = concat!("kubesim/", env!("CARGO_PKG_VERSION"));
 /// What stands in a path as it is (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -40,8 +39,7 @@ fn request(method: Method, target: &str, content: Option<(&str, &Value)>) -> Res
     let mut request = Request::builder()
         .method(method)
         .uri(format!("https://{SERVER}{target}"))
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, AGENT);
+        .header(ACCEPT, "application/json");
     if let Some(content_type) = content_type {
         request = request.header(CONTENT_TYPE, content_type);
     }
