@@ -3,8 +3,9 @@
 
 use super::host::seed;
 use super::pki::Pki;
+use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::ports::api;
-use kubesim_actors::{controllers, scheduler};
+use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_backends::http::client::{Client, Credentials, Options};
 use kubesim_backends::port::{Answer, Closed, Local, Port};
 use kubesim_runtime::host::{self, AnswerTo, Driver, Seen, Settings, SystemClock};
@@ -55,12 +56,12 @@ impl Clients {
         if let Some((config, credentials)) = plan.controllers.clone() {
             let client = client("controllers", plan.server, port, credentials);
             let effect = |controllers::Effect::Api(effect)| effect;
-            running.push(run(config, client, effect, controllers::Event::Api));
+            running.push(run::<Controllers>(config, client, effect, controllers::Event::Api));
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
             let client = client("scheduler", plan.server, port, credentials);
             let effect = |scheduler::Effect::Api(effect)| effect;
-            running.push(run(config, client, effect, scheduler::Event::Api));
+            running.push(run::<Scheduler>(config, client, effect, scheduler::Event::Api));
         }
         Clients(running)
     }
