@@ -19,11 +19,11 @@ impl Inbox {
 
     pub fn put(&self, news: News) {
         let mut waiting = self.waiting.borrow_mut();
-        let replaced = match (waiting.back(), &news) {
-            (Some(News::View { .. }), News::View { .. }) => true,
-            (Some(News::Closed { .. }), News::Closed { .. }) => true,
-            _ => false,
-        };
+        let replaced = matches!(
+            (waiting.back(), &news),
+            (Some(News::View { .. }), News::View { .. })
+                | (Some(News::Closed { .. }), News::Closed { .. })
+        );
         if replaced {
             waiting.pop_back();
         }
