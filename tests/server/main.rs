@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod access;
 mod applies;
 mod kinds;
 mod openapi;
