@@ -77,7 +77,9 @@ where
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let accepted = accepted.unwrap_or_default().to_owned();
     match route? {
-        Route::Object(target) => object(inner, request, target, query, &accepted, asked).await,
+        Route::Object(target) => {
+            object(inner, &user, request, (target, query), &accepted, asked).await
+        }
         Route::Review(review, namespace) if request.method() == Method::POST => {
             asked.verb = "POST";
             asked.resource = review.plural;
@@ -121,9 +123,9 @@ fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
 
 async fn object<B>(
     inner: &Rc<Inner>,
+    user: &User,
     request: Request<B>,
-    target: Target,
-    query: Query,
+    (target, query): (Target, Query),
     accepted: &str,
     asked: &mut Asked,
 ) -> Result<Answer, Failure>
@@ -152,7 +154,7 @@ where
     let agent = agent.unwrap_or_default().to_owned();
     let bytes = body::read(request.into_body(), inner.limits.request).await?;
     let (content_type, agent) = (&content_type[..], &agent[..]);
-    let sent = Sent { bytes: &bytes, content_type, query: &query, agent, show };
+    let sent = Sent { bytes: &bytes, content_type, query: &query, agent, user, show };
     asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
     match asked.verb {
         "POST" => write::create(inner, &target, sent).await,

@@ -4,6 +4,7 @@
 mod attributes;
 mod authenticate;
 mod bootstrap_token;
+mod escalation;
 mod impersonate;
 mod index;
 mod policy;

@@ -221,3 +221,48 @@ fn what_every_cluster_has_is_made_once() {
         assert_eq!(bound["roleRef"]["name"], "system:kube-dns");
     });
 }
+
+#[test]
+fn nobody_grants_what_they_do_not_hold() {
+    play(|world| async move {
+        let local = format!("POST {ROLES}/namespaces/default/rolebindings");
+        let made = binding("ClusterRole", "admin", subject("User", "jane"));
+        world.send(&local, &made).await.ok();
+        let send = async |words: &str, body: &Value| {
+            let user = user("jane", &["team"]);
+            let ask = Ask { words, body: body.to_string(), user, ..Ask::default() };
+            world.ask(ask).await
+        };
+        let roles = format!("POST {ROLES}/namespaces/default/roles");
+        let refused = send(&roles, &role(&["get"], &["nodes"])).await;
+        assert_eq!(refused.refusal(), (403, "Forbidden".to_owned()));
+        let message = "roles.rbac.authorization.k8s.io \"reader\" is forbidden: user \"jane\" \
+                       (groups=[\"team\" \"system:authenticated\"]) is attempting to grant RBAC \
+                       permissions not currently held:\n\
+                       {APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"get\"]}";
+        assert_eq!(refused.json()["message"], message);
+        send(&roles, &role(&["get"], &["pods"])).await.ok();
+        let path = format!("{ROLES}/namespaces/default/roles/reader");
+        assert_eq!(send(&format!("PUT {path}"), &role(&["*"], &["*"])).await.code, 403);
+        // What stays as it is, is not granted.
+        let mut more = role(&["get"], &["pods"]);
+        more["metadata"]["labels"] = json!({"a": "b"});
+        send(&format!("PUT {path}"), &more).await.ok();
+        let mut made = binding("ClusterRole", "cluster-admin", subject("User", "jane"));
+        made["metadata"]["name"] = "c".into();
+        assert_eq!(send(&local, &made).await.refusal().0, 403);
+        let mut none = binding("Role", "none", subject("User", "joe"));
+        none["metadata"]["name"] = "d".into();
+        assert_eq!(send(&local, &none).await.refusal().0, 404);
+        let mut edit = binding("ClusterRole", "edit", subject("User", "joe"));
+        edit["metadata"]["name"] = "e".into();
+        send(&local, &edit).await.ok();
+        let may = json!({"metadata": {"name": "binder"}, "rules": [{"verbs": ["bind"],
+            "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"]}]});
+        world.send(&roles, &may).await.ok();
+        let mut bound = binding("Role", "binder", subject("User", "jane"));
+        bound["metadata"]["name"] = "f".into();
+        world.send(&local, &bound).await.ok();
+        send(&local, &made).await.ok();
+    });
+}
