@@ -218,12 +218,16 @@ async fn reads(
     }
     if target.name.is_none() {
         let selector = selector(target, query)?;
-        let page = read::list(&mut inner.state.borrow_mut().history, target, query, &selector)?;
-        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show)));
+        let state = &mut *inner.state.borrow_mut();
+        let page = read::list(&mut state.history, target, query, &selector)?;
+        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show, &mut state.texts)));
     }
     let object = inner.object(target)?;
     match target.sub {
-        None | Some(Sub::Status) => Ok(Answer::json(&read::shown(&object, show))),
+        None | Some(Sub::Status) => {
+            let texts = &mut inner.state.borrow_mut().texts;
+            Ok(Answer::bytes(body::JSON, read::text(&object, show, texts)))
+        }
         Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
         Some(Sub::Binding | Sub::Eviction) => Err(Failure::no_such_method()),
     }

@@ -27,6 +27,7 @@ mod strategic;
 mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod types;
 mod watch;
 mod write;
@@ -39,6 +40,7 @@ use self::metrics::Metrics;
 use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
+use self::texts::Texts;
 use kubesim_actors::apiserver::{Cache, RequestId};
 use kubesim_actors::objects::Object;
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -97,10 +99,23 @@ struct Inner {
 #[derive(Default)]
 struct State {
     history: History,
+    texts: Texts,
     calls: BTreeMap<u64, oneshot::Sender<Result<Reply, Error>>>,
     next_call: u64,
     /// Watches end when they have told what there is.
     ending: bool,
+}
+
+impl State {
+    fn publish(&mut self, cache: Cache) {
+        let mut place = self.history.end();
+        self.history.publish(cache);
+        while let Ok(Some((change, next))) = self.history.next(place) {
+            let new = change.new.as_ref().map(|new| (new, &change.text));
+            self.texts.changed(change.old.as_ref(), new);
+            place = next;
+        }
+    }
 }
 
 impl Front {
@@ -119,7 +134,7 @@ impl Front {
     /// The API server's newest views: they are served from now on, and watches are told.
     pub fn publish(&self, cache: Cache) {
         let revision = cache.revision;
-        self.0.state.borrow_mut().history.publish(cache);
+        self.0.state.borrow_mut().publish(cache);
         self.0.news.send_replace(revision);
     }
 
@@ -137,6 +152,7 @@ impl Front {
     pub fn reset(&self) {
         let mut state = self.0.state.borrow_mut();
         state.history.reset();
+        state.texts.clear();
         state.calls.clear();
         drop(state);
         self.0.news.send_replace(0);
