@@ -106,11 +106,11 @@ fn objects(group: &str, method: &str, rest: &[&str], query: &Query) -> Attribute
 }
 
 fn chosen_name(selector: &str) -> String {
-    let terms = selector.split(',').filter_map(|term| {
+    let mut terms = selector.split(',').filter_map(|term| {
         let (field, value) = term.split_once('=')?;
         (field == "metadata.name").then(|| value.trim_start_matches('='))
     });
-    terms.last().unwrap_or_default().to_owned()
+    terms.next_back().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
