@@ -15,7 +15,7 @@ mod lifecycle;
 mod names;
 mod pods;
 mod replica_set;
-mod selectors;
+pub mod selectors;
 mod service_ip;
 mod template;
 #[cfg(test)]

@@ -5,13 +5,13 @@
 
 mod accept;
 mod apply;
+mod auth;
 mod body;
 mod delete;
 mod discovery;
 mod gzip;
 mod handle;
 mod history;
-mod identity;
 mod metrics;
 mod openapi;
 mod patch;
@@ -34,6 +34,7 @@ mod write;
 
 pub use serve::Tls;
 
+use self::auth::Auth;
 use self::history::History;
 use self::metrics::Metrics;
 use self::read::initializing;
@@ -92,6 +93,7 @@ struct Inner {
     /// The newest revision.
     news: channel::Sender<u64>,
     metrics: Metrics,
+    auth: Auth,
 }
 
 #[derive(Default)]
@@ -125,6 +127,7 @@ impl Front {
             state: RefCell::default(),
             news: channel::Sender::new(0),
             metrics: Metrics::default(),
+            auth: Auth::default(),
         }))
     }
 
@@ -172,11 +175,15 @@ impl Front {
 
     /// Whether there is anything to serve.
     pub fn is_open(&self) -> bool {
-        self.0.state.borrow().history.cache().is_some()
+        self.0.is_open()
     }
 }
 
 impl Inner {
+    fn is_open(&self) -> bool {
+        self.state.borrow().history.cache().is_some()
+    }
+
     async fn call(&self, request: Request, dry_run: bool) -> Result<Reply, Error> {
         let (send, answer) = oneshot::channel();
         let id = {
