@@ -1,20 +1,15 @@
-//! The API server under the production host: its store, and its front.
+//! The server from its start to its end: the API server on its store, then whoever works with it.
 
+use super::clients::{Clients, Plan};
 use crate::Exit;
-use kubesim_actors::apiserver::{ApiServer, Config, Effect, Event, RequestId};
-use kubesim_actors::ports::api::{Error, Reason};
-use kubesim_actors::ports::store;
-use kubesim_backends::http::{Front, Limits, Tls};
-use kubesim_backends::port::{Answer, Closed, Port};
+use kubesim_actors::apiserver::Config;
+use kubesim_backends::http::host::{Heard, Server, Store};
+use kubesim_backends::http::{Limits, Tls};
 use kubesim_backends::store::embedded::{self, Embedded};
-use kubesim_runtime::Ticket;
-use kubesim_runtime::host::{self, AnswerTo, Driver, Hosted, Seen, Settings, SystemClock};
-use std::cell::RefCell;
-use std::future::Future;
 use std::io::Read;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,8 +26,6 @@ pub enum Place {
     Etcd(Vec<String>),
 }
 
-type Store = Rc<dyn Port<Request = store::Request, Reply = store::Reply>>;
-
 /// What is wrong, for the exit status and for people.
 type Failed = (Exit, String);
 
@@ -44,19 +37,21 @@ pub fn run(
     config: Config,
     place: (&Path, &Place),
     listen: (SocketAddrV4, Tls),
+    plan: &Plan,
     ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
 ) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
         .map_err(|error| (Exit::Environment, format!("starting the async runtime: {error}")))?;
     let local = LocalSet::new();
-    local.block_on(&runtime, serve(config, place, listen, ready))
+    local.block_on(&runtime, serve(config, place, listen, plan, ready))
 }
 
 async fn serve(
     config: Config,
     place: (&Path, &Place),
     (listen, tls): (SocketAddrV4, Tls),
+    plan: &Plan,
     ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
 ) -> Result<(), Failed> {
     let environment = |why: String| (Exit::Environment, why);
@@ -65,7 +60,8 @@ async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         environment(format!("listening at {listen}: {error}; --listen names another address"))
     })?;
-    let (front, hosted, mut refused) = start(config, store);
+    let (server, mut refused) = start(config, store);
+    let front = server.front.clone();
     let opened = async {
         while !front.is_open() {
             sleep(Duration::from_millis(5)).await;
@@ -82,14 +78,16 @@ async fn serve(
         _ => listen,
     };
     let serving = spawn_local(front.clone().serve(listener, tls));
+    let clients = Clients::start(plan, at.port());
     ready(at).map_err(environment)?;
     let ended = tokio::select! {
         Some(why) = refused.recv() => Err((Exit::Input, why)),
         () = end(&mut signals) => Ok(()),
     };
+    clients.stop().await;
     serving.abort();
     front.drain(LAST).await;
-    hosted.stop().await;
+    server.stop().await;
     ended
 }
 
@@ -129,97 +127,28 @@ fn open((data_dir, place): (&Path, &Place)) -> Result<Store, String> {
 
 type Refused = mpsc::UnboundedReceiver<String>;
 
-fn start(config: Config, store: Store) -> (Front, Rc<Hosted<ApiServer>>, Refused) {
-    let actor: Rc<RefCell<Weak<Hosted<ApiServer>>>> = Rc::default();
-    let front = Rc::new(RefCell::new(None::<Front>));
-    let (writes, answers) = (Rc::clone(&actor), Rc::clone(&front));
-    let made = Front::new(Limits::default(), move |id, request, dry_run| {
-        let event = Event::Request { id, request, dry_run };
-        write(writes.borrow().upgrade(), answers.borrow().clone(), id, event);
-    });
-    *front.borrow_mut() = Some(made.clone());
+fn start(config: Config, store: Store) -> (Server, Refused) {
     let (send, refused) = mpsc::unbounded_channel();
-    let driver = ApiDriver { store, front: made.clone(), refused: send };
-    let served = made.clone();
-    let observer = move |seen| match seen {
-        Seen::Note { text, .. } => eprintln!("apiserver: {text}"),
-        Seen::Failed { cause, retry, .. } => {
-            served.reset();
+    let heard = move |heard| match heard {
+        Heard::Note(text) => eprintln!("apiserver: {text}"),
+        Heard::Failed { cause, retry } => {
             eprintln!("apiserver: failed, starts again in {} s: {cause}", retry.as_secs_f64());
         }
-        Seen::Step { .. } => {}
+        Heard::Refused(why) => {
+            // Who listens no more ends already.
+            let _ = send.send(why);
+        }
     };
-    let settings = Settings { seed: seed(), index: 0, steps: false, observer: Box::new(observer) };
-    let hosted = Rc::new(host::spawn(config, driver, SystemClock::new(), settings));
-    *actor.borrow_mut() = Rc::downgrade(&hosted);
-    (made, hosted, refused)
+    (Server::start(config, store, Limits::default(), seed(), heard), refused)
 }
 
-/// What uids are drawn from: another one at every start.
-fn seed() -> u64 {
+/// What dice are drawn from (uids are): another one at every start.
+pub fn seed() -> u64 {
     let mut bytes = [0; 8];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     match read {
         Ok(()) => u64::from_ne_bytes(bytes),
         // Without it, the time is another one as well.
         Err(_) => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
-    }
-}
-
-fn write(actor: Option<Rc<Hosted<ApiServer>>>, front: Option<Front>, id: RequestId, event: Event) {
-    spawn_local(async move {
-        let sent = match actor {
-            Some(actor) => actor.send(event).await.is_ok(),
-            None => false,
-        };
-        if let Some(front) = front.filter(|_| !sent) {
-            let why = "the API server starts again: nothing happened, ask again";
-            front.respond(id, Err(Error::new(Reason::Unreachable, why)));
-        }
-    });
-}
-
-/// Carries out what the API server asks for.
-struct ApiDriver {
-    store: Store,
-    front: Front,
-    refused: mpsc::UnboundedSender<String>,
-}
-
-impl Driver<ApiServer> for ApiDriver {
-    fn perform(
-        &self,
-        _: Ticket,
-        effect: Effect,
-        answer: AnswerTo<ApiServer>,
-    ) -> impl Future<Output = ()> + 'static {
-        let stored = match effect {
-            Effect::Store(request) => {
-                let answer = Rc::new(answer);
-                let answer = Answer::new(move |reply| {
-                    let answer = Rc::clone(&answer);
-                    async move { answer.send(Event::Store(reply)).await.map_err(|_| Closed) }
-                });
-                Some(self.store.perform(request, answer))
-            }
-            Effect::Publish(cache) => {
-                self.front.publish(cache);
-                None
-            }
-            Effect::Respond { id, result } => {
-                self.front.respond(id, result);
-                None
-            }
-            Effect::Refuse { why } => {
-                // Who listens no more ends already.
-                let _ = self.refused.send(why);
-                None
-            }
-        };
-        async move {
-            if let Some(stored) = stored {
-                stored.await;
-            }
-        }
     }
 }

@@ -1,8 +1,10 @@
-//! `kubesim server`: the API server of a cluster, for any client of Kubernetes'.
+//! `kubesim server`: a cluster's control plane, for any client of Kubernetes'.
 //!
 //! - `pki`: the cluster's authority, the server's certificate, the administrator's kubeconfig
-//! - `host`: the API server actor, its store and its front
+//! - `host`: the API server, its store and its front
+//! - `clients`: the scheduler and the controllers
 
+mod clients;
 mod host;
 mod pki;
 
@@ -10,9 +12,11 @@ use self::host::Place;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::Config;
+use kubesim_actors::{controllers, scheduler};
 use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,6 +36,24 @@ pub struct Args {
     /// What Services' addresses are of.
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
     service_network: Ipv4Net,
+    /// How long a node's lease may go without renewal before the node is not ready, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "50")]
+    node_monitor_grace_period: Duration,
+    /// What is left to others: the scheduler, the controllers, or (with a comma) both.
+    #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
+    without: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Scheduler,
+    Controllers,
+}
+
+/// `50`, or as Go writes it, `50s`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse();
+    number.map(Duration::from_secs).map_err(|_| "it is a number of seconds, as 50".to_owned())
 }
 
 fn place(text: &str) -> Result<Place, String> {
@@ -86,5 +108,28 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
         output.flush();
         Ok(())
     };
-    host::run(config, (&args.data_dir, &args.store), (args.listen, tls), &mut ready)
+    let plan = plan(args, reached, &pki).map_err(environment)?;
+    host::run(config, (&args.data_dir, &args.store), (args.listen, tls), &plan, &mut ready)
+}
+
+/// Periods are upstream's, and so is the scheduler's name.
+fn plan(args: &Args, server: Ipv4Addr, pki: &pki::Pki) -> Result<clients::Plan, String> {
+    let with = |part| !args.without.contains(&part);
+    let mut plan = clients::Plan { server, scheduler: None, controllers: None };
+    if with(Part::Scheduler) {
+        let config = scheduler::Config { name: "default-scheduler".to_owned() };
+        plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));
+    }
+    if with(Part::Controllers) {
+        let config = controllers::Config {
+            pod_network: args.pod_network,
+            // Wider than the network itself, a share is all of it.
+            node_mask: args.pod_network.prefix_len().max(24),
+            node_grace: args.node_monitor_grace_period,
+            node_monitor: Duration::from_secs(5),
+            root_ca: Some(pki.authority.as_str().into()),
+        };
+        plan.controllers = Some((config, clients::controllers_credentials(pki)?));
+    }
+    Ok(plan)
 }

@@ -54,17 +54,9 @@ impl Pki {
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.
     pub fn admin(&self, data_dir: &Path, url: &str) -> Result<PathBuf, String> {
-        let wrong =
-            |error: rcgen::Error| format!("making the administrator's certificate: {error}");
-        let mut params = leaf(Vec::new()).map_err(wrong)?;
-        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
-        params.distinguished_name.push(DnType::CommonName, "kubernetes-admin");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().map_err(wrong)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
+        let (certificate, key) = self.client("kubernetes-admin", &["system:masters"])?;
         let [authority, certificate, key] =
-            [self.authority.clone(), certificate.pem(), key.serialize_pem()]
-                .map(|pem| BASE64.encode(pem));
+            [&self.authority, &certificate, &key].map(|pem| BASE64.encode(pem));
         let path = data_dir.join("admin.conf");
         let text = format!(
             "apiVersion: v1\nkind: Config\nclusters:\n- name: kubesim\n  cluster:\n    \
@@ -76,6 +68,20 @@ impl Pki {
         );
         write(&path, &text)?;
         Ok(path)
+    }
+
+    /// A certificate for a client, and its key.
+    pub fn client(&self, user: &str, groups: &[&str]) -> Result<(String, String), String> {
+        let wrong = |error: rcgen::Error| format!("making the certificate of {user}: {error}");
+        let mut params = leaf(Vec::new()).map_err(wrong)?;
+        for group in groups {
+            params.distinguished_name.push(DnType::OrganizationName, *group);
+        }
+        params.distinguished_name.push(DnType::CommonName, user);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().map_err(wrong)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 }
 

@@ -8,6 +8,7 @@ mod access;
 mod applies;
 mod kinds;
 mod openapi;
+mod plane;
 mod wire;
 mod world;
 

@@ -59,13 +59,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts on what the place keeps; `listen` is an address, with port 0 for any.
+    /// The API server alone, on what the place keeps: what is made stays as it is. `listen` is an
+    /// address, with port 0 for any.
     pub fn start(place: &Place, listen: &str, client: &Path) -> Server {
+        Server::start_with(place, listen, client, &["--without", "scheduler,controllers"])
+    }
+
+    /// With more words on its command line.
+    pub fn start_with(place: &Place, listen: &str, client: &Path, more: &[&str]) -> Server {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kubesim"))
             .arg("server")
             .arg("--data-dir")
             .arg(place.0.join("data"))
             .args(["--listen", listen])
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");

@@ -23,6 +23,7 @@ mod services_ip;
 mod tests;
 
 pub use cache::{Cache, LastWrite};
+pub use namespaces::SYSTEM;
 
 use crate::objects::{Name, Object};
 use crate::ports::{api, store};

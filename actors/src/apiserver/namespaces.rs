@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Its uid is the cluster's.
-pub(super) const SYSTEM: &str = "kube-system";
+pub const SYSTEM: &str = "kube-system";
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", SYSTEM];
 
 type Ctx<'a> = Context<'a, ApiServer>;

@@ -35,8 +35,9 @@ pub enum Loop {
     Lifecycle,
     Eviction,
     Collector,
+    Namespaces,
 }
-const LOOPS: usize = 7;
+const LOOPS: usize = 8;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,6 +13,7 @@ mod evictions;
 mod ipam;
 mod lifecycle;
 mod names;
+mod namespaces;
 mod pods;
 mod replica_set;
 pub mod selectors;
@@ -34,8 +35,10 @@ use ipam::Ipam;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
 use lifecycle::Lifecycle;
+use namespaces::Namespaces;
 use replica_set::ReplicaSets;
 use service_ip::ServiceIps;
+use std::sync::Arc;
 use std::time::Duration;
 use world::{Desk, World};
 
@@ -51,6 +54,9 @@ pub struct Config {
     pub node_grace: Duration,
     /// How often leases are judged (`--node-monitor-period`, 5 s upstream).
     pub node_monitor: Duration,
+    /// What the API server's certificate is signed by, as PEM. With it, each namespace gets what
+    /// it has upstream from the start: its ServiceAccount and the ConfigMap with this.
+    pub root_ca: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +111,7 @@ struct Loops {
     lifecycle: Lifecycle,
     evictions: Evictions,
     collector: Collector,
+    namespaces: Option<Namespaces>,
 }
 
 impl Actor for Controllers {
@@ -115,12 +122,15 @@ impl Actor for Controllers {
     type Timer = Timer;
 
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
-        for kind in world::WATCHED {
+        let namespaces = config.root_ca.clone().map(Namespaces::new);
+        let more = namespaces.iter().flat_map(|_| namespaces::WATCHED);
+        let watched: Vec<Kind> = world::WATCHED.into_iter().chain(more).collect();
+        for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
         }
         let incarnation = ctx.rng().u64();
         Controllers {
-            world: World::default(),
+            world: World::new(watched.len()),
             client: Client::default(),
             loops: Loops {
                 deployments: Deployments::default(),
@@ -131,6 +141,7 @@ impl Actor for Controllers {
                 lifecycle: Lifecycle::new(config.node_grace, config.node_monitor),
                 evictions: Evictions::default(),
                 collector: Collector::default(),
+                namespaces,
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -223,7 +234,7 @@ impl Controllers {
             Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
             Loop::Ipam => loops.ipam.answered(outcome, client),
             Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
-            Loop::Endpoints | Loop::Lifecycle | Loop::Eviction => {}
+            Loop::Endpoints | Loop::Lifecycle | Loop::Eviction | Loop::Namespaces => {}
         }
     }
 
@@ -284,6 +295,12 @@ impl Loops {
         client: &mut Client,
         ctx: &mut Context<'_, Controllers>,
     ) {
+        if namespaces::WATCHED.contains(&kind) {
+            if let Some(namespaces) = &self.namespaces {
+                namespaces.observe(kind, change, client);
+            }
+            return;
+        }
         let now = ctx.now();
         self.lifecycle.observe(kind, change, client, now);
         self.collector.observe(kind, change, world, client, now);
@@ -309,6 +326,11 @@ impl Loops {
             Loop::Lifecycle => self.lifecycle.sync(key, desk),
             Loop::Eviction => self.evictions.sync(key, desk),
             Loop::Collector => self.collector.sync(subject.kind, key, desk),
+            Loop::Namespaces => {
+                if let Some(namespaces) = &self.namespaces {
+                    namespaces.sync(key, desk);
+                }
+            }
         }
     }
 }

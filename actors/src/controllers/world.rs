@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub type ObjectChange<'a> = Change<'a, Key, Arc<Object>>;
 
-/// The kinds that the controllers watch.
+/// The kinds that the controllers watch in any case.
 pub const WATCHED: [Kind; 8] = [
     Kind::Node,
     Kind::Pod,
@@ -25,6 +25,8 @@ pub const WATCHED: [Kind; 8] = [
 
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    /// How many kinds are watched.
+    kinds: usize,
     views: BTreeMap<Kind, View>,
     /// Pods and ReplicaSets by the uid of the owner that controls them, as in the view.
     controlled: Index<(Kind, Uid)>,
@@ -65,13 +67,18 @@ pub fn node_of(pod: &Object) -> Option<&Name> {
 }
 
 impl World {
+    /// In which so many kinds are watched.
+    pub fn new(kinds: usize) -> Self {
+        World { kinds, ..World::default() }
+    }
+
     pub fn view(&self, kind: Kind) -> Option<&View> {
         self.views.get(&kind)
     }
 
     /// Every kind was shown at least once.
     pub fn complete(&self) -> bool {
-        self.views.len() == WATCHED.len()
+        self.views.len() == self.kinds
     }
 
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {

@@ -7,11 +7,13 @@ mod accept;
 mod apply;
 mod auth;
 mod body;
+pub mod client;
 mod delete;
 mod discovery;
 mod gzip;
 mod handle;
 mod history;
+pub mod host;
 mod metrics;
 mod openapi;
 mod patch;
@@ -92,6 +94,8 @@ struct Inner {
     state: RefCell<State>,
     /// The newest revision.
     news: channel::Sender<u64>,
+    /// Rung when a life of the API server ends.
+    ended: channel::Sender<()>,
     metrics: Metrics,
     auth: Auth,
 }
@@ -126,6 +130,7 @@ impl Front {
             limits,
             state: RefCell::default(),
             news: channel::Sender::new(0),
+            ended: channel::Sender::new(()),
             metrics: Metrics::default(),
             auth: Auth::default(),
         }))
@@ -148,7 +153,8 @@ impl Front {
     }
 
     /// The API server ended: nothing is served until another publishes, and what was under way may
-    /// have happened.
+    /// have happened. Connections end, as they would with a process: so each is of one life, and
+    /// what a client has learnt on it is of one store.
     pub fn reset(&self) {
         let mut state = self.0.state.borrow_mut();
         state.history.reset();
@@ -156,6 +162,7 @@ impl Front {
         state.calls.clear();
         drop(state);
         self.0.news.send_replace(0);
+        self.0.ended.send_replace(());
     }
 
     /// Ends watches, and waits, but not for ever, until no request is under way.

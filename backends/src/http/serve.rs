@@ -94,7 +94,12 @@ impl Front {
                     let (inner, acceptor) = (Rc::clone(&self.0), acceptor.clone());
                     spawn_local(async move {
                         let _held = Held::one(&inner.metrics.connections);
-                        connection(&inner, &acceptor, socket).await;
+                        let mut ended = inner.ended.subscribe();
+                        tokio::select! {
+                            biased;
+                            _ = ended.changed() => {}
+                            () = connection(&inner, &acceptor, socket) => {}
+                        }
                     });
                 }
                 // Out of descriptors, or a connection that was reset meanwhile.

@@ -78,6 +78,7 @@ pub(super) fn controllers_config(scenario: &Scenario) -> controllers::Config {
         node_mask: cluster.node_mask,
         node_grace: cluster.node_grace,
         node_monitor: cluster.node_monitor,
+        root_ca: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cascade;
 pub mod fake;
+mod namespaces;
 mod nodes;
 mod workloads;
 
@@ -20,6 +21,7 @@ pub fn config() -> Config {
         node_mask: 24,
         node_grace: Duration::from_secs(50),
         node_monitor: Duration::from_secs(5),
+        root_ca: None,
     }
 }
 

@@ -2,24 +2,21 @@
 
 use crate::http::auth::{MASTERS, User};
 use crate::http::body::Body;
+use crate::http::host::{Heard, Server};
 use crate::http::{Front, Limits, handle};
-use crate::port::{Answer, Closed, Port};
 use crate::store::memory::Memory;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response};
-use kubesim_actors::apiserver::{ApiServer, Config, Effect, Event};
-use kubesim_runtime::Ticket;
-use kubesim_runtime::host::{self, AnswerTo, Driver, Hosted, Settings, SystemClock};
+use kubesim_actors::apiserver::Config;
 use serde_json::Value;
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 pub struct World {
     pub front: Front,
-    _hosted: Rc<Hosted<ApiServer>>,
+    _server: Server,
 }
 
 /// What came back.
@@ -95,14 +92,7 @@ pub fn play<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
 
 impl World {
     fn new() -> World {
-        let actor: Rc<RefCell<Option<Rc<Hosted<ApiServer>>>>> = Rc::default();
-        let writes = Rc::clone(&actor);
         let limits = Limits { request: Duration::from_secs(5), ..Limits::default() };
-        let front = Front::new(limits, move |id, request, dry_run| {
-            let actor = writes.borrow().clone().expect("it runs");
-            let event = Event::Request { id, request, dry_run };
-            spawn_local(async move { actor.send(event).await });
-        });
         let config = Config {
             pod_network: "10.244.0.0/16".parse().expect("a network"),
             service_network: "10.96.0.0/12".parse().expect("a network"),
@@ -112,12 +102,13 @@ impl World {
             history: 1000,
             memo: true,
         };
-        let driver = TestDriver { store: Memory::new(), front: front.clone() };
-        let observer = Box::new(|_| ());
-        let settings = Settings { seed: 1, index: 0, steps: false, observer };
-        let hosted = Rc::new(host::spawn(config, driver, SystemClock::new(), settings));
-        *actor.borrow_mut() = Some(Rc::clone(&hosted));
-        World { front, _hosted: hosted }
+        let heard = |heard| {
+            if let Heard::Refused(why) = heard {
+                panic!("{why}");
+            }
+        };
+        let server = Server::start(config, Rc::new(Memory::new()), limits, 1, heard);
+        World { front: server.front.clone(), _server: server }
     }
 
     pub async fn response(&self, ask: Ask<'_>) -> Response<Body> {
@@ -199,44 +190,5 @@ impl Events {
         let event = self.next().await.expect("an event");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         format!("{} {}", text(&event["type"]), text(&event["object"]["metadata"]["name"]))
-    }
-}
-
-struct TestDriver {
-    store: Memory,
-    front: Front,
-}
-
-impl Driver<ApiServer> for TestDriver {
-    fn perform(
-        &self,
-        _: Ticket,
-        effect: Effect,
-        answer: AnswerTo<ApiServer>,
-    ) -> impl Future<Output = ()> + 'static {
-        let stored = match effect {
-            Effect::Store(request) => {
-                let answer = Rc::new(answer);
-                let answer = Answer::new(move |reply| {
-                    let answer = Rc::clone(&answer);
-                    async move { answer.send(Event::Store(reply)).await.map_err(|_| Closed) }
-                });
-                Some(self.store.perform(request, answer))
-            }
-            Effect::Publish(cache) => {
-                self.front.publish(cache);
-                None
-            }
-            Effect::Respond { id, result } => {
-                self.front.respond(id, result);
-                None
-            }
-            Effect::Refuse { why } => panic!("{why}"),
-        };
-        async move {
-            if let Some(stored) = stored {
-                stored.await;
-            }
-        }
     }
 }

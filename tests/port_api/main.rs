@@ -1,54 +1,25 @@
 //! The API port over real sockets: what a node's client hears of a server that publishes, answers
-//! and dies. The simulator's own ends are in `sim/src/world/api`.
+//! and dies, over each transport that there is. The simulator's own ends are in
+//! `sim/src/world/api`.
 
 #![cfg(target_os = "linux")]
 
-#[path = "common/namespace.rs"]
+mod ends;
+#[path = "../common/namespace.rs"]
 mod namespace;
 
+use ends::{Client, Ends, Writes, connected_to_nothing, with_ends};
 use kubesim_actors::apiserver::{Cache, RequestId};
 use kubesim_actors::objects::{Body, ConfigMap, Key, Kind, Object, Uid, View};
 use kubesim_actors::ports::api::{Effect, Event, News, Reason, Reply, Request, Scope};
-use kubesim_backends::api::{Client, Server};
-use kubesim_backends::port::{Answer, Port};
-use namespace::in_namespace;
-use std::cell::RefCell;
-use std::future::Future;
-use std::net::Ipv4Addr;
-use std::rc::Rc;
+use kubesim_backends::port::Answer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(5);
-
-type Writes = Rc<RefCell<Vec<(RequestId, Arc<Request>)>>>;
-
-struct Ends {
-    server: Server,
-    client: Client,
-    writes: Writes,
-    connected: UnboundedReceiver<bool>,
-}
-
-/// In a namespace of its own, on one thread.
-fn with_ends<F: Future<Output = ()>>(body: impl FnOnce(Ends) -> F + Send + 'static) {
-    in_namespace(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        LocalSet::new().block_on(&runtime.expect("a runtime"), async move {
-            let writes = Writes::default();
-            let heard = Rc::clone(&writes);
-            let server = Server::new(move |id, request| heard.borrow_mut().push((id, request)));
-            let client = Client::new("n1".into(), vec![Ipv4Addr::LOCALHOST]);
-            let connected = client.listen();
-            spawn_local(client.clone().run());
-            spawn_local(server.clone().listen());
-            body(Ends { server, client, writes, connected }).await;
-        });
-    });
-}
 
 fn config_map(name: &str, version: u64) -> Arc<Object> {
     let body = Body::ConfigMap(Arc::new(ConfigMap::default()));
@@ -138,7 +109,7 @@ fn a_watch_follows_and_a_write_is_answered() {
         assert_eq!((found.key.clone(), found.version), (key, 2));
         let mut answer = ask(&client, create(2));
         let id = write_of(&writes).await;
-        server.respond(id, &Ok(Reply::Object(config_map("new", 3))));
+        server.respond(id, Ok(Reply::Object(config_map("new", 3))));
         let Event::Answer(written) = next(&mut answer).await else { panic!("no answer") };
         assert_eq!(written.tag, 2);
         assert!(matches!(written.result, Ok(Reply::Object(object)) if object.version == 3));
@@ -198,16 +169,10 @@ fn another_store_in_the_place_of_a_lost_one_is_shown_whole() {
 
 #[test]
 fn a_call_that_never_left_says_so() {
-    in_namespace(|| {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().start_paused(true).build().expect("a runtime");
-        LocalSet::new().block_on(&runtime, async {
-            let client = Client::new("n1".into(), Vec::new());
-            spawn_local(client.clone().run());
-            let mut answer = ask(&client, create(1));
-            let answered = timeout(Duration::from_secs(60), answer.recv()).await;
-            let Ok(Some(Event::Answer(answer))) = answered else { panic!("{answered:?}") };
-            assert_eq!(answer.result.expect_err("refused").reason, Reason::Unreachable);
-        });
+    connected_to_nothing(|client| async move {
+        let mut answer = ask(&client, create(1));
+        let answered = timeout(Duration::from_secs(60), answer.recv()).await;
+        let Ok(Some(Event::Answer(answer))) = answered else { panic!("{answered:?}") };
+        assert_eq!(answer.result.expect_err("refused").reason, Reason::Unreachable);
     });
 }

@@ -1,0 +1,198 @@
+//! One connection: TCP, TLS with a client's certificate, HTTP/2. Requests and watches are its
+//! streams, and all of them end with it.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::rt::Executor;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch as channel;
+use tokio::task::spawn_local;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Who the server is, wherever it is dialled: its certificate has this name.
+pub const SERVER: &str = "kubernetes";
+/// Silence after which the client pings, and how long it waits for the pong (the defaults of
+/// client-go's HTTP/2 health check, `HTTP2_READ_IDLE_TIMEOUT_SECONDS` and
+/// `HTTP2_PING_TIMEOUT_SECONDS` in apimachinery's `pkg/util/net/http.go`).
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(15);
+
+/// Whom the client trusts, and who it is.
+#[derive(Clone)]
+pub struct Credentials {
+    tls: Arc<ClientConfig>,
+    /// What it calls itself: the server notes it with what it writes (`managedFields`).
+    agent: HeaderValue,
+}
+
+impl Credentials {
+    /// From the authority of the server, the client's certificate and its key, all as PEM.
+    /// `agent` is what the client calls itself, `kube-scheduler`.
+    pub fn new(
+        agent: &str,
+        authority: &[u8],
+        certificates: &[u8],
+        key: &[u8],
+    ) -> Result<Credentials, String> {
+        let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
+        let agent = HeaderValue::from_str(&agent)
+            .map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))?;
+        let read = |pem: &[u8], what: &str| {
+            CertificateDer::pem_slice_iter(pem)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| format!("reading {what}: {error}"))
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in read(authority, "the cluster's authority")? {
+            let added = roots.add(certificate);
+            added.map_err(|error| format!("using the cluster's authority: {error}"))?;
+        }
+        let chain = read(certificates, "the client's certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| format!("reading the client's key: {error}"))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("setting up TLS: {error}"))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("using the client's certificate and key: {error}"))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Credentials { tls: Arc::new(config), agent })
+    }
+}
+
+/// Which store the server tells of, if it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store<U> {
+    /// It was not asked, or could not say yet.
+    Untold,
+    /// It does not say: it may be any.
+    Any,
+    Is(U),
+}
+
+/// A way to send requests on a connection. Clones use the same one.
+#[derive(Clone)]
+pub struct Line {
+    send: SendRequest<Full<Bytes>>,
+    agent: HeaderValue,
+    pub peer: Ipv4Addr,
+    pub local: IpAddr,
+    /// Whether this connection's server has said whose store it has.
+    pub told: Rc<Cell<bool>>,
+}
+
+/// A request that went to a connection's queue.
+pub enum Sent {
+    Answered(Response<Incoming>),
+    /// It never left.
+    Unsent,
+    /// It may have arrived.
+    Lost(String),
+}
+
+impl Line {
+    /// The request is queued when this returns; what comes back is its answer.
+    pub fn send(&self, mut request: Request<Full<Bytes>>) -> impl Future<Output = Sent> + 'static {
+        request.headers_mut().insert(USER_AGENT, self.agent.clone());
+        let answer = self.send.clone().try_send_request(request);
+        async move {
+            match answer.await {
+                Ok(response) => Sent::Answered(response),
+                Err(mut error) => match error.take_message() {
+                    Some(_) => Sent::Unsent,
+                    None => Sent::Lost(words(&error.into_error())),
+                },
+            }
+        }
+    }
+}
+
+/// What is wrong, with the causes.
+pub fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Tasks of this thread that end when the connection does.
+#[derive(Clone)]
+struct Until(channel::Receiver<()>);
+
+impl<F> Executor<F> for Until
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        let mut ended = self.0.clone();
+        spawn_local(async move {
+            tokio::select! {
+                biased;
+                // Nothing is ever sent: it ends with its sender.
+                _ = ended.changed() => {}
+                () = future => {}
+            }
+        });
+    }
+}
+
+/// A connection while it is held: dropped, it and all on it ends.
+pub struct Wire {
+    connection: Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>, Until>,
+    _tasks: channel::Sender<()>,
+}
+
+impl Wire {
+    /// Until the connection ends.
+    pub async fn end(&mut self) {
+        let _ = (&mut self.connection).await;
+    }
+}
+
+pub async fn dial(
+    credentials: &Credentials,
+    peer: Ipv4Addr,
+    port: u16,
+) -> Result<(Line, Wire), String> {
+    let at = |error: std::io::Error| error.to_string();
+    let socket = TcpStream::connect((peer, port)).await.map_err(at)?;
+    socket.set_nodelay(true).map_err(at)?;
+    let local = socket.local_addr().map_err(at)?.ip();
+    let name = ServerName::try_from(SERVER).map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::clone(&credentials.tls));
+    let stream = connector.connect(name, socket).await.map_err(at)?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err("the server does not speak HTTP/2".to_owned());
+    }
+    let (tasks, ended) = channel::channel(());
+    let (send, connection) = http2::Builder::new(Until(ended))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| words(&error))?;
+    let agent = credentials.agent.clone();
+    let line = Line { send, agent, peer, local, told: Rc::default() };
+    Ok((line, Wire { connection, _tasks: tasks }))
+}

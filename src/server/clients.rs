@@ -1,0 +1,134 @@
+//! The scheduler and the controllers: clients of the API server as any others, by the same door and
+//! each with a certificate of its own.
+
+use super::host::seed;
+use super::pki::Pki;
+use kubesim_actors::controllers::{self, Controllers};
+use kubesim_actors::ports::api;
+use kubesim_actors::scheduler::{self, Scheduler};
+use kubesim_backends::http::client::{Client, Credentials, Options};
+use kubesim_backends::port::{Answer, Closed, Local, Port};
+use kubesim_runtime::host::{self, AnswerTo, Driver, Seen, Settings, SystemClock};
+use kubesim_runtime::{Actor, Ticket};
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use tokio::task::{JoinHandle, spawn_local};
+
+/// What runs, where it finds the server, and as whom.
+pub struct Plan {
+    pub server: Ipv4Addr,
+    pub scheduler: Option<(scheduler::Config, Credentials)>,
+    pub controllers: Option<(controllers::Config, Credentials)>,
+}
+
+/// Users as upstream's kubeadm names them; without RBAC, only masters may do anything.
+const SCHEDULER: &str = "system:kube-scheduler";
+const CONTROLLERS: &str = "system:kube-controller-manager";
+const GROUPS: &[&str] = &["system:masters"];
+
+pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
+    credentials(pki, SCHEDULER)
+}
+
+pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
+    credentials(pki, CONTROLLERS)
+}
+
+fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
+    let (certificate, key) = pki.client(user, GROUPS)?;
+    let agent = user.trim_start_matches("system:");
+    Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+}
+
+/// Those that run.
+pub struct Clients(Vec<Running>);
+
+struct Running {
+    stop: Local<()>,
+    /// What keeps its connection, and what tells it of that.
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Clients {
+    pub fn start(plan: &Plan, port: u16) -> Clients {
+        let mut running = Vec::new();
+        if let Some((config, credentials)) = plan.controllers.clone() {
+            let client = client("controllers", plan.server, port, credentials);
+            let effect = |controllers::Effect::Api(effect)| effect;
+            running.push(run::<Controllers>(config, client, effect, controllers::Event::Api));
+        }
+        if let Some((config, credentials)) = plan.scheduler.clone() {
+            let client = client("scheduler", plan.server, port, credentials);
+            let effect = |scheduler::Effect::Api(effect)| effect;
+            running.push(run::<Scheduler>(config, client, effect, scheduler::Event::Api));
+        }
+        Clients(running)
+    }
+
+    /// What they have asked for and was not answered may happen still.
+    pub async fn stop(self) {
+        for Running { stop, tasks } in self.0 {
+            stop.await;
+            tasks.iter().for_each(JoinHandle::abort);
+        }
+    }
+}
+
+fn client(name: &'static str, server: Ipv4Addr, port: u16, credentials: Credentials) -> Client {
+    let notes = Box::new(move |note| eprintln!("{name}: {note}"));
+    Client::new(Options { addresses: vec![server], port, credentials, notes })
+}
+
+fn run<A: Actor>(
+    config: A::Config,
+    client: Client,
+    effect: fn(A::Effect) -> api::Effect,
+    event: fn(api::Event) -> A::Event,
+) -> Running {
+    let observer = |seen| match seen {
+        Seen::Note { text, .. } => eprintln!("{}: {text}", A::NAME),
+        Seen::Failed { cause, retry, .. } => {
+            let retry = retry.as_secs_f64();
+            eprintln!("{}: failed, starts again in {retry} s: {cause}", A::NAME);
+        }
+        Seen::Step { .. } => {}
+    };
+    let observer = Box::new(observer);
+    let settings = Settings { seed: seed(), index: 0, steps: false, observer };
+    let driver = OverTheApi { client: client.clone(), effect, event };
+    let mut connections = client.listen();
+    let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings));
+    let told = Rc::clone(&hosted);
+    let tells = spawn_local(async move {
+        while let Some(up) = connections.recv().await {
+            // One that is down hears it from its informers when it is up.
+            let _ = told.send(event(api::Event::Connected(up))).await;
+        }
+    });
+    let keeps = spawn_local(client.run());
+    Running { stop: Box::pin(async move { hosted.stop().await }), tasks: [keeps, tells] }
+}
+
+/// Carries out what an actor asks for that speaks to the API only.
+struct OverTheApi<A: Actor> {
+    client: Client,
+    effect: fn(A::Effect) -> api::Effect,
+    event: fn(api::Event) -> A::Event,
+}
+
+impl<A: Actor> Driver<A> for OverTheApi<A> {
+    fn perform(
+        &self,
+        _: Ticket,
+        effect: A::Effect,
+        answer: AnswerTo<A>,
+    ) -> impl Future<Output = ()> + 'static {
+        let (answer, event) = (Rc::new(answer), self.event);
+        let answer = Answer::new(move |reply| {
+            let (answer, event) = (Rc::clone(&answer), event(reply));
+            async move { answer.send(event).await.map_err(|_| Closed) }
+        });
+        self.client.perform((self.effect)(effect), answer)
+    }
+}
