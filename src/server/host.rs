@@ -72,6 +72,7 @@ async fn serve(
         Some(why) = refused.recv() => return Err((Exit::Input, why)),
         () = end(&mut signals) => return Ok(()),
     }
+    front.reconcile_roles().await.map_err(environment)?;
     let at = match listener.local_addr() {
         Ok(SocketAddr::V4(at)) => at,
         _ => listen,

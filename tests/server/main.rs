@@ -4,6 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod access;
 mod applies;
 mod kinds;
 mod openapi;
@@ -284,6 +285,8 @@ fn kubectl_finds_its_way() {
         let versions = server.kubectl("api-versions");
         let expected = [
             "apps/v1",
+            "authentication.k8s.io/v1",
+            "authorization.k8s.io/v1",
             "autoscaling/v2",
             "batch/v1",
             "certificates.k8s.io/v1",

@@ -109,8 +109,8 @@ fn who_is_nobody_learns_the_version_only() {
     let (place, server) = serve();
     let ask = |identity, path| exchange(&place, &server, identity, &get(path));
     let nobody = ask(None, "/api/v1/pods");
-    assert_eq!(code(&nobody), "401");
-    assert!(nobody.contains("\"reason\":\"Unauthorized\""), "{nobody}");
+    assert_eq!(code(&nobody), "403");
+    assert!(nobody.contains("User \\\"system:anonymous\\\""), "{nobody}");
     assert_eq!(code(&ask(None, "/version")), "200");
     let somebody = ask(Some(made(&place, "system:nodes", false)), "/api/v1/pods");
     assert_eq!(code(&somebody), "403");

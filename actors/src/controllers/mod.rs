@@ -16,7 +16,7 @@ mod names;
 mod namespaces;
 mod pods;
 mod replica_set;
-mod selectors;
+pub mod selectors;
 mod service_ip;
 mod template;
 #[cfg(test)]

@@ -76,7 +76,8 @@ pub async fn delete_collection(
         }
     }
     let page = read::Page { revision, objects, next: None };
-    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show)))
+    let texts = &mut inner.state.borrow_mut().texts;
+    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show, texts)))
 }
 
 /// Versions of Eviction that are taken (kubernetes `pkg/registry/core/pod/storage/eviction.go`).

@@ -3,7 +3,7 @@
 
 use super::accept;
 use super::body::Answer;
-use super::resources::{self, Resource};
+use super::resources::{self, Resource, Review};
 use super::status::Failure;
 use kubesim_actors::objects::Kind;
 use serde_json::{Value, json};
@@ -78,6 +78,10 @@ pub fn group_version(group: &str, version: &str) -> Value {
             all.push(entry);
         }
     }
+    all.extend(resources::reviews(group, version).map(|review| {
+        json!({"name": review.plural, "singularName": review.kind.to_lowercase(),
+               "namespaced": review.namespaced, "kind": review.kind, "verbs": ["create"]})
+    }));
     let name = match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
@@ -93,7 +97,9 @@ fn all_at_once(core: bool, version: &str, content_type: &'static str) -> Answer 
     let items: Vec<Value> = groups
         .iter()
         .map(|(group, version)| {
-            let all: Vec<Value> = resources::in_version(group, version).map(aggregated).collect();
+            let mut all: Vec<Value> =
+                resources::in_version(group, version).map(aggregated).collect();
+            all.extend(resources::reviews(group, version).map(aggregated_review));
             let meta = match *group {
                 "" => json!({"creationTimestamp": null}),
                 group => json!({"name": group, "creationTimestamp": null}),
@@ -129,6 +135,14 @@ fn aggregated(resource: &Resource) -> Value {
     })
 }
 
+fn aggregated_review(review: &Review) -> Value {
+    json!({
+        "resource": review.plural, "scope": if review.namespaced { "Namespaced" } else { "Cluster" },
+        "responseKind": {"group": review.group, "version": "v1", "kind": review.kind},
+        "singularResource": review.kind.to_lowercase(), "verbs": ["create"],
+    })
+}
+
 fn own_type(kind: Kind) -> (&'static str, &'static str, &'static str) {
     (kind.group(), resources::version(kind), kind.name())
 }
@@ -148,6 +162,10 @@ mod tests {
             one_by_one.extend(names.iter().map(|one| one["name"].as_str().map(str::to_owned)));
         }
         let mut at_once = Vec::new();
+        for (group, version) in resources::groups() {
+            let reviews = resources::reviews(group, version).map(aggregated_review);
+            at_once.extend(reviews.map(|one| one["resource"].as_str().map(str::to_owned)));
+        }
         for resource in resources::all() {
             let entry = aggregated(resource);
             let plural = entry["resource"].as_str().expect("a name").to_owned();

@@ -1,8 +1,8 @@
 //! A request, from its head to its answer.
 
 use super::accept;
+use super::auth::{Attributes, User};
 use super::body::{self, Answer, Body};
-use super::identity::{self, User};
 use super::metrics::Held;
 use super::read::{self, Age, Show};
 use super::resources::Sub;
@@ -62,16 +62,33 @@ where
 {
     let path = request.uri().path();
     let route = route::route(path);
-    // Who is no one may know the version and whether all is well, as upstream's
-    // `system:public-info-viewer` lets them.
-    if !matches!(route, Ok(Route::Version | Route::Health(_))) {
-        identity::admit(user, path)?;
-    }
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    // Who has nothing to read roles in tells everybody so.
+    let unwell = matches!(route, Ok(Route::Health(_))) && !inner.is_open();
+    let user = if unwell {
+        User::anonymous()
+    } else {
+        let user = inner.authenticate(user, request.headers())?;
+        let user = inner.impersonate(user, request.headers())?;
+        let attributes = Attributes::read(request.method().as_str(), path, &query);
+        inner.admit(&user, &attributes)?;
+        user
+    };
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let accepted = accepted.unwrap_or_default().to_owned();
     match route? {
-        Route::Object(target) => object(inner, request, target, query, &accepted, asked).await,
+        Route::Object(target) => {
+            object(inner, &user, request, (target, query), &accepted, asked).await
+        }
+        Route::Review(review, namespace) if request.method() == Method::POST => {
+            asked.verb = "POST";
+            asked.resource = review.plural;
+            let content_type = body::content_type(request.headers());
+            let bytes = body::read(request.into_body(), inner.limits.request).await?;
+            let value = body::value(&bytes, &content_type)?;
+            inner.review(&user, review, &namespace, value)
+        }
+        Route::Review(..) => Err(Failure::no_such_method()),
         _ if request.method() != Method::GET => Err(Failure::no_such_method()),
         Route::Version => Ok(Answer::json(&version())),
         Route::Health(check) => health(inner, &check),
@@ -97,8 +114,7 @@ fn version() -> Value {
 }
 
 fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
-    let open = inner.state.borrow().history.cache().is_some();
-    if check == "livez" || open {
+    if check == "livez" || inner.is_open() {
         return Ok(Answer::bytes("text/plain; charset=utf-8", "ok"));
     }
     let why = "[-]storage failed: the store is being read";
@@ -107,9 +123,9 @@ fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
 
 async fn object<B>(
     inner: &Rc<Inner>,
+    user: &User,
     request: Request<B>,
-    target: Target,
-    query: Query,
+    (target, query): (Target, Query),
     accepted: &str,
     asked: &mut Asked,
 ) -> Result<Answer, Failure>
@@ -138,7 +154,7 @@ where
     let agent = agent.unwrap_or_default().to_owned();
     let bytes = body::read(request.into_body(), inner.limits.request).await?;
     let (content_type, agent) = (&content_type[..], &agent[..]);
-    let sent = Sent { bytes: &bytes, content_type, query: &query, agent, show };
+    let sent = Sent { bytes: &bytes, content_type, query: &query, agent, user, show };
     asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
     match asked.verb {
         "POST" => write::create(inner, &target, sent).await,
@@ -202,12 +218,16 @@ async fn reads(
     }
     if target.name.is_none() {
         let selector = selector(target, query)?;
-        let page = read::list(&mut inner.state.borrow_mut().history, target, query, &selector)?;
-        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show)));
+        let state = &mut *inner.state.borrow_mut();
+        let page = read::list(&mut state.history, target, query, &selector)?;
+        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show, &mut state.texts)));
     }
     let object = inner.object(target)?;
     match target.sub {
-        None | Some(Sub::Status) => Ok(Answer::json(&read::shown(&object, show))),
+        None | Some(Sub::Status) => {
+            let texts = &mut inner.state.borrow_mut().texts;
+            Ok(Answer::bytes(body::JSON, read::text(&object, show, texts)))
+        }
         Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
         Some(Sub::Binding | Sub::Eviction) => Err(Failure::no_such_method()),
     }

@@ -2,6 +2,7 @@
 //! are read in pages go on in. Both are bounded: who stayed away for longer starts anew (410).
 
 use super::status::Failure;
+use bytes::Bytes;
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_runtime::Change;
@@ -25,7 +26,8 @@ pub struct Happened {
     pub key: Key,
     pub old: Option<Arc<Object>>,
     pub new: Option<Arc<Object>>,
-    bytes: usize,
+    /// The new object as text, or the old one as it went: written once for all who watch.
+    pub text: Bytes,
 }
 
 /// A place between two changes.
@@ -129,14 +131,14 @@ impl History {
             between(&old, cache, &mut changes);
         }
         changes.sort_by_key(|change| change.revision);
-        self.bytes += changes.iter().map(|change| change.bytes).sum::<usize>();
+        self.bytes += changes.iter().map(|change| change.text.len()).sum::<usize>();
         self.changes.extend(changes);
         let (count, bytes) = self.limits;
         while self.changes.len() > count || self.bytes > bytes {
             let Some(gone) = self.changes.pop_front() else { break };
             self.first += 1;
             self.since = gone.revision;
-            self.bytes -= gone.bytes;
+            self.bytes -= gone.text.len();
         }
         self.kept.retain(|_, (since, _)| since.elapsed() < KEPT);
     }
@@ -194,10 +196,14 @@ fn push(
     old: Option<Arc<Object>>,
     new: Option<Arc<Object>>,
 ) {
-    let mut change = |revision, old, new: Option<Arc<Object>>| {
+    let mut change = |revision, old: Option<Arc<Object>>, new: Option<Arc<Object>>| {
         // The object before is the newer one of the change before it.
-        let bytes = new.as_ref().map_or(0, |object| object.to_bytes().len());
-        changes.push(Happened { revision, kind, key: key.clone(), old, new, bytes });
+        let text = match (&old, &new) {
+            (_, Some(new)) => new.to_text(),
+            (Some(old), None) => Object { version: revision, ..(**old).clone() }.to_text(),
+            (None, None) => Vec::new(),
+        };
+        changes.push(Happened { revision, kind, key: key.clone(), old, new, text: text.into() });
     };
     match (&old, &new) {
         (Some(before), Some(after)) if before.uid != after.uid => {
@@ -270,7 +276,7 @@ mod tests {
 
     #[test]
     fn large_objects_are_remembered_for_less_long() {
-        let size = object("a", 1, 1).to_bytes().len();
+        let size = object("a", 1, 11).to_text().len();
         let mut history = History { limits: (CHANGES, 3 * size), ..History::default() };
         history.publish(cache(10, &[]));
         for version in 11..=20 {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod apply;
+mod auth;
 mod body;
 pub mod client;
 mod delete;
@@ -13,7 +14,6 @@ mod gzip;
 mod handle;
 mod history;
 pub mod host;
-mod identity;
 mod metrics;
 mod openapi;
 mod patch;
@@ -29,17 +29,20 @@ mod strategic;
 mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod types;
 mod watch;
 mod write;
 
 pub use serve::Tls;
 
+use self::auth::Auth;
 use self::history::History;
 use self::metrics::Metrics;
 use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
+use self::texts::Texts;
 use kubesim_actors::apiserver::{Cache, RequestId};
 use kubesim_actors::objects::Object;
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -94,15 +97,29 @@ struct Inner {
     /// Rung when a life of the API server ends.
     ended: channel::Sender<()>,
     metrics: Metrics,
+    auth: Auth,
 }
 
 #[derive(Default)]
 struct State {
     history: History,
+    texts: Texts,
     calls: BTreeMap<u64, oneshot::Sender<Result<Reply, Error>>>,
     next_call: u64,
     /// Watches end when they have told what there is.
     ending: bool,
+}
+
+impl State {
+    fn publish(&mut self, cache: Cache) {
+        let mut place = self.history.end();
+        self.history.publish(cache);
+        while let Ok(Some((change, next))) = self.history.next(place) {
+            let new = change.new.as_ref().map(|new| (new, &change.text));
+            self.texts.changed(change.old.as_ref(), new);
+            place = next;
+        }
+    }
 }
 
 impl Front {
@@ -115,13 +132,14 @@ impl Front {
             news: channel::Sender::new(0),
             ended: channel::Sender::new(()),
             metrics: Metrics::default(),
+            auth: Auth::default(),
         }))
     }
 
     /// The API server's newest views: they are served from now on, and watches are told.
     pub fn publish(&self, cache: Cache) {
         let revision = cache.revision;
-        self.0.state.borrow_mut().history.publish(cache);
+        self.0.state.borrow_mut().publish(cache);
         self.0.news.send_replace(revision);
     }
 
@@ -140,6 +158,7 @@ impl Front {
     pub fn reset(&self) {
         let mut state = self.0.state.borrow_mut();
         state.history.reset();
+        state.texts.clear();
         state.calls.clear();
         drop(state);
         self.0.news.send_replace(0);
@@ -163,11 +182,15 @@ impl Front {
 
     /// Whether there is anything to serve.
     pub fn is_open(&self) -> bool {
-        self.0.state.borrow().history.cache().is_some()
+        self.0.is_open()
     }
 }
 
 impl Inner {
+    fn is_open(&self) -> bool {
+        self.state.borrow().history.cache().is_some()
+    }
+
     async fn call(&self, request: Request, dry_run: bool) -> Result<Reply, Error> {
         let (send, answer) = oneshot::channel();
         let id = {

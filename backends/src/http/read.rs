@@ -6,8 +6,10 @@ use super::route::{Query, Target};
 use super::selector::Selector;
 use super::status::Failure;
 use super::table::{self, Include};
+use super::texts::Texts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use bytes::Bytes;
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Key, Object};
 use kubesim_runtime::Wall;
@@ -21,6 +23,14 @@ pub struct Show {
     pub include: Include,
     /// What ages are counted from.
     pub now: Wall,
+}
+
+/// One object as a client wants it, as text.
+pub fn text(object: &Arc<Object>, show: Show, texts: &mut Texts) -> Bytes {
+    match show.form {
+        Form::Plain => texts.of(object),
+        _ => shown(object, show).to_string().into(),
+    }
 }
 
 /// One object as a client wants it.
@@ -179,7 +189,7 @@ fn parse_continue(token: &str) -> Result<(u64, Key), Failure> {
 }
 
 /// The list's text.
-pub fn render(target: &Target, page: &Page, show: Show) -> Vec<u8> {
+pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Vec<u8> {
     let mut meta = json!({"resourceVersion": page.revision.to_string()});
     if let Some((next, rest)) = &page.next {
         meta["continue"] = continue_token(page.revision, next).into();
@@ -198,6 +208,7 @@ pub fn render(target: &Target, page: &Page, show: Show) -> Vec<u8> {
     };
     let head = json!({"apiVersion": api_version, "kind": format!("{name}List"), "metadata": meta});
     let mut text = head.to_string().into_bytes();
+    let typed = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{name}\",");
     // One object after the other, so that the list is there as text only.
     text.pop();
     text.extend_from_slice(b",\"items\":[");
@@ -205,13 +216,16 @@ pub fn render(target: &Target, page: &Page, show: Show) -> Vec<u8> {
         if index > 0 {
             text.push(b',');
         }
-        let mut item = shown(object, show);
-        // In a list of its kind, an item does not say its kind (as upstream's).
-        if let Some(fields) = item.as_object_mut().filter(|_| show.form == Form::Plain) {
-            fields.remove("apiVersion");
-            fields.remove("kind");
+        match show.form {
+            Form::Plain => {
+                // In a list of its kind, an item does not say its kind (as upstream's).
+                let item = texts.of(object);
+                let rest = item.strip_prefix(typed.as_bytes());
+                text.extend_from_slice(if rest.is_some() { b"{" } else { b"" });
+                text.extend_from_slice(rest.unwrap_or(&item));
+            }
+            _ => text.extend_from_slice(shown(object, show).to_string().as_bytes()),
         }
-        text.extend_from_slice(item.to_string().as_bytes());
     }
     text.extend_from_slice(b"]}");
     text

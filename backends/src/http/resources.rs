@@ -20,6 +20,45 @@ pub fn in_version(group: &str, version: &str) -> impl Iterator<Item = &'static R
     })
 }
 
+/// What is asked and answered at once, and not kept.
+#[derive(Debug)]
+pub struct Review {
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// Each is of version 1 of its group.
+    pub group: &'static str,
+    pub namespaced: bool,
+}
+
+impl Review {
+    pub fn api_version(&self) -> String {
+        format!("{}/v1", self.group)
+    }
+}
+
+const fn review(group: &'static str, kind: &'static str, plural: &'static str) -> Review {
+    Review { kind, plural, group, namespaced: false }
+}
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+const REVIEWS: &[Review] = &[
+    review(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
+    review(AUTHENTICATION, "TokenReview", "tokenreviews"),
+    Review {
+        namespaced: true,
+        ..review(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews")
+    },
+    review(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+    review(AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
+    review(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
+];
+
+/// The reviews of a group's version.
+pub fn reviews(group: &str, version: &str) -> impl Iterator<Item = &'static Review> {
+    REVIEWS.iter().filter(move |review| review.group == group && version == "v1")
+}
+
 /// Groups but the core one, each with its one version.
 pub fn groups() -> Vec<(&'static str, &'static str)> {
     let mut groups = Vec::new();
@@ -29,6 +68,7 @@ pub fn groups() -> Vec<(&'static str, &'static str)> {
             groups.push(group);
         }
     }
+    groups.extend([(AUTHENTICATION, "v1"), (AUTHORIZATION, "v1")]);
     groups
 }
 

@@ -1,7 +1,7 @@
 //! A request's path and query: what it is about.
 
 use super::apply::Write;
-use super::resources::{self, Resource, Sub};
+use super::resources::{self, Resource, Review, Sub};
 use super::status::Failure;
 use kubesim_actors::objects::{Key, Kind, Name};
 use percent_encoding::percent_decode_str;
@@ -25,6 +25,8 @@ pub enum Route {
     OpenApi(String),
     OpenApiV2,
     Object(Target),
+    /// And the namespace, if it is in one.
+    Review(&'static Review, String),
 }
 
 /// Objects of a resource.
@@ -83,7 +85,8 @@ pub fn route(path: &str) -> Result<Route, Failure> {
 }
 
 fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
-    if resources::in_version(group, version).next().is_none() {
+    let reviews = resources::reviews(group, version);
+    if resources::in_version(group, version).next().is_none() && reviews.count() == 0 {
         return Err(Failure::no_such_resource());
     }
     let (namespace, rest) = match rest {
@@ -102,6 +105,12 @@ fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
         _ => return Err(Failure::no_such_resource()),
     };
     let missing = Failure::no_such_resource;
+    if let Some(review) = resources::reviews(group, version).find(|one| one.plural == *plural) {
+        if name.is_some() || namespace.is_some() != review.namespaced {
+            return Err(missing());
+        }
+        return Ok(Route::Review(review, namespace.unwrap_or_default().to_owned()));
+    }
     let resource = resources::find(group, version, plural).ok_or_else(missing)?;
     let namespaced = resource.kind.namespaced();
     if namespace.is_some() != namespaced && (name.is_some() || !namespaced) {

@@ -1,6 +1,6 @@
 //! Connections: TLS, then HTTP/1.1 or HTTP/2, as the client wants.
 
-use super::identity::User;
+use super::auth::User;
 use super::metrics::Held;
 use super::{Front, Inner, handle};
 use hyper::body::Incoming;

@@ -132,7 +132,7 @@ impl Watch {
     ) -> Result<(), mpsc::error::SendError<Bytes>> {
         let mut text = Vec::new();
         for object in std::mem::take(&mut self.initial) {
-            self.event("ADDED", &object, &mut text);
+            self.event("ADDED", &object, None, &mut text);
             if text.len() > GATHER {
                 send.send(Bytes::from(std::mem::take(&mut text))).await?;
             }
@@ -151,7 +151,7 @@ impl Watch {
             let next = match &self.place {
                 Ok(place) => state.history.next(*place),
                 Err(failure) => {
-                    line("ERROR", &failure.status(), &mut text);
+                    line("ERROR", failure.status().to_string().as_bytes(), &mut text);
                     return (text, More::Never);
                 }
             };
@@ -189,27 +189,41 @@ impl Watch {
         };
         match (chosen(&change.old), chosen(&change.new)) {
             (None, None) => {}
-            (None, Some(new)) => self.event("ADDED", &new, text),
-            (Some(_), Some(new)) => self.event("MODIFIED", &new, text),
+            (None, Some(new)) => self.event("ADDED", &new, Some(&change.text), text),
+            (Some(_), Some(new)) => self.event("MODIFIED", &new, Some(&change.text), text),
             (Some(old), None) => {
                 // As it was last, at the revision at which it went.
                 let gone = Object { version: change.revision, ..(*old).clone() };
-                self.event("DELETED", &Arc::new(gone), text);
+                let written = Some(&change.text).filter(|_| change.new.is_none());
+                self.event("DELETED", &Arc::new(gone), written, text);
             }
         }
     }
 
-    fn event(&mut self, what: &str, object: &Arc<Object>, text: &mut Vec<u8>) {
+    /// `written` is the object as text, if somebody wrote it.
+    fn event(
+        &mut self,
+        what: &str,
+        object: &Arc<Object>,
+        written: Option<&Bytes>,
+        text: &mut Vec<u8>,
+    ) {
         let shown = match self.show.form {
+            Form::Plain => {
+                return match written {
+                    Some(written) => line(what, written, text),
+                    None => line(what, &object.to_text(), text),
+                };
+            }
             Form::Table => {
                 let meta = json!({"resourceVersion": object.version.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
                 let one = std::slice::from_ref(object);
                 table::table(object.kind(), one, meta, self.now(), columns)
             }
-            _ => read::shown(object, self.show),
+            Form::Metadata => read::shown(object, self.show),
         };
-        line(what, &shown, text);
+        line(what, shown.to_string().as_bytes(), text);
     }
 
     /// Ages are of when they are told.
@@ -234,7 +248,7 @@ impl Watch {
         };
         object["metadata"] = serde_json::to_value(meta).unwrap_or_default();
         let mut text = Vec::new();
-        line("BOOKMARK", &object, &mut text);
+        line("BOOKMARK", object.to_string().as_bytes(), &mut text);
         text
     }
 }
@@ -245,10 +259,10 @@ enum More {
     Never,
 }
 
-fn line(what: &str, object: &Value, text: &mut Vec<u8>) {
+fn line(what: &str, object: &[u8], text: &mut Vec<u8>) {
     text.extend_from_slice(b"{\"type\":\"");
     text.extend_from_slice(what.as_bytes());
     text.extend_from_slice(b"\",\"object\":");
-    text.extend_from_slice(object.to_string().as_bytes());
+    text.extend_from_slice(object);
     text.extend_from_slice(b"}\n");
 }

@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::apply::{self, Write};
+use super::auth::User;
 use super::body::{self, Answer};
 use super::read::{Show, shown};
 use super::resources::Sub;
@@ -20,6 +21,7 @@ pub struct Sent<'a> {
     pub query: &'a Query,
     /// How the client's program calls itself.
     pub agent: &'a str,
+    pub user: &'a User,
     pub show: Show,
 }
 
@@ -65,6 +67,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
+    inner.confirm_grant(sent.user, &object, None)?;
     let request = Request::Create { object: Arc::new(object) };
     let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
@@ -109,7 +112,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
             object.version = live.version;
         }
         write.track(Some(&live), &mut object);
-        put(inner, target, object, dry_run).await
+        put(inner, &sent, target, object, dry_run).await
     });
     Ok(Answer { warnings, ..Answer::json(&shown(&updated.await?, sent.show)) })
 }
@@ -132,10 +135,13 @@ pub async fn again<T>(
 /// An update of the object, or of its status.
 async fn put(
     inner: &Inner,
+    sent: &Sent<'_>,
     target: &Target,
     object: Object,
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
+    let live = inner.object(target).ok();
+    inner.confirm_grant(sent.user, &object, live.as_deref())?;
     let object = Arc::new(object);
     let request = match target.sub {
         Some(Sub::Status) => Request::UpdateStatus { object },
@@ -185,7 +191,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
         write.track(Some(&old), &mut object);
-        match put(inner, target, object, dry_run).await {
+        match put(inner, &sent, target, object, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
             Ok(patched) => {
@@ -220,7 +226,7 @@ async fn applied(
         let mut object = at(target, object)?;
         if let Some(live) = live {
             Write::settle(&live, &mut object);
-            let object = put(inner, target, object, dry_run).await?;
+            let object = put(inner, &sent, target, object, dry_run).await?;
             let answer = Answer::json(&shown(&object, sent.show));
             return Ok(Answer { warnings, ..answer });
         }
@@ -228,6 +234,7 @@ async fn applied(
         if object.uid != Uid::NONE {
             return Err(no_such_uid(kind, name, object.uid));
         }
+        inner.confirm_grant(sent.user, &object, None)?;
         let request = Request::Create { object: Arc::new(object) };
         let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
             // Another made it meanwhile: it is applied to that.

@@ -173,10 +173,10 @@ fn a_view_keeps_what_did_not_change() {
     let mut view = listed(Kind::ConfigMap, list(8, &items), Some(&first), 10).expect("a view");
     assert_eq!((view.history(), view.version(), names(&view)), (9, 8, vec![("a", 3), ("c", 6)]));
     let key = Key::new("x", "a");
-    assert!(Arc::ptr_eq(&first.get(&key).unwrap(), view.get(&key).unwrap()));
+    assert!(Arc::ptr_eq(first.get(&key).unwrap(), view.get(&key).unwrap()));
     assert!(listed(Kind::ConfigMap, list(7, &[]), Some(&view), 10).is_err(), "it goes not back");
     assert_eq!(hears(&mut view, "ADDED", &map("a", 1, 3)), Ok(Heard::Nothing));
-    assert!(Arc::ptr_eq(&first.get(&key).unwrap(), view.get(&key).unwrap()));
+    assert!(Arc::ptr_eq(first.get(&key).unwrap(), view.get(&key).unwrap()));
     assert_eq!(hears(&mut view, "MODIFIED", &map("a", 1, 9)), Ok(Heard::News));
     assert_eq!(hears(&mut view, "DELETED", &map("c", 3, 10)), Ok(Heard::News));
     assert_eq!((view.version(), names(&view)), (10, vec![("a", 9)]));

@@ -3,7 +3,7 @@
 
 use super::parameters::{self, DELETE, DELETE_COLLECTION, LIST, PATCH, WRITE};
 use super::schemas::{self, GROUP_VERSION_KIND, meta, reference};
-use crate::http::resources::{self, Resource, Sub};
+use crate::http::resources::{self, Resource, Review, Sub};
 use serde_json::{Map, Value, json};
 
 /// In which an object is sent and answered.
@@ -37,7 +37,37 @@ pub fn of_version(group: &str, version: &str) -> Paths {
             place.sub(*sub, &mut paths);
         }
     }
+    for of in resources::reviews(group, version) {
+        review(of, &prefix, &mut paths);
+    }
     paths
+}
+
+/// It can be created, and that is all.
+fn review(of: &Review, prefix: &str, paths: &mut Paths) {
+    let schema = schemas::all().of_kind(of.group, "v1", of.kind).map(str::to_owned);
+    let (scope, place) = match of.namespaced {
+        true => ("Namespaced", "/namespaces/{namespace}"),
+        false => ("", ""),
+    };
+    let create = Operation {
+        action: "post",
+        begins: "create",
+        name: format!("{scope}{}", of.kind),
+        said: format!("create {}", article(of.kind)),
+        query: &[],
+        body: schema.clone().map(|schema| (schema, &["*/*"][..])),
+        codes: &["200", "201", "202"],
+        answer: schema,
+        about: (of.group, "v1", of.kind),
+    };
+    let mut parameters = parameters::query(WRITE);
+    if of.namespaced {
+        parameters.push(parameters::namespace());
+    }
+    parameters.push(parameters::one("pretty"));
+    let item = json!({"parameters": parameters, "post": create.value(prefix)});
+    paths.insert(format!("{prefix}{place}/{}", of.plural), item);
 }
 
 /// A path that answers with one thing, `/apis`, `/version`.

@@ -1,9 +1,11 @@
 //! The API as its clients see it, before a real API server.
 
+mod access;
 mod applies;
 mod deletions;
 mod dry_runs;
 mod reads;
+mod reviews;
 mod watches;
 mod world;
 mod writes;

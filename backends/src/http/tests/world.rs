@@ -1,8 +1,8 @@
 //! A front before a real API server on a store in memory, asked without a network.
 
+use crate::http::auth::{MASTERS, User};
 use crate::http::body::Body;
 use crate::http::host::{Heard, Server};
-use crate::http::identity::{MASTERS, User};
 use crate::http::{Front, Limits, handle};
 use crate::store::memory::Memory;
 use bytes::Bytes;
@@ -53,17 +53,26 @@ pub struct Ask<'a> {
     pub accept: &'a str,
     pub agent: &'a str,
     pub user: Option<User>,
+    pub headers: &'a [(&'a str, &'a str)],
 }
 
 pub fn master() -> Option<User> {
-    Some(User { name: "a".to_owned(), groups: vec![MASTERS.to_owned()] })
+    Some(User { name: "a".to_owned(), groups: vec![MASTERS.to_owned()], ..User::default() })
 }
 
 impl Default for Ask<'_> {
     fn default() -> Self {
         let body = String::new();
         let content_type = "application/json";
-        Ask { words: "", body, content_type, accept: "", agent: "tester/1.0", user: master() }
+        Ask {
+            words: "",
+            body,
+            content_type,
+            accept: "",
+            agent: "tester/1.0",
+            user: master(),
+            headers: &[],
+        }
     }
 }
 
@@ -76,6 +85,7 @@ pub fn play<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
         while !world.front.is_open() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        world.front.reconcile_roles().await.expect("the cluster's roles");
         story(world).await;
     });
 }
@@ -108,9 +118,9 @@ impl World {
             .uri(path)
             .header("content-type", ask.content_type)
             .header("accept", ask.accept)
-            .header("user-agent", ask.agent)
-            .body(Full::new(Bytes::from(ask.body)))
-            .expect("a request");
+            .header("user-agent", ask.agent);
+        let request = ask.headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
+        let request = request.body(Full::new(Bytes::from(ask.body))).expect("a request");
         handle::handle(Rc::clone(&self.front.0), ask.user.map(Rc::new), request).await
     }
 
