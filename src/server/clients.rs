@@ -22,21 +22,19 @@ pub struct Plan {
     pub controllers: Option<(controllers::Config, Credentials)>,
 }
 
-/// Users as upstream's kubeadm names them; without RBAC, only masters may do anything.
-const SCHEDULER: &str = "system:kube-scheduler";
-const CONTROLLERS: &str = "system:kube-controller-manager";
-const GROUPS: &[&str] = &["system:masters"];
-
+/// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
 pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, SCHEDULER)
+    credentials(pki, "system:kube-scheduler", &[])
 }
 
+/// Upstream's controllers ask with a token of a service account each, and its role; the user may
+/// do next to nothing. Until there are such tokens it is a master.
 pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, CONTROLLERS)
+    credentials(pki, "system:kube-controller-manager", &["system:masters"])
 }
 
-fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
-    let (certificate, key) = pki.client(user, GROUPS)?;
+fn credentials(pki: &Pki, user: &str, groups: &[&str]) -> Result<Credentials, String> {
+    let (certificate, key) = pki.client(user, groups)?;
     let agent = user.trim_start_matches("system:");
     Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
 }

@@ -13,7 +13,7 @@ use crate::objects::{
     ReplicaSetSpec, Uid,
 };
 use crate::ports::api::{DeleteOptions, Request};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec, ResourceRequirements};
 use rollout::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -397,7 +397,7 @@ fn same_template(set: &Object, wanted: &PodTemplateSpec) -> bool {
     let Some(have) = set.replica_set().and_then(|(spec, _)| spec.template.as_ref()) else {
         return false;
     };
-    if have.spec != wanted.spec {
+    if !same_spec(have.spec.as_ref(), wanted.spec.as_ref()) {
         return false;
     }
     let none = ObjectMeta::default();
@@ -409,6 +409,27 @@ fn same_template(set: &Object, wanted: &PodTemplateSpec) -> bool {
         && names(have) == names(wanted)
         && have.finalizers == wanted.finalizers
         && have.owner_references == wanted.owner_references
+}
+
+/// Upstream's `Container.Resources` is no pointer: a client that writes what it has read
+/// (`kubectl rollout undo`) says `resources: {}` where nothing was said.
+fn same_spec(have: Option<&PodSpec>, wanted: Option<&PodSpec>) -> bool {
+    let (Some(have), Some(wanted)) = (have, wanted) else { return have == wanted };
+    have == wanted
+        || (says_no_resources(have) || says_no_resources(wanted)) && silent(have) == silent(wanted)
+}
+
+fn says_no_resources(spec: &PodSpec) -> bool {
+    let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    all.any(|container| container.resources.as_ref() == Some(&ResourceRequirements::default()))
+}
+
+fn silent(spec: &PodSpec) -> PodSpec {
+    let mut spec = spec.clone();
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        container.resources.take_if(|resources| *resources == ResourceRequirements::default());
+    }
+    spec
 }
 
 /// All but the one that says which template it was.

@@ -46,6 +46,25 @@ fn a_rolling_update_keeps_within_its_limits_and_finishes() {
     assert_eq!(world.writes, writes);
 }
 
+/// As `kubectl rollout undo` writes a template back.
+#[test]
+fn a_template_that_says_of_resources_that_there_are_none_is_no_other_one() {
+    let mut world = world(5, calm());
+    world.put(deployment(1, "one"));
+    world.run(Duration::from_secs(2));
+    let mut same = deployment(1, "one");
+    if let Body::Deployment { spec, .. } = &mut same.body {
+        let template = Arc::make_mut(spec).template.spec.get_or_insert_default();
+        template.containers[0].resources = Some(Default::default());
+    }
+    world.put(same);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.all(Kind::ReplicaSet).len(), 1);
+    world.put(deployment(1, "two"));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.all(Kind::ReplicaSet).len(), 2);
+}
+
 #[test]
 fn recreate_waits_for_the_last_old_pod() {
     let mut world = world(2, calm());
