@@ -16,6 +16,11 @@ fn kubectl_asks_who_may_what() {
         assert_eq!((out.status.code(), &out.stdout[..]), (Some(1), &b"no\n"[..]));
         let rules = server.kubectl("auth can-i --list --as jane");
         assert!(rules.contains("configmaps") && rules.contains("[get list watch]"), "{rules}");
+        // Release 1.27 asks by the beta of the review only.
+        let client = server.kubectl("version --client -o jsonpath={.clientVersion.minor}");
+        if client.parse::<u32>().is_ok_and(|minor| minor < 28) {
+            return;
+        }
         let me = server.kubectl("auth whoami -o jsonpath={.status.userInfo.username}");
         assert_eq!(me, "kubernetes-admin");
         let groups = "{.status.userInfo.groups}";
