@@ -42,6 +42,16 @@ pub struct Args {
     /// What is left to others: the scheduler, the controllers, or (with a comma) both.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
+    /// What the server leaves out of what it makes of requests, as kube-apiserver's flag: without
+    /// the controllers nobody makes the accounts that `ServiceAccount` asks for.
+    #[arg(long, value_name = "PLUGIN", value_enum, value_delimiter = ',')]
+    disable_admission_plugins: Vec<Plugin>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Plugin {
+    #[value(name = "ServiceAccount")]
+    ServiceAccount,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,6 +96,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
         node_ports: (30000, 32767),
         node_networks: Vec::new(),
         refuse_overlap: true,
+        service_accounts: !args.disable_admission_plugins.contains(&Plugin::ServiceAccount),
         history: HISTORY,
         memo: true,
     };

@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod access;
+mod admission;
 mod applies;
 mod kinds;
 mod openapi;

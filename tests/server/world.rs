@@ -62,7 +62,9 @@ impl Server {
     /// The API server alone, on what the place keeps: what is made stays as it is. `listen` is an
     /// address, with port 0 for any.
     pub fn start(place: &Place, listen: &str, client: &Path) -> Server {
-        Server::start_with(place, listen, client, &["--without", "scheduler,controllers"])
+        let alone =
+            ["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
+        Server::start_with(place, listen, client, &alone)
     }
 
     /// With more words on its command line.

@@ -4,7 +4,7 @@
 use super::cache::Cache;
 use super::defaults::LastPod;
 use super::services_ip::Allocations;
-use super::{Config, delete, errors, kinds, patch, service};
+use super::{Config, admission, delete, errors, kinds, patch, quota, service};
 use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time};
 use crate::ports::api::{Error, Request, Subresource};
 use k8s_openapi::api::core::v1::PodCondition;
@@ -84,8 +84,10 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     meta.deletion_grace_period_seconds = None;
     meta.generation = kind.declaration().generation.then_some(1);
     strip(meta);
-    kinds::prepare_create(&mut new, state.last_pod);
+    kinds::prepare_create(&mut new, state.last_pod, state.cache)?;
+    admission::complete(&mut new, &mut state)?;
     kinds::validate(&new, None, state.config)?;
+    admission::check(&new, None, &state)?;
     if state.cache.object(kind, key).is_some() {
         return Err(errors::already_exists(kind, &key.name));
     }
@@ -145,6 +147,7 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
         let object = Arc::new(object);
         return Ok(Outcome::Remove { object, expected: old.version });
     }
+    admission::check(&object, Some(old), &state)?;
     if spec_changed {
         service::allocate(&mut state, &mut object)?;
     }
@@ -168,6 +171,9 @@ fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<Obj
 }
 
 fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
+    if state.internal && old.kind() == Kind::ResourceQuota {
+        return Ok(recount(state, old));
+    }
     same_object(new, old)?;
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
         return Err(errors::not_found(old.kind(), &old.key.name));
@@ -179,6 +185,15 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     let object = Object { body, meta, ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
     Ok(Outcome::Put { object, expected: old.version })
+}
+
+/// The server writes the status of one kind itself, and what it says then.
+fn recount(state: &State<'_>, old: &Arc<Object>) -> Outcome {
+    let new = quota::recounted(old, state.cache);
+    match kinds::shared_status(&new.body, &old.body) {
+        true => Outcome::Same(old.clone()),
+        false => Outcome::Put { object: new, expected: old.version },
+    }
 }
 
 /// The old metadata, with whose the fields are now if this was written on the stored version.

@@ -1,6 +1,7 @@
 //! What a spec that leaves a field out means (upstream's `pkg/apis/*/v1/defaults.go`). Of pods it
 //! is in [`crate::objects::pod_spec`], since a ReplicaSet's controller makes its template complete.
 
+use super::admission::Priority;
 use crate::objects::pod_spec::{self as pod, default, text};
 use crate::objects::{DeploymentSpec, PodSpec, ReplicaSetSpec, ServiceSpec};
 use k8s_openapi::api::apps::v1::{DeploymentStrategy, RollingUpdateDeployment};
@@ -10,18 +11,23 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
-/// The spec of a pod that was created last, as it came and as it is stored. The pods of a
-/// ReplicaSet come one after the other with one spec between them, and keep to share one.
+/// The spec of a pod that was created last, as it came, with what priority, and as it is stored.
+/// The pods of a ReplicaSet come one after the other with one spec between them, and keep to share
+/// one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastPod(Option<[Arc<PodSpec>; 2]>);
+pub(super) struct LastPod(Option<(Arc<PodSpec>, Priority, Arc<PodSpec>)>);
 
 impl LastPod {
-    pub fn admitted(&mut self, spec: &Arc<PodSpec>) -> Arc<PodSpec> {
+    pub fn admitted(&mut self, spec: &Arc<PodSpec>, priority: Priority) -> Arc<PodSpec> {
         match &self.0 {
-            Some([came, stored]) if Arc::ptr_eq(came, spec) => Arc::clone(stored),
+            Some((came, of, stored)) if Arc::ptr_eq(came, spec) && *of == priority => {
+                Arc::clone(stored)
+            }
             _ => {
-                let stored = Arc::new(pod::admitted(PodSpec::clone(spec)));
-                self.0 = Some([Arc::clone(spec), Arc::clone(&stored)]);
+                let mut new = pod::admitted(PodSpec::clone(spec));
+                priority.write(&mut new);
+                let stored = Arc::new(new);
+                self.0 = Some((Arc::clone(spec), priority, Arc::clone(&stored)));
                 stored
             }
         }
@@ -39,7 +45,7 @@ pub(super) fn pod_status(spec: &PodSpec) -> PodStatus {
 
 /// `Guaranteed` if every container limits cpu and memory to what it requests, `BestEffort` if none
 /// asks for either, else `Burstable`.
-fn qos_class(spec: &PodSpec) -> &'static str {
+pub(super) fn qos_class(spec: &PodSpec) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         let resources = container.resources.as_ref();

@@ -1,8 +1,9 @@
 //! What is particular to each kind when an object is created or updated (upstream's strategies,
 //! `pkg/registry/*/*/strategy.go`).
 
+use super::cache::Cache;
 use super::defaults::LastPod;
-use super::{Config, defaults, errors, networks, plain};
+use super::{Config, admission, defaults, errors, networks, plain};
 use crate::objects::validation::Causes;
 use crate::objects::{
     Body, DeploymentStatus, Kind, Object, PodBody, PodStatus, ReplicaSetStatus, ServiceStatus,
@@ -13,7 +14,11 @@ use std::sync::Arc;
 
 /// Defaults a new object and takes away the status that only a status write may set. Nodes and
 /// subnets keep it: a node registers itself with its addresses.
-pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
+pub(super) fn prepare_create(
+    new: &mut Object,
+    last: &mut LastPod,
+    cache: &Cache,
+) -> Result<(), Error> {
     if new.kind() != Kind::Pod {
         default_spec(&mut new.body);
     }
@@ -24,7 +29,8 @@ pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
             labels.insert("kubernetes.io/metadata.name".to_owned(), new.key.name.to_string());
         }
         Body::Pod(pod) => {
-            let spec = last.admitted(pod.spec());
+            let priority = admission::priority_of(&new.key.name, pod.spec(), cache)?;
+            let spec = last.admitted(pod.spec(), priority);
             let status = defaults::pod_status(&spec);
             *pod = PodBody::new(spec, Arc::new(status));
         }
@@ -42,6 +48,7 @@ pub(super) fn prepare_create(new: &mut Object, last: &mut LastPod) {
             plain::prepare_create(plain, new);
         }
     }
+    Ok(())
 }
 
 pub(super) fn default_spec(body: &mut Body) {
@@ -226,7 +233,12 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
             let before = old.and_then(Object::config_map).map(|map| &**map);
             validate::config::config_map(map, before, causes);
         }
-        Body::Plain(new) => plain::validate(new, old.and_then(Object::plain), causes),
+        Body::Plain(plain) => {
+            if plain.kind == Kind::PriorityClass {
+                admission::validate_class(&new.key.name, &plain.fields, causes);
+            }
+            plain::validate(plain, old.and_then(Object::plain), causes);
+        }
         _ => {}
     }
 }

@@ -3,6 +3,7 @@
 //! Writes go through the actor: a pure apply, then one store transaction. Reads and watches are
 //! served by the front from the [`Cache`] that the actor publishes.
 
+mod admission;
 mod apply;
 mod cache;
 mod defaults;
@@ -16,12 +17,14 @@ mod networks;
 mod patch;
 mod pending;
 mod plain;
+mod quota;
 mod reread;
 mod service;
 mod services_ip;
 #[cfg(test)]
 mod tests;
 
+pub use admission::warnings_of;
 pub use cache::{Cache, LastWrite};
 pub use namespaces::SYSTEM;
 
@@ -48,6 +51,9 @@ pub struct Config {
     pub node_networks: Vec<(String, Ipv4Net)>,
     /// Refuse to start when networks overlap. Only an upstream profile turns it off.
     pub refuse_overlap: bool,
+    /// Pods run as a ServiceAccount that must exist, and get its token. Simulated clusters have no
+    /// accounts.
+    pub service_accounts: bool,
     /// Versions kept for watchers that come back; older ones get 410.
     pub history: usize,
     /// What is computed from a version is computed once for all who see it. Off only in the test

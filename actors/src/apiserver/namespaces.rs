@@ -1,13 +1,18 @@
 //! The namespaces and the service that are there from the start, and the emptying of a namespace
 //! that is being deleted.
 
+use super::admission::SYSTEM_CLASSES;
 use super::pending::Job;
 use super::{ApiServer, errors};
-use crate::objects::{Body, Key, Kind, Name, Object, ObjectMeta, ServiceSpec, ServiceStatus};
+use crate::objects::kinds::Fields;
+use crate::objects::{
+    Body, Key, Kind, Name, Object, ObjectMeta, Plain, ServiceSpec, ServiceStatus,
+};
 use crate::ports::api::{DeleteOptions, Request};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::Context;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,7 +34,9 @@ impl ApiServer {
             return ctx.fail("the service network has no address to give");
         };
         let namespaces = NAMESPACES.map(|name| Object::new(Key::cluster(name), namespace()));
+        let classes = SYSTEM_CLASSES.map(|(name, value, text)| priority_class(name, value, text));
         let wanted = namespaces.into_iter().chain([kubernetes_service(&address.to_string())]);
+        let wanted = wanted.chain(classes);
         let mut coming = false;
         for object in wanted {
             let key = (object.kind(), object.key.clone());
@@ -112,6 +119,16 @@ impl ApiServer {
 
 fn namespace() -> Body {
     Body::Namespace { spec: Arc::default(), status: Arc::default() }
+}
+
+fn priority_class(name: &str, value: i32, text: &str) -> Object {
+    let fields = json!({"value": value, "description": text});
+    let fields = match fields {
+        Value::Object(fields) => Fields(fields),
+        _ => Fields::default(),
+    };
+    let (kind, fields) = (Kind::PriorityClass, Arc::new(fields));
+    Object::new(Key::cluster(name), Body::Plain(Plain { kind, fields, status: Arc::default() }))
 }
 
 /// The API server's own service, at the first address of the range.

@@ -3,13 +3,15 @@
 //!
 //! Writes on different keys are in flight together; those on one key wait in its *lane*, first in,
 //! first out. A lane opens again when its write is published, so an apply always sees the newest
-//! state of its object.
+//! state of its object. A write that a quota counts changes the quota too and needs both lanes: with
+//! its own closed it waits in that of the quota, so nobody waits for one who waits.
 //!
 //! What the store did not tell is read again: a comparison that failed, a transaction without an
 //! answer, or a revision that nobody accounts for (a late transaction of an earlier incarnation).
 
 use super::apply::{self, Outcome, State};
 use super::cache::LastWrite;
+use super::quota::{self, Charge};
 use super::{ApiServer, Effect, RequestId, Timer, errors};
 use crate::objects::validation::Causes;
 use crate::objects::{Key, Kind, Object};
@@ -20,6 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Of names that are made up: what spells no words and is not mistaken (apimachinery's util/rand).
+pub(super) const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// How often one request is applied anew after the store knew better.
 const MAX_TRIES: u32 = 5;
 /// After this long an unanswered Range is asked again, and a missing revision looked up.
@@ -40,6 +44,30 @@ struct Flight {
     job: Job,
     key: StoreKey,
     write: Write,
+    /// The quotas that are written with it.
+    charges: Vec<Charge>,
+    /// When it left, no quota of its namespace was there to count it.
+    uncounted: bool,
+}
+
+/// A write, and on what.
+pub(super) type Waiting = (Job, StoreKey);
+
+/// A write that is applied anew once the store was read; meanwhile it keeps the lanes of quotas.
+#[derive(Clone, Debug)]
+pub(super) struct Stale {
+    pub job: Job,
+    pub key: StoreKey,
+    pub quotas: Vec<StoreKey>,
+}
+
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is answered: its lane may go on.
+    Answered,
+    /// A transaction is under way, or it waits for a quota's lane.
+    Goes,
 }
 
 #[derive(Clone, Debug)]
@@ -64,9 +92,9 @@ pub(super) struct Pending {
     /// Committed, but a lower revision has not been heard of yet.
     arrived: BTreeMap<u64, Flight>,
     /// Keys with a write under way, and the writes behind it.
-    lanes: Lookup<StoreKey, VecDeque<Job>>,
+    lanes: Lookup<StoreKey, VecDeque<Waiting>>,
     /// To be applied anew once the store was read.
-    pub stale: Vec<(Job, StoreKey)>,
+    pub stale: Vec<Stale>,
     /// Lanes whose last write may have happened; closed until the store was read.
     pub doubtful: Vec<StoreKey>,
     pub range: Range,
@@ -90,18 +118,17 @@ impl ApiServer {
         }
         let key = (kind, key);
         if let Some(lane) = self.pending.lanes.get_mut(&key) {
-            lane.push_back(job);
+            lane.push_back((job, key));
             return;
         }
         self.pending.lanes.insert(key.clone(), VecDeque::new());
-        if !self.execute(job, &key, ctx) {
+        if self.execute(job, &key, &[], ctx) == Step::Answered {
             self.release(&key, ctx);
         }
     }
 
     /// `generateName` and five characters without vowels, as apimachinery's `SimpleNameGenerator`.
     fn generate_name(&self, object: &Object, ctx: &mut Ctx<'_>) -> Result<String, Error> {
-        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         const MAX_BASE: usize = 58;
         let kind = object.kind();
         let Some(base) = object.meta.generate_name.as_deref().filter(|base| !base.is_empty())
@@ -126,8 +153,14 @@ impl ApiServer {
         Err(errors::already_exists(kind, &name))
     }
 
-    /// True if a transaction is under way now; false if the job is answered already.
-    pub(super) fn execute(&mut self, job: Job, key: &StoreKey, ctx: &mut Ctx<'_>) -> bool {
+    /// Its own lane is closed for the job, and so are those `held`.
+    pub(super) fn execute(
+        &mut self,
+        job: Job,
+        key: &StoreKey,
+        held: &[StoreKey],
+        ctx: &mut Ctx<'_>,
+    ) -> Step {
         let wall = ctx.wall();
         let state = State {
             cache: &self.cache,
@@ -139,33 +172,56 @@ impl ApiServer {
             internal: job.id.is_none(),
         };
         let outcome = apply::apply(state, &job.request, &key.1);
+        let charged = outcome.and_then(|outcome| {
+            let charges = quota::charges(&self.cache, key, &outcome)?;
+            Ok((outcome, charges))
+        });
         if job.dry_run {
-            self.tried(&job, key, outcome, ctx);
-            return false;
+            self.tried(&job, key, charged.map(|(outcome, _)| outcome), ctx);
+            return Step::Answered;
+        }
+        let (outcome, charges) = match charged {
+            Ok(charged) => charged,
+            Err(error) => {
+                self.settle(key);
+                respond(&job, Err(error), ctx);
+                return Step::Answered;
+            }
+        };
+        let busy = |charge: &&Charge| !held.contains(&charge.key) && self.busy(&charge.key);
+        if let Some(quota) = charges.iter().find(busy).map(|charge| charge.key.clone()) {
+            self.settle(key);
+            if let Some(lane) = self.pending.lanes.get_mut(&quota) {
+                lane.push_back((job, key.clone()));
+            }
+            return Step::Goes;
         }
         let (write, op, expected) = match outcome {
-            Err(error) => {
-                respond(&job, Err(error), ctx);
-                return false;
-            }
-            Ok(Outcome::Same(object)) => {
+            Outcome::Same(object) => {
                 respond(&job, Ok(Reply::Object(object)), ctx);
-                return false;
+                return Step::Answered;
             }
-            Ok(Outcome::Put { object, expected }) => {
+            Outcome::Put { object, expected } => {
                 let value = Arc::new(object);
                 (Write::Put(value.clone()), Op::Put { key: key.clone(), value }, expected)
             }
-            Ok(Outcome::Remove { object, expected }) => {
+            Outcome::Remove { object, expected } => {
                 (Write::Remove(object), Op::Delete { key: key.clone() }, expected)
             }
         };
+        let (mut compare, mut then) = (vec![(key.clone(), expected)], vec![op]);
+        for Charge { key, expected, quota } in &charges {
+            self.pending.lanes.entry(key.clone()).or_default();
+            compare.push((key.clone(), *expected));
+            then.push(Op::Put { key: key.clone(), value: Arc::clone(quota) });
+        }
+        let uncounted = !quota::any(&self.cache, &key.1.namespace);
         self.pending.last_id += 1;
         let id = self.pending.last_id;
-        self.pending.in_flight.insert(id, Flight { job, key: key.clone(), write });
-        let compare = vec![(key.clone(), expected)];
-        ctx.perform(Effect::Store(store::Request::Txn { id, compare, then: vec![op] }));
-        true
+        let flight = Flight { job, key: key.clone(), write, charges, uncounted };
+        self.pending.in_flight.insert(id, flight);
+        ctx.perform(Effect::Store(store::Request::Txn { id, compare, then }));
+        Step::Goes
     }
 
     /// A dry run ends here, as in apiserver's `registry/generic/registry/dryrun.go`: what was made
@@ -187,14 +243,35 @@ impl ApiServer {
     }
 
     /// The lane's write is over: the next one's turn.
-    pub(super) fn release(&mut self, key: &StoreKey, ctx: &mut Ctx<'_>) {
-        while let Some(lane) = self.pending.lanes.get_mut(key) {
-            let Some(job) = lane.pop_front() else {
-                self.pending.lanes.remove(key);
+    pub(super) fn release(&mut self, lane: &StoreKey, ctx: &mut Ctx<'_>) {
+        while let Some(waiting) = self.pending.lanes.get_mut(lane) {
+            let Some((job, key)) = waiting.pop_front() else {
+                self.pending.lanes.remove(lane);
                 return;
             };
-            if self.execute(job, key, ctx) {
+            if key == *lane {
+                if self.execute(job, &key, &[], ctx) == Step::Goes {
+                    return;
+                }
+            } else if self.resume(job, &key, lane, ctx) {
                 return;
+            }
+        }
+    }
+
+    /// The turn of a write that waited in the lane of a quota. True if it takes that lane.
+    fn resume(&mut self, job: Job, key: &StoreKey, quota: &StoreKey, ctx: &mut Ctx<'_>) -> bool {
+        let before = self.pending.last_id;
+        match self.execute(job, key, std::slice::from_ref(quota), ctx) {
+            Step::Answered => {
+                self.release(key, ctx);
+                false
+            }
+            // It left with that quota, or without, or waits in another one's lane.
+            Step::Goes => {
+                let left = Some(self.pending.last_id).filter(|last| *last != before);
+                let flight = left.and_then(|id| self.pending.in_flight.get(&id));
+                flight.is_some_and(|flight| flight.charges.iter().any(|c| c.key == *quota))
             }
         }
     }
@@ -275,6 +352,12 @@ impl ApiServer {
 
     fn publish_write(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
         let (kind, key) = flight.key.clone();
+        for charge in &flight.charges {
+            if let Some(view) = self.cache.views.get_mut(&charge.key.0) {
+                let quota = at_version(&charge.quota, revision);
+                view.insert(charge.key.1.clone(), quota, revision);
+            }
+        }
         let Some(view) = self.cache.views.get_mut(&kind) else {
             return;
         };
@@ -287,10 +370,32 @@ impl ApiServer {
             Write::Remove(object) => (object.clone(), view.remove(&key, revision), None),
         };
         self.cache.revision = revision;
-        self.cache.last = Some(LastWrite { kind, key: key.clone(), old, new });
+        // More than one object changed: observers compare.
+        let alone = flight.charges.is_empty();
+        self.cache.last = alone.then(|| LastWrite { kind, key: key.clone(), old, new });
         self.publish(ctx);
+        if kind == Kind::ResourceQuota || flight.uncounted {
+            self.count(&key.namespace, ctx);
+        }
         self.finish(flight, answer, ctx);
         self.after_write(kind, &key, ctx);
+    }
+
+    /// A quota was written, or was not there yet when something else was: those of the namespace
+    /// are counted before anything else is charged to them.
+    fn count(&mut self, namespace: &str, ctx: &mut Ctx<'_>) {
+        for quota in quota::keys(&self.cache, namespace) {
+            let Some(object) = self.cache.object(Kind::ResourceQuota, &quota).cloned() else {
+                continue;
+            };
+            let request = Arc::new(Request::UpdateStatus { object });
+            let job = Job { id: None, request, dry_run: false, tries: 0 };
+            let key = (Kind::ResourceQuota, quota);
+            match self.pending.lanes.get_mut(&key) {
+                Some(lane) => lane.push_front((job, key)),
+                None => self.submit(job, ctx),
+            }
+        }
     }
 
     pub(super) fn publish(&mut self, ctx: &mut Ctx<'_>) {
@@ -303,14 +408,30 @@ impl ApiServer {
             Write::Put(object) => at_version(object, revision),
             Write::Remove(object) => object.clone(),
         };
+        if flight.uncounted {
+            self.count(&flight.key.1.namespace.clone(), ctx);
+        }
         self.finish(flight, object, ctx);
     }
 
     /// Durable and published: answered, and the lane goes on.
     fn finish(&mut self, flight: Flight, object: Arc<Object>, ctx: &mut Ctx<'_>) {
         respond(&flight.job, Ok(Reply::Object(object)), ctx);
+        self.over(&flight, ctx);
+    }
+
+    /// A write that is under way is charged to this quota.
+    pub(super) fn charged(&self, quota: &StoreKey) -> bool {
+        let flights = self.pending.in_flight.values();
+        flights.flat_map(|flight| &flight.charges).any(|charge| charge.key == *quota)
+    }
+
+    fn over(&mut self, flight: &Flight, ctx: &mut Ctx<'_>) {
         self.settle(&flight.key);
         self.release(&flight.key, ctx);
+        for charge in &flight.charges {
+            self.release(&charge.key, ctx);
+        }
     }
 
     /// A service holds what is stored of it, once no write of it is under way.
@@ -330,9 +451,11 @@ impl ApiServer {
         if flight.job.tries > MAX_TRIES {
             let (kind, key) = &flight.key;
             respond(&flight.job, Err(errors::modified(*kind, &key.name)), ctx);
-            return self.release(&flight.key, ctx);
+            return self.over(&flight, ctx);
         }
-        self.pending.stale.push((flight.job, flight.key));
+        let Flight { job, key, charges, .. } = flight;
+        let quotas = charges.into_iter().map(|charge| charge.key).collect();
+        self.pending.stale.push(Stale { job, key, quotas });
         self.ask_range(ctx);
     }
 
@@ -346,8 +469,7 @@ impl ApiServer {
         let error =
             Error::new(Reason::InternalError, format!("the store refused the write: {why}"));
         respond(&flight.job, Err(error), ctx);
-        self.settle(&flight.key);
-        self.release(&flight.key, ctx);
+        self.over(&flight, ctx);
         self.look_for_gap(ctx);
     }
 
@@ -356,6 +478,7 @@ impl ApiServer {
             let why = "the store did not answer in time: the write may have happened";
             respond(&flight.job, Err(Error::new(Reason::Unknown, why)), ctx);
             self.pending.doubtful.push(flight.key);
+            self.pending.doubtful.extend(flight.charges.into_iter().map(|charge| charge.key));
             self.ask_range(ctx);
         } else if self.pending.range != Range::Idle {
             // A Range has no id of its own: it is asked again by the timer.

@@ -1,7 +1,7 @@
 //! Reading the store again: at start, and whenever it did not tell something or knew better.
 
 use super::cache::derived_history;
-use super::pending::{RETRY, Range};
+use super::pending::{RETRY, Range, Stale, Step};
 use super::{ApiServer, Effect, Timer};
 use crate::objects::{Key, Kind, Object, View};
 use crate::ports::store;
@@ -46,13 +46,8 @@ impl ApiServer {
             return self.ask_range(ctx);
         }
         self.publish_arrived(ctx);
-        for (job, key) in std::mem::take(&mut self.pending.stale) {
-            if job.request.subject().1.name.is_empty() {
-                self.release(&key, ctx);
-                self.submit(job, ctx);
-            } else if !self.execute(job, &key, ctx) {
-                self.release(&key, ctx);
-            }
+        for stale in std::mem::take(&mut self.pending.stale) {
+            self.again(stale, ctx);
         }
         for key in std::mem::take(&mut self.pending.doubtful) {
             self.settle(&key);
@@ -63,6 +58,19 @@ impl ApiServer {
             self.sweep(&namespace, ctx);
         }
         self.look_for_gap(ctx);
+    }
+
+    /// The store knew better than what this write was applied to.
+    fn again(&mut self, Stale { job, key, quotas }: Stale, ctx: &mut Ctx<'_>) {
+        if job.request.subject().1.name.is_empty() {
+            self.release(&key, ctx);
+            self.submit(job, ctx);
+        } else if self.execute(job, &key, &quotas, ctx) == Step::Answered {
+            self.release(&key, ctx);
+        }
+        for quota in quotas.iter().filter(|quota| !self.charged(quota)) {
+            self.release(quota, ctx);
+        }
     }
 
     /// Makes the views what the store holds, touching only what differs.

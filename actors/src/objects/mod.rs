@@ -11,6 +11,7 @@ pub mod kinds;
 pub mod names;
 mod object;
 mod pod;
+pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;
 mod strict;

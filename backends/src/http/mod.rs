@@ -43,8 +43,8 @@ use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
 use self::texts::Texts;
-use kubesim_actors::apiserver::{Cache, RequestId};
-use kubesim_actors::objects::Object;
+use kubesim_actors::apiserver::{Cache, RequestId, warnings_of};
+use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use kubesim_runtime::Wall;
 use std::cell::RefCell;
@@ -226,6 +226,46 @@ impl Inner {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Failure::too_large(revision, *self.news.borrow())),
         }
+    }
+}
+
+/// How long a pod waits for its namespace's account.
+const ACCOUNT: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// The account of a new namespace is made by a controller a moment later, and who makes the
+    /// namespace and then a pod need not know (`getServiceAccount`,
+    /// plugin/pkg/admission/serviceaccount). True if the pod had none to run as, and now has.
+    async fn account_comes(&self, pod: &Object) -> bool {
+        let Some((spec, _)) = pod.pod() else { return false };
+        let asked = spec.service_account_name.as_deref().unwrap_or_default();
+        let key = Key::new(pod.key.namespace.clone(), "default");
+        let there = || {
+            let state = self.state.borrow();
+            let cache = state.history.cache();
+            cache.is_some_and(|cache| cache.object(Kind::ServiceAccount, &key).is_some())
+        };
+        if !["", "default"].contains(&asked) || there() {
+            return false;
+        }
+        let mut news = self.news.subscribe();
+        let comes = news.wait_for(|_| there());
+        matches!(timeout(ACCOUNT, comes).await, Ok(Ok(_)))
+    }
+}
+
+impl Inner {
+    /// What the client of a write is told beside it.
+    fn advised(
+        &self,
+        new: &Object,
+        old: Option<&Object>,
+        mut warnings: Vec<String>,
+    ) -> Vec<String> {
+        let state = self.state.borrow();
+        let cache = state.history.cache();
+        warnings.extend(cache.into_iter().flat_map(|cache| warnings_of(new, old, cache)));
+        warnings
     }
 }
 

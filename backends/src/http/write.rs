@@ -68,8 +68,16 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
     inner.confirm_grant(sent.user, &object, None)?;
-    let request = Request::Create { object: Arc::new(object) };
-    let created = call(inner, target.kind(), &name, request, dry_run).await?;
+    let object = Arc::new(object);
+    let request = || Request::Create { object: Arc::clone(&object) };
+    let mut created = call(inner, target.kind(), &name, request(), dry_run).await;
+    if created.as_ref().is_err_and(|failure| failure.reason == "Forbidden")
+        && inner.account_comes(&object).await
+    {
+        created = call(inner, target.kind(), &name, request(), dry_run).await;
+    }
+    let created = created?;
+    let warnings = inner.advised(&created, None, warnings);
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
 }
 
@@ -105,8 +113,10 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     }
     let (object, warnings) = decoded(target.kind(), value, sent.query)?;
     let object = at(target, object)?;
+    let mut before = None;
     let updated = again(object.version != 0, async || {
         let live = inner.object(target)?;
+        before = Some(Arc::clone(&live));
         let mut object = object.clone();
         if object.version == 0 {
             object.version = live.version;
@@ -114,7 +124,9 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         write.track(Some(&live), &mut object);
         put(inner, &sent, target, object, dry_run).await
     });
-    Ok(Answer { warnings, ..Answer::json(&shown(&updated.await?, sent.show)) })
+    let updated = updated.await?;
+    let warnings = inner.advised(&updated, before.as_deref(), warnings);
+    Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
 }
 
 /// Tries a write anew on a newer object, unless the client wants no newer one.
@@ -195,6 +207,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
             Ok(patched) => {
+                let warnings = inner.advised(&patched, Some(&old), warnings);
                 return Ok(Answer { warnings, ..Answer::json(&shown(&patched, sent.show)) });
             }
         }
@@ -227,6 +240,7 @@ async fn applied(
         if let Some(live) = live {
             Write::settle(&live, &mut object);
             let object = put(inner, &sent, target, object, dry_run).await?;
+            let warnings = inner.advised(&object, Some(&live), warnings);
             let answer = Answer::json(&shown(&object, sent.show));
             return Ok(Answer { warnings, ..answer });
         }
@@ -243,6 +257,7 @@ async fn applied(
                 _ => failure,
             }
         })?;
+        let warnings = inner.advised(&made, None, warnings);
         Ok(Answer { warnings, ..Answer::json(&shown(&made, sent.show)).created() })
     })
     .await

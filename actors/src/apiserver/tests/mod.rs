@@ -1,5 +1,6 @@
 //! The API server driven by hand: a rig that carries its requests to a store in memory.
 
+mod admission;
 mod cascade;
 mod dry_runs;
 mod random;
@@ -42,6 +43,7 @@ pub(super) fn config() -> Config {
         node_ports: (30000, 32767),
         node_networks: vec![("lan".to_owned(), net("192.168.1.0/24"))],
         refuse_overlap: true,
+        service_accounts: false,
         history: 100,
         memo: true,
     }

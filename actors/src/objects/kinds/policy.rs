@@ -71,17 +71,8 @@ pub(super) static PRIORITY_CLASS: Declaration = Declaration {
     ..cluster(Kind::PriorityClass, "scheduling.k8s.io/v1", "priorityclasses")
 };
 
-/// `HighestUserDefinablePriority` (pkg/apis/scheduling/types.go).
-const HIGHEST: i64 = 1_000_000_000;
-/// Those of `system-cluster-critical` and `system-node-critical`.
-const SYSTEM: [i64; 2] = [2_000_000_000, 2_000_001_000];
-
+/// Its name and value are judged by admission, which knows both.
 fn priority(fields: &Fields, causes: &mut Causes) {
-    let value = fields.number("value").unwrap_or_default();
-    if value > HIGHEST && !SYSTEM.contains(&value) {
-        let why = "maximum allowed value of a user defined priority is 1000000000";
-        causes.forbidden("value", why);
-    }
     let policy = fields.text("preemptionPolicy");
     let supported = ["Never", "PreemptLowerPriority"];
     if !supported.contains(&policy) {
