@@ -144,7 +144,7 @@ fn aggregated_review(review: &Review) -> Value {
 }
 
 fn own_type(kind: Kind) -> (&'static str, &'static str, &'static str) {
-    (kind.group(), resources::version(kind), kind.name())
+    (kind.group(), kind.version(), kind.name())
 }
 
 #[cfg(test)]

@@ -72,11 +72,6 @@ pub fn groups() -> Vec<(&'static str, &'static str)> {
     groups
 }
 
-/// `v1` of `apps/v1`.
-pub fn version(kind: Kind) -> &'static str {
-    kind.version()
-}
-
 /// Where a group's version is served: `/api/v1`, `/apis/apps/v1`.
 pub fn prefix(group: &str, version: &str) -> String {
     match group {

@@ -295,7 +295,7 @@ fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<S
     }
     let (object, unknown) = Object::from_json_strict(kind, &value);
     let cannot = |why: String| {
-        let version = super::resources::version(kind);
+        let version = kind.version();
         let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
         Failure::bad_request(message)
     };

@@ -147,7 +147,6 @@ fn job_update(new: &Fields, old: &Fields, causes: &mut Causes) {
 }
 
 const POD: &str = "spec.jobTemplate.spec.template.spec";
-const PLAIN_LAST: Cell = Cell::Since("status.lastScheduleTime", "<none>");
 
 pub(super) static CRON_JOB: Declaration = Declaration {
     short: &["cj"],
@@ -159,7 +158,7 @@ pub(super) static CRON_JOB: Declaration = Declaration {
         column("Timezone", Cell::Or("spec.timeZone", "<none>")),
         Column { kind: "boolean", ..column("Suspend", Cell::Made(suspend)) },
         Column { kind: "integer", ..column("Active", Cell::Count("status.active")) },
-        column("Last Schedule", PLAIN_LAST),
+        column("Last Schedule", Cell::Since("status.lastScheduleTime", "<none>")),
         AGE,
         wide("Containers", Cell::Containers(POD)),
         wide("Images", Cell::Images(POD)),

@@ -1,6 +1,6 @@
 //! What bends scheduling and scale: `policy/v1`, `scheduling.k8s.io/v1`, `autoscaling/v2`.
 
-use super::cells::{AGE, Cell, Column, NAME, Shown, column, wide};
+use super::cells::{AGE, Cell, Column, NAME, Shown, column};
 use super::declaration::{ALL, STATUS, cluster, namespaced, rules};
 use super::{Declaration, Fields, Kind, Rules, templates};
 use crate::objects::validation::Causes;
@@ -53,7 +53,7 @@ pub(super) static PRIORITY_CLASS: Declaration = Declaration {
         column("Value", Cell::Number("value")),
         column("Global-Default", Cell::Flag("globalDefault", false)),
         AGE,
-        Column { wide: false, ..wide("PreemptionPolicy", Cell::Or("preemptionPolicy", "")) },
+        column("PreemptionPolicy", Cell::Or("preemptionPolicy", "")),
     ],
     generation: true,
     rules: Some(Rules {
