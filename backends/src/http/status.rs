@@ -115,7 +115,7 @@ impl Failure {
     }
 
     /// Which fields are wrong and why: `kubectl` prints these and not the message.
-    fn with_causes(mut self) -> Failure {
+    pub fn with_causes(mut self) -> Failure {
         let causes = causes(&self.message);
         if let Some(details) = self.details.as_mut().filter(|_| !causes.is_empty()) {
             details["causes"] = causes.into();

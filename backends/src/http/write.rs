@@ -8,7 +8,7 @@ use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
-use super::{delete, patch, scale};
+use super::{delete, patch, scale, token};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let value = body::value(sent.bytes, sent.content_type)?;
     match target.sub {
         Some(Sub::Binding) => return bind(inner, target, &value, dry_run).await,
+        Some(Sub::Token) => return token::create(inner, target, value),
         Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
         _ => {}
     }

@@ -69,6 +69,7 @@ pub enum Sub {
     Scale,
     Binding,
     Eviction,
+    Token,
 }
 
 impl Sub {
@@ -78,12 +79,13 @@ impl Sub {
             Sub::Scale => "scale",
             Sub::Binding => "binding",
             Sub::Eviction => "eviction",
+            Sub::Token => "token",
         }
     }
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Sub::Status | Sub::Scale => &["get", "patch", "update"],
-            Sub::Binding | Sub::Eviction => &["create"],
+            Sub::Binding | Sub::Eviction | Sub::Token => &["create"],
         }
     }
     /// Of what is read and written there: group, version, kind.
@@ -93,6 +95,7 @@ impl Sub {
             Sub::Scale => ("autoscaling", "v1", "Scale"),
             Sub::Binding => ("", "v1", "Binding"),
             Sub::Eviction => ("policy", "v1", "Eviction"),
+            Sub::Token => ("authentication.k8s.io", "v1", "TokenRequest"),
         }
     }
 }

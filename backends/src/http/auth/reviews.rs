@@ -2,6 +2,7 @@
 //! (kubernetes `pkg/registry/authorization`, `pkg/registry/authentication`). `kubectl auth` asks
 //! them.
 
+use super::account_token::ISSUER;
 use super::attributes::{Attributes, Objects, Of};
 use super::rules::list;
 use super::user::User;
@@ -23,17 +24,7 @@ impl Inner {
         namespace: &str,
         mut whole: Value,
     ) -> Result<Answer, Failure> {
-        let api_version = review.api_version();
-        for (field, ours) in [("apiVersion", api_version.as_str()), ("kind", review.kind)] {
-            let theirs = whole[field].as_str().unwrap_or_default();
-            if !["", ours].contains(&theirs) {
-                let message = format!(
-                    "the {field} in the data ({theirs}) does not match the expected {field} ({ours})"
-                );
-                return Err(Failure::bad_request(message));
-            }
-            whole[field] = ours.into();
-        }
+        expect_type(&mut whole, &review.api_version(), review.kind)?;
         let spec = &whole["spec"];
         let status = match review.kind {
             "SelfSubjectReview" => json!({"userInfo": asker.info()}),
@@ -75,9 +66,15 @@ impl Inner {
             let message = "token is required for TokenReview in authentication";
             return Err(Failure::bad_request(message));
         }
-        Ok(match self.bearer_of(token)? {
-            Some(user) => json!({"authenticated": true, "user": user.info()}),
-            None => json!({"user": {}, "error": "invalid bearer token"}),
+        let mut audiences: Vec<String> = read(&spec["audiences"]);
+        if audiences.is_empty() {
+            audiences.push(ISSUER.to_owned());
+        }
+        Ok(match self.bearer_of(token, &audiences)? {
+            Ok((user, audiences)) => {
+                json!({"authenticated": true, "user": user.info(), "audiences": audiences})
+            }
+            Err(why) => json!({"user": {}, "error": why}),
         })
     }
 
@@ -113,6 +110,21 @@ impl Inner {
         }
         Ok(status)
     }
+}
+
+/// A body that says its type says this one; and if it does not, it does from here on.
+pub fn expect_type(whole: &mut Value, api_version: &str, kind: &str) -> Result<(), Failure> {
+    for (field, ours) in [("apiVersion", api_version), ("kind", kind)] {
+        let theirs = whole[field].as_str().unwrap_or_default();
+        if !["", ours].contains(&theirs) {
+            let message = format!(
+                "the {field} in the data ({theirs}) does not match the expected {field} ({ours})"
+            );
+            return Err(Failure::bad_request(message));
+        }
+        whole[field] = ours.into();
+    }
+    Ok(())
 }
 
 fn text<'a>(value: &'a Value, path: &str) -> &'a str {
