@@ -235,7 +235,7 @@ async fn reads(
     }
     let object = inner.object(target)?;
     match target.sub {
-        None | Some(Sub::Status) => {
+        None | Some(Sub::Status | Sub::Approval) => {
             let texts = &mut inner.state.borrow_mut().texts;
             Ok(Answer::bytes(body::JSON, read::text(&object, show, texts)))
         }

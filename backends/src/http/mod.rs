@@ -8,6 +8,7 @@ mod apply;
 mod auth;
 mod body;
 pub mod client;
+mod csr;
 mod delete;
 mod discovery;
 mod gzip;

@@ -31,6 +31,11 @@ impl Failure {
         let message = format!("{} {name:?} not found", qualified(kind));
         Failure::new(404, "NotFound", message).about(kind, name)
     }
+    /// A write that is not admitted (apiserver's `pkg/admission/errors.go`).
+    pub fn forbidden(kind: Kind, name: &str, why: &str) -> Failure {
+        let message = format!("{} {name:?} is forbidden: {why}", qualified(kind));
+        Failure::new(403, "Forbidden", message).about(kind, name)
+    }
     pub fn no_such_method() -> Failure {
         let message = "the server does not allow this method on the requested resource";
         Failure::new(405, "MethodNotAllowed", message)

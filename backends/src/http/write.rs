@@ -8,7 +8,7 @@ use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
-use super::{delete, patch, scale, token};
+use super::{csr, delete, patch, scale, token};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
@@ -69,6 +69,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
     inner.confirm_grant(sent.user, &object, None)?;
+    csr::create(sent.user, &mut object)?;
     let request = Request::Create { object: Arc::new(object) };
     let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
@@ -138,14 +139,17 @@ async fn put(
     inner: &Inner,
     sent: &Sent<'_>,
     target: &Target,
-    object: Object,
+    mut object: Object,
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
     let live = inner.object(target).ok();
     inner.confirm_grant(sent.user, &object, live.as_deref())?;
+    if let Some(live) = &live {
+        csr::update(inner, sent.user, target.sub, live, &mut object)?;
+    }
     let object = Arc::new(object);
     let request = match target.sub {
-        Some(Sub::Status) => Request::UpdateStatus { object },
+        Some(Sub::Status | Sub::Approval) => Request::UpdateStatus { object },
         _ => Request::Update { object },
     };
     call(inner, target.kind(), &target.key().name, request, dry_run).await
@@ -236,6 +240,7 @@ async fn applied(
             return Err(no_such_uid(kind, name, object.uid));
         }
         inner.confirm_grant(sent.user, &object, None)?;
+        csr::create(sent.user, &mut object)?;
         let request = Request::Create { object: Arc::new(object) };
         let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
             // Another made it meanwhile: it is applied to that.

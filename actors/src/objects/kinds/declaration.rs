@@ -70,6 +70,8 @@ pub enum Sub {
     Binding,
     Eviction,
     Token,
+    /// Whether a certificate may be issued: a part of the status that only some may write.
+    Approval,
 }
 
 impl Sub {
@@ -80,18 +82,19 @@ impl Sub {
             Sub::Binding => "binding",
             Sub::Eviction => "eviction",
             Sub::Token => "token",
+            Sub::Approval => "approval",
         }
     }
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Sub::Status | Sub::Scale => &["get", "patch", "update"],
+            Sub::Status | Sub::Scale | Sub::Approval => &["get", "patch", "update"],
             Sub::Binding | Sub::Eviction | Sub::Token => &["create"],
         }
     }
     /// Of what is read and written there: group, version, kind.
     pub fn type_of(self, kind: Kind) -> (&'static str, &'static str, &'static str) {
         match self {
-            Sub::Status => (kind.group(), kind.version(), kind.name()),
+            Sub::Status | Sub::Approval => (kind.group(), kind.version(), kind.name()),
             Sub::Scale => ("autoscaling", "v1", "Scale"),
             Sub::Binding => ("", "v1", "Binding"),
             Sub::Eviction => ("policy", "v1", "Eviction"),

@@ -2,6 +2,7 @@
 
 mod access;
 mod applies;
+mod csrs;
 mod deletions;
 mod dry_runs;
 mod reads;
