@@ -3,7 +3,7 @@
 //! does a kubelet for its pods.
 
 use super::Inner;
-use super::auth::{self, Audiences, Bound, Claims, ISSUER, Named, account_name};
+use super::auth::{self, Audiences, Bound, Claims, ISSUER, Named, User, account_name};
 use super::body::Answer;
 use super::read::initializing;
 use super::route::Target;
@@ -47,7 +47,12 @@ struct Reference {
 }
 
 /// The request with its answer.
-pub fn create(inner: &Inner, target: &Target, mut asked: Value) -> Result<Answer, Failure> {
+pub fn create(
+    inner: &Inner,
+    target: &Target,
+    user: &User,
+    mut asked: Value,
+) -> Result<Answer, Failure> {
     let key = &inner.auth.issuer().ok_or_else(Failure::no_such_resource)?.key;
     auth::expect_type(&mut asked, &format!("{GROUP}/v1"), KIND)?;
     let account = inner.object(target)?;
@@ -65,6 +70,7 @@ pub fn create(inner: &Inner, target: &Target, mut asked: Value) -> Result<Answer
         let cause = format!("spec.expirationSeconds: Invalid value: {seconds}: {why}");
         return Err(invalid("", &cause));
     }
+    inner.restrict_token(user, &account.key, &asked)?;
     let mut bound = bound(inner, &account, spec.bound_object_ref.as_ref())?;
     let mut lasts = seconds;
     let ours = audiences.iter().all(|audience| audience == ISSUER);

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::apply::{self, Write};
-use super::auth::User;
+use super::auth::{Change, User};
 use super::body::{self, Answer};
 use super::read::{Show, shown};
 use super::resources::Sub;
@@ -59,8 +59,12 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let value = body::value(sent.bytes, sent.content_type)?;
     match target.sub {
         Some(Sub::Binding) => return bind(inner, target, &value, dry_run).await,
-        Some(Sub::Token) => return token::create(inner, target, value),
-        Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
+        Some(Sub::Token) => return token::create(inner, target, sent.user, value),
+        Some(Sub::Eviction) => {
+            let old = inner.object(target)?;
+            inner.restrict(sent.user, Change { sub: target.sub, old: Some(&old), new: None })?;
+            return delete::evict(inner, target, value, dry_run).await;
+        }
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
@@ -70,6 +74,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     target.write(&manager).track(None, &mut object);
     inner.confirm_grant(sent.user, &object, None)?;
     csr::create(sent.user, &mut object)?;
+    inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
     let request = Request::Create { object: Arc::new(object) };
     let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
@@ -146,6 +151,8 @@ async fn put(
     inner.confirm_grant(sent.user, &object, live.as_deref())?;
     if let Some(live) = &live {
         csr::update(inner, sent.user, target.sub, live, &mut object)?;
+        let change = Change { sub: target.sub, old: Some(live), new: Some(&object) };
+        inner.restrict(sent.user, change)?;
     }
     let object = Arc::new(object);
     let request = match target.sub {
@@ -241,6 +248,7 @@ async fn applied(
         }
         inner.confirm_grant(sent.user, &object, None)?;
         csr::create(sent.user, &mut object)?;
+        inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
         let request = Request::Create { object: Arc::new(object) };
         let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
             // Another made it meanwhile: it is applied to that.

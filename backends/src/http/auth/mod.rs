@@ -9,6 +9,7 @@ mod escalation;
 mod impersonate;
 mod index;
 mod jwt;
+mod node;
 mod policy;
 mod reviews;
 mod rules;
@@ -18,6 +19,7 @@ pub use account_token::{Audiences, Bound, Claims, ISSUER, Named};
 pub use attributes::{Attributes, Objects};
 #[cfg(test)]
 pub use jwt::KNOWN;
+pub use node::Change;
 pub use reviews::expect_type;
 pub use user::{MASTERS, User, account_name};
 
@@ -100,11 +102,17 @@ impl Inner {
         }
     }
 
-    /// As upstream's authorizers decide: whoever is a master, then RBAC.
+    /// As upstream's authorizers decide: whoever is a master, then what nodes may, then RBAC.
     pub fn decide(&self, user: &User, attributes: &Attributes) -> Result<Decision, Failure> {
+        let allowed = || Ok(Decision { allowed: true, reason: String::new() });
         if user.is_in(MASTERS) {
-            return Ok(Decision { allowed: true, reason: String::new() });
+            return allowed();
         }
+        let of_node = {
+            let state = self.state.borrow();
+            node::decide(state.history.cache().ok_or_else(initializing)?, user, attributes)
+        };
+        let Err(of_node) = of_node else { return allowed() };
         let index = self.granted()?;
         let namespace = match &attributes.of {
             Of::Objects(objects) => objects.namespace.as_str(),
@@ -122,11 +130,15 @@ impl Inner {
                 Err(why) => wrong.push(why.clone()),
             }
         }
-        let reason = match &wrong[..] {
+        let of_rules = match &wrong[..] {
             [] => String::new(),
             [one] => format!("RBAC: {one}"),
             all => format!("RBAC: [{}]", all.join(", ")),
         };
+        // `pkg/authorization/union` of apiserver.
+        let reasons: Vec<String> =
+            [of_node, of_rules].into_iter().filter(|reason| !reason.is_empty()).collect();
+        let reason = reasons.join("\n");
         Ok(Decision { allowed: false, reason })
     }
 

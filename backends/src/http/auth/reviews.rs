@@ -4,6 +4,7 @@
 
 use super::account_token::ISSUER;
 use super::attributes::{Attributes, Objects, Of};
+use super::node;
 use super::rules::list;
 use super::user::User;
 use crate::http::Inner;
@@ -103,8 +104,12 @@ impl Inner {
                 }
             }
         }
+        let of_node = node::of(user).is_some();
+        if of_node {
+            wrong.insert(0, "node authorizer does not support user rule resolution");
+        }
         let mut status =
-            json!({"resourceRules": objects, "nonResourceRules": paths, "incomplete": false});
+            json!({"resourceRules": objects, "nonResourceRules": paths, "incomplete": of_node});
         if !wrong.is_empty() {
             status["evaluationError"] = wrong.join(", ").into();
         }
@@ -168,6 +173,7 @@ fn attributes(review: &Review, spec: &Value) -> Result<Attributes, Failure> {
                 subresource: text("subresource"),
                 namespace: text("namespace"),
                 name: text("name"),
+                ..Objects::default()
             };
             Ok(Attributes::objects(&verb, objects))
         }
