@@ -24,17 +24,18 @@ pub struct Plan {
 
 /// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
 pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kube-scheduler", &[])
+    credentials(pki, "system:kube-scheduler")
 }
 
-/// Upstream's controllers ask with a token of a service account each, and its role; the user may
-/// do next to nothing. Until there are such tokens it is a master.
+/// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
+/// connection, so they are one user with one role, of what they do and no more. It is not
+/// `system:kube-controller-manager`, who may read every Secret.
 pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kube-controller-manager", &["system:masters"])
+    credentials(pki, "system:kubesim-controllers")
 }
 
-fn credentials(pki: &Pki, user: &str, groups: &[&str]) -> Result<Credentials, String> {
-    let (certificate, key) = pki.client(user, groups)?;
+fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
+    let (certificate, key) = pki.client(user, &[])?;
     let agent = user.trim_start_matches("system:");
     Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
 }

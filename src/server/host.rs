@@ -26,6 +26,14 @@ pub enum Place {
     Etcd(Vec<String>),
 }
 
+/// Where clients come in, and what they are known by.
+pub struct Door {
+    pub listen: SocketAddrV4,
+    pub tls: Tls,
+    /// What tokens of service accounts are signed by, as PEM.
+    pub token_key: String,
+}
+
 /// What is wrong, for the exit status and for people.
 type Failed = (Exit, String);
 
@@ -36,7 +44,7 @@ const LAST: Duration = Duration::from_secs(5);
 pub fn run(
     config: Config,
     place: (&Path, &Place),
-    listen: (SocketAddrV4, Tls),
+    door: Door,
     plan: &Plan,
     ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
 ) -> Result<(), Failed> {
@@ -44,13 +52,13 @@ pub fn run(
     let runtime = runtime
         .map_err(|error| (Exit::Environment, format!("starting the async runtime: {error}")))?;
     let local = LocalSet::new();
-    local.block_on(&runtime, serve(config, place, listen, plan, ready))
+    local.block_on(&runtime, serve(config, place, door, plan, ready))
 }
 
 async fn serve(
     config: Config,
     place: (&Path, &Place),
-    (listen, tls): (SocketAddrV4, Tls),
+    Door { listen, tls, token_key }: Door,
     plan: &Plan,
     ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
 ) -> Result<(), Failed> {
@@ -60,8 +68,19 @@ async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         environment(format!("listening at {listen}: {error}; --listen names another address"))
     })?;
+    let at = match listener.local_addr() {
+        Ok(SocketAddr::V4(at)) => at,
+        _ => listen,
+    };
     let (server, mut refused) = start(config, store);
     let front = server.front.clone();
+    let url = format!("https://{}:{}", plan.server, at.port());
+    front.issue_tokens(token_key.as_bytes(), &url).map_err(|why| {
+        environment(format!(
+            "using the key of service accounts' tokens, pki/sa.key: {why}; with that file \
+             removed, another one is made, and tokens that were issued are good no more"
+        ))
+    })?;
     let opened = async {
         while !front.is_open() {
             sleep(Duration::from_millis(5)).await;
@@ -73,10 +92,6 @@ async fn serve(
         () = end(&mut signals) => return Ok(()),
     }
     front.reconcile_roles().await.map_err(environment)?;
-    let at = match listener.local_addr() {
-        Ok(SocketAddr::V4(at)) => at,
-        _ => listen,
-    };
     let serving = spawn_local(front.clone().serve(listener, tls));
     let clients = Clients::start(plan, at.port());
     ready(at).map_err(environment)?;

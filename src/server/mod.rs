@@ -120,7 +120,8 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
         Ok(())
     };
     let plan = plan(args, reached, &pki).map_err(environment)?;
-    host::run(config, (&args.data_dir, &args.store), (args.listen, tls), &plan, &mut ready)
+    let door = host::Door { listen: args.listen, tls, token_key: pki.token_key.clone() };
+    host::run(config, (&args.data_dir, &args.store), door, &plan, &mut ready)
 }
 
 /// Periods are upstream's, and so is the scheduler's name.

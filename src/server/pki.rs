@@ -1,6 +1,6 @@
-//! The cluster's authority and what it vouches for. The authority is made once; the server's
-//! certificate and the administrator's are made anew at each start, so that they are never old and
-//! name the addresses that there are.
+//! The cluster's authority and what it vouches for, and the key of service accounts' tokens. These
+//! two are made once; the server's certificate and the administrator's are made anew at each start,
+//! so that they are never old and name the addresses that there are.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -26,6 +26,8 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     pub certificate: String,
     pub key: String,
+    /// What the tokens of service accounts are signed by.
+    pub token_key: String,
 }
 
 impl Pki {
@@ -49,7 +51,8 @@ impl Pki {
         let key = KeyPair::from_pem(&key).map_err(wrong)?;
         let issuer = Issuer::from_ca_cert_pem(&authority, key).map_err(wrong)?;
         let (certificate, key) = server(&issuer, addresses).map_err(wrong)?;
-        Ok(Pki { authority, issuer, certificate, key })
+        let token_key = token_key(&place)?;
+        Ok(Pki { authority, issuer, certificate, key, token_key })
     }
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.
@@ -104,6 +107,18 @@ fn authority(place: &Path) -> Result<(String, String), String> {
     write(&key, &pair.serialize_pem())?;
     write(&certificate, &made)?;
     Ok((made, pair.serialize_pem()))
+}
+
+/// Made once, as tokens are good as long as it is there; its file is called as kubeadm's.
+fn token_key(place: &Path) -> Result<String, String> {
+    let path = place.join("sa.key");
+    if path.exists() {
+        return read(&path);
+    }
+    let made = KeyPair::generate()
+        .map_err(|error| format!("making the key of service accounts' tokens: {error}"))?;
+    write(&path, &made.serialize_pem())?;
+    Ok(made.serialize_pem())
 }
 
 fn server(

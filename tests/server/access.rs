@@ -1,6 +1,7 @@
 //! Who may what, with `kubectl`: `--as`, `auth can-i`, `auth whoami`, tokens.
 
-use super::each;
+use super::world::{Place, Server};
+use super::{POD, each};
 
 #[test]
 fn kubectl_asks_who_may_what() {
@@ -26,5 +27,51 @@ fn kubectl_asks_who_may_what() {
         let me =
             server.kubectl(&format!("auth whoami --as joe --as-group ops -o jsonpath={groups}"));
         assert_eq!(me, "[\"ops\",\"system:authenticated\"]");
+    });
+}
+
+/// As the bearer of a token, and with no certificate.
+fn bearing(server: &Server, place: &Place, token: &str, words: &str) -> Result<String, String> {
+    let authority = place.0.join("data/pki/ca.crt");
+    let authority = authority.to_str().expect("UTF-8");
+    let mut all = vec!["--kubeconfig", "/dev/null", "--server", &server.url];
+    all.extend(["--certificate-authority", authority, "--token", token]);
+    all.extend(words.split_whitespace());
+    let out = server.run(&all, "");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+}
+
+#[test]
+fn kubectl_is_a_service_account_by_its_token() {
+    each(|place, server| {
+        server.kubectl("create serviceaccount robot");
+        server.kubectl("create rolebinding r --clusterrole=view --serviceaccount=default:robot");
+        let token = server.kubectl("create token robot --duration 20m");
+        let token = token.trim();
+        assert_eq!(bearing(server, place, token, "get pods -o name"), Ok(String::new()));
+        let refused = bearing(server, place, token, "get secrets").expect_err("it may not");
+        let who = "User \"system:serviceaccount:default:robot\" cannot list resource \"secrets\"";
+        assert!(refused.contains(who), "{refused}");
+        server.with("create -f -", POD);
+        let other =
+            server.fails("create token robot --bound-object-kind Pod --bound-object-name one");
+        assert!(other.contains("cannot bind token for serviceaccount \"robot\""), "{other}");
+        server.kubectl("create secret generic s");
+        let bound = "create token robot --bound-object-kind Secret --bound-object-name s";
+        let bound = server.kubectl(bound);
+        assert_eq!(
+            bearing(server, place, bound.trim(), "get pods -o name"),
+            Ok("pod/one\n".to_owned())
+        );
+        server.kubectl("delete secret s");
+        let out = bearing(server, place, bound.trim(), "get pods").expect_err("it is good no more");
+        assert!(out.contains("Unauthorized"), "{out}");
+        let short = server.fails("create token robot --duration 5m");
+        assert!(short.contains("may not specify a duration less than 10 minutes"), "{short}");
+        let vault = server.kubectl("create token robot --audience vault");
+        assert!(bearing(server, place, vault.trim(), "get pods").is_err());
+        let keys = server.kubectl("get --raw /openid/v1/jwks");
+        assert!(keys.contains("\"ES256\""), "{keys}");
     });
 }

@@ -227,3 +227,29 @@ fn a_namespace_has_its_account_and_its_authority() {
         assert!(server.fails("get namespace team").contains("not found"));
     });
 }
+
+/// That they may do what they do, the tests above show.
+#[test]
+fn the_controllers_may_do_nothing_else() {
+    each(&[], |server| {
+        let can = |what: &str| {
+            let user = "--as system:kubesim-controllers";
+            let words = format!("auth can-i {what} {user}");
+            let out = server.run(&words.split_whitespace().collect::<Vec<_>>(), "");
+            String::from_utf8_lossy(&out.stdout).trim().to_owned()
+        };
+        for what in ["create pods", "update nodes --subresource status", "delete endpointslices"] {
+            assert_eq!(can(what), "yes", "{what}");
+        }
+        for what in [
+            "get secrets -n kube-system",
+            "list secrets -A",
+            "create clusterrolebindings",
+            "create serviceaccounts/default --subresource token",
+            "impersonate users",
+            "delete namespaces",
+        ] {
+            assert_eq!(can(what), "no", "{what}");
+        }
+    });
+}

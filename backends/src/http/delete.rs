@@ -3,6 +3,7 @@
 //! `ValidateDeleteOptions` does (`pkg/apis/meta/v1/validation`).
 
 use super::Inner;
+use super::auth::Change;
 use super::body::{self, Answer};
 use super::read::{self, initializing, shown};
 use super::route::{Query, Target};
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
     let deletion = deletion(&sent)?;
+    if let Ok(old) = inner.object(target) {
+        inner.restrict(sent.user, Change { sub: None, old: Some(&old), new: None })?;
+    }
     let gone = remove(inner, target.kind(), &target.key(), &deletion).await?;
     let still = match deletion.dry_run {
         true => gone.deleting(),

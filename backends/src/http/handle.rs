@@ -13,7 +13,7 @@ use super::table::Include;
 use super::write::{self, Sent};
 use super::{Inner, delete, discovery, gzip, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
-use hyper::header::{ACCEPT, USER_AGENT};
+use hyper::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -98,6 +98,7 @@ where
         Route::GroupVersion(group, version) => {
             Ok(Answer::json(&discovery::group_version(&group, &version)))
         }
+        Route::OpenId { keys } => open_id(inner, keys),
         Route::OpenApiV2 => openapi::v2_in(&accepted, request.headers()),
         Route::OpenApi(below) => {
             openapi::v3_at(&below, query.text("hash"), &accepted, request.headers())
@@ -111,6 +112,16 @@ fn version() -> Value {
         "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     })
+}
+
+/// kubernetes `pkg/routes/openidmetadata.go`; the time is `pkg/serviceaccount/jwt.go`'s.
+fn open_id(inner: &Inner, keys: bool) -> Result<Answer, Failure> {
+    let issuer = inner.auth.issuer().ok_or_else(Failure::no_such_resource)?;
+    let answer = match keys {
+        true => Answer::bytes("application/jwk-set+json", issuer.keys().to_string()),
+        false => Answer::json(&issuer.configuration()),
+    };
+    Ok(answer.with(CACHE_CONTROL, "public, max-age=3600"))
 }
 
 fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
@@ -173,7 +184,7 @@ fn verb(target: &Target, method: &str) -> Option<&'static str> {
     // Not in all namespaces at once.
     let collection =
         target.name.is_none() && (!target.kind().namespaced() || !target.namespace.is_empty());
-    let made = matches!(target.sub, Some(Sub::Binding | Sub::Eviction));
+    let made = matches!(target.sub, Some(Sub::Binding | Sub::Eviction | Sub::Token));
     let written = target.name.is_some() && !made;
     match (method, target.sub) {
         ("POST", None) if collection => Some("POST"),
@@ -224,12 +235,12 @@ async fn reads(
     }
     let object = inner.object(target)?;
     match target.sub {
-        None | Some(Sub::Status) => {
+        None | Some(Sub::Status | Sub::Approval) => {
             let texts = &mut inner.state.borrow_mut().texts;
             Ok(Answer::bytes(body::JSON, read::text(&object, show, texts)))
         }
         Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
-        Some(Sub::Binding | Sub::Eviction) => Err(Failure::no_such_method()),
+        Some(Sub::Binding | Sub::Eviction | Sub::Token) => Err(Failure::no_such_method()),
     }
 }
 

@@ -8,6 +8,7 @@ mod apply;
 mod auth;
 mod body;
 pub mod client;
+mod csr;
 mod delete;
 mod discovery;
 mod gzip;
@@ -30,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod token;
 mod types;
 mod watch;
 mod write;
@@ -134,6 +136,12 @@ impl Front {
             metrics: Metrics::default(),
             auth: Auth::default(),
         }))
+    }
+
+    /// Issues tokens to service accounts from now on, and knows their bearers. `key` is a private
+    /// key of P-256 in PKCS #8 as PEM; `url` is where the server is, `https://10.0.0.1:6443`.
+    pub fn issue_tokens(&self, key: &[u8], url: &str) -> Result<(), String> {
+        self.0.auth.issue(key, url)
     }
 
     /// The API server's newest views: they are served from now on, and watches are told.

@@ -24,6 +24,10 @@ pub enum Route {
     /// `/openapi/v3`, and what is below it.
     OpenApi(String),
     OpenApiV2,
+    /// Who issues tokens: its keys, or where they are.
+    OpenId {
+        keys: bool,
+    },
     Object(Target),
     /// And the namespace, if it is in one.
     Review(&'static Review, String),
@@ -70,6 +74,8 @@ pub fn route(path: &str) -> Result<Route, Failure> {
         ["metrics"] => Route::Metrics,
         ["api"] => Route::Groups { core: true },
         ["apis"] => Route::Groups { core: false },
+        [".well-known", "openid-configuration"] => Route::OpenId { keys: false },
+        ["openid", "v1", "jwks"] => Route::OpenId { keys: true },
         ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3", ..] => Route::OpenApi(segments[2..].join("/")),
         ["apis", group] => {

@@ -31,6 +31,11 @@ impl Failure {
         let message = format!("{} {name:?} not found", qualified(kind));
         Failure::new(404, "NotFound", message).about(kind, name)
     }
+    /// A write that is not admitted (apiserver's `pkg/admission/errors.go`).
+    pub fn forbidden(kind: Kind, name: &str, why: &str) -> Failure {
+        let message = format!("{} {name:?} is forbidden: {why}", qualified(kind));
+        Failure::new(403, "Forbidden", message).about(kind, name)
+    }
     pub fn no_such_method() -> Failure {
         let message = "the server does not allow this method on the requested resource";
         Failure::new(405, "MethodNotAllowed", message)
@@ -115,7 +120,7 @@ impl Failure {
     }
 
     /// Which fields are wrong and why: `kubectl` prints these and not the message.
-    fn with_causes(mut self) -> Failure {
+    pub fn with_causes(mut self) -> Failure {
         let causes = causes(&self.message);
         if let Some(details) = self.details.as_mut().filter(|_| !causes.is_empty()) {
             details["causes"] = causes.into();

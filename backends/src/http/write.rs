@@ -2,13 +2,13 @@
 
 use super::Inner;
 use super::apply::{self, Write};
-use super::auth::User;
+use super::auth::{Change, User};
 use super::body::{self, Answer};
 use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
-use super::{delete, patch, scale};
+use super::{csr, delete, patch, scale, token};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
@@ -59,7 +59,12 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let value = body::value(sent.bytes, sent.content_type)?;
     match target.sub {
         Some(Sub::Binding) => return bind(inner, target, &value, dry_run).await,
-        Some(Sub::Eviction) => return delete::evict(inner, target, value, dry_run).await,
+        Some(Sub::Token) => return token::create(inner, target, sent.user, value),
+        Some(Sub::Eviction) => {
+            let old = inner.object(target)?;
+            inner.restrict(sent.user, Change { sub: target.sub, old: Some(&old), new: None })?;
+            return delete::evict(inner, target, value, dry_run).await;
+        }
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
@@ -68,6 +73,8 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
     inner.confirm_grant(sent.user, &object, None)?;
+    csr::create(sent.user, &mut object)?;
+    inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
     let object = Arc::new(object);
     let request = || Request::Create { object: Arc::clone(&object) };
     let mut created = call(inner, target.kind(), &name, request(), dry_run).await;
@@ -149,14 +156,19 @@ async fn put(
     inner: &Inner,
     sent: &Sent<'_>,
     target: &Target,
-    object: Object,
+    mut object: Object,
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
     let live = inner.object(target).ok();
     inner.confirm_grant(sent.user, &object, live.as_deref())?;
+    if let Some(live) = &live {
+        csr::update(inner, sent.user, target.sub, live, &mut object)?;
+        let change = Change { sub: target.sub, old: Some(live), new: Some(&object) };
+        inner.restrict(sent.user, change)?;
+    }
     let object = Arc::new(object);
     let request = match target.sub {
-        Some(Sub::Status) => Request::UpdateStatus { object },
+        Some(Sub::Status | Sub::Approval) => Request::UpdateStatus { object },
         _ => Request::Update { object },
     };
     call(inner, target.kind(), &target.key().name, request, dry_run).await
@@ -249,6 +261,8 @@ async fn applied(
             return Err(no_such_uid(kind, name, object.uid));
         }
         inner.confirm_grant(sent.user, &object, None)?;
+        csr::create(sent.user, &mut object)?;
+        inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
         let request = Request::Create { object: Arc::new(object) };
         let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
             // Another made it meanwhile: it is applied to that.

@@ -139,6 +139,7 @@ pub(super) static SECRET: Declaration = Declaration {
 
 pub(super) static SERVICE_ACCOUNT: Declaration = Declaration {
     short: &["sa"],
+    subresources: &[Sub::Token],
     columns: &[NAME, column("Secrets", Cell::Count("secrets")), AGE],
     rules: Some(rules::<ServiceAccount>()),
     ..namespaced(Kind::ServiceAccount, "v1", "serviceaccounts")

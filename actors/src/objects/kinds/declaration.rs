@@ -69,6 +69,9 @@ pub enum Sub {
     Scale,
     Binding,
     Eviction,
+    Token,
+    /// Whether a certificate may be issued: a part of the status that only some may write.
+    Approval,
 }
 
 impl Sub {
@@ -78,21 +81,24 @@ impl Sub {
             Sub::Scale => "scale",
             Sub::Binding => "binding",
             Sub::Eviction => "eviction",
+            Sub::Token => "token",
+            Sub::Approval => "approval",
         }
     }
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Sub::Status | Sub::Scale => &["get", "patch", "update"],
-            Sub::Binding | Sub::Eviction => &["create"],
+            Sub::Status | Sub::Scale | Sub::Approval => &["get", "patch", "update"],
+            Sub::Binding | Sub::Eviction | Sub::Token => &["create"],
         }
     }
     /// Of what is read and written there: group, version, kind.
     pub fn type_of(self, kind: Kind) -> (&'static str, &'static str, &'static str) {
         match self {
-            Sub::Status => (kind.group(), kind.version(), kind.name()),
+            Sub::Status | Sub::Approval => (kind.group(), kind.version(), kind.name()),
             Sub::Scale => ("autoscaling", "v1", "Scale"),
             Sub::Binding => ("", "v1", "Binding"),
             Sub::Eviction => ("policy", "v1", "Eviction"),
+            Sub::Token => ("authentication.k8s.io", "v1", "TokenRequest"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cells::{AGE, Cell, NAME, Shown, column, own};
 use super::declaration::{STATUS, cluster, namespaced, rules};
-use super::{Declaration, Fields, Kind, Rules, templates, texts};
+use super::{Declaration, Fields, Kind, Rules, Sub, templates, texts};
 use crate::objects::validation::Causes;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
@@ -24,7 +24,7 @@ pub(super) static SUBNET: Declaration = Declaration {
 
 pub(super) static CERTIFICATE_SIGNING_REQUEST: Declaration = Declaration {
     short: &["csr"],
-    subresources: STATUS,
+    subresources: &[Sub::Approval, Sub::Status],
     fields: &["spec.signerName"],
     columns: &[
         NAME,

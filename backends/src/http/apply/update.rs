@@ -45,7 +45,7 @@ impl Writer<'_> {
     fn writes(&self, step: &Step) -> bool {
         let is = |name: &str| matches!(step, Step::Field(field) if field == name);
         match self.sub {
-            Some(Sub::Status) => is("status"),
+            Some(Sub::Status | Sub::Approval) => is("status"),
             Some(_) => is("spec"),
             None => !(self.has_status && is("status")),
         }

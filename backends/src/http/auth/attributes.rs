@@ -25,6 +25,8 @@ pub struct Objects {
     pub subresource: String,
     pub namespace: String,
     pub name: String,
+    /// The field selector of a list or a watch, as it came.
+    pub fields: String,
 }
 
 impl Objects {
@@ -34,6 +36,11 @@ impl Objects {
             "" => self.resource.clone(),
             sub => format!("{}/{sub}", self.resource),
         }
+    }
+
+    /// Whether only those are asked for whose field is this.
+    pub fn selects(&self, field: &str, value: &str) -> bool {
+        terms(&self.fields).any(|(one, of)| one == field && of == value)
     }
 }
 
@@ -89,6 +96,7 @@ fn objects(group: &str, method: &str, rest: &[&str], query: &Query) -> Attribute
         subresource: if special == Some("proxy") { String::new() } else { part(2) },
         namespace: namespace.to_owned(),
         name: part(1),
+        fields: String::new(),
     };
     if objects.name.is_empty() {
         match verb {
@@ -96,7 +104,8 @@ fn objects(group: &str, method: &str, rest: &[&str], query: &Query) -> Attribute
                 let watches = verb == "watch" || query.flag("watch");
                 verb = if watches { "watch" } else { "list" };
                 // One that chooses one object by its name is about that object.
-                objects.name = chosen_name(query.text("fieldSelector"));
+                query.text("fieldSelector").clone_into(&mut objects.fields);
+                objects.name = chosen_name(&objects.fields);
             }
             "delete" => verb = "deletecollection",
             _ => {}
@@ -106,11 +115,14 @@ fn objects(group: &str, method: &str, rest: &[&str], query: &Query) -> Attribute
 }
 
 fn chosen_name(selector: &str) -> String {
-    let mut terms = selector.split(',').filter_map(|term| {
-        let (field, value) = term.split_once('=')?;
-        (field == "metadata.name").then(|| value.trim_start_matches('='))
-    });
-    terms.next_back().unwrap_or_default().to_owned()
+    let names = terms(selector).filter(|(field, _)| *field == "metadata.name");
+    names.map(|(_, name)| name).last().unwrap_or_default().to_owned()
+}
+
+/// Which fields are to be what: `a=b`, `a==b`. Others (`a!=b`) choose by a field of no name.
+fn terms(selector: &str) -> impl Iterator<Item = (&str, &str)> {
+    let terms = selector.split(',').filter_map(|term| term.split_once('='));
+    terms.map(|(field, value)| (field, value.trim_start_matches('=')))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! Who asks: the subject of the connection's certificate, the bearer of a token, or nobody in
-//! particular. A token that is wrong is refused, so that nobody is taken for no one by mistake
-//! (kubernetes `pkg/kubeapiserver/authenticator/config.go`, apiserver
+//! Who asks: the subject of the connection's certificate, the bearer of a token (a service
+//! account's, or one to join with), or nobody in particular. A token that is wrong is refused, so
+//! that nobody is taken for no one by mistake (kubernetes
+//! `pkg/kubeapiserver/authenticator/config.go`, apiserver
 //! `pkg/authentication/request/bearertoken/bearertoken.go`).
 
+use super::account_token::{self, ISSUER};
 use super::bootstrap_token;
 use super::user::User;
 use crate::http::Inner;
@@ -22,17 +24,39 @@ impl Inner {
         }
         match bearer(headers) {
             None => Ok(User::anonymous()),
-            Some(token) => self.bearer_of(token)?.ok_or_else(unauthorized),
+            Some(token) => {
+                let known = self.bearer_of(token, &[ISSUER.to_owned()])?;
+                known.map(|(user, _)| user).map_err(|_| unauthorized())
+            }
         }
     }
 
-    /// Whose token it is.
-    pub fn bearer_of(&self, token: &str) -> Result<Option<User>, Failure> {
+    /// Whose token it is, and for which of these audiences; or why it is nobody's.
+    pub fn bearer_of(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Result<(User, Vec<String>), String>, Failure> {
         let state = self.state.borrow();
         let cache = state.history.cache().ok_or_else(initializing)?;
-        Ok(bootstrap_token::bearer_of(cache, token, crate::http::now()).map(User::recognised))
+        let now = crate::http::now();
+        let mut known = None;
+        if audiences.iter().any(|audience| audience == ISSUER) {
+            let user = bootstrap_token::bearer_of(cache, token, now);
+            known = user.map(|user| Ok((user, vec![ISSUER.to_owned()])));
+        }
+        if let (None, Some(issuer)) = (&known, self.auth.issuer()) {
+            known = account_token::bearer_of(cache, &issuer.key, token, audiences, now);
+        }
+        Ok(match known {
+            Some(Ok((user, audiences))) => Ok((user.recognised(), audiences)),
+            Some(Err(why)) => Err(format!("[{WRONG}, {why}]")),
+            None => Err(WRONG.to_owned()),
+        })
     }
 }
+
+const WRONG: &str = "invalid bearer token";
 
 fn unauthorized() -> Failure {
     Failure::new(401, "Unauthorized", "Unauthorized")

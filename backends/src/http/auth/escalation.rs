@@ -99,9 +99,9 @@ impl Inner {
         let objects = Objects {
             group: kind.group().to_owned(),
             resource: kind.plural().to_owned(),
-            subresource: String::new(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            ..Objects::default()
         };
         Ok(self.decide(user, &Attributes::objects(verb, objects))?.allowed)
     }

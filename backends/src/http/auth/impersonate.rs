@@ -45,7 +45,8 @@ impl Inner {
             let namespace =
                 if resource == "serviceaccounts" { namespace.clone() } else { String::new() };
             let (group, resource) = (group.to_owned(), resource.to_owned());
-            let objects = Objects { group, resource, subresource, namespace, name };
+            let objects =
+                Objects { group, resource, subresource, namespace, name, ..Objects::default() };
             self.admit(&asker, &Attributes::objects("impersonate", objects))?;
         }
         if meant.name != ANONYMOUS {

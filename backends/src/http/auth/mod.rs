@@ -1,33 +1,81 @@
 //! Who asks and what they may: authentication, then impersonation, then RBAC, as upstream's
 //! handlers go through them (apiserver `pkg/server/config.go`, `DefaultBuildHandlerChain`).
 
+mod account_token;
 mod attributes;
 mod authenticate;
 mod bootstrap_token;
 mod escalation;
 mod impersonate;
 mod index;
+mod jwt;
+mod node;
 mod policy;
 mod reviews;
 mod rules;
 mod user;
 
+pub use account_token::{Audiences, Bound, Claims, ISSUER, Named};
 pub use attributes::{Attributes, Objects};
-pub use user::{MASTERS, User};
+#[cfg(test)]
+pub use jwt::KNOWN;
+pub use node::Change;
+pub use reviews::expect_type;
+pub use user::{MASTERS, User, account_name};
 
 use self::attributes::Of;
 use self::index::Index;
 use super::Inner;
 use super::read::initializing;
 use super::status::Failure;
-use serde_json::json;
-use std::cell::RefCell;
+use serde_json::{Value, json};
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 /// What is kept between requests.
 #[derive(Debug, Default)]
 pub struct Auth {
     index: RefCell<Option<(index::Version, Rc<Index>)>>,
+    issuer: OnceCell<Issuer>,
+}
+
+/// Who issues tokens of service accounts.
+#[derive(Debug)]
+pub struct Issuer {
+    pub key: jwt::Key,
+    /// Where the server is, `https://10.0.0.1:6443`: there others find the key to check tokens by.
+    url: String,
+}
+
+impl Auth {
+    /// The one issuer for this server's life: whoever comes second is not needed.
+    pub fn issue(&self, key: &[u8], url: &str) -> Result<(), String> {
+        let key = jwt::Key::from_pem(key)?;
+        let _ = self.issuer.set(Issuer { key, url: url.to_owned() });
+        Ok(())
+    }
+
+    /// None if tokens are not issued.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.get()
+    }
+}
+
+impl Issuer {
+    /// The public keys (`/openid/v1/jwks`).
+    pub fn keys(&self) -> Value {
+        self.key.set()
+    }
+
+    /// `/.well-known/openid-configuration` (OpenID Connect Discovery 1.0, 3; kubernetes
+    /// `pkg/serviceaccount/openidmetadata.go`).
+    pub fn configuration(&self) -> Value {
+        json!({
+            "issuer": ISSUER, "jwks_uri": format!("{}/openid/v1/jwks", self.url),
+            "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
+    }
 }
 
 /// Whether something may be done, and why; or why it was not found that it may.
@@ -54,11 +102,17 @@ impl Inner {
         }
     }
 
-    /// As upstream's authorizers decide: whoever is a master, then RBAC.
+    /// As upstream's authorizers decide: whoever is a master, then what nodes may, then RBAC.
     pub fn decide(&self, user: &User, attributes: &Attributes) -> Result<Decision, Failure> {
+        let allowed = || Ok(Decision { allowed: true, reason: String::new() });
         if user.is_in(MASTERS) {
-            return Ok(Decision { allowed: true, reason: String::new() });
+            return allowed();
         }
+        let of_node = {
+            let state = self.state.borrow();
+            node::decide(state.history.cache().ok_or_else(initializing)?, user, attributes)
+        };
+        let Err(of_node) = of_node else { return allowed() };
         let index = self.granted()?;
         let namespace = match &attributes.of {
             Of::Objects(objects) => objects.namespace.as_str(),
@@ -76,11 +130,15 @@ impl Inner {
                 Err(why) => wrong.push(why.clone()),
             }
         }
-        let reason = match &wrong[..] {
+        let of_rules = match &wrong[..] {
             [] => String::new(),
             [one] => format!("RBAC: {one}"),
             all => format!("RBAC: [{}]", all.join(", ")),
         };
+        // `pkg/authorization/union` of apiserver.
+        let reasons: Vec<String> =
+            [of_node, of_rules].into_iter().filter(|reason| !reason.is_empty()).collect();
+        let reason = reasons.join("\n");
         Ok(Decision { allowed: false, reason })
     }
 
@@ -121,7 +179,7 @@ fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Failure {
 }
 
 /// How refused objects are called, `pods "a"`, and the details of the refusal.
-fn about(objects: &Objects) -> (String, serde_json::Value) {
+fn about(objects: &Objects) -> (String, Value) {
     let mut subject = objects.resource.clone();
     let mut details = json!({"kind": objects.resource});
     if !objects.group.is_empty() {

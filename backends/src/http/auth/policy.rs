@@ -9,8 +9,9 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use kubesim_actors::objects::{Kind, Object};
 use kubesim_actors::ports::api::{DeleteOptions, Error, Reason, Request};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -146,6 +147,19 @@ fn add_missing(whole: &mut Value, path: &str, wanted: &Value) {
         Some(list) => *list = all,
         None => whole[path.trim_start_matches('/')] = all,
     }
+}
+
+/// The rules of a role of the table.
+pub fn rules_of(role: &str) -> &'static [PolicyRule] {
+    static RULES: LazyLock<BTreeMap<String, Vec<PolicyRule>>> = LazyLock::new(|| {
+        let roles = table().into_iter().filter(|one| one["kind"] == "ClusterRole");
+        let named = roles.filter_map(|role| {
+            let name = role["metadata"]["name"].as_str()?.to_owned();
+            Some((name, serde_json::from_value(role["rules"].clone()).ok()?))
+        });
+        named.collect()
+    });
+    RULES.get(role).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The objects of the table.

@@ -2,7 +2,9 @@
 //! (kubernetes `pkg/registry/authorization`, `pkg/registry/authentication`). `kubectl auth` asks
 //! them.
 
+use super::account_token::ISSUER;
 use super::attributes::{Attributes, Objects, Of};
+use super::node;
 use super::rules::list;
 use super::user::User;
 use crate::http::Inner;
@@ -23,17 +25,7 @@ impl Inner {
         namespace: &str,
         mut whole: Value,
     ) -> Result<Answer, Failure> {
-        let api_version = review.api_version();
-        for (field, ours) in [("apiVersion", api_version.as_str()), ("kind", review.kind)] {
-            let theirs = whole[field].as_str().unwrap_or_default();
-            if !["", ours].contains(&theirs) {
-                let message = format!(
-                    "the {field} in the data ({theirs}) does not match the expected {field} ({ours})"
-                );
-                return Err(Failure::bad_request(message));
-            }
-            whole[field] = ours.into();
-        }
+        expect_type(&mut whole, &review.api_version(), review.kind)?;
         let spec = &whole["spec"];
         let status = match review.kind {
             "SelfSubjectReview" => json!({"userInfo": asker.info()}),
@@ -75,9 +67,15 @@ impl Inner {
             let message = "token is required for TokenReview in authentication";
             return Err(Failure::bad_request(message));
         }
-        Ok(match self.bearer_of(token)? {
-            Some(user) => json!({"authenticated": true, "user": user.info()}),
-            None => json!({"user": {}, "error": "invalid bearer token"}),
+        let mut audiences: Vec<String> = read(&spec["audiences"]);
+        if audiences.is_empty() {
+            audiences.push(ISSUER.to_owned());
+        }
+        Ok(match self.bearer_of(token, &audiences)? {
+            Ok((user, audiences)) => {
+                json!({"authenticated": true, "user": user.info(), "audiences": audiences})
+            }
+            Err(why) => json!({"user": {}, "error": why}),
         })
     }
 
@@ -106,13 +104,32 @@ impl Inner {
                 }
             }
         }
+        let of_node = node::of(user).is_some();
+        if of_node {
+            wrong.insert(0, "node authorizer does not support user rule resolution");
+        }
         let mut status =
-            json!({"resourceRules": objects, "nonResourceRules": paths, "incomplete": false});
+            json!({"resourceRules": objects, "nonResourceRules": paths, "incomplete": of_node});
         if !wrong.is_empty() {
             status["evaluationError"] = wrong.join(", ").into();
         }
         Ok(status)
     }
+}
+
+/// A body that says its type says this one; and if it does not, it does from here on.
+pub fn expect_type(whole: &mut Value, api_version: &str, kind: &str) -> Result<(), Failure> {
+    for (field, ours) in [("apiVersion", api_version), ("kind", kind)] {
+        let theirs = whole[field].as_str().unwrap_or_default();
+        if !["", ours].contains(&theirs) {
+            let message = format!(
+                "the {field} in the data ({theirs}) does not match the expected {field} ({ours})"
+            );
+            return Err(Failure::bad_request(message));
+        }
+        whole[field] = ours.into();
+    }
+    Ok(())
 }
 
 fn text<'a>(value: &'a Value, path: &str) -> &'a str {
@@ -156,6 +173,7 @@ fn attributes(review: &Review, spec: &Value) -> Result<Attributes, Failure> {
                 subresource: text("subresource"),
                 namespace: text("namespace"),
                 name: text("name"),
+                ..Objects::default()
             };
             Ok(Attributes::objects(&verb, objects))
         }

@@ -15,7 +15,7 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 const ACCOUNT: &str = "system:serviceaccount:";
 const ACCOUNTS: &str = "system:serviceaccounts";
 /// What somebody was known by.
-const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+pub const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {

@@ -2,10 +2,13 @@
 
 mod access;
 mod applies;
+mod csrs;
 mod deletions;
 mod dry_runs;
+mod nodes;
 mod reads;
 mod reviews;
+mod tokens;
 mod watches;
 mod world;
 mod writes;

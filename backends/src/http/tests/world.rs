@@ -1,6 +1,6 @@
 //! A front before a real API server on a store in memory, asked without a network.
 
-use crate::http::auth::{MASTERS, User};
+use crate::http::auth::{KNOWN, MASTERS, User};
 use crate::http::body::Body;
 use crate::http::host::{Heard, Server};
 use crate::http::{Front, Limits, handle};
@@ -13,6 +13,9 @@ use serde_json::Value;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::LocalSet;
+
+/// Where it would be.
+pub const URL: &str = "https://10.0.0.1:6443";
 
 pub struct World {
     pub front: Front,
@@ -109,6 +112,7 @@ impl World {
             }
         };
         let server = Server::start(config, Rc::new(Memory::new()), limits, 1, heard);
+        server.front.issue_tokens(KNOWN.as_bytes(), URL).expect("a key");
         World { front: server.front.clone(), _server: server }
     }
 
