@@ -31,6 +31,7 @@ mod table;
 mod tests;
 mod texts;
 mod types;
+mod versions;
 mod watch;
 mod write;
 

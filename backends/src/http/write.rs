@@ -8,6 +8,7 @@ use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
+use super::versions::Served;
 use super::{delete, patch, scale};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -63,14 +64,26 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
-    let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let (mut object, warnings) = decoded(target.served, value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
-    inner.confirm_grant(sent.user, &object, None)?;
+    confirm(inner, target, &sent, &object, None)?;
     let request = Request::Create { object: Arc::new(object) };
     let created = call(inner, target.kind(), &name, request, dry_run).await?;
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
+}
+
+/// What the front forbids by itself: what a version does, and to grant what one does not hold.
+fn confirm(
+    inner: &Inner,
+    target: &Target,
+    sent: &Sent<'_>,
+    object: &Object,
+    live: Option<&Object>,
+) -> Result<(), Failure> {
+    target.served.check(object, live)?;
+    inner.confirm_grant(sent.user, object, live)
 }
 
 /// `pods/binding`.
@@ -103,7 +116,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     if target.sub == Some(Sub::Scale) {
         return scale::update(inner, target, &value, write, dry_run).await;
     }
-    let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let (object, warnings) = decoded(target.served, value, sent.query)?;
     let object = at(target, object)?;
     let updated = again(object.version != 0, async || {
         let live = inner.object(target)?;
@@ -141,7 +154,7 @@ async fn put(
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
     let live = inner.object(target).ok();
-    inner.confirm_grant(sent.user, &object, live.as_deref())?;
+    confirm(inner, target, sent, &object, live.as_deref())?;
     let object = Arc::new(object);
     let request = match target.sub {
         Some(Sub::Status) => Request::UpdateStatus { object },
@@ -184,9 +197,9 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
     loop {
         tries += 1;
         let old = inner.object(target)?;
-        let mut value = old.to_json();
-        patch.apply(target.kind(), &mut value)?;
-        let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+        let mut value = target.served.json(&old);
+        patch.apply(target.served, &mut value)?;
+        let (object, warnings) = decoded(target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
@@ -210,7 +223,7 @@ async fn applied(
     force: bool,
     dry_run: bool,
 ) -> Result<Answer, Failure> {
-    let (kind, expected) = (target.kind(), apply::options::type_of(target.kind(), target.sub));
+    let (kind, expected) = (target.kind(), target.served.type_of(target.sub));
     let config = apply::options::config(sent.bytes, expected)?;
     if target.sub == Some(Sub::Scale) {
         return scale::apply(inner, target, &config, write, force, dry_run).await;
@@ -222,7 +235,7 @@ async fn applied(
             live => Some(live?),
         };
         let value = write.apply(live.as_deref(), &config, force)?;
-        let (object, warnings) = decoded(kind, value, sent.query)?;
+        let (object, warnings) = decoded(target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         if let Some(live) = live {
             Write::settle(&live, &mut object);
@@ -234,7 +247,7 @@ async fn applied(
         if object.uid != Uid::NONE {
             return Err(no_such_uid(kind, name, object.uid));
         }
-        inner.confirm_grant(sent.user, &object, None)?;
+        confirm(inner, target, &sent, &object, None)?;
         let request = Request::Create { object: Arc::new(object) };
         let made = call(inner, kind, name, request, dry_run).await.map_err(|failure| {
             // Another made it meanwhile: it is applied to that.
@@ -258,9 +271,14 @@ fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
 
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the
 /// client wants it (`fieldValidation`, KEP-2885).
-fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<String>), Failure> {
+fn decoded(
+    served: Served,
+    mut value: Value,
+    query: &Query,
+) -> Result<(Object, Vec<String>), Failure> {
+    let kind = served.kind;
     for (field, what, ours) in
-        [("apiVersion", "API version", kind.api_version()), ("kind", "kind", kind.name())]
+        [("apiVersion", "API version", served.api_version()), ("kind", "kind", kind.name())]
     {
         let theirs = value[field].as_str().unwrap_or_default();
         if !["", ours].contains(&theirs) {
@@ -278,9 +296,9 @@ fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<S
     if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
         parse_uid(uid)?;
     }
-    let (object, unknown) = Object::from_json_strict(kind, &value);
+    let (object, unknown) = served.read(&value);
     let cannot = |why: String| {
-        let version = kind.version();
+        let version = served.version();
         let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
         Failure::bad_request(message)
     };

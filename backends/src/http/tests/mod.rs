@@ -6,6 +6,7 @@ mod deletions;
 mod dry_runs;
 mod reads;
 mod reviews;
+mod versions;
 mod watches;
 mod world;
 mod writes;
