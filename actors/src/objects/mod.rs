@@ -13,6 +13,7 @@ mod object;
 mod pod;
 pub mod pod_spec;
 pub mod quantity;
+pub mod schema;
 mod strict;
 mod subnet;
 mod time;
