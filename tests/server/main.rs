@@ -10,6 +10,7 @@ mod applies;
 mod kinds;
 mod openapi;
 mod plane;
+mod versions;
 mod wire;
 mod world;
 

@@ -14,6 +14,7 @@ mod pod;
 pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;
+pub mod schema;
 mod strict;
 mod subnet;
 mod time;
@@ -25,7 +26,7 @@ pub use key::{Key, Name, Uid};
 pub use kinds::Kind;
 pub use object::{Body, Object, Plain};
 pub use pod::{Phase, PodBody, PodFacts};
-pub use strict::{Path, Step, UnknownField};
+pub use strict::{Path, Step, UnknownField, retyped};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use time::{micro_time, time, wall};
 

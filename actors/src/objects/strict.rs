@@ -5,8 +5,11 @@
 //! The types' own `Deserialize` says which fields there are: `deserialize_struct` is given their
 //! names, so nothing has to be known twice.
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::forward_to_deserialize_any;
+use super::ParseError;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+};
+use serde::{Serialize, forward_to_deserialize_any};
 use serde_json::{Error, Map, Value};
 use std::cell::RefCell;
 use std::fmt;
@@ -40,6 +43,17 @@ pub struct UnknownField {
     pub path: Path,
     /// The fields that there are at its place.
     pub known: &'static [&'static str],
+}
+
+/// A value read by its type and written again, so that it says what the type makes of it; besides
+/// it, every field that the type does not have. An error says which value could not be read.
+pub fn retyped<T: DeserializeOwned + Serialize>(
+    value: &Value,
+) -> (Result<Value, (Path, ParseError)>, Vec<UnknownField>) {
+    let log = Log::default();
+    let read = T::deserialize(Strict { value, log: &log });
+    let written = read.and_then(|typed| serde_json::to_value(&typed));
+    (written.map_err(|error| (log.failed(), ParseError(error.to_string()))), log.unknown())
 }
 
 /// What a reading found on its way.

@@ -3,9 +3,9 @@
 
 use super::accept;
 use super::body::Answer;
-use super::resources::{self, Resource, Review};
+use super::resources::{self, Group, Review};
 use super::status::Failure;
-use kubesim_actors::objects::Kind;
+use super::versions::Served;
 use serde_json::{Value, json};
 
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -34,22 +34,23 @@ fn legacy(core: bool) -> Value {
         return json!({"kind": "APIVersions", "versions": ["v1"],
                       "serverAddressByClientCIDRs": []});
     }
-    let groups: Vec<Value> =
-        resources::groups().iter().map(|(name, version)| group_of(name, version)).collect();
+    let groups: Vec<Value> = resources::groups().iter().map(group_of).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_of(name: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/{version}"), "version": version});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+fn group_of(group: &Group) -> Value {
+    let name = group.name;
+    let version =
+        |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
 /// `/apis/apps`.
 pub fn group(name: &str) -> Result<Value, Failure> {
     let groups = resources::groups();
-    let known = groups.iter().find(|(known, _)| *known == name);
-    let (name, version) = known.ok_or_else(Failure::no_such_resource)?;
-    let mut group = group_of(name, version);
+    let known = groups.iter().find(|known| known.name == name);
+    let mut group = group_of(known.ok_or_else(Failure::no_such_resource)?);
     group["kind"] = "APIGroup".into();
     group["apiVersion"] = "v1".into();
     Ok(group)
@@ -58,21 +59,21 @@ pub fn group(name: &str) -> Result<Value, Failure> {
 /// `/api/v1`, `/apis/apps/v1`.
 pub fn group_version(group: &str, version: &str) -> Value {
     let mut all: Vec<Value> = Vec::new();
-    for resource in resources::in_version(group, version) {
-        let kind = resource.kind;
+    for served in resources::in_version(group, version) {
+        let (kind, resource) = (served.kind, served.resource());
         all.push(json!({
             "name": kind.plural(), "singularName": resource.singular(), "kind": kind.name(),
             "namespaced": kind.namespaced(), "verbs": resource.verbs(), "shortNames": resource.short,
             "categories": resource.categories,
         }));
         for sub in resource.subresources {
-            let (group, version, name) = sub.type_of(kind);
+            let (of, version, name) = served.type_of(Some(*sub));
             let mut entry = json!({
                 "name": format!("{}/{}", kind.plural(), sub.name()), "singularName": "",
                 "namespaced": kind.namespaced(), "kind": name, "verbs": sub.verbs(),
             });
-            if group != kind.group() {
-                entry["group"] = group.into();
+            if of != group {
+                entry["group"] = of.into();
                 entry["version"] = version.into();
             }
             all.push(entry);
@@ -91,22 +92,22 @@ pub fn group_version(group: &str, version: &str) -> Value {
 
 fn all_at_once(core: bool, version: &str, content_type: &'static str) -> Answer {
     let groups = match core {
-        true => vec![("", "v1")],
+        true => vec![resources::core()],
         false => resources::groups(),
     };
     let items: Vec<Value> = groups
         .iter()
-        .map(|(group, version)| {
-            let mut all: Vec<Value> =
-                resources::in_version(group, version).map(aggregated).collect();
-            all.extend(resources::reviews(group, version).map(aggregated_review));
-            let meta = match *group {
-                "" => json!({"creationTimestamp": null}),
-                group => json!({"name": group, "creationTimestamp": null}),
+        .map(|group| {
+            let version = |version: &&str| {
+                let resources = aggregated_version(group.name, version);
+                json!({"version": version, "resources": resources, "freshness": "Current"})
             };
-            json!({"metadata": meta, "versions": [
-                {"version": version, "resources": all, "freshness": "Current"}
-            ]})
+            let versions: Vec<Value> = group.versions.iter().map(version).collect();
+            let meta = match group.name {
+                "" => json!({"creationTimestamp": null}),
+                name => json!({"name": name, "creationTimestamp": null}),
+            };
+            json!({"metadata": meta, "versions": versions})
         })
         .collect();
     let list = json!({
@@ -116,19 +117,24 @@ fn all_at_once(core: bool, version: &str, content_type: &'static str) -> Answer 
     Answer::bytes(content_type, list.to_string())
 }
 
-fn aggregated(resource: &Resource) -> Value {
-    let kind = resource.kind;
+fn aggregated_version(group: &str, version: &str) -> Vec<Value> {
+    let kinds = resources::in_version(group, version).map(aggregated);
+    kinds.chain(resources::reviews(group, version).map(aggregated_review)).collect()
+}
+
+fn aggregated(served: Served) -> Value {
+    let (kind, resource) = (served.kind, served.resource());
     let type_of = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
         .map(|sub| {
-            json!({"subresource": sub.name(), "responseKind": type_of(sub.type_of(kind)),
+            json!({"subresource": sub.name(), "responseKind": type_of(served.type_of(Some(*sub))),
                    "verbs": sub.verbs()})
         })
         .collect();
     json!({
-        "resource": kind.plural(), "responseKind": type_of(own_type(kind)),
+        "resource": kind.plural(), "responseKind": type_of(served.type_of(None)),
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular(), "verbs": resource.verbs(), "shortNames": resource.short,
         "categories": resource.categories, "subresources": subresources,
@@ -143,10 +149,6 @@ fn aggregated_review(review: &Review) -> Value {
     })
 }
 
-fn own_type(kind: Kind) -> (&'static str, &'static str, &'static str) {
-    (kind.group(), kind.version(), kind.name())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,30 +156,40 @@ mod tests {
     #[test]
     fn both_forms_name_the_same_resources() {
         let mut one_by_one = Vec::new();
-        let mut groups = vec![("", "v1")];
-        groups.extend(resources::groups());
-        for (group, version) in groups {
-            let list = group_version(group, version);
-            let names = list["resources"].as_array().expect("resources").clone();
-            one_by_one.extend(names.iter().map(|one| one["name"].as_str().map(str::to_owned)));
-        }
         let mut at_once = Vec::new();
-        for (group, version) in resources::groups() {
-            let reviews = resources::reviews(group, version).map(aggregated_review);
-            at_once.extend(reviews.map(|one| one["resource"].as_str().map(str::to_owned)));
-        }
-        for resource in resources::all() {
-            let entry = aggregated(resource);
-            let plural = entry["resource"].as_str().expect("a name").to_owned();
-            at_once.push(Some(plural.clone()));
-            for sub in entry["subresources"].as_array().expect("subresources") {
-                let sub = sub["subresource"].as_str().expect("a name");
-                at_once.push(Some(format!("{plural}/{sub}")));
+        let mut groups = vec![resources::core()];
+        groups.extend(resources::groups());
+        for group in groups {
+            for version in group.versions {
+                let list = group_version(group.name, version);
+                let names = list["resources"].as_array().expect("resources").clone();
+                one_by_one.extend(names.iter().map(|one| one["name"].as_str().map(str::to_owned)));
+                for entry in aggregated_version(group.name, version) {
+                    let plural = entry["resource"].as_str().expect("a name").to_owned();
+                    at_once.push(Some(plural.clone()));
+                    for sub in entry["subresources"].as_array().into_iter().flatten() {
+                        let sub = sub["subresource"].as_str().expect("a name");
+                        at_once.push(Some(format!("{plural}/{sub}")));
+                    }
+                }
             }
         }
         one_by_one.sort();
         at_once.sort();
         assert_eq!(one_by_one, at_once);
+    }
+
+    #[test]
+    fn the_version_to_prefer_comes_first() {
+        let autoscaling = group("autoscaling").expect("a group");
+        let version = |version: &str| json!({"groupVersion": format!("autoscaling/{version}"), "version": version});
+        assert_eq!(autoscaling["versions"], json!([version("v2"), version("v1")]));
+        assert_eq!(autoscaling["preferredVersion"], version("v2"));
+        let old = aggregated_version("autoscaling", "v1");
+        let kind =
+            json!({"group": "autoscaling", "version": "v1", "kind": "HorizontalPodAutoscaler"});
+        assert_eq!((old.len(), &old[0]["responseKind"]), (1, &kind));
+        assert_eq!(old[0]["subresources"][0]["responseKind"], kind);
     }
 
     #[test]

@@ -144,7 +144,7 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let show = show(&query, accepted)?;
+    let show = show(&target, &query, accepted)?;
     asked.resource = target.kind().plural();
     let method = request.method().clone();
     let watches = method == Method::GET && target.sub.is_none() && query.flag("watch");
@@ -192,14 +192,16 @@ fn verb(target: &Target, method: &str) -> Option<&'static str> {
         ("PUT", _) if written => Some("PUT"),
         ("PATCH", _) if written => Some("PATCH"),
         ("DELETE", None) if target.name.is_some() => Some("DELETE"),
-        ("DELETE", None) if collection && target.resource.verbs().contains(&"deletecollection") => {
+        ("DELETE", None)
+            if collection && target.served.resource().verbs().contains(&"deletecollection") =>
+        {
             Some("DELETECOLLECTION")
         }
         _ => None,
     }
 }
 
-fn show(query: &Query, accepted: &str) -> Result<Show, Failure> {
+fn show(target: &Target, query: &Query, accepted: &str) -> Result<Show, Failure> {
     let include = match query.text("includeObject") {
         "" | "Metadata" => Include::Metadata,
         "None" => Include::None,
@@ -211,11 +213,11 @@ fn show(query: &Query, accepted: &str) -> Result<Show, Failure> {
             )));
         }
     };
-    Ok(Show { form: accept::form(accepted)?, include, now: super::now() })
+    Ok(Show { served: target.served, form: accept::form(accepted)?, include, now: super::now() })
 }
 
 fn selector(target: &Target, query: &Query) -> Result<Selector, Failure> {
-    Selector::parse(target.kind(), query.text("labelSelector"), query.text("fieldSelector"))
+    Selector::parse(target.served, query.text("labelSelector"), query.text("fieldSelector"))
 }
 
 async fn reads(

@@ -33,6 +33,7 @@ mod tests;
 mod texts;
 mod token;
 mod types;
+mod versions;
 mod watch;
 mod write;
 

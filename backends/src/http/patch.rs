@@ -1,8 +1,8 @@
 //! The kinds of patch: of JSON (RFC 6902), merged (RFC 7386), and Kubernetes' strategic merge.
 
 use super::status::Failure;
+use super::versions::Served;
 use super::{apply, strategic};
-use kubesim_actors::objects::Kind;
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
 
 impl Patch {
     /// Makes of the object what the patch says.
-    pub fn apply(&self, kind: Kind, object: &mut Value) -> Result<(), Failure> {
+    pub fn apply(&self, served: Served, object: &mut Value) -> Result<(), Failure> {
         match self {
             Patch::Json(patch) => {
                 let wrong = |why: json_patch::PatchError| {
@@ -61,7 +61,7 @@ impl Patch {
             }
             Patch::Merge(patch) => json_patch::merge(object, patch),
             Patch::Strategic(patch) => {
-                strategic::apply(kind, object, patch).map_err(Failure::bad_request)?;
+                strategic::apply(served.message(), object, patch).map_err(Failure::bad_request)?;
             }
         }
         if object.is_object() {
@@ -74,6 +74,7 @@ impl Patch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesim_actors::objects::Kind;
     use serde_json::json;
 
     #[test]
@@ -81,7 +82,7 @@ mod tests {
         let patched = |bytes: &str, kind: &str| {
             let mut object = json!({"a": 1, "b": {"c": 2}});
             let patch = parse(bytes.as_bytes(), kind)?;
-            patch.apply(Kind::ConfigMap, &mut object)?;
+            patch.apply(Served::held(Kind::ConfigMap), &mut object)?;
             Ok::<_, Failure>(object)
         };
         let [json, merge, strategic, _] = ACCEPTED;

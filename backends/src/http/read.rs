@@ -7,6 +7,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::{self, Include};
 use super::texts::Texts;
+use super::versions::Served;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 /// How objects are shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Show {
+    pub served: Served,
     pub form: Form,
     pub include: Include,
     /// What ages are counted from.
@@ -28,7 +30,7 @@ pub struct Show {
 /// One object as a client wants it, as text.
 pub fn text(object: &Arc<Object>, show: Show, texts: &mut Texts) -> Bytes {
     match show.form {
-        Form::Plain => texts.of(object),
+        Form::Plain if show.served.is_held() => texts.of(object),
         _ => shown(object, show).to_string().into(),
     }
 }
@@ -36,7 +38,7 @@ pub fn text(object: &Arc<Object>, show: Show, texts: &mut Texts) -> Bytes {
 /// One object as a client wants it.
 pub fn shown(object: &Arc<Object>, show: Show) -> Value {
     match show.form {
-        Form::Plain => object.to_json(),
+        Form::Plain => show.served.json(object),
         Form::Metadata => table::metadata(object),
         Form::Table => {
             let meta = json!({"resourceVersion": object.version.to_string()});
@@ -197,14 +199,13 @@ pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Ve
             meta["remainingItemCount"] = (*rest).into();
         }
     }
-    let kind = target.kind();
     let (api_version, name) = match show.form {
         Form::Table => {
-            let table = table::table(kind, &page.objects, meta, show, true);
+            let table = table::table(target.kind(), &page.objects, meta, show, true);
             return table.to_string().into_bytes();
         }
         Form::Metadata => ("meta.k8s.io/v1", "PartialObjectMetadata"),
-        Form::Plain => (kind.api_version(), kind.name()),
+        Form::Plain => (show.served.api_version(), target.kind().name()),
     };
     let head = json!({"apiVersion": api_version, "kind": format!("{name}List"), "metadata": meta});
     let mut text = head.to_string().into_bytes();
@@ -217,14 +218,16 @@ pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Ve
             text.push(b',');
         }
         match show.form {
+            Form::Metadata | Form::Table => {
+                text.extend_from_slice(shown(object, show).to_string().as_bytes());
+            }
             Form::Plain => {
                 // In a list of its kind, an item does not say its kind (as upstream's).
-                let item = texts.of(object);
+                let item = self::text(object, show, texts);
                 let rest = item.strip_prefix(typed.as_bytes());
                 text.extend_from_slice(if rest.is_some() { b"{" } else { b"" });
                 text.extend_from_slice(rest.unwrap_or(&item));
             }
-            _ => text.extend_from_slice(shown(object, show).to_string().as_bytes()),
         }
     }
     text.extend_from_slice(b"]}");

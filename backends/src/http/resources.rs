@@ -1,23 +1,16 @@
-//! What the API serves, found by its path: the kinds as they are declared.
+//! What the API serves, found by its path: the kinds as they are declared, in their versions.
 
-use kubesim_actors::objects::Kind;
+use super::versions::Served;
 pub use kubesim_actors::objects::kinds::{Declaration as Resource, Sub};
 
-/// Every resource, in the order of [`Kind::ALL`].
-pub fn all() -> impl Iterator<Item = &'static Resource> {
-    Kind::ALL.iter().map(|kind| kind.declaration())
-}
-
 /// The resource of this name in a group's version.
-pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    in_version(group, version).find(|resource| resource.plural == plural)
+pub fn find(group: &str, version: &str, plural: &str) -> Option<Served> {
+    in_version(group, version).find(|served| served.kind.plural() == plural)
 }
 
 /// What a group's version has.
-pub fn in_version(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    all().filter(move |resource| {
-        resource.kind.group() == group && resource.kind.version() == version
-    })
+pub fn in_version(group: &str, version: &str) -> impl Iterator<Item = Served> {
+    Served::all().filter(move |served| served.group() == group && served.version() == version)
 }
 
 /// What is asked and answered at once, and not kept.
@@ -59,17 +52,33 @@ pub fn reviews(group: &str, version: &str) -> impl Iterator<Item = &'static Revi
     REVIEWS.iter().filter(move |review| review.group == group && version == "v1")
 }
 
-/// Groups but the core one, each with its one version.
-pub fn groups() -> Vec<(&'static str, &'static str)> {
-    let mut groups = Vec::new();
-    for resource in all() {
-        let group = (resource.kind.group(), resource.kind.version());
-        if !group.0.is_empty() && !groups.contains(&group) {
-            groups.push(group);
+/// A group of the API.
+#[derive(Debug, PartialEq)]
+pub struct Group {
+    /// Empty: the core group.
+    pub name: &'static str,
+    /// The one that clients are to prefer comes first.
+    pub versions: Vec<&'static str>,
+}
+
+/// All groups but the core one.
+pub fn groups() -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let kinds = Served::all().map(|served| (served.group(), served.version()));
+    for (name, version) in kinds.chain([(AUTHENTICATION, "v1"), (AUTHORIZATION, "v1")]) {
+        match groups.iter_mut().find(|group| group.name == name) {
+            _ if name.is_empty() => {}
+            Some(group) if group.versions.contains(&version) => {}
+            Some(group) => group.versions.push(version),
+            None => groups.push(Group { name, versions: vec![version] }),
         }
     }
-    groups.extend([(AUTHENTICATION, "v1"), (AUTHORIZATION, "v1")]);
     groups
+}
+
+/// The core group.
+pub fn core() -> Group {
+    Group { name: "", versions: vec!["v1"] }
 }
 
 /// Where a group's version is served: `/api/v1`, `/apis/apps/v1`.

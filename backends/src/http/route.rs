@@ -1,8 +1,9 @@
 //! A request's path and query: what it is about.
 
 use super::apply::Write;
-use super::resources::{self, Resource, Review, Sub};
+use super::resources::{self, Review, Sub};
 use super::status::Failure;
+use super::versions::Served;
 use kubesim_actors::objects::{Key, Kind, Name};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub enum Route {
 /// Objects of a resource.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub resource: &'static Resource,
+    pub served: Served,
     /// Empty in the path of all namespaces, and of what is in none.
     pub namespace: Name,
     /// Of one object.
@@ -46,11 +47,11 @@ pub struct Target {
 
 impl Target {
     pub fn kind(&self) -> Kind {
-        self.resource.kind
+        self.served.kind
     }
     /// A write there, now.
     pub fn write<'a>(&self, manager: &'a str) -> Write<'a> {
-        Write { kind: self.kind(), sub: self.sub, manager, now: super::now() }
+        Write { served: self.served, sub: self.sub, manager, now: super::now() }
     }
     pub fn key(&self) -> Key {
         Key { namespace: self.namespace.clone(), name: self.name.clone().unwrap_or_default() }
@@ -79,7 +80,7 @@ pub fn route(path: &str) -> Result<Route, Failure> {
         ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3", ..] => Route::OpenApi(segments[2..].join("/")),
         ["apis", group] => {
-            if !resources::groups().iter().any(|(known, _)| *known == group) {
+            if !resources::groups().iter().any(|known| known.name == group) {
                 return Err(Failure::no_such_resource());
             }
             Route::Group(group.to_owned())
@@ -117,20 +118,20 @@ fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
         }
         return Ok(Route::Review(review, namespace.unwrap_or_default().to_owned()));
     }
-    let resource = resources::find(group, version, plural).ok_or_else(missing)?;
-    let namespaced = resource.kind.namespaced();
+    let served = resources::find(group, version, plural).ok_or_else(missing)?;
+    let namespaced = served.kind.namespaced();
     if namespace.is_some() != namespaced && (name.is_some() || !namespaced) {
         return Err(missing());
     }
     let sub = match sub {
         None => None,
         Some(word) => {
-            let mut subs = resource.subresources.iter().copied();
+            let mut subs = served.resource().subresources.iter().copied();
             Some(subs.find(|sub| sub.name() == word).ok_or_else(missing)?)
         }
     };
     Ok(Route::Object(Target {
-        resource,
+        served,
         namespace: Name::from(namespace.unwrap_or_default()),
         name: name.map(|name| Name::from(*name)),
         sub,

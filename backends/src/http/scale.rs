@@ -114,7 +114,7 @@ pub async fn patch(
 ) -> Result<Answer, Failure> {
     again(false, async || {
         let mut scale = of(&*inner.object(target)?);
-        patch.apply(target.kind(), &mut scale)?;
+        patch.apply(target.served, &mut scale)?;
         update(inner, target, &scale, write, dry_run).await
     })
     .await

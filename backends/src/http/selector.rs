@@ -2,7 +2,8 @@
 //! `pkg/labels/selector.go`) and field selectors (`pkg/fields/selector.go`).
 
 use super::status::Failure;
-use kubesim_actors::objects::{Kind, Name, Object, names};
+use super::versions::Served;
+use kubesim_actors::objects::{Name, Object, names};
 use serde_json::Value;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,12 +36,12 @@ struct Field {
 }
 
 impl Selector {
-    pub fn parse(kind: Kind, labels: &str, fields: &str) -> Result<Selector, Failure> {
+    pub fn parse(served: Served, labels: &str, fields: &str) -> Result<Selector, Failure> {
         let labels = parse_labels(labels).map_err(|why| {
             let found = format!("unable to parse requirement: {why}");
             Failure::bad_request(found)
         })?;
-        Ok(Selector { labels, fields: parse_fields(kind, fields)? })
+        Ok(Selector { labels, fields: parse_fields(served, fields)? })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -122,7 +123,7 @@ fn in_json(json: &Value, field: &str) -> String {
     }
 }
 
-fn parse_fields(kind: Kind, text: &str) -> Result<Vec<Field>, Failure> {
+fn parse_fields(served: Served, text: &str) -> Result<Vec<Field>, Failure> {
     let mut fields = Vec::new();
     for term in split_unescaped(text) {
         let Some((name, equal, value)) = split_term(&term) else {
@@ -132,16 +133,15 @@ fn parse_fields(kind: Kind, text: &str) -> Result<Vec<Field>, Failure> {
             );
             return Err(Failure::bad_request(message));
         };
-        let both = ["metadata.name", "metadata.namespace"];
-        if !both.contains(&name) && !kind.declaration().fields.contains(&name) {
+        let Some(held) = served.selected(name) else {
             let message = format!(
                 "Unable to find {:?} that match label selector \"\", field selector {text:?}: \
                  field label not supported: {name}",
-                format!("{}, Resource={}", kind.api_version(), kind.plural())
+                format!("{}, Resource={}", served.api_version(), served.kind.plural())
             );
             return Err(Failure::bad_request(message));
-        }
-        fields.push(Field { name: name.to_owned(), value: unescape(value), equal });
+        };
+        fields.push(Field { name: held.to_owned(), value: unescape(value), equal });
     }
     Ok(fields)
 }
@@ -268,6 +268,7 @@ fn checked(value: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesim_actors::objects::Kind;
     use serde_json::json;
 
     fn pod(labels: Value, node: &str) -> Object {
@@ -299,13 +300,13 @@ mod tests {
             ("empty=", false),
         ];
         for (text, expected) in cases {
-            let selector = Selector::parse(Kind::Pod, text, "").expect(text);
+            let selector = Selector::parse(Served::held(Kind::Pod), text, "").expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
         for wrong in
             ["app in web", "app in (web", "=a", "a=b c", "a b", "a=b,", "a>x", "-a=b", "a=-"]
         {
-            let failure = Selector::parse(Kind::Pod, wrong, "").expect_err(wrong);
+            let failure = Selector::parse(Served::held(Kind::Pod), wrong, "").expect_err(wrong);
             assert_eq!(failure.code, 400, "{wrong}");
         }
     }
@@ -323,13 +324,15 @@ mod tests {
             ("spec.hostNetwork=false", true),
         ];
         for (text, expected) in cases {
-            let selector = Selector::parse(Kind::Pod, "", text).expect(text);
+            let selector = Selector::parse(Served::held(Kind::Pod), "", text).expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
-        let failure = Selector::parse(Kind::Pod, "", "spec.image=x").expect_err("no such field");
+        let failure = Selector::parse(Served::held(Kind::Pod), "", "spec.image=x")
+            .expect_err("no such field");
         assert!(failure.message.ends_with("field label not supported: spec.image"));
-        assert!(Selector::parse(Kind::Pod, "", "metadata.name").is_err());
-        let escaped = Selector::parse(Kind::Pod, "", r"metadata.name=a\,b\=c").expect("escaped");
+        assert!(Selector::parse(Served::held(Kind::Pod), "", "metadata.name").is_err());
+        let escaped = Selector::parse(Served::held(Kind::Pod), "", r"metadata.name=a\,b\=c")
+            .expect("escaped");
         assert_eq!(escaped.fields[0].value, "a,b=c");
     }
 }

@@ -3,8 +3,7 @@
 //! `$patch: replace|delete|merge`, `$deleteFromPrimitiveList/F`, `$setElementOrder/F`,
 //! `$retainKeys`.
 
-use super::types::{self, Merged, Place};
-use kubesim_actors::objects::Kind;
+use super::types::{Merged, Message, Place};
 use serde_json::{Map, Value};
 
 const PATCH: &str = "$patch";
@@ -12,9 +11,9 @@ const RETAIN: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const ORDER: &str = "$setElementOrder/";
 
-/// Merges the patch into the object of this kind.
-pub fn apply(kind: Kind, object: &mut Value, patch: &Value) -> Result<(), String> {
-    merge(Place::Object(types::of(kind)), object, patch)
+/// Merges the patch into the object, which is such a message.
+pub fn apply(message: &'static Message, object: &mut Value, patch: &Value) -> Result<(), String> {
+    merge(Place::Object(message), object, patch)
 }
 
 fn merge(place: Place, target: &mut Value, patch: &Value) -> Result<(), String> {
@@ -174,10 +173,13 @@ fn set_order(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::types;
+    use crate::http::versions::Served;
+    use kubesim_actors::objects::Kind;
     use serde_json::json;
 
     fn patched(kind: Kind, mut object: Value, patch: Value) -> Result<Value, String> {
-        apply(kind, &mut object, &patch).map(|()| object)
+        apply(Served::held(kind).message(), &mut object, &patch).map(|()| object)
     }
 
     #[test]

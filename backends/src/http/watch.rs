@@ -209,7 +209,7 @@ impl Watch {
         text: &mut Vec<u8>,
     ) {
         let shown = match self.show.form {
-            Form::Plain => {
+            Form::Plain if self.show.served.is_held() => {
                 return match written {
                     Some(written) => line(what, written, text),
                     None => line(what, &object.to_text(), text),
@@ -221,7 +221,7 @@ impl Watch {
                 let one = std::slice::from_ref(object);
                 table::table(object.kind(), one, meta, self.now(), columns)
             }
-            Form::Metadata => read::shown(object, self.show),
+            Form::Plain | Form::Metadata => read::shown(object, self.show),
         };
         line(what, shown.to_string().as_bytes(), text);
     }
@@ -244,7 +244,9 @@ impl Watch {
             Form::Metadata => {
                 json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata"})
             }
-            Form::Plain => json!({"apiVersion": kind.api_version(), "kind": kind.name()}),
+            Form::Plain => {
+                json!({"apiVersion": self.show.served.api_version(), "kind": kind.name()})
+            }
         };
         object["metadata"] = serde_json::to_value(meta).unwrap_or_default();
         let mut text = Vec::new();

@@ -8,6 +8,7 @@ use super::read::{Show, shown};
 use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
+use super::versions::Served;
 use super::{csr, delete, patch, scale, token};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -68,11 +69,11 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
-    let (mut object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let (mut object, warnings) = decoded(target.served, value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
-    inner.confirm_grant(sent.user, &object, None)?;
+    confirm(inner, target, &sent, &object, None)?;
     csr::create(sent.user, &mut object)?;
     inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
     let object = Arc::new(object);
@@ -86,6 +87,18 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let created = created?;
     let warnings = inner.advised(&created, None, warnings);
     Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
+}
+
+/// What the front forbids by itself: what a version does, and to grant what one does not hold.
+fn confirm(
+    inner: &Inner,
+    target: &Target,
+    sent: &Sent<'_>,
+    object: &Object,
+    live: Option<&Object>,
+) -> Result<(), Failure> {
+    target.served.check(object, live)?;
+    inner.confirm_grant(sent.user, object, live)
 }
 
 /// `pods/binding`.
@@ -118,7 +131,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     if target.sub == Some(Sub::Scale) {
         return scale::update(inner, target, &value, write, dry_run).await;
     }
-    let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+    let (object, warnings) = decoded(target.served, value, sent.query)?;
     let object = at(target, object)?;
     let mut before = None;
     let updated = again(object.version != 0, async || {
@@ -160,7 +173,7 @@ async fn put(
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
     let live = inner.object(target).ok();
-    inner.confirm_grant(sent.user, &object, live.as_deref())?;
+    confirm(inner, target, sent, &object, live.as_deref())?;
     if let Some(live) = &live {
         csr::update(inner, sent.user, target.sub, live, &mut object)?;
         let change = Change { sub: target.sub, old: Some(live), new: Some(&object) };
@@ -208,9 +221,9 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
     loop {
         tries += 1;
         let old = inner.object(target)?;
-        let mut value = old.to_json();
-        patch.apply(target.kind(), &mut value)?;
-        let (object, warnings) = decoded(target.kind(), value, sent.query)?;
+        let mut value = target.served.json(&old);
+        patch.apply(target.served, &mut value)?;
+        let (object, warnings) = decoded(target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
@@ -235,7 +248,7 @@ async fn applied(
     force: bool,
     dry_run: bool,
 ) -> Result<Answer, Failure> {
-    let (kind, expected) = (target.kind(), apply::options::type_of(target.kind(), target.sub));
+    let (kind, expected) = (target.kind(), target.served.type_of(target.sub));
     let config = apply::options::config(sent.bytes, expected)?;
     if target.sub == Some(Sub::Scale) {
         return scale::apply(inner, target, &config, write, force, dry_run).await;
@@ -247,7 +260,7 @@ async fn applied(
             live => Some(live?),
         };
         let value = write.apply(live.as_deref(), &config, force)?;
-        let (object, warnings) = decoded(kind, value, sent.query)?;
+        let (object, warnings) = decoded(target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         if let Some(live) = live {
             Write::settle(&live, &mut object);
@@ -260,7 +273,7 @@ async fn applied(
         if object.uid != Uid::NONE {
             return Err(no_such_uid(kind, name, object.uid));
         }
-        inner.confirm_grant(sent.user, &object, None)?;
+        confirm(inner, target, &sent, &object, None)?;
         csr::create(sent.user, &mut object)?;
         inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
         let request = Request::Create { object: Arc::new(object) };
@@ -287,9 +300,14 @@ fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
 
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the
 /// client wants it (`fieldValidation`, KEP-2885).
-fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<String>), Failure> {
+fn decoded(
+    served: Served,
+    mut value: Value,
+    query: &Query,
+) -> Result<(Object, Vec<String>), Failure> {
+    let kind = served.kind;
     for (field, what, ours) in
-        [("apiVersion", "API version", kind.api_version()), ("kind", "kind", kind.name())]
+        [("apiVersion", "API version", served.api_version()), ("kind", "kind", kind.name())]
     {
         let theirs = value[field].as_str().unwrap_or_default();
         if !["", ours].contains(&theirs) {
@@ -307,9 +325,9 @@ fn decoded(kind: Kind, mut value: Value, query: &Query) -> Result<(Object, Vec<S
     if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
         parse_uid(uid)?;
     }
-    let (object, unknown) = Object::from_json_strict(kind, &value);
+    let (object, unknown) = served.read(&value);
     let cannot = |why: String| {
-        let version = kind.version();
+        let version = served.version();
         let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
         Failure::bad_request(message)
     };

@@ -7,6 +7,10 @@ use std::fmt;
 pub struct Causes(Vec<String>);
 
 impl Causes {
+    /// What is told of a field, in words of its own.
+    pub(in crate::objects) fn push(&mut self, field: impl fmt::Display, body: impl fmt::Display) {
+        self.0.push(format!("{field}: {body}"));
+    }
     pub fn required(&mut self, field: impl fmt::Display, why: &str) {
         let colon = if why.is_empty() { "" } else { ": " };
         self.0.push(format!("{field}: Required value{colon}{why}"));

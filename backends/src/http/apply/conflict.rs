@@ -4,15 +4,14 @@
 use super::managers::Manager;
 use super::update::Conflict;
 use crate::http::status::Failure;
-use kubesim_actors::objects::Kind;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-pub fn failure(conflicts: &[Conflict], kind: Kind) -> Failure {
+pub fn failure(conflicts: &[Conflict]) -> Failure {
     let mut by_manager: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut causes: Vec<Value> = Vec::new();
     for (manager, path) in conflicts {
-        let (manager, path) = (named(manager, kind), path.iter().map(ToString::to_string));
+        let (manager, path) = (named(manager), path.iter().map(ToString::to_string));
         let path: String = path.collect();
         causes.push(json!({"reason": "FieldManagerConflict",
             "message": format!("conflict with {manager}"), "field": path}));
@@ -35,13 +34,13 @@ pub fn failure(conflicts: &[Conflict], kind: Kind) -> Failure {
     Failure { details: Some(json!({"causes": causes})), ..failure }
 }
 
-fn named(manager: &Manager, kind: Kind) -> String {
+fn named(manager: &Manager) -> String {
     let mut name = format!("{:?}", manager.name);
     if !manager.subresource.is_empty() {
         name = format!("{name} with subresource {:?}", manager.subresource);
     }
     if !manager.applies {
-        name = format!("{name} using {}", kind.api_version());
+        name = format!("{name} using {}", manager.version);
     }
     name
 }

@@ -11,31 +11,35 @@ const MOST_UPDATES: usize = 10;
 /// Who has what is kept no longer by itself.
 const ANCIENT: &str = "ancient-changes";
 
-/// Whose fields an entry has. One who applies is the same in each version of the API.
+/// Whose fields an entry has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Manager {
     pub name: String,
     pub applies: bool,
     /// Empty: of the object itself.
     pub subresource: String,
+    /// In which version one updates. Empty: one who applies is the same in all of them.
+    pub version: &'static str,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Owned {
     pub set: Set,
+    /// In which version of the API these fields are.
+    pub version: &'static str,
     pub time: Option<Time>,
 }
 
-/// All of an object's managers, in one version of the API.
+/// All of an object's managers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Managers(pub BTreeMap<Manager, Owned>);
 
 impl Managers {
-    /// Entries of versions that are not this object's are dropped, as upstream drops those of
-    /// versions that it does not have. The error says which entry is none.
+    /// `versions` finds those in which the object is served; entries of others are dropped, as
+    /// upstream does. The error says which entry is none.
     pub fn read(
         entries: Option<&Vec<ManagedFieldsEntry>>,
-        version: &str,
+        versions: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<Managers, String> {
         let mut managers = BTreeMap::new();
         for (index, entry) in entries.into_iter().flatten().enumerate() {
@@ -59,21 +63,22 @@ impl Managers {
             let set = set.unwrap_or_else(|| Ok(Set::default())).map_err(|why| at(&why))?;
             let name = entry.manager.clone().unwrap_or_default();
             let subresource = entry.subresource.clone().unwrap_or_default();
-            if theirs == version {
-                let manager = Manager { name, applies, subresource };
-                managers.insert(manager, Owned { set, time: entry.time.clone() });
+            if let Some(version) = versions(theirs) {
+                let mine = if applies { "" } else { version };
+                let manager = Manager { name, applies, subresource, version: mine };
+                managers.insert(manager, Owned { set, version, time: entry.time.clone() });
             }
         }
         Ok(Managers(managers))
     }
 
     /// First those who apply, then by age. `None`: there is nobody.
-    pub fn print(&self, version: &str) -> Option<Vec<ManagedFieldsEntry>> {
+    pub fn print(&self) -> Option<Vec<ManagedFieldsEntry>> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let entry = |(manager, owned): (&Manager, &Owned)| ManagedFieldsEntry {
             manager: some(&manager.name),
             operation: Some(if manager.applies { APPLY } else { UPDATE }.to_owned()),
-            api_version: some(version),
+            api_version: some(owned.version),
             time: owned.time.clone(),
             fields_type: Some("FieldsV1".to_owned()),
             fields_v1: Some(FieldsV1(owned.set.to_json())),
@@ -91,26 +96,38 @@ impl Managers {
         self.0.retain(|_, owned| !owned.set.is_empty());
     }
 
-    /// Makes one of the oldest updates until there are no more than are kept.
+    /// Makes one of the oldest updates, in each version one, until there are no more than are kept
+    /// (`capmanagers.go`).
     pub fn cap(&mut self) {
         let updates = self.0.iter().filter(|(manager, _)| !manager.applies);
         let mut oldest: Vec<(i64, Manager)> =
             updates.map(|(one, owned)| (seconds(owned.time.as_ref()), one.clone())).collect();
-        if oldest.len() <= MOST_UPDATES {
-            return;
-        }
         oldest.sort();
-        oldest.truncate(oldest.len() - MOST_UPDATES + 1);
-        let name = ANCIENT.to_owned();
-        let bucket = Manager { name, applies: false, subresource: String::new() };
-        let mut ancient = self.0.remove(&bucket).unwrap_or_default();
-        for (_, manager) in &oldest {
-            let Some(owned) = self.0.remove(manager) else { continue };
-            ancient.set = ancient.set.union(&owned.set);
-            // That of the newest of them.
-            ancient.time = owned.time;
+        let mut count = oldest.len();
+        let mut first: BTreeMap<&'static str, Manager> = BTreeMap::new();
+        for (_, manager) in oldest {
+            if count <= MOST_UPDATES {
+                return;
+            }
+            let version = manager.version;
+            let Some(before) = first.get(version) else {
+                first.insert(version, manager);
+                continue;
+            };
+            let subresource = String::new();
+            let bucket = Manager { name: ANCIENT.to_owned(), applies: false, subresource, version };
+            if manager == bucket {
+                continue;
+            }
+            let ancient = self.0.remove(&bucket).or_else(|| self.0.remove(before));
+            let mut ancient = ancient.unwrap_or_default();
+            if let Some(owned) = self.0.remove(&manager) {
+                // The time is that of the newest of them.
+                ancient = Owned { set: ancient.set.union(&owned.set), ..owned };
+            }
+            self.0.insert(bucket, ancient);
+            count -= 1;
         }
-        self.0.insert(bucket, ancient);
     }
 }
 
@@ -145,19 +162,38 @@ mod tests {
         }
     }
 
+    /// Of an object that is served in `v1` and `v1beta1`.
+    fn read(entries: &Vec<ManagedFieldsEntry>) -> Result<Managers, String> {
+        Managers::read(Some(entries), |version| {
+            ["v1", "v1beta1"].into_iter().find(|known| *known == version)
+        })
+    }
+
+    fn in_beta(entry: ManagedFieldsEntry) -> ManagedFieldsEntry {
+        ManagedFieldsEntry { api_version: Some("v1beta1".to_owned()), ..entry }
+    }
+
+    #[test]
+    fn who_applies_is_the_same_in_all_versions() {
+        let updates = vec![entry("a", UPDATE, 1), in_beta(entry("a", UPDATE, 2))];
+        assert_eq!(read(&updates).expect("managers").print(), Some(updates));
+        let applies = vec![entry("a", APPLY, 1), in_beta(entry("a", APPLY, 2))];
+        assert_eq!(read(&applies).expect("managers").print(), Some(applies[1..].to_vec()));
+    }
+
     #[test]
     fn entries_are_read_and_printed_in_order() {
         let later =
             ManagedFieldsEntry { api_version: Some("v2".to_owned()), ..entry("other", UPDATE, 3) };
         let (a, b, c) = (entry("b", APPLY, 9), entry("a", UPDATE, 4), entry("c", UPDATE, 2));
         let all = vec![later, b.clone(), c.clone(), a.clone()];
-        let managers = Managers::read(Some(&all), "v1").expect("managers");
-        assert_eq!(managers.print("v1"), Some(vec![a, c, b]));
-        assert_eq!(Managers::default().print("v1"), None);
+        let managers = read(&all).expect("managers");
+        assert_eq!(managers.print(), Some(vec![a, c, b]));
+        assert_eq!(Managers::default().print(), None);
         let wrong = |change: fn(&mut ManagedFieldsEntry)| {
             let mut entry = entry("a", UPDATE, 1);
             change(&mut entry);
-            Managers::read(Some(&vec![entry]), "v1").expect_err("wrong")
+            read(&vec![entry]).expect_err("wrong")
         };
         assert!(wrong(|one| one.operation = None).contains("`Apply` or `Update`"));
         assert!(wrong(|one| one.api_version = None).contains("apiVersion"));
@@ -171,9 +207,9 @@ mod tests {
     fn the_oldest_updates_become_one() {
         let mut all: Vec<_> = (0..12).map(|n| entry(&format!("m{n:02}"), UPDATE, n)).collect();
         all.push(entry("kubectl", APPLY, 0));
-        let mut managers = Managers::read(Some(&all), "v1").expect("managers");
+        let mut managers = read(&all).expect("managers");
         managers.cap();
-        let printed = managers.print("v1").expect("entries");
+        let printed = managers.print().expect("entries");
         let names: Vec<&str> = printed.iter().filter_map(|one| one.manager.as_deref()).collect();
         let kept: Vec<String> = (3..12).map(|n| format!("m{n:02}")).collect();
         let mut expected = vec!["kubectl", "ancient-changes"];
@@ -185,5 +221,16 @@ mod tests {
         let before = managers.clone();
         managers.cap();
         assert_eq!(managers, before);
+        // The beta's go into one of their own.
+        let mut all: Vec<_> = (0..12).map(|n| entry(&format!("m{n:02}"), UPDATE, n)).collect();
+        all[0] = in_beta(all[0].clone());
+        all[2] = in_beta(all[2].clone());
+        let mut managers = read(&all).expect("managers");
+        managers.cap();
+        let printed = managers.print().expect("entries");
+        let ancient = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(ANCIENT);
+        let versions: Vec<_> = printed.iter().filter(|one| ancient(one)).collect();
+        let versions: Vec<_> = versions.iter().map(|one| one.api_version.as_deref()).collect();
+        assert_eq!((printed.len(), versions), (10, vec![Some("v1beta1"), Some("v1")]));
     }
 }

@@ -17,10 +17,11 @@ use self::managers::{Managers, is_reset};
 use self::update::{Refusal, Writer};
 use super::resources::Sub;
 use super::status::Failure;
-use super::types::{self, Place};
+use super::types::Place;
+use super::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kubesim_actors::apiserver;
-use kubesim_actors::objects::{Kind, Object, time};
+use kubesim_actors::objects::{Object, time};
 use kubesim_runtime::Wall;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 /// Who writes what, and when.
 #[derive(Clone, Copy)]
 pub struct Write<'a> {
-    pub kind: Kind,
+    pub served: Served,
     pub sub: Option<Sub>,
     pub manager: &'a str,
     pub now: Wall,
@@ -44,14 +45,21 @@ impl Write<'_> {
         Writer {
             manager: self.manager,
             sub: self.sub,
-            has_status: self.kind.declaration().has(Sub::Status),
-            place: Place::Object(types::of(self.kind)),
+            has_status: self.served.resource().has(Sub::Status),
+            served: self.served,
+            place: Place::Object(self.served.message()),
             now: time(self.now),
         }
     }
 
+    /// The object as the client sees it, but for whose its fields are.
+    fn bare(&self, object: &Object) -> Value {
+        self.served.json(&bare(object))
+    }
+
     fn read(&self, object: &Object) -> Result<Managers, String> {
-        Managers::read(object.meta.managed_fields.as_ref(), self.kind.api_version())
+        let version = |version: &str| self.served.in_version(version).map(Served::api_version);
+        Managers::read(object.meta.managed_fields.as_ref(), version)
     }
 
     /// Notes in an object that is to be written whose its fields are then. `live` is what it takes
@@ -59,7 +67,7 @@ impl Write<'_> {
     /// before anything is compared.
     pub fn track(&self, live: Option<&Object>, new: &mut Object) {
         let managers = self.tracked(live, new);
-        let managers = managers.and_then(|one| one.print(self.kind.api_version()));
+        let managers = managers.and_then(|one| one.print());
         if new.meta.managed_fields != managers {
             Arc::make_mut(&mut new.meta).managed_fields = managers;
         }
@@ -79,8 +87,8 @@ impl Write<'_> {
         }
         let mut defaulted = new.clone();
         apiserver::default(&mut defaulted);
-        let old = live.map_or_else(|| Value::Object(Map::new()), bare);
-        self.writer().update(&old, &bare(&defaulted), managers).ok()
+        let old = live.map_or_else(|| Value::Object(Map::new()), |live| self.bare(live));
+        self.writer().update(&old, &self.bare(&defaulted), managers).ok()
     }
 
     /// The object that the configuration makes of `live`, with its owners, as JSON.
@@ -96,7 +104,7 @@ impl Write<'_> {
         let managers = managers.map_err(|why| {
             Failure::new(500, "", format!("failed to decode managed fields: {why}"))
         })?;
-        let old = live.map_or_else(|| Value::Object(Map::new()), bare);
+        let old = live.map_or_else(|| Value::Object(Map::new()), |live| self.bare(live));
         let applied = writer.apply(&old, config, managers.clone(), force).or_else(|refusal| {
             match self.left(&writer, &old, refusal) {
                 None => writer.apply(&old, config, managers, true),
@@ -104,12 +112,12 @@ impl Write<'_> {
             }
         });
         let (mut new, managers) = applied.map_err(|refusal| match refusal {
-            Refusal::Conflicts(conflicts) => conflict::failure(&conflicts, self.kind),
+            Refusal::Conflicts(conflicts) => conflict::failure(&conflicts),
             Refusal::Wrong(why) => Failure::new(500, "", why),
         })?;
         self.remember(&mut new, config);
         let mut new = walk::without_nulls(writer.place, new);
-        let entries = managers.print(self.kind.api_version());
+        let entries = managers.print();
         if let Some(Value::Object(meta)) = new.get_mut("metadata") {
             meta.insert("managedFields".to_owned(), json!(entries));
         }
@@ -128,7 +136,7 @@ impl Write<'_> {
         }
         let mut defaulted = new.clone();
         apiserver::default(&mut defaulted);
-        if bare(&defaulted) == bare(live) {
+        if bare(&defaulted).to_json() == bare(live).to_json() {
             let meta = Arc::make_mut(&mut new.meta);
             meta.managed_fields.clone_from(&live.meta.managed_fields);
         }
@@ -137,7 +145,7 @@ impl Write<'_> {
     fn no_config(&self, config: &Value, why: &str) -> Failure {
         let text = |field: &str| config["metadata"][field].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
-        let kind = options::type_name(options::type_of(self.kind, None));
+        let kind = options::type_name(self.served.type_of(None));
         let what = format!("failed to create typed patch object ({namespace}/{name}; {kind})");
         Failure::new(500, "", format!("{what}: {why}"))
     }
@@ -152,7 +160,7 @@ impl Write<'_> {
         }
         let last = live["metadata"]["annotations"][LAST_APPLIED].as_str();
         let last = last.and_then(|text| serde_json::from_str::<Value>(text).ok());
-        let last = last.filter(|last| last["apiVersion"] == self.kind.api_version());
+        let last = last.filter(|last| last["apiVersion"] == self.served.api_version());
         let allowed = last.and_then(|last| writer.unchanged_since(&last, live).ok());
         let Some(allowed) = allowed.map(|set| set.paths()) else { return Some(refusal) };
         let rest = conflicts.iter().filter(|(_, path)| !allowed.contains(path)).cloned();
@@ -176,11 +184,11 @@ impl Write<'_> {
     }
 }
 
-/// The object as JSON, but for whose its fields are.
-fn bare(object: &Object) -> Value {
+/// The object, but for whose its fields are.
+fn bare(object: &Object) -> Object {
     let mut object = object.clone();
     if object.meta.managed_fields.is_some() {
         Arc::make_mut(&mut object.meta).managed_fields = None;
     }
-    object.to_json()
+    object
 }

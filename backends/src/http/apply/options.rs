@@ -2,10 +2,8 @@
 //! `ValidatePatchOptions`, apiserver's `managerOrUserAgent`).
 
 use crate::http::body;
-use crate::http::resources::Sub;
 use crate::http::route::Query;
 use crate::http::status::Failure;
-use kubesim_actors::objects::Kind;
 use serde_json::Value;
 
 pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
@@ -77,14 +75,6 @@ pub fn config(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, Failu
         return Ok(config);
     }
     Err(Failure::bad_request("metadata.managedFields must be nil"))
-}
-
-/// The type of what is applied to an object, or to something below it: group, version, kind.
-pub fn type_of(kind: Kind, sub: Option<Sub>) -> (&'static str, &'static str, &'static str) {
-    match sub {
-        Some(sub) => sub.type_of(kind),
-        None => (kind.group(), kind.version(), kind.name()),
-    }
 }
 
 /// As Go prints it.

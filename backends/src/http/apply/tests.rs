@@ -5,8 +5,10 @@ use super::fields::{Set, Step};
 use super::managers::{Manager, Managers};
 use super::update::{Refusal, Writer};
 use crate::http::types::{self, Place};
+use crate::http::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kubesim_actors::objects::Kind;
 use serde_json::{Value, json};
 
 /// One object and its owners.
@@ -26,7 +28,14 @@ impl Story {
     fn writer<'a>(&mut self, manager: &'a str) -> Writer<'a> {
         self.second += 1;
         let now = Time(Timestamp::from_second(self.second).expect("a time"));
-        Writer { manager, sub: None, has_status: true, place: self.place, now }
+        Writer {
+            manager,
+            sub: None,
+            has_status: true,
+            served: Served::held(Kind::Pod),
+            place: self.place,
+            now,
+        }
     }
 
     fn update(&mut self, manager: &str, new: Value) -> &mut Self {

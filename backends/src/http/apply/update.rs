@@ -7,8 +7,10 @@ use super::walk::{Comparison, compare, filled, set_of};
 use super::{check, merge};
 use crate::http::resources::Sub;
 use crate::http::types::Place;
+use crate::http::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Who writes, what, and when.
 pub struct Writer<'a> {
@@ -16,6 +18,8 @@ pub struct Writer<'a> {
     pub sub: Option<Sub>,
     /// What is written has a status that is written by itself.
     pub has_status: bool,
+    /// In which version it is written, and what it consists of there.
+    pub served: Served,
     pub place: Place,
     pub now: Time,
 }
@@ -54,7 +58,43 @@ impl Writer<'_> {
     fn manager(&self, applies: bool) -> Manager {
         let name = if self.manager.is_empty() { "unknown" } else { self.manager };
         let subresource = self.sub.map_or("", Sub::name).to_owned();
-        Manager { name: name.to_owned(), applies, subresource }
+        let version = if applies { "" } else { self.version() };
+        Manager { name: name.to_owned(), applies, subresource, version }
+    }
+
+    fn version(&self) -> &'static str {
+        self.served.api_version()
+    }
+
+    /// The same write, as it is in another version.
+    fn at(&self, version: &str) -> Writer<'_> {
+        let mut there = Writer { now: self.now.clone(), ..*self };
+        if version != self.version()
+            && let Some(served) = self.served.in_version(version)
+        {
+            (there.served, there.place) = (served, Place::Object(served.message()));
+        }
+        there
+    }
+
+    /// What changes, in this version and in those in which somebody owns something.
+    fn changes(
+        &self,
+        old: &Value,
+        new: &Value,
+        managers: &Managers,
+    ) -> Result<BTreeMap<&'static str, Comparison>, String> {
+        let mut changes = BTreeMap::new();
+        let versions = managers.0.values().map(|owned| owned.version);
+        for version in versions.chain([self.version()]) {
+            if changes.contains_key(version) {
+                continue;
+            }
+            let there = self.at(version);
+            let value = |value: &Value| self.served.converted(value.clone(), there.served);
+            changes.insert(version, there.compare(&value(old), &value(new))?);
+        }
+        Ok(changes)
     }
 
     fn compare(&self, old: &Value, new: &Value) -> Result<Comparison, String> {
@@ -69,16 +109,15 @@ impl Writer<'_> {
         new: &Value,
         mut managers: Managers,
     ) -> Result<Managers, String> {
-        let comparison = self.compare(old, new)?;
-        let changed = comparison.modified.union(&comparison.added);
-        let gone = changed.union(&comparison.removed);
+        let changes = self.changes(old, new, &managers)?;
         for owned in managers.0.values_mut() {
-            owned.set = owned.set.difference(&gone);
+            owned.set = owned.set.difference(&changes[owned.version].all());
         }
-        let taken = changed.difference(&never_owned());
+        let taken = changes[self.version()].written().difference(&never_owned());
         if !taken.is_empty() {
             let mine = managers.0.entry(self.manager(false)).or_default();
             mine.set = mine.set.union(&taken);
+            mine.version = self.version();
             mine.time = Some(self.now.clone());
         }
         managers.drop_empty();
@@ -102,27 +141,27 @@ impl Writer<'_> {
         let merged = merge::merge(self.place, Some(live), config)?;
         let set = set_of(self.place, config)?.only(|step| self.writes(step));
         let last = managers.0.remove(&me).unwrap_or_default();
-        managers.0.insert(me.clone(), Owned { set: set.clone(), time: last.time.clone() });
-        let new = self.prune(merged, &managers, &last.set)?;
-        let comparison = self.compare(live, &new)?;
-        let changed = comparison.modified.union(&comparison.added);
+        let (version, time) = (self.version(), last.time.clone());
+        managers.0.insert(me.clone(), Owned { set: set.clone(), version, time });
+        let new = self.prune(merged, &managers, &last)?;
+        let changes = self.changes(live, &new, &managers)?;
         let others = || managers.0.iter().filter(|(manager, _)| **manager != me);
         let conflicts = others().flat_map(|(manager, owned)| {
-            let theirs = owned.set.intersection(&changed).paths();
+            let theirs = owned.set.intersection(&changes[owned.version].written()).paths();
             theirs.into_iter().map(|path| (manager.clone(), path))
         });
         let conflicts: Vec<Conflict> = conflicts.collect();
         if !force && !conflicts.is_empty() {
             return Err(Refusal::Conflicts(conflicts));
         }
-        let gone = changed.union(&comparison.removed);
         let set = set.difference(&never_owned());
         for (manager, owned) in &mut managers.0 {
             if *manager != me {
-                owned.set = owned.set.difference(&gone);
+                owned.set = owned.set.difference(&changes[owned.version].all());
                 continue;
             }
-            if set != last.set || comparison != Comparison::default() {
+            let same = set == last.set && version == last.version;
+            if !same || changes[version] != Comparison::default() {
                 owned.time = Some(self.now.clone());
             }
             owned.set.clone_from(&set);
@@ -131,22 +170,48 @@ impl Writer<'_> {
         Ok((new, managers))
     }
 
-    /// Takes out what the manager applied last time and does not now, if nobody else owns it.
-    fn prune(&self, merged: Value, managers: &Managers, last: &Set) -> Result<Value, String> {
-        if last.is_empty() {
+    /// Takes out what the manager applied last time and does not now, if nobody else owns it: in
+    /// the version of last time.
+    fn prune(&self, merged: Value, managers: &Managers, last: &Owned) -> Result<Value, String> {
+        if last.set.is_empty() {
             return Ok(merged);
         }
-        let set = |value: &Value| set_of(self.place, value).map(|set| self.with_structs(&set));
-        let empty = || Value::Object(Map::new());
-        let less = |gone: &Set| merge::remove(self.place, &merged, gone).unwrap_or_else(empty);
-        let last = self.with_structs(last);
-        let whole = set(&merged)?;
-        let owned = managers.0.values().fold(Set::default(), |all, one| all.union(&one.set));
-        let kept = set(&less(&last))?.union(&self.with_structs(&owned));
-        let pruned = less(&whole.difference(&kept));
+        let there = self.at(last.version);
+        let merged = self.served.converted(merged, there.served);
+        let last = there.with_structs(&last.set);
+        let mut pruned = there.less(&merged, &last);
+        let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
+        for one in managers.0.values() {
+            let set = owned.entry(one.version).or_default();
+            *set = set.union(&one.set);
+        }
+        // First what is owned in that version: a conversion may need it.
+        let mine = owned.remove(there.version()).unwrap_or_default();
+        pruned = there.with_owned(&merged, &pruned, &mine)?;
+        for (version, set) in &owned {
+            let other = there.at(version);
+            let value = |value: &Value| there.served.converted(value.clone(), other.served);
+            let kept = other.with_owned(&value(&merged), &value(&pruned), set)?;
+            pruned = other.served.converted(kept, there.served);
+        }
         // What was not this manager's stays, whoever's it is.
-        let gone = whole.difference(&set(&pruned)?).intersection(&last);
-        Ok(less(&gone))
+        let gone = there.set(&merged)?.difference(&there.set(&pruned)?).intersection(&last);
+        Ok(there.served.converted(there.less(&merged, &gone), self.served))
+    }
+
+    /// `pruned` with what of `merged` is in the set.
+    fn with_owned(&self, merged: &Value, pruned: &Value, owned: &Set) -> Result<Value, String> {
+        let kept = self.set(pruned)?.union(&self.with_structs(owned));
+        Ok(self.less(merged, &self.set(merged)?.difference(&kept)))
+    }
+
+    fn less(&self, value: &Value, gone: &Set) -> Value {
+        let empty = || Value::Object(Map::new());
+        merge::remove(self.place, value, gone).unwrap_or_else(empty)
+    }
+
+    fn set(&self, value: &Value) -> Result<Set, String> {
+        set_of(self.place, value).map(|set| self.with_structs(&set))
     }
 
     /// With the structs that have something in the set (`EnsureNamedFieldsAreMembers`).
@@ -172,7 +237,7 @@ impl Writer<'_> {
     pub fn unchanged_since(&self, applied: &Value, live: &Value) -> Result<Set, String> {
         let applied = filled(self.place, applied);
         let comparison = compare(self.place, &applied, &filled(self.place, live))?;
-        let differs = comparison.modified.union(&comparison.added).union(&comparison.removed);
+        let differs = comparison.all();
         Ok(set_of(self.place, &applied)?.difference(&differs))
     }
 }

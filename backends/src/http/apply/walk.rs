@@ -113,6 +113,16 @@ pub fn compare(place: Place, old: &Value, new: &Value) -> Result<Comparison, Str
 }
 
 impl Comparison {
+    /// What is another value now.
+    pub fn written(&self) -> Set {
+        self.modified.union(&self.added)
+    }
+
+    /// That, and what is gone.
+    pub fn all(&self) -> Set {
+        self.written().union(&self.removed)
+    }
+
     /// Of what is below these steps at the top.
     pub fn only(self, keep: impl Fn(&Step) -> bool) -> Comparison {
         Comparison {

@@ -127,16 +127,18 @@ fn each(mut take: impl FnMut(&str, Value)) {
     take("/apis", root("/apis", said, "APIVersions", schemas::meta("APIGroupList")));
     let said = "get the version information for this server";
     take("/version", root("/version", said, paths::VERSION, VERSION_INFO.to_owned()));
-    let mut versions = vec![("", "v1")];
-    for (group, version) in resources::groups() {
-        let path = format!("/apis/{group}");
+    let mut groups = resources::groups();
+    for group in &groups {
+        let path = format!("/apis/{}", group.name);
         let said = "get information of a group";
         take(&path, root(&path, said, "APIGroup", schemas::meta("APIGroup")));
-        versions.push((group, version));
     }
-    for (group, version) in versions {
-        let document = document(paths::of_version(group, version));
-        take(&resources::prefix(group, version), document);
+    groups.insert(0, resources::core());
+    for group in groups {
+        for version in group.versions {
+            let document = document(paths::of_version(group.name, version));
+            take(&resources::prefix(group.name, version), document);
+        }
     }
 }
 

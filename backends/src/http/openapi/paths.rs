@@ -4,6 +4,7 @@
 use super::parameters::{self, DELETE, DELETE_COLLECTION, LIST, PATCH, WRITE};
 use super::schemas::{self, GROUP_VERSION_KIND, meta, reference};
 use crate::http::resources::{self, Resource, Review, Sub};
+use crate::http::versions::Served;
 use serde_json::{Map, Value, json};
 
 /// In which an object is sent and answered.
@@ -29,8 +30,9 @@ pub fn of_version(group: &str, version: &str) -> Paths {
     let name = meta("APIResourceList");
     let root = root(&prefix, "get available resources", "APIResources", &name);
     paths.insert(format!("{prefix}/"), root);
-    for resource in resources::in_version(group, version) {
-        let place = Place { group, version, prefix: &prefix, resource };
+    for served in resources::in_version(group, version) {
+        let resource = served.resource();
+        let place = Place { group, version, prefix: &prefix, served, resource };
         place.collection(&mut paths);
         place.one(&mut paths);
         for sub in resource.subresources {
@@ -85,6 +87,7 @@ struct Place<'a> {
     group: &'a str,
     version: &'a str,
     prefix: &'a str,
+    served: Served,
     resource: &'a Resource,
 }
 
@@ -247,7 +250,7 @@ impl Place<'_> {
     }
 
     fn sub(&self, sub: Sub, paths: &mut Paths) {
-        let about = sub.type_of(self.resource.kind);
+        let about = self.served.type_of(Some(sub));
         let (group, version, kind) = about;
         let schema = schemas::all().of_kind(group, version, kind).map(str::to_owned);
         let suffix = upper(sub.name());

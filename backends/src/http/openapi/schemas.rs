@@ -168,7 +168,9 @@ fn of_meta(all: &mut Map<String, Value>) {
     let of = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     for kind in ["DeleteOptions", "WatchEvent"] {
         let mut every = vec![of("", "v1", kind)];
-        every.extend(resources::groups().iter().map(|(group, version)| of(group, version, kind)));
+        for group in resources::groups() {
+            every.extend(group.versions.iter().map(|version| of(group.name, version, kind)));
+        }
         all[&meta(kind)][GROUP_VERSION_KIND] = every.into();
     }
     for kind in ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"] {

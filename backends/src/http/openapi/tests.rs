@@ -2,6 +2,7 @@
 //! kube-openapi `pkg/handler3` and `pkg/handler`.
 
 use super::*;
+use crate::http::versions::Served;
 use hyper::Response;
 use hyper::header::HeaderValue;
 use std::collections::BTreeSet;
@@ -32,9 +33,9 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_kind_that_is_served_has_a_schema() {
     let documents = v3();
-    for resource in resources::all() {
-        let kind = resource.kind;
-        let (group, version) = (kind.group(), resources::version(kind));
+    for served in Served::all() {
+        let (kind, resource) = (served.kind, served.resource());
+        let (group, version) = (served.group(), served.version());
         let path = resources::prefix(group, version).trim_start_matches('/').to_owned();
         let document = &documents[&path];
         let of = |name: &str| {
@@ -51,7 +52,7 @@ fn every_kind_that_is_served_has_a_schema() {
         }
         assert_eq!(of(&format!("{}List", kind.name()))["required"], json!(["items"]));
         for sub in resource.subresources {
-            of_sub(sub.type_of(kind), document);
+            of_sub(served.type_of(Some(*sub)), document);
         }
     }
 }

@@ -34,7 +34,7 @@ pub fn table(
             match show.include {
                 Include::None => {}
                 Include::Metadata => row["object"] = metadata(object),
-                Include::Object => row["object"] = object.to_json(),
+                Include::Object => row["object"] = show.served.json(object),
             }
             row
         })

@@ -1,5 +1,6 @@
 use super::*;
 use crate::http::accept::Form;
+use crate::http::versions::Served;
 use kubesim_runtime::Wall;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ const NOW: u64 = 1_700_000_000;
 fn cells_of(value: Value) -> Vec<String> {
     let object = Object::from_json(value).expect("an object");
     let now = Wall::from_unix_nanos(0) + Duration::from_secs(NOW);
-    let show = Show { form: Form::Table, include: Include::None, now };
     let kind = object.kind();
+    let served = Served::held(kind);
+    let show = Show { served, form: Form::Table, include: Include::None, now };
     let table = table(kind, &[Arc::new(object)], json!({}), show, true);
     let cells = table["rows"][0]["cells"].as_array().expect("cells").clone();
     assert_eq!(cells.len(), kind.declaration().columns.len(), "{kind}");

@@ -9,6 +9,7 @@ mod nodes;
 mod reads;
 mod reviews;
 mod tokens;
+mod versions;
 mod watches;
 mod world;
 mod writes;

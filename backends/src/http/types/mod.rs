@@ -10,7 +10,6 @@ mod read;
 
 pub use place::Place;
 
-use kubesim_actors::objects::Kind;
 use read::Table;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -161,10 +160,10 @@ pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Messag
     named(&format!("{short}/{version}.{kind}"))
 }
 
-/// What objects of a kind consist of. Of those that are not Kubernetes' own only the metadata is
-/// known.
-pub fn of(kind: Kind) -> &'static Message {
-    of_kind(kind.group(), kind.version(), kind.name()).unwrap_or(&CUSTOM)
+/// What objects of a kind (group, version, kind) consist of. Of those that are not Kubernetes' own
+/// only the metadata is known.
+pub fn of((group, version, kind): (&str, &str, &str)) -> &'static Message {
+    of_kind(group, version, kind).unwrap_or(&CUSTOM)
 }
 
 static CUSTOM: LazyLock<Message> = LazyLock::new(|| {

@@ -1,6 +1,7 @@
 //! That the table is read, and what it says.
 
 use super::*;
+use kubesim_actors::objects::Kind;
 use serde_json::json;
 
 fn field(kind: (&str, &str, &str), path: &str) -> &'static Field {
@@ -51,8 +52,8 @@ fn a_kind_is_of_its_whole_group() {
     assert_eq!(name("apps.example.com", "v1", "Deployment"), None);
     assert_eq!(name("core", "v1", "Pod"), None);
     assert_eq!(name("apps", "v2", "Deployment"), None);
-    assert_eq!(of(Kind::Deployment).name, "apps/v1.Deployment");
-    let subnet = of(Kind::Subnet);
+    assert_eq!(of(("apps", "v1", "Deployment")).name, "apps/v1.Deployment");
+    let subnet = of(("net.kubesim.dev", "v1", "Subnet"));
     let finalizers = subnet.field("metadata").and_then(Field::message).expect("metadata");
     assert_eq!(finalizers.field("finalizers").map(|field| field.merged), Some(Merged::Union));
     assert!(subnet.field("spec").is_none());
