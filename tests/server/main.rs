@@ -10,6 +10,7 @@ mod kinds;
 mod openapi;
 mod plane;
 mod wire;
+mod workloads;
 mod world;
 
 use std::io::{BufRead, BufReader};
