@@ -116,6 +116,11 @@ fn guestbook_passes() {
 }
 
 #[test]
+fn workloads_passes() {
+    passes("workloads");
+}
+
+#[test]
 fn cidr_overlap_is_refused() {
     passes("cidr-overlap");
 }

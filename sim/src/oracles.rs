@@ -5,6 +5,7 @@
 //! endpoints, nothing is pending). Numbers are those of the invariants in the scenario reference.
 
 mod services;
+mod workloads;
 
 use crate::kernel::NsId;
 use crate::report::NotJudged;
@@ -45,8 +46,8 @@ pub struct Oracles {
     pub not_judged: Vec<NotJudged>,
     looked: Time,
     period: Duration,
-    /// Pods beyond what their ReplicaSet wants, by set, since when.
-    surplus: BTreeMap<kubesim_actors::objects::Uid, (Time, i32)>,
+    /// Who has more pods than wanted, since when.
+    surplus: BTreeMap<Uid, Time>,
 }
 
 impl Oracles {
@@ -148,34 +149,14 @@ impl Oracles {
     /// I11: never more pods than wanted and allowed on top, for longer than a deletion takes to be
     /// asked for after a scale-down.
     fn surplus(&mut self, world: &World) {
-        let mut active: BTreeMap<_, i32> = BTreeMap::new();
-        for pod in world.objects(Kind::Pod) {
-            let over = pod.pod_facts().is_some_and(|facts| facts.phase.ended());
-            if !over
-                && !pod.deleting()
-                && let Some((_, owner)) = pod.controller()
-            {
-                *active.entry(owner).or_default() += 1;
-            }
-        }
-        let mut broken = Vec::new();
-        for set in world.objects(Kind::ReplicaSet) {
-            let wanted = set.replica_set().and_then(|(spec, _)| spec.replicas).unwrap_or(1);
-            let extra = active.get(&set.uid).copied().unwrap_or(0) - wanted;
-            if extra <= 0 {
-                self.surplus.remove(&set.uid);
-                continue;
-            }
-            let since = self.surplus.entry(set.uid).or_insert((world.now, extra)).0;
+        let now = workloads::surplus(world);
+        self.surplus.retain(|uid, _| now.iter().any(|(of, ..)| of == uid));
+        for (uid, extra, who) in now {
+            let since = *self.surplus.entry(uid).or_insert(world.now);
             if world.now.since(since) > Duration::from_secs(60) {
-                broken.push(format!(
-                    "ReplicaSet {} has had {extra} pods too many since {since}",
-                    set.key
-                ));
+                let what = format!("{who} has had {extra} pods too many since {since}");
+                self.report(world, Invariant::I11, what);
             }
-        }
-        for what in broken {
-            self.report(world, Invariant::I11, what);
         }
     }
 }
@@ -505,7 +486,7 @@ pub fn pending(world: &World) -> Option<String> {
             ));
         }
     }
-    None
+    workloads::pending(world)
 }
 
 // FORWARD.

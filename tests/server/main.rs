@@ -12,6 +12,7 @@ mod openapi;
 mod plane;
 mod versions;
 mod wire;
+mod workloads;
 mod world;
 
 use std::io::{BufRead, BufReader};

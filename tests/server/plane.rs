@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-fn each(more: &[&str], story: impl Fn(&Server)) {
+pub(super) fn each(more: &[&str], story: impl Fn(&Server)) {
     for client in clients() {
         println!("with {}", client.display());
         let place = Place::new();
@@ -21,7 +21,7 @@ fn each(more: &[&str], story: impl Fn(&Server)) {
 
 /// Looks until it is so, for a minute.
 #[track_caller]
-fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !so() {
         assert!(Instant::now() < end, "{what}: not within 60 s");
@@ -29,13 +29,13 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-fn get(server: &Server, what: &str) -> Vec<Value> {
+pub(super) fn get(server: &Server, what: &str) -> Vec<Value> {
     let list = server.kubectl(&format!("get {what} -o json"));
     let list: Value = serde_json::from_str(&list).expect("JSON");
     list["items"].as_array().cloned().unwrap_or_default()
 }
 
-fn name(object: &Value) -> &str {
+pub(super) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
@@ -53,7 +53,7 @@ fn renew(server: &Server, node: &str) {
     server.with("apply -f -", &lease.to_string());
 }
 
-fn join(server: &Server, node: &str) {
+pub(super) fn join(server: &Server, node: &str) {
     let room = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
     let object = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": node},
@@ -64,7 +64,7 @@ fn join(server: &Server, node: &str) {
     renew(server, node);
 }
 
-fn patch_status(server: &Server, pod: &str, status: &Value) {
+pub(super) fn patch_status(server: &Server, pod: &str, status: &Value) {
     let patch = json!({ "status": status }).to_string();
     let words = ["patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &patch];
     // It may be gone meanwhile.
@@ -72,7 +72,7 @@ fn patch_status(server: &Server, pod: &str, status: &Value) {
 }
 
 /// What a kubelet does: pods that are bound become ready, those that are to go are gone.
-fn kubelet(server: &Server) {
+pub(super) fn kubelet(server: &Server) {
     for (at, pod) in get(server, "pods").iter().enumerate() {
         if pod["metadata"]["deletionTimestamp"].is_string() {
             let words = ["delete", "pod", name(pod), "--grace-period=0", "--force", "--wait=false"];

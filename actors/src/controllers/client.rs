@@ -36,8 +36,11 @@ pub enum Loop {
     Eviction,
     Collector,
     Namespaces,
+    Job,
+    DaemonSet,
+    StatefulSet,
 }
-const LOOPS: usize = 8;
+const LOOPS: usize = 11;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

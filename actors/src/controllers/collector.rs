@@ -204,8 +204,9 @@ impl Collector {
     /// No kubelet will ever report this pod's end.
     fn is_abandoned(&mut self, pod: &Object, desk: &mut Desk<'_, '_>) -> bool {
         let Some(node) = node_of(pod) else {
-            // `gcUnscheduledTerminating`.
-            return pod.deleting();
+            // `gcUnscheduledTerminating`. What only finalizers hold goes when those do.
+            let grace = pod.meta.deletion_grace_period_seconds.unwrap_or(0);
+            return pod.deleting() && (grace > 0 || pod.meta.finalizers.is_none());
         };
         let key = Key::cluster(node.clone());
         let now = desk.ctx.now();

@@ -5,19 +5,26 @@
 //! missing; `answered` (where it matters) hears how a call ended. The [`client`] keeps the marks,
 //! the alarms, the calls and what each subject still has to see before it is judged again.
 
+mod burst;
 mod client;
 mod collector;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod evictions;
+mod history;
 mod ipam;
+mod job;
 mod lifecycle;
 mod names;
 mod namespaces;
+mod plain;
 mod pods;
 mod replica_set;
 pub mod selectors;
 mod service_ip;
+mod share;
+mod stateful_set;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,17 +34,20 @@ use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
+use daemon_set::DaemonSets;
 use deployment::Deployments;
 use endpoints::Endpoints;
 use evictions::Evictions;
 pub use evictions::stays;
 use ipam::Ipam;
 use ipnet::Ipv4Net;
+use job::Jobs;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
 use lifecycle::Lifecycle;
 use namespaces::Namespaces;
 use replica_set::ReplicaSets;
 use service_ip::ServiceIps;
+use stateful_set::StatefulSets;
 use std::sync::Arc;
 use std::time::Duration;
 use world::{Desk, World};
@@ -112,6 +122,9 @@ struct Loops {
     evictions: Evictions,
     collector: Collector,
     namespaces: Option<Namespaces>,
+    jobs: Jobs,
+    daemon_sets: DaemonSets,
+    stateful_sets: StatefulSets,
 }
 
 impl Actor for Controllers {
@@ -142,6 +155,9 @@ impl Actor for Controllers {
                 evictions: Evictions::default(),
                 collector: Collector::default(),
                 namespaces,
+                jobs: Jobs::default(),
+                daemon_sets: DaemonSets::default(),
+                stateful_sets: StatefulSets::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -190,7 +206,7 @@ impl Controllers {
         let old = world.replace(kind, view.clone());
         let changes = old.diff(&view).flat_map(world::apart);
         for change in changes {
-            if matches!(kind, Kind::Pod | Kind::ReplicaSet) {
+            if world::CONTROLLED.contains(&kind) {
                 world.index(kind, &change);
             }
             let (key, before, after) = world::sides(&change);
@@ -234,6 +250,9 @@ impl Controllers {
             Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
             Loop::Ipam => loops.ipam.answered(outcome, client),
             Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
+            Loop::Job => loops.jobs.answered(outcome, client),
+            Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
+            Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
             Loop::Endpoints | Loop::Lifecycle | Loop::Eviction | Loop::Namespaces => {}
         }
     }
@@ -314,6 +333,9 @@ impl Loops {
         self.replica_sets.observe(kind, change, world, client);
         self.endpoints.observe(kind, change, world, client, now);
         self.evictions.observe(kind, change, world, client, now);
+        self.jobs.observe(kind, change, world, client);
+        self.daemon_sets.observe(kind, change, client);
+        self.stateful_sets.observe(kind, change, world, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -326,6 +348,9 @@ impl Loops {
             Loop::Lifecycle => self.lifecycle.sync(key, desk),
             Loop::Eviction => self.evictions.sync(key, desk),
             Loop::Collector => self.collector.sync(subject.kind, key, desk),
+            Loop::Job => self.jobs.sync(subject.kind, key, desk),
+            Loop::DaemonSet => self.daemon_sets.sync(key, desk),
+            Loop::StatefulSet => self.stateful_sets.sync(key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

@@ -1,6 +1,6 @@
 //! What the controllers read out of a pod.
 
-use crate::objects::{Key, Name, Object, Phase, PodStatus, wall};
+use crate::objects::{Key, Kind, Name, Object, Phase, PodStatus, wall};
 use k8s_openapi::api::core::v1::PodCondition;
 use kubesim_runtime::Wall;
 use std::cmp::{Ordering, Reverse};
@@ -93,4 +93,24 @@ pub fn crowds<'a>(pods: impl Iterator<Item = &'a Object>) -> BTreeMap<Name, u32>
 pub fn owner_key(pod: &Object) -> Option<Key> {
     let (owner, _) = pod.controller()?;
     Some(Key::new(pod.key.namespace.clone(), owner.name.as_str()))
+}
+
+/// The key of the owner of this kind that controls the object.
+pub fn owned_by(object: &Object, kind: Kind) -> Option<Key> {
+    let (owner, _) = object.controller()?;
+    let same = owner.kind == kind.name() && owner.api_version == kind.api_version();
+    same.then(|| Key::new(object.key.namespace.clone(), owner.name.as_str()))
+}
+
+/// Ready for so long; `Err` with the moment when it will be, if it stays ready.
+pub fn is_available(pod: &Object, min_ready_seconds: i32, now: Wall) -> Result<bool, Wall> {
+    let Some(since) = ready_since(pod) else { return Ok(false) };
+    let at = available_at(since, min_ready_seconds);
+    if min_ready_seconds <= 0 || at <= now { Ok(true) } else { Err(at) }
+}
+
+/// When it was made; the name decides between two of one second.
+pub fn age(object: &Object) -> impl Ord + use<> {
+    let created = object.meta.creation_timestamp.as_ref().map(|time| time.0);
+    (created, object.key.name.clone())
 }

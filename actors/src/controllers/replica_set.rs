@@ -1,5 +1,6 @@
 //! ReplicaSet: as many active pods as `spec.replicas` says (upstream `pkg/controller/replicaset`).
 
+use super::burst::{self, Burst};
 use super::client::{Loop, Outcome, Subject};
 use super::pods::{self, available_at, is_active, is_ready, ready_since};
 use super::selectors::{self, Labels, SelectorIndex, labels};
@@ -10,12 +11,10 @@ use crate::objects::{Body, Key, Kind, Object, ReplicaSetSpec, ReplicaSetStatus, 
 use crate::ports::api::{DeleteOptions, Reason, Request, Subresource};
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Creates and deletes of one sync (`BurstReplicas`).
-const BURST: usize = 500;
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 #[derive(Clone, Debug, Default)]
@@ -42,15 +41,6 @@ struct Set {
     unlike: BTreeSet<Key>,
     /// Why the last create or delete was refused.
     failure: Option<(&'static str, String)>,
-}
-
-/// Creates go out in batches of 1, 2, 4, …, each when the one before has succeeded, so that a
-/// quota or a broken template costs one refusal and not hundreds (`slowStartBatch`).
-#[derive(Clone, Debug)]
-struct Burst {
-    todo: VecDeque<Request>,
-    batch: usize,
-    out: usize,
 }
 
 fn subject(key: &Key) -> Subject {
@@ -142,7 +132,7 @@ impl ReplicaSets {
         };
         let Some((spec, status)) = object.replica_set() else { return };
         let set = self.sets.entry(key.clone()).or_default();
-        if set.burst.as_ref().is_some_and(|burst| burst.out > 0) {
+        if set.burst.as_ref().is_some_and(Burst::is_out) {
             return;
         }
         set.burst = None;
@@ -187,16 +177,12 @@ impl ReplicaSets {
             Err(error) => {
                 set.failure = Some((verb, error.message.clone()));
                 if let Some(burst) = &mut set.burst {
-                    burst.todo.clear();
+                    burst.refused();
                 }
             }
         }
         if let Some(burst) = &mut set.burst {
-            burst.out = burst.out.saturating_sub(1);
-            if burst.out == 0 {
-                burst.batch *= 2;
-                burst.send(key, client);
-            }
+            burst.answered(&outcome.subject, client);
         }
     }
 
@@ -251,14 +237,13 @@ impl Set {
             &object.key.namespace,
             base,
             object.uid,
-            missing.min(BURST),
+            missing.min(burst::MOST),
             |key| world.get(Kind::Pod, key).is_some(),
         );
         desk.ctx.note(|| format!("ReplicaSet {} creates {} pods", object.key, keys.len()));
         let create = |key| Request::Create { object: Arc::new(template.pod(key)) };
-        let mut burst = Burst { todo: keys.into_iter().map(create).collect(), batch: 1, out: 0 };
-        burst.send(&object.key, desk.client);
-        self.burst = Some(burst);
+        let creates = keys.into_iter().map(create);
+        self.burst = Some(Burst::start(creates, &subject(&object.key), desk.client));
         self.template = Some(template);
     }
 
@@ -321,16 +306,6 @@ impl Set {
     }
 }
 
-impl Burst {
-    fn send(&mut self, key: &Key, client: &mut Client) {
-        let count = self.batch.min(self.todo.len());
-        for request in self.todo.drain(..count) {
-            client.ask(subject(key), request);
-        }
-        self.out = count;
-    }
-}
-
 fn delete_surplus(object: &Arc<Object>, surplus: usize, desk: &mut Desk<'_, '_>) {
     let world = desk.world;
     let related: Vec<&Object> = match object.controller() {
@@ -347,7 +322,7 @@ fn delete_surplus(object: &Arc<Object>, surplus: usize, desk: &mut Desk<'_, '_>)
     let mut own: Vec<(&Object, u32)> = own.map(|pod| (&**pod, crowd(pod))).collect();
     let now = desk.ctx.wall();
     own.sort_by(|a, b| pods::deletion_order(*a, *b, now));
-    own.truncate(surplus.min(BURST));
+    own.truncate(surplus.min(burst::MOST));
     desk.ctx.note(|| format!("ReplicaSet {} deletes {} pods", object.key, own.len()));
     for (pod, _) in own {
         let options = DeleteOptions { uid: Some(pod.uid), ..DeleteOptions::default() };

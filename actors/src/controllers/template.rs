@@ -1,8 +1,9 @@
-//! A ReplicaSet's pod template, built once per version of it: its pods share one metadata and one
-//! spec.
+//! What a pod template makes. A ReplicaSet's is built once per version of it: its pods share one
+//! metadata and one spec.
 
 use crate::objects::pod_spec::admitted;
-use crate::objects::{Body, Key, Object, ObjectMeta, PodBody, ReplicaSetSpec};
+use crate::objects::{Body, Key, Object, ObjectMeta, PodBody, PodSpec, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
@@ -23,24 +24,9 @@ impl Template {
                 return Template { source: Arc::clone(source), ..before };
             }
         }
-        let template = source.template.clone().unwrap_or_default();
-        let labelled = template.metadata.unwrap_or_default();
-        let meta = ObjectMeta {
-            generate_name: Some(format!("{}-", object.key.name)),
-            labels: labelled.labels,
-            annotations: labelled.annotations,
-            finalizers: labelled.finalizers,
-            owner_references: Some(vec![object.as_controller()]),
-            ..ObjectMeta::default()
-        };
-        Template {
-            source: Arc::clone(source),
-            meta: Arc::new(meta),
-            body: PodBody::new(
-                Arc::new(admitted(template.spec.unwrap_or_default())),
-                Arc::default(),
-            ),
-        }
+        let (meta, spec) = parts(object, source.template.clone().unwrap_or_default());
+        let body = PodBody::new(Arc::new(admitted(spec)), Arc::default());
+        Template { source: Arc::clone(source), meta: Arc::new(meta), body }
     }
 
     pub fn pod(&self, key: Key) -> Object {
@@ -48,4 +34,24 @@ impl Template {
         pod.meta = Arc::clone(&self.meta);
         pod
     }
+}
+
+/// Metadata and spec of a pod that this owner makes of a template (`GetPodFromTemplate`).
+pub fn parts(owner: &Object, template: PodTemplateSpec) -> (ObjectMeta, PodSpec) {
+    let labelled = template.metadata.unwrap_or_default();
+    let meta = ObjectMeta {
+        generate_name: Some(format!("{}-", owner.key.name)),
+        labels: labelled.labels,
+        annotations: labelled.annotations,
+        finalizers: labelled.finalizers,
+        owner_references: Some(vec![owner.as_controller()]),
+        ..ObjectMeta::default()
+    };
+    (meta, template.spec.unwrap_or_default())
+}
+
+/// A pod of these parts.
+pub fn pod(key: Key, meta: ObjectMeta, spec: PodSpec) -> Object {
+    let body = PodBody::new(Arc::new(admitted(spec)), Arc::default());
+    Object::new(key, Body::Pod(body)).with_meta(meta)
 }

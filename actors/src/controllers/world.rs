@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub type ObjectChange<'a> = Change<'a, Key, Arc<Object>>;
 
 /// The kinds that the controllers watch in any case.
-pub const WATCHED: [Kind; 8] = [
+pub const WATCHED: [Kind; 15] = [
     Kind::Node,
     Kind::Pod,
     Kind::Service,
@@ -21,14 +21,25 @@ pub const WATCHED: [Kind; 8] = [
     Kind::EndpointSlice,
     Kind::Lease,
     Kind::Subnet,
+    Kind::Job,
+    Kind::CronJob,
+    Kind::DaemonSet,
+    Kind::StatefulSet,
+    Kind::ControllerRevision,
+    Kind::PersistentVolumeClaim,
+    Kind::PodDisruptionBudget,
 ];
+
+/// Those whose objects are looked up by what controls them.
+pub const CONTROLLED: [Kind; 4] =
+    [Kind::Pod, Kind::ReplicaSet, Kind::Job, Kind::ControllerRevision];
 
 #[derive(Clone, Debug, Default)]
 pub struct World {
     /// How many kinds are watched.
     kinds: usize,
     views: BTreeMap<Kind, View>,
-    /// Pods and ReplicaSets by the uid of the owner that controls them, as in the view.
+    /// What is [`CONTROLLED`] by the uid of the owner, as in the view.
     controlled: Index<(Kind, Uid)>,
     /// Pods by the node they are bound to, as in the view.
     bound: Index<Name>,
@@ -106,7 +117,7 @@ impl World {
         keys.filter_map(|key| self.get(Kind::Pod, key))
     }
 
-    /// Keeps the indexes; `Pod` and `ReplicaSet` changes only.
+    /// Keeps the indexes; changes of what is [`CONTROLLED`] only.
     pub fn index(&mut self, kind: Kind, change: &ObjectChange<'_>) {
         let (key, old, new) = sides(change);
         let owner = |object: &Arc<Object>| Some((kind, object.controller()?.1));

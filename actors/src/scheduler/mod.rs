@@ -18,6 +18,7 @@ mod tests;
 use crate::objects::{Key, Kind, Name, Object, PodSpec, View, time};
 use crate::ports::api::{self, Answer, News, Reason, Request, Scope, Subresource};
 use class::Class;
+pub(crate) use filter::Rules;
 use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
 use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Lookup, Time};
 use nodes::Nodes;

@@ -386,7 +386,7 @@ impl<'a> Sync<'a> {
 
 /// `controller.ComputeHash`: FNV-1a of the template (here of its JSON, whose maps are sorted) and
 /// the collision count, in the alphabet that is safe in names.
-fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let text = serde_json::to_vec(template).unwrap_or_default();
     let count = collisions.map(|count| i64::from(count).to_le_bytes());
     safe_encode(&fnv32a(text.into_iter().chain(count.into_iter().flatten())).to_string())

@@ -3,6 +3,7 @@
 
 use super::{DESIRED, MAX, Member, Sync};
 use crate::controllers::selectors::Labels;
+use crate::controllers::share;
 use crate::objects::DeploymentSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -44,17 +45,8 @@ impl Limits {
 
 /// A count, or a percentage of `total`; 25 % by default.
 fn share(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(count)) => return (*count).max(0),
-        Some(IntOrString::String(text)) => {
-            let number = text.trim_end_matches('%').parse::<i64>();
-            number.unwrap_or(25).clamp(0, 1_000_000)
-        }
-        None => 25,
-    };
-    let hundredths = i64::from(total) * percent;
-    let rounded = if up { (hundredths + 99) / 100 } else { hundredths / 100 };
-    i32::try_from(rounded).unwrap_or(i32::MAX)
+    let quarter = IntOrString::String("25%".to_owned());
+    share::of(value.unwrap_or(&quarter), total, up)
 }
 
 /// `NewRSNewReplicas` of a rolling update: as many as the surge leaves room for.

@@ -295,7 +295,8 @@ impl<A: Client> World<A> {
                 }
                 let bound = stored.pod().is_some_and(|(spec, _)| spec.node_name.is_some());
                 let finalizer = options.propagation.and_then(Propagation::finalizer);
-                if finalizer.is_some() || bound && options.grace != Some(Duration::ZERO) {
+                let held = finalizer.is_some() || stored.meta.finalizers.is_some();
+                if held || bound && options.grace != Some(Duration::ZERO) {
                     self.mark(&stored, finalizer)
                 } else {
                     self.remove(kind, &key);
@@ -324,7 +325,7 @@ impl<A: Client> World<A> {
         let meta = Arc::make_mut(&mut next.meta);
         meta.deletion_timestamp = Some(time(clocks(self.now).wall));
         if let Some(finalizer) = finalizer {
-            meta.finalizers = Some(vec![finalizer.to_owned()]);
+            meta.finalizers.get_or_insert_default().push(finalizer.to_owned());
         }
         self.store(next)
     }

@@ -1,9 +1,12 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
 mod cascade;
+mod daemon_sets;
 pub mod fake;
+mod jobs;
 mod namespaces;
 mod nodes;
+mod stateful_sets;
 mod workloads;
 
 use super::{Config, Controllers};
