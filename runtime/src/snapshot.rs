@@ -104,7 +104,10 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Snapshot<K, V> {
         self.map.iter().map(|(_, value)| value)
     }
     /// In key order, from the first key not before `from`.
-    pub fn iter_from<'a>(&'a self, from: &K) -> impl DoubleEndedIterator<Item = (&'a K, &'a V)> {
+    pub fn iter_from<'a>(
+        &'a self,
+        from: &K,
+    ) -> impl DoubleEndedIterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
         self.map.range(from.clone()..)
     }
 

@@ -12,7 +12,7 @@ use crate::ports::api::{DeleteOptions, Request};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::Context;
-use serde_json::{Value, json};
+use serde_json::Map;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -122,11 +122,9 @@ fn namespace() -> Body {
 }
 
 fn priority_class(name: &str, value: i32, text: &str) -> Object {
-    let fields = json!({"value": value, "description": text});
-    let fields = match fields {
-        Value::Object(fields) => Fields(fields),
-        _ => Fields::default(),
-    };
+    let mut fields = Fields(Map::new());
+    fields.set("value", value);
+    fields.set("description", text);
     let (kind, fields) = (Kind::PriorityClass, Arc::new(fields));
     Object::new(Key::cluster(name), Body::Plain(Plain { kind, fields, status: Arc::default() }))
 }

@@ -68,8 +68,10 @@ impl ApiServer {
         } else if self.execute(job, &key, &quotas, ctx) == Step::Answered {
             self.release(&key, ctx);
         }
-        for quota in quotas.iter().filter(|quota| !self.charged(quota)) {
-            self.release(quota, ctx);
+        for quota in quotas {
+            if !self.charged(&quota) {
+                self.release(&quota, ctx);
+            }
         }
     }
 

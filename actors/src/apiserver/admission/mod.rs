@@ -49,8 +49,7 @@ pub(super) fn in_namespace<'a>(
     namespace: &'a str,
 ) -> impl Iterator<Item = &'a Arc<Object>> {
     let first = Key::new(namespace, "");
-    let view = cache.views.get(&kind);
-    let from = view.into_iter().flat_map(move |view| view.iter_from(&first));
+    let from = cache.views.get(&kind).map(|view| view.iter_from(&first)).into_iter().flatten();
     from.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object)
 }
 

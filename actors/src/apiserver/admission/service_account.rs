@@ -214,7 +214,8 @@ fn foreign(spec: &PodSpec, account: &str, fields: &Fields) -> Option<String> {
         }
     }
     for (what, container) in containers(spec) {
-        for (how, secret) in secrets(container).filter(|(_, name)| !mountable.contains(*name)) {
+        if let Some((how, secret)) = secrets(container).find(|(_, name)| !mountable.contains(*name))
+        {
             let name = &container.name;
             return Some(format!(
                 "{what} {name} {how} referencing secret.secretName=\"{secret}\" {end} secret"

@@ -35,12 +35,11 @@ pub struct Step<'a> {
     pub surge: Vec<&'a OnNode<'a>>,
 }
 
+type Pair<'a> = (Option<&'a Arc<Object>>, Option<&'a Arc<Object>>);
+
 /// The pods of a node that are not being deleted: the one of the present template and the one of
 /// another. `None` if there is more than one of either, which is put right first.
-pub fn pair<'a>(
-    on: &OnNode<'a>,
-    sync: &Sync<'_>,
-) -> Option<(Option<&'a Arc<Object>>, Option<&'a Arc<Object>>)> {
+pub fn pair<'a>(on: &OnNode<'a>, sync: &Sync<'_>) -> Option<Pair<'a>> {
     let (mut new, mut old) = (None, None);
     for pod in on.pods.iter().filter(|pod| !pod.deleting()) {
         let place = if sync.is_updated(pod) { &mut new } else { &mut old };
