@@ -13,6 +13,9 @@ spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
 ";
 
+/// Of a short name, kubectl forgets the version.
+const ONE: &str = "horizontalpodautoscalers.v1.autoscaling";
+
 #[test]
 fn an_autoscaler_is_had_in_both_versions() {
     each(|_, server| {
@@ -20,11 +23,11 @@ fn an_autoscaler_is_had_in_both_versions() {
         assert_eq!(server.with("apply -f -", SCALER), format!("{scaler} created\n"));
         assert_eq!(server.with("apply -f -", SCALER), format!("{scaler} unchanged\n"));
         let row = ["web", "Deployment/web", "cpu:", "<unknown>/60%", "2", "4", "0"];
-        for name in ["hpa", "hpa.v1.autoscaling", "hpa.v2.autoscaling"] {
+        for name in ["hpa", ONE, "horizontalpodautoscalers.v2.autoscaling"] {
             assert_eq!(rows(&server.kubectl(&format!("get {name}")))[1], row, "{name}");
         }
         let percent = "-o jsonpath={.apiVersion},{.spec.targetCPUUtilizationPercentage}";
-        let old = server.kubectl(&format!("get hpa.v1.autoscaling web {percent}"));
+        let old = server.kubectl(&format!("get {ONE} web {percent}"));
         assert_eq!(old, "autoscaling/v1,60");
         let metric = "{.spec.metrics[0].resource.target.averageUtilization}";
         let new = server.kubectl(&format!("get hpa web -o jsonpath={{.apiVersion}},{metric}"));

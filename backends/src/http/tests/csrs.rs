@@ -81,7 +81,7 @@ fn a_request_is_whose_who_makes_it() {
                        kubernetes.io/kube-apiserver-client signer with system:masters group is \
                        not allowed";
         assert_eq!((refused.code, &refused.json()["message"]), (403, &message.into()));
-        let forged = JANE.replace("VBERo8", "VBERo9");
+        let forged = JANE.replace("BVERo8", "BVERo9");
         for wrong in ["", "no PEM", forged.as_str()] {
             let refused = as_user(&world, "joe", &words, &request("b", wrong, CLIENT)).await;
             assert_eq!(refused.refusal(), (422, "Invalid".to_owned()), "{wrong}");
