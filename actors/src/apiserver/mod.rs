@@ -9,6 +9,7 @@ mod cache;
 mod defaults;
 mod delete;
 mod errors;
+mod generated;
 pub mod hub;
 mod kinds;
 pub mod memory_store;

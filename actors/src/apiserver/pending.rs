@@ -3,8 +3,8 @@
 //!
 //! Writes on different keys are in flight together; those on one key wait in its *lane*, first in,
 //! first out. A lane opens again when its write is published, so an apply always sees the newest
-//! state of its object. A write that a quota counts changes the quota too and needs both lanes: with
-//! its own closed it waits in that of the quota, so nobody waits for one who waits.
+//! state of its object. A write that a quota counts changes the quota too and needs both lanes:
+//! with its own closed it waits in that of the quota, so nobody waits for one who waits.
 //!
 //! What the store did not tell is read again: a comparison that failed, a transaction without an
 //! answer, or a revision that nobody accounts for (a late transaction of an earlier incarnation).
@@ -13,8 +13,7 @@ use super::apply::{self, Outcome, State};
 use super::cache::LastWrite;
 use super::quota::{self, Charge};
 use super::{ApiServer, Effect, RequestId, Timer, errors};
-use crate::objects::validation::Causes;
-use crate::objects::{Key, Kind, Object};
+use crate::objects::{Kind, Object};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::{self, Op, StoreKey};
 use kubesim_runtime::{Context, Lookup};
@@ -22,8 +21,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Of names that are made up: what spells no words and is not mistaken (apimachinery's util/rand).
-pub(super) const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// How often one request is applied anew after the store knew better.
 const MAX_TRIES: u32 = 5;
 /// After this long an unanswered Range is asked again, and a missing revision looked up.
@@ -125,32 +122,6 @@ impl ApiServer {
         if self.execute(job, &key, &[], ctx) == Step::Answered {
             self.release(&key, ctx);
         }
-    }
-
-    /// `generateName` and five characters without vowels, as apimachinery's `SimpleNameGenerator`.
-    fn generate_name(&self, object: &Object, ctx: &mut Ctx<'_>) -> Result<String, Error> {
-        const MAX_BASE: usize = 58;
-        let kind = object.kind();
-        let Some(base) = object.meta.generate_name.as_deref().filter(|base| !base.is_empty())
-        else {
-            let mut causes = Causes::default();
-            causes.required("metadata.name", "name or generateName is required");
-            errors::unless_valid(causes, kind, "")?;
-            return Ok(String::new());
-        };
-        let base = base.get(..MAX_BASE).unwrap_or(base);
-        let mut name = String::new();
-        for _ in 0..8 {
-            name = base.to_owned();
-            for _ in 0..5 {
-                name.push(char::from(*ctx.rng().pick(ALPHABET).unwrap_or(&b'b')));
-            }
-            let key = Key::new(object.key.namespace.clone(), name.as_str());
-            if self.cache.object(kind, &key).is_none() && !self.busy(&(kind, key)) {
-                return Ok(name);
-            }
-        }
-        Err(errors::already_exists(kind, &name))
     }
 
     /// Its own lane is closed for the job, and so are those `held`.

@@ -25,7 +25,8 @@ impl Priority {
     }
 }
 
-/// The classes that are there from the start (pkg/apis/scheduling/v1/helpers.go): name, value, text.
+/// The classes that are there from the start (pkg/apis/scheduling/v1/helpers.go): name, value and
+/// text.
 pub(in crate::apiserver) const SYSTEM: [(&str, i32, &str); 2] = [
     (
         "system-node-critical",

@@ -3,6 +3,7 @@
 
 use super::{Cache, State, fields};
 use crate::apiserver::errors;
+use crate::apiserver::generated::with_letters;
 use crate::objects::kinds::Fields;
 use crate::objects::{Key, Kind, Object, PodSpec};
 use crate::ports::api::Error;
@@ -75,7 +76,7 @@ fn account<'a>(
 fn mount(spec: &mut PodSpec, rng: &mut Rng) {
     let volumes = spec.volumes.iter().flatten();
     let known = volumes.map(|volume| &volume.name).find(|name| name.starts_with(VOLUME)).cloned();
-    let name = known.clone().unwrap_or_else(|| generated(rng));
+    let name = known.clone().unwrap_or_else(|| with_letters(VOLUME, rng));
     let mut needed = false;
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         let mounts = container.volume_mounts.get_or_insert_default();
@@ -95,11 +96,6 @@ fn mount(spec: &mut PodSpec, rng: &mut Rng) {
         let volume = Volume { name, projected, ..Volume::default() };
         spec.volumes.get_or_insert_default().push(volume);
     }
-}
-
-fn generated(rng: &mut Rng) -> String {
-    let letters = (0..5).map(|_| *rng.pick(crate::apiserver::pending::ALPHABET).unwrap_or(&b'b'));
-    VOLUME.chars().chain(letters.map(char::from)).collect()
 }
 
 /// The token, the authority to check the server by, and the namespace (`TokenVolumeSource`).

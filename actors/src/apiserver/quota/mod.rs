@@ -4,8 +4,8 @@
 //! `status.used` in a write of its own before the object is made, and a controller counts anew when
 //! objects go or that object was not made after all. Here a write and what it uses or gives back
 //! are one transaction of the store, so `used` is what there is at every version, also when several
-//! servers write and when one dies. Only a quota that is new or was changed is counted from all that
-//! its namespace holds.
+//! servers write and when one dies. Only a quota that is new or was changed is counted from all
+//! that its namespace holds.
 
 mod scopes;
 mod usage;

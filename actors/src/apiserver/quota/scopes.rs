@@ -1,4 +1,4 @@
-//! Which pods a quota is about (`podMatchesScopeFunc`, pkg/quota/v1/evaluator/core/pods.go). A quota
+//! Which pods a quota is about (`podMatchesScopeFunc`, pkg/quota/v1/evaluator/core/pods.go). One
 //! with scopes is about nothing but pods.
 
 use crate::apiserver::defaults;

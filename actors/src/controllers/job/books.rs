@@ -76,8 +76,9 @@ pub fn is_suspended(spec: &JobSpec) -> bool {
     spec.suspend == Some(true)
 }
 
-/// The moment when `activeDeadlineSeconds` are over. They are counted anew from when a suspended Job
-/// goes on (`startTime` and `suspend` in k8s.io/api batch/v1), which its status says a little later.
+/// The moment when `activeDeadlineSeconds` are over. They are counted anew from when a suspended
+/// Job goes on (`startTime` and `suspend` in k8s.io/api batch/v1), which its status says a little
+/// later.
 pub fn deadline(spec: &JobSpec, status: &JobStatus) -> Option<Wall> {
     let stands = is_suspended(spec) || condition(status, "Suspended").is_some();
     let seconds = spec.active_deadline_seconds.filter(|_| !stands)?;

@@ -1,5 +1,5 @@
-//! Values as upstream prints them in what it refuses (`pkg/util/validation/field`): texts in quotes,
-//! numbers plain, and all else in Go's syntax.
+//! Values as upstream prints them in what it refuses (`pkg/util/validation/field`): texts in
+//! quotes, numbers plain, and all else in Go's syntax.
 
 use serde_json::Value;
 use std::fmt::Write;
