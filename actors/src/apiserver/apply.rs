@@ -95,8 +95,14 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     Ok(Outcome::Put { object: new, expected: 0 })
 }
 
-/// What the key, the uid and the version say already.
+/// What the key, the uid and the version say already; and what says nothing, being empty, as
+/// upstream's `omitempty` leaves it out (apimachinery, pkg/apis/meta/v1/types.go, ObjectMeta).
 fn strip(meta: &mut ObjectMeta) {
+    meta.annotations.take_if(|all| all.is_empty());
+    meta.labels.take_if(|all| all.is_empty());
+    meta.finalizers.take_if(|all| all.is_empty());
+    meta.owner_references.take_if(|all| all.is_empty());
+    meta.managed_fields.take_if(|all| all.is_empty());
     meta.name = None;
     meta.namespace = None;
     meta.uid = None;

@@ -1,7 +1,7 @@
 //! JSON merge patch (RFC 7386). Only the parts a patch names take the way through JSON.
 
 use super::errors;
-use crate::objects::{Body, Kind, Object, Plain, Uid};
+use crate::objects::{Body, Kind, Object, Plain, Uid, typed};
 use crate::ports::api::{Error, Subresource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -149,7 +149,7 @@ fn merge_part<T: Serialize + DeserializeOwned + PartialEq>(
     if value.is_null() {
         value = Value::Object(Map::new());
     }
-    let new: T = serde_json::from_value(value).map_err(bad)?;
+    let new: T = typed(&value).map_err(|error| errors::bad_request(error.to_string()))?;
     if new != **part {
         *part = Arc::new(new);
     }

@@ -5,10 +5,9 @@ use super::client::Outcome;
 use super::deployment::template_hash;
 use super::world::{Desk, World};
 use super::{Loop, plain, pods};
-use crate::objects::{Key, Kind, Object, ObjectMeta, Uid};
+use crate::objects::{Key, Kind, Object, ObjectMeta, Uid, typed};
 use crate::ports::api::{DeleteOptions, Request};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,15 +86,15 @@ impl History {
             }
             return Present::Asked;
         }
-        let typed = PodTemplateSpec::deserialize(template.unwrap_or(&Value::Null));
-        let hash = template_hash(&typed.unwrap_or_default(), collision_count);
+        let parsed: Option<PodTemplateSpec> = template.and_then(|template| typed(template).ok());
+        let hash = template_hash(&parsed.unwrap_or_default(), collision_count);
         let name = format!("{}-{hash}", owner.key.name);
         let key = Key::new(owner.key.namespace.clone(), name);
         if collisions.0.remove(&key) {
             return Present::Collides;
         }
         let labels = template.map(|template| &template["metadata"]["labels"]);
-        let labels = labels.and_then(|all| BTreeMap::deserialize(all).ok());
+        let labels = labels.and_then(|all| typed(all).ok());
         let mut labels: BTreeMap<String, String> = labels.unwrap_or_default();
         labels.insert(HASH.to_owned(), hash);
         let meta = ObjectMeta {

@@ -1,7 +1,7 @@
 //! Kinds that are held as their fields (`Body::Plain`), read and written by their types.
 
 use crate::objects::kinds::Fields;
-use crate::objects::{Body, Key, Kind, Object, Plain};
+use crate::objects::{Body, Key, Kind, Object, Plain, typed};
 use crate::ports::api::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ pub fn spec<T: DeserializeOwned + Default>(object: &Object) -> T {
 }
 
 pub fn status<T: DeserializeOwned + Default>(object: &Object) -> T {
-    object.plain().and_then(|plain| T::deserialize(&*plain.status).ok()).unwrap_or_default()
+    object.plain().and_then(|plain| typed(&plain.status).ok()).unwrap_or_default()
 }
 
 /// An object of the kind that says this besides its metadata.

@@ -44,11 +44,7 @@ impl Object {
 
     /// Reads an object whose kind is known (as from a path).
     pub fn from_json_of(kind: Kind, value: Value) -> Result<Object, ParseError> {
-        if kind.rules().is_some() {
-            let (object, _) = Self::from_json_strict(kind, &value);
-            return object.map_err(|(_, why)| why);
-        }
-        read(kind, value).map_err(|error| ParseError(error.to_string()))
+        shaped(kind, Strict::unlogged(&value)).map_err(|error| ParseError(error.to_string()))
     }
 
     /// Reads an object, or a patch of one, as [`Object::from_json_of`] does; besides it, every
@@ -58,11 +54,7 @@ impl Object {
         value: &Value,
     ) -> (Result<Object, (Path, ParseError)>, Vec<UnknownField>) {
         let log = Log::default();
-        let strict = Strict { value, log: &log };
-        let object = match kind.rules() {
-            Some(rules) => (rules.shape)(strict).map(|parts| plain(kind, parts)),
-            None => read(kind, strict),
-        };
+        let object = shaped(kind, Strict::logged(value, &log));
         let object = object.map_err(|error| (log.failed(), ParseError(error.to_string())));
         (object, log.unknown())
     }
@@ -108,11 +100,20 @@ impl Object {
     }
 }
 
+/// One of a kind without types of its own is brought into the shape of Kubernetes' type.
+fn shaped(kind: Kind, value: Strict<'_, '_>) -> Result<Object, serde_json::Error> {
+    match kind.rules() {
+        Some(rules) => (rules.shape)(value).map(|parts| plain(kind, parts)),
+        None => read(kind, value),
+    }
+}
+
 /// One of a kind without types of its own is taken as it stands.
 pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Object, D::Error> {
     if kind.rules().is_some() {
         let mut fields = Map::deserialize(value)?;
-        let meta = fields.remove("metadata").map(ObjectMeta::deserialize).transpose();
+        let meta = fields.remove("metadata");
+        let meta = meta.map(|meta| ObjectMeta::deserialize(Strict::unlogged(&meta))).transpose();
         let meta = meta.map_err(D::Error::custom)?.unwrap_or_default();
         let status = fields.remove("status").unwrap_or_default();
         fields.remove("apiVersion");

@@ -26,7 +26,7 @@ pub use key::{Key, Name, Uid};
 pub use kinds::Kind;
 pub use object::{Body, Object, Plain};
 pub use pod::{Phase, PodBody, PodFacts};
-pub use strict::{Path, Step, UnknownField, retyped};
+pub use strict::{Path, Step, UnknownField, retyped, typed};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use time::{micro_time, time, wall};
 

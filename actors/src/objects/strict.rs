@@ -6,11 +6,12 @@
 //! names, so nothing has to be known twice.
 
 use super::ParseError;
+use serde::Serialize;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
-use serde::{Serialize, forward_to_deserialize_any};
-use serde_json::{Error, Map, Value};
+use serde_json::{Error, Value};
 use std::cell::RefCell;
 use std::fmt;
 
@@ -51,7 +52,7 @@ pub fn retyped<T: DeserializeOwned + Serialize>(
     value: &Value,
 ) -> (Result<Value, (Path, ParseError)>, Vec<UnknownField>) {
     let log = Log::default();
-    let read = T::deserialize(Strict { value, log: &log });
+    let read = T::deserialize(Strict::logged(value, &log));
     let written = read.and_then(|typed| serde_json::to_value(&typed));
     (written.map_err(|error| (log.failed(), ParseError(error.to_string()))), log.unknown())
 }
@@ -95,11 +96,86 @@ impl Log {
     }
 }
 
-/// A value that is read with a log beside it.
+/// A value that is read, with a log beside it if somebody asks for what was not understood.
 #[derive(Clone, Copy)]
 pub(super) struct Strict<'de, 'l> {
-    pub value: &'de Value,
-    pub log: &'l Log,
+    value: &'de Value,
+    log: Option<&'l Log>,
+}
+
+macro_rules! scalars {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.scalar(visitor)
+        }
+    )*};
+}
+
+/// A value by its type: for what is not an object of its own.
+pub fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ParseError> {
+    T::deserialize(Strict::unlogged(value)).map_err(|error| ParseError(error.to_string()))
+}
+
+impl<'de, 'l> Strict<'de, 'l> {
+    pub fn logged(value: &'de Value, log: &'l Log) -> Self {
+        Strict { value, log: Some(log) }
+    }
+    pub fn unlogged(value: &'de Value) -> Self {
+        Strict { value, log: None }
+    }
+
+    // Each of these asks the visitor for one shape only. Every type of the API is compiled with
+    // each shape that it may be asked for, and there are hundreds: asking less halves the crate.
+
+    fn scalar<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => number.deserialize_any(visitor),
+            Value::String(text) => visitor.visit_borrowed_str(text),
+            Value::Array(_) | Value::Object(_) => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    fn list<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.value {
+            Value::Array(items) => {
+                visitor.visit_seq(Items { items: items.iter().enumerate(), log: self.log })
+            }
+            _ => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    /// `known` are the fields of a type that has its own; a map takes any.
+    fn fields<V: Visitor<'de>>(
+        self,
+        known: Option<&'static [&'static str]>,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.value {
+            Value::Object(map) => {
+                let entries = map.iter();
+                visitor.visit_map(Fields { entries, known, value: None, log: self.log })
+            }
+            _ => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    fn unexpected(self, expected: &dyn Expected) -> Error {
+        let found = match self.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => Unexpected::Unsigned(number),
+                (_, Some(number)) => Unexpected::Signed(number),
+                _ => Unexpected::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => Unexpected::Str(text),
+            Value::Array(_) => Unexpected::Seq,
+            Value::Object(_) => Unexpected::Map,
+        };
+        Error::invalid_type(found, expected)
+    }
 }
 
 impl<'de> Deserializer<'de> for Strict<'de, '_> {
@@ -107,12 +183,51 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value {
-            Value::Array(items) => {
-                visitor.visit_seq(Items { items: items.iter().enumerate(), log: self.log })
-            }
-            Value::Object(map) => visitor.visit_map(Fields::new(map, None, self.log)),
-            plain => plain.deserialize_any(visitor),
+            Value::Array(_) => self.list(visitor),
+            Value::Object(_) => self.fields(None, visitor),
+            _ => self.scalar(visitor),
         }
+    }
+
+    scalars! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
+        deserialize_string deserialize_bytes deserialize_byte_buf deserialize_unit
+        deserialize_identifier
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.scalar(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.list(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.list(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.list(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.fields(None, visitor)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -121,10 +236,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.value {
-            Value::Object(map) => visitor.visit_map(Fields::new(map, Some(fields), self.log)),
-            _ => self.deserialize_any(visitor),
-        }
+        self.fields(Some(fields), visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -151,15 +263,14 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
         self.value.deserialize_enum(name, variants, visitor)
     }
 
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map identifier ignored_any
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
     }
 }
 
 struct Items<'de, 'l> {
     items: std::iter::Enumerate<std::slice::Iter<'de, Value>>,
-    log: &'l Log,
+    log: Option<&'l Log>,
 }
 
 impl<'de> SeqAccess<'de> for Items<'de, '_> {
@@ -170,8 +281,12 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
         let Some((number, value)) = self.items.next() else { return Ok(None) };
-        let log = self.log;
-        log.within(Step::Item(number), || seed.deserialize(Strict { value, log })).map(Some)
+        let item = Strict { value, log: self.log };
+        match self.log {
+            Some(log) => log.within(Step::Item(number), || seed.deserialize(item)),
+            None => seed.deserialize(item),
+        }
+        .map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -184,17 +299,7 @@ struct Fields<'de, 'l> {
     /// Of a type with fields of its own; a map takes any.
     known: Option<&'static [&'static str]>,
     value: Option<(&'de str, &'de Value)>,
-    log: &'l Log,
-}
-
-impl<'de, 'l> Fields<'de, 'l> {
-    fn new(
-        map: &'de Map<String, Value>,
-        known: Option<&'static [&'static str]>,
-        log: &'l Log,
-    ) -> Self {
-        Fields { entries: map.iter(), known, value: None, log }
-    }
+    log: Option<&'l Log>,
 }
 
 impl<'de> MapAccess<'de> for Fields<'de, '_> {
@@ -205,8 +310,10 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
         let Some((name, value)) = self.entries.next() else { return Ok(None) };
-        if let Some(known) = self.known.filter(|known| !known.contains(&name.as_str())) {
-            self.log.complain(name, known);
+        if let (Some(log), Some(known)) = (self.log, self.known)
+            && !known.contains(&name.as_str())
+        {
+            log.complain(name, known);
         }
         self.value = Some((name, value));
         seed.deserialize(serde::de::value::BorrowedStrDeserializer::new(name)).map(Some)
@@ -216,7 +323,10 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
         let Some((name, value)) = self.value.take() else {
             return Err(Error::custom("a value is read before its name"));
         };
-        let log = self.log;
-        log.within(Step::Field(name.to_owned()), || seed.deserialize(Strict { value, log }))
+        let field = Strict { value, log: self.log };
+        match self.log {
+            Some(log) => log.within(Step::Field(name.to_owned()), || seed.deserialize(field)),
+            None => seed.deserialize(field),
+        }
     }
 }

@@ -4,7 +4,7 @@
 use kubesim_actors::objects::Kind;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Texts and what they become, longest first.
@@ -72,13 +72,7 @@ impl Mask {
     pub fn object(&self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
-            Value::Object(fields) => {
-                // What a controller wrote and took away again leaves an empty map in the store.
-                if fields.get("annotations").is_some_and(|all| all == &json!({})) {
-                    fields.remove("annotations");
-                }
-                fields.values_mut().for_each(|field| self.object(field));
-            }
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.object(field)),
             Value::Array(items) => {
                 items.iter_mut().for_each(|item| self.object(item));
                 items.sort_by_key(Value::to_string);

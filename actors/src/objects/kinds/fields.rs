@@ -1,3 +1,4 @@
+use crate::objects::typed;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -37,7 +38,7 @@ impl Fields {
 
     /// A part as a type of the API has it; what it is if nothing is said, if there is none.
     pub fn part<T: DeserializeOwned + Default>(&self, path: &str) -> T {
-        let part = self.at(path).map(T::deserialize);
+        let part = self.at(path).map(typed);
         part.and_then(Result::ok).unwrap_or_default()
     }
 
