@@ -10,7 +10,11 @@ mod frames;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
 mod output;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod pki;
 mod run;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod seed;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
 

@@ -36,6 +36,13 @@ pub struct Args {
     /// Where to play it.
     #[arg(long, value_enum, default_value_t = Stage::Sim)]
     pub world: Stage,
+    /// With --world lab: serve the API on this machine's loopback too, and write a kubeconfig of
+    /// the administrator's there, a new file that goes when the lab does.
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// With --world lab: after the scenario's end the lab stays, until ^C.
+    #[arg(long)]
+    pub hold: bool,
     /// Show more: packets, events, api, and only node=NAME's; several with commas.
     #[arg(long, value_name = "WHAT", value_parser = trace, default_value = "")]
     pub trace: Trace,
@@ -53,6 +60,16 @@ pub enum Stage {
     Sim,
     /// This machine's kernel, in real time: Linux, as root, one seed.
     Lab,
+}
+
+/// What somebody who looks into the lab wants of a run.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(not(all(feature = "lab", target_os = "linux")), expect(dead_code))]
+pub struct Visit {
+    /// Where the administrator's kubeconfig goes.
+    pub kubeconfig: Option<PathBuf>,
+    /// The lab stays after the scenario's end.
+    pub hold: bool,
 }
 
 /// Both included.
@@ -124,6 +141,10 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         output.complain(&format!("error: {wrong}"));
         return Exit::Input;
     }
+    let visit = Visit { kubeconfig: args.kubeconfig.clone(), hold: args.hold };
+    let lab = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
+        lab(scenario, options, &visit, observer)
+    };
     let runner = match args.world {
         Stage::Sim => runner,
         Stage::Lab => &lab,
@@ -139,7 +160,7 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
 use crate::lab::run as lab;
 
 #[cfg(not(all(feature = "lab", target_os = "linux")))]
-fn lab(_: &Scenario, _: &Options, _: &mut dyn Observer) -> Result<Report, String> {
+fn lab(_: &Scenario, _: &Options, _: &Visit, _: &mut dyn Observer) -> Result<Report, String> {
     let how = "on Linux: cargo run --release --features lab -- run FILE --world lab";
     Err(format!("this kubesim was built without its feature `lab`; {how}"))
 }
@@ -149,6 +170,10 @@ fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     if args.until.is_some_and(|until| until > scenario.duration) {
         let end = scenario.duration.as_secs_f64();
         return Err(format!("--until is past the end of the run, {end} s"));
+    }
+    if args.world != Stage::Lab && (args.hold || args.kubeconfig.is_some()) {
+        let why = "--kubeconfig and --hold: only the lab has an API that programs reach";
+        return Err(format!("{why}; give --world lab"));
     }
     if args.world == Stage::Lab && args.seeds.is_some() {
         return Err("--seeds: the lab plays one seed at a time; give --seed".to_owned());

@@ -1,6 +1,5 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
 
-pub mod api;
 #[cfg(target_os = "linux")]
 pub mod containers;
 #[cfg(target_os = "linux")]

@@ -31,6 +31,11 @@ impl Home {
     pub fn of(&self, node: &str) -> PathBuf {
         self.0.join(node)
     }
+
+    /// For the cluster's keys. No node is called so.
+    pub fn of_cluster(&self) -> PathBuf {
+        self.0.join(".cluster")
+    }
 }
 
 impl Drop for Home {

@@ -4,9 +4,10 @@
 //!
 //! - `play`: the thread that moves the world: frames from and to the TAPs, orders out, news in
 //! - `machine`: a node's thread, its namespace and its network card
-//! - `node`: what runs there
+//! - `node`: what runs there; `identity`: as whom it asks the API
 //! - `workload`: the processes of pods
 //! - `wire`: frames in bytes
+//! - `visitors`: the API for programs of this machine
 //! - `parity`: both worlds side by side
 //! - `clean`: what a killed run leaves, and `kubesim lab clean`
 //!
@@ -14,6 +15,7 @@
 //! descriptors, pods' processes ask to die with it. Files lie below [`clean::HOME`].
 
 pub mod clean;
+mod identity;
 mod machine;
 mod mail;
 mod needs;
@@ -21,6 +23,7 @@ mod node;
 pub mod parity;
 mod plan;
 mod play;
+mod visitors;
 pub mod wire;
 pub mod workload;
 

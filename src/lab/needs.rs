@@ -1,6 +1,7 @@
 //! What the lab needs: of the machine, and of the scenario.
 
 use kubesim_actors::proxy::Mode;
+use kubesim_backends::http::is_others_label;
 use kubesim_sim::scenario::{FaultKind, Loss, Scenario};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -36,6 +37,15 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
                 "the simulator plays it without, and tests/vm.rs plays it on a kernel that has it";
             return Some(format!(
                 "the lab cannot play cluster.proxy-mode = \"ipvs\" here: {why}; {ways}"
+            ));
+        }
+    }
+    for node in &scenario.nodes {
+        if let Some(label) = node.labels.keys().find(|label| is_others_label(label)) {
+            let (name, node) = (&scenario.name, &node.name);
+            return Some(format!(
+                "the lab cannot play {name}: node `{node}` has the label {label}, which a kubelet \
+                 may not give its node"
             ));
         }
     }

@@ -1,21 +1,38 @@
 //! What a machine of the lab is given when it is powered on.
 
+use super::identity::{self, Known};
 use super::workload;
+use crate::pki::Pki;
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::{self, memory_store::Store};
 use kubesim_actors::objects::Name;
 use kubesim_actors::{controllers, dns, kubelet, netd, proxy, scheduler};
 use kubesim_backends::containers::Launch;
+use kubesim_backends::http::Tls;
+use kubesim_backends::http::client::Trust;
 use kubesim_runtime::{Rng, Stream};
 use kubesim_sim::scenario::{Scenario, Software, SoftwareKind};
 use kubesim_sim::world::external::NetworkCard;
 use kubesim_sim::world::{Cell, Kind, NET_CONF, Role, World};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-#[derive(Clone, Debug)]
+/// What all machines of a run have in common.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The store, on the disk of the server.
+    pub store: Arc<Mutex<Store>>,
+    /// Who vouches for the server and for its clients.
+    pub pki: Arc<Pki>,
+    /// Where programs of this machine come in, if any may.
+    pub listener: Option<Arc<TcpListener>>,
+    /// This very program.
+    pub program: PathBuf,
+}
+
+#[derive(Clone)]
 pub struct Plan {
     pub name: Name,
     pub card: NetworkCard,
@@ -31,14 +48,45 @@ pub struct Plan {
     /// Its DHCP client writes /etc/resolv.conf.
     pub writes_resolv_conf: bool,
     pub actors: Vec<(Cell, Config)>,
+    /// As whom they ask the API.
+    pub clients: BTreeMap<Kind, Known>,
+    /// How the API server is known to who asks as nobody.
+    pub trust: Trust,
+    /// Of the API server's machine.
+    pub door: Option<Door>,
     /// Where it looks for the API first.
     pub dial: Vec<Ipv4Addr>,
     pub seed: u64,
-    /// The cluster's store, on the disk of the server.
-    pub store: Arc<Mutex<Store>>,
     pub images: Images,
     /// This very program.
     pub program: PathBuf,
+}
+
+/// The API server's front, and who else has it at hand.
+#[derive(Clone)]
+pub struct Door {
+    pub store: Arc<Mutex<Store>>,
+    pub tls: Tls,
+    /// What tokens of service accounts are signed by, as PEM.
+    pub token_key: String,
+    /// Of this machine's loopback, not the node's.
+    pub visitors: Option<Arc<TcpListener>>,
+    /// Who writes as the scenario says.
+    pub person: Known,
+}
+
+impl Door {
+    fn new(cluster: &Cluster) -> Result<Door, String> {
+        let pki = &cluster.pki;
+        let [certificate, key, authority] = [&pki.certificate, &pki.key, &pki.authority];
+        Ok(Door {
+            store: Arc::clone(&cluster.store),
+            tls: Tls::new(certificate.as_bytes(), key.as_bytes(), authority.as_bytes())?,
+            token_key: pki.token_key.clone(),
+            visitors: cluster.listener.clone(),
+            person: identity::person(pki)?,
+        })
+    }
 }
 
 /// An actor's configuration, the simulator's own.
@@ -56,37 +104,42 @@ pub enum Config {
 }
 
 impl Plan {
-    /// `None`: the machine is not one that the lab plays.
+    /// The error is for people.
     pub fn new(
         world: &World,
         machine: u32,
         root: PathBuf,
-        store: &Arc<Mutex<Store>>,
-        program: PathBuf,
-    ) -> Option<Plan> {
-        let bare = Plan::bare(world, machine, root, store, program)?;
+        cluster: &Cluster,
+    ) -> Result<Plan, String> {
+        const OTHER: &str = "a machine that is no node was powered on";
+        let bare = Plan::bare(world, machine, root, cluster)?.ok_or(OTHER)?;
         let host = &world.machines[machine as usize];
         let scenario = &world.scenario;
         let index = match host.role {
             Role::Node(index) => index,
             Role::Client(index) => {
                 let routes = scenario.clients[index].routes.clone();
-                return Some(Plan { routes, ..bare });
+                return Ok(Plan { routes, ..bare });
             }
-            Role::Router(_) | Role::Upstream(_) => return None,
+            Role::Router(_) | Role::Upstream(_) => return Err(OTHER.to_owned()),
         };
         let node = &scenario.nodes[index];
-        let mut files = vec![(NET_CONF.to_owned(), host.files.read(NET_CONF)?.to_string())];
+        let net_conf = host.files.read(NET_CONF).ok_or("a node has no network configuration")?;
+        let mut files = vec![(NET_CONF.to_owned(), net_conf.to_string())];
         files.extend(node.files.iter().map(|(path, text)| (path.to_string(), text.clone())));
         let manages = |software: &Software| software.kind == SoftwareKind::NetworkManager;
         let sysctls = node.sysctls.iter().map(|(key, value)| (key.clone(), value.to_string()));
-        Some(Plan {
+        let cells = world.cells_on(machine);
+        let serves = cells.iter().any(|cell| cell.kind == Kind::ApiServer);
+        Ok(Plan {
             files,
             sysctls: sysctls.collect(),
             software: node.software.iter().filter(|s| s.start.is_zero()).cloned().collect(),
             writes_resolv_conf: node.software.iter().any(manages),
-            actors: world.cells_on(machine).iter().map(|c| (*c, config(world, *c))).collect(),
-            dial: host.client.as_ref()?.addresses().to_vec(),
+            actors: cells.iter().map(|c| (*c, config(world, *c))).collect(),
+            clients: identity::clients(&cluster.pki, world, machine)?,
+            door: if serves { Some(Door::new(cluster)?) } else { None },
+            dial: host.client.as_ref().map_or(Vec::new(), |client| client.addresses().to_vec()),
             ..bare
         })
     }
@@ -96,18 +149,17 @@ impl Plan {
         world: &World,
         machine: u32,
         root: PathBuf,
-        store: &Arc<Mutex<Store>>,
-        program: PathBuf,
-    ) -> Option<Plan> {
+        cluster: &Cluster,
+    ) -> Result<Option<Plan>, String> {
         let host = &world.machines[machine as usize];
         let scenario = &world.scenario;
         if matches!(host.role, Role::Router(_) | Role::Upstream(_)) {
-            return None;
+            return Ok(None);
         }
-        let card = world.card_of(machine)?;
+        let Some(card) = world.card_of(machine) else { return Ok(None) };
         // After a move not the network that it began in.
         let of = |net: Ipv4Net| scenario.networks.iter().find(|lan| lan.cidr.contains(&net.addr()));
-        Some(Plan {
+        Ok(Some(Plan {
             name: host.name.clone(),
             gateway: card.address.and_then(of).map(|lan| lan.gateway),
             card,
@@ -118,12 +170,14 @@ impl Plan {
             software: Vec::new(),
             writes_resolv_conf: false,
             actors: Vec::new(),
+            clients: BTreeMap::new(),
+            trust: Trust::new(cluster.pki.authority.as_bytes())?,
+            door: None,
             dial: Vec::new(),
             seed: world.knobs.seed,
-            store: Arc::clone(store),
             images: Images::new(scenario, world.knobs.seed, machine),
-            program,
-        })
+            program: cluster.program.clone(),
+        }))
     }
 }
 

@@ -4,9 +4,11 @@ use super::clean::Home;
 use super::machine::Machine;
 use super::mail::{MailBox, News};
 use super::needs;
-use super::plan::Plan;
+use super::plan::{Cluster, Plan};
+use super::visitors::Visitors;
 use super::wire::frame;
-use kubesim_actors::apiserver::memory_store::Store;
+use crate::pki::Pki;
+use crate::run::Visit;
 use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::Scenario;
@@ -19,8 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Frames read of one card before the others have their turn.
@@ -34,9 +35,18 @@ const STALL: Duration = Duration::from_millis(500);
 pub fn run(
     scenario: &Scenario,
     options: &Options,
+    visit: &Visit,
     observer: &mut dyn Observer,
 ) -> Result<Report, String> {
-    run_watched(scenario, options, observer, &mut |_| {})
+    let mut lab = Lab::new(scenario, options, visit)?;
+    lab.play(observer, &mut |_| {})?;
+    let report = lab.stage.finish();
+    if visit.hold {
+        let text = "the scenario is over; the lab stays until ^C";
+        observer.line(lab.stage.world.now, "lab", text);
+        lab.hold(observer)?;
+    }
+    Ok(report)
 }
 
 /// The same with somebody who sees the world after each step.
@@ -46,12 +56,7 @@ pub fn run_watched(
     observer: &mut dyn Observer,
     watcher: &mut dyn FnMut(&Stage),
 ) -> Result<Report, String> {
-    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
-        return Err(lacks);
-    }
-    let program = std::env::current_exe()
-        .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
-    let mut lab = Lab::new(scenario, options, program)?;
+    let mut lab = Lab::new(scenario, options, &Visit::default())?;
     lab.play(observer, watcher)?;
     Ok(lab.stage.finish())
 }
@@ -60,28 +65,44 @@ struct Lab {
     stage: Stage,
     machines: BTreeMap<u32, Machine>,
     mail: MailBox,
-    store: Arc<Mutex<Store>>,
-    program: PathBuf,
+    cluster: Cluster,
     begun: Instant,
     signals: SignalFd,
     buffer: Vec<u8>,
+    _visitors: Option<Visitors>,
     /// Last: the machines are off before their files go.
     home: Home,
 }
 
 impl Lab {
-    fn new(scenario: &Scenario, options: &Options, program: PathBuf) -> Result<Lab, String> {
-        let stage = Stage::external(&Arc::new(scenario.clone()), options);
+    fn new(scenario: &Scenario, options: &Options, visit: &Visit) -> Result<Lab, String> {
+        if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
+            return Err(lacks);
+        }
+        let mut stage = Stage::external(&Arc::new(scenario.clone()), options);
+        let program = std::env::current_exe()
+            .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
+        let home = Home::new()?;
+        // By its name: the addresses change.
+        let pki = Arc::new(Pki::open(&home.of_cluster(), &[])?);
+        let visitors = match &visit.kubeconfig {
+            Some(path) => Some(Visitors::new(&pki, path)?),
+            None => None,
+        };
+        if let Some(visitors) = &visitors {
+            stage.world.remark("lab", visitors.invitation());
+        }
+        let listener = visitors.as_ref().map(Visitors::listener);
         Ok(Lab {
             stage,
             machines: BTreeMap::new(),
             mail: MailBox::new()?,
-            store: Arc::default(),
-            program,
+            cluster: Cluster { store: Arc::default(), pki, listener, program },
             begun: Instant::now(),
             signals: signals()?,
             buffer: vec![0; LARGEST_FRAME],
-            home: Home::new()?,
+            _visitors: visitors,
+            home,
         })
     }
 
@@ -100,12 +121,11 @@ impl Lab {
         self.begun = Instant::now();
         let mut look = Time::ZERO;
         loop {
-            self.interrupted()?;
+            if self.interrupted() {
+                return Err("interrupted: what the lab had made is removed".to_owned());
+            }
             self.kept_pace()?;
-            self.stage.world.run_until(self.now().min(self.stage.end()));
-            self.take_news()?;
-            self.take_frames();
-            self.carry_out()?;
+            self.turn(self.now().min(self.stage.end()))?;
             watcher(&self.stage);
             let now = self.stage.world.now;
             if now >= look {
@@ -118,6 +138,28 @@ impl Lab {
             let next = self.stage.world.next_at().unwrap_or(look).min(look);
             self.wait(next)?;
         }
+    }
+
+    /// Goes on after the end, judged no more, until it is interrupted.
+    fn hold(&mut self, observer: &mut dyn Observer) -> Result<(), String> {
+        while !self.interrupted() {
+            self.turn(self.now())?;
+            for line in self.stage.world.lines.drain(..) {
+                observer.line(line.at, &line.who, &line.text);
+            }
+            let latest = self.stage.world.now + self.stage.period();
+            let next = self.stage.world.next_at().unwrap_or(latest).min(latest);
+            self.wait(next)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the world to an instant; then what came in, and what goes out.
+    fn turn(&mut self, to: Time) -> Result<(), String> {
+        self.stage.world.run_until(to);
+        self.take_news()?;
+        self.take_frames();
+        self.carry_out()
     }
 
     /// A run that stood still for a while would blame the cluster for what the machine did.
@@ -199,8 +241,7 @@ impl Lab {
     fn power_on(&mut self, machine: u32) -> Result<(), String> {
         let world = &self.stage.world;
         let root = self.home.of(&world.machines[machine as usize].name);
-        let plan = Plan::new(world, machine, root, &self.store, self.program.clone());
-        let plan = plan.ok_or("a machine that is no node was powered on")?;
+        let plan = Plan::new(world, machine, root, &self.cluster)?;
         let host = Machine::start(plan, self.mail.of(machine))?;
         self.machines.insert(machine, host);
         Ok(())
@@ -221,12 +262,9 @@ impl Lab {
         }
     }
 
-    /// ^C, or a polite end: what was made is removed on the way out.
-    fn interrupted(&mut self) -> Result<(), String> {
-        match self.signals.read_signal() {
-            Ok(Some(_)) => Err("interrupted: what the lab had made is removed".to_owned()),
-            _ => Ok(()),
-        }
+    /// ^C, or a polite end.
+    fn interrupted(&mut self) -> bool {
+        matches!(self.signals.read_signal(), Ok(Some(_)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The scheduler and the controllers: clients of the API server as any others, by the same door and
 //! each with a certificate of its own.
 
-use super::host::seed;
-use super::pki::Pki;
+use crate::pki::Pki;
+use crate::seed::seed;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::ports::api;
 use kubesim_actors::scheduler::{self, Scheduler};
@@ -76,7 +76,7 @@ impl Clients {
 
 fn client(name: &'static str, server: Ipv4Addr, port: u16, credentials: Credentials) -> Client {
     let notes = Box::new(move |note| eprintln!("{name}: {note}"));
-    Client::new(Options { addresses: vec![server], port, credentials, notes })
+    Client::new(Options { addresses: vec![server], port, credentials, seed: seed(), notes })
 }
 
 fn run<A: Actor>(

@@ -2,11 +2,11 @@
 
 use super::clients::{Clients, Plan};
 use crate::Exit;
+use crate::seed::seed;
 use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
 use kubesim_backends::http::{Limits, Tls};
 use kubesim_backends::store::embedded::{self, Embedded};
-use std::io::Read;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::rc::Rc;
@@ -144,7 +144,7 @@ type Refused = mpsc::UnboundedReceiver<String>;
 
 fn start(config: Config, store: Store) -> (Server, Refused) {
     let (send, refused) = mpsc::unbounded_channel();
-    let heard = move |heard| match heard {
+    let heard = move |heard: Heard<'_>| match heard {
         Heard::Note(text) => eprintln!("apiserver: {text}"),
         Heard::Failed { cause, retry } => {
             eprintln!("apiserver: failed, starts again in {} s: {cause}", retry.as_secs_f64());
@@ -153,17 +153,7 @@ fn start(config: Config, store: Store) -> (Server, Refused) {
             // Who listens no more ends already.
             let _ = send.send(why);
         }
+        Heard::Published(_) => {}
     };
     (Server::start(config, store, Limits::default(), seed(), heard), refused)
-}
-
-/// What dice are drawn from (uids are): another one at every start.
-pub fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    match read {
-        Ok(()) => u64::from_ne_bytes(bytes),
-        // Without it, the time is another one as well.
-        Err(_) => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
-    }
 }

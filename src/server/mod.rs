@@ -1,14 +1,13 @@
 //! `kubesim server`: a cluster's control plane, for any client of Kubernetes'.
 //!
-//! - `pki`: the cluster's authority, the server's certificate, the administrator's kubeconfig
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
 
 mod clients;
 mod host;
-mod pki;
 
 use self::host::Place;
+use crate::pki::Pki;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::Config;
@@ -104,13 +103,14 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
     let ip = *args.listen.ip();
     let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
     let first = Ipv4Addr::from(u32::from(args.service_network.network()) + 1);
-    let pki = pki::Pki::open(&args.data_dir, &[reached, first]).map_err(environment)?;
+    let pki = Pki::open(&args.data_dir, &[reached, first]).map_err(environment)?;
     let tls = Tls::new(pki.certificate.as_bytes(), pki.key.as_bytes(), pki.authority.as_bytes());
     let tls = tls.map_err(environment)?;
     let data_dir = args.data_dir.clone();
     let mut ready = |at: SocketAddrV4| {
         let url = format!("https://{reached}:{}", at.port());
-        let kubeconfig = pki.admin(&data_dir, &url)?;
+        let kubeconfig = data_dir.join("admin.conf");
+        pki.admin(&kubeconfig, &url)?;
         output.begin("where the server is");
         output.line(&format!("the API is at {url}, its data in {}", data_dir.display()));
         let words = crate::run::quoted(&kubeconfig.display().to_string());
@@ -125,7 +125,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
 }
 
 /// Periods are upstream's, and so is the scheduler's name.
-fn plan(args: &Args, server: Ipv4Addr, pki: &pki::Pki) -> Result<clients::Plan, String> {
+fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
     let mut plan = clients::Plan { server, scheduler: None, controllers: None };
     if with(Part::Scheduler) {

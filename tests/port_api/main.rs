@@ -1,6 +1,5 @@
-//! The API port over real sockets: what a node's client hears of a server that publishes, answers
-//! and dies, over each transport that there is. The simulator's own ends are in
-//! `sim/src/world/api`.
+//! The API port over real sockets: what a node's client hears of a server that publishes, answers,
+//! dies and moves. The simulator's own ends are in `sim/src/world/api`.
 
 #![cfg(target_os = "linux")]
 
@@ -8,15 +7,18 @@ mod ends;
 #[path = "../common/namespace.rs"]
 mod namespace;
 
-use ends::{Client, Ends, Writes, connected_to_nothing, with_ends};
+use ends::{Ends, Writes, connected_to_nothing, with_ends};
 use kubesim_actors::apiserver::{Cache, RequestId};
 use kubesim_actors::objects::{Body, ConfigMap, Key, Kind, Object, Uid, View};
 use kubesim_actors::ports::api::{Effect, Event, News, Reason, Reply, Request, Scope};
-use kubesim_backends::port::Answer;
+use kubesim_backends::http::client::Client;
+use kubesim_backends::port::{Answer, Port};
+use namespace::{in_namespace, ip};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::spawn_local;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -65,13 +67,15 @@ async fn next<T>(from: &mut UnboundedReceiver<T>) -> T {
     timeout(SOON, from.recv()).await.expect("soon").expect("something")
 }
 
-async fn names(watch: &mut UnboundedReceiver<Event>) -> Vec<String> {
+async fn view(watch: &mut UnboundedReceiver<Event>) -> View {
     match next(watch).await {
-        Event::News(News::View { view, .. }) => {
-            view.values().map(|object| object.key.name.to_string()).collect()
-        }
+        Event::News(News::View { view, .. }) => view,
         other => panic!("{other:?}"),
     }
+}
+
+async fn names(watch: &mut UnboundedReceiver<Event>) -> Vec<String> {
+    view(watch).await.values().map(|object| object.key.name.to_string()).collect()
 }
 
 fn create(tag: u64) -> Effect {
@@ -165,6 +169,49 @@ fn another_store_in_the_place_of_a_lost_one_is_shown_whole() {
         server.publish(of_store(2, cache(3, &["c", "d", "e"])));
         assert_eq!(names(&mut watch).await, ["c", "d", "e"]);
     });
+}
+
+/// Its certificate says who it is, so it is the same one at another address; what happened between
+/// two connections is told after them, and what did not happen to an object leaves it as it is.
+#[test]
+fn a_server_that_moved_is_followed_and_nothing_is_missed() {
+    let [first, second] = [1, 2].map(|last| Ipv4Addr::new(10, 9, 0, last));
+    in_namespace(move || {
+        ip(&format!("addr add {first}/32 dev lo"));
+        ip(&format!("addr add {second}/32 dev lo"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), moves(first, second));
+    });
+}
+
+async fn moves(first: Ipv4Addr, second: Ipv4Addr) {
+    let (server, _) = ends::server();
+    let listening = ends::listens(&server, first);
+    let (client, mut connected) = ends::client(vec![first]);
+    server.publish(of_store(1, cache(1, &["a", "b"])));
+    assert!(next(&mut connected).await);
+    let mut watch = ask(&client, Effect::Watch { kind: Kind::ConfigMap, scope: Scope::All });
+    let before = view(&mut watch).await;
+    listening.abort();
+    ends::listens(&server, second);
+    let dialled = ask(&client, Effect::Dial { addresses: vec![second] });
+    drop(dialled);
+    server.publish(of_store(1, cache(1, &["a", "b", "c"])));
+    let closed = next(&mut watch).await;
+    assert!(matches!(closed, Event::News(News::Closed { .. })), "{closed:?}");
+    let after = view(&mut watch).await;
+    assert_eq!(after.len(), 3);
+    let key = Key::new("default", "a");
+    let [was, is] = [&before, &after].map(|view| view.get(&key).expect("it is there"));
+    assert!(Arc::ptr_eq(was, is));
+    for up in [false, true] {
+        assert_eq!(next(&mut connected).await, up);
+    }
+    // An address of the client's own that is gone is a connection that is gone.
+    client.addresses_changed(|ip| ip == IpAddr::V4(first));
+    for up in [false, true] {
+        assert_eq!(next(&mut connected).await, up);
+    }
 }
 
 #[test]

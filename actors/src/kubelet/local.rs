@@ -16,6 +16,8 @@ pub struct Local {
     pub config: Arc<Config>,
     /// The runtime has said what runs. Nothing is started before.
     pub listed: bool,
+    /// Which Node is this one, once the API has it.
+    pub node_uid: Option<Uid>,
     /// The interface's first address; the last one it had while it has none.
     pub address: Option<Ipv4Addr>,
     pub subnet: Option<PodSubnet>,
@@ -49,6 +51,7 @@ impl Local {
         Local {
             config: Arc::new(config.clone()),
             listed: false,
+            node_uid: None,
             address: None,
             subnet: None,
             resolv_conf: Arc::from(""),

@@ -365,6 +365,14 @@ impl Kubelet {
     fn sync_node(&mut self, ctx: &mut Context<'_, Self>) {
         self.node.sync(&mut self.local, ctx);
         self.arm_retry(ctx);
+        let uid = self.node.uid();
+        if uid != self.local.node_uid {
+            self.local.node_uid = uid;
+            // Mirrors wait for whom they belong to.
+            let all = self.pods.values();
+            let statics: Vec<_> = all.filter(|pod| pod.is_static).map(|pod| pod.uid).collect();
+            statics.into_iter().for_each(|uid| self.sync(uid, ctx));
+        }
     }
 
     fn sync_all(&mut self, ctx: &mut Context<'_, Self>) {

@@ -230,6 +230,11 @@ impl NodeAgent {
         Object::new(key, Body::Lease { spec: Arc::new(spec) }).with_meta(meta)
     }
 
+    /// Which object stands for the node.
+    pub fn uid(&self) -> Option<Uid> {
+        self.object.as_ref().map(|node| node.uid).filter(|uid| *uid != Uid::NONE)
+    }
+
     /// The node as the owner of its lease, once its uid is known.
     fn owners(&self) -> Option<Vec<OwnerReference>> {
         let node = self.object.as_ref().filter(|node| node.uid != Uid::NONE)?;

@@ -7,7 +7,9 @@
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox};
 use super::{Kubelet, Timer};
-use crate::objects::{Body, Key, Name, Object, ObjectMeta, PodBody, Uid, View};
+use crate::objects::{
+    Body, Key, Kind, Name, Object, ObjectMeta, OwnerReference, PodBody, Uid, View,
+};
 use crate::ports::{api, container};
 use kubesim_runtime::{Change, Context, Hasher, Snapshot, Time};
 use serde_json::Value;
@@ -341,6 +343,19 @@ fn static_pod(text: &str, path: &str, node: &str) -> Result<Object, String> {
     Ok(object)
 }
 
+/// A mirror is its node's: no other may a node make (kubernetes
+/// `plugin/pkg/admission/noderestriction/admission.go`, `pkg/kubelet/pod/mirror_client.go`).
+fn owner(node: &str, uid: Uid) -> OwnerReference {
+    OwnerReference {
+        api_version: Kind::Node.api_version().to_owned(),
+        kind: Kind::Node.name().to_owned(),
+        name: node.to_owned(),
+        uid: uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
 fn manifest_uid(text: &str, path: &str, node: &str) -> Uid {
     let mut hasher = Hasher::default();
     hasher.str(node);
@@ -361,7 +376,9 @@ impl Pod {
         }
         match &self.record {
             None => {
+                let Some(node) = k.node_uid else { return };
                 let mut meta = (*self.object.meta).clone();
+                meta.owner_references = Some(vec![owner(&k.config.node, node)]);
                 let annotations = meta.annotations.get_or_insert_default();
                 annotations.insert(MIRROR.to_owned(), self.uid.to_string());
                 let (key, body) = (self.object.key.clone(), self.object.body.clone());

@@ -2,7 +2,7 @@
 
 use super::{Front, Inner, Limits};
 use crate::port::{Answer, Closed, Port};
-use kubesim_actors::apiserver::{ApiServer, Config, Effect, Event, RequestId};
+use kubesim_actors::apiserver::{ApiServer, Cache, Config, Effect, Event, RequestId};
 use kubesim_actors::ports::api::{Error, Reason};
 use kubesim_actors::ports::store;
 use kubesim_runtime::Ticket;
@@ -17,10 +17,12 @@ use tokio::task::spawn_local;
 pub type Store = Rc<dyn Port<Request = store::Request, Reply = store::Reply>>;
 
 /// What is heard of an API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+#[derive(Clone, Debug)]
+pub enum Heard<'a> {
     /// A remark for people.
     Note(String),
+    /// What its front serves from now on.
+    Published(&'a Cache),
     /// It starts again after this time. Its clients have lost their connections.
     Failed { cause: String, retry: Duration },
     /// It will not serve: its configuration does not fit what is stored.
@@ -44,7 +46,7 @@ impl Server {
         store: Store,
         limits: Limits,
         seed: u64,
-        heard: impl Fn(Heard) + 'static,
+        heard: impl Fn(Heard<'_>) + 'static,
     ) -> Server {
         let actor: Rc<RefCell<Weak<Hosted<ApiServer>>>> = Rc::default();
         let answers: Rc<RefCell<Weak<Inner>>> = Rc::default();
@@ -56,9 +58,8 @@ impl Server {
         });
         *answers.borrow_mut() = Rc::downgrade(&front.0);
         let heard = Rc::new(heard);
-        let refused = Rc::clone(&heard);
-        let refuse = move |why| refused(Heard::Refused(why));
-        let driver = ApiDriver { store, front: front.clone(), refuse };
+        let told = Rc::clone(&heard);
+        let driver = ApiDriver { store, front: front.clone(), told };
         let served = front.clone();
         let observer = move |seen| match seen {
             Seen::Note { text, .. } => heard(Heard::Note(text)),
@@ -98,10 +99,10 @@ fn write(actor: Option<Rc<Hosted<ApiServer>>>, front: Option<Front>, id: Request
 struct ApiDriver<F> {
     store: Store,
     front: Front,
-    refuse: F,
+    told: Rc<F>,
 }
 
-impl<F: Fn(String) + 'static> Driver<ApiServer> for ApiDriver<F> {
+impl<F: Fn(Heard<'_>) + 'static> Driver<ApiServer> for ApiDriver<F> {
     fn perform(
         &self,
         _: Ticket,
@@ -118,9 +119,12 @@ impl<F: Fn(String) + 'static> Driver<ApiServer> for ApiDriver<F> {
                 });
                 stored = Some(self.store.perform(request, answer));
             }
-            Effect::Publish(cache) => self.front.publish(cache),
+            Effect::Publish(cache) => {
+                (self.told)(Heard::Published(&cache));
+                self.front.publish(cache);
+            }
             Effect::Respond { id, result } => self.front.respond(id, result),
-            Effect::Refuse { why } => (self.refuse)(why),
+            Effect::Refuse { why } => (self.told)(Heard::Refused(why)),
         }
         async move {
             if let Some(stored) = stored {

@@ -37,6 +37,7 @@ mod versions;
 mod watch;
 mod write;
 
+pub use auth::is_others_label;
 pub use serve::Tls;
 
 use self::auth::Auth;

@@ -94,6 +94,8 @@ pub struct Try {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     Address(SocketAddrV4),
+    /// The API server, who speaks TLS.
+    Api(SocketAddrV4),
     /// To be looked up there first.
     Host(Name, u16),
 }

@@ -115,6 +115,7 @@ impl World {
         let spec = self.probes[slot].spec.clone();
         if let Some((machine, pod)) = self.external_place(&spec.from)? {
             let to = match self.probe_target(&spec.to)? {
+                Ok(target) if matches!(spec.to, ProbeTarget::Api) => Destination::Api(target),
                 Ok(target) => Destination::Address(target),
                 Err((host, port)) => Destination::Host(host, port),
             };

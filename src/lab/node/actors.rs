@@ -1,9 +1,9 @@
 //! A node's actors under the production host, and which driver carries out what they ask for.
 
-use super::server::ApiDriver;
+use super::clients::{Api, Clients};
+use super::server::Serving;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::{Config, Plan};
-use kubesim_actors::apiserver::ApiServer;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet::{self, Kubelet};
@@ -11,9 +11,9 @@ use kubesim_actors::netd::{self, Netd};
 use kubesim_actors::ports::api;
 use kubesim_actors::proxy::{self, Proxy};
 use kubesim_actors::scheduler::{self, Scheduler};
-use kubesim_backends::api::Client;
 use kubesim_backends::containers::Processes;
 use kubesim_backends::files::Files;
+use kubesim_backends::http::client::Trust;
 use kubesim_backends::network::Network;
 use kubesim_backends::packets::Packets;
 use kubesim_backends::port::{Answer, Closed, Local, Port};
@@ -31,7 +31,8 @@ use tokio::task::{JoinHandle, spawn_local};
 /// The drivers of a node.
 #[derive(Clone)]
 pub struct Ports {
-    pub api: Client,
+    pub clients: Clients,
+    pub trust: Trust,
     pub network: Network,
     pub rules: Rc<Rules>,
     pub files: Files,
@@ -48,7 +49,7 @@ pub trait Running {
 
 struct Run<A: Actor> {
     hosted: Rc<Hosted<A>>,
-    connected: Option<JoinHandle<()>>,
+    connected: JoinHandle<()>,
 }
 
 impl<A: Actor> Running for Run<A> {
@@ -60,9 +61,7 @@ impl<A: Actor> Running for Run<A> {
 
 impl<A: Actor> Drop for Run<A> {
     fn drop(&mut self) {
-        if let Some(task) = self.connected.take() {
-            task.abort();
-        }
+        self.connected.abort();
     }
 }
 
@@ -71,26 +70,19 @@ pub struct Hosts {
     plan: Rc<Plan>,
     ports: Ports,
     mail: Mail,
-    api: ApiDriver,
     running: Vec<(Cell, Box<dyn Running>)>,
 }
 
 impl Hosts {
     pub fn new(plan: &Rc<Plan>, ports: &Ports, mail: &Mail) -> Hosts {
-        let api = ApiDriver::new(Rc::clone(plan), mail.clone());
         let (plan, ports, mail) = (Rc::clone(plan), ports.clone(), mail.clone());
-        Hosts { plan, ports, mail, api, running: Vec::new() }
+        Hosts { plan, ports, mail, running: Vec::new() }
     }
 
     pub fn start_all(&mut self) {
         for (cell, config) in self.plan.actors.clone() {
             self.start(cell, config);
         }
-    }
-
-    /// The API server's driver: it is where people's writes go in.
-    pub fn api(&self) -> &ApiDriver {
-        &self.api
     }
 
     /// Starts those that do not run.
@@ -115,39 +107,49 @@ impl Hosts {
     }
 
     fn start(&mut self, cell: Cell, config: Config) {
-        let ports = self.ports.clone();
-        let running: Box<dyn Running> = match config {
-            Config::ApiServer(config) => {
-                let hosted = Rc::new(self.spawn::<ApiServer>(cell, config, self.api.clone()));
-                self.api.serves(cell, &hosted);
-                Box::new(Run { hosted, connected: None })
-            }
+        // What is no client serves.
+        let running = match self.ports.clients.of(cell.kind) {
+            Some(api) => self.client_of(cell, config, Means { api, ports: self.ports.clone() }),
+            None => self.server_of(cell, config),
+        };
+        self.running.extend(running.map(|running| (cell, running)));
+    }
+
+    fn server_of(&self, cell: Cell, config: Config) -> Option<Box<dyn Running>> {
+        let (Config::ApiServer(config), Some(door)) = (config, &self.plan.door) else {
+            return None;
+        };
+        Some(Box::new(Serving::start(cell, config, door, &self.mail)))
+    }
+
+    fn client_of(&self, cell: Cell, config: Config, means: Means) -> Option<Box<dyn Running>> {
+        Some(match config {
+            Config::ApiServer(_) => return None,
             Config::Controllers(config) => {
-                self.client(cell, config, on(ports, controllers_effect), controllers::Event::Api)
+                self.client(cell, config, on(means, controllers_effect), controllers::Event::Api)
             }
             Config::Scheduler(config) => {
-                self.client(cell, config, on(ports, scheduler_effect), scheduler::Event::Api)
+                self.client(cell, config, on(means, scheduler_effect), scheduler::Event::Api)
             }
             Config::Kubelet(config) => {
-                self.client(cell, config, on(ports, kubelet_effect), kubelet::Event::Api)
+                self.client(cell, config, on(means, kubelet_effect), kubelet::Event::Api)
             }
             Config::Netd(config) => {
-                self.client(cell, config, on(ports, netd_effect::<Netd>), netd::Event::Api)
+                self.client(cell, config, on(means, netd_effect::<Netd>), netd::Event::Api)
             }
             Config::Flannel(config) => {
-                self.client(cell, config, on(ports, netd_effect::<Flannel>), netd::Event::Api)
+                self.client(cell, config, on(means, netd_effect::<Flannel>), netd::Event::Api)
             }
             Config::Proxy(config) => {
-                self.client(cell, config, on(ports, proxy_effect), proxy::Event::Api)
+                self.client(cell, config, on(means, proxy_effect), proxy::Event::Api)
             }
             Config::Dns(config) => {
-                self.client(cell, config, on(ports, dns_effect::<Dns>), dns::Event::Api)
+                self.client(cell, config, on(means, dns_effect::<Dns>), dns::Event::Api)
             }
             Config::KubeDns(config) => {
-                self.client(cell, config, on(ports, dns_effect::<KubeDns>), dns::Event::Api)
+                self.client(cell, config, on(means, dns_effect::<KubeDns>), dns::Event::Api)
             }
-        };
-        self.running.push((cell, running));
+        })
     }
 
     /// An actor that is told of the API connection.
@@ -155,28 +157,25 @@ impl Hosts {
         &self,
         cell: Cell,
         config: A::Config,
-        driver: impl Driver<A>,
+        driver: On<impl Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static>,
         event: fn(api::Event) -> A::Event,
     ) -> Box<dyn Running> {
+        let mut connections = driver.0.api.listen();
         let hosted = Rc::new(self.spawn(cell, config, driver));
-        let (mut connections, told) = (self.ports.api.listen(), Rc::clone(&hosted));
+        let told = Rc::clone(&hosted);
         let connected = spawn_local(async move {
             while let Some(up) = connections.recv().await {
                 let _ = told.send(event(api::Event::Connected(up))).await;
             }
         });
-        Box::new(Run::<A> { hosted, connected: Some(connected) })
+        Box::new(Run::<A> { hosted, connected })
     }
 
     fn spawn<A: Actor>(&self, cell: Cell, config: A::Config, driver: impl Driver<A>) -> Hosted<A> {
         let mail = self.mail.clone();
-        let api = self.api.clone();
         let observer = move |seen| match seen {
             Seen::Note { text, .. } => mail.send(News::Noted(cell, text)),
-            Seen::Failed { cause, .. } => {
-                api.failed(cell);
-                mail.send(News::Failed(cell, cause));
-            }
+            Seen::Failed { cause, .. } => mail.send(News::Failed(cell, cause)),
             Seen::Step { .. } => {}
         };
         let settings = Settings {
@@ -189,21 +188,27 @@ impl Hosts {
     }
 }
 
-/// A driver that is a function.
-struct On<F>(Ports, F);
+/// What a component acts with: the API as it has it, and the node's drivers.
+struct Means {
+    api: Api,
+    ports: Ports,
+}
 
-fn on<A, F>(ports: Ports, perform: F) -> On<F>
+/// A driver that is a function.
+struct On<F>(Means, F);
+
+fn on<A, F>(means: Means, perform: F) -> On<F>
 where
     A: Actor,
-    F: Fn(&Ports, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
+    F: Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
 {
-    On(ports, perform)
+    On(means, perform)
 }
 
 impl<A, F> Driver<A> for On<F>
 where
     A: Actor,
-    F: Fn(&Ports, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
+    F: Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
 {
     fn perform(
         &self,
@@ -225,67 +230,71 @@ fn to<A: Actor, R: 'static>(answer: AnswerTo<A>, event: fn(R) -> A::Event) -> An
 }
 
 fn controllers_effect(
-    ports: &Ports,
+    means: &Means,
     effect: controllers::Effect,
     answer: AnswerTo<Controllers>,
 ) -> Local<()> {
     let controllers::Effect::Api(effect) = effect;
-    ports.api.perform(effect, to(answer, controllers::Event::Api))
+    means.api.perform(effect, to(answer, controllers::Event::Api))
 }
 
 fn scheduler_effect(
-    ports: &Ports,
+    means: &Means,
     effect: scheduler::Effect,
     answer: AnswerTo<Scheduler>,
 ) -> Local<()> {
     let scheduler::Effect::Api(effect) = effect;
-    ports.api.perform(effect, to(answer, scheduler::Event::Api))
+    means.api.perform(effect, to(answer, scheduler::Event::Api))
 }
 
-fn kubelet_effect(ports: &Ports, effect: kubelet::Effect, answer: AnswerTo<Kubelet>) -> Local<()> {
+fn kubelet_effect(means: &Means, effect: kubelet::Effect, answer: AnswerTo<Kubelet>) -> Local<()> {
     use kubelet::{Effect, Event};
     match effect {
-        Effect::Api(effect) => ports.api.perform(effect, to(answer, Event::Api)),
+        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
         Effect::Container(request) => {
-            ports.containers.perform(request, to(answer, Event::Container))
+            means.ports.containers.perform(request, to(answer, Event::Container))
         }
-        Effect::Probe(request) => ports.probes.perform(request, to(answer, Event::Probe)),
-        Effect::Files(request) => ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Network(request) => ports.network.perform(request, to(answer, Event::Network)),
+        Effect::Probe(request) => means.ports.probes.perform(request, to(answer, Event::Probe)),
+        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
+        Effect::Network(request) => {
+            means.ports.network.perform(request, to(answer, Event::Network))
+        }
     }
 }
 
-fn netd_effect<A>(ports: &Ports, effect: netd::Effect, answer: AnswerTo<A>) -> Local<()>
+fn netd_effect<A>(means: &Means, effect: netd::Effect, answer: AnswerTo<A>) -> Local<()>
 where
     A: Actor<Effect = netd::Effect, Event = netd::Event>,
 {
     use netd::{Effect, Event};
     match effect {
-        Effect::Api(effect) => ports.api.perform(effect, to(answer, Event::Api)),
-        Effect::Network(request) => ports.network.perform(request, to(answer, Event::Network)),
-        Effect::Rules(request) => ports.rules.perform(request, to(answer, Event::Rules)),
-        Effect::Files(request) => ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Packets(request) => ports.peers.perform(request, to(answer, Event::Packets)),
+        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
+        Effect::Network(request) => {
+            means.ports.network.perform(request, to(answer, Event::Network))
+        }
+        Effect::Rules(request) => means.ports.rules.perform(request, to(answer, Event::Rules)),
+        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
+        Effect::Packets(request) => means.ports.peers.perform(request, to(answer, Event::Packets)),
     }
 }
 
-fn proxy_effect(ports: &Ports, effect: proxy::Effect, answer: AnswerTo<Proxy>) -> Local<()> {
+fn proxy_effect(means: &Means, effect: proxy::Effect, answer: AnswerTo<Proxy>) -> Local<()> {
     match effect {
-        proxy::Effect::Api(effect) => ports.api.perform(effect, to(answer, proxy::Event::Api)),
+        proxy::Effect::Api(effect) => means.api.perform(effect, to(answer, proxy::Event::Api)),
         proxy::Effect::Rules(request) => {
-            ports.rules.perform(request, to(answer, proxy::Event::Rules))
+            means.ports.rules.perform(request, to(answer, proxy::Event::Rules))
         }
     }
 }
 
-fn dns_effect<A>(ports: &Ports, effect: dns::Effect, answer: AnswerTo<A>) -> Local<()>
+fn dns_effect<A>(means: &Means, effect: dns::Effect, answer: AnswerTo<A>) -> Local<()>
 where
     A: Actor<Effect = dns::Effect, Event = dns::Event>,
 {
     use dns::{Effect, Event};
     match effect {
-        Effect::Api(effect) => ports.api.perform(effect, to(answer, Event::Api)),
-        Effect::Files(request) => ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Packets(request) => ports.dns.perform(request, to(answer, Event::Packets)),
+        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
+        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
+        Effect::Packets(request) => means.ports.dns.perform(request, to(answer, Event::Packets)),
     }
 }

@@ -3,6 +3,7 @@
 //! scenario's probes.
 //!
 //! - `actors`: which driver carries out what
+//! - `clients`: the API, as each component has it
 //! - `server`: the API server's store and front
 //! - `address`: DHCP, or a static address
 //! - `software`: docker, ufw
@@ -11,6 +12,7 @@
 
 mod actors;
 mod address;
+mod clients;
 mod dhcp;
 mod orders;
 mod picture;
@@ -23,8 +25,8 @@ use super::machine::write;
 use super::mail::{Mail, News};
 use super::plan::Plan;
 use actors::{Hosts, Ports};
+use clients::Clients;
 use kubesim_actors::ports::{files, network};
-use kubesim_backends::api::Client;
 use kubesim_backends::containers::{Processes, Settings};
 use kubesim_backends::files::Files;
 use kubesim_backends::network::Network;
@@ -35,6 +37,7 @@ use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
 use kubesim_sim::world::SUBNET_ENV;
 use kubesim_sim::world::external::Order;
+use server::Person;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -51,6 +54,8 @@ struct Node {
     mail: Mail,
     ports: Ports,
     hosts: Hosts,
+    /// At the API server's machine.
+    person: Option<Person>,
     admin: Admin,
     /// The card's number, and whether its cable has a signal.
     card: u32,
@@ -93,14 +98,14 @@ impl Node {
         }
         let ports = Ports::new(&plan, &mail)?;
         let (carrier, carried) = watch::channel(true);
-        spawn_local(ports.api.clone().run());
         address::hold(&plan, &mail, &mut admin, card, carried);
         mirror_files(&ports.files, &mail);
         observe_addresses(&ports);
         picture::keep(&plan, &ports, &mail)?;
         let hosts = Hosts::new(&plan, &ports, &mail);
+        let person = plan.door.as_ref().map(|door| Person::new(door, &mail));
         let streams = streams::Streams::default();
-        Ok(Node { plan, mail, ports, hosts, admin, card, carrier, streams })
+        Ok(Node { plan, mail, ports, hosts, person, admin, card, carrier, streams })
     }
 }
 
@@ -148,13 +153,13 @@ fn mirror_files(files: &Files, mail: &Mail) {
     }
 }
 
-/// The API's client is told when its own address is gone.
+/// The API's clients are told when their own address is gone.
 fn observe_addresses(ports: &Ports) {
-    let client = ports.api.clone();
+    let clients = ports.clients.clone();
     let answer = Answer::new(move |reply| {
         if let network::Reply::State(state) = reply {
             let all = || state.links.iter().flat_map(|link| &link.addresses);
-            client.addresses_changed(|ip| all().any(|net| net.addr() == ip));
+            clients.addresses_changed(|ip| all().any(|net| net.addr() == ip));
         }
         async { Ok(()) }
     });
@@ -162,7 +167,7 @@ fn observe_addresses(ports: &Ports) {
 }
 
 impl Ports {
-    fn new(plan: &Rc<Plan>, _mail: &Mail) -> Result<Ports, String> {
+    fn new(plan: &Rc<Plan>, mail: &Mail) -> Result<Ports, String> {
         let images = plan.images.clone();
         let containers = Processes::new(Settings {
             program: plan.program.clone(),
@@ -170,7 +175,8 @@ impl Ports {
         });
         let inside = containers.clone();
         Ok(Ports {
-            api: Client::new(plan.name.clone(), plan.dial.clone()),
+            clients: Clients::new(plan, mail),
+            trust: plan.trust.clone(),
             network: Network::open().map_err(|error| format!("a netlink socket: {error}"))?,
             rules: Rc::new(Rules::new(Default::default())),
             files: Files::below(&plan.root).with_manifests(MANIFESTS),

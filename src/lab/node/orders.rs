@@ -32,7 +32,9 @@ impl Node {
                 Ok(())
             }
             Order::Operate { call, request } => {
-                self.hosts.api().operate(call, request);
+                if let Some(person) = &self.person {
+                    person.operate(call, request);
+                }
                 Ok(())
             }
             Order::Try(attempt) => {

@@ -1,134 +1,138 @@
-//! What the API server asks for: its store, its front, and the writes that go in.
+//! The API server: its store, its front, and the person at its machine.
 
+use super::actors::Running;
+use super::clients::{PORT, client};
+use crate::lab::identity::PROFILES;
 use crate::lab::mail::{Mail, News};
-use crate::lab::plan::Plan;
-use kubesim_actors::apiserver::{ApiServer, Effect, Event, RequestId};
-use kubesim_actors::ports::api::Request;
-use kubesim_backends::api::Server;
-use kubesim_runtime::Ticket;
-use kubesim_runtime::host::{AnswerTo, Driver, Hosted};
+use crate::lab::plan::Door;
+use crate::seed::seed;
+use kubesim_actors::apiserver::{Config, memory_store};
+use kubesim_actors::ports::api::{Effect, Event, Request};
+use kubesim_actors::ports::store::{Reply, Request as StoreRequest};
+use kubesim_backends::http::client::Client;
+use kubesim_backends::http::host::{Heard, Server};
+use kubesim_backends::http::{Front, Limits};
+use kubesim_backends::port::{Answer, Local, Port};
 use kubesim_sim::world::Cell;
-use std::cell::{Cell as Slot, RefCell};
-use std::future::Future;
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use tokio::task::spawn_local;
+use std::io;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
 
-/// The connection number of a person at the server itself.
-const OPERATOR: u64 = u64::MAX;
+/// Who the server is in tokens, wherever it is: a name of its certificate.
+const URL: &str = "https://kubernetes.default.svc";
+/// How often a server that starts is looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
-/// The driver. Clones are the same one.
-#[derive(Clone)]
-pub struct ApiDriver(Rc<Inner>);
+/// One life of the API server's process: with it end its connections.
+pub struct Serving {
+    server: Rc<Server>,
+    listens: JoinHandle<()>,
+}
 
-struct Inner {
-    plan: Rc<Plan>,
+impl Serving {
+    pub fn start(cell: Cell, config: Config, door: &Door, mail: &Mail) -> Serving {
+        let told = mail.clone();
+        let heard = move |heard: Heard<'_>| match heard {
+            Heard::Note(text) => told.send(News::Noted(cell, text)),
+            Heard::Published(cache) => told.send(News::Published(cache.clone())),
+            Heard::Failed { cause, .. } => told.send(News::Failed(cell, cause)),
+            Heard::Refused(why) => told.send(News::Refused(cell, why)),
+        };
+        let disk = Rc::new(Disk(Arc::clone(&door.store)));
+        let server = Rc::new(Server::start(config, disk, Limits::default(), seed(), heard));
+        let (front, door, mail) = (server.front.clone(), door.clone(), mail.clone());
+        let listens = spawn_local(async move {
+            if let Err(why) = serve(front, door).await {
+                mail.send(News::Broken(format!("serving the API: {why}")));
+            }
+        });
+        Serving { server, listens }
+    }
+}
+
+impl Running for Serving {
+    fn stop(&self) -> Local<()> {
+        self.listens.abort();
+        let server = Rc::clone(&self.server);
+        Box::pin(async move {
+            server.stop().await;
+            server.front.reset();
+        })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.listens.abort();
+    }
+}
+
+/// Serves on every address of the machine, once the cluster has its roles, for as long as it is
+/// polled.
+async fn serve(front: Front, door: Door) -> Result<(), String> {
+    front.issue_tokens(door.token_key.as_bytes(), URL)?;
+    while !front.is_open() {
+        sleep(LOOK).await;
+    }
+    front.reconcile_roles().await?;
+    front.reconcile_table(PROFILES).await?;
+    let wrong = |error: io::Error| format!("listening for clients: {error}");
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.map_err(wrong)?;
+    let nodes = front.clone().serve(listener, door.tls.clone());
+    let Some(visitors) = door.visitors else { match nodes.await {} };
+    let visitors = visitors.try_clone().and_then(TcpListener::from_std).map_err(wrong)?;
+    let (never, _) = tokio::join!(nodes, front.serve(visitors, door.tls));
+    match never {}
+}
+
+/// The store, which outlives the server and the power of its machine.
+struct Disk(Arc<Mutex<memory_store::Store>>);
+
+impl Port for Disk {
+    type Request = StoreRequest;
+    type Reply = Reply;
+
+    fn perform(&self, request: StoreRequest, answer: Answer<Reply>) -> Local<()> {
+        let reply = {
+            let mut store = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+            store.request(&request)
+        };
+        Box::pin(async move {
+            // Nobody waits any more: it is done all the same.
+            let _ = answer.send(reply).await;
+        })
+    }
+}
+
+/// A person at the server's machine, with the administrator's certificate.
+pub struct Person {
+    client: Client,
     mail: Mail,
-    server: RefCell<Option<Server>>,
-    actor: RefCell<Weak<Hosted<ApiServer>>>,
-    cell: Slot<Option<Cell>>,
-    listens: Slot<bool>,
 }
 
-impl ApiDriver {
-    pub fn new(plan: Rc<Plan>, mail: Mail) -> ApiDriver {
-        let driver = ApiDriver(Rc::new(Inner {
-            plan,
-            mail,
-            server: RefCell::default(),
-            actor: RefCell::default(),
-            cell: Slot::new(None),
-            listens: Slot::new(false),
-        }));
-        let writes = Rc::downgrade(&driver.0);
-        let server = Server::new(move |id, request| {
-            if let Some(inner) = writes.upgrade() {
-                inner.write(id, request);
-            }
-        });
-        *driver.0.server.borrow_mut() = Some(server);
-        driver
+impl Person {
+    pub fn new(door: &Door, mail: &Mail) -> Person {
+        let client = client(&door.person, &[Ipv4Addr::LOCALHOST], mail);
+        Person { client, mail: mail.clone() }
     }
 
-    /// This one takes the writes from now on.
-    pub fn serves(&self, cell: Cell, hosted: &Rc<Hosted<ApiServer>>) {
-        self.0.cell.set(Some(cell));
-        *self.0.actor.borrow_mut() = Rc::downgrade(hosted);
-    }
-
-    /// Its sockets go with the process.
-    pub fn failed(&self, cell: Cell) {
-        if self.0.cell.get() == Some(cell)
-            && let Some(server) = &*self.0.server.borrow()
-        {
-            server.reset();
-        }
-    }
-
-    /// A person's write.
+    /// A write that nobody takes now is not kept: people try again.
     pub fn operate(&self, call: u64, request: Arc<Request>) {
-        self.0.write(RequestId { connection: OPERATOR, call }, request);
-    }
-}
-
-impl Inner {
-    fn write(&self, id: RequestId, request: Arc<Request>) {
-        if let Some(actor) = self.actor.borrow().upgrade() {
-            // One that is down never got it: whoever asked hears so by the deadline.
-            let event = Event::Request { id, request, dry_run: false };
-            spawn_local(async move { actor.send(event).await });
+        if !self.client.is_connected() {
+            return;
         }
-    }
-
-    fn carry_out(&self, effect: Effect) -> Option<Event> {
-        let server = self.server.borrow().clone()?;
-        match effect {
-            Effect::Store(request) => {
-                let mut store = self.plan.store.lock().unwrap_or_else(|broken| broken.into_inner());
-                return Some(Event::Store(store.request(&request)));
-            }
-            Effect::Publish(cache) => {
-                self.mail.send(News::Published(cache.clone()));
-                server.publish(cache);
-                if !self.listens.replace(true) {
-                    self.listen(server);
-                }
-            }
-            Effect::Respond { id, result } if id.connection == OPERATOR => {
-                self.mail.send(News::Operated(id.call, result));
-            }
-            Effect::Respond { id, result } => server.respond(id, &result),
-            Effect::Refuse { why } => {
-                if let Some(cell) = self.cell.get() {
-                    self.mail.send(News::Refused(cell, why));
-                }
-            }
-        }
-        None
-    }
-
-    fn listen(&self, server: Server) {
         let mail = self.mail.clone();
-        spawn_local(async move {
-            if let Err(error) = server.listen().await {
-                mail.send(News::Broken(format!("listening for the API's clients: {error}")));
+        let answer = Answer::new(move |event| {
+            if let Event::Answer(answer) = event {
+                mail.send(News::Operated(answer.tag, answer.result));
             }
+            async { Ok(()) }
         });
-    }
-}
-
-impl Driver<ApiServer> for ApiDriver {
-    fn perform(
-        &self,
-        _: Ticket,
-        effect: Effect,
-        answer: AnswerTo<ApiServer>,
-    ) -> impl Future<Output = ()> + 'static {
-        let event = self.0.carry_out(effect);
-        async move {
-            if let Some(event) = event {
-                let _ = answer.send(event).await;
-            }
-        }
+        spawn_local(self.client.perform(Effect::Call { tag: call, request }, answer));
     }
 }

@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
@@ -80,7 +80,7 @@ async fn go(attempt: &Try, ports: &Ports, resolv_conf: &PathBuf) -> Result<Tried
     let place = Place::of(attempt.pod, ports)?;
     let id = (attempt.slot as u16) << 10 ^ attempt.number as u16;
     let to = match &attempt.to {
-        Destination::Address(to) => *to,
+        Destination::Address(to) | Destination::Api(to) => *to,
         Destination::Host(host, port) => {
             let lookup = Lookup::new(&place.resolv_conf(resolv_conf), host, id);
             let socket = place.udp().map_err(words)?;
@@ -89,7 +89,14 @@ async fn go(attempt: &Try, ports: &Ports, resolv_conf: &PathBuf) -> Result<Tried
     };
     match &attempt.kind {
         ProbeKind::Ping => ping(&place, *to.ip(), id).await,
-        ProbeKind::Http { path, .. } => http(&place, to, path).await,
+        ProbeKind::Http { path, .. } => {
+            let stream = place.connect(to).await.map_err(words)?;
+            if let Destination::Api(_) = attempt.to {
+                let stream = ports.trust.secure(stream).await.map_err(words)?;
+                return http(stream, to, path).await;
+            }
+            http(stream, to, path).await
+        }
         ProbeKind::Dig { query, record } => dig(&place, to, query, *record, id).await,
         ProbeKind::TcpStream => Err("a stream is no single try".into()),
     }
@@ -108,8 +115,11 @@ fn words(error: io::Error) -> SmolStr {
     }
 }
 
-async fn http(place: &Place, to: SocketAddrV4, path: &str) -> Result<Tried, SmolStr> {
-    let mut stream = place.connect(to).await.map_err(words)?;
+async fn http(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    to: SocketAddrV4,
+    path: &str,
+) -> Result<Tried, SmolStr> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(words)?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);

@@ -1,7 +1,8 @@
 //! What two runs of one scenario may differ in without differing: which node got which pod subnet,
-//! which pod which address and name. Each is replaced by what it stands for.
+//! which pod which address and name, which Service an address that it did not ask for. Each is
+//! replaced by what it stands for.
 
-use kubesim_actors::objects::Kind;
+use kubesim_actors::objects::{Kind, Object};
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
 use serde_json::Value;
@@ -51,6 +52,13 @@ impl Mask {
                 pairs.extend(ip.map(|ip| (ip.to_string(), word.clone())));
                 pairs.push((name, word));
             }
+        }
+        let given = world.scenario.workloads.iter().flat_map(|workload| &workload.objects);
+        let services = given.filter(|given| given.object.kind() == Kind::Service);
+        for given in services.filter(|given| cluster_ip(&given.object).is_none()) {
+            let key = &given.object.key;
+            let ip = world.object(Kind::Service, key).and_then(|service| cluster_ip(service));
+            pairs.extend(ip.map(|ip| (ip, format!("<address of Service {key}>"))));
         }
         for slice in world.objects(Kind::EndpointSlice) {
             let service = slice.label("kubernetes.io/service-name").unwrap_or_default();
@@ -132,6 +140,12 @@ impl Mask {
         lines.sort();
         lines
     }
+}
+
+/// A Service's own address.
+fn cluster_ip(object: &Object) -> Option<String> {
+    let (spec, _) = object.service()?;
+    spec.cluster_ip.clone().filter(|ip| !["", "None"].contains(&ip.as_str()))
 }
 
 /// A rule's share depends on its place, and that on addresses; the last one takes what is left.

@@ -30,6 +30,9 @@ const MASKED: [&str; 12] = [
     "seq",
 ];
 
+/// The roles that every cluster has, but a simulated one: nobody asks by a name there.
+const BOOTSTRAP: &str = "kubernetes.io/bootstrapping";
+
 impl View {
     pub fn of(world: &World, subnets: &mut Subnets) -> View {
         let mask = Mask::of(world, subnets);
@@ -69,7 +72,8 @@ impl View {
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
         for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
-            let objects = world.objects(kind).map(|object| {
+            let ours = world.objects(kind).filter(|object| object.label(BOOTSTRAP).is_none());
+            let objects = ours.map(|object| {
                 let mut json = object.to_json();
                 hide(&mut json);
                 if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {

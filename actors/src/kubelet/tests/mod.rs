@@ -404,6 +404,8 @@ fn a_static_pod_runs_without_the_api_and_has_a_mirror() {
     world.run(secs(15));
     let mirror = world.pod("web-n1").expect("there is a mirror");
     assert!(mirror.annotation("kubernetes.io/config.mirror").is_some());
+    let owner = mirror.controller().expect("it is its node's").0;
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Node", "n1"));
     assert!(is_ready(&world.status("web-n1")));
     world.delete("web-n1");
     world.run(secs(15));

@@ -20,6 +20,7 @@ pub use attributes::{Attributes, Objects};
 #[cfg(test)]
 pub use jwt::KNOWN;
 pub use node::Change;
+pub use node::is_others as is_others_label;
 pub use reviews::expect_type;
 pub use user::{MASTERS, User, account_name};
 

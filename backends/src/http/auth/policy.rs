@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+const EVERY_CLUSTER: &str = include_str!("policy.txt");
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Whose controllers' roles are called so.
@@ -29,8 +30,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 impl Front {
     /// Makes or completes what every cluster has. The error is for people.
     pub async fn reconcile_roles(&self) -> Result<(), String> {
+        self.reconcile_table(EVERY_CLUSTER).await
+    }
+
+    /// The same of what a table of that form says.
+    pub async fn reconcile_table(&self, text: &str) -> Result<(), String> {
         let mut writes = JoinSet::new();
-        for wanted in table() {
+        for wanted in table(text) {
             let inner = Rc::clone(&self.0);
             writes.spawn_local(async move { inner.reconcile(&wanted).await });
         }
@@ -152,7 +158,7 @@ fn add_missing(whole: &mut Value, path: &str, wanted: &Value) {
 /// The rules of a role of the table.
 pub fn rules_of(role: &str) -> &'static [PolicyRule] {
     static RULES: LazyLock<BTreeMap<String, Vec<PolicyRule>>> = LazyLock::new(|| {
-        let roles = table().into_iter().filter(|one| one["kind"] == "ClusterRole");
+        let roles = table(EVERY_CLUSTER).into_iter().filter(|one| one["kind"] == "ClusterRole");
         let named = roles.filter_map(|role| {
             let name = role["metadata"]["name"].as_str()?.to_owned();
             Some((name, serde_json::from_value(role["rules"].clone()).ok()?))
@@ -162,10 +168,10 @@ pub fn rules_of(role: &str) -> &'static [PolicyRule] {
     RULES.get(role).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The objects of the table.
-fn table() -> Vec<Value> {
+/// The objects of a table.
+fn table(text: &str) -> Vec<Value> {
     let mut objects: Vec<Value> = Vec::new();
-    for line in include_str!("policy.txt").lines().filter(|line| !line.starts_with('#')) {
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["role", name, ref labels @ ..] => {
@@ -285,16 +291,16 @@ mod tests {
     use super::*;
 
     fn named(kind: &str, name: &str) -> Value {
-        let all = table();
+        let all = table(EVERY_CLUSTER);
         let found = all.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
         found.cloned().unwrap_or_else(|| panic!("{kind} {name}"))
     }
 
     #[test]
     fn every_line_of_the_table_counts() {
-        let text = include_str!("policy.txt");
+        let text = EVERY_CLUSTER;
         let count = |begins: &str| text.lines().filter(|line| line.starts_with(begins)).count();
-        let all = table();
+        let all = table(text);
         let rules: usize = all.iter().filter_map(|one| one["rules"].as_array()).map(Vec::len).sum();
         let aggregates = all.iter().filter(|one| one.get("aggregationRule").is_some()).count();
         assert_eq!(rules + aggregates, count(" "));

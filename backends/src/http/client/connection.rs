@@ -1,6 +1,7 @@
 //! One connection: TCP, TLS with a client's certificate, HTTP/2. Requests and watches are its
 //! streams, and all of them end with it.
 
+use super::trust;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -9,9 +10,9 @@ use hyper::header::{HeaderValue, USER_AGENT};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -51,17 +52,8 @@ impl Credentials {
         let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
         let agent = HeaderValue::from_str(&agent)
             .map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))?;
-        let read = |pem: &[u8], what: &str| {
-            CertificateDer::pem_slice_iter(pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| format!("reading {what}: {error}"))
-        };
-        let mut roots = RootCertStore::empty();
-        for certificate in read(authority, "the cluster's authority")? {
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("using the cluster's authority: {error}"))?;
-        }
-        let chain = read(certificates, "the client's certificate")?;
+        let roots = trust::roots(authority)?;
+        let chain = trust::certificates(certificates, "the client's certificate")?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| format!("reading the client's key: {error}"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,7 +1,7 @@
 //! The API port over HTTPS: one connection to the API server, shared by the actors that have one
 //! identity (a node's, say), with its calls and informers.
 //!
-//! - `connection`: TCP, TLS and HTTP/2
+//! - `trust`, `connection`: TCP, TLS and HTTP/2
 //! - `request`, `answer`: calls as HTTP, and back
 //! - `watch`, `view`, `inbox`: informers
 
@@ -11,10 +11,12 @@ mod inbox;
 mod request;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod view;
 mod watch;
 
 pub use connection::Credentials;
+pub use trust::Trust;
 
 use self::connection::{Line, Sent, Store, Wire, dial};
 use self::inbox::Inbox;
@@ -22,6 +24,7 @@ use self::watch::Stream;
 use crate::port::{Answer, Local, Port};
 use kubesim_actors::objects::{Key, Kind, Object, Uid, View};
 use kubesim_actors::ports::api::{self, Effect, Error, Event, News, Reason, Reply, Request, Scope};
+use kubesim_runtime::{Rng, Stream as RandomStream};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -35,6 +38,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection attempt that long without an answer is given up, and the next address tried.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// After so many failures in a row people are told.
+const PATIENCE: u32 = 6;
 
 /// What a client is made with.
 pub struct Options {
@@ -42,6 +47,8 @@ pub struct Options {
     pub addresses: Vec<Ipv4Addr>,
     pub port: u16,
     pub credentials: Credentials,
+    /// What the client's patience is drawn from: another one for each.
+    pub seed: u64,
     /// Told of what keeps the client from its work, in words.
     pub notes: Box<dyn Fn(String)>,
 }
@@ -55,6 +62,7 @@ struct Inner {
     credentials: Credentials,
     notes: Box<dyn Fn(String)>,
     state: RefCell<State>,
+    dice: RefCell<Rng>,
     /// Rung when another attempt may succeed now.
     dial: Notify,
     /// Rung when the present connection is of no use any more.
@@ -81,10 +89,12 @@ struct State {
 
 impl Client {
     pub fn new(options: Options) -> Client {
-        let Options { addresses, port, credentials, notes } = options;
+        let Options { addresses, port, credentials, seed, notes } = options;
         let state = RefCell::new(State { addresses, ..State::default() });
+        let stream = RandomStream { seed, label: "API client", index: 0, incarnation: 0 };
+        let dice = RefCell::new(Rng::new(stream));
         let (dial, hang_up, up) = (Notify::new(), Notify::new(), Notify::new());
-        Client(Rc::new(Inner { port, credentials, notes, state, dial, hang_up, up }))
+        Client(Rc::new(Inner { port, credentials, notes, state, dice, dial, hang_up, up }))
     }
 
     /// Whether a connection came up (`true`) or was lost, from now on.
@@ -92,6 +102,11 @@ impl Client {
         let (send, receive) = mpsc::unbounded_channel();
         self.0.state.borrow_mut().listeners.push(send);
         receive
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.0.line().is_some()
     }
 
     /// The machine has these addresses now: a connection from one that is gone is dead, and
@@ -129,12 +144,14 @@ impl Client {
     }
 }
 
-/// 50 ms doubled by each failure, up to 2 s.
-fn delay(failures: u32) -> Duration {
-    Duration::from_millis(50 << failures.min(6)).min(Duration::from_secs(2))
-}
-
 impl Inner {
+    /// 50 ms doubled by each failure, up to 2 s; or less, down to half of it, so that clients who
+    /// lost the server together do not come back together.
+    fn pause(&self, failures: u32) -> Duration {
+        let longest = Duration::from_millis(50 << failures.min(6)).min(Duration::from_secs(2));
+        self.dice.borrow_mut().between(longest / 2, longest)
+    }
+
     fn next_address(&self) -> Option<Ipv4Addr> {
         let mut state = self.state.borrow_mut();
         let count = state.addresses.len();
@@ -146,12 +163,12 @@ impl Inner {
     fn back_off(&self) -> Duration {
         let mut state = self.state.borrow_mut();
         state.failures += 1;
-        delay(state.failures)
+        self.pause(state.failures)
     }
 
-    /// Said once, not at each attempt.
+    /// Said once, not at each attempt, and not of a server that is about to begin.
     fn no_connection(&self, address: Ipv4Addr, why: &str) {
-        if self.state.borrow().failures == 0 {
+        if self.state.borrow().failures == PATIENCE {
             (self.notes)(format!("connecting to the API server at {address}:{}: {why}", self.port));
         }
     }
@@ -284,7 +301,7 @@ impl Inner {
             *sent = false;
             if self.line().is_some() {
                 // It is one that ends just now.
-                sleep(delay(0)).await;
+                sleep(self.pause(0)).await;
             }
             self.connected().await;
             begun = self.begin(call);

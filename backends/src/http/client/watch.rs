@@ -4,7 +4,7 @@ use super::answer;
 use super::connection::{Line, Sent, Store};
 use super::inbox::Inbox;
 use super::view::{self, Heard};
-use super::{Inner, News, View, delay, request};
+use super::{Inner, News, PATIENCE, View, request};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -23,8 +23,6 @@ use tokio::time::{Instant, sleep, timeout};
 const ANSWER: Duration = Duration::from_secs(60);
 /// A watch that ends sooner than that is opened again with the patience for one that failed.
 const SHORT: Duration = Duration::from_secs(1);
-/// After so many failures in a row people are told.
-const PATIENCE: u32 = 6;
 
 pub struct Stream {
     pub kind: Kind,
@@ -166,7 +164,7 @@ pub async fn follow(inner: Rc<Inner>, stream: Rc<Stream>) {
             continue;
         }
         tokio::select! {
-            () = sleep(delay(failures)) => {}
+            () = sleep(inner.pause(failures)) => {}
             () = inner.up.notified() => {}
         }
     }

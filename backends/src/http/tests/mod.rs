@@ -2,6 +2,7 @@
 
 mod access;
 mod applies;
+mod components;
 mod csrs;
 mod deletions;
 mod dry_runs;

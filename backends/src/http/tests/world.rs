@@ -106,7 +106,7 @@ impl World {
             history: 1000,
             memo: true,
         };
-        let heard = |heard| {
+        let heard = |heard: Heard<'_>| {
             if let Heard::Refused(why) = heard {
                 panic!("{why}");
             }

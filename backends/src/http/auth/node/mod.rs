@@ -7,7 +7,7 @@
 mod related;
 mod restriction;
 
-pub use restriction::Change;
+pub use restriction::{Change, is_others};
 
 use self::related::related;
 use super::attributes::{Attributes, Objects, Of};

@@ -213,7 +213,7 @@ const OWN: [&str; 11] = [
 const OWN_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 /// Whether a label decides what may run on a node, so that it is for others to set.
-fn is_others(label: &str) -> bool {
+pub fn is_others(label: &str) -> bool {
     let namespace = label.split_once('/').map_or("", |(namespace, _)| namespace);
     let within = |of: &str| {
         namespace.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

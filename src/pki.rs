@@ -12,8 +12,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+/// The administrator, who may everything (kubeadm's names).
+pub const ADMIN: &str = "kubernetes-admin";
+pub const MASTERS: &str = "system:masters";
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long the authority is good for, and what it signs (kubeadm's: ten years and one).
@@ -56,11 +60,10 @@ impl Pki {
     }
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.
-    pub fn admin(&self, data_dir: &Path, url: &str) -> Result<PathBuf, String> {
-        let (certificate, key) = self.client("kubernetes-admin", &["system:masters"])?;
+    pub fn admin(&self, path: &Path, url: &str) -> Result<(), String> {
+        let (certificate, key) = self.client(ADMIN, &[MASTERS])?;
         let [authority, certificate, key] =
             [&self.authority, &certificate, &key].map(|pem| BASE64.encode(pem));
-        let path = data_dir.join("admin.conf");
         let text = format!(
             "apiVersion: v1\nkind: Config\nclusters:\n- name: kubesim\n  cluster:\n    \
              server: {url}\n    certificate-authority-data: {authority}\nusers:\n\
@@ -69,8 +72,7 @@ impl Pki {
              cluster: kubesim\n    user: kubernetes-admin\n\
              current-context: kubernetes-admin@kubesim\n"
         );
-        write(&path, &text)?;
-        Ok(path)
+        write(path, &text)
     }
 
     /// A certificate for a client, and its key.
