@@ -7,9 +7,16 @@
 mod access;
 mod admission;
 mod applies;
+#[cfg(feature = "etcd")]
+#[path = "../common/etcd.rs"]
+mod etcd;
+#[cfg(feature = "etcd")]
+mod https;
 mod kinds;
 mod openapi;
 mod plane;
+#[cfg(feature = "etcd")]
+mod several;
 mod versions;
 mod wire;
 mod workloads;
