@@ -15,6 +15,7 @@ mod https;
 mod kinds;
 mod openapi;
 mod plane;
+mod python;
 #[cfg(feature = "etcd")]
 mod several;
 mod versions;
