@@ -10,14 +10,15 @@ mod applies;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
-#[cfg(feature = "etcd")]
 mod https;
 mod kinds;
+mod node;
 mod openapi;
 mod plane;
 mod python;
 #[cfg(feature = "etcd")]
 mod several;
+mod tour;
 mod versions;
 mod wire;
 mod workloads;
