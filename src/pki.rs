@@ -35,16 +35,12 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Reads the authority below this directory, or makes it there. The server is at these
-    /// addresses.
-    pub fn open(data_dir: &Path, addresses: &[Ipv4Addr]) -> Result<Pki, String> {
-        let place = data_dir.join("pki");
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
-        made.map_err(|error| {
-            let place = place.display();
-            format!("making the directory {place}: {error}; --data-dir names another place")
-        })?;
-        let (authority, key) = authority(&place)?;
+    /// Reads the authority in this directory, or makes it there. The server is at these addresses.
+    pub fn open(place: &Path, addresses: &[Ipv4Addr]) -> Result<Pki, String> {
+        directory(place)?;
+        // Of several servers that start together, one makes what is not there.
+        let _mine = lock(place)?;
+        let (authority, key) = authority(place)?;
         let wrong = |error: rcgen::Error| {
             let place = place.display();
             format!(
@@ -55,7 +51,7 @@ impl Pki {
         let key = KeyPair::from_pem(&key).map_err(wrong)?;
         let issuer = Issuer::from_ca_cert_pem(&authority, key).map_err(wrong)?;
         let (certificate, key) = server(&issuer, addresses).map_err(wrong)?;
-        let token_key = token_key(&place)?;
+        let token_key = token_key(place)?;
         Ok(Pki { authority, issuer, certificate, key, token_key })
     }
 
@@ -88,6 +84,26 @@ impl Pki {
         let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// One for its owner alone.
+pub fn directory(place: &Path) -> Result<(), String> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
+    made.map_err(|error| {
+        let place = place.display();
+        format!("making the directory {place}: {error}; --data-dir names another place")
+    })
+}
+
+/// Held until it is dropped.
+fn lock(place: &Path) -> Result<File, String> {
+    let path = place.join("lock");
+    let open = || -> io::Result<File> {
+        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(|error| format!("locking {}: {error}", path.display()))
 }
 
 /// Its certificate and key.

@@ -15,6 +15,7 @@ pub mod apiserver;
 pub mod containers;
 pub mod controllers;
 pub mod dns;
+pub mod elector;
 pub mod kubelet;
 pub mod netd;
 pub mod objects;

@@ -1,8 +1,11 @@
 //! The scheduler and the controllers: clients of the API server as any others, by the same door and
-//! each with a certificate of its own.
+//! each with a certificate of its own. Where several servers have one store, those of one of them
+//! work.
 
+use super::lead::{self, Election};
 use crate::pki::Pki;
 use crate::seed::seed;
+use kubesim_actors::apiserver::Hold;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::ports::api;
 use kubesim_actors::scheduler::{self, Scheduler};
@@ -18,6 +21,8 @@ use tokio::task::{JoinHandle, spawn_local};
 /// What runs, where it finds the server, and as whom.
 pub struct Plan {
     pub server: Ipv4Addr,
+    /// Between them and those of other servers; without, these are the only ones.
+    pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
     pub controllers: Option<(controllers::Config, Credentials)>,
 }
@@ -43,34 +48,75 @@ fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
 /// Those that run.
 pub struct Clients(Vec<Running>);
 
-struct Running {
+/// Something that runs until it is told to end.
+pub struct Running {
     stop: Local<()>,
     /// What keeps its connection, and what tells it of that.
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn new(stop: impl Future<Output = ()> + 'static, tasks: Vec<JoinHandle<()>>) -> Running {
+        Running { stop: Box::pin(stop), tasks }
+    }
+
+    /// What it has asked for and was not answered may happen still.
+    pub async fn stop(self) {
+        self.stop.await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Clients {
-    pub fn start(plan: &Plan, port: u16) -> Clients {
+    pub fn start(plan: &Plan, port: u16) -> Result<Clients, String> {
+        let server = plan.server;
         let mut running = Vec::new();
         if let Some((config, credentials)) = plan.controllers.clone() {
-            let client = client("controllers", plan.server, port, credentials);
-            let effect = |controllers::Effect::Api(effect)| effect;
-            running.push(run::<Controllers>(config, client, effect, controllers::Event::Api));
+            // Upstream's lease of those, so that not both do their work.
+            let role = Role { lease: "kube-controller-manager", plan, port, credentials };
+            running.push(role.start(move |credentials| {
+                let client = client("controllers", server, port, credentials);
+                let effect = |controllers::Effect::Api(effect)| effect;
+                run::<Controllers>(config.clone(), client, effect, controllers::Event::Api)
+            })?);
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
-            let client = client("scheduler", plan.server, port, credentials);
-            let effect = |scheduler::Effect::Api(effect)| effect;
-            running.push(run::<Scheduler>(config, client, effect, scheduler::Event::Api));
+            let role = Role { lease: "kube-scheduler", plan, port, credentials };
+            running.push(role.start(move |credentials| {
+                let client = client("scheduler", server, port, credentials);
+                let effect = |scheduler::Effect::Api(effect)| effect;
+                run::<Scheduler>(config.clone(), client, effect, scheduler::Event::Api)
+            })?);
         }
-        Clients(running)
+        Ok(Clients(running))
     }
 
-    /// What they have asked for and was not answered may happen still.
     pub async fn stop(self) {
-        for Running { stop, tasks } in self.0 {
-            stop.await;
-            tasks.iter().for_each(JoinHandle::abort);
+        for running in self.0 {
+            running.stop().await;
         }
+    }
+}
+
+/// What one of several servers does.
+struct Role<'a> {
+    /// In `kube-system`.
+    lease: &'static str,
+    plan: &'a Plan,
+    port: u16,
+    credentials: Credentials,
+}
+
+impl Role<'_> {
+    /// Works at once, or while it leads.
+    fn start(self, work: impl Fn(Credentials) -> Running + 'static) -> Result<Running, String> {
+        let Role { lease, plan, port, credentials } = self;
+        let Some(election) = &plan.election else { return Ok(work(credentials)) };
+        let config = election.config(lease);
+        let hold = Hold { lease: config.lease.clone(), holder: config.identity.clone() };
+        let leading = credentials.clone().leading_by(&hold)?;
+        let client = client("elector", plan.server, port, credentials);
+        Ok(lead::while_elected(config, client, move || work(leading.clone())))
     }
 }
 
@@ -79,12 +125,8 @@ fn client(name: &'static str, server: Ipv4Addr, port: u16, credentials: Credenti
     Client::new(Options { addresses: vec![server], port, credentials, seed: seed(), notes })
 }
 
-fn run<A: Actor>(
-    config: A::Config,
-    client: Client,
-    effect: fn(A::Effect) -> api::Effect,
-    event: fn(api::Event) -> A::Event,
-) -> Running {
+/// What is told of an actor, and its dice.
+pub fn settings<A: Actor>() -> Settings {
     let observer = |seen| match seen {
         Seen::Note { text, .. } => eprintln!("{}: {text}", A::NAME),
         Seen::Failed { cause, retry, .. } => {
@@ -93,11 +135,18 @@ fn run<A: Actor>(
         }
         Seen::Step { .. } => {}
     };
-    let observer = Box::new(observer);
-    let settings = Settings { seed: seed(), index: 0, steps: false, observer };
+    Settings { seed: seed(), index: 0, steps: false, observer: Box::new(observer) }
+}
+
+fn run<A: Actor>(
+    config: A::Config,
+    client: Client,
+    effect: fn(A::Effect) -> api::Effect,
+    event: fn(api::Event) -> A::Event,
+) -> Running {
     let driver = OverTheApi { client: client.clone(), effect, event };
     let mut connections = client.listen();
-    let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings));
+    let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings::<A>()));
     let told = Rc::clone(&hosted);
     let tells = spawn_local(async move {
         while let Some(up) = connections.recv().await {
@@ -106,7 +155,7 @@ fn run<A: Actor>(
         }
     });
     let keeps = spawn_local(client.run());
-    Running { stop: Box::pin(async move { hosted.stop().await }), tasks: [keeps, tells] }
+    Running::new(async move { hosted.stop().await }, vec![keeps, tells])
 }
 
 /// Carries out what an actor asks for that speaks to the API only.

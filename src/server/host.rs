@@ -77,7 +77,7 @@ async fn serve(
     let url = format!("https://{}:{}", plan.server, at.port());
     front.issue_tokens(token_key.as_bytes(), &url).map_err(|why| {
         environment(format!(
-            "using the key of service accounts' tokens, pki/sa.key: {why}; with that file \
+            "using the key of service accounts' tokens, sa.key: {why}; with that file \
              removed, another one is made, and tokens that were issued are good no more"
         ))
     })?;
@@ -93,7 +93,7 @@ async fn serve(
     }
     front.reconcile_roles().await.map_err(environment)?;
     let serving = spawn_local(front.clone().serve(listener, tls));
-    let clients = Clients::start(plan, at.port());
+    let clients = Clients::start(plan, at.port()).map_err(environment)?;
     ready(at).map_err(environment)?;
     let ended = tokio::select! {
         Some(why) = refused.recv() => Err((Exit::Input, why)),

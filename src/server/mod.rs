@@ -2,12 +2,16 @@
 //!
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
+//! - `lead`: which server's of them work
 
 mod clients;
 mod host;
+mod lead;
 
 use self::host::Place;
-use crate::pki::Pki;
+use self::lead::Election;
+use crate::pki::{self, Pki};
+use crate::seed::seed;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::Config;
@@ -26,6 +30,10 @@ pub struct Args {
     /// etcd://10.0.0.1:2379,10.0.0.2:2379.
     #[arg(long, value_name = "embedded|etcd://…", value_parser = place, default_value = "embedded")]
     store: Place,
+    /// Where the cluster's authority and the key of its tokens are kept, instead of `pki` in the data
+    /// directory: servers that have one store must share them.
+    #[arg(long, value_name = "DIR")]
+    pki_dir: Option<PathBuf>,
     /// Where clients are served.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
     listen: SocketAddrV4,
@@ -41,10 +49,27 @@ pub struct Args {
     /// What is left to others: the scheduler, the controllers, or (with a comma) both.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
+    #[command(flatten)]
+    election: Terms,
     /// What the server leaves out of what it makes of requests, as kube-apiserver's flag: without
     /// the controllers nobody makes the accounts that `ServiceAccount` asks for.
     #[arg(long, value_name = "PLUGIN", value_enum, value_delimiter = ',')]
     disable_admission_plugins: Vec<Plugin>,
+}
+
+// As kube-scheduler's and kube-controller-manager's flags. Servers on one store in etcd elect whose
+// scheduler works, and whose controllers do.
+#[derive(clap::Args)]
+struct Terms {
+    /// How long others wait after the last renewal of a lease, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "15")]
+    leader_elect_lease_duration: Duration,
+    /// How long one that leads tries to renew its lease before it stops, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    leader_elect_renew_deadline: Duration,
+    /// How often it is tried to get or to renew a lease, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    leader_elect_retry_period: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -95,6 +120,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
         node_ports: (30000, 32767),
         node_networks: Vec::new(),
         refuse_overlap: true,
+        shared: matches!(args.store, Place::Etcd(_)),
         service_accounts: !args.disable_admission_plugins.contains(&Plugin::ServiceAccount),
         history: HISTORY,
         memo: true,
@@ -103,7 +129,9 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
     let ip = *args.listen.ip();
     let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
     let first = Ipv4Addr::from(u32::from(args.service_network.network()) + 1);
-    let pki = Pki::open(&args.data_dir, &[reached, first]).map_err(environment)?;
+    pki::directory(&args.data_dir).map_err(environment)?;
+    let keys = args.pki_dir.clone().unwrap_or_else(|| args.data_dir.join("pki"));
+    let pki = Pki::open(&keys, &[reached, first]).map_err(environment)?;
     let tls = Tls::new(pki.certificate.as_bytes(), pki.key.as_bytes(), pki.authority.as_bytes());
     let tls = tls.map_err(environment)?;
     let data_dir = args.data_dir.clone();
@@ -119,15 +147,28 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
         output.flush();
         Ok(())
     };
-    let plan = plan(args, reached, &pki).map_err(environment)?;
+    let mut plan = plan(args, reached, &pki).map_err(environment)?;
+    plan.election = election(args).map_err(|why| (Exit::Input, why))?;
     let door = host::Door { listen: args.listen, tls, token_key: pki.token_key.clone() };
     host::run(config, (&args.data_dir, &args.store), door, &plan, &mut ready)
+}
+
+/// One store is one server's, or in etcd that of several.
+fn election(args: &Args) -> Result<Option<Election>, String> {
+    let election = Election {
+        duration: args.election.leader_elect_lease_duration,
+        deadline: args.election.leader_elect_renew_deadline,
+        retry: args.election.leader_elect_retry_period,
+        identity: lead::identity(seed()),
+    };
+    election.check()?;
+    Ok(matches!(args.store, Place::Etcd(_)).then_some(election))
 }
 
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan { server, scheduler: None, controllers: None };
+    let mut plan = clients::Plan { server, election: None, scheduler: None, controllers: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));

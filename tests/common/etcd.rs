@@ -27,6 +27,7 @@ pub fn installed() -> bool {
 
 impl Server {
     /// On ports `port` and `port + 1`.
+    #[allow(dead_code, reason = "some are members of a cluster")]
     pub fn start(port: u16) -> Server {
         Server::with(port, "http", |_| Vec::new())
     }

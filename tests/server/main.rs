@@ -7,9 +7,18 @@
 mod access;
 mod admission;
 mod applies;
+#[cfg(feature = "etcd")]
+#[path = "../common/etcd.rs"]
+mod etcd;
+mod https;
 mod kinds;
+mod node;
 mod openapi;
 mod plane;
+mod python;
+#[cfg(feature = "etcd")]
+mod several;
+mod tour;
 mod versions;
 mod wire;
 mod workloads;

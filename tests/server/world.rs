@@ -127,7 +127,7 @@ impl Server {
         let _ = self.process.wait();
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.process.id()).expect("an id");
         kill(Pid::from_raw(id), signal).expect("it runs");
     }

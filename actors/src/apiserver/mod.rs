@@ -9,6 +9,9 @@ mod cache;
 mod defaults;
 mod delete;
 mod errors;
+mod execute;
+mod fence;
+mod follow;
 mod generated;
 pub mod hub;
 mod kinds;
@@ -27,6 +30,7 @@ mod tests;
 
 pub use admission::warnings_of;
 pub use cache::{Cache, LastWrite};
+pub use fence::Hold;
 pub use namespaces::SYSTEM;
 
 use crate::objects::{Name, Object};
@@ -55,6 +59,9 @@ pub struct Config {
     /// Pods run as a ServiceAccount that must exist, and get its token. Simulated clusters have no
     /// accounts.
     pub service_accounts: bool,
+    /// Other servers write to the store as well, so it is followed, and asked when it matters what
+    /// is stored now. A store that is ours alone holds what we know.
+    pub shared: bool,
     /// Versions kept for watchers that come back; older ones get 410.
     pub history: usize,
     /// What is computed from a version is computed once for all who see it. Off only in the test
@@ -71,12 +78,19 @@ pub struct RequestId {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A write (a read never enters the actor).
+    /// A write; or, of a shared store, a read that is to see all that was acknowledged before it.
+    /// Other reads never enter the actor.
     Request {
         id: RequestId,
         request: Arc<api::Request>,
         /// Only tried: checked, completed and answered as if done, and nothing is stored.
         dry_run: bool,
+    },
+    /// A write of one of several that take turns: done only while it is this one's.
+    Leased {
+        id: RequestId,
+        request: Arc<api::Request>,
+        hold: Arc<Hold>,
     },
     Store(store::Reply),
 }
@@ -121,6 +135,11 @@ impl Digest for Event {
                     hasher.str("dry run");
                 }
             }
+            Event::Leased { id, request, hold } => {
+                std::hash::Hash::hash(id, hasher);
+                request.digest(hasher);
+                std::hash::Hash::hash(hold, hasher);
+            }
             Event::Store(reply) => reply.digest(hasher),
         }
     }
@@ -139,6 +158,7 @@ pub struct ApiServer {
     services: services_ip::Allocations,
     last_pod: defaults::LastPod,
     pending: pending::Pending,
+    follow: follow::Follow,
     /// Namespaces being deleted.
     terminating: BTreeSet<Name>,
     /// The store was read and what must exist exists.
@@ -163,6 +183,7 @@ impl Actor for ApiServer {
             services: services_ip::Allocations::new(config.service_network, config.node_ports),
             last_pod: defaults::LastPod::default(),
             pending: pending::Pending::default(),
+            follow: follow::Follow::default(),
             terminating: BTreeSet::new(),
             open: false,
             waiting: Vec::new(),
@@ -180,7 +201,12 @@ impl Actor for ApiServer {
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
         match event {
             Event::Request { id, request, dry_run } => {
-                self.request(pending::Job { id: Some(id), request, dry_run, tries: 0 }, ctx);
+                let job = pending::Job { dry_run, ..pending::Job::of(Some(id), request) };
+                self.request(job, ctx);
+            }
+            Event::Leased { id, request, hold } => {
+                let job = pending::Job { hold: Some(hold), ..pending::Job::of(Some(id), request) };
+                self.request(job, ctx);
             }
             Event::Store(reply) => self.stored(reply, ctx),
         }
@@ -200,6 +226,8 @@ impl ApiServer {
             pending::respond(&job, Err(error), ctx);
         } else if !self.open {
             self.waiting.push(job);
+        } else if self.config.shared && job.request.is_read() {
+            self.read_as_of_now(job, ctx);
         } else if let Some(result) = self.cache.read(&job.request) {
             pending::respond(&job, result, ctx);
         } else {

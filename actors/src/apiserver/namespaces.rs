@@ -61,7 +61,7 @@ impl ApiServer {
     }
 
     fn submit_own(&mut self, request: Request, ctx: &mut Ctx<'_>) {
-        self.submit(Job { id: None, request: Arc::new(request), dry_run: false, tries: 0 }, ctx);
+        self.submit(Job::of(None, Arc::new(request)), ctx);
     }
 
     /// What a published write means for the server itself.

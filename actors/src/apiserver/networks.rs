@@ -89,6 +89,7 @@ mod tests {
             node_ports: (30000, 32767),
             node_networks: nodes.iter().map(|(n, c)| ((*n).to_owned(), net(c))).collect(),
             refuse_overlap: true,
+            shared: false,
             service_accounts: false,
             history: 1000,
             memo: true,

@@ -9,13 +9,12 @@
 //! What the store did not tell is read again: a comparison that failed, a transaction without an
 //! answer, or a revision that nobody accounts for (a late transaction of an earlier incarnation).
 
-use super::apply::{self, Outcome, State};
 use super::cache::LastWrite;
 use super::quota::{self, Charge};
-use super::{ApiServer, Effect, RequestId, Timer, errors};
+use super::{ApiServer, Effect, Hold, RequestId, Timer, errors};
 use crate::objects::{Kind, Object};
 use crate::ports::api::{Error, Reason, Reply, Request};
-use crate::ports::store::{self, Op, StoreKey};
+use crate::ports::store::{self, StoreKey};
 use kubesim_runtime::{Context, Lookup};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,18 +32,26 @@ pub(super) struct Job {
     pub request: Arc<Request>,
     /// Ends before the store.
     pub dry_run: bool,
+    /// It is done only while this lease is so held.
+    pub hold: Option<Arc<Hold>>,
     pub tries: u32,
 }
 
+impl Job {
+    pub fn of(id: Option<RequestId>, request: Arc<Request>) -> Job {
+        Job { id, request, dry_run: false, hold: None, tries: 0 }
+    }
+}
+
 #[derive(Clone, Debug)]
-struct Flight {
-    job: Job,
-    key: StoreKey,
-    write: Write,
+pub(super) struct Flight {
+    pub job: Job,
+    pub key: StoreKey,
+    pub write: Write,
     /// The quotas that are written with it.
-    charges: Vec<Charge>,
+    pub charges: Vec<Charge>,
     /// When it left, no quota of its namespace was there to count it.
-    uncounted: bool,
+    pub uncounted: bool,
 }
 
 /// A write, and on what.
@@ -68,7 +75,7 @@ pub(super) enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Write {
+pub(super) enum Write {
     Put(Arc<Object>),
     Remove(Arc<Object>),
 }
@@ -85,16 +92,29 @@ pub(super) enum Range {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     last_id: u64,
-    in_flight: BTreeMap<u64, Flight>,
+    pub in_flight: BTreeMap<u64, Flight>,
     /// Committed, but a lower revision has not been heard of yet.
     arrived: BTreeMap<u64, Flight>,
     /// Keys with a write under way, and the writes behind it.
-    lanes: Lookup<StoreKey, VecDeque<Waiting>>,
+    pub lanes: Lookup<StoreKey, VecDeque<Waiting>>,
     /// To be applied anew once the store was read.
     pub stale: Vec<Stale>,
     /// Lanes whose last write may have happened; closed until the store was read.
     pub doubtful: Vec<StoreKey>,
     pub range: Range,
+}
+
+impl Pending {
+    /// Of a transaction, or a question to the store.
+    pub fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The write that was committed at this revision and is not published yet.
+    pub fn arrived(&mut self, revision: u64) -> Option<Flight> {
+        self.arrived.remove(&revision)
+    }
 }
 
 type Ctx<'a> = Context<'a, ApiServer>;
@@ -122,95 +142,6 @@ impl ApiServer {
         if self.execute(job, &key, &[], ctx) == Step::Answered {
             self.release(&key, ctx);
         }
-    }
-
-    /// Its own lane is closed for the job, and so are those `held`.
-    pub(super) fn execute(
-        &mut self,
-        job: Job,
-        key: &StoreKey,
-        held: &[StoreKey],
-        ctx: &mut Ctx<'_>,
-    ) -> Step {
-        let wall = ctx.wall();
-        let state = State {
-            cache: &self.cache,
-            config: &self.config,
-            services: &mut self.services,
-            last_pod: &mut self.last_pod,
-            wall,
-            rng: ctx.rng(),
-            internal: job.id.is_none(),
-        };
-        let outcome = apply::apply(state, &job.request, &key.1);
-        let charged = outcome.and_then(|outcome| {
-            let charges = quota::charges(&self.cache, key, &outcome)?;
-            Ok((outcome, charges))
-        });
-        if job.dry_run {
-            self.tried(&job, key, charged.map(|(outcome, _)| outcome), ctx);
-            return Step::Answered;
-        }
-        let (outcome, charges) = match charged {
-            Ok(charged) => charged,
-            Err(error) => {
-                self.settle(key);
-                respond(&job, Err(error), ctx);
-                return Step::Answered;
-            }
-        };
-        let busy = |charge: &&Charge| !held.contains(&charge.key) && self.busy(&charge.key);
-        if let Some(quota) = charges.iter().find(busy).map(|charge| charge.key.clone()) {
-            self.settle(key);
-            if let Some(lane) = self.pending.lanes.get_mut(&quota) {
-                lane.push_back((job, key.clone()));
-            }
-            return Step::Goes;
-        }
-        let (write, op, expected) = match outcome {
-            Outcome::Same(object) => {
-                respond(&job, Ok(Reply::Object(object)), ctx);
-                return Step::Answered;
-            }
-            Outcome::Put { object, expected } => {
-                let value = Arc::new(object);
-                (Write::Put(value.clone()), Op::Put { key: key.clone(), value }, expected)
-            }
-            Outcome::Remove { object, expected } => {
-                (Write::Remove(object), Op::Delete { key: key.clone() }, expected)
-            }
-        };
-        let (mut compare, mut then) = (vec![(key.clone(), expected)], vec![op]);
-        for Charge { key, expected, quota } in &charges {
-            self.pending.lanes.entry(key.clone()).or_default();
-            compare.push((key.clone(), *expected));
-            then.push(Op::Put { key: key.clone(), value: Arc::clone(quota) });
-        }
-        let uncounted = !quota::any(&self.cache, &key.1.namespace);
-        self.pending.last_id += 1;
-        let id = self.pending.last_id;
-        let flight = Flight { job, key: key.clone(), write, charges, uncounted };
-        self.pending.in_flight.insert(id, flight);
-        ctx.perform(Effect::Store(store::Request::Txn { id, compare, then }));
-        Step::Goes
-    }
-
-    /// A dry run ends here, as in apiserver's `registry/generic/registry/dryrun.go`: what was made
-    /// of the object is answered at the version that is stored of it, if any is.
-    fn tried(
-        &mut self,
-        job: &Job,
-        key: &StoreKey,
-        outcome: Result<Outcome, Error>,
-        ctx: &mut Ctx<'_>,
-    ) {
-        // What a service was given is free again.
-        self.settle(key);
-        let object = outcome.map(|outcome| match outcome {
-            Outcome::Same(object) | Outcome::Remove { object, .. } => object,
-            Outcome::Put { object, .. } => Arc::new(object),
-        });
-        respond(job, object.map(Reply::Object), ctx);
     }
 
     /// The lane's write is over: the next one's turn.
@@ -253,8 +184,10 @@ impl ApiServer {
             store::Reply::Mismatch { id, .. } => self.mismatch(id, ctx),
             store::Reply::Unknown { id } => self.unknown(id, ctx),
             store::Reply::Refused { id, why } => self.refused(id, &why, ctx),
-            store::Reply::Range { revision, compacted, objects, .. } => {
-                self.ranged(revision, compacted, objects, ctx);
+            store::Reply::Range { id, revision, compacted, objects, .. } => {
+                if !self.revision_told(id, revision, ctx) && id == 0 {
+                    self.ranged(revision, compacted, objects, ctx);
+                }
             }
             store::Reply::Compacted { revision } => {
                 if revision > self.cache.compacted {
@@ -263,10 +196,13 @@ impl ApiServer {
                     self.publish(ctx);
                 }
             }
-            // Nobody here watches or reads the past.
-            store::Reply::Watched { .. }
-            | store::Reply::Forgotten { .. }
-            | store::Reply::Ahead { .. } => {}
+            store::Reply::Watched { revision, changes, .. } => self.told(revision, changes, ctx),
+            // With a memory that is empty it reads anew, and its clients know no version of that.
+            store::Reply::Forgotten { compacted, .. } => {
+                ctx.fail(format_args!("what it followed is forgotten up to {compacted}"));
+            }
+            // Nobody here reads the past.
+            store::Reply::Ahead { .. } => {}
         }
     }
 
@@ -312,6 +248,10 @@ impl ApiServer {
 
     /// More revisions are missing than writes of ours are under way: somebody else's.
     pub(super) fn look_for_gap(&mut self, ctx: &mut Ctx<'_>) {
+        if self.config.shared {
+            // What is missing is told.
+            return;
+        }
         let Some((first, _)) = self.pending.arrived.first_key_value() else {
             return;
         };
@@ -321,7 +261,7 @@ impl ApiServer {
         }
     }
 
-    fn publish_write(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
+    pub(super) fn publish_write(&mut self, flight: Flight, revision: u64, ctx: &mut Ctx<'_>) {
         let (kind, key) = flight.key.clone();
         for charge in &flight.charges {
             if let Some(view) = self.cache.views.get_mut(&charge.key.0) {
@@ -360,7 +300,7 @@ impl ApiServer {
                 continue;
             };
             let request = Arc::new(Request::UpdateStatus { object });
-            let job = Job { id: None, request, dry_run: false, tries: 0 };
+            let job = Job::of(None, request);
             let key = (Kind::ResourceQuota, quota);
             match self.pending.lanes.get_mut(&key) {
                 Some(lane) => lane.push_front((job, key)),

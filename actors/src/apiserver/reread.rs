@@ -12,7 +12,11 @@ use std::sync::Arc;
 type Ctx<'a> = Context<'a, ApiServer>;
 
 impl ApiServer {
+    /// What the store did not tell, or knew better, is found out.
     pub(super) fn ask_range(&mut self, ctx: &mut Ctx<'_>) {
+        if self.config.shared && !self.cache.views.is_empty() {
+            return self.ask_revision(ctx);
+        }
         if self.pending.range != Range::Idle {
             self.pending.range = Range::AskAgain;
             return;
@@ -23,6 +27,9 @@ impl ApiServer {
     }
 
     pub(super) fn retry(&mut self, ctx: &mut Ctx<'_>) {
+        if self.config.shared && !self.cache.views.is_empty() {
+            return self.still_behind(ctx);
+        }
         if self.pending.range != Range::Idle || self.has_gap() {
             self.pending.range = Range::Idle;
             self.ask_range(ctx);
@@ -38,8 +45,12 @@ impl ApiServer {
     ) {
         let again = self.pending.range == Range::AskAgain;
         self.pending.range = Range::Idle;
-        if self.cache.views.is_empty() || revision > self.cache.revision {
+        let first = self.cache.views.is_empty();
+        if first || revision > self.cache.revision && !self.config.shared {
             self.take_range(revision, compacted, objects, ctx);
+        }
+        if first {
+            self.follow(ctx);
         }
         if again {
             // What made us ask again may have happened after this reading.
@@ -61,7 +72,7 @@ impl ApiServer {
     }
 
     /// The store knew better than what this write was applied to.
-    fn again(&mut self, Stale { job, key, quotas }: Stale, ctx: &mut Ctx<'_>) {
+    pub(super) fn again(&mut self, Stale { job, key, quotas }: Stale, ctx: &mut Ctx<'_>) {
         if job.request.subject().1.name.is_empty() {
             self.release(&key, ctx);
             self.submit(job, ctx);

@@ -138,6 +138,9 @@ pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Ob
         }
         Kind::ConfigMap => {
             let mut whole = ConfigMap::deserialize(value)?;
+            // In Go an empty map is left out (`omitempty`).
+            whole.data = whole.data.filter(|data| !data.is_empty());
+            whole.binary_data = whole.binary_data.filter(|data| !data.is_empty());
             (std::mem::take(&mut whole.metadata), Body::ConfigMap(Arc::new(whole)))
         }
         Kind::Event => {

@@ -11,7 +11,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::Include;
 use super::write::{self, Sent};
-use super::{Inner, delete, discovery, gzip, openapi, scale, watch};
+use super::{Inner, delete, discovery, gzip, lease, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -78,7 +78,8 @@ where
     let accepted = accepted.unwrap_or_default().to_owned();
     match route? {
         Route::Object(target) => {
-            object(inner, &user, request, (target, query), &accepted, asked).await
+            let hold = lease::read(request.headers())?;
+            lease::by(hold, object(inner, &user, request, (target, query), &accepted, asked)).await
         }
         Route::Review(review, namespace) if request.method() == Method::POST => {
             asked.verb = "POST";
@@ -167,6 +168,11 @@ where
     let (content_type, agent) = (&content_type[..], &agent[..]);
     let sent = Sent { bytes: &bytes, content_type, query: &query, agent, user, show };
     asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
+    let unknown = target.name.is_some() && inner.object(&target).is_err();
+    if unknown || asked.verb == "DELETECOLLECTION" {
+        // Another server may know more.
+        inner.as_of_now().await?;
+    }
     match asked.verb {
         "POST" => write::create(inner, &target, sent).await,
         "PUT" => write::update(inner, &target, sent).await,
@@ -226,8 +232,10 @@ async fn reads(
     query: &Query,
     show: Show,
 ) -> Result<Answer, Failure> {
-    if let Age::NotOlderThan(revision) | Age::Exact(revision) = read::age(query)? {
-        inner.not_older(revision).await?;
+    match read::age(query)? {
+        Age::NotOlderThan(revision) | Age::Exact(revision) => inner.not_older(revision).await?,
+        Age::Any if newest(query) => inner.as_of_now().await?,
+        Age::Any => {}
     }
     if target.name.is_none() {
         let selector = selector(target, query)?;
@@ -246,6 +254,11 @@ async fn reads(
     }
 }
 
+/// Upstream's "Most Recent"; "0" is any, and a page is of the version of the one before it.
+fn newest(query: &Query) -> bool {
+    query.text("resourceVersion").is_empty() && query.text("continue").is_empty()
+}
+
 async fn open_watch(
     inner: &Rc<Inner>,
     target: Target,
@@ -254,6 +267,9 @@ async fn open_watch(
 ) -> Result<Answer, Failure> {
     let selector = selector(&target, query)?;
     inner.not_older(query.number("resourceVersion")?.unwrap_or(0)).await?;
+    if newest(query) {
+        inner.as_of_now().await?;
+    }
     let watch = watch::open(inner, target, query, selector, show)?;
     let (send, pieces) = mpsc::channel(1);
     let inner = Rc::clone(inner);

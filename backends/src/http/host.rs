@@ -56,6 +56,15 @@ impl Server {
             let front = back.borrow().upgrade().map(Front);
             write(writes.borrow().upgrade(), front, id, event);
         });
+        let (writes, back) = (Rc::clone(&actor), Rc::clone(&answers));
+        front.take_leased(move |id, request, hold| {
+            let event = Event::Leased { id, request, hold };
+            let front = back.borrow().upgrade().map(Front);
+            write(writes.borrow().upgrade(), front, id, event);
+        });
+        if config.shared {
+            front.shares_its_store();
+        }
         *answers.borrow_mut() = Rc::downgrade(&front.0);
         let heard = Rc::new(heard);
         let told = Rc::clone(&heard);

@@ -15,6 +15,7 @@ mod gzip;
 mod handle;
 mod history;
 pub mod host;
+mod lease;
 mod metrics;
 mod openapi;
 mod patch;
@@ -47,11 +48,11 @@ use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
 use self::texts::Texts;
-use kubesim_actors::apiserver::{Cache, RequestId, warnings_of};
+use kubesim_actors::apiserver::{Cache, Hold, RequestId, warnings_of};
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use kubesim_runtime::Wall;
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -94,6 +95,10 @@ pub struct Front(Rc<Inner>);
 struct Inner {
     /// Hands a write on to the API server; or one that is to be tried only.
     write: Box<dyn Fn(RequestId, Arc<Request>, bool)>,
+    /// Hands a write on that is by a lease.
+    leased: OnceCell<Leased>,
+    /// Other servers write to the store as well.
+    shared: Cell<bool>,
     limits: Limits,
     state: RefCell<State>,
     /// The newest revision.
@@ -103,6 +108,8 @@ struct Inner {
     metrics: Metrics,
     auth: Auth,
 }
+
+type Leased = Box<dyn Fn(RequestId, Arc<Request>, Arc<Hold>)>;
 
 #[derive(Default)]
 struct State {
@@ -131,6 +138,8 @@ impl Front {
     pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>, bool) + 'static) -> Front {
         Front(Rc::new(Inner {
             write: Box::new(write),
+            leased: OnceCell::new(),
+            shared: Cell::new(false),
             limits,
             state: RefCell::default(),
             news: channel::Sender::new(0),
@@ -138,6 +147,17 @@ impl Front {
             metrics: Metrics::default(),
             auth: Auth::default(),
         }))
+    }
+
+    /// `leased` gets every write that is by a lease, and answers by [`Front::respond`].
+    pub fn take_leased(&self, leased: impl Fn(RequestId, Arc<Request>, Arc<Hold>) + 'static) {
+        let _ = self.0.leased.set(Box::new(leased));
+    }
+
+    /// Other servers write to the store as well: a read that does not say how old its answer may be
+    /// asks the API server, as a write does, and is answered when that knows what is stored now.
+    pub fn shares_its_store(&self) {
+        self.0.shared.set(true);
     }
 
     /// Issues tokens to service accounts from now on, and knows their bearers. `key` is a private
@@ -212,7 +232,17 @@ impl Inner {
         };
         // Who goes away before the answer leaves nothing behind.
         let _forgets = Forgets(self, id.call);
-        (self.write)(id, Arc::new(request), dry_run);
+        let request = Arc::new(request);
+        match lease::current().filter(|_| !dry_run && !request.is_read()) {
+            None => (self.write)(id, request, dry_run),
+            Some(hold) => match self.leased.get() {
+                Some(leased) => leased(id, request, hold),
+                None => {
+                    let why = "no write is taken by a lease here";
+                    return Err(Error::new(Reason::BadRequest, why));
+                }
+            },
+        }
         let unknown =
             |why: &str| Error::new(Reason::Unknown, format!("{why}: it may have happened"));
         match timeout(self.limits.request, answer).await {
@@ -226,6 +256,21 @@ impl Inner {
     fn object(&self, target: &Target) -> Result<Arc<Object>, Failure> {
         let state = self.state.borrow();
         read::get(state.history.cache().ok_or_else(initializing)?, target)
+    }
+
+    /// From now on all is served that was acknowledged before, by any server of the store.
+    async fn as_of_now(&self) -> Result<(), Failure> {
+        if !self.shared.get() {
+            return Ok(());
+        }
+        // Any will do: that it is answered says how new the version is that was published before.
+        let (kind, key) = (Kind::Namespace, Key::cluster("default"));
+        match self.call(Request::Get { kind, key: key.clone() }, false).await {
+            Err(error) if error.reason != Reason::NotFound => {
+                Err(Failure::of(error, kind, &key.name))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits until there is a version that is not older.

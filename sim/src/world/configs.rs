@@ -66,6 +66,7 @@ pub(super) fn apiserver_config(scenario: &Scenario, memo: bool) -> apiserver::Co
             .map(|network| (network.name.to_string(), network.cidr))
             .collect(),
         refuse_overlap: cluster.overlap == Overlap::Refuse,
+        shared: false,
         service_accounts: false,
         history: cluster.history as usize,
         memo,

@@ -6,6 +6,7 @@ mod dry_runs;
 mod random;
 mod semantics;
 mod services;
+mod shared;
 
 use super::memory_store::Store;
 use super::{ApiServer, Cache, Config, Effect, Event, RequestId, Timer};
@@ -43,6 +44,7 @@ pub(super) fn config() -> Config {
         node_ports: (30000, 32767),
         node_networks: vec![("lan".to_owned(), net("192.168.1.0/24"))],
         refuse_overlap: true,
+        shared: false,
         service_accounts: false,
         history: 100,
         memo: true,

@@ -216,6 +216,10 @@ impl Endpoints {
         if service.deleting() || spec.selector.as_ref().is_none_or(BTreeMap::is_empty) {
             return;
         }
+        if spec.type_.as_deref() == Some("ExternalName") {
+            // It is only a name (kubernetes/kubernetes#105986).
+            return;
+        }
         let world = desk.world;
         let wanted = self.wanted(&service, spec);
         let slices = self.slices.get(key).into_iter().flatten();

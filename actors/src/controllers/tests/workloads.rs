@@ -125,6 +125,11 @@ fn slices_hold_the_ready_pods_and_are_seldom_written() {
         "spec": {"clusterIP": "10.96.0.9", "selector": {"app": "web"},
                  "ports": [{"port": 80, "targetPort": "http"}]},
     })));
+    // `kubectl create service externalname` gives it a selector.
+    world.put(object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "name"},
+        "spec": {"type": "ExternalName", "externalName": "a.b", "selector": {"app": "web"}},
+    })));
     world.put(deployment(30, "one"));
     world.run(Duration::from_secs(3));
     let before = world.writes.clone();

@@ -20,6 +20,10 @@ pub fn complete_secret(fields: &mut Fields) {
     let texts: Vec<_> =
         texts.map(|(key, text)| (key.clone(), text.as_str().unwrap_or_default())).collect();
     if texts.is_empty() {
+        // In Go an empty map is left out (`omitempty`).
+        if fields.map("data").next().is_none() {
+            fields.0.remove("data");
+        }
         return;
     }
     let mut data = fields.at("data").cloned().unwrap_or_else(|| json!({}));

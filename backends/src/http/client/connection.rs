@@ -2,14 +2,16 @@
 //! streams, and all of them end with it.
 
 use super::trust;
+use crate::http::lease;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
-use hyper::header::{HeaderValue, USER_AGENT};
+use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kubesim_actors::apiserver::Hold;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -26,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 
 /// Who the server is, wherever it is dialled: its certificate has this name.
 pub const SERVER: &str = "kubernetes";
+const LEASE: HeaderName = HeaderName::from_static(lease::HEADER);
 /// Silence after which the client pings, and how long it waits for the pong (the defaults of
 /// client-go's HTTP/2 health check, `HTTP2_READ_IDLE_TIMEOUT_SECONDS` and
 /// `HTTP2_PING_TIMEOUT_SECONDS` in apimachinery's `pkg/util/net/http.go`).
@@ -38,6 +41,8 @@ pub struct Credentials {
     tls: Arc<ClientConfig>,
     /// What it calls itself: the server notes it with what it writes (`managedFields`).
     agent: HeaderValue,
+    /// The lease by which it leads, if it does.
+    lease: Option<HeaderValue>,
 }
 
 impl Credentials {
@@ -64,7 +69,12 @@ impl Credentials {
             .with_client_auth_cert(chain, key)
             .map_err(|error| format!("using the client's certificate and key: {error}"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Credentials { tls: Arc::new(config), agent })
+        Ok(Credentials { tls: Arc::new(config), agent, lease: None })
+    }
+
+    /// Of one who writes only while it leads by this lease.
+    pub fn leading_by(self, hold: &Hold) -> Result<Credentials, String> {
+        Ok(Credentials { lease: Some(lease::header(hold)?), ..self })
     }
 }
 
@@ -83,6 +93,7 @@ pub enum Store<U> {
 pub struct Line {
     send: SendRequest<Full<Bytes>>,
     agent: HeaderValue,
+    lease: Option<HeaderValue>,
     pub peer: Ipv4Addr,
     pub local: IpAddr,
     /// Whether this connection's server has said whose store it has.
@@ -101,7 +112,9 @@ pub enum Sent {
 impl Line {
     /// The request is queued when this returns; what comes back is its answer.
     pub fn send(&self, mut request: Request<Full<Bytes>>) -> impl Future<Output = Sent> + 'static {
-        request.headers_mut().insert(USER_AGENT, self.agent.clone());
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, self.agent.clone());
+        headers.extend(self.lease.clone().map(|lease| (LEASE, lease)));
         let answer = self.send.clone().try_send_request(request);
         async move {
             match answer.await {
@@ -184,7 +197,7 @@ pub async fn dial(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| words(&error))?;
-    let agent = credentials.agent.clone();
-    let line = Line { send, agent, peer, local, told: Rc::default() };
+    let (agent, lease) = (credentials.agent.clone(), credentials.lease.clone());
+    let line = Line { send, agent, lease, peer, local, told: Rc::default() };
     Ok((line, Wire { connection, _tasks: tasks }))
 }

@@ -102,6 +102,7 @@ impl World {
             node_ports: (30000, 32767),
             node_networks: Vec::new(),
             refuse_overlap: true,
+            shared: false,
             service_accounts: false,
             history: 1000,
             memo: true,

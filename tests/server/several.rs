@@ -1,0 +1,290 @@
+//! Three servers on one store, which is an etcd of three members: whatever is killed, what was
+//! acknowledged is there, watches go on elsewhere without a gap, and one server's scheduler works.
+
+use crate::etcd;
+use crate::https::{Ask, Connection, identity};
+use crate::plane::until;
+use crate::world::{Place, Server};
+use nix::sys::signal::Signal;
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod load;
+mod watcher;
+
+const SERVERS: usize = 3;
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+struct Cluster {
+    etcd: Vec<etcd::Server>,
+    places: Vec<Place>,
+    keys: Place,
+    servers: Vec<Option<Server>>,
+    more: &'static [&'static str],
+    ends: Ends,
+}
+
+/// What a client has to know.
+#[derive(Clone)]
+pub struct Ends {
+    at: Vec<SocketAddr>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Ends {
+    fn open(&self, server: usize) -> io::Result<Connection> {
+        // Longer than the store's driver waits for an answer.
+        Connection::open(self.at[server], &self.tls, Duration::from_secs(8))
+    }
+
+    /// Of a server that runs.
+    fn ask(&self, server: usize, words: &str, body: &Value, head: &str) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let ask = Ask { words, body: &body, head, ..Ask::default() };
+        self.open(server).and_then(|mut line| line.ask(ask)).expect("an answer")
+    }
+
+    fn get(&self, server: usize, path: &str) -> Value {
+        let (code, value) = self.ask(server, &format!("GET {path}"), &Value::Null, "");
+        assert_eq!(code, 200, "{path}: {value}");
+        value
+    }
+}
+
+fn free() -> (u16, TcpListener) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    (listener.local_addr().expect("an address").port(), listener)
+}
+
+/// Pairs of ports, each followed by the other.
+fn pairs(count: usize) -> Vec<u16> {
+    let mut pairs: Vec<(u16, [TcpListener; 2])> = Vec::new();
+    while pairs.len() < count {
+        let (port, first) = free();
+        let next = port.checked_add(1).map(|next| TcpListener::bind((Ipv4Addr::LOCALHOST, next)));
+        if let Some(Ok(second)) = next {
+            pairs.push((port, [first, second]));
+        }
+    }
+    pairs.into_iter().map(|(port, _)| port).collect()
+}
+
+/// Three members that know of each other.
+fn members() -> Vec<etcd::Server> {
+    let ports = pairs(SERVERS);
+    let peers = ports.iter().enumerate();
+    let peers: Vec<String> =
+        peers.map(|(index, port)| format!("m{index}=http://127.0.0.1:{}", port + 1)).collect();
+    let member = |(index, port): (usize, &u16)| {
+        etcd::Server::with(*port, "http", |_| {
+            vec![
+                format!("--name=m{index}"),
+                format!("--initial-cluster={}", peers.join(",")),
+                // Two cores may be busy with other tests.
+                "--heartbeat-interval=100".to_owned(),
+                "--election-timeout=1000".to_owned(),
+            ]
+        })
+    };
+    ports.iter().enumerate().map(member).collect()
+}
+
+impl Cluster {
+    /// The first server, then the others.
+    fn start(more: &'static [&'static str], first: impl Fn(&Ends)) -> Cluster {
+        let etcd = members();
+        let ports: Vec<(u16, TcpListener)> = (0..SERVERS).map(|_| free()).collect();
+        let at = ports.iter().map(|(port, _)| SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
+        let at: Vec<SocketAddr> = at.collect();
+        drop(ports);
+        let places = (0..SERVERS).map(|_| Place::new()).collect();
+        let keys = Place::new();
+        let mut cluster = Cluster {
+            etcd,
+            places,
+            keys,
+            servers: Vec::new(),
+            more,
+            ends: Ends { at, tls: Arc::new(anybody()) },
+        };
+        for index in 0..SERVERS {
+            let server = cluster.server(index);
+            cluster.servers.push(Some(server));
+            if index == 0 {
+                let kubeconfig = fs::read_to_string(cluster.places[0].0.join("data/admin.conf"));
+                cluster.ends.tls = identity(&kubeconfig.expect("the administrator's kubeconfig"));
+                first(&cluster.ends);
+            }
+        }
+        cluster
+    }
+
+    /// Each asks another member first.
+    fn server(&self, index: usize) -> Server {
+        let mut endpoints: Vec<String> =
+            self.etcd.iter().map(|etcd| etcd.endpoint().replace("http://", "")).collect();
+        endpoints.rotate_left(index);
+        let store = format!("--store=etcd://{}", endpoints.join(","));
+        let keys = format!("--pki-dir={}", self.keys.0.display());
+        let mut more = vec![store.as_str(), keys.as_str()];
+        more.extend(self.more);
+        let listen = self.ends.at[index].to_string();
+        Server::start_with(&self.places[index], &listen, Path::new("kubectl"), &more)
+    }
+
+    /// SIGKILL, and again on what it kept.
+    fn restart_server(&mut self, index: usize) {
+        self.servers[index].take().expect("it runs").kill();
+        std::thread::sleep(Duration::from_millis(300));
+        let server = self.server(index);
+        self.servers[index] = Some(server);
+    }
+
+    fn restart_member(&mut self, index: usize) {
+        self.etcd[index].kill();
+        std::thread::sleep(Duration::from_millis(1500));
+        self.etcd[index].run();
+    }
+
+    fn signal(&self, index: usize, signal: Signal) {
+        self.servers[index].as_ref().expect("it runs").signal(signal);
+    }
+}
+
+/// Trusts nobody yet.
+fn anybody() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+}
+
+/// False, and says so, where this machine has no etcd.
+fn possible() -> bool {
+    let required = std::env::var("KUBESIM_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
+    let possible = etcd::installed();
+    assert!(possible || !required, "KUBESIM_REQUIRE_KERNEL is 1 and this machine lacks etcd");
+    if !possible {
+        println!("skipped: needs etcd-server");
+    }
+    possible
+}
+
+#[test]
+fn what_was_acknowledged_survives_whatever_is_killed() {
+    if !possible() {
+        return;
+    }
+    let alone = &["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
+    let mut cluster = Cluster::start(alone, |_| {});
+    let ends = cluster.ends.clone();
+    let from = ends.get(0, MAPS)["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let from: u64 = from.and_then(|text| text.parse().ok()).expect("a version");
+    let watchers: Vec<_> = (0..2)
+        .map(|index| {
+            let ends = ends.clone();
+            std::thread::spawn(move || watcher::follow(&ends, index, from))
+        })
+        .collect();
+    let load = load::start(&ends);
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.restart_server(0);
+    cluster.restart_member(1);
+    cluster.restart_server(1);
+    cluster.restart_member(0);
+    cluster.restart_server(2);
+    let acknowledged = load.end();
+    let marker = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "end"}});
+    let (code, _) = ends.ask(0, &format!("POST {MAPS}"), &marker, "");
+    assert_eq!(code, 201);
+    let told: Vec<_> =
+        watchers.into_iter().map(|one| one.join().expect("a watch to its end")).collect();
+    assert_eq!(told[0], told[1], "every watch tells the same");
+    acknowledged.check(&ends, &told[0]);
+}
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+fn holder(ends: &Ends, server: usize) -> String {
+    let (code, lease) = ends.ask(server, &format!("GET {LEASES}/kube-scheduler"), &Value::Null, "");
+    assert!([200, 404].contains(&code), "{lease}");
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+           "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+fn unbound(ends: &Ends, server: usize) -> usize {
+    let pods = ends.get(server, "/api/v1/pods");
+    let pods = pods["items"].as_array().expect("a list");
+    pods.iter().filter(|pod| pod["spec"]["nodeName"].is_null()).count()
+}
+
+fn create_pods(ends: &Ends, server: usize, prefix: &str) {
+    for number in 0..20 {
+        let path = "POST /api/v1/namespaces/default/pods";
+        let (code, why) = ends.ask(server, path, &pod(&format!("{prefix}{number}")), "");
+        assert_eq!(code, 201, "{why}");
+    }
+}
+
+/// A write as by the lease.
+fn writes_as(ends: &Ends, server: usize, holder: &str, name: &str) -> u16 {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let head = format!("Kubesim-Lease: kube-system/kube-scheduler {holder}\r\n");
+    ends.ask(server, &format!("POST {MAPS}"), &map, &head).0
+}
+
+#[test]
+fn a_paused_leader_is_followed_and_writes_no_more() {
+    if !possible() {
+        return;
+    }
+    let periods = &[
+        "--leader-elect-lease-duration=3",
+        "--leader-elect-renew-deadline=2",
+        "--leader-elect-retry-period=1",
+        // The node has no kubelet.
+        "--node-monitor-grace-period=600",
+        "--disable-admission-plugins=ServiceAccount",
+    ];
+    // Alone, the first one leads.
+    let cluster = Cluster::start(periods, |ends| {
+        until("a leader", || !holder(ends, 0).is_empty());
+    });
+    let ends = &cluster.ends;
+    let first = holder(ends, 1);
+    let room = json!({"cpu": "64", "memory": "64Gi", "pods": "110"});
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady"}]);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+                      "status": {"capacity": room, "allocatable": room, "conditions": ready}});
+    assert_eq!(ends.ask(1, "POST /api/v1/nodes", &node, "").0, 201);
+    create_pods(ends, 1, "a");
+    until("pods on the node", || unbound(ends, 2) == 0);
+    assert_eq!(writes_as(ends, 2, &first, "by-the-first"), 201, "it leads");
+
+    create_pods(ends, 1, "b");
+    cluster.signal(0, Signal::SIGSTOP);
+    until("another leader", || !["", &first].contains(&holder(ends, 1).as_str()));
+    let second = holder(ends, 2);
+    until("pods on the node", || unbound(ends, 1) == 0);
+    cluster.signal(0, Signal::SIGCONT);
+    // What it still had to do, it does not; nor does anybody in its name, at any server.
+    for server in 0..SERVERS {
+        assert_eq!(writes_as(ends, server, &first, "late"), 409, "at server {server}");
+        assert_eq!(writes_as(ends, server, &second, &format!("s{server}")), 201);
+    }
+    create_pods(ends, 0, "c");
+    until("pods on the node", || unbound(ends, 0) == 0);
+    let lease = ends.get(0, &format!("{LEASES}/kube-scheduler"));
+    let spec = &lease["spec"];
+    assert_eq!((&spec["holderIdentity"], &spec["leaseTransitions"]), (&json!(second), &json!(1)));
+}
