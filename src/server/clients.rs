@@ -1,8 +1,10 @@
-//! The scheduler and the controllers: clients of the API server as any others, by the same door and
-//! each with a certificate of its own.
+//! The scheduler, the controllers and the signer of certificates: clients of the API server as any
+//! others, by the same door and each with a certificate of its own.
 
+use super::certificate::Authority;
 use super::host::seed;
 use super::pki::Pki;
+use super::signer;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::ports::api;
 use kubesim_actors::scheduler::{self, Scheduler};
@@ -20,23 +22,28 @@ pub struct Plan {
     pub server: Ipv4Addr,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
     pub controllers: Option<(controllers::Config, Credentials)>,
+    pub signer: Option<(Rc<Authority>, Credentials)>,
 }
 
 /// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
 pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kube-scheduler")
+    credentials(pki, "kube-scheduler", "system:kube-scheduler")
 }
 
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
 pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kubesim-controllers")
+    credentials(pki, "kubesim-controllers", "system:kubesim-controllers")
 }
 
-fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
+/// The signer does what upstream's does, and is the service account that it is there.
+pub fn signer_credentials(pki: &Pki) -> Result<Credentials, String> {
+    credentials(pki, "signer", "system:serviceaccount:kube-system:certificate-controller")
+}
+
+fn credentials(pki: &Pki, agent: &str, user: &str) -> Result<Credentials, String> {
     let (certificate, key) = pki.client(user, &[])?;
-    let agent = user.trim_start_matches("system:");
     Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
 }
 
@@ -61,6 +68,13 @@ impl Clients {
             let client = client("scheduler", plan.server, port, credentials);
             let effect = |scheduler::Effect::Api(effect)| effect;
             running.push(run::<Scheduler>(config, client, effect, scheduler::Event::Api));
+        }
+        if let Some((authority, credentials)) = plan.signer.clone() {
+            let client = client("signer", plan.server, port, credentials);
+            let note = |note: String| eprintln!("signer: {note}");
+            let signs = spawn_local(signer::run(client.clone(), authority, note));
+            let tasks = [spawn_local(client.run()), signs];
+            running.push(Running { stop: Box::pin(async {}), tasks });
         }
         Clients(running)
     }

@@ -1,12 +1,16 @@
 //! `kubesim server`: a cluster's control plane, for any client of Kubernetes'.
 //!
 //! - `pki`: the cluster's authority, the server's certificate, the administrator's kubeconfig
+//! - `certificate`: what the authority signs
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
+//! - `signer`: the certificates that are asked for
 
+mod certificate;
 mod clients;
 mod host;
 mod pki;
+mod signer;
 
 use self::host::Place;
 use crate::{Exit, Output};
@@ -16,6 +20,7 @@ use kubesim_actors::{controllers, scheduler};
 use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -127,7 +132,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Args, server: Ipv4Addr, pki: &pki::Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan { server, scheduler: None, controllers: None };
+    let mut plan = clients::Plan { server, scheduler: None, controllers: None, signer: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));
@@ -142,6 +147,7 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &pki::Pki) -> Result<clients::Plan, 
             root_ca: Some(pki.authority.as_str().into()),
         };
         plan.controllers = Some((config, clients::controllers_credentials(pki)?));
+        plan.signer = Some((Rc::clone(&pki.signs), clients::signer_credentials(pki)?));
     }
     Ok(plan)
 }

@@ -7,6 +7,7 @@
 mod access;
 mod admission;
 mod applies;
+mod certificates;
 mod kinds;
 mod openapi;
 mod plane;
