@@ -8,6 +8,7 @@ mod access;
 mod admission;
 mod applies;
 mod certificates;
+mod disruptions;
 mod kinds;
 mod openapi;
 mod plane;

@@ -39,8 +39,9 @@ pub enum Loop {
     Job,
     DaemonSet,
     StatefulSet,
+    Disruption,
 }
-const LOOPS: usize = 11;
+const LOOPS: usize = 12;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

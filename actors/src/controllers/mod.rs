@@ -10,6 +10,7 @@ mod client;
 mod collector;
 mod daemon_set;
 mod deployment;
+pub mod disruption;
 mod endpoints;
 mod evictions;
 mod history;
@@ -36,6 +37,7 @@ use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
 use daemon_set::DaemonSets;
 use deployment::Deployments;
+use disruption::Disruptions;
 use endpoints::Endpoints;
 use evictions::Evictions;
 pub use evictions::stays;
@@ -125,6 +127,7 @@ struct Loops {
     jobs: Jobs,
     daemon_sets: DaemonSets,
     stateful_sets: StatefulSets,
+    disruptions: Disruptions,
 }
 
 impl Actor for Controllers {
@@ -158,6 +161,7 @@ impl Actor for Controllers {
                 jobs: Jobs::default(),
                 daemon_sets: DaemonSets::default(),
                 stateful_sets: StatefulSets::default(),
+                disruptions: Disruptions::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -253,7 +257,11 @@ impl Controllers {
             Loop::Job => loops.jobs.answered(outcome, client),
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
-            Loop::Endpoints | Loop::Lifecycle | Loop::Eviction | Loop::Namespaces => {}
+            Loop::Endpoints
+            | Loop::Lifecycle
+            | Loop::Eviction
+            | Loop::Namespaces
+            | Loop::Disruption => {}
         }
     }
 
@@ -336,6 +344,7 @@ impl Loops {
         self.jobs.observe(kind, change, world, client);
         self.daemon_sets.observe(kind, change, client);
         self.stateful_sets.observe(kind, change, world, client);
+        self.disruptions.observe(kind, change, world, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -351,6 +360,7 @@ impl Loops {
             Loop::Job => self.jobs.sync(subject.kind, key, desk),
             Loop::DaemonSet => self.daemon_sets.sync(key, desk),
             Loop::StatefulSet => self.stateful_sets.sync(key, desk),
+            Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

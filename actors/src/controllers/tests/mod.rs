@@ -2,6 +2,7 @@
 
 mod cascade;
 mod daemon_sets;
+mod disruptions;
 pub mod fake;
 mod jobs;
 mod namespaces;

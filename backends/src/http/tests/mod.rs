@@ -5,6 +5,7 @@ mod applies;
 mod csrs;
 mod deletions;
 mod dry_runs;
+mod evictions;
 mod nodes;
 mod reads;
 mod reviews;
