@@ -40,8 +40,9 @@ pub enum Loop {
     DaemonSet,
     StatefulSet,
     Disruption,
+    CronJob,
 }
-const LOOPS: usize = 12;
+const LOOPS: usize = 13;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@
 mod burst;
 mod client;
 mod collector;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 pub mod disruption;
@@ -35,6 +36,7 @@ use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
+use cron_job::CronJobs;
 use daemon_set::DaemonSets;
 use deployment::Deployments;
 use disruption::Disruptions;
@@ -128,6 +130,7 @@ struct Loops {
     daemon_sets: DaemonSets,
     stateful_sets: StatefulSets,
     disruptions: Disruptions,
+    cron_jobs: CronJobs,
 }
 
 impl Actor for Controllers {
@@ -162,6 +165,7 @@ impl Actor for Controllers {
                 daemon_sets: DaemonSets::default(),
                 stateful_sets: StatefulSets::default(),
                 disruptions: Disruptions::default(),
+                cron_jobs: CronJobs::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -257,6 +261,7 @@ impl Controllers {
             Loop::Job => loops.jobs.answered(outcome, client),
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
+            Loop::CronJob => loops.cron_jobs.answered(outcome),
             Loop::Endpoints
             | Loop::Lifecycle
             | Loop::Eviction
@@ -345,6 +350,7 @@ impl Loops {
         self.daemon_sets.observe(kind, change, client);
         self.stateful_sets.observe(kind, change, world, client);
         self.disruptions.observe(kind, change, world, client);
+        self.cron_jobs.observe(kind, change, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -361,6 +367,7 @@ impl Loops {
             Loop::DaemonSet => self.daemon_sets.sync(key, desk),
             Loop::StatefulSet => self.stateful_sets.sync(key, desk),
             Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
+            Loop::CronJob => self.cron_jobs.sync(key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

@@ -1,6 +1,7 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
 mod cascade;
+mod cron_jobs;
 mod daemon_sets;
 mod disruptions;
 pub mod fake;
