@@ -2,18 +2,21 @@
 //! two are made once; the server's certificate and the administrator's are made anew at each start,
 //! so that they are never old and name the addresses that there are.
 
+use crate::certificate::{self, Authority, Leaf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use x509_cert::ext::pkix::name::GeneralNames;
+use x509_cert::name::Name;
 
 /// The administrator, who may everything (kubeadm's names).
 pub const ADMIN: &str = "kubernetes-admin";
@@ -27,7 +30,8 @@ const LEAF: Duration = Duration::from_secs(365 * 86_400);
 /// PEM texts.
 pub struct Pki {
     pub authority: String,
-    issuer: Issuer<'static, KeyPair>,
+    /// The authority with its key.
+    pub signs: Arc<Authority>,
     pub certificate: String,
     pub key: String,
     /// What the tokens of service accounts are signed by.
@@ -41,18 +45,17 @@ impl Pki {
         // Of several servers that start together, one makes what is not there.
         let _mine = lock(place)?;
         let (authority, key) = authority(place)?;
-        let wrong = |error: rcgen::Error| {
+        let wrong = |error: String| {
             let place = place.display();
             format!(
                 "using the authority in {place}: {error}; with both of its files removed, a \
                      new one is made, which no former client knows"
             )
         };
-        let key = KeyPair::from_pem(&key).map_err(wrong)?;
-        let issuer = Issuer::from_ca_cert_pem(&authority, key).map_err(wrong)?;
-        let (certificate, key) = server(&issuer, addresses).map_err(wrong)?;
+        let signs = Authority::new(&authority, &key).map_err(wrong)?;
+        let (certificate, key) = server(&signs, addresses).map_err(wrong)?;
         let token_key = token_key(place)?;
-        Ok(Pki { authority, issuer, certificate, key, token_key })
+        Ok(Pki { authority, signs: Arc::new(signs), certificate, key, token_key })
     }
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.
@@ -73,16 +76,9 @@ impl Pki {
 
     /// A certificate for a client, and its key.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<(String, String), String> {
-        let wrong = |error: rcgen::Error| format!("making the certificate of {user}: {error}");
-        let mut params = leaf(Vec::new()).map_err(wrong)?;
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        params.distinguished_name.push(DnType::CommonName, user);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().map_err(wrong)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
-        Ok((certificate.pem(), key.serialize_pem()))
+        let wrong = |error: String| format!("making the certificate of {user}: {error}");
+        let subject = certificate::user(user, groups).map_err(wrong)?;
+        issue(&self.signs, subject, "client auth", Vec::new()).map_err(wrong)
     }
 }
 
@@ -118,7 +114,9 @@ fn authority(place: &Path) -> Result<(String, String), String> {
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "kubernetes-ca");
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    lasts(&mut params, AUTHORITY);
+    let (from, to) = lasting(AUTHORITY);
+    let epoch = date_time_ymd(1970, 1, 1);
+    (params.not_before, params.not_after) = (epoch + from, epoch + to);
     let pair = KeyPair::generate().map_err(wrong)?;
     let made = params.self_signed(&pair).map_err(wrong)?.pem();
     // The certificate is last: where it is, the key is.
@@ -139,10 +137,7 @@ fn token_key(place: &Path) -> Result<String, String> {
     Ok(made.serialize_pem())
 }
 
-fn server(
-    issuer: &Issuer<'_, KeyPair>,
-    addresses: &[Ipv4Addr],
-) -> Result<(String, String), rcgen::Error> {
+fn server(authority: &Authority, addresses: &[Ipv4Addr]) -> Result<(String, String), String> {
     let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default"]
         .into_iter()
         .chain(["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"])
@@ -152,28 +147,29 @@ fn server(
     names.extend(addresses.iter().map(Ipv4Addr::to_string));
     names.sort();
     names.dedup();
-    let mut params = leaf(names)?;
-    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate()?;
-    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
+    let names = names.iter().map(|name| certificate::place(name)).collect::<Result<_, _>>()?;
+    issue(authority, certificate::user("kube-apiserver", &[])?, "server auth", names)
 }
 
-fn leaf(names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    lasts(&mut params, LEAF);
-    Ok(params)
+/// A certificate with a key of its own, and that key.
+fn issue(
+    authority: &Authority,
+    subject: Name,
+    usage: &str,
+    names: GeneralNames,
+) -> Result<(String, String), String> {
+    let pair = KeyPair::generate().map_err(|error| format!("making a key: {error}"))?;
+    let usages = vec!["digital signature".to_owned(), usage.to_owned()];
+    let (from, to) = lasting(LEAF);
+    let key = certificate::public(&pair)?;
+    let certificate = authority.issue(Leaf { subject, key, usages, names, from, to })?;
+    Ok((certificate, pair.serialize_pem()))
 }
 
-/// From a day ago, for clients whose clock is behind.
-fn lasts(params: &mut CertificateParams, time: Duration) {
+/// From a day ago, for clients whose clock is behind; both since 1970.
+fn lasting(time: Duration) -> (Duration, Duration) {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + unix.saturating_sub(DAY);
-    params.not_after = epoch + unix + time;
+    (unix.saturating_sub(DAY), unix + time)
 }
 
 fn read(path: &Path) -> Result<String, String> {

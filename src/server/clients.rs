@@ -1,8 +1,10 @@
-//! The scheduler and the controllers: clients of the API server as any others, by the same door and
-//! each with a certificate of its own. Where several servers have one store, those of one of them
-//! work.
+//! The scheduler, the controllers and the signer of certificates: clients of the API server as any
+//! others, by the same door and each with a certificate of its own. Where several servers have one
+//! store, those of one of them work.
 
 use super::lead::{self, Election};
+use super::signer;
+use crate::certificate::Authority;
 use crate::pki::Pki;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Hold;
@@ -16,6 +18,7 @@ use kubesim_runtime::{Actor, Ticket};
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_local};
 
 /// What runs, where it finds the server, and as whom.
@@ -25,23 +28,28 @@ pub struct Plan {
     pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
     pub controllers: Option<(controllers::Config, Credentials)>,
+    pub signer: Option<(Arc<Authority>, Credentials)>,
 }
 
 /// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
 pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kube-scheduler")
+    credentials(pki, "kube-scheduler", "system:kube-scheduler")
 }
 
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
 pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "system:kubesim-controllers")
+    credentials(pki, "kubesim-controllers", "system:kubesim-controllers")
 }
 
-fn credentials(pki: &Pki, user: &str) -> Result<Credentials, String> {
+/// The signer does what upstream's does, and is the service account that it is there.
+pub fn signer_credentials(pki: &Pki) -> Result<Credentials, String> {
+    credentials(pki, "signer", "system:serviceaccount:kube-system:certificate-controller")
+}
+
+fn credentials(pki: &Pki, agent: &str, user: &str) -> Result<Credentials, String> {
     let (certificate, key) = pki.client(user, &[])?;
-    let agent = user.trim_start_matches("system:");
     Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
 }
 
@@ -87,6 +95,12 @@ impl Clients {
                 let effect = |scheduler::Effect::Api(effect)| effect;
                 run::<Scheduler>(config.clone(), client, effect, scheduler::Event::Api)
             })?);
+        }
+        if let Some((authority, credentials)) = plan.signer.clone() {
+            let client = client("signer", plan.server, port, credentials);
+            let note = |note: String| eprintln!("signer: {note}");
+            let signs = spawn_local(signer::run(client.clone(), authority, note));
+            running.push(Running::new(async {}, vec![spawn_local(client.run()), signs]));
         }
         Ok(Clients(running))
     }

@@ -2,11 +2,13 @@
 //!
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
+//! - `signer`: the certificates that are asked for
 //! - `lead`: which server's of them work
 
 mod clients;
 mod host;
 mod lead;
+mod signer;
 
 use self::host::Place;
 use self::lead::Election;
@@ -19,6 +21,7 @@ use kubesim_actors::{controllers, scheduler};
 use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -168,7 +171,8 @@ fn election(args: &Args) -> Result<Option<Election>, String> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan { server, election: None, scheduler: None, controllers: None };
+    let mut plan =
+        clients::Plan { server, election: None, scheduler: None, controllers: None, signer: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));
@@ -183,6 +187,7 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
             root_ca: Some(pki.authority.as_str().into()),
         };
         plan.controllers = Some((config, clients::controllers_credentials(pki)?));
+        plan.signer = Some((Arc::clone(&pki.signs), clients::signer_credentials(pki)?));
     }
     Ok(plan)
 }

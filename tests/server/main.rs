@@ -7,6 +7,8 @@
 mod access;
 mod admission;
 mod applies;
+mod certificates;
+mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;

@@ -132,3 +132,37 @@ fn a_job_is_complete_when_its_pods_have_ended() {
         until("nothing is left", || server.kubectl("get jobs,pods -o name").is_empty());
     });
 }
+
+#[test]
+fn a_cron_job_begins_a_job_when_it_is_due() {
+    each(&[], |server| {
+        let schedule = "--schedule=@every 1s";
+        let words = ["create", "cronjob", "tick", "--image=busybox", schedule, "--", "true"];
+        assert!(server.run(&words, "").status.success());
+        until("a job", || !get(server, "jobs").is_empty());
+        let patch = "{\"spec\":{\"suspend\":true}}";
+        server.kubectl(&format!("patch cronjob tick --type=merge -p {patch}"));
+        let job = get(server, "jobs").remove(0);
+        assert_eq!(job["metadata"]["ownerReferences"][0]["name"], "tick");
+        assert!(name(&job).starts_with("tick-2"), "{job}");
+        let told = |path: &str| server.kubectl(&format!("get cronjob tick -o jsonpath={path}"));
+        until("it is listed", || told("{.status.active[*].name}").contains(name(&job)));
+        assert!(!told("{.status.lastScheduleTime}").is_empty());
+        until("its pods end", || {
+            for pod in get(server, "pods") {
+                patch_status(server, name(&pod), &json!({"phase": "Succeeded"}));
+            }
+            !told("{.status.lastSuccessfulTime}").is_empty()
+        });
+        until("none is listed", || told("{.status.active}").is_empty());
+        let manual = server.kubectl("create job by-hand --from=cronjob/tick");
+        assert_eq!(manual, "job.batch/by-hand created\n");
+        server.kubectl("delete cronjob tick");
+        until("its jobs go with it", || {
+            for pod in get(server, "pods") {
+                patch_status(server, name(&pod), &json!({"phase": "Succeeded"}));
+            }
+            server.kubectl("get jobs -o name").is_empty()
+        });
+    });
+}

@@ -39,8 +39,10 @@ pub enum Loop {
     Job,
     DaemonSet,
     StatefulSet,
+    Disruption,
+    CronJob,
 }
-const LOOPS: usize = 11;
+const LOOPS: usize = 13;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,14 +1,19 @@
 //! Garbage collection: what belongs to an owner that is gone goes too (background propagation,
 //! upstream `pkg/controller/garbagecollector`), or before it, or is let go (`cascade`), and pods
 //! that no kubelet will ever finish (upstream `pkg/controller/podgc`).
+//!
+//! Upstream watches all there is. Here, owners of other kinds than those that are watched anyway
+//! are looked up now and then (`owner`).
 
 mod cascade;
+mod owner;
 
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, World, node_of, sides};
 use crate::objects::{Key, Kind, Name, Object, OwnerReference, Uid};
 use crate::ports::api::{DeleteOptions, Reason, Request};
 use kubesim_runtime::Time;
+use owner::{Standing, place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +30,8 @@ pub struct Collector {
     dead: BTreeSet<Uid>,
     /// Owners that no view showed and that were looked up and found.
     alive: BTreeSet<Uid>,
+    /// Owners of kinds that are not watched: how long what a look-up told is good.
+    looked_up: BTreeMap<Uid, Time>,
     /// Owners whose deletion waits for what is done with what they own.
     waiting: BTreeMap<Uid, (Kind, Key)>,
     /// Nodes that pods are bound to and that no view shows, and since when.
@@ -36,16 +43,6 @@ pub struct Collector {
 fn owners(object: &Object) -> impl Iterator<Item = (&OwnerReference, Uid)> {
     let all = object.meta.owner_references.iter().flatten();
     all.filter_map(|owner| Some((owner, Uid::parse(&owner.uid)?)))
-}
-
-/// Where an owner reference points; `None` for a kind that is not watched here.
-fn owner_key(owner: &OwnerReference, dependent: &Key) -> Option<(Kind, Key)> {
-    let kind = Kind::of(&owner.api_version, &owner.kind)?;
-    if !super::world::WATCHED.contains(&kind) {
-        return None;
-    }
-    let namespace = if kind.namespaced() { dependent.namespace.clone() } else { Name::default() };
-    Some((kind, Key::new(namespace, owner.name.as_str())))
 }
 
 fn subject(kind: Kind, key: &Key) -> Subject {
@@ -107,6 +104,7 @@ impl Collector {
                     self.dependents.remove(&uid);
                     self.dead.remove(&uid);
                     self.alive.remove(&uid);
+                    self.looked_up.remove(&uid);
                 }
             }
         }
@@ -162,14 +160,15 @@ impl Collector {
     pub fn sync(&mut self, kind: Kind, key: &Key, desk: &mut Desk<'_, '_>) {
         let Some(object) = desk.world.get(kind, key).cloned() else { return };
         if let Some(propagation) = cascade::asked(&object) {
-            self.cascade(propagation, &object, desk);
-        } else if !object.deleting() && self.has_waiting_owner(&object, desk) {
-            self.precede(&object, desk);
-        } else if !object.deleting() && self.is_orphaned(kind, &object, desk) {
-            let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
-            let request = Request::Delete { kind, key: key.clone(), options };
-            desk.ask(Loop::Collector, kind, key, request);
-        } else if kind == Kind::Pod && self.is_abandoned(&object, desk) {
+            return self.cascade(propagation, &object, desk);
+        }
+        if !object.deleting() && self.has_waiting_owner(&object, desk) {
+            return self.precede(&object, desk);
+        }
+        if !object.deleting() && self.is_left(&object, desk) {
+            return;
+        }
+        if kind == Kind::Pod && self.is_abandoned(&object, desk) {
             desk.ctx.note(|| format!("pod {key} is removed: no kubelet can finish it"));
             let options = DeleteOptions {
                 uid: Some(object.uid),
@@ -181,24 +180,29 @@ impl Collector {
         }
     }
 
-    /// It has owners, and all of them are gone. An owner that no view shows may be newer than
-    /// the view: it is looked up first.
-    fn is_orphaned(&self, kind: Kind, object: &Object, desk: &mut Desk<'_, '_>) -> bool {
-        let mut any = false;
+    /// Has an object go whose owners are all gone; of one that has others besides, the references
+    /// to those that are gone (`attemptToDeleteItem`). True if there was something to do.
+    fn is_left(&mut self, object: &Arc<Object>, desk: &mut Desk<'_, '_>) -> bool {
+        let (mut gone, mut any) = (Vec::new(), false);
         for (owner, uid) in owners(object) {
-            any = true;
-            if self.dead.contains(&uid) {
-                continue;
+            match self.standing(owner, uid, object, desk) {
+                Standing::Gone => gone.push(uid),
+                Standing::There => any = true,
+                Standing::Asked => return true,
             }
-            let Some((of, key)) = owner_key(owner, &object.key) else { return false };
-            let seen = desk.world.get(of, &key).is_some_and(|owner| owner.uid == uid);
-            if !seen && !self.alive.contains(&uid) {
-                let request = Request::Get { kind: of, key };
-                desk.ask(Loop::Collector, kind, &object.key, request);
-            }
+        }
+        let (kind, key) = (object.kind(), &object.key);
+        if gone.is_empty() {
             return false;
         }
-        any
+        let request = if any {
+            cascade::without_owners(object, |uid| gone.contains(&uid))
+        } else {
+            let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
+            Request::Delete { kind, key: key.clone(), options }
+        };
+        desk.ask(Loop::Collector, kind, key, request);
+        true
     }
 
     /// No kubelet will ever report this pod's end.
@@ -238,9 +242,8 @@ impl Collector {
         let subject = &outcome.subject;
         let Some(dependent) = world.get(subject.kind, &subject.key) else { return };
         for (owner, uid) in owners(dependent) {
-            if owner_key(owner, &dependent.key).as_ref() == Some(&(*kind, key.clone())) {
-                let known = if found == Some(uid) { &mut self.alive } else { &mut self.dead };
-                known.insert(uid);
+            if place(owner, &dependent.key).as_ref() == Some(&(*kind, key.clone())) {
+                self.told(*kind, uid, found == Some(uid), client);
             }
         }
         if *kind == Kind::Node && world.get(Kind::Node, key).is_none() {

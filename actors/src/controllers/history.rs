@@ -110,25 +110,26 @@ impl History {
         Present::Asked
     }
 
-    /// Deletes the oldest revisions beyond the limit; those that `live` names stay, and do not
-    /// count. True if any was.
+    /// Deletes the oldest of the revisions that are `counted` beyond the limit; those that are
+    /// `live` stay. True if any was.
     pub fn trim(
         &self,
         owner: &Object,
         limit: Option<i32>,
-        live: impl Fn(&Object) -> bool,
+        (counted, live): (impl Fn(&Object) -> bool, impl Fn(&Object) -> bool),
         of: Loop,
         desk: &mut Desk<'_, '_>,
     ) -> bool {
         let limit = limit.unwrap_or(10).max(0) as usize;
-        let idle: Vec<_> = self.0.iter().filter(|o| !live(o) && !o.deleting()).collect();
-        let surplus = idle.len().saturating_sub(limit);
-        for object in &idle[..surplus] {
+        let there = || self.0.iter().filter(|object| !object.deleting());
+        let surplus = there().filter(|object| counted(object)).count().saturating_sub(limit);
+        let idle: Vec<_> = there().filter(|object| !live(object)).take(surplus).collect();
+        for object in &idle {
             let options = DeleteOptions { uid: Some(object.uid), ..DeleteOptions::default() };
             let (kind, key) = (Kind::ControllerRevision, object.key.clone());
             desk.ask(of, owner.kind(), &owner.key, Request::Delete { kind, key, options });
         }
-        surplus > 0
+        !idle.is_empty()
     }
 }
 

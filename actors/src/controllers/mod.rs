@@ -8,8 +8,10 @@
 mod burst;
 mod client;
 mod collector;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+pub mod disruption;
 mod endpoints;
 mod evictions;
 mod history;
@@ -34,8 +36,10 @@ use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
+use cron_job::CronJobs;
 use daemon_set::DaemonSets;
 use deployment::Deployments;
+use disruption::Disruptions;
 use endpoints::Endpoints;
 use evictions::Evictions;
 pub use evictions::stays;
@@ -125,6 +129,8 @@ struct Loops {
     jobs: Jobs,
     daemon_sets: DaemonSets,
     stateful_sets: StatefulSets,
+    disruptions: Disruptions,
+    cron_jobs: CronJobs,
 }
 
 impl Actor for Controllers {
@@ -158,6 +164,8 @@ impl Actor for Controllers {
                 jobs: Jobs::default(),
                 daemon_sets: DaemonSets::default(),
                 stateful_sets: StatefulSets::default(),
+                disruptions: Disruptions::default(),
+                cron_jobs: CronJobs::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -253,7 +261,12 @@ impl Controllers {
             Loop::Job => loops.jobs.answered(outcome, client),
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
-            Loop::Endpoints | Loop::Lifecycle | Loop::Eviction | Loop::Namespaces => {}
+            Loop::CronJob => loops.cron_jobs.answered(outcome),
+            Loop::Endpoints
+            | Loop::Lifecycle
+            | Loop::Eviction
+            | Loop::Namespaces
+            | Loop::Disruption => {}
         }
     }
 
@@ -336,6 +349,8 @@ impl Loops {
         self.jobs.observe(kind, change, world, client);
         self.daemon_sets.observe(kind, change, client);
         self.stateful_sets.observe(kind, change, world, client);
+        self.disruptions.observe(kind, change, world, client);
+        self.cron_jobs.observe(kind, change, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -351,6 +366,8 @@ impl Loops {
             Loop::Job => self.jobs.sync(subject.kind, key, desk),
             Loop::DaemonSet => self.daemon_sets.sync(key, desk),
             Loop::StatefulSet => self.stateful_sets.sync(key, desk),
+            Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
+            Loop::CronJob => self.cron_jobs.sync(key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

@@ -14,6 +14,7 @@ mod pod;
 pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;
+pub mod schedule;
 pub mod schema;
 mod strict;
 mod subnet;

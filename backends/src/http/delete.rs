@@ -1,6 +1,6 @@
-//! Deletion, of one object or of a collection, and eviction. What may be asked of one is in
-//! `DeleteOptions`: read as apiserver's `handlers/delete.go` does, refused as apimachinery's
-//! `ValidateDeleteOptions` does (`pkg/apis/meta/v1/validation`).
+//! Deletion, of one object or of a collection. What may be asked of one is in `DeleteOptions`: read
+//! as apiserver's `handlers/delete.go` does, refused as apimachinery's `ValidateDeleteOptions` does
+//! (`pkg/apis/meta/v1/validation`).
 
 use super::Inner;
 use super::auth::Change;
@@ -9,12 +9,11 @@ use super::read::{self, initializing, shown};
 use super::route::{Query, Target};
 use super::selector::Selector;
 use super::status::Failure;
-use super::write::{self, Sent, call, done, parse_uid};
-use k8s_openapi::api::policy::v1::Eviction;
+use super::write::{self, Sent, call, parse_uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_actors::ports::api::{DeleteOptions, Propagation, Request};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +42,7 @@ pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
                             "status": "Success", "details": details})))
 }
 
-async fn remove(
+pub async fn remove(
     inner: &Inner,
     kind: Kind,
     key: &Key,
@@ -84,53 +83,20 @@ pub async fn delete_collection(
     Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show, texts)))
 }
 
-/// Versions of Eviction that are taken (kubernetes `pkg/registry/core/pod/storage/eviction.go`).
-const EVICTIONS: [&str; 3] = ["policy/v1", "policy/v1beta1", ""];
-
-/// `pods/eviction`: a deletion that a PodDisruptionBudget may hold up. No kind of that name is
-/// served, so none does; upstream deletes a pod that no budget selects just so.
-pub async fn evict(
-    inner: &Inner,
-    target: &Target,
-    mut value: Value,
-    dry_run: bool,
-) -> Result<Answer, Failure> {
-    let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    if !EVICTIONS.contains(&version.as_str()) || !["Eviction", ""].contains(&kind.as_str()) {
-        return Err(Failure::bad_request(format!(
-            "the data is a {kind:?} of {version:?}: what is sent here is an Eviction of policy/v1"
-        )));
-    }
-    value["apiVersion"] = "policy/v1".into();
-    value["kind"] = "Eviction".into();
-    let eviction: Eviction = serde_json::from_value(value).map_err(|why| {
-        let message = format!("Eviction in version \"v1\" cannot be handled as a Eviction: {why}");
-        Failure::bad_request(message)
-    })?;
-    let key = target.key();
-    if eviction.metadata.name.as_deref() != Some(key.name.as_str()) {
-        let message = "name in URL does not match name in Eviction object";
-        return Err(Failure::bad_request(message));
-    }
-    let named = eviction.metadata.namespace.filter(|namespace| !namespace.is_empty());
-    if named.is_some_and(|namespace| namespace != key.namespace.as_str()) {
-        let message = "the namespace of the provided object does not match the namespace sent on \
-                       the request";
-        return Err(Failure::bad_request(message));
-    }
-    let mut deletion = checked(eviction.delete_options.unwrap_or_default())?;
-    deletion.dry_run |= dry_run;
-    remove(inner, Kind::Pod, &key, &deletion).await?;
-    Ok(done())
-}
-
 const OPTIONS: &str = "DeleteOptions";
 
 /// A deletion, or one to be tried only.
-struct Deletion {
-    options: DeleteOptions,
-    dry_run: bool,
+pub struct Deletion {
+    pub options: DeleteOptions,
+    pub dry_run: bool,
+}
+
+impl Deletion {
+    /// The same of this version only.
+    pub fn of(&self, version: Option<u64>) -> Deletion {
+        let options = DeleteOptions { version, ..self.options.clone() };
+        Deletion { options, dry_run: self.dry_run }
+    }
 }
 
 fn deletion(sent: &Sent<'_>) -> Result<Deletion, Failure> {
@@ -177,7 +143,7 @@ fn of_query(query: &Query) -> Result<meta::DeleteOptions, Failure> {
 }
 
 /// What the API server is to do of it.
-fn checked(asked: meta::DeleteOptions) -> Result<Deletion, Failure> {
+pub fn checked(asked: meta::DeleteOptions) -> Result<Deletion, Failure> {
     let invalid = |cause: &str| Failure::invalid_options(OPTIONS, cause);
     let policy = asked.propagation_policy.as_deref();
     if asked.orphan_dependents.is_some() && policy.is_some() {

@@ -11,6 +11,7 @@ pub mod client;
 mod csr;
 mod delete;
 mod discovery;
+mod evict;
 mod gzip;
 mod handle;
 mod history;

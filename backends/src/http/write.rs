@@ -9,7 +9,7 @@ use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
 use super::versions::Served;
-use super::{csr, delete, patch, scale, token};
+use super::{csr, evict, patch, scale, token};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         Some(Sub::Eviction) => {
             let old = inner.object(target)?;
             inner.restrict(sent.user, Change { sub: target.sub, old: Some(&old), new: None })?;
-            return delete::evict(inner, target, value, dry_run).await;
+            return evict::evict(inner, target, value, dry_run).await;
         }
         _ => {}
     }

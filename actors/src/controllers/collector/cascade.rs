@@ -3,7 +3,8 @@
 //! done (`processDeletingDependentsItem`, `attemptToDeleteItem` and `attemptToOrphanWorker` of
 //! upstream's `pkg/controller/garbagecollector/garbagecollector.go`).
 
-use super::{Collector, owner_key, owners, subject};
+use super::owner::{Standing, shown};
+use super::{Collector, owners, subject};
 use crate::controllers::client::{Client, Loop};
 use crate::controllers::world::{Desk, World};
 use crate::objects::{Key, Kind, Object, OwnerReference, Uid};
@@ -19,8 +20,8 @@ pub(super) fn asked(object: &Object) -> Option<Propagation> {
 
 /// The owner is shown, and its deletion waits for that of what it owns.
 fn is_waiting(owner: &OwnerReference, uid: Uid, dependent: &Key, world: &World) -> bool {
-    let owner = owner_key(owner, dependent).and_then(|(kind, key)| world.get(kind, &key));
-    owner.is_some_and(|owner| owner.uid == uid && asked(owner) == Some(Propagation::Foreground))
+    let owner = shown(owner, uid, dependent, world);
+    owner.is_some_and(|owner| asked(owner) == Some(Propagation::Foreground))
 }
 
 impl Collector {
@@ -91,21 +92,16 @@ impl Collector {
     }
 
     /// Goes before its owner; or if it has another owner that stays, leaves the one that goes.
-    pub(super) fn precede(&self, object: &Object, desk: &mut Desk<'_, '_>) {
+    pub(super) fn precede(&mut self, object: &Arc<Object>, desk: &mut Desk<'_, '_>) {
         let world = desk.world;
         let waits = |owner: &OwnerReference, uid| is_waiting(owner, uid, &object.key, world);
         let mut stays = false;
         for (owner, uid) in owners(object).filter(|(owner, uid)| !waits(owner, *uid)) {
-            let Some((kind, key)) = owner_key(owner, &object.key) else {
-                stays = true;
-                continue;
-            };
-            let seen = world.get(kind, &key).is_some_and(|owner| owner.uid == uid);
-            stays |= seen || self.alive.contains(&uid);
-            if !seen && !self.alive.contains(&uid) && !self.dead.contains(&uid) {
-                // It may be newer than the view: the answer decides.
-                let request = Request::Get { kind, key };
-                return desk.ask(Loop::Collector, object.kind(), &object.key, request);
+            match self.standing(owner, uid, object, desk) {
+                Standing::Gone => {}
+                Standing::There => stays = true,
+                // The answer decides.
+                Standing::Asked => return,
             }
         }
         let (kind, key) = (object.kind(), object.key.clone());
@@ -130,7 +126,7 @@ impl Collector {
 }
 
 /// Takes owners off an object, if it still is as it was seen.
-fn without_owners(object: &Object, goes: impl Fn(Uid) -> bool) -> Request {
+pub(super) fn without_owners(object: &Object, goes: impl Fn(Uid) -> bool) -> Request {
     let all = object.meta.owner_references.iter().flatten();
     let kept = all.filter(|owner| !Uid::parse(&owner.uid).is_some_and(&goes));
     patch(object, "ownerReferences", kept.map(|owner| json!(owner)).collect())

@@ -189,8 +189,10 @@ impl Sync<'_> {
                 let hash = revision.label(history::HASH);
                 hash.is_some_and(|hash| hash == self.hash || used.contains(hash))
             };
+            // Those that pods are of count as well (`cleanupHistory`).
+            let counted = |revision: &Object| revision.label(history::HASH) != Some(&*self.hash);
             let limit = self.spec.revision_history_limit;
-            history.trim(self.object, limit, live, Loop::DaemonSet, desk);
+            history.trim(self.object, limit, (counted, live), Loop::DaemonSet, desk);
         }
         if let Some(at) = self.next {
             let delay = at.since(self.now).max(Duration::from_millis(1));
@@ -204,7 +206,8 @@ impl Sync<'_> {
         let pod = template::pod(key, ObjectMeta::default(), self.pod.clone());
         let fit = Fit::of(&pod, &self.pod);
         let mut by_node: BTreeMap<Name, Vec<&Arc<Object>>> = BTreeMap::new();
-        for &pod in own {
+        // What has ended and is going makes room, whoever holds it (`getNodesToDaemonPods`).
+        for &pod in own.iter().filter(|pod| !pod.deleting() || !pods::is_terminated(pod)) {
             if let Some(node) = nodes::target(pod) {
                 by_node.entry(node).or_default().push(pod);
             }

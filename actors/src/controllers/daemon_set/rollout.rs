@@ -66,8 +66,11 @@ fn replace<'a>(
         match pair(on, sync) {
             None | Some((None, None)) | Some((Some(_), Some(_))) => unavailable += 1,
             Some((Some(new), None)) => unavailable += usize::from(!sync.is_available(new)),
-            // It serves nobody: it costs nothing to replace.
-            Some((None, Some(old))) if !sync.is_available(old) => free.push(old),
+            // It serves nobody: it is replaced whatever the others do.
+            Some((None, Some(old))) if !sync.is_available(old) => {
+                unavailable += 1;
+                free.push(old);
+            }
             Some((None, Some(old))) => candidates.push(old),
         }
     }
@@ -82,22 +85,28 @@ fn surge<'a>(
     limits: Limits,
 ) -> Step<'a> {
     let (mut surging, mut step, mut candidates) = (0, Step::default(), Vec::new());
+    let (mut wanted, mut available, mut leaving) = (0_usize, 0_usize, Vec::new());
     for on in nodes {
-        match pair(on, sync) {
-            None => surging += 1,
-            Some((_, None)) => {}
-            Some((Some(new), Some(old))) => match sync.is_available(new) {
-                true => step.delete.push(old),
-                false => surging += 1,
-            },
-            Some((None, Some(old))) if !on.wanted.run || !sync.is_available(old) => {
-                step.surge.push(on);
-            }
-            Some((None, Some(_))) => candidates.push(on),
+        wanted += usize::from(on.wanted.run);
+        let Some((new, old)) = pair(on, sync) else {
+            surging += 1;
+            continue;
+        };
+        let serves = old.or(new).is_some_and(|pod| sync.is_available(pod));
+        available += usize::from(serves);
+        match (new, old) {
+            (_, None) => {}
+            (Some(new), Some(old)) if sync.is_available(new) => step.delete.push(old),
+            (Some(_), Some(_)) => surging += 1,
+            (None, Some(old)) if !on.wanted.run && serves => leaving.push(old),
+            (None, Some(old)) if !on.wanted.run => step.delete.push(old),
+            (None, Some(_)) if serves => candidates.push(on),
+            (None, Some(_)) => step.surge.push(on),
         }
     }
+    // One that serves where none is to be any more goes when as many serve as are to.
+    step.delete.extend(leaving.into_iter().take(available.saturating_sub(wanted)));
     let room = limits.surge.saturating_sub(surging);
     step.surge.extend(candidates.into_iter().take(room));
-    step.surge.retain(|on| on.wanted.run);
     step
 }

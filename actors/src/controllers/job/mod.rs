@@ -144,7 +144,7 @@ impl Sync<'_> {
     fn run(mut self, desk: &mut Desk<'_, '_>) {
         let now = desk.ctx.wall();
         let next = self.books.status(now);
-        let backoff = self.state.backoff.with(&self.books, now);
+        let backoff = self.state.backoff.with(&self.books);
         if next != *self.stored
             && let Some(request) = plain::write_status(self.object, &next)
         {

@@ -141,7 +141,8 @@ impl<'a> Sync<'a> {
                     || used.contains(name.as_str())
             };
             let limit = self.spec.revision_history_limit;
-            history.trim(self.set, limit, live, Loop::StatefulSet, desk);
+            let which = (|revision: &Object| !live(revision), live);
+            history.trim(self.set, limit, which, Loop::StatefulSet, desk);
         }
         if let Some(at) = self.next {
             let delay = at.since(self.now).max(Duration::from_millis(1));
@@ -221,7 +222,7 @@ impl<'a> Sync<'a> {
             .map(|(ordinal, pod)| (*ordinal, *pod))
             .collect();
         let mut lowest_first = surplus.iter().rev();
-        let broken = lowest_first.find(|(_, pod)| !self.is_healthy(pod)).map(|(o, _)| *o);
+        let broken = lowest_first.find(|(_, pod)| !is_ready(pod)).map(|(ordinal, _)| *ordinal);
         let any = !surplus.is_empty();
         for (ordinal, pod) in surplus {
             if pod.deleting() {
@@ -259,7 +260,7 @@ impl<'a> Sync<'a> {
                 self.delete(pod, desk);
                 return true;
             }
-            if !self.is_healthy(pod) {
+            if !is_ready(pod) {
                 return true;
             }
         }
@@ -339,6 +340,11 @@ impl<'a> Sync<'a> {
             updated_replicas: some(updated),
         }
     }
+}
+
+/// `isHealthy`: it runs, is ready and stays, for however short a time yet.
+fn is_ready(pod: &Object) -> bool {
+    is_running(pod) && pods::is_ready(pod) && !pod.deleting()
 }
 
 fn is_running(pod: &Object) -> bool {

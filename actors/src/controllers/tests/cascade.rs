@@ -98,3 +98,81 @@ fn a_circle_of_owners_comes_to_its_end() {
     world.run(Duration::from_secs(3));
     assert_eq!(world.all(Kind::Lease).len(), 0);
 }
+
+/// A Lease that is owned by these, whose uids may be others'.
+fn owned(world: &mut World<Controllers>, owners: &[(&str, &str, &str)]) {
+    let uid = |kind: &str, name: &str| {
+        let kind = Kind::ALL.iter().find(|one| one.name() == kind).expect("a kind");
+        world.get(*kind, &key(name)).map(|owner| owner.uid.to_string())
+    };
+    let other = "00000000-0000-4000-8000-000000000001".to_owned();
+    let owner = |(version, kind, name): &(&str, &str, &str)| {
+        json!({"apiVersion": version, "kind": kind, "name": name,
+               "uid": uid(kind, name).unwrap_or_else(|| other.clone())})
+    };
+    let owners: Vec<_> = owners.iter().map(owner).collect();
+    world.put(fake::object(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "dependent", "namespace": "default", "ownerReferences": owners},
+        "spec": {},
+    })));
+}
+
+fn config_map(world: &mut World<Controllers>, name: &str) {
+    world.put(fake::object(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+    })));
+}
+
+fn owners_of(world: &World<Controllers>) -> Option<Vec<String>> {
+    let lease = world.get(Kind::Lease, &key("dependent"))?;
+    let all = lease.meta.owner_references.clone().unwrap_or_default();
+    Some(all.into_iter().map(|owner| owner.name).collect())
+}
+
+#[test]
+fn an_owner_that_nobody_watches_is_looked_up() {
+    let mut world = world(10, calm());
+    config_map(&mut world, "a");
+    owned(&mut world, &[("v1", "ConfigMap", "a")]);
+    world.run(Duration::from_secs(100));
+    assert_eq!(owners_of(&world), Some(vec!["a".to_owned()]));
+    let gets = world.writes[&(Kind::ConfigMap, "get")];
+    assert!((2..=5).contains(&gets), "{gets} look-ups in 100 s");
+    world.remove(Kind::ConfigMap, &key("a"));
+    world.run(Duration::from_secs(35));
+    assert_eq!(owners_of(&world), None);
+}
+
+#[test]
+fn another_of_the_owners_name_is_not_the_owner() {
+    let mut world = world(11, calm());
+    owned(&mut world, &[("v1", "ConfigMap", "a")]);
+    config_map(&mut world, "a");
+    world.run(Duration::from_secs(2));
+    assert_eq!(owners_of(&world), None);
+}
+
+#[test]
+fn of_several_owners_those_that_are_gone_are_struck_off() {
+    let mut world = world(12, calm());
+    config_map(&mut world, "a");
+    owned(&mut world, &[("v1", "ConfigMap", "b"), ("v1", "ConfigMap", "a")]);
+    world.run(Duration::from_secs(2));
+    assert_eq!(owners_of(&world), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn an_owner_that_nobody_can_know_holds() {
+    let mut world = world(13, calm());
+    owned(&mut world, &[("example.com/v1", "ConfigMap", "b")]);
+    let mut node = node("n1", "a");
+    let job = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "j",
+                      "uid": "00000000-0000-4000-8000-000000000001"}]);
+    Arc::make_mut(&mut node.meta).owner_references = serde_json::from_value(job).expect("owners");
+    world.put(node);
+    world.run(Duration::from_secs(60));
+    assert_eq!(owners_of(&world), Some(vec!["b".to_owned()]));
+    assert_eq!(world.all(Kind::Node).len(), 1);
+}

@@ -206,10 +206,92 @@ fn former_templates_are_kept_and_come_back_under_a_new_number() {
     world.put(daemon_set("one", on_delete()));
     settle(&mut world);
     assert_eq!(numbers(&world), [2, 3]);
-    // Ten are kept besides those in use.
+    // Ten are kept besides the present one.
     for number in 0..15 {
         world.put(daemon_set(&format!("v{number}"), on_delete()));
         settle(&mut world);
     }
-    assert_eq!(numbers(&world).len(), 12);
+    assert_eq!(numbers(&world).len(), 11);
+}
+
+fn settled(image: &str, strategy: &Value, count: usize) -> World<Controllers> {
+    let mut world = world(5, calm());
+    nodes(&mut world, count);
+    world.put(daemon_set(image, strategy.clone()));
+    for _ in 0..8 {
+        world.run(Duration::from_millis(500));
+        serve(&mut world, 99);
+    }
+    world
+}
+
+fn edit(world: &mut World<Controllers>, pod: &Object, by: impl FnOnce(&mut Object)) {
+    let mut next = pod.clone();
+    by(&mut next);
+    world.put(next);
+}
+
+#[test]
+fn an_old_pod_that_serves_nobody_counts_as_unavailable() {
+    let strategy = rolling(1.into(), 0.into());
+    let mut world = settled("one", &strategy, 3);
+    let pod = world.all(Kind::Pod)[0].clone();
+    edit(&mut world, &pod, |pod| {
+        let Body::Pod(body) = &mut pod.body else { panic!("a pod") };
+        body.edit(|_, status| Arc::make_mut(status).conditions = None);
+    });
+    world.put(daemon_set("two", strategy));
+    world.run(Duration::from_millis(500));
+    let there = |world: &World<Controllers>, of: &Object| {
+        world.get(Kind::Pod, &of.key).is_some_and(|pod| !pod.deleting())
+    };
+    let stay = world.all(Kind::Pod).iter().filter(|pod| there(&world, pod)).count();
+    assert_eq!((there(&world, &pod), stay), (false, 2));
+}
+
+#[test]
+fn with_a_surge_an_old_pod_where_none_is_to_be_goes_when_enough_serve() {
+    let strategy = rolling(0.into(), 1.into());
+    let mut world = settled("one", &strategy, 2);
+    world.put(machine("n0", "ssd", json!([{"key": "of-my-own", "effect": "NoSchedule"}])));
+    world.put(daemon_set("two", strategy));
+    for _ in 0..20 {
+        world.run(Duration::from_millis(200));
+        serve(&mut world, 1);
+    }
+    assert_eq!(images(&world), BTreeMap::from([("two".to_owned(), 1)]));
+}
+
+#[test]
+fn what_has_ended_and_is_held_makes_room() {
+    let mut world = settled("one", &rolling(1.into(), 0.into()), 1);
+    let pod = world.all(Kind::Pod)[0].clone();
+    edit(&mut world, &pod, |pod| {
+        let meta = Arc::make_mut(&mut pod.meta);
+        meta.finalizers = Some(vec!["example.com/held".to_owned()]);
+        meta.deletion_timestamp = Some(time(Wall::from_unix_secs(1_700_000_000)));
+        let Body::Pod(body) = &mut pod.body else { panic!("a pod") };
+        body.edit(|_, status| Arc::make_mut(status).phase = Some("Failed".to_owned()));
+    });
+    world.run(Duration::from_millis(500));
+    assert_eq!((world.all(Kind::Pod).len(), active(&world)), (2, 1));
+}
+
+#[test]
+fn a_revision_that_pods_are_of_counts_and_stays() {
+    let limited = |image: &str| {
+        let mut set = daemon_set(image, json!({"type": "OnDelete"}));
+        let Body::Plain(plain) = &mut set.body else { panic!("{set:?}") };
+        Arc::make_mut(&mut plain.fields).set("spec.revisionHistoryLimit", 1);
+        set
+    };
+    let mut world = settled("one", &json!({"type": "OnDelete"}), 1);
+    for image in ["two", "three"] {
+        world.put(limited(image));
+        world.run(Duration::from_secs(1));
+    }
+    let all = world.all(Kind::ControllerRevision);
+    let mut numbers: Vec<_> = all.iter().map(crate::controllers::history::revision).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 3]);
 }

@@ -5,7 +5,7 @@ use crate::ports::api::{
     Answer, Effect, Error, Event, News, Propagation, Reason, Reply, Request, Scope,
 };
 use kubesim_runtime::{Actor, Clocks, Context, Outbox, Rng, Stream, Time, TimerOp, Wall};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +70,7 @@ pub struct World<A: Client> {
     agenda: BTreeMap<(Time, u64), (u32, Action<A>)>,
     sequence: u64,
     view_due: BTreeMap<Kind, Time>,
+    watched: BTreeSet<Kind>,
 }
 
 const EPOCH: i64 = 1_700_000_000;
@@ -103,6 +104,7 @@ impl<A: Client> World<A> {
             agenda: BTreeMap::new(),
             sequence: 0,
             view_due: BTreeMap::new(),
+            watched: BTreeSet::new(),
         };
         world.carry_out(out);
         world
@@ -114,6 +116,7 @@ impl<A: Client> World<A> {
         self.dice = stream(7, self.incarnation);
         self.timers.clear();
         self.view_due.clear();
+        self.watched.clear();
         let mut out = Outbox::new(false);
         let mut context =
             Context::new(clocks(self.now), &mut self.dice, &mut self.ticket, &mut out);
@@ -143,7 +146,10 @@ impl<A: Client> World<A> {
                         self.plan(self.now + delay, Action::Arrive { tag, request });
                     }
                 }
-                Effect::Watch { kind, .. } => self.show(kind),
+                Effect::Watch { kind, .. } => {
+                    self.watched.insert(kind);
+                    self.show(kind);
+                }
                 Effect::Dial { .. } => {}
             }
         }
@@ -165,6 +171,9 @@ impl<A: Client> World<A> {
 
     /// The watcher will be shown the kind as it is now, later, in order.
     fn show(&mut self, kind: Kind) {
+        if !self.watched.contains(&kind) {
+            return;
+        }
         let late = self.weather.max_delay_ms + self.weather.view_delay_ms;
         let at = self.now + self.delay(late);
         let due = self.view_due.entry(kind).or_insert(at);

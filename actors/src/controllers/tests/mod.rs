@@ -1,7 +1,9 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
 mod cascade;
+mod cron_jobs;
 mod daemon_sets;
+mod disruptions;
 pub mod fake;
 mod jobs;
 mod namespaces;

@@ -203,3 +203,41 @@ fn claims_go_with_surplus_pods_and_with_the_set_where_the_policy_says_so() {
     settle(&mut world, |_| {});
     assert_eq!((claims(&world), names(&world)), (Vec::new(), Vec::new()));
 }
+
+#[test]
+fn a_surplus_pod_that_has_not_been_ready_for_long_waits_as_well() {
+    let mut world = with_a_node(6);
+    world.put(stateful_set("one", json!({"replicas": 2})));
+    settle(&mut world, in_order);
+    let mut pod = (*world.get(Kind::Pod, &Key::new("default", "db-1")).unwrap()).clone();
+    let Body::Pod(body) = &mut pod.body else { panic!("{pod:?}") };
+    let now = time(Wall::from_unix_secs(1_700_000_000) + world.now.since(Default::default()));
+    body.edit(|_, status| {
+        for condition in Arc::make_mut(status).conditions.iter_mut().flatten() {
+            condition.last_transition_time = Some(now.clone());
+        }
+    });
+    world.put(pod);
+    let next = changed(&world, "one", json!({"replicas": 1, "minReadySeconds": 30}));
+    world.put(next);
+    let going = |world: &World<Controllers>| {
+        world.get(Kind::Pod, &Key::new("default", "db-1")).is_none_or(|pod| pod.deleting())
+    };
+    world.run(Duration::from_secs(25));
+    assert!(!going(&world));
+    world.run(Duration::from_secs(6));
+    assert!(going(&world));
+}
+
+#[test]
+fn in_parallel_an_update_waits_for_ready_pods_only() {
+    let mut world = with_a_node(7);
+    let more = || json!({"podManagementPolicy": "Parallel", "minReadySeconds": 3600});
+    world.put(stateful_set("one", more()));
+    settle(&mut world, |_| {});
+    let next = changed(&world, "two", more());
+    world.put(next);
+    settle(&mut world, |_| {});
+    let images = ["db-0", "db-1", "db-2"].map(|pod| image(&world, pod));
+    assert_eq!(images, ["two"; 3].map(|image| Some(image.to_owned())));
+}

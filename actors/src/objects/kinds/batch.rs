@@ -3,6 +3,7 @@
 use super::cells::{AGE, Cell, Column, NAME, Shown, column, time, wide};
 use super::declaration::{ALL, New, STATUS, namespaced, rules};
 use super::{Declaration, Fields, Kind, Rules, templates, texts};
+use crate::objects::schedule::{self, Schedule};
 use crate::objects::validation::Causes;
 use crate::objects::{names, wall};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};
@@ -198,6 +199,35 @@ fn suspend(shown: &Shown<'_>) -> Value {
     .into()
 }
 
+/// Cron reads a zone before the fields; that there may be none is told by itself.
+fn without_zone(schedule: &str) -> &str {
+    let zone = |word: &str| word.starts_with("TZ=") || word.starts_with("CRON_TZ=");
+    match schedule.split_once(' ') {
+        Some((word, rest)) if zone(word) => rest,
+        _ => schedule,
+    }
+}
+
+/// `validateTimeZone`, and that a schedule names no zone itself.
+fn time_zone(fields: &Fields, causes: &mut Causes) {
+    let schedule = fields.text("spec.schedule");
+    if schedule.contains("TZ") {
+        let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        causes.invalid("spec.schedule", format_args!("{schedule:?}"), why);
+    }
+    let Some(name) = fields.at("spec.timeZone").and_then(Value::as_str) else { return };
+    let mut invalid = |why: &str| causes.invalid("spec.timeZone", format_args!("{name:?}"), why);
+    if name.is_empty() {
+        invalid("timeZone must be nil or non-empty string");
+    } else if name.eq_ignore_ascii_case("Local") {
+        invalid(
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        );
+    } else if schedule::zone(name).is_none() {
+        invalid(&format!("unknown time zone {name}"));
+    }
+}
+
 /// The jobs to come are completed when they are made; of their pods upstream's defaults are set.
 fn complete_template(fields: &mut Fields) {
     templates::complete(fields, "spec.jobTemplate.spec.template");
@@ -207,9 +237,10 @@ fn cron_job(fields: &Fields, causes: &mut Causes) {
     let schedule = fields.text("spec.schedule");
     if schedule.is_empty() {
         causes.required("spec.schedule", "");
-    } else if let Some(why) = bad_schedule(schedule) {
+    } else if let Err(why) = Schedule::parse(without_zone(schedule)) {
         causes.invalid("spec.schedule", format_args!("{schedule:?}"), why);
     }
+    time_zone(fields, causes);
     let numbers = [
         "spec.startingDeadlineSeconds",
         "spec.successfulJobsHistoryLimit",
@@ -227,94 +258,5 @@ fn cron_job(fields: &Fields, causes: &mut Causes) {
     if !["OnFailure", "Never"].contains(&policy) {
         let why = "valid values: \"OnFailure\", \"Never\"";
         causes.required(format_args!("{template}.template.spec.restartPolicy"), why);
-    }
-}
-
-/// What is wrong with a schedule (robfig/cron v3 `ParseStandard`): five fields, or a word.
-fn bad_schedule(schedule: &str) -> Option<String> {
-    const WORDS: [&str; 7] =
-        ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    if schedule.starts_with('@') {
-        let known = WORDS.contains(&schedule) || schedule.starts_with("@every ");
-        return (!known).then(|| format!("unrecognized descriptor: {schedule}"));
-    }
-    let fields: Vec<&str> = schedule.split_whitespace().collect();
-    if fields.len() != 5 {
-        let found = fields.len();
-        let shown = fields.join(" ");
-        return Some(format!("expected exactly 5 fields, found {found}: [{shown}]"));
-    }
-    const MONTHS: [&str; 12] =
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let bounds: [(u32, u32, &[&str], u32); 5] =
-        [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, &MONTHS, 1), (0, 6, &DAYS, 0)];
-    let mut each = fields.iter().zip(bounds);
-    each.find_map(|(field, bound)| field.split(',').find_map(|part| bad_range(part, bound)))
-}
-
-/// `*`, `7`, `1-5`, `mon-fri`, each perhaps with a step behind a slash.
-fn bad_range(text: &str, (low, high, names, first): (u32, u32, &[&str], u32)) -> Option<String> {
-    let (range, step) = match text.split_once('/') {
-        Some((range, step)) => (range, Some(step)),
-        None => (text, None),
-    };
-    let number = |text: &str| {
-        let named = names.iter().position(|name| *name == text.to_lowercase());
-        let named = named.and_then(|at| u32::try_from(at).ok()).map(|at| at + first);
-        named.or_else(|| text.parse().ok()).ok_or_else(|| {
-            format!(
-                "failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"
-            )
-        })
-    };
-    let bounds = match range.split_once('-') {
-        _ if ["*", "?"].contains(&range) => Ok((low, high)),
-        Some((begin, end)) => number(begin).and_then(|begin| Ok((begin, number(end)?))),
-        None => number(range).map(|one| (one, one)),
-    };
-    let (begin, end) = match bounds {
-        Ok(bounds) => bounds,
-        Err(why) => return Some(why),
-    };
-    if begin < low {
-        return Some(format!("beginning of range ({begin}) below minimum ({low}): {text}"));
-    }
-    if end > high {
-        return Some(format!("end of range ({end}) above maximum ({high}): {text}"));
-    }
-    if begin > end {
-        return Some(format!("beginning of range ({begin}) beyond end of range ({end}): {text}"));
-    }
-    match step.map(number) {
-        Some(Err(why)) => Some(why),
-        Some(Ok(0)) => Some(format!("step of range should be a positive number: {text}")),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bad_schedule;
-
-    #[test]
-    fn schedules_are_read_as_cron_reads_them() {
-        for good in ["* * * * *", "*/5 0-6,12 1 jan-mar MON", "@hourly", "@every 90s", "0 0 1 1 ?"]
-        {
-            assert_eq!(bad_schedule(good), None, "{good}");
-        }
-        for (bad, why) in [
-            ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
-            ("60 * * * *", "end of range (60) above maximum (59): 60"),
-            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
-            ("@never", "unrecognized descriptor: @never"),
-        ] {
-            assert_eq!(bad_schedule(bad).as_deref(), Some(why), "{bad}");
-        }
-        assert!(
-            bad_schedule("x * * * *").is_some_and(|why| why.starts_with("failed to parse int"))
-        );
     }
 }

@@ -51,9 +51,15 @@ pub fn get(kind: Kind, key: &Key) -> Result<Sent, String> {
     request(Method::GET, &path(kind, key), None)
 }
 
+const JSON: &str = "application/json";
+
+/// A body for a path.
+pub fn json(method: Method, path: &str, body: &Value) -> Result<Sent, String> {
+    request(method, path, Some((JSON, body)))
+}
+
 /// A call of the port.
 pub fn of(call: &api::Request) -> Result<Sent, String> {
-    const JSON: &str = "application/json";
     const MERGE: &str = "application/merge-patch+json";
     match call {
         api::Request::Get { kind, key } => get(*kind, key),

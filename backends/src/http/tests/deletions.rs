@@ -122,7 +122,7 @@ fn wrong_evictions_and_options_are_told() {
                 &post,
                 eviction("deleteOptions", json!({"preconditions": {"uid": uid}})),
                 409,
-                "Precondition failed",
+                "Operation cannot be fulfilled on Pod \"a\": the UID in the precondition",
             ),
             (&format!("POST {PODS}/none/eviction"), json!({"metadata": {"name": "none"}}), 404, ""),
             (&format!("PUT {path}"), eviction("kind", json!("Eviction")), 405, ""),

@@ -6,6 +6,7 @@ mod components;
 mod csrs;
 mod deletions;
 mod dry_runs;
+mod evictions;
 mod fuzz;
 mod nodes;
 mod reads;

@@ -1,0 +1,90 @@
+//! Whether an owner is there (`isDangling` of upstream's garbage collector): by its view, or if
+//! that does not show it, which may be late, by a look-up.
+
+use super::{Collector, subject};
+use crate::controllers::client::{Client, Loop};
+use crate::controllers::world::{Desk, WATCHED, World};
+use crate::objects::{Key, Kind, Name, Object, OwnerReference, Uid};
+use crate::ports::api::Request;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nobody tells when an owner goes whose kind is not watched: it is looked up again after this.
+const GOOD_FOR: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Gone,
+    /// Or it is not known: then nothing is done for it.
+    There,
+    /// It is being looked up.
+    Asked,
+}
+
+/// Where an owner reference points; `None` if nobody can say: it is of a kind that this cluster
+/// does not have, or in a namespace, but what it owns is in none.
+pub fn place(owner: &OwnerReference, dependent: &Key) -> Option<(Kind, Key)> {
+    let kind = Kind::of(&owner.api_version, &owner.kind)?;
+    let namespace = match kind.namespaced() {
+        true if dependent.namespace.is_empty() => return None,
+        true => dependent.namespace.clone(),
+        false => Name::default(),
+    };
+    Some((kind, Key::new(namespace, owner.name.as_str())))
+}
+
+/// The owner as its view shows it.
+pub fn shown<'w>(
+    owner: &OwnerReference,
+    uid: Uid,
+    dependent: &Key,
+    world: &'w World,
+) -> Option<&'w Arc<Object>> {
+    let (kind, key) = place(owner, dependent)?;
+    world.get(kind, &key).filter(|owner| owner.uid == uid)
+}
+
+impl Collector {
+    pub(super) fn standing(
+        &mut self,
+        owner: &OwnerReference,
+        uid: Uid,
+        object: &Object,
+        desk: &mut Desk<'_, '_>,
+    ) -> Standing {
+        if self.dead.contains(&uid) {
+            return Standing::Gone;
+        }
+        let Some((kind, key)) = place(owner, &object.key) else { return Standing::There };
+        let now = desk.ctx.now();
+        if WATCHED.contains(&kind) {
+            let seen = shown(owner, uid, &object.key, desk.world).is_some();
+            if seen || self.alive.contains(&uid) {
+                return Standing::There;
+            }
+        } else {
+            let good = self.looked_up.get(&uid).filter(|until| **until > now).copied();
+            let again = good.unwrap_or(now + GOOD_FOR);
+            desk.client.mark_at(again, subject(object.kind(), &object.key));
+            if good.is_some() {
+                return Standing::There;
+            }
+            // Others that it owns wait for the same answer.
+            self.looked_up.insert(uid, again);
+        }
+        desk.ask(Loop::Collector, object.kind(), &object.key, Request::Get { kind, key });
+        Standing::Asked
+    }
+
+    /// What a look-up found out about an owner.
+    pub(super) fn told(&mut self, kind: Kind, uid: Uid, there: bool, client: &mut Client) {
+        if !there {
+            self.dead.insert(uid);
+            for (kind, key) in self.dependents.get(&uid).into_iter().flatten() {
+                client.mark(subject(*kind, key));
+            }
+        } else if WATCHED.contains(&kind) {
+            self.alive.insert(uid);
+        }
+    }
+}
