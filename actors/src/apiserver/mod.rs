@@ -7,6 +7,7 @@ mod admission;
 mod apply;
 mod cache;
 mod defaults;
+mod definitions;
 mod delete;
 mod errors;
 mod generated;
@@ -29,6 +30,7 @@ pub use admission::warnings_of;
 pub use cache::{Cache, LastWrite};
 pub use namespaces::SYSTEM;
 
+use crate::objects::kinds::Interner;
 use crate::objects::{Name, Object};
 use crate::ports::{api, store};
 use ipnet::Ipv4Net;
@@ -141,6 +143,8 @@ pub struct ApiServer {
     pending: pending::Pending,
     /// Namespaces being deleted.
     terminating: BTreeSet<Name>,
+    /// Those that definitions declare.
+    kinds: Interner,
     /// The store was read and what must exist exists.
     open: bool,
     /// Requests from before that.
@@ -164,6 +168,7 @@ impl Actor for ApiServer {
             last_pod: defaults::LastPod::default(),
             pending: pending::Pending::default(),
             terminating: BTreeSet::new(),
+            kinds: Interner::default(),
             open: false,
             waiting: Vec::new(),
         };
