@@ -3,6 +3,7 @@
 mod access;
 mod applies;
 mod csrs;
+mod declared;
 mod deletions;
 mod dry_runs;
 mod nodes;
