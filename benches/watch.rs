@@ -28,7 +28,7 @@ impl Store {
         let (_, slices) = cluster::views(SLICES);
         let revision = slices.version();
         let views = BTreeMap::from([(KIND, slices)]);
-        Store { cache: Cache { views, revision, compacted: 0, last: None } }
+        Store { cache: Cache { views, revision, ..Cache::default() } }
     }
 
     fn slices(&self) -> &View {

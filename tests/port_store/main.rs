@@ -16,6 +16,7 @@ mod etcd;
 mod namespace;
 
 use self::world::{Folder, World, delete, key, names, put, put_text, text};
+use kubesim_actors::objects::kinds::{Interner, Names};
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_actors::ports::store::{Op, Range, Reply, Request, Under};
 use kubesim_backends::store::{embedded, memory};
@@ -168,11 +169,18 @@ mod writes {
 
     pub fn every_kind_comes_back_whole(world: &World) {
         let mut then = Vec::new();
-        for kind in Kind::ALL {
+        // And two that definitions declare.
+        let mut kinds = Interner::default();
+        let declared = [true, false].map(|namespaced| {
+            let names =
+                Names { group: "example.com", plural: "widgets", kind: "Widget", namespaced };
+            kinds.kind(names, "v1")
+        });
+        for kind in Kind::ALL.iter().chain(&declared) {
             let bare = json!({"apiVersion": kind.api_version(), "kind": kind.name(),
                 "metadata": {"name": "a", "labels": {"app": "a"},
                              "uid": "ffffffff-ffff-4fff-8123-456789abcdef"}});
-            let value = Arc::new(Object::from_json(bare).expect("an object"));
+            let value = Arc::new(Object::from_json_of(*kind, bare).expect("an object"));
             then.push(Op::Put { key: (*kind, value.key.clone()), value });
         }
         let put = |op: &Op| match op {
@@ -182,13 +190,14 @@ mod writes {
         let mut written: Vec<_> = then.iter().map(put).collect();
         world.commit(then);
         let Reply::Range { objects, .. } = world.range(Range::default()) else { panic!() };
-        let place = |object: &Object| format!("{} {}", object.kind(), object.key);
+        let place = |object: &Object| (object.kind(), object.key.clone());
         let mut found = objects;
         found.sort_by_key(|object| place(object));
         written.sort_by_key(|object| place(object));
-        assert_eq!(found.len(), Kind::ALL.len());
+        assert_eq!(found.len(), Kind::ALL.len() + declared.len());
         for (found, written) in found.iter().zip(&written) {
             assert_eq!((found.version, found.uid), (2, written.uid));
+            assert_eq!(found.kind(), written.kind());
             assert_eq!(found.to_bytes(), written.to_bytes());
         }
     }

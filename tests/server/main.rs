@@ -8,6 +8,7 @@ mod access;
 mod admission;
 mod applies;
 mod certificates;
+mod definitions;
 mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
@@ -298,6 +299,7 @@ fn kubectl_finds_its_way() {
         assert_eq!(line("subnets"), "subnets net.kubesim.dev/v1 false Subnet");
         let versions = server.kubectl("api-versions");
         let expected = [
+            "apiextensions.k8s.io/v1",
             "apps/v1",
             "authentication.k8s.io/v1",
             "authorization.k8s.io/v1",

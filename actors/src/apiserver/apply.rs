@@ -4,7 +4,7 @@
 use super::cache::Cache;
 use super::defaults::LastPod;
 use super::services_ip::Allocations;
-use super::{Config, admission, delete, errors, kinds, patch, quota, service};
+use super::{Config, admission, definitions, delete, errors, kinds, patch, quota, service};
 use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time};
 use crate::ports::api::{Error, Request, Subresource};
 use k8s_openapi::api::core::v1::PodCondition;
@@ -21,6 +21,8 @@ pub(super) struct State<'a> {
     pub rng: &'a mut Rng,
     /// The server's own write at start: the namespace need not be there yet.
     pub internal: bool,
+    /// For a definition, the other ones that are being written.
+    pub under_way: Vec<Arc<Object>>,
 }
 
 /// `expected` is the version that the store must still have (0: absent).
@@ -75,6 +77,7 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     if kind.namespaced() && !state.internal {
         namespace_open(state.cache, kind, key)?;
     }
+    definitions::may_create(state.cache, kind, key)?;
     let mut new = object.clone();
     new.key = key.clone();
     new.uid = Uid::from_random(state.rng.u64(), state.rng.u64());
@@ -86,6 +89,9 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     strip(meta);
     kinds::prepare_create(&mut new, state.last_pod, state.cache)?;
     admission::complete(&mut new, &mut state)?;
+    if kind == Kind::CustomResourceDefinition {
+        definitions::settle(&mut new, &state);
+    }
     kinds::validate(&new, None, state.config)?;
     admission::check(&new, None, &state)?;
     if state.cache.object(kind, key).is_some() {
@@ -138,7 +144,7 @@ fn same_object(new: &Object, old: &Object) -> Result<(), Error> {
 
 fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
     same_object(new, old)?;
-    let mut body = kinds::with_new_spec(&new.body, &old.body);
+    let mut body = kinds::with_new_spec(&new.body, &old.body, state.cache);
     service::keep_allocated(&mut body, &old.body);
     let spec_changed = !kinds::same_spec(&body, &old.body);
     let meta = next_meta(&new.meta, old, spec_changed);
@@ -148,6 +154,9 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
     }
     let mut object =
         Object { key: old.key.clone(), uid: old.uid, version: old.version, meta, body };
+    if spec_changed && object.kind() == Kind::CustomResourceDefinition {
+        definitions::settle(&mut object, &state);
+    }
     kinds::validate(&object, Some(old), state.config)?;
     if delete::finally_gone(&object) {
         let object = Arc::new(object);
@@ -179,6 +188,9 @@ fn next_meta(new: &Arc<ObjectMeta>, old: &Object, spec_changed: bool) -> Arc<Obj
 fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
     if state.internal && old.kind() == Kind::ResourceQuota {
         return Ok(recount(state, old));
+    }
+    if state.internal && old.kind() == Kind::CustomResourceDefinition {
+        return Ok(definitions::resettle(state, old));
     }
     same_object(new, old)?;
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {

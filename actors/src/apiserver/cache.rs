@@ -2,7 +2,7 @@
 
 use super::errors;
 use super::namespaces::SYSTEM;
-use crate::objects::{Key, Kind, Name, Object, Uid, View};
+use crate::objects::{Definitions, Key, Kind, Name, Object, Uid, View};
 use crate::ports::api::{Error, Reason, Reply, Request};
 use crate::ports::store::StoreKey;
 use kubesim_runtime::Hasher;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
     pub views: BTreeMap<Kind, View>,
+    /// How the kinds that are declared while the cluster runs are served.
+    pub definitions: Arc<Definitions>,
     /// The store revision this is a view of.
     pub revision: u64,
     /// Watches from before this revision get 410.
@@ -44,6 +46,16 @@ impl Cache {
     /// for an instant, while a new store gets what must exist.
     pub fn identity(&self) -> Option<Uid> {
         self.object(Kind::Namespace, &Key::cluster(SYSTEM)).map(|namespace| namespace.uid)
+    }
+
+    /// Whether this is a later version of the same history. Kinds that were declared meanwhile
+    /// have begun theirs.
+    pub fn goes_on(&self, old: &Cache) -> bool {
+        let same = |(kind, view): (&Kind, &View)| match (old.views.get(kind), kind) {
+            (Some(old), _) => old.history() == view.history(),
+            (None, kind) => matches!(kind, Kind::Custom(_)) && !old.views.is_empty(),
+        };
+        self.views.iter().all(same)
     }
 
     /// The object of this name, or upstream's `pods "a" not found`.
@@ -103,7 +115,7 @@ impl Cache {
 pub(super) fn derived_history(history: u64, kind: Kind, part: &str) -> u64 {
     let mut hasher = Hasher::default();
     hasher.u64(history);
-    hasher.u64(kind as u64);
+    hasher.u64(kind.number());
     hasher.str(part);
     hasher.finish()
 }

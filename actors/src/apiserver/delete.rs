@@ -2,7 +2,7 @@
 //! `pkg/registry/rest/delete.go` and `pkg/registry/generic/registry/store.go`).
 
 use super::apply::{Outcome, State};
-use super::{errors, kinds};
+use super::{definitions, errors, kinds};
 use crate::objects::{Body, Kind, Object, time, wall};
 use crate::ports::api::{DeleteOptions, Error, Propagation};
 use kubesim_runtime::Wall;
@@ -29,6 +29,9 @@ pub(super) fn delete(
             kinds::pod_grace(pod.spec(), pod.status(), asked)
         }
         Body::Namespace { .. } if !state.internal => return delete_namespace(state, old),
+        Body::Plain(plain) if plain.kind == Kind::CustomResourceDefinition && !state.internal => {
+            return Ok(delete_definition(state, old));
+        }
         _ => 0,
     };
     // Once a deletion runs within its grace, options change its end and nothing else.
@@ -122,6 +125,18 @@ fn delete_namespace(state: &State<'_>, old: &Arc<Object>) -> Result<Outcome, Err
         Arc::make_mut(status).phase = Some("Terminating".to_owned());
     }
     Ok(Outcome::Put { object, expected })
+}
+
+/// In two steps as well: what it declares goes first.
+fn delete_definition(state: &State<'_>, old: &Arc<Object>) -> Outcome {
+    if old.deleting() {
+        return Outcome::Same(old.clone());
+    }
+    let mut marked = mark_deleted(old, 0, state.wall);
+    if let Outcome::Put { object, .. } = &mut marked {
+        definitions::mark(object, state.wall);
+    }
+    marked
 }
 
 /// Being deleted, past its grace, and the last finalizer is gone.

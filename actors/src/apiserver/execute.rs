@@ -61,7 +61,7 @@ impl ApiServer {
     }
 
     fn judge(&mut self, job: &Job, key: &StoreKey, ctx: &mut Ctx<'_>) -> Result<Judged, Error> {
-        let wall = ctx.wall();
+        let (wall, under_way) = (ctx.wall(), self.definitions_under_way(key.0));
         let state = State {
             cache: &self.cache,
             config: &self.config,
@@ -70,6 +70,7 @@ impl ApiServer {
             wall,
             rng: ctx.rng(),
             internal: job.id.is_none(),
+            under_way,
         };
         let outcome = apply::apply(state, &job.request, &key.1)?;
         let charges = quota::charges(&self.cache, key, &outcome)?;

@@ -149,6 +149,9 @@ impl ApiServer {
         let mut last = None;
         for change in changes {
             let (kind, key) = change.key();
+            if let Kind::Custom(_) = kind {
+                self.make_view(kind);
+            }
             let Some(view) = self.cache.views.get_mut(&kind) else { continue };
             let (old, new) = match change {
                 Change::Put(object) => {
@@ -161,6 +164,9 @@ impl ApiServer {
         let alone = changes.len() == 1 && revision == self.cache.revision + 1;
         self.cache.last = last.filter(|_| alone);
         self.cache.revision = revision;
+        if changes.iter().any(|change| change.key().0 == Kind::CustomResourceDefinition) {
+            self.redefine();
+        }
         self.publish(ctx);
         for change in changes {
             let (kind, key) = change.key();
@@ -169,6 +175,7 @@ impl ApiServer {
                 self.settle(&key);
             }
             self.after_write(kind, &key.1, ctx);
+            self.definitions_after(kind, &key.1, ctx);
         }
     }
 

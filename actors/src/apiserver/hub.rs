@@ -232,10 +232,7 @@ impl<W: Copy + Ord> Hub<W> {
     /// The server's newest views, from now on.
     pub fn publish(&mut self, cache: Cache) {
         let old = std::mem::replace(&mut self.cache, cache);
-        let same_history = self.cache.views.iter().all(|(kind, view)| {
-            old.views.get(kind).is_some_and(|old| old.history() == view.history())
-        });
-        if !same_history {
+        if !self.cache.goes_on(&old) {
             return self.restart(old.identity() == self.cache.identity());
         }
         match self.cache.last.clone() {

@@ -3,7 +3,7 @@
 
 use super::cache::Cache;
 use super::defaults::LastPod;
-use super::{Config, admission, defaults, errors, networks, plain};
+use super::{Config, admission, defaults, definitions, errors, networks, plain};
 use crate::objects::validation::Causes;
 use crate::objects::{
     Body, DeploymentStatus, Kind, Object, PodBody, PodStatus, ReplicaSetStatus, ServiceStatus,
@@ -43,6 +43,11 @@ pub(super) fn prepare_create(
         | Body::ConfigMap(_)
         | Body::Event(_)
         | Body::EndpointSlice(_) => {}
+        Body::Plain(plain) if matches!(plain.kind, Kind::Custom(_)) => {
+            if definitions::has_status(cache, plain.kind) {
+                plain.status = Arc::default();
+            }
+        }
         Body::Plain(plain) => {
             let new = kinds::New { name: &new.key.name, uid: new.uid };
             plain::prepare_create(plain, new);
@@ -73,7 +78,7 @@ pub(super) fn default_spec(body: &mut Body) {
 }
 
 /// The new spec (defaulted) with the old status; shares whatever is equal with the old object.
-pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
+pub(super) fn with_new_spec(new: &Body, old: &Body, cache: &Cache) -> Body {
     if same_spec(new, old) {
         return old.clone();
     }
@@ -92,6 +97,10 @@ pub(super) fn with_new_spec(new: &Body, old: &Body) -> Body {
             *status = old.clone();
         }
         (Body::Subnet { status, .. }, Body::Subnet { status: old, .. }) => *status = old.clone(),
+        // Without a status of its own, what it says there is said with the rest.
+        (Body::Plain(plain), Body::Plain(_))
+            if matches!(plain.kind, Kind::Custom(_))
+                && !definitions::has_status(cache, plain.kind) => {}
         (Body::Plain(plain), Body::Plain(old)) => plain.status = old.status.clone(),
         _ => {}
     }
@@ -137,7 +146,7 @@ pub(super) fn same_spec(a: &Body, b: &Body) -> bool {
                 (Body::ConfigMap(a), Body::ConfigMap(b)) => same(a, b),
                 (Body::Event(a), Body::Event(b)) => same(a, b),
                 (Body::EndpointSlice(a), Body::EndpointSlice(b)) => same(a, b),
-                (Body::Plain(a), Body::Plain(b)) => same(&a.fields, &b.fields),
+                (Body::Plain(a), Body::Plain(b)) => plain::same_spec(a, b),
                 _ => false,
             }
         };
@@ -236,6 +245,9 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
         Body::Plain(plain) => {
             if plain.kind == Kind::PriorityClass {
                 admission::validate_class(&new.key.name, &plain.fields, causes);
+            }
+            if plain.kind == Kind::CustomResourceDefinition {
+                definitions::validate(new, old, causes);
             }
             plain::validate(plain, old.and_then(Object::plain), causes);
         }

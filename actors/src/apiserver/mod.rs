@@ -7,6 +7,7 @@ mod admission;
 mod apply;
 mod cache;
 mod defaults;
+mod definitions;
 mod delete;
 mod errors;
 mod execute;
@@ -33,6 +34,7 @@ pub use cache::{Cache, LastWrite};
 pub use fence::Hold;
 pub use namespaces::SYSTEM;
 
+use crate::objects::kinds::Interner;
 use crate::objects::{Name, Object};
 use crate::ports::{api, store};
 use ipnet::Ipv4Net;
@@ -161,6 +163,8 @@ pub struct ApiServer {
     follow: follow::Follow,
     /// Namespaces being deleted.
     terminating: BTreeSet<Name>,
+    /// Those that definitions declare.
+    kinds: Interner,
     /// The store was read and what must exist exists.
     open: bool,
     /// Requests from before that.
@@ -185,6 +189,7 @@ impl Actor for ApiServer {
             pending: pending::Pending::default(),
             follow: follow::Follow::default(),
             terminating: BTreeSet::new(),
+            kinds: Interner::default(),
             open: false,
             waiting: Vec::new(),
         };

@@ -269,6 +269,10 @@ impl ApiServer {
                 view.insert(charge.key.1.clone(), quota, revision);
             }
         }
+        // One whose definition has just gone is stored all the same.
+        if let Kind::Custom(_) = kind {
+            self.make_view(kind);
+        }
         let Some(view) = self.cache.views.get_mut(&kind) else {
             return;
         };
@@ -281,6 +285,9 @@ impl ApiServer {
             Write::Remove(object) => (object.clone(), view.remove(&key, revision), None),
         };
         self.cache.revision = revision;
+        if kind == Kind::CustomResourceDefinition {
+            self.redefine();
+        }
         // More than one object changed: observers compare.
         let alone = flight.charges.is_empty();
         self.cache.last = alone.then(|| LastWrite { kind, key: key.clone(), old, new });
@@ -343,6 +350,16 @@ impl ApiServer {
         for charge in &flight.charges {
             self.release(&charge.key, ctx);
         }
+        self.definitions_after(flight.key.0, &flight.key.1, ctx);
+    }
+
+    /// Writes of a kind that are under way, or are not published yet; of a Put, the object.
+    pub(super) fn under_way(&self, kind: Kind) -> impl Iterator<Item = Option<&Arc<Object>>> {
+        let flights = self.pending.in_flight.values().chain(self.pending.arrived.values());
+        flights.filter(move |flight| flight.key.0 == kind).map(|flight| match &flight.write {
+            Write::Put(object) => Some(object),
+            Write::Remove(_) => None,
+        })
     }
 
     /// A service holds what is stored of it, once no write of it is under way.

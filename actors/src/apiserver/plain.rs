@@ -2,7 +2,7 @@
 
 use crate::objects::kinds::{Fields, New, Sub};
 use crate::objects::validation::Causes;
-use crate::objects::{Body, Object, Plain};
+use crate::objects::{Body, Kind, Object, Plain};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -20,6 +20,10 @@ pub(super) fn prepare_create(plain: &mut Plain, new: New<'_>) {
 }
 
 pub(super) fn complete(plain: &mut Plain) {
+    // Of a declared kind, this is the version's to do in which an object comes.
+    if let Kind::Custom(_) = plain.kind {
+        return;
+    }
     if let Some(rules) = plain.kind.rules() {
         edit(plain, rules.defaults);
         typed(plain);
@@ -48,6 +52,14 @@ pub(super) fn with_status(new: &Plain, old: &Plain) -> Option<Plain> {
     }
     let status = if new.status == old.status { &old.status } else { &new.status };
     Some(Plain { status: status.clone(), ..old.clone() })
+}
+
+/// Everything but the status is equal. Whether a declared kind has a status by itself, its
+/// definition says: where it has, the status is the old one before this is asked.
+pub(super) fn same_spec(a: &Plain, b: &Plain) -> bool {
+    let same = Arc::ptr_eq(&a.fields, &b.fields) || a.fields == b.fields;
+    let custom = matches!(a.kind, Kind::Custom(_));
+    same && (!custom || Arc::ptr_eq(&a.status, &b.status) || a.status == b.status)
 }
 
 pub(super) fn validate(new: &Plain, old: Option<&Plain>, causes: &mut Causes) {

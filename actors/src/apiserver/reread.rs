@@ -6,7 +6,7 @@ use super::{ApiServer, Effect, Timer};
 use crate::objects::{Key, Kind, Object, View};
 use crate::ports::store;
 use kubesim_runtime::{Context, Snapshot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 type Ctx<'a> = Context<'a, ApiServer>;
@@ -68,6 +68,7 @@ impl ApiServer {
         for namespace in self.terminating.clone() {
             self.sweep(&namespace, ctx);
         }
+        self.look_after_definitions(ctx);
         self.look_for_gap(ctx);
     }
 
@@ -100,7 +101,9 @@ impl ApiServer {
             by_kind.entry(object.kind()).or_default().insert(object.key.clone(), object);
         }
         let mut changed = Vec::new();
-        for kind in Kind::ALL {
+        let known = self.cache.views.keys().chain(by_kind.keys());
+        let kinds: BTreeSet<Kind> = Kind::ALL.iter().chain(known).copied().collect();
+        for kind in &kinds {
             let stored = by_kind.remove(kind).unwrap_or_default();
             let new = if self.config.memo { Snapshot::empty } else { Snapshot::without_memo };
             let first_view = self.cache.views.get(&Kind::Namespace).map(View::history);
@@ -128,6 +131,7 @@ impl ApiServer {
         self.cache.revision = revision;
         self.cache.compacted = self.cache.compacted.max(compacted);
         self.cache.last = None;
+        self.redefine();
         for key in changed.iter().filter(|(kind, _)| *kind == Kind::Service) {
             if !self.busy(key) {
                 self.settle(key);

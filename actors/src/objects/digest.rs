@@ -16,7 +16,7 @@ pub fn digest_of<T: Serialize + ?Sized>(value: &T, hasher: &mut Hasher) {
 impl Digest for Object {
     /// A stored object is identified by its version; one not stored yet is hashed whole.
     fn digest(&self, hasher: &mut Hasher) {
-        hasher.u64(self.kind() as u64);
+        hasher.u64(self.kind().number());
         hasher.str(&self.key.namespace);
         hasher.str(&self.key.name);
         self.uid.digest(hasher);

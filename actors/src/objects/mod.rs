@@ -4,6 +4,7 @@
 //! behind an `Arc` each, so a ReplicaSet's pods share one spec and a status write copies a status.
 
 mod bytes;
+pub mod definition;
 mod digest;
 mod json;
 mod key;
@@ -21,6 +22,7 @@ mod subnet;
 mod time;
 pub mod validation;
 
+pub use definition::{Definition, Definitions};
 pub use digest::digest_of;
 pub use json::ParseError;
 pub use key::{Key, Name, Uid};

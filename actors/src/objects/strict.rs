@@ -74,7 +74,11 @@ impl Log {
         self.failed.borrow().clone().unwrap_or_default()
     }
 
-    fn within<T>(&self, step: Step, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    pub fn within<T>(
+        &self,
+        step: Step,
+        read: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.here.borrow_mut().push(step);
         let result = read();
         if result.is_err() {

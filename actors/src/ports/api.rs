@@ -248,7 +248,7 @@ impl Digest for Request {
     fn digest(&self, hasher: &mut Hasher) {
         hasher.str(self.verb());
         let (kind, key) = self.subject();
-        hasher.u64(kind as u64);
+        hasher.u64(kind.number());
         hasher.str(&key.namespace);
         hasher.str(&key.name);
         match self {
@@ -299,10 +299,10 @@ impl Digest for Event {
         match self {
             Event::Answer(answer) => answer.digest(hasher),
             Event::News(News::View { kind, view, .. }) => {
-                hasher.u64(*kind as u64);
+                hasher.u64(kind.number());
                 hasher.u64(view.version());
             }
-            Event::News(News::Closed { kind, .. }) => hasher.u64(1 << 32 | *kind as u64),
+            Event::News(News::Closed { kind, .. }) => hasher.u64(1 << 32 | kind.number()),
             Event::Connected(up) => hasher.u64(1 << 33 | u64::from(*up)),
         }
     }

@@ -7,7 +7,7 @@
 
 mod path;
 
-pub use path::{below, order, parse, path, refusal};
+pub use path::{below, key_of, order, path, refusal};
 
 use crate::objects::{Key, Kind, Name, Object};
 use kubesim_runtime::{Answers, Digest, Effect, Hasher};

@@ -27,10 +27,12 @@ pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         true => gone.deleting(),
         false => inner.object(target).is_ok_and(|object| object.uid == gone.uid),
     };
-    // Upstream's strategies say which: pods and Services return themselves.
-    let returned = still || [Kind::Pod, Kind::Service].contains(&target.kind());
+    // Upstream's strategies say which: pods and Services return themselves. A definition does when it
+    // is marked, and may have gone since.
+    let marked = target.kind() == Kind::CustomResourceDefinition && gone.deleting();
+    let returned = still || marked || [Kind::Pod, Kind::Service].contains(&target.kind());
     if returned {
-        return Ok(Answer::json(&shown(&gone, sent.show)));
+        return Ok(Answer::json(&shown(&gone, &sent.show)));
     }
     let kind = target.kind();
     let mut details =
@@ -80,7 +82,7 @@ pub async fn delete_collection(
     }
     let page = read::Page { revision, objects, next: None };
     let texts = &mut inner.state.borrow_mut().texts;
-    Ok(Answer::bytes(body::JSON, read::render(target, &page, sent.show, texts)))
+    Ok(Answer::bytes(body::JSON, read::render(target, &page, &sent.show, texts)))
 }
 
 const OPTIONS: &str = "DeleteOptions";

@@ -6,35 +6,40 @@ use super::body::Answer;
 use super::resources::{self, Group, Review};
 use super::status::Failure;
 use super::versions::Served;
+use kubesim_actors::objects::Definitions;
 use serde_json::{Value, json};
 
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2_BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// `/api` or `/apis`, in the first form that the client takes.
-pub fn groups(core: bool, accepted: &str) -> Result<Answer, Failure> {
+pub fn groups(core: bool, accepted: &str, definitions: &Definitions) -> Result<Answer, Failure> {
     for media in accept::media(accepted).iter().filter(|media| media.is_json()) {
         let aggregated = media.parameter("as") == "APIGroupDiscoveryList"
             && media.parameter("g") == "apidiscovery.k8s.io";
         match media.parameter("v") {
-            "v2" if aggregated => return Ok(all_at_once(core, "v2", V2)),
-            "v2beta1" if aggregated => return Ok(all_at_once(core, "v2beta1", V2_BETA1)),
-            _ if media.parameter("as").is_empty() => return Ok(Answer::json(&legacy(core))),
+            "v2" if aggregated => return Ok(all_at_once(core, "v2", V2, definitions)),
+            "v2beta1" if aggregated => {
+                return Ok(all_at_once(core, "v2beta1", V2_BETA1, definitions));
+            }
+            _ if media.parameter("as").is_empty() => {
+                return Ok(Answer::json(&legacy(core, definitions)));
+            }
             _ => {}
         }
     }
     match accepted {
-        "" => Ok(Answer::json(&legacy(core))),
+        "" => Ok(Answer::json(&legacy(core, definitions))),
         _ => Err(Failure::not_acceptable("application/json")),
     }
 }
 
-fn legacy(core: bool) -> Value {
+fn legacy(core: bool, definitions: &Definitions) -> Value {
     if core {
         return json!({"kind": "APIVersions", "versions": ["v1"],
                       "serverAddressByClientCIDRs": []});
     }
-    let groups: Vec<Value> = resources::groups().iter().map(group_of).collect();
+    let groups: Vec<Value> = resources::groups(definitions).iter().map(group_of).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -47,8 +52,8 @@ fn group_of(group: &Group) -> Value {
 }
 
 /// `/apis/apps`.
-pub fn group(name: &str) -> Result<Value, Failure> {
-    let groups = resources::groups();
+pub fn group(name: &str, definitions: &Definitions) -> Result<Value, Failure> {
+    let groups = resources::groups(definitions);
     let known = groups.iter().find(|known| known.name == name);
     let mut group = group_of(known.ok_or_else(Failure::no_such_resource)?);
     group["kind"] = "APIGroup".into();
@@ -57,16 +62,16 @@ pub fn group(name: &str) -> Result<Value, Failure> {
 }
 
 /// `/api/v1`, `/apis/apps/v1`.
-pub fn group_version(group: &str, version: &str) -> Value {
+pub fn group_version(group: &str, version: &str, definitions: &Definitions) -> Value {
     let mut all: Vec<Value> = Vec::new();
-    for served in resources::in_version(group, version) {
-        let (kind, resource) = (served.kind, served.resource());
+    for served in resources::in_version(group, version, definitions) {
+        let kind = served.kind;
         all.push(json!({
-            "name": kind.plural(), "singularName": resource.singular(), "kind": kind.name(),
-            "namespaced": kind.namespaced(), "verbs": resource.verbs(), "shortNames": resource.short,
-            "categories": resource.categories,
+            "name": kind.plural(), "singularName": served.singular(), "kind": kind.name(),
+            "namespaced": kind.namespaced(), "verbs": served.verbs(), "shortNames": served.short(),
+            "categories": served.categories(),
         }));
-        for sub in resource.subresources {
+        for sub in served.subresources() {
             let (of, version, name) = served.type_of(Some(*sub));
             let mut entry = json!({
                 "name": format!("{}/{}", kind.plural(), sub.name()), "singularName": "",
@@ -90,16 +95,21 @@ pub fn group_version(group: &str, version: &str) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": all})
 }
 
-fn all_at_once(core: bool, version: &str, content_type: &'static str) -> Answer {
+fn all_at_once(
+    core: bool,
+    version: &str,
+    content_type: &'static str,
+    definitions: &Definitions,
+) -> Answer {
     let groups = match core {
         true => vec![resources::core()],
-        false => resources::groups(),
+        false => resources::groups(definitions),
     };
     let items: Vec<Value> = groups
         .iter()
         .map(|group| {
             let version = |version: &&str| {
-                let resources = aggregated_version(group.name, version);
+                let resources = aggregated_version(group.name, version, definitions);
                 json!({"version": version, "resources": resources, "freshness": "Current"})
             };
             let versions: Vec<Value> = group.versions.iter().map(version).collect();
@@ -117,16 +127,17 @@ fn all_at_once(core: bool, version: &str, content_type: &'static str) -> Answer 
     Answer::bytes(content_type, list.to_string())
 }
 
-fn aggregated_version(group: &str, version: &str) -> Vec<Value> {
-    let kinds = resources::in_version(group, version).map(aggregated);
+fn aggregated_version(group: &str, version: &str, definitions: &Definitions) -> Vec<Value> {
+    let kinds = resources::in_version(group, version, definitions);
+    let kinds = kinds.map(|served| aggregated(&served));
     kinds.chain(resources::reviews(group, version).map(aggregated_review)).collect()
 }
 
-fn aggregated(served: Served) -> Value {
-    let (kind, resource) = (served.kind, served.resource());
+fn aggregated(served: &Served) -> Value {
+    let kind = served.kind;
     let type_of = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
-    let subresources: Vec<Value> = resource
-        .subresources
+    let subresources: Vec<Value> = served
+        .subresources()
         .iter()
         .map(|sub| {
             json!({"subresource": sub.name(), "responseKind": type_of(served.type_of(Some(*sub))),
@@ -136,8 +147,8 @@ fn aggregated(served: Served) -> Value {
     json!({
         "resource": kind.plural(), "responseKind": type_of(served.type_of(None)),
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
-        "singularResource": resource.singular(), "verbs": resource.verbs(), "shortNames": resource.short,
-        "categories": resource.categories, "subresources": subresources,
+        "singularResource": served.singular(), "verbs": served.verbs(), "shortNames": served.short(),
+        "categories": served.categories(), "subresources": subresources,
     })
 }
 
@@ -158,13 +169,14 @@ mod tests {
         let mut one_by_one = Vec::new();
         let mut at_once = Vec::new();
         let mut groups = vec![resources::core()];
-        groups.extend(resources::groups());
+        let none = Definitions::default();
+        groups.extend(resources::groups(&none));
         for group in groups {
             for version in group.versions {
-                let list = group_version(group.name, version);
+                let list = group_version(group.name, version, &none);
                 let names = list["resources"].as_array().expect("resources").clone();
                 one_by_one.extend(names.iter().map(|one| one["name"].as_str().map(str::to_owned)));
-                for entry in aggregated_version(group.name, version) {
+                for entry in aggregated_version(group.name, version, &none) {
                     let plural = entry["resource"].as_str().expect("a name").to_owned();
                     at_once.push(Some(plural.clone()));
                     for sub in entry["subresources"].as_array().into_iter().flatten() {
@@ -181,11 +193,11 @@ mod tests {
 
     #[test]
     fn the_version_to_prefer_comes_first() {
-        let autoscaling = group("autoscaling").expect("a group");
+        let autoscaling = group("autoscaling", &Definitions::default()).expect("a group");
         let version = |version: &str| json!({"groupVersion": format!("autoscaling/{version}"), "version": version});
         assert_eq!(autoscaling["versions"], json!([version("v2"), version("v1")]));
         assert_eq!(autoscaling["preferredVersion"], version("v2"));
-        let old = aggregated_version("autoscaling", "v1");
+        let old = aggregated_version("autoscaling", "v1", &Definitions::default());
         let kind =
             json!({"group": "autoscaling", "version": "v1", "kind": "HorizontalPodAutoscaler"});
         assert_eq!((old.len(), &old[0]["responseKind"]), (1, &kind));
@@ -194,7 +206,9 @@ mod tests {
 
     #[test]
     fn the_form_is_the_first_that_is_taken() {
-        let kind = |accepted: &str| groups(false, accepted).map(|answer| answer.content_type);
+        let kind = |accepted: &str| {
+            groups(false, accepted, &Definitions::default()).map(|answer| answer.content_type)
+        };
         assert_eq!(kind(""), Ok("application/json"));
         assert_eq!(kind(&format!("{V2},{V2_BETA1},application/json")), Ok(V2));
         assert_eq!(kind(&format!("{V2_BETA1},application/json")), Ok(V2_BETA1));

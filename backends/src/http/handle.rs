@@ -61,7 +61,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = request.uri().path();
-    let route = route::route(path);
+    let definitions = inner.definitions();
+    let route = route::route(path, &definitions);
     let query = Query::parse(request.uri().query().unwrap_or_default());
     // Who has nothing to read roles in tells everybody so.
     let unwell = matches!(route, Ok(Route::Health(_))) && !inner.is_open();
@@ -94,15 +95,20 @@ where
         Route::Version => Ok(Answer::json(&version())),
         Route::Health(check) => health(inner, &check),
         Route::Metrics => Ok(Answer::bytes("text/plain; version=0.0.4", inner.metrics.text())),
-        Route::Groups { core } => discovery::groups(core, &accepted),
-        Route::Group(name) => discovery::group(&name).map(|value| Answer::json(&value)),
+        Route::Groups { core } => discovery::groups(core, &accepted, &definitions),
+        Route::Group(name) => {
+            discovery::group(&name, &definitions).map(|value| Answer::json(&value))
+        }
         Route::GroupVersion(group, version) => {
-            Ok(Answer::json(&discovery::group_version(&group, &version)))
+            Ok(Answer::json(&discovery::group_version(&group, &version, &definitions)))
         }
         Route::OpenId { keys } => open_id(inner, keys),
-        Route::OpenApiV2 => openapi::v2_in(&accepted, request.headers()),
+        Route::OpenApiV2 => {
+            openapi::v2_in(&accepted, request.headers(), &inner.declared, &definitions)
+        }
         Route::OpenApi(below) => {
-            openapi::v3_at(&below, query.text("hash"), &accepted, request.headers())
+            let (hash, declared) = (query.text("hash"), &inner.declared);
+            openapi::v3_at(&below, hash, &accepted, request.headers(), declared, &definitions)
         }
     }
 }
@@ -146,6 +152,23 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let show = show(&target, &query, accepted)?;
+    let warning = target.served.warning().map(str::to_owned);
+    let mut answer = answered(inner, user, request, (target, query, show), asked).await?;
+    answer.warnings.extend(warning);
+    Ok(answer)
+}
+
+async fn answered<B>(
+    inner: &Rc<Inner>,
+    user: &User,
+    request: Request<B>,
+    (target, query, show): (Target, Query, Show),
+    asked: &mut Asked,
+) -> Result<Answer, Failure>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     asked.resource = target.kind().plural();
     let method = request.method().clone();
     let watches = method == Method::GET && target.sub.is_none() && query.flag("watch");
@@ -219,11 +242,16 @@ fn show(target: &Target, query: &Query, accepted: &str) -> Result<Show, Failure>
             )));
         }
     };
-    Ok(Show { served: target.served, form: accept::form(accepted)?, include, now: super::now() })
+    Ok(Show {
+        served: target.served.clone(),
+        form: accept::form(accepted)?,
+        include,
+        now: super::now(),
+    })
 }
 
 fn selector(target: &Target, query: &Query) -> Result<Selector, Failure> {
-    Selector::parse(target.served, query.text("labelSelector"), query.text("fieldSelector"))
+    Selector::parse(&target.served, query.text("labelSelector"), query.text("fieldSelector"))
 }
 
 async fn reads(
@@ -241,15 +269,15 @@ async fn reads(
         let selector = selector(target, query)?;
         let state = &mut *inner.state.borrow_mut();
         let page = read::list(&mut state.history, target, query, &selector)?;
-        return Ok(Answer::bytes(body::JSON, read::render(target, &page, show, &mut state.texts)));
+        return Ok(Answer::bytes(body::JSON, read::render(target, &page, &show, &mut state.texts)));
     }
     let object = inner.object(target)?;
     match target.sub {
         None | Some(Sub::Status | Sub::Approval) => {
             let texts = &mut inner.state.borrow_mut().texts;
-            Ok(Answer::bytes(body::JSON, read::text(&object, show, texts)))
+            Ok(Answer::bytes(body::JSON, read::text(&object, &show, texts)))
         }
-        Some(Sub::Scale) => Ok(Answer::json(&scale::of(&object))),
+        Some(Sub::Scale) => Ok(Answer::json(&scale::read(&target.served, &object)?)),
         Some(Sub::Binding | Sub::Eviction | Sub::Token) => Err(Failure::no_such_method()),
     }
 }

@@ -115,12 +115,10 @@ impl History {
     }
 
     pub fn publish(&mut self, cache: Cache) {
-        let goes_on = self.cache.as_ref().is_some_and(|old| {
-            old.revision <= cache.revision
-                && cache.views.iter().all(|(kind, view)| {
-                    old.views.get(kind).is_some_and(|old| old.history() == view.history())
-                })
-        });
+        let goes_on = self
+            .cache
+            .as_ref()
+            .is_some_and(|old| old.revision <= cache.revision && cache.goes_on(old));
         if !goes_on {
             return self.begin(cache);
         }

@@ -50,7 +50,7 @@ use self::route::Target;
 use self::status::Failure;
 use self::texts::Texts;
 use kubesim_actors::apiserver::{Cache, Hold, RequestId, warnings_of};
-use kubesim_actors::objects::{Key, Kind, Object};
+use kubesim_actors::objects::{Definitions, Key, Kind, Object};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use kubesim_runtime::Wall;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -108,6 +108,8 @@ struct Inner {
     ended: channel::Sender<()>,
     metrics: Metrics,
     auth: Auth,
+    /// What OpenAPI says of declared kinds.
+    declared: openapi::Declared,
 }
 
 type Leased = Box<dyn Fn(RequestId, Arc<Request>, Arc<Hold>)>;
@@ -147,6 +149,7 @@ impl Front {
             ended: channel::Sender::new(()),
             metrics: Metrics::default(),
             auth: Auth::default(),
+            declared: openapi::Declared::default(),
         }))
     }
 
@@ -251,6 +254,12 @@ impl Inner {
             Ok(Err(_)) => Err(unknown("the API server ended under the request")),
             Err(_) => Err(unknown("the API server did not answer in time")),
         }
+    }
+
+    /// The kinds that are declared now.
+    fn definitions(&self) -> Arc<Definitions> {
+        let state = self.state.borrow();
+        state.history.cache().map(|cache| Arc::clone(&cache.definitions)).unwrap_or_default()
     }
 
     /// The one object that a path names.

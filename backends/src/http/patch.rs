@@ -12,15 +12,23 @@ pub enum Patch {
     Strategic(Value),
 }
 
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
 pub const ACCEPTED: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    STRATEGIC,
     // It is no patch: `apply` does it.
     apply::options::MEDIA_TYPE,
 ];
 
-pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
+fn accepted(served: &Served) -> Vec<&'static str> {
+    let strategic = !served.is_declared();
+    ACCEPTED.into_iter().filter(|kind| strategic || *kind != STRATEGIC).collect()
+}
+
+/// Strategies are what types of Go say of themselves: no definition says such a thing.
+pub fn parse(bytes: &[u8], content_type: &str, served: &Served) -> Result<Patch, Failure> {
     let wrong = |why: serde_json::Error| {
         Failure::bad_request(format!("error decoding patch: no {content_type}: {why}"))
     };
@@ -37,18 +45,18 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Patch, Failure> {
             Ok(Patch::Json(serde_json::from_slice(bytes).map_err(wrong)?))
         }
         "application/merge-patch+json" => Ok(Patch::Merge(object()?)),
-        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(object()?)),
+        STRATEGIC if !served.is_declared() => Ok(Patch::Strategic(object()?)),
         other => Err(Failure::media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: \
              {}; found: {other}",
-            ACCEPTED.join(", ")
+            accepted(served).join(", ")
         ))),
     }
 }
 
 impl Patch {
     /// Makes of the object what the patch says.
-    pub fn apply(&self, served: Served, object: &mut Value) -> Result<(), Failure> {
+    pub fn apply(&self, served: &Served, object: &mut Value) -> Result<(), Failure> {
         match self {
             Patch::Json(patch) => {
                 let wrong = |why: json_patch::PatchError| {
@@ -81,8 +89,9 @@ mod tests {
     fn each_kind_of_patch_does_what_it_says() {
         let patched = |bytes: &str, kind: &str| {
             let mut object = json!({"a": 1, "b": {"c": 2}});
-            let patch = parse(bytes.as_bytes(), kind)?;
-            patch.apply(Served::held(Kind::ConfigMap), &mut object)?;
+            let served = Served::held(Kind::ConfigMap);
+            let patch = parse(bytes.as_bytes(), kind, &served)?;
+            patch.apply(&served, &mut object)?;
             Ok::<_, Failure>(object)
         };
         let [json, merge, strategic, _] = ACCEPTED;

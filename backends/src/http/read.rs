@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How objects are shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Show {
     pub served: Served,
     pub form: Form,
@@ -28,7 +28,7 @@ pub struct Show {
 }
 
 /// One object as a client wants it, as text.
-pub fn text(object: &Arc<Object>, show: Show, texts: &mut Texts) -> Bytes {
+pub fn text(object: &Arc<Object>, show: &Show, texts: &mut Texts) -> Bytes {
     match show.form {
         Form::Plain if show.served.is_held() => texts.of(object),
         _ => shown(object, show).to_string().into(),
@@ -36,7 +36,7 @@ pub fn text(object: &Arc<Object>, show: Show, texts: &mut Texts) -> Bytes {
 }
 
 /// One object as a client wants it.
-pub fn shown(object: &Arc<Object>, show: Show) -> Value {
+pub fn shown(object: &Arc<Object>, show: &Show) -> Value {
     match show.form {
         Form::Plain => show.served.json(object),
         Form::Metadata => table::metadata(object),
@@ -191,7 +191,7 @@ fn parse_continue(token: &str) -> Result<(u64, Key), Failure> {
 }
 
 /// The list's text.
-pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Vec<u8> {
+pub fn render(target: &Target, page: &Page, show: &Show, texts: &mut Texts) -> Vec<u8> {
     let mut meta = json!({"resourceVersion": page.revision.to_string()});
     if let Some((next, rest)) = &page.next {
         meta["continue"] = continue_token(page.revision, next).into();
@@ -199,15 +199,19 @@ pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Ve
             meta["remainingItemCount"] = (*rest).into();
         }
     }
-    let (api_version, name) = match show.form {
+    let list = show.served.list_kind();
+    let (api_version, name, list) = match show.form {
         Form::Table => {
             let table = table::table(target.kind(), &page.objects, meta, show, true);
             return table.to_string().into_bytes();
         }
-        Form::Metadata => ("meta.k8s.io/v1", "PartialObjectMetadata"),
-        Form::Plain => (show.served.api_version(), target.kind().name()),
+        Form::Metadata => {
+            let name = "PartialObjectMetadata";
+            ("meta.k8s.io/v1", name, format!("{name}List"))
+        }
+        Form::Plain => (show.served.api_version(), target.kind().name(), list),
     };
-    let head = json!({"apiVersion": api_version, "kind": format!("{name}List"), "metadata": meta});
+    let head = json!({"apiVersion": api_version, "kind": list, "metadata": meta});
     let mut text = head.to_string().into_bytes();
     let typed = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{name}\",");
     // One object after the other, so that the list is there as text only.
@@ -222,9 +226,11 @@ pub fn render(target: &Target, page: &Page, show: Show, texts: &mut Texts) -> Ve
                 text.extend_from_slice(shown(object, show).to_string().as_bytes());
             }
             Form::Plain => {
-                // In a list of its kind, an item does not say its kind (as upstream's).
+                // In a list of its kind, an item does not say its kind, if Go has a type for it (as
+                // upstream's).
                 let item = self::text(object, show, texts);
                 let rest = item.strip_prefix(typed.as_bytes());
+                let rest = rest.filter(|_| !show.served.is_declared());
                 text.extend_from_slice(if rest.is_some() { b"{" } else { b"" });
                 text.extend_from_slice(rest.unwrap_or(&item));
             }

@@ -1,16 +1,23 @@
 //! What the API serves, found by its path: the kinds as they are declared, in their versions.
 
 use super::versions::Served;
+use kubesim_actors::objects::definition::preferred;
 pub use kubesim_actors::objects::kinds::{Declaration as Resource, Sub};
+use kubesim_actors::objects::{Definitions, Kind};
 
 /// The resource of this name in a group's version.
-pub fn find(group: &str, version: &str, plural: &str) -> Option<Served> {
-    in_version(group, version).find(|served| served.kind.plural() == plural)
+pub fn find(group: &str, version: &str, plural: &str, definitions: &Definitions) -> Option<Served> {
+    in_version(group, version, definitions).find(|served| served.kind.plural() == plural)
 }
 
 /// What a group's version has.
-pub fn in_version(group: &str, version: &str) -> impl Iterator<Item = Served> {
-    Served::all().filter(move |served| served.group() == group && served.version() == version)
+pub fn in_version(
+    group: &str,
+    version: &str,
+    definitions: &Definitions,
+) -> impl Iterator<Item = Served> {
+    Served::all(definitions)
+        .filter(move |served| served.group() == group && served.version() == version)
 }
 
 /// What is asked and answered at once, and not kept.
@@ -62,9 +69,9 @@ pub struct Group {
 }
 
 /// All groups but the core one.
-pub fn groups() -> Vec<Group> {
+pub fn groups(definitions: &Definitions) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let kinds = Served::all().map(|served| (served.group(), served.version()));
+    let kinds = Served::all(definitions).map(|served| (served.group(), served.version()));
     for (name, version) in kinds.chain([(AUTHENTICATION, "v1"), (AUTHORIZATION, "v1")]) {
         match groups.iter_mut().find(|group| group.name == name) {
             _ if name.is_empty() => {}
@@ -72,6 +79,15 @@ pub fn groups() -> Vec<Group> {
             Some(group) => group.versions.push(version),
             None => groups.push(Group { name, versions: vec![version] }),
         }
+    }
+    // Several definitions of a group have versions of their own.
+    let declared = |group: &&mut Group| {
+        let mut kinds = definitions.iter().map(|definition| definition.kind.group());
+        kinds.any(|name| name == group.name)
+    };
+    let ours = |group: &Group| Kind::ALL.iter().any(|kind| kind.group() == group.name);
+    for group in groups.iter_mut().filter(declared).filter(|group| !ours(group)) {
+        group.versions.sort_by(|a, b| preferred(a, b));
     }
     groups
 }

@@ -4,7 +4,7 @@ use super::apply::Write;
 use super::resources::{self, Review, Sub};
 use super::status::Failure;
 use super::versions::Served;
-use kubesim_actors::objects::{Key, Kind, Name};
+use kubesim_actors::objects::{Definitions, Key, Kind, Name};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 
@@ -50,8 +50,8 @@ impl Target {
         self.served.kind
     }
     /// A write there, now.
-    pub fn write<'a>(&self, manager: &'a str) -> Write<'a> {
-        Write { served: self.served, sub: self.sub, manager, now: super::now() }
+    pub fn write<'a>(&'a self, manager: &'a str) -> Write<'a> {
+        Write { served: &self.served, sub: self.sub, manager, now: super::now() }
     }
     pub fn key(&self) -> Key {
         Key { namespace: self.namespace.clone(), name: self.name.clone().unwrap_or_default() }
@@ -59,7 +59,7 @@ impl Target {
 }
 
 /// What the path is about, or that it is about nothing.
-pub fn route(path: &str) -> Result<Route, Failure> {
+pub fn route(path: &str, definitions: &Definitions) -> Result<Route, Failure> {
     let decode = |segment: &str| {
         let decoded = percent_decode_str(segment).decode_utf8();
         decoded.map(|text| text.into_owned()).map_err(|_| {
@@ -80,20 +80,26 @@ pub fn route(path: &str) -> Result<Route, Failure> {
         ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3", ..] => Route::OpenApi(segments[2..].join("/")),
         ["apis", group] => {
-            if !resources::groups().iter().any(|known| known.name == group) {
+            if !resources::groups(definitions).iter().any(|known| known.name == group) {
                 return Err(Failure::no_such_resource());
             }
             Route::Group(group.to_owned())
         }
-        ["api", version, ref rest @ ..] => below("", version, rest)?,
-        ["apis", group, version, ref rest @ ..] => below(group, version, rest)?,
+        ["api", version, ref rest @ ..] => below("", version, rest, definitions)?,
+        ["apis", group, version, ref rest @ ..] => below(group, version, rest, definitions)?,
         _ => return Err(Failure::no_such_resource()),
     })
 }
 
-fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
+fn below(
+    group: &str,
+    version: &str,
+    rest: &[&str],
+    definitions: &Definitions,
+) -> Result<Route, Failure> {
     let reviews = resources::reviews(group, version);
-    if resources::in_version(group, version).next().is_none() && reviews.count() == 0 {
+    let mut served = resources::in_version(group, version, definitions);
+    if served.next().is_none() && reviews.count() == 0 {
         return Err(Failure::no_such_resource());
     }
     let (namespace, rest) = match rest {
@@ -118,7 +124,7 @@ fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
         }
         return Ok(Route::Review(review, namespace.unwrap_or_default().to_owned()));
     }
-    let served = resources::find(group, version, plural).ok_or_else(missing)?;
+    let served = resources::find(group, version, plural, definitions).ok_or_else(missing)?;
     let namespaced = served.kind.namespaced();
     if namespace.is_some() != namespaced && (name.is_some() || !namespaced) {
         return Err(missing());
@@ -126,7 +132,7 @@ fn below(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
     let sub = match sub {
         None => None,
         Some(word) => {
-            let mut subs = served.resource().subresources.iter().copied();
+            let mut subs = served.subresources().iter().copied();
             Some(subs.find(|sub| sub.name() == word).ok_or_else(missing)?)
         }
     };
@@ -182,8 +188,13 @@ impl Query {
 mod tests {
     use super::*;
 
+    /// Before anything is declared.
+    fn at(path: &str) -> Result<Route, Failure> {
+        route(path, &Definitions::default())
+    }
+
     fn object(path: &str) -> Option<(Kind, String, Option<Sub>)> {
-        match route(path) {
+        match at(path) {
             Ok(Route::Object(target)) => {
                 Some((target.kind(), target.key().to_string(), target.sub))
             }
@@ -232,9 +243,9 @@ mod tests {
         ] {
             assert_eq!(object(path), None, "{path}");
         }
-        assert!(matches!(route("/nothing"), Err(Failure { code: 404, .. })));
-        assert!(matches!(route("/apis/none"), Err(Failure { code: 404, .. })));
-        assert!(matches!(route("/api/v1/pods/%ff"), Err(Failure { code: 400, .. })));
+        assert!(matches!(at("/nothing"), Err(Failure { code: 404, .. })));
+        assert!(matches!(at("/apis/none"), Err(Failure { code: 404, .. })));
+        assert!(matches!(at("/api/v1/pods/%ff"), Err(Failure { code: 400, .. })));
     }
 
     #[test]

@@ -6,7 +6,9 @@ use super::body::Answer;
 use super::patch::Patch;
 use super::route::Target;
 use super::status::Failure;
+use super::versions::Served;
 use super::write::{again, call};
+use kubesim_actors::objects::definition::Scaled;
 use kubesim_actors::objects::kinds::texts;
 use kubesim_actors::objects::{Body, Kind, LabelSelector, Object, Plain, Uid};
 use kubesim_actors::ports::api::Request;
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The Scale of what has replicas.
-pub fn of(object: &Object) -> Value {
+pub fn of(served: &Served, object: &Object) -> Value {
     let (wanted, there, selector) = match &object.body {
         Body::Deployment { spec, status } => {
             let there = status.replicas.unwrap_or(0);
@@ -24,7 +26,10 @@ pub fn of(object: &Object) -> Value {
         Body::ReplicaSet { spec, status } => {
             (spec.replicas.unwrap_or(0), status.replicas, texts::requirements(&spec.selector))
         }
-        Body::Plain(plain) => of_plain(plain),
+        Body::Plain(plain) => match served.scaled() {
+            Some(paths) => of_declared(plain, paths),
+            None => of_plain(plain),
+        },
         _ => return Value::Null,
     };
     json!({
@@ -53,6 +58,31 @@ fn of_plain(plain: &Plain) -> (i32, i32, String) {
     (number(plain.fields.number("spec.replicas")), number(there), selector)
 }
 
+/// By the paths that its definition declares.
+fn of_declared(plain: &Plain, paths: &Scaled) -> (i32, i32, String) {
+    let at = |path: &str| {
+        let mut whole = (*plain.fields).clone();
+        whole.0.insert("status".to_owned(), (*plain.status).clone());
+        whole.at(path.trim_start_matches('.')).cloned().unwrap_or_default()
+    };
+    let number = |path: &str| at(path).as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
+    let selector = at(&paths.label_selector_path).as_str().unwrap_or_default().to_owned();
+    (number(&paths.spec_replicas_path), number(&paths.status_replicas_path), selector)
+}
+
+/// The Scale of an object; one that does not say how many replicas it wants has none.
+pub fn read(served: &Served, object: &Object) -> Result<Value, Failure> {
+    if let (Some(paths), Some(plain)) = (served.scaled(), object.plain()) {
+        let path = &paths.spec_replicas_path;
+        if plain.fields.number(path.trim_start_matches('.')).is_none() {
+            let why =
+                format!("Internal error occurred: the spec replicas field {path:?} does not exist");
+            return Err(Failure::new(500, "InternalError", why));
+        }
+    }
+    Ok(of(served, object))
+}
+
 pub async fn update(
     inner: &Inner,
     target: &Target,
@@ -70,15 +100,15 @@ pub async fn update(
             object.version = version;
         }
         object.uid = Uid::parse(text("uid")).unwrap_or_default();
-        set_replicas(&mut object, scale)?;
+        set_replicas(&target.served, &mut object, scale)?;
         write.track(Some(&live), &mut object);
         put(inner, target, object, dry_run).await
     });
     let updated = updated.await?;
-    Ok(Answer::json(&of(&updated)))
+    Ok(Answer::json(&of(&target.served, &updated)))
 }
 
-fn set_replicas(object: &mut Object, scale: &Value) -> Result<(), Failure> {
+fn set_replicas(served: &Served, object: &mut Object, scale: &Value) -> Result<(), Failure> {
     let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     let wrong = || {
         let why = format!("spec.replicas: Invalid value: {wanted}: must be a count of 32 bits");
@@ -89,7 +119,11 @@ fn set_replicas(object: &mut Object, scale: &Value) -> Result<(), Failure> {
     match &mut object.body {
         Body::Deployment { spec, .. } => Arc::make_mut(spec).replicas = replicas,
         Body::ReplicaSet { spec, .. } => Arc::make_mut(spec).replicas = replicas,
-        Body::Plain(plain) => Arc::make_mut(&mut plain.fields).set("spec.replicas", wanted),
+        Body::Plain(plain) => {
+            let path = served.scaled().map(|paths| &*paths.spec_replicas_path);
+            let path = path.unwrap_or("spec.replicas").trim_start_matches('.');
+            Arc::make_mut(&mut plain.fields).set(path, wanted);
+        }
         _ => return Err(Failure::no_such_resource()),
     }
     Ok(())
@@ -101,6 +135,7 @@ async fn put(
     object: Object,
     dry_run: bool,
 ) -> Result<Arc<Object>, Failure> {
+    target.served.check(&object, inner.object(target).ok().as_deref(), false)?;
     let request = Request::Update { object: Arc::new(object) };
     call(inner, target.kind(), &target.key().name, request, dry_run).await
 }
@@ -113,8 +148,8 @@ pub async fn patch(
     dry_run: bool,
 ) -> Result<Answer, Failure> {
     again(false, async || {
-        let mut scale = of(&*inner.object(target)?);
-        patch.apply(target.served, &mut scale)?;
+        let mut scale = of(&target.served, &*inner.object(target)?);
+        patch.apply(&target.served, &mut scale)?;
         update(inner, target, &scale, write, dry_run).await
     })
     .await
@@ -141,11 +176,11 @@ pub async fn apply(
     let applied = again(conditional, async || {
         let live = inner.object(target)?;
         let value = write.apply(Some(&live), &config, force)?;
-        let object = Object::from_json_of(target.kind(), value);
-        let mut object = object.map_err(|why| Failure::bad_request(why.to_string()))?;
+        let (object, _) = target.served.read(&value);
+        let mut object = object.map_err(|(_, why)| Failure::bad_request(why.to_string()))?;
         Write::settle(&live, &mut object);
         put(inner, target, object, dry_run).await
     });
     let applied = applied.await?;
-    Ok(Answer::json(&of(&applied)))
+    Ok(Answer::json(&of(&target.served, &applied)))
 }

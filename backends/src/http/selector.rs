@@ -36,7 +36,7 @@ struct Field {
 }
 
 impl Selector {
-    pub fn parse(served: Served, labels: &str, fields: &str) -> Result<Selector, Failure> {
+    pub fn parse(served: &Served, labels: &str, fields: &str) -> Result<Selector, Failure> {
         let labels = parse_labels(labels).map_err(|why| {
             let found = format!("unable to parse requirement: {why}");
             Failure::bad_request(found)
@@ -90,7 +90,7 @@ fn plain<'a>(object: &'a Object, field: &str) -> Option<&'a str> {
         "metadata.name" => Some(&object.key.name),
         "metadata.namespace" => Some(&object.key.namespace),
         "spec.nodeName" => {
-            let node = object.pod_facts().and_then(|facts| facts.node());
+            let node = object.pod_facts()?.node();
             Some(node.map(Name::as_str).unwrap_or_default())
         }
         "status.phase" => {
@@ -123,7 +123,7 @@ fn in_json(json: &Value, field: &str) -> String {
     }
 }
 
-fn parse_fields(served: Served, text: &str) -> Result<Vec<Field>, Failure> {
+fn parse_fields(served: &Served, text: &str) -> Result<Vec<Field>, Failure> {
     let mut fields = Vec::new();
     for term in split_unescaped(text) {
         let Some((name, equal, value)) = split_term(&term) else {
@@ -141,7 +141,7 @@ fn parse_fields(served: Served, text: &str) -> Result<Vec<Field>, Failure> {
             );
             return Err(Failure::bad_request(message));
         };
-        fields.push(Field { name: held.to_owned(), value: unescape(value), equal });
+        fields.push(Field { name: held, value: unescape(value), equal });
     }
     Ok(fields)
 }
@@ -300,13 +300,13 @@ mod tests {
             ("empty=", false),
         ];
         for (text, expected) in cases {
-            let selector = Selector::parse(Served::held(Kind::Pod), text, "").expect(text);
+            let selector = Selector::parse(&Served::held(Kind::Pod), text, "").expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
         for wrong in
             ["app in web", "app in (web", "=a", "a=b c", "a b", "a=b,", "a>x", "-a=b", "a=-"]
         {
-            let failure = Selector::parse(Served::held(Kind::Pod), wrong, "").expect_err(wrong);
+            let failure = Selector::parse(&Served::held(Kind::Pod), wrong, "").expect_err(wrong);
             assert_eq!(failure.code, 400, "{wrong}");
         }
     }
@@ -324,14 +324,14 @@ mod tests {
             ("spec.hostNetwork=false", true),
         ];
         for (text, expected) in cases {
-            let selector = Selector::parse(Served::held(Kind::Pod), "", text).expect(text);
+            let selector = Selector::parse(&Served::held(Kind::Pod), "", text).expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
-        let failure = Selector::parse(Served::held(Kind::Pod), "", "spec.image=x")
+        let failure = Selector::parse(&Served::held(Kind::Pod), "", "spec.image=x")
             .expect_err("no such field");
         assert!(failure.message.ends_with("field label not supported: spec.image"));
-        assert!(Selector::parse(Served::held(Kind::Pod), "", "metadata.name").is_err());
-        let escaped = Selector::parse(Served::held(Kind::Pod), "", r"metadata.name=a\,b\=c")
+        assert!(Selector::parse(&Served::held(Kind::Pod), "", "metadata.name").is_err());
+        let escaped = Selector::parse(&Served::held(Kind::Pod), "", r"metadata.name=a\,b\=c")
             .expect("escaped");
         assert_eq!(escaped.fields[0].value, "a,b=c");
     }

@@ -16,7 +16,7 @@ pub fn apply(message: &'static Message, object: &mut Value, patch: &Value) -> Re
     merge(Place::Object(message), object, patch)
 }
 
-fn merge(place: Place, target: &mut Value, patch: &Value) -> Result<(), String> {
+fn merge(place: Place<'_>, target: &mut Value, patch: &Value) -> Result<(), String> {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return Ok(());
@@ -63,7 +63,7 @@ fn unknown_directive(word: &str) -> String {
 }
 
 fn merge_field(
-    place: Place,
+    place: Place<'_>,
     target: &mut Map<String, Value>,
     name: &str,
     value: &Value,
@@ -106,7 +106,7 @@ fn union(mut old: Vec<Value>, items: &[Value]) -> Vec<Value> {
 }
 
 fn merge_by(
-    element: Place,
+    element: Place<'_>,
     (name, key): (&str, &str),
     mut old: Vec<Value>,
     items: &[Value],

@@ -219,16 +219,16 @@ impl Watch {
                 let meta = json!({"resourceVersion": object.version.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
                 let one = std::slice::from_ref(object);
-                table::table(object.kind(), one, meta, self.now(), columns)
+                table::table(object.kind(), one, meta, &self.now(), columns)
             }
-            Form::Plain | Form::Metadata => read::shown(object, self.show),
+            Form::Plain | Form::Metadata => read::shown(object, &self.show),
         };
         line(what, shown.to_string().as_bytes(), text);
     }
 
     /// Ages are of when they are told.
     fn now(&self) -> Show {
-        Show { now: super::now(), ..self.show }
+        Show { now: super::now(), ..self.show.clone() }
     }
 
     fn bookmark(&self, initial_end: bool) -> Vec<u8> {
@@ -240,7 +240,7 @@ impl Watch {
             ..ObjectMeta::default()
         };
         let mut object = match self.show.form {
-            Form::Table => table::table(kind, &[], Value::Null, self.show, false),
+            Form::Table => table::table(kind, &[], Value::Null, &self.show, false),
             Form::Metadata => {
                 json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata"})
             }

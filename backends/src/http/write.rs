@@ -69,7 +69,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
-    let (mut object, warnings) = decoded(target.served, value, sent.query)?;
+    let (mut object, warnings) = decoded(&target.served, value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
     target.write(&manager).track(None, &mut object);
@@ -86,7 +86,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     }
     let created = created?;
     let warnings = inner.advised(&created, None, warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&created, sent.show)).created() })
+    Ok(Answer { warnings, ..Answer::json(&shown(&created, &sent.show)).created() })
 }
 
 /// What the front forbids by itself: what a version does, and to grant what one does not hold.
@@ -97,7 +97,8 @@ fn confirm(
     object: &Object,
     live: Option<&Object>,
 ) -> Result<(), Failure> {
-    target.served.check(object, live)?;
+    let status = matches!(target.sub, Some(Sub::Status | Sub::Approval));
+    target.served.check(object, live, status)?;
     inner.confirm_grant(sent.user, object, live)
 }
 
@@ -131,7 +132,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     if target.sub == Some(Sub::Scale) {
         return scale::update(inner, target, &value, write, dry_run).await;
     }
-    let (object, warnings) = decoded(target.served, value, sent.query)?;
+    let (object, warnings) = decoded(&target.served, value, sent.query)?;
     let object = at(target, object)?;
     let mut before = None;
     let updated = again(object.version != 0, async || {
@@ -146,7 +147,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     });
     let updated = updated.await?;
     let warnings = inner.advised(&updated, before.as_deref(), warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&updated, sent.show)) })
+    Ok(Answer { warnings, ..Answer::json(&shown(&updated, &sent.show)) })
 }
 
 /// Tries a write anew on a newer object, unless the client wants no newer one.
@@ -213,7 +214,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
     if applies {
         return applied(inner, target, sent, write, force, dry_run).await;
     }
-    let patch = patch::parse(sent.bytes, sent.content_type)?;
+    let patch = patch::parse(sent.bytes, sent.content_type, &target.served)?;
     if target.sub == Some(Sub::Scale) {
         return scale::patch(inner, target, &patch, write, dry_run).await;
     }
@@ -222,8 +223,8 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         tries += 1;
         let old = inner.object(target)?;
         let mut value = target.served.json(&old);
-        patch.apply(target.served, &mut value)?;
-        let (object, warnings) = decoded(target.served, value, sent.query)?;
+        patch.apply(&target.served, &mut value)?;
+        let (object, warnings) = decoded(&target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
@@ -233,7 +234,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
             Err(failure) => return Err(failure),
             Ok(patched) => {
                 let warnings = inner.advised(&patched, Some(&old), warnings);
-                return Ok(Answer { warnings, ..Answer::json(&shown(&patched, sent.show)) });
+                return Ok(Answer { warnings, ..Answer::json(&shown(&patched, &sent.show)) });
             }
         }
     }
@@ -260,13 +261,13 @@ async fn applied(
             live => Some(live?),
         };
         let value = write.apply(live.as_deref(), &config, force)?;
-        let (object, warnings) = decoded(target.served, value, sent.query)?;
+        let (object, warnings) = decoded(&target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         if let Some(live) = live {
             Write::settle(&live, &mut object);
             let object = put(inner, &sent, target, object, dry_run).await?;
             let warnings = inner.advised(&object, Some(&live), warnings);
-            let answer = Answer::json(&shown(&object, sent.show));
+            let answer = Answer::json(&shown(&object, &sent.show));
             return Ok(Answer { warnings, ..answer });
         }
         let name = &target.key().name;
@@ -285,7 +286,7 @@ async fn applied(
             }
         })?;
         let warnings = inner.advised(&made, None, warnings);
-        Ok(Answer { warnings, ..Answer::json(&shown(&made, sent.show)).created() })
+        Ok(Answer { warnings, ..Answer::json(&shown(&made, &sent.show)).created() })
     })
     .await
 }
@@ -301,7 +302,7 @@ fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the
 /// client wants it (`fieldValidation`, KEP-2885).
 fn decoded(
-    served: Served,
+    served: &Served,
     mut value: Value,
     query: &Query,
 ) -> Result<(Object, Vec<String>), Failure> {
@@ -337,7 +338,7 @@ fn decoded(
         cannot(format!("{place}{colon}{why}"))
     })?;
     let unknown: Vec<String> =
-        unknown.iter().map(|field| format!("unknown field \"{}\"", field.path)).collect();
+        unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match query.text("fieldValidation") {
         "" | "Warn" => Ok((object, unknown)),
         "Ignore" => Ok((object, Vec::new())),

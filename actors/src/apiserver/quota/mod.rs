@@ -161,7 +161,8 @@ pub(super) fn recounted(quota: &Object, cache: &Cache) -> Object {
     let Some(spec) = fields(quota) else { return quota.clone() };
     let hard = amounts(spec.at("spec.hard"));
     let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
-    let kinds = Kind::ALL.iter().filter(|kind| kind.namespaced() && usage::names(**kind, spec));
+    let kinds = cache.views.keys();
+    let kinds = kinds.filter(|kind| kind.namespaced() && usage::names(**kind, spec));
     for kind in kinds {
         for object in in_namespace(cache, *kind, &quota.key.namespace) {
             resources::add(&mut used, &counted(spec, object));

@@ -2,6 +2,7 @@
 
 mod admission;
 mod cascade;
+mod definitions;
 mod dry_runs;
 mod random;
 mod semantics;

@@ -291,7 +291,7 @@ impl World {
     }
 
     pub fn snapshot(&self, kind: Kind) -> View {
-        let mut view = Snapshot::empty(kind as u64);
+        let mut view = Snapshot::empty(kind.number());
         for ((_, key), object) in self.objects.iter().filter(|((k, _), _)| *k == kind) {
             view.insert(key.clone(), Arc::clone(object), self.version);
         }

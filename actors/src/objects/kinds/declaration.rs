@@ -13,7 +13,8 @@ use std::mem::take;
 /// A kind, declared.
 #[derive(Debug)]
 pub struct Declaration {
-    pub kind: Kind,
+    /// `Pod`.
+    pub kind: &'static str,
     /// As in a path.
     pub plural: &'static str,
     /// With the group, as in a manifest.
@@ -110,11 +111,11 @@ const VERBS: &[&str] =
 impl Declaration {
     pub fn verbs(&self) -> &'static [&'static str] {
         // Each namespace is deleted by its name, as upstream has it.
-        if self.kind == Kind::Namespace { SINGLE } else { VERBS }
+        if (self.api_version, self.kind) == ("v1", "Namespace") { SINGLE } else { VERBS }
     }
     /// `pod`.
     pub fn singular(&self) -> String {
-        self.kind.name().to_lowercase()
+        self.kind.to_lowercase()
     }
     pub fn has(&self, sub: Sub) -> bool {
         self.subresources.contains(&sub)
@@ -132,7 +133,7 @@ pub(super) const fn namespaced(
     plural: &'static str,
 ) -> Declaration {
     Declaration {
-        kind,
+        kind: kind.name(),
         plural,
         api_version,
         namespaced: true,

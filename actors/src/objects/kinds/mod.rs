@@ -6,6 +6,8 @@ mod apps;
 mod batch;
 mod cells;
 mod core;
+pub mod crd;
+mod custom;
 mod declaration;
 mod fields;
 mod networking;
@@ -17,6 +19,7 @@ mod templates;
 pub mod texts;
 
 pub use cells::{Cell, Column, row};
+pub use custom::{Custom, Interner, Names};
 pub(super) use declaration::Parts;
 pub use declaration::{Declaration, New, Rules, Sub};
 pub use fields::Fields;
@@ -27,17 +30,38 @@ macro_rules! kinds {
     ($($kind:ident = $declaration:path;)*) => {
         /// Every kind the cluster knows. Those before [`Kind::Secret`] have types of their own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind { $($kind,)* }
+        pub enum Kind {
+            $($kind,)*
+            /// One that a CustomResourceDefinition declares.
+            Custom(Custom),
+        }
+
+        /// The same without those that are declared while the cluster runs, to be counted.
+        enum Number { $($kind,)* }
 
         impl Kind {
+            /// All that are there from the start.
             pub const ALL: &'static [Kind] = &[$(Kind::$kind,)*];
 
             /// `Pod`, as in a manifest's `kind`.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => stringify!($kind),)* }
+                match self {
+                    $(Kind::$kind => stringify!($kind),)*
+                    Kind::Custom(custom) => custom.declaration().kind,
+                }
             }
             pub fn declaration(self) -> &'static Declaration {
-                match self { $(Kind::$kind => &$declaration,)* }
+                match self {
+                    $(Kind::$kind => &$declaration,)*
+                    Kind::Custom(custom) => custom.declaration(),
+                }
+            }
+            /// What stands for it in digests.
+            pub fn number(self) -> u64 {
+                match self {
+                    $(Kind::$kind => Number::$kind as u64,)*
+                    Kind::Custom(custom) => custom.number(),
+                }
             }
         }
     };
@@ -86,10 +110,11 @@ kinds! {
     CSINode = storage::CSI_NODE;
     CSIStorageCapacity = storage::CSI_STORAGE_CAPACITY;
     CertificateSigningRequest = rest::CERTIFICATE_SIGNING_REQUEST;
+    CustomResourceDefinition = crd::CUSTOM_RESOURCE_DEFINITION;
 }
 
 impl Kind {
-    /// The kind of a manifest's `apiVersion` and `kind`.
+    /// The kind of a manifest's `apiVersion` and `kind`, if it is there from the start.
     pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
         let same = |k: &&Kind| k.name() == kind && k.api_version() == api_version;
         Kind::ALL.iter().find(same).copied()

@@ -10,10 +10,15 @@ use serde_json::{Map, Number, Value};
 impl Schema {
     /// What is wrong with a whole object.
     pub fn check(&self, object: &Value, causes: &mut Causes) {
-        for Problem { field, body } in check(self, object, "").problems {
+        self.check_at(object, "", causes);
+    }
+
+    /// The same of a value that stands somewhere.
+    pub(super) fn check_at(&self, value: &Value, path: &str, causes: &mut Causes) {
+        for Problem { field, body } in check(self, value, path).problems {
             causes.push(field, body);
         }
-        lists::check(self, object, "", causes);
+        lists::check(self, value, path, causes);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Defaults (`pkg/apiserver/schema/defaulting`).
 
 use super::Schema;
+use crate::objects::validation::Causes;
 use serde_json::Value;
 
 impl Schema {
@@ -62,6 +63,25 @@ impl Schema {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether each default is what its schema allows, and nothing besides (`ValidateDefaults`).
+    /// `path` is the schema's own.
+    pub fn check_defaults(&self, path: &str, causes: &mut Causes) {
+        if let Some(default) = &self.default {
+            let mut pruned = default.clone();
+            if default.is_object() && !self.prune(&mut pruned).is_empty() {
+                let why = "must not have unknown fields";
+                causes.invalid(format_args!("{path}.default"), default, why);
+            }
+            self.check_at(default, &format!("{path}.default"), causes);
+        }
+        if let Some(items) = &self.items {
+            items.check_defaults(&format!("{path}.items"), causes);
+        }
+        for (name, property) in &self.properties {
+            property.check_defaults(&format!("{path}.properties[{name}]"), causes);
         }
     }
 }

@@ -101,7 +101,7 @@ impl Schema {
     }
 
     /// Of fields that are not among the properties, if they have one.
-    fn additional(&self) -> Option<&Schema> {
+    pub fn additional(&self) -> Option<&Schema> {
         match &self.additional_properties {
             Some(Additional::Each(schema)) => Some(schema),
             _ => None,

@@ -11,6 +11,10 @@ impl Causes {
     pub(in crate::objects) fn push(&mut self, field: impl fmt::Display, body: impl fmt::Display) {
         self.0.push(format!("{field}: {body}"));
     }
+    /// One that names its field itself.
+    pub(in crate::objects) fn push_whole(&mut self, cause: String) {
+        self.0.push(cause);
+    }
     pub fn required(&mut self, field: impl fmt::Display, why: &str) {
         let colon = if why.is_empty() { "" } else { ": " };
         self.0.push(format!("{field}: Required value{colon}{why}"));
@@ -38,6 +42,11 @@ impl Causes {
         let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
         let list = list.join(", ");
         self.0.push(format!("{field}: Unsupported value: {value:?}: supported values: {list}"));
+    }
+
+    /// Adds those of `new` that `old` does not have.
+    pub fn add_new(&mut self, new: Causes, old: &Causes) {
+        self.0.extend(new.0.into_iter().filter(|cause| !old.0.contains(cause)));
     }
 
     /// Each with the path of its field, as they were found.

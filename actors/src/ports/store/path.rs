@@ -1,7 +1,9 @@
 //! Where objects live: paths as upstream's API server has them in etcd.
 
 use super::{Op, StoreKey, Under};
+use crate::objects::kinds::{Interner, Names};
 use crate::objects::{Key, Kind};
+use serde::Deserialize;
 use smol_str::{SmolStr, format_smolstr};
 use std::cmp::Ordering;
 
@@ -13,6 +15,7 @@ fn directory(kind: Kind) -> &'static str {
         Kind::Node => "minions",
         Kind::Service => "services/specs",
         Kind::Subnet => "net.kubesim.dev/subnets",
+        Kind::Custom(custom) => custom.directory(),
         _ => kind.plural(),
     }
 }
@@ -25,7 +28,15 @@ pub fn path((kind, key): &StoreKey) -> String {
     }
 }
 
-/// What has the path; `None` for what no kind of ours has.
+/// What has the path, and is stored there as `value`, or was there; `None` for what no kind of ours
+/// has. A kind that a definition declares is made of what the path and the value say, so that the
+/// order of reading does not matter. What is deleted without its kind ever having been seen is
+/// nobody's.
+pub fn key_of(path: &str, value: Option<&[u8]>, kinds: &mut Interner) -> Option<StoreKey> {
+    parse(path).or_else(|| custom(path, value, kinds))
+}
+
+/// What has the path, of the kinds that are there from the start.
 pub fn parse(path: &str) -> Option<StoreKey> {
     Kind::ALL.iter().find_map(|kind| {
         let rest = path.strip_prefix(directory(*kind))?.strip_prefix('/')?;
@@ -36,6 +47,37 @@ pub fn parse(path: &str) -> Option<StoreKey> {
         let key = (*kind, key);
         bad_name(&key).is_none().then_some(key)
     })
+}
+
+/// `example.com/widgets/default/a`; groups of definitions have a dot.
+fn custom(path: &str, value: Option<&[u8]>, kinds: &mut Interner) -> Option<StoreKey> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said<'a> {
+        api_version: &'a str,
+        kind: &'a str,
+    }
+    let segments: Vec<&str> = path.split('/').collect();
+    let (group, plural, key) = match segments[..] {
+        [group, plural, name] => (group, plural, Key::cluster(name)),
+        [group, plural, namespace, name] => (group, plural, Key::new(namespace, name)),
+        _ => return None,
+    };
+    if !group.contains('.') {
+        return None;
+    }
+    let namespaced = segments.len() == 4;
+    let kind = match value {
+        None => kinds.at(&format!("{group}/{plural}"), namespaced)?,
+        Some(value) => {
+            let Said { api_version, kind } = serde_json::from_slice(value).ok()?;
+            let (said, version) = api_version.split_once('/')?;
+            let names = Names { group, plural, kind, namespaced };
+            (said == group).then(|| kinds.kind(names, version))?
+        }
+    };
+    let key = (kind, key);
+    bad_name(&key).is_none().then_some(key)
 }
 
 /// What all paths of these begin with; empty for everything.
@@ -116,6 +158,27 @@ mod tests {
         }
         let strange = ["", "pods", "pods/", "pods/a", "pods//a", "pods/a/b/c", "poods/a/b"];
         assert!(strange.into_iter().all(|path| parse(path).is_none()));
+    }
+
+    #[test]
+    fn a_declared_kind_is_known_by_path_and_value() {
+        let value = br#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"}}"#;
+        let mut kinds = Interner::default();
+        let path = "example.com/widgets/default/a";
+        assert_eq!(key_of(path, None, &mut kinds), None, "not seen yet");
+        let key = key_of(path, Some(value), &mut kinds).expect("a key");
+        assert_eq!((key.0.name(), &key.1), ("Widget", &Key::new("default", "a")));
+        assert_eq!(super::path(&key), path);
+        assert_eq!(key_of(path, None, &mut kinds), Some(key.clone()));
+        assert_eq!(key_of(path, Some(value), &mut Interner::default()), Some(key));
+        let other = key_of("example.com/widgets/a", Some(value), &mut kinds).expect("a key");
+        assert!(!other.0.namespaced());
+        for strange in ["example.org/widgets/default/a", "widgets/default/a/b", "example.com/a"] {
+            assert_eq!(key_of(strange, Some(value), &mut kinds), None, "{strange}");
+        }
+        assert_eq!(key_of(path, Some(b"{}"), &mut kinds), None);
+        let ours = key_of("net.kubesim.dev/subnets/a", None, &mut kinds).expect("a key");
+        assert_eq!(ours.0, Kind::Subnet);
     }
 
     #[test]

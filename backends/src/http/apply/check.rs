@@ -3,10 +3,11 @@
 use super::fields::Step;
 use super::walk::step_of;
 use crate::http::types::{Many, Owned, Place, Type};
+use kubesim_actors::objects::schema::Schema;
 use serde_json::Value;
 
 /// Each error with its path, in upstream's words; a field that the type does not have is one.
-pub fn check(place: Place, value: &Value) -> Result<(), String> {
+pub fn check(place: Place<'_>, value: &Value) -> Result<(), String> {
     let mut check = Check { path: Vec::new(), errors: Vec::new() };
     check.value(place, value);
     match &check.errors[..] {
@@ -27,8 +28,9 @@ impl Check {
         self.errors.push(format!("{path}: {why}"));
     }
 
-    fn value(&mut self, place: Place, value: &Value) {
+    fn value(&mut self, place: Place<'_>, value: &Value) {
         let kind = match place {
+            Place::Declared { schema, .. } => return self.declared(place, schema, value),
             Place::Object(message) => Some((Many::One, Type::Message(message.name))),
             Place::Field(field) => Some((field.many, field.kind)),
             Place::Each(field) => Some((Many::One, field.kind)),
@@ -55,11 +57,36 @@ impl Check {
         }
     }
 
-    fn field(&mut self, place: Place, name: &str, value: &Value) {
+    /// Of a type that a definition declares.
+    fn declared(&mut self, place: Place<'_>, schema: &Schema, value: &Value) {
+        let kind = match schema.r#type.as_str() {
+            _ if schema.int_or_string => Type::IntOrString,
+            "string" => Type::String,
+            "boolean" => Type::Bool,
+            "integer" | "number" => Type::Int,
+            _ => Type::Json,
+        };
+        match (schema.r#type.as_str(), value) {
+            (_, Value::Null) => {}
+            ("object" | "", Value::Object(fields)) if !schema.int_or_string => {
+                for (name, value) in fields {
+                    self.field(place, name, value);
+                }
+            }
+            ("array" | "", Value::Array(items)) if !schema.int_or_string => {
+                self.items(place, items);
+            }
+            ("object", other) => self.error(&format!("expected map, got &{{{}}}", go(other))),
+            ("array", other) => self.error(&format!("expected list, got &{{{}}}", go(other))),
+            (_, scalar) => self.scalar(kind, scalar),
+        }
+    }
+
+    fn field(&mut self, place: Place<'_>, name: &str, value: &Value) {
         self.path.push(Step::field(name));
         // An object in a list has these too.
         let of_objects = ["apiVersion", "kind"].contains(&name) && place.declares("metadata");
-        if place.message().is_some_and(|message| !message.open) && !place.declares(name) {
+        if place.forbids(name) {
             if !of_objects {
                 self.error("field not declared in schema");
             }
@@ -69,7 +96,7 @@ impl Check {
         self.path.pop();
     }
 
-    fn items(&mut self, place: Place, items: &[Value]) {
+    fn items(&mut self, place: Place<'_>, items: &[Value]) {
         let owned = place.owned(true);
         let mut seen = Vec::new();
         for (index, item) in items.iter().enumerate() {

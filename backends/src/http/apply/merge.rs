@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What `ours` becomes when `theirs` is applied to it.
-pub fn merge(place: Place, ours: Option<&Value>, theirs: &Value) -> Result<Value, String> {
+pub fn merge(place: Place<'_>, ours: Option<&Value>, theirs: &Value) -> Result<Value, String> {
     let lists = [Some(theirs), ours.filter(|_| theirs.is_null())];
     let is_list = lists.into_iter().flatten().any(Value::is_array);
     match (ours, theirs, place.owned(is_list)) {
@@ -39,7 +39,7 @@ pub fn merge(place: Place, ours: Option<&Value>, theirs: &Value) -> Result<Value
 /// Elements of both lists stand in the order of theirs, and what only one has keeps its place
 /// between them: ours first.
 fn elements(
-    place: Place,
+    place: Place<'_>,
     ours: &[(Step, &Value)],
     theirs: &[(Step, &Value)],
 ) -> Result<Vec<Value>, String> {
@@ -78,7 +78,7 @@ fn elements(
 }
 
 /// The value less what is in the set, with all that is below it. `None`: nothing is left.
-pub fn remove(place: Place, value: &Value, gone: &Set) -> Option<Value> {
+pub fn remove(place: Place<'_>, value: &Value, gone: &Set) -> Option<Value> {
     match (value, place.owned(value.is_array())) {
         (Value::Object(fields), Owned::Granular) => {
             let mut left = Map::new();

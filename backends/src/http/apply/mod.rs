@@ -17,7 +17,6 @@ use self::managers::{Managers, is_reset};
 use self::update::{Refusal, Writer};
 use super::resources::Sub;
 use super::status::Failure;
-use super::types::Place;
 use super::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kubesim_actors::apiserver;
@@ -29,7 +28,7 @@ use std::sync::Arc;
 /// Who writes what, and when.
 #[derive(Clone, Copy)]
 pub struct Write<'a> {
-    pub served: Served,
+    pub served: &'a Served,
     pub sub: Option<Sub>,
     pub manager: &'a str,
     pub now: Wall,
@@ -45,9 +44,8 @@ impl Write<'_> {
         Writer {
             manager: self.manager,
             sub: self.sub,
-            has_status: self.served.resource().has(Sub::Status),
-            served: self.served,
-            place: Place::Object(self.served.message()),
+            has_status: self.served.has(Sub::Status),
+            served: self.served.clone(),
             now: time(self.now),
         }
     }
@@ -58,7 +56,8 @@ impl Write<'_> {
     }
 
     fn read(&self, object: &Object) -> Result<Managers, String> {
-        let version = |version: &str| self.served.in_version(version).map(Served::api_version);
+        let version =
+            |version: &str| self.served.in_version(version).map(|there| there.api_version());
         Managers::read(object.meta.managed_fields.as_ref(), version)
     }
 
@@ -116,7 +115,7 @@ impl Write<'_> {
             Refusal::Wrong(why) => Failure::new(500, "", why),
         })?;
         self.remember(&mut new, config);
-        let mut new = walk::without_nulls(writer.place, new);
+        let mut new = walk::without_nulls(writer.place(), new);
         let entries = managers.print();
         if let Some(Value::Object(meta)) = new.get_mut("metadata") {
             meta.insert("managedFields".to_owned(), json!(entries));

@@ -13,29 +13,22 @@ use serde_json::{Value, json};
 
 /// One object and its owners.
 struct Story {
-    place: Place,
+    served: Served,
     object: Value,
     managers: Managers,
     second: i64,
 }
 
 impl Story {
-    fn of(message: &str) -> Story {
-        let place = types::named(message).map_or(Place::Unknown, Place::Object);
-        Story { place, object: json!({}), managers: Managers::default(), second: 0 }
+    fn of(kind: Kind) -> Story {
+        let served = Served::held(kind);
+        Story { served, object: json!({}), managers: Managers::default(), second: 0 }
     }
 
     fn writer<'a>(&mut self, manager: &'a str) -> Writer<'a> {
         self.second += 1;
         let now = Time(Timestamp::from_second(self.second).expect("a time"));
-        Writer {
-            manager,
-            sub: None,
-            has_status: true,
-            served: Served::held(Kind::Pod),
-            place: self.place,
-            now,
-        }
+        Writer { manager, sub: None, has_status: true, served: self.served.clone(), now }
     }
 
     fn update(&mut self, manager: &str, new: Value) -> &mut Self {
@@ -104,7 +97,7 @@ fn one_who_applies_owns_what_it_said_and_no_more() {
     };
     let fields = json!({"f:spec": {"f:replicas": {}, "f:selector": {}, "f:template": {"f:spec":
         {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:name": {}}}}}}});
-    let mut story = Story::of(DEPLOYMENT);
+    let mut story = Story::of(Kind::Deployment);
     story.apply("a", config(2)).is(config(2)).owns("a", fields.clone());
     let before = story.managers.clone();
     story.apply("a", config(2));
@@ -117,7 +110,7 @@ fn one_who_applies_owns_what_it_said_and_no_more() {
 fn fields_that_others_own_are_in_conflict_until_forced() {
     let config = |replicas: i32| json!({"spec": {"replicas": replicas}});
     let owned = json!({"f:spec": {"f:replicas": {}}});
-    let mut story = Story::of(DEPLOYMENT);
+    let mut story = Story::of(Kind::Deployment);
     story.apply("a", config(2)).apply("b", config(2));
     story.owns("a", owned.clone()).owns("b", owned.clone());
     assert_eq!(story.conflicts("c", config(3)), ["a .spec.replicas", "b .spec.replicas"]);
@@ -136,7 +129,7 @@ fn what_is_applied_no_longer_goes_if_nobody_else_has_it() {
             names.iter().map(|name| ((*name).to_owned(), json!("x"))).collect();
         json!({"metadata": {"labels": labels}})
     };
-    let mut story = Story::of("core/v1.ConfigMap");
+    let mut story = Story::of(Kind::ConfigMap);
     story.apply("a", labels(&["mine", "ours", "shared"])).apply("b", labels(&["shared"]));
     story.update("hand", labels(&["hers", "mine", "ours", "shared"]));
     story.apply("a", labels(&["ours"])).is(labels(&["hers", "ours", "shared"]));
@@ -152,7 +145,7 @@ fn what_is_applied_no_longer_goes_if_nobody_else_has_it() {
 fn elements_of_a_list_have_owners_of_their_own() {
     let pod = |containers: Value| json!({"spec": {"containers": containers}});
     let (a, b) = (json!({"name": "a", "image": "a:1"}), json!({"name": "b", "image": "b:1"}));
-    let mut story = Story::of("core/v1.Pod");
+    let mut story = Story::of(Kind::Pod);
     story.apply("one", pod(json!([a]))).apply("two", pod(json!([b])));
     story.is(pod(json!([a, b])));
     // Who adds a field to another's element has that field, and the element with it.
@@ -184,7 +177,7 @@ fn elements_of_a_list_have_owners_of_their_own() {
 fn sets_unite_and_atomic_lists_have_one_owner() {
     let pod = |finalizers: Value, tolerations: Value| json!({"metadata": {"finalizers": finalizers}, "spec": {"tolerations": tolerations}});
     let (x, y) = (json!({"key": "x"}), json!({"key": "y"}));
-    let mut story = Story::of("core/v1.Pod");
+    let mut story = Story::of(Kind::Pod);
     story.apply("a", pod(json!(["e/a", "e/b"]), json!([x])));
     story.apply("b", json!({"metadata": {"finalizers": ["e/c", "e/b"]}}));
     story.is(pod(json!(["e/a", "e/c", "e/b"]), json!([x])));
@@ -194,7 +187,7 @@ fn sets_unite_and_atomic_lists_have_one_owner() {
     story.is(pod(json!(["e/c", "e/b"]), json!([y])));
     // A struct can be one as well.
     let selector = |label: &str| json!({"spec": {"selector": {"matchLabels": {label: "x"}}}});
-    let mut story = Story::of(DEPLOYMENT);
+    let mut story = Story::of(Kind::Deployment);
     story.apply("a", selector("a"));
     assert_eq!(story.conflicts("b", selector("b")), ["a .spec.selector"]);
     story.force("b", selector("b")).is(selector("b")).owns("a", json!({}));
@@ -209,7 +202,7 @@ fn an_update_owns_what_it_changed() {
             "status": {"replicas": 1}})
     };
     let container = json!({".": {}, "f:image": {}, "f:name": {}, "f:resources": {}});
-    let mut story = Story::of(DEPLOYMENT);
+    let mut story = Story::of(Kind::Deployment);
     // Structs that Go always has do not become anybody's; a map that comes to be does.
     story.update("make", object("i:1", json!({"a": "b"})));
     story.owns(
@@ -235,7 +228,7 @@ fn an_update_owns_what_it_changed() {
 
 #[test]
 fn what_was_there_before_the_first_apply_is_nobodys_to_take() {
-    let mut story = Story::of("core/v1.ConfigMap");
+    let mut story = Story::of(Kind::ConfigMap);
     story.object = json!({"data": {"a": "1"}});
     let config = |value: &str| json!({"data": {"a": value}});
     assert_eq!(story.conflicts("a", config("2")), ["before-first-apply .data.a"]);
@@ -247,7 +240,7 @@ fn what_was_there_before_the_first_apply_is_nobodys_to_take() {
 #[test]
 fn a_subresource_is_an_owner_of_its_own() {
     let status = |kind: &str| json!({"status": {"conditions": [{"type": kind}]}});
-    let mut story = Story::of("core/v1.Node");
+    let mut story = Story::of(Kind::Node);
     let mut writer = story.writer("kubelet");
     writer.sub = Some(crate::http::resources::Sub::Status);
     let config = json!({"metadata": {"labels": {"a": "b"}}, "status": status("Ready")["status"]});
@@ -264,7 +257,7 @@ fn a_subresource_is_an_owner_of_its_own() {
 
 #[test]
 fn of_a_type_that_is_not_known_maps_are_granular_and_lists_atomic() {
-    let mut story = Story::of("none");
+    let mut story = Story::of(Kind::Subnet);
     story.apply("a", json!({"spec": {"routes": [{"to": "x"}], "mtu": 1400}}));
     story.apply("b", json!({"spec": {"backend": {"type": "vxlan"}}}));
     let both =

@@ -18,9 +18,8 @@ pub struct Writer<'a> {
     pub sub: Option<Sub>,
     /// What is written has a status that is written by itself.
     pub has_status: bool,
-    /// In which version it is written, and what it consists of there.
+    /// In which version it is written.
     pub served: Served,
-    pub place: Place,
     pub now: Time,
 }
 
@@ -62,19 +61,20 @@ impl Writer<'_> {
         Manager { name: name.to_owned(), applies, subresource, version }
     }
 
+    /// What it consists of there.
+    pub fn place(&self) -> Place<'_> {
+        self.served.place()
+    }
+
     fn version(&self) -> &'static str {
         self.served.api_version()
     }
 
     /// The same write, as it is in another version.
     fn at(&self, version: &str) -> Writer<'_> {
-        let mut there = Writer { now: self.now.clone(), ..*self };
-        if version != self.version()
-            && let Some(served) = self.served.in_version(version)
-        {
-            (there.served, there.place) = (served, Place::Object(served.message()));
-        }
-        there
+        let there = (version != self.version()).then(|| self.served.in_version(version));
+        let served = there.flatten().unwrap_or_else(|| self.served.clone());
+        Writer { served, now: self.now.clone(), ..*self }
     }
 
     /// What changes, in this version and in those in which somebody owns something.
@@ -91,14 +91,15 @@ impl Writer<'_> {
                 continue;
             }
             let there = self.at(version);
-            let value = |value: &Value| self.served.converted(value.clone(), there.served);
+            let value = |value: &Value| self.served.converted(value.clone(), &there.served);
             changes.insert(version, there.compare(&value(old), &value(new))?);
         }
         Ok(changes)
     }
 
     fn compare(&self, old: &Value, new: &Value) -> Result<Comparison, String> {
-        let comparison = compare(self.place, &filled(self.place, old), &filled(self.place, new))?;
+        let comparison =
+            compare(self.place(), &filled(self.place(), old), &filled(self.place(), new))?;
         Ok(comparison.only(|step| self.writes(step)))
     }
 
@@ -134,12 +135,13 @@ impl Writer<'_> {
         force: bool,
     ) -> Result<(Value, Managers), Refusal> {
         if managers.0.is_empty() {
-            let before = Writer { manager: BEFORE, now: self.now.clone(), ..*self };
+            let (served, now) = (self.served.clone(), self.now.clone());
+            let before = Writer { manager: BEFORE, served, now, ..*self };
             managers = before.update(&Value::Object(Map::new()), live, managers)?;
         }
         let me = self.manager(true);
-        let merged = merge::merge(self.place, Some(live), config)?;
-        let set = set_of(self.place, config)?.only(|step| self.writes(step));
+        let merged = merge::merge(self.place(), Some(live), config)?;
+        let set = set_of(self.place(), config)?.only(|step| self.writes(step));
         let last = managers.0.remove(&me).unwrap_or_default();
         let (version, time) = (self.version(), last.time.clone());
         managers.0.insert(me.clone(), Owned { set: set.clone(), version, time });
@@ -177,7 +179,7 @@ impl Writer<'_> {
             return Ok(merged);
         }
         let there = self.at(last.version);
-        let merged = self.served.converted(merged, there.served);
+        let merged = self.served.converted(merged, &there.served);
         let last = there.with_structs(&last.set);
         let mut pruned = there.less(&merged, &last);
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
@@ -190,13 +192,13 @@ impl Writer<'_> {
         pruned = there.with_owned(&merged, &pruned, &mine)?;
         for (version, set) in &owned {
             let other = there.at(version);
-            let value = |value: &Value| there.served.converted(value.clone(), other.served);
+            let value = |value: &Value| there.served.converted(value.clone(), &other.served);
             let kept = other.with_owned(&value(&merged), &value(&pruned), set)?;
-            pruned = other.served.converted(kept, there.served);
+            pruned = other.served.converted(kept, &there.served);
         }
         // What was not this manager's stays, whoever's it is.
         let gone = there.set(&merged)?.difference(&there.set(&pruned)?).intersection(&last);
-        Ok(there.served.converted(there.less(&merged, &gone), self.served))
+        Ok(there.served.converted(there.less(&merged, &gone), &self.served))
     }
 
     /// `pruned` with what of `merged` is in the set.
@@ -207,18 +209,18 @@ impl Writer<'_> {
 
     fn less(&self, value: &Value, gone: &Set) -> Value {
         let empty = || Value::Object(Map::new());
-        merge::remove(self.place, value, gone).unwrap_or_else(empty)
+        merge::remove(self.place(), value, gone).unwrap_or_else(empty)
     }
 
     fn set(&self, value: &Value) -> Result<Set, String> {
-        set_of(self.place, value).map(|set| self.with_structs(&set))
+        set_of(self.place(), value).map(|set| self.with_structs(&set))
     }
 
     /// With the structs that have something in the set (`EnsureNamedFieldsAreMembers`).
     fn with_structs(&self, set: &Set) -> Set {
         set.with_parents(&mut |path| match path {
             [above @ .., Step::Field(name)] => {
-                let place = above.iter().fold(self.place, |place, step| match step {
+                let place = above.iter().fold(self.place(), |place, step| match step {
                     Step::Field(name) => place.field(name),
                     _ => place.element(),
                 });
@@ -230,15 +232,15 @@ impl Writer<'_> {
 
     /// Whether a configuration is one of its type.
     pub fn check(&self, config: &Value) -> Result<(), String> {
-        check::check(self.place, config)
+        check::check(self.place(), config)
     }
 
     /// In which places what was applied by a client (`kubectl apply` of old) is as it was.
     pub fn unchanged_since(&self, applied: &Value, live: &Value) -> Result<Set, String> {
-        let applied = filled(self.place, applied);
-        let comparison = compare(self.place, &applied, &filled(self.place, live))?;
+        let applied = filled(self.place(), applied);
+        let comparison = compare(self.place(), &applied, &filled(self.place(), live))?;
         let differs = comparison.all();
-        Ok(set_of(self.place, &applied)?.difference(&differs))
+        Ok(set_of(self.place(), &applied)?.difference(&differs))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 /// Which element of a list this is. The error says why it is none of its list.
-pub fn step_of(element: Place, owned: &Owned, item: &Value) -> Result<Step, String> {
+pub fn step_of(element: Place<'_>, owned: &Owned<'_>, item: &Value) -> Result<Step, String> {
     let wrong = |why: &str| Err(format!("associative list {why}"));
     let Owned::Map(keys) = owned else {
         return match item {
@@ -40,8 +40,8 @@ pub fn step_of(element: Place, owned: &Owned, item: &Value) -> Result<Step, Stri
 
 /// The elements of a list, each under its step, in their order.
 pub fn steps<'a>(
-    place: Place,
-    owned: &Owned,
+    place: Place<'_>,
+    owned: &Owned<'_>,
     items: &'a [Value],
 ) -> Result<Vec<(Step, &'a Value)>, String> {
     let step = |(index, item)| {
@@ -62,13 +62,13 @@ fn none_or_empty(value: Option<&Value>) -> bool {
 
 /// What one who applies a value owns: its leaves, the elements of its lists, and the keys of its
 /// maps.
-pub fn set_of(place: Place, value: &Value) -> Result<Set, String> {
+pub fn set_of(place: Place<'_>, value: &Value) -> Result<Set, String> {
     let mut set = Set::default();
     own(place, value, &mut Vec::new(), &mut set)?;
     Ok(set)
 }
 
-fn own(place: Place, value: &Value, path: &mut Vec<Step>, set: &mut Set) -> Result<(), String> {
+fn own(place: Place<'_>, value: &Value, path: &mut Vec<Step>, set: &mut Set) -> Result<(), String> {
     match (value, place.owned(value.is_array())) {
         (Value::Object(fields), Owned::Granular) => {
             for (name, value) in fields {
@@ -106,7 +106,7 @@ pub struct Comparison {
     pub removed: Set,
 }
 
-pub fn compare(place: Place, old: &Value, new: &Value) -> Result<Comparison, String> {
+pub fn compare(place: Place<'_>, old: &Value, new: &Value) -> Result<Comparison, String> {
     let mut comparison = Comparison::default();
     comparison.walk(place, Some(old), Some(new), &mut Vec::new())?;
     Ok(comparison)
@@ -134,7 +134,7 @@ impl Comparison {
 
     fn walk(
         &mut self,
-        place: Place,
+        place: Place<'_>,
         old: Option<&Value>,
         new: Option<&Value>,
         path: &mut Vec<Step>,
@@ -179,8 +179,8 @@ impl Comparison {
     /// An element that is there more than once is told only as a whole.
     fn elements(
         &mut self,
-        place: Place,
-        owned: &Owned,
+        place: Place<'_>,
+        owned: &Owned<'_>,
         lists: [Option<&Value>; 2],
         path: &mut Vec<Step>,
     ) -> Result<(), String> {
@@ -239,7 +239,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 
 /// As Go's types have it: structs that are no pointers are there even if nothing in them is, and
 /// so are some lists. What is compared is compared in this form.
-pub fn filled(place: Place, value: &Value) -> Value {
+pub fn filled(place: Place<'_>, value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let mut filled: Map<String, Value> = fields
@@ -267,7 +267,7 @@ pub fn filled(place: Place, value: &Value) -> Value {
 }
 
 /// Without what is null: in Go, what is not there.
-pub fn without_nulls(place: Place, value: Value) -> Value {
+pub fn without_nulls(place: Place<'_>, value: Value) -> Value {
     match value {
         Value::Object(fields) if !is_json(place) => {
             let said = fields.into_iter().filter(|(_, value)| !value.is_null());
@@ -284,6 +284,6 @@ pub fn without_nulls(place: Place, value: Value) -> Value {
     }
 }
 
-fn is_json(place: Place) -> bool {
+fn is_json(place: Place<'_>) -> bool {
     matches!(place, Place::Field(field) | Place::Each(field) if field.kind == Type::Json)
 }

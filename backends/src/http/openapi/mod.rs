@@ -2,6 +2,7 @@
 //! group's version, KEP-2896) and in version 2 (one for all). `kubectl explain`, the validation and
 //! the patches of `kubectl apply` read it.
 
+mod declared;
 mod facts;
 mod gnostic;
 mod parameters;
@@ -10,6 +11,8 @@ mod schemas;
 mod subnet;
 mod types;
 mod v2;
+
+pub use declared::Declared;
 
 use super::accept;
 use super::body::Answer;
@@ -20,11 +23,12 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
+use kubesim_actors::objects::Definitions;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 const JSON: &str = "application/json";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -75,27 +79,35 @@ fn documents() -> &'static Documents {
     static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
         let mut versions = BTreeMap::new();
         each(|path, value| drop(versions.insert(path.to_owned(), Document::new(&value))));
-        let url = |(path, document): (&String, &Document)| {
-            (path.clone(), json!({"serverRelativeURL": location(path, &document.etag)}))
-        };
-        let paths: Map<String, Value> = versions.iter().map(url).collect();
-        Documents { root: Document::new(&json!({"paths": paths})), versions }
+        Documents { root: list(versions.iter()), versions }
     });
     &DOCUMENTS
 }
 
+fn list<'a>(versions: impl Iterator<Item = (&'a String, &'a Document)>) -> Document {
+    let url = |(path, document): (&String, &Document)| {
+        (path.clone(), json!({"serverRelativeURL": location(path, &document.etag)}))
+    };
+    let paths: Map<String, Value> = versions.map(url).collect();
+    Document::new(&json!({"paths": paths}))
+}
+
 /// That of v2, and in protobuf. Few ask for it any more.
 fn older() -> &'static (Document, Bytes) {
-    static OLDER: LazyLock<(Document, Bytes)> = LazyLock::new(|| {
-        let v2 = v2();
-        (Document::new(&v2), gnostic::encode(&v2).into())
-    });
+    static OLDER: LazyLock<(Document, Bytes)> = LazyLock::new(|| older_with(&[]));
     &OLDER
 }
 
-fn v2() -> Value {
+/// With these documents of v3 besides.
+fn older_with(more: &[Value]) -> (Document, Bytes) {
+    let v2 = v2(more);
+    (Document::new(&v2), gnostic::encode(&v2).into())
+}
+
+fn v2(more: &[Value]) -> Value {
     let mut v2 = v2::Parts::default();
     each(|_, v3| v2.add(&v3));
+    more.iter().for_each(|v3| v2.add(v3));
     v2.document(&info())
 }
 
@@ -117,35 +129,51 @@ fn bearer() -> Value {
 
 /// The documents of v3, one after another, with their paths.
 fn each(mut take: impl FnMut(&str, Value)) {
-    let root = |path: &str, said: &str, operation: &str, kind: String| {
-        let item = paths::root(path, said, operation, &kind);
-        document(Map::from_iter([(format!("{path}/"), item)]))
-    };
     let mut take = |path: &str, document| take(path.trim_start_matches('/'), document);
     let said = "get available API versions";
     take("/api", root("/api", said, "APIVersions", schemas::meta("APIVersions")));
     take("/apis", root("/apis", said, "APIVersions", schemas::meta("APIGroupList")));
     let said = "get the version information for this server";
     take("/version", root("/version", said, paths::VERSION, VERSION_INFO.to_owned()));
-    let mut groups = resources::groups();
+    let none = Definitions::default();
+    let mut groups = resources::groups(&none);
     for group in &groups {
-        let path = format!("/apis/{}", group.name);
-        let said = "get information of a group";
-        take(&path, root(&path, said, "APIGroup", schemas::meta("APIGroup")));
+        let (path, document) = of_group(group.name);
+        take(&path, document);
     }
     groups.insert(0, resources::core());
     for group in groups {
         for version in group.versions {
-            let document = document(paths::of_version(group.name, version));
+            let document = document(paths::of_version(group.name, version, &none));
             take(&resources::prefix(group.name, version), document);
         }
     }
 }
 
+/// What answers at a path with one thing.
+fn root(path: &str, said: &str, operation: &str, kind: String) -> Value {
+    let item = paths::root(path, said, operation, &kind);
+    document(Map::from_iter([(format!("{path}/"), item)]))
+}
+
+/// Of a group, and its path.
+fn of_group(name: &str) -> (String, Value) {
+    let path = format!("/apis/{name}");
+    let said = "get information of a group";
+    let document = root(&path, said, "APIGroup", schemas::meta("APIGroup"));
+    (path, document)
+}
+
 fn document(paths: Map<String, Value>) -> Value {
-    let paths = Value::Object(paths);
-    let mut named = Map::new();
+    document_with(paths, Map::new())
+}
+
+/// With schemas of its own.
+fn document_with(paths: Map<String, Value>, own: Map<String, Value>) -> Value {
+    let (paths, own) = (Value::Object(paths), Value::Object(own));
+    let mut named = own.as_object().cloned().unwrap_or_default();
     schemas::all().named_by(&paths, &mut named);
+    schemas::all().named_by(&own, &mut named);
     json!({
         "openapi": "3.0.0", "info": info(), "paths": paths,
         "components": {"schemas": named, "securitySchemes": {"BearerToken": bearer()}},
@@ -153,8 +181,14 @@ fn document(paths: Map<String, Value>) -> Value {
 }
 
 /// `/openapi/v2`: in protobuf, which is how older kubectls ask for it, or in JSON.
-pub fn v2_in(accepted: &str, headers: &HeaderMap) -> Result<Answer, Failure> {
-    let (v2, protobuf) = older();
+pub fn v2_in(
+    accepted: &str,
+    headers: &HeaderMap,
+    declared: &Declared,
+    definitions: &Arc<Definitions>,
+) -> Result<Answer, Failure> {
+    let known = declared.older(definitions);
+    let (v2, protobuf) = known.as_deref().unwrap_or_else(|| older());
     match first(accepted, &[JSON, V2_PROTOBUF, V2_ASKED]) {
         Some(JSON) => Ok(v2.answer(JSON, &v2.bytes, headers)),
         Some(_) => Ok(v2.answer(V2_PROTOBUF, protobuf, headers)),
@@ -168,12 +202,17 @@ pub fn v3_at(
     hash: &str,
     accepted: &str,
     headers: &HeaderMap,
+    declared: &Declared,
+    definitions: &Arc<Definitions>,
 ) -> Result<Answer, Failure> {
-    let all = documents();
+    let (all, declared) = (documents(), declared.documents(definitions));
     if below.is_empty() {
-        return Ok(all.root.answer(JSON, &all.root.bytes, headers));
+        let root = declared.as_ref().map_or(&all.root, |declared| &declared.root);
+        return Ok(root.answer(JSON, &root.bytes, headers));
     }
-    let document = all.versions.get(below).ok_or_else(Failure::no_such_resource)?;
+    let known = declared.as_ref().and_then(|declared| declared.versions.get(below));
+    let document = known.or_else(|| all.versions.get(below));
+    let document = document.ok_or_else(Failure::no_such_resource)?;
     if first(accepted, &[JSON]).is_none() {
         return Err(Failure::not_acceptable(JSON));
     }

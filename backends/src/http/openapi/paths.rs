@@ -1,10 +1,12 @@
 //! What can be done, path by path: the operations of OpenAPI v3, in upstream's shape (apiserver
 //! `pkg/endpoints/installer.go`, `pkg/endpoints/openapi/openapi.go`).
 
+use super::declared;
 use super::parameters::{self, DELETE, DELETE_COLLECTION, LIST, PATCH, WRITE};
 use super::schemas::{self, GROUP_VERSION_KIND, meta, reference};
-use crate::http::resources::{self, Resource, Review, Sub};
+use crate::http::resources::{self, Review, Sub};
 use crate::http::versions::Served;
+use kubesim_actors::objects::Definitions;
 use serde_json::{Map, Value, json};
 
 /// In which an object is sent and answered.
@@ -24,18 +26,17 @@ const PATCHES: &[&str] = &[
 type Paths = Map<String, Value>;
 
 /// Of a group's version.
-pub fn of_version(group: &str, version: &str) -> Paths {
+pub fn of_version(group: &str, version: &str, definitions: &Definitions) -> Paths {
     let prefix = resources::prefix(group, version);
     let mut paths = Paths::new();
     let name = meta("APIResourceList");
     let root = root(&prefix, "get available resources", "APIResources", &name);
     paths.insert(format!("{prefix}/"), root);
-    for served in resources::in_version(group, version) {
-        let resource = served.resource();
-        let place = Place { group, version, prefix: &prefix, served, resource };
+    for served in resources::in_version(group, version, definitions) {
+        let place = Place { group, version, prefix: &prefix, served };
         place.collection(&mut paths);
         place.one(&mut paths);
-        for sub in resource.subresources {
+        for sub in place.served.subresources() {
             place.sub(*sub, &mut paths);
         }
     }
@@ -88,7 +89,6 @@ struct Place<'a> {
     version: &'a str,
     prefix: &'a str,
     served: Served,
-    resource: &'a Resource,
 }
 
 /// One operation on it.
@@ -110,23 +110,25 @@ struct Operation<'a> {
 
 impl Place<'_> {
     fn kind(&self) -> &'static str {
-        self.resource.kind.name()
+        self.served.kind.name()
     }
 
     fn schema(&self) -> Option<String> {
+        if self.served.is_declared() {
+            return Some(declared::name(&self.served, self.kind()));
+        }
         schemas::all().of_kind(self.group, self.version, self.kind()).map(str::to_owned)
     }
 
     /// `NamespacedPod`.
     fn named(&self) -> String {
-        let scope = if self.resource.kind.namespaced() { "Namespaced" } else { "" };
+        let scope = if self.served.kind.namespaced() { "Namespaced" } else { "" };
         format!("{scope}{}", self.kind())
     }
 
     fn path(&self) -> String {
-        let namespace =
-            if self.resource.kind.namespaced() { "/namespaces/{namespace}" } else { "" };
-        format!("{}{namespace}/{}", self.prefix, self.resource.kind.plural())
+        let namespace = if self.served.kind.namespaced() { "/namespaces/{namespace}" } else { "" };
+        format!("{}{namespace}/{}", self.prefix, self.served.kind.plural())
     }
 
     /// With the parameters that all operations of a path have.
@@ -136,7 +138,7 @@ impl Place<'_> {
         if let [alone] = &mut operations[..] {
             parameters.extend(parameters::query(std::mem::take(&mut alone.query)));
         }
-        if self.resource.kind.namespaced() {
+        if self.served.kind.namespaced() {
             parameters.push(parameters::namespace());
         }
         parameters.push(parameters::one("pretty"));
@@ -168,7 +170,10 @@ impl Place<'_> {
 
     fn list(&self) -> Operation<'_> {
         let said = format!("list or watch objects of kind {}", self.kind());
-        let answer = schemas::all().of_list(self.group, self.version, self.kind());
+        let answer = match self.served.is_declared() {
+            true => Some(declared::name(&self.served, &self.served.list_kind())),
+            false => schemas::all().of_list(self.group, self.version, self.kind()),
+        };
         Operation { query: LIST, answer, ..self.operation("list", "list", said) }
     }
 
@@ -183,7 +188,7 @@ impl Place<'_> {
                 ..self.operation("post", "create", format!("create {}", article(kind)))
             },
         ];
-        if self.resource.verbs().contains(&"deletecollection") {
+        if self.served.verbs().contains(&"deletecollection") {
             let said = format!("delete collection of {kind}");
             operations.push(Operation {
                 name: format!("Collection{}", self.named()),
@@ -194,14 +199,14 @@ impl Place<'_> {
             });
         }
         paths.insert(self.path(), self.item(None, operations));
-        if self.resource.kind.namespaced() {
+        if self.served.kind.namespaced() {
             let everywhere =
                 Operation { name: format!("{kind}ForAllNamespaces"), query: &[], ..self.list() };
             let mut names = [LIST, &["pretty"]].concat();
             names.sort_unstable();
             let mut item = json!({"parameters": parameters::query(&names)});
             item["get"] = everywhere.value(self.prefix);
-            paths.insert(format!("{}/{}", self.prefix, self.resource.kind.plural()), item);
+            paths.insert(format!("{}/{}", self.prefix, self.served.kind.plural()), item);
         }
     }
 
@@ -227,6 +232,8 @@ impl Place<'_> {
         schema: Option<String>,
     ) -> Vec<Operation<'_>> {
         let kind = self.kind();
+        // The last one, the strategic, is of Go's types.
+        let patches = if self.served.is_declared() { &PATCHES[..3] } else { PATCHES };
         let of = |action, begins, says: &str| Operation {
             name: format!("{}{suffix}", self.named()),
             answer: schema.clone(),
@@ -242,7 +249,7 @@ impl Place<'_> {
             },
             Operation {
                 query: PATCH,
-                body: Some((meta("Patch"), PATCHES)),
+                body: Some((meta("Patch"), patches)),
                 codes: &["200", "201"],
                 ..of("patch", "patch", "partially update")
             },
@@ -252,7 +259,10 @@ impl Place<'_> {
     fn sub(&self, sub: Sub, paths: &mut Paths) {
         let about = self.served.type_of(Some(sub));
         let (group, version, kind) = about;
-        let schema = schemas::all().of_kind(group, version, kind).map(str::to_owned);
+        let schema = match sub {
+            Sub::Status => self.schema(),
+            _ => schemas::all().of_kind(group, version, kind).map(str::to_owned),
+        };
         let suffix = upper(sub.name());
         let mut operations = if sub.verbs().contains(&"create") {
             vec![Operation {

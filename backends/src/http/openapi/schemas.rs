@@ -6,6 +6,7 @@ use super::facts;
 use super::subnet;
 use super::types::{self, Kind};
 use crate::http::resources;
+use kubesim_actors::objects::Definitions;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -168,7 +169,7 @@ fn of_meta(all: &mut Map<String, Value>) {
     let of = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     for kind in ["DeleteOptions", "WatchEvent"] {
         let mut every = vec![of("", "v1", kind)];
-        for group in resources::groups() {
+        for group in resources::groups(&Definitions::default()) {
             every.extend(group.versions.iter().map(|version| of(group.name, version, kind)));
         }
         all[&meta(kind)][GROUP_VERSION_KIND] = every.into();

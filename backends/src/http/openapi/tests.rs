@@ -33,7 +33,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_kind_that_is_served_has_a_schema() {
     let documents = v3();
-    for served in Served::all() {
+    for served in Served::all(&Definitions::default()) {
         let (kind, resource) = (served.kind, served.resource());
         let (group, version) = (served.group(), served.version());
         let path = resources::prefix(group, version).trim_start_matches('/').to_owned();
@@ -65,7 +65,7 @@ fn of_sub((group, version, kind): (&str, &str, &str), document: &Value) {
 #[test]
 fn what_is_referred_to_is_in_the_same_document() {
     let mut documents: Vec<Value> = v3().into_values().collect();
-    documents.push(v2());
+    documents.push(v2(&[]));
     for document in documents {
         let mut found = BTreeSet::new();
         references(&document, &mut found);
@@ -217,7 +217,7 @@ fn facts_are_of_fields_that_there_are() {
 
 #[test]
 fn the_older_document_has_the_same_types_in_its_own_form() {
-    let v2 = v2();
+    let v2 = v2(&[]);
     let definitions = &v2["definitions"];
     let spec = &definitions["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
     assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentSpec");
@@ -236,7 +236,9 @@ fn asked(path: &str, hash: &str, accept: &str, known: &str) -> Response<super::s
     if !known.is_empty() {
         headers.insert(IF_NONE_MATCH, HeaderValue::from_str(known).expect("a value"));
     }
-    v3_at(path, hash, accept, &headers).expect("an answer").response()
+    v3_at(path, hash, accept, &headers, &Declared::default(), &Arc::default())
+        .expect("an answer")
+        .response()
 }
 
 #[test]
@@ -264,7 +266,9 @@ fn documents_are_kept_by_their_hashes() {
         (301, &HeaderValue::from_str(url).expect("a value"))
     );
     let none = HeaderMap::new();
-    let refused = |path: &str, accept: &str| v3_at(path, "", accept, &none).map(|_| ()).err();
+    let refused = |path: &str, accept: &str| {
+        v3_at(path, "", accept, &none, &Declared::default(), &Arc::default()).map(|_| ()).err()
+    };
     let protobuf = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
     assert_eq!(refused("apis/apps/v1", protobuf).map(|failure| failure.code), Some(406));
     assert_eq!(refused("apis/none/v1", "").map(|failure| failure.code), Some(404));
@@ -273,7 +277,9 @@ fn documents_are_kept_by_their_hashes() {
 #[test]
 fn the_older_document_is_there_in_both_encodings() {
     let kind = |accepted: &str| {
-        v2_in(accepted, &HeaderMap::new()).map(|answer| answer.content_type).map_err(|f| f.code)
+        v2_in(accepted, &HeaderMap::new(), &Declared::default(), &Arc::default())
+            .map(|answer| answer.content_type)
+            .map_err(|f| f.code)
     };
     assert_eq!(kind(V2_PROTOBUF), Ok(V2_PROTOBUF));
     assert_eq!(kind(V2_ASKED), Ok(V2_PROTOBUF));
@@ -283,7 +289,7 @@ fn the_older_document_is_there_in_both_encodings() {
 
 #[test]
 fn all_of_the_older_document_is_encoded() {
-    let v2 = v2();
+    let v2 = v2(&[]);
     assert_eq!(gnostic::left_out(&v2), BTreeSet::new());
     let document = json!({
         "swagger": "2.0",

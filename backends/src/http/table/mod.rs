@@ -1,6 +1,8 @@
 //! Tables: what `kubectl get` prints, with upstream's columns
 //! (kubernetes `pkg/printers/internalversion/printers.go`).
 
+mod declared;
+mod path;
 mod pod;
 mod rows;
 
@@ -23,13 +25,16 @@ pub fn table(
     kind: Kind,
     objects: &[Arc<Object>],
     meta: Value,
-    show: Show,
+    show: &Show,
     columns_told: bool,
 ) -> Value {
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let cells = row(object, show.now).unwrap_or_else(|| rows::cells(object, show.now));
+            let cells = match show.served.printed() {
+                Some(columns) => declared::cells(object, columns, show),
+                None => row(object, show.now).unwrap_or_else(|| rows::cells(object, show.now)),
+            };
             let mut row = json!({"cells": cells});
             match show.include {
                 Include::None => {}
@@ -44,9 +49,10 @@ pub fn table(
         json!({"name": column.name, "type": column.kind, "format": format, "description": "",
                "priority": u8::from(column.wide)})
     };
-    let definitions = match columns_told {
-        true => kind.declaration().columns.iter().map(definition).collect(),
-        false => Value::Null,
+    let definitions = match (columns_told, show.served.printed()) {
+        (false, _) => Value::Null,
+        (true, Some(columns)) => declared::definitions(columns),
+        (true, None) => kind.declaration().columns.iter().map(definition).collect(),
     };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta,

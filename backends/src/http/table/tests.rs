@@ -11,7 +11,7 @@ fn cells_of(value: Value) -> Vec<String> {
     let now = Wall::from_unix_nanos(0) + Duration::from_secs(NOW);
     let kind = object.kind();
     let served = Served::held(kind);
-    let show = Show { served, form: Form::Table, include: Include::None, now };
+    let show = &Show { served, form: Form::Table, include: Include::None, now };
     let table = table(kind, &[Arc::new(object)], json!({}), show, true);
     let cells = table["rows"][0]["cells"].as_array().expect("cells").clone();
     assert_eq!(cells.len(), kind.declaration().columns.len(), "{kind}");

@@ -4,6 +4,7 @@ mod access;
 mod applies;
 mod components;
 mod csrs;
+mod declared;
 mod deletions;
 mod dry_runs;
 mod evictions;

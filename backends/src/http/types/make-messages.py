@@ -3,7 +3,8 @@
 
     git clone --bare https://github.com/kubernetes/api api
     git clone --bare https://github.com/kubernetes/apimachinery apimachinery
-    make-messages.py api apimachinery release-1.33 > messages.txt
+    git clone --bare https://github.com/kubernetes/apiextensions-apiserver apiextensions
+    make-messages.py api apimachinery apiextensions release-1.33 > messages.txt
 
 The release is that of Kubernetes whose API is served (`GIT_VERSION` in handle.rs). Read are the
 tags of fields (protobuf, json, patchStrategy, patchMergeKey) and the markers of openapi-gen
@@ -19,6 +20,8 @@ import sys
 GROUPS = """admissionregistration/v1 apps/v1 authentication/v1 authorization/v1 autoscaling/v1
     autoscaling/v2 batch/v1 certificates/v1 coordination/v1 core/v1 discovery/v1 events/v1
     flowcontrol/v1 networking/v1 node/v1 policy/v1 rbac/v1 scheduling/v1 storage/v1""".split()
+# Not in k8s.io/api.
+EXTENSIONS = "apiextensions/v1"
 # Bodies that have no metadata, and one that older clients send.
 MORE_ROOTS = [("meta/v1", "DeleteOptions"), ("policy/v1beta1", "Eviction")]
 # The packages that types.go files import, as they call them. None: all are strings there.
@@ -26,13 +29,18 @@ IMPORTS = {"metav1": "meta/v1", "v1": "core/v1", "corev1": "core/v1", "apiv1": "
            "rbacv1": "rbac/v1", "types": None}
 # What has an encoding of its own.
 SPECIAL = {"Time", "MicroTime", "Quantity", "IntOrString", "RawExtension", "FieldsV1"}
-BASIC = {"string": "string", "bool": "bool", "int32": "int", "int64": "int"}
+# What is one thing or another in JSON, and numbers with fractions: nobody sends them in protobuf.
+BASIC = {"string": "string", "bool": "bool", "int32": "int", "int64": "int", "float64": "int",
+         "JSON": "RawExtension", "JSONSchemaPropsOrArray": "RawExtension",
+         "JSONSchemaPropsOrBool": "RawExtension",
+         "JSONSchemaPropsOrStringArray": "RawExtension"}
 
 HEAD = """\
-# The messages of the Kubernetes API, as types.go of k8s.io/api and k8s.io/apimachinery have them
-# ({release}; made by make-messages.py). First the groups: how names of messages begin, and how the
-# group is called. Then messages: a name, and "atomic" if it has one owner as a whole; its fields,
-# each with its number, its name in JSON, its type, and what else is said of it.
+# The messages of the Kubernetes API, as types.go of k8s.io/api, k8s.io/apimachinery and
+# k8s.io/apiextensions-apiserver have them ({release}; made by make-messages.py). First the groups:
+# how names of messages begin, and how the group is called. Then messages: a name, and "atomic" if
+# it has one owner as a whole; its fields, each with its number, its name in JSON, its type, and
+# what else is said of it.
 # "*": its fields are the message's own. "[]" many, "{{}}" a map by names, "?" a pointer: a zero is
 # said. "strings" is a message of many strings.
 # "merge", "merge=KEY", "retainKeys", "merge=KEY,retainKeys": patchStrategy and patchMergeKey.
@@ -82,7 +90,7 @@ class Source:
         self.structs, self.aliases, self.markers = {}, {}, {}
         struct, comments = None, []
         for line in text.split("\n"):
-            opened = re.match(r"type (\w+) struct \{", line)
+            opened = re.match(r"type (\w+) struct ?\{", line)
             alias = re.match(r"type (\w+) ([\w.*\[\]]+)\s*(//.*)?$", line)
             if opened:
                 struct = opened[1]
@@ -102,7 +110,7 @@ class Source:
 
 
 class Types:
-    def __init__(self, api, machinery, release):
+    def __init__(self, api, machinery, extensions, release):
         self.sources, self.groups = {}, {}
         for group in GROUPS + ["policy/v1beta1"]:
             self.sources[group] = Source(show(api, release, f"{group}/types.go"))
@@ -110,6 +118,10 @@ class Types:
             self.groups[group.split("/")[0]] = name[1] if name else group.split("/")[0]
         meta = show(machinery, release, "pkg/apis/meta/v1/types.go")
         self.sources["meta/v1"] = Source(meta)
+        files = ["types.go", "types_jsonschema.go"]
+        texts = [show(extensions, release, f"pkg/apis/{EXTENSIONS}/{file}") for file in files]
+        self.sources[EXTENSIONS] = Source("\n".join(texts))
+        self.groups[EXTENSIONS.split("/")[0]] = "apiextensions.k8s.io"
 
     def named(self, group, name):
         """Where a name is from: the group (None: all are strings there), and the name there."""
@@ -161,7 +173,7 @@ class Types:
     def reached(self):
         """All messages that bodies consist of, and the fields by which lists know elements."""
         todo = list(MORE_ROOTS)
-        for group in GROUPS:
+        for group in [*GROUPS, EXTENSIONS]:
             for name, fields in self.sources[group].structs.items():
                 if any(f.name == "metadata" and f.type.endswith("ObjectMeta") for f in fields):
                     todo.append((group, name))
@@ -206,8 +218,8 @@ def said(field, is_key, type_):
 
 
 def main():
-    api, machinery, release = sys.argv[1:]
-    types = Types(api, machinery, release)
+    api, machinery, extensions, release = sys.argv[1:]
+    types = Types(api, machinery, extensions, release)
     print(HEAD.format(release=release))
     for short, group in sorted(types.groups.items()):
         print(f"@ {short} {group}".rstrip())

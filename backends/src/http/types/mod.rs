@@ -41,7 +41,7 @@ pub struct Field {
     /// Go writes it even if it is empty: a list or a map.
     pub always: bool,
     pub merged: Merged,
-    pub owned: Owned,
+    pub owned: Owned<'static>,
     /// Of a key of a list's elements: what it is when it is not said.
     pub default: Option<Value>,
 }
@@ -85,7 +85,7 @@ pub enum Merged {
 
 /// What server-side apply lets have owners of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owned {
+pub enum Owned<'a> {
     /// Nothing in it.
     Atomic,
     /// Each field of a struct or a map.
@@ -93,7 +93,7 @@ pub enum Owned {
     /// Each element of a list, known by itself.
     Set,
     /// Each element of a list, known by these fields of it, and each field of it.
-    Map(Vec<&'static str>),
+    Map(Vec<&'a str>),
 }
 
 impl Message {

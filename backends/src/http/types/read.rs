@@ -106,7 +106,7 @@ fn field(line: &'static str) -> Option<(u32, Field, bool)> {
 }
 
 /// How it is owned if no marker says so.
-fn owned_unsaid(field: &Field) -> Owned {
+fn owned_unsaid(field: &Field) -> Owned<'static> {
     match (field.many, field.merged, field.kind) {
         (Many::List, Merged::By(key), _) => Owned::Map(vec![key]),
         (Many::List, Merged::Union, _) => Owned::Set,

@@ -4,15 +4,18 @@
 //! nothing, as upstream's: what a version has no field for, it keeps in annotations.
 
 mod autoscaling;
+mod declared;
 mod events;
 #[cfg(test)]
 mod tests;
 
 use super::resources::{Resource, Sub};
 use super::status::Failure;
-use super::types::{self, Message};
+use super::types::{self, Message, Place};
+use declared::Declared;
+use kubesim_actors::objects::definition::{Printed, Scaled};
 use kubesim_actors::objects::validation::Causes;
-use kubesim_actors::objects::{Kind, Object, ParseError, Path, UnknownField};
+use kubesim_actors::objects::{Definitions, Kind, Object, ParseError, Path, UnknownField};
 use kubesim_actors::ports::api::{Error, Reason};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -39,11 +42,19 @@ struct Other {
 static OTHERS: [&Other; 2] = [&autoscaling::V1, &events::V1];
 
 /// A kind in one of the versions in which it is served.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Served {
     pub kind: Kind,
-    /// If it is not the version in which it is held.
-    other: Option<&'static Other>,
+    version: Version,
+}
+
+#[derive(Clone)]
+enum Version {
+    /// The one in which it is held.
+    Held,
+    Other(&'static Other),
+    /// One that a definition declares.
+    Declared(Declared),
 }
 
 impl fmt::Debug for Served {
@@ -61,39 +72,133 @@ impl PartialEq for Served {
 impl Served {
     /// In the version in which it is held.
     pub fn held(kind: Kind) -> Served {
-        Served { kind, other: None }
+        Served { kind, version: Version::Held }
     }
 
-    /// All kinds in all versions: of a group, the version that clients are to prefer comes first.
-    pub fn all() -> impl Iterator<Item = Served> {
+    /// All kinds that are there from the start, in all versions: of a group, the version that
+    /// clients are to prefer comes first.
+    fn of_the_start() -> impl Iterator<Item = Served> {
         let held = Kind::ALL.iter().map(|kind| Served::held(*kind));
-        held.chain(OTHERS.map(|other| Served { kind: other.kind, other: Some(other) }))
+        let other =
+            |other: &'static Other| Served { kind: other.kind, version: Version::Other(other) };
+        held.chain(OTHERS.into_iter().map(other))
+    }
+
+    /// These and those that definitions declare.
+    pub fn all(definitions: &Definitions) -> impl Iterator<Item = Served> {
+        let declared = definitions.iter().flat_map(Declared::all).map(Served::declared);
+        Served::of_the_start().chain(declared)
+    }
+
+    fn declared(declared: Declared) -> Served {
+        Served { kind: declared.kind(), version: Version::Declared(declared) }
     }
 
     /// The same kind in another version, if it is served in it.
-    pub fn in_version(self, api_version: &str) -> Option<Served> {
-        Served::all().find(|one| one.kind == self.kind && one.api_version() == api_version)
+    pub fn in_version(&self, api_version: &str) -> Option<Served> {
+        let same = |one: &Served| one.kind == self.kind && one.api_version() == api_version;
+        match &self.version {
+            Version::Declared(declared) => declared.others().map(Served::declared).find(same),
+            _ => Served::of_the_start().find(same),
+        }
     }
 
-    pub fn is_held(self) -> bool {
-        self.other.is_none()
+    /// What goes out is as it is held.
+    pub fn is_held(&self) -> bool {
+        matches!(self.version, Version::Held)
     }
-    pub fn resource(self) -> &'static Resource {
+    pub fn is_declared(&self) -> bool {
+        matches!(self.version, Version::Declared(_))
+    }
+    pub fn resource(&self) -> &'static Resource {
         self.kind.declaration()
     }
-    /// `v1`, `apps/v1`.
-    pub fn api_version(self) -> &'static str {
-        self.other.map_or(self.kind.api_version(), |other| other.api_version)
+    pub fn subresources(&self) -> &'static [Sub] {
+        match &self.version {
+            Version::Declared(declared) => declared.version().subresources,
+            _ => self.resource().subresources,
+        }
     }
-    pub fn group(self) -> &'static str {
+    pub fn has(&self, sub: Sub) -> bool {
+        self.subresources().contains(&sub)
+    }
+    pub fn short(&self) -> Vec<&str> {
+        match &self.version {
+            Version::Declared(declared) => declared.short(),
+            _ => self.resource().short.to_vec(),
+        }
+    }
+    pub fn categories(&self) -> Vec<&str> {
+        match &self.version {
+            Version::Declared(declared) => declared.categories(),
+            _ => self.resource().categories.to_vec(),
+        }
+    }
+    /// `pod`.
+    pub fn singular(&self) -> String {
+        match &self.version {
+            Version::Declared(declared) => declared.singular(),
+            _ => self.resource().singular(),
+        }
+    }
+    /// `PodList`.
+    pub fn list_kind(&self) -> String {
+        match &self.version {
+            Version::Declared(declared) => declared.list_kind(),
+            _ => format!("{}List", self.kind),
+        }
+    }
+    pub fn verbs(&self) -> &'static [&'static str] {
+        match &self.version {
+            Version::Declared(declared) => declared.verbs(),
+            _ => self.resource().verbs(),
+        }
+    }
+    /// The columns that a definition declares.
+    pub fn printed(&self) -> Option<&[Printed]> {
+        match &self.version {
+            Version::Declared(declared) => Some(&declared.version().columns),
+            _ => None,
+        }
+    }
+    /// Where a declared kind has the numbers of a Scale.
+    pub fn scaled(&self) -> Option<&Scaled> {
+        match &self.version {
+            Version::Declared(declared) => declared.version().scale.as_ref(),
+            _ => None,
+        }
+    }
+    /// The schema of a declared kind, as it was written.
+    pub fn schema(&self) -> Option<&Value> {
+        match &self.version {
+            Version::Declared(declared) => Some(&declared.version().text),
+            _ => None,
+        }
+    }
+    /// What a client of an old version is told.
+    pub fn warning(&self) -> Option<&str> {
+        match &self.version {
+            Version::Declared(declared) => declared.version().warning.as_deref(),
+            _ => None,
+        }
+    }
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> &'static str {
+        match &self.version {
+            Version::Held => self.kind.api_version(),
+            Version::Other(other) => other.api_version,
+            Version::Declared(declared) => declared.version().api_version,
+        }
+    }
+    pub fn group(&self) -> &'static str {
         self.api_version().rsplit_once('/').map_or("", |(group, _)| group)
     }
-    pub fn version(self) -> &'static str {
+    pub fn version(&self) -> &'static str {
         self.api_version().rsplit('/').next().unwrap_or_default()
     }
 
     /// Group, version and kind of what is read and written there, or at something below it.
-    pub fn type_of(self, sub: Option<Sub>) -> (&'static str, &'static str, &'static str) {
+    pub fn type_of(&self, sub: Option<Sub>) -> (&'static str, &'static str, &'static str) {
         match sub {
             None | Some(Sub::Status) => (self.group(), self.version(), self.kind.name()),
             Some(sub) => sub.type_of(self.kind),
@@ -101,38 +206,56 @@ impl Served {
     }
 
     /// What its objects consist of.
-    pub fn message(self) -> &'static Message {
+    pub fn message(&self) -> &'static Message {
         types::of(self.type_of(None))
     }
 
+    pub fn place(&self) -> Place<'_> {
+        match &self.version {
+            Version::Declared(declared) => declared.place(),
+            _ => Place::Object(self.message()),
+        }
+    }
+
     /// How a field that objects are selected by is called where they are held.
-    pub fn selected(self, field: &str) -> Option<&'static str> {
-        let held = |known: &[&'static str]| known.iter().find(|name| **name == field).copied();
-        let meta = held(&["metadata.name", "metadata.namespace"]);
-        meta.or_else(|| match self.other {
-            None => held(self.resource().fields),
-            Some(other) => {
-                let mut fields = other.fields.iter();
-                fields.find(|(name, _)| *name == field).map(|(_, held)| *held)
+    pub fn selected(&self, field: &str) -> Option<String> {
+        let own = |known: bool| known.then(|| field.to_owned());
+        own(["metadata.name", "metadata.namespace"].contains(&field)).or_else(|| {
+            match &self.version {
+                Version::Held => own(self.resource().fields.contains(&field)),
+                Version::Other(other) => {
+                    let mut fields = other.fields.iter();
+                    fields.find(|(name, _)| *name == field).map(|(_, held)| (*held).to_owned())
+                }
+                Version::Declared(declared) => {
+                    own(declared.version().selectable.iter().any(|path| path == field))
+                }
             }
         })
     }
 
     /// An object in this version.
-    pub fn json(self, object: &Object) -> Value {
-        Served::held(self.kind).converted(object.to_json(), self)
+    pub fn json(&self, object: &Object) -> Value {
+        match &self.version {
+            Version::Held => object.to_json(),
+            Version::Other(_) => Served::held(self.kind).converted(object.to_json(), self),
+            Version::Declared(declared) => declared.converted(object.to_json()),
+        }
     }
 
     /// A value of this version in another one of its kind.
-    pub fn converted(self, mut value: Value, to: Served) -> Value {
+    pub fn converted(&self, mut value: Value, to: &Served) -> Value {
         if self == to {
             return value;
         }
+        if let Version::Declared(declared) = &to.version {
+            return declared.converted(value);
+        }
         if let Value::Object(fields) = &mut value {
-            if let Some(from) = self.other {
+            if let Version::Other(from) = self.version {
                 (from.to_held)(fields);
             }
-            if let Some(to) = to.other {
+            if let Version::Other(to) = to.version {
                 (to.from_held)(fields);
             }
             fields.insert("apiVersion".to_owned(), to.api_version().into());
@@ -140,24 +263,39 @@ impl Served {
         value
     }
 
-    /// Reads an object of this version strictly, as [`Object::from_json_strict`].
-    pub fn read(self, value: &Value) -> Read<Object> {
-        let Some(other) = self.other else {
-            return Object::from_json_strict(self.kind, value);
+    /// Reads an object of this version strictly, as [`Object::from_json_strict`]; the fields that
+    /// there are not, by their places.
+    pub fn read(&self, value: &Value) -> (Result<Object, (Path, ParseError)>, Vec<String>) {
+        let other = match &self.version {
+            Version::Held => {
+                let (object, unknown) = Object::from_json_strict(self.kind, value);
+                return (object, places(&unknown));
+            }
+            Version::Declared(declared) => return declared.read(value),
+            Version::Other(other) => other,
         };
         let (typed, unknown) = (other.retyped)(value);
         let object = typed.and_then(|typed| {
-            let held = self.converted(typed, Served::held(self.kind));
+            let held = self.converted(typed, &Served::held(self.kind));
             Object::from_json_strict(self.kind, &held).0
         });
-        (object, unknown)
+        (object, places(&unknown))
     }
 
-    /// Whether an object may be written in this version, as a new one or in place of `live`.
-    pub fn check(self, object: &Object, live: Option<&Object>) -> Result<(), Failure> {
-        let Some(other) = self.other else { return Ok(()) };
+    /// Whether an object may be written in this version, as a new one or in place of `live`; or,
+    /// if `status` says so, its status.
+    pub fn check(
+        &self,
+        object: &Object,
+        live: Option<&Object>,
+        status: bool,
+    ) -> Result<(), Failure> {
         let mut causes = Causes::default();
-        (other.check)(object, live, &mut causes);
+        match &self.version {
+            Version::Held => return Ok(()),
+            Version::Other(other) => (other.check)(object, live, &mut causes),
+            Version::Declared(declared) => declared.check(object, live, status, &mut causes),
+        }
         let causes = match &causes.into_list()[..] {
             [] => return Ok(()),
             [one] => one.clone(),
@@ -169,4 +307,8 @@ impl Served {
         let message = format!("{}{dot}{group} {name:?} is invalid: {causes}", self.kind);
         Err(Failure::of(Error::new(Reason::Invalid, message), self.kind, name))
     }
+}
+
+fn places(unknown: &[UnknownField]) -> Vec<String> {
+    unknown.iter().map(|field| field.path.to_string()).collect()
 }

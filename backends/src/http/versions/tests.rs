@@ -12,7 +12,8 @@ fn scaler(fields: Value) -> Value {
 
 fn versions() -> (Served, Served) {
     let held = Served::held(Kind::HorizontalPodAutoscaler);
-    (held, held.in_version("autoscaling/v1").expect("it is served"))
+    let old = held.in_version("autoscaling/v1").expect("it is served");
+    (held, old)
 }
 
 fn annotation(scaler: &Value, name: &str) -> Value {
@@ -48,7 +49,7 @@ fn an_autoscaler_says_in_annotations_what_its_old_version_cannot() {
                  "metrics": [pods, outside, ingress, memory, cpu]},
         "status": {"desiredReplicas": 2, "currentMetrics": [found], "conditions": [condition]},
     }));
-    let old = v2.converted(new.clone(), v1);
+    let old = v2.converted(new.clone(), &v1);
     assert_eq!(old["apiVersion"], "autoscaling/v1");
     let spec = json!({"minReplicas": 1, "maxReplicas": 5, "targetCPUUtilizationPercentage": 50,
                       "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
@@ -69,7 +70,7 @@ fn an_autoscaler_says_in_annotations_what_its_old_version_cannot() {
     let expected = json!({"ScaleDown": {"StabilizationWindowSeconds": 60, "SelectPolicy": "Min",
         "Policies": [{"Type": "Pods", "Value": 1, "PeriodSeconds": 15}]}});
     assert_eq!(annotation(&old, "behavior"), expected);
-    assert_eq!(v1.converted(old, v2), new);
+    assert_eq!(v1.converted(old, &v2), new);
 }
 
 #[test]
@@ -77,13 +78,13 @@ fn an_autoscaler_that_wants_nothing_wants_cpus_to_be_busy() {
     let (v2, v1) = versions();
     let target = json!({"type": "Utilization", "averageUtilization": 80});
     let wanted = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
-    let new = v1.converted(scaler(json!({"spec": {"maxReplicas": 3}})), v2);
+    let new = v1.converted(scaler(json!({"spec": {"maxReplicas": 3}})), &v2);
     assert_eq!(new["spec"], json!({"maxReplicas": 3, "metrics": wanted}));
     // An annotation that says nothing is none, and is not kept.
     let mut odd = scaler(json!({"spec": {"maxReplicas": 3}}));
     odd["metadata"]["annotations"] =
         json!({"autoscaling.alpha.kubernetes.io/metrics": "{", "other": "x"});
-    let odd = v1.converted(odd, v2);
+    let odd = v1.converted(odd, &v2);
     assert_eq!(odd["spec"]["metrics"], wanted);
     assert_eq!(odd["metadata"]["annotations"], json!({"other": "x"}));
     // A number that old Go always writes means nothing beside an average.
@@ -92,7 +93,7 @@ fn an_autoscaler_that_wants_nothing_wants_cpus_to_be_busy() {
         "target": {"kind": "Ingress", "name": "i"}, "averageValue": "2"}}]);
     average["metadata"]["annotations"] =
         json!({"autoscaling.alpha.kubernetes.io/metrics": text.to_string()});
-    let target = v1.converted(average, v2)["spec"]["metrics"][0]["object"]["target"].clone();
+    let target = v1.converted(average, &v2)["spec"]["metrics"][0]["object"]["target"].clone();
     assert_eq!(target, json!({"type": "AverageValue", "averageValue": "2"}));
 }
 
@@ -110,9 +111,9 @@ fn an_event_has_other_names_in_its_own_group() {
         "deprecatedFirstTimestamp": "2024-01-01T00:00:00Z",
         "deprecatedLastTimestamp": "2024-01-01T00:01:00Z", "reportingController": "c",
         "reason": "r"});
-    assert_eq!(core.converted(event.clone(), own), expected);
-    assert_eq!(own.converted(expected, core), event);
-    assert_eq!(own.selected("regarding.name"), Some("involvedObject.name"));
+    assert_eq!(core.converted(event.clone(), &own), expected);
+    assert_eq!(own.converted(expected, &core), event);
+    assert_eq!(own.selected("regarding.name").as_deref(), Some("involvedObject.name"));
     assert_eq!(
         (own.selected("involvedObject.name"), core.selected("regarding.name")),
         (None, None)
@@ -121,7 +122,7 @@ fn an_event_has_other_names_in_its_own_group() {
 
 #[test]
 fn every_version_reads_what_it_writes() {
-    for served in Served::all().filter(|served| !served.is_held()) {
+    for served in Served::of_the_start().filter(|served| !served.is_held()) {
         let bare = json!({"apiVersion": served.kind.api_version(), "kind": served.kind.name(),
                           "metadata": {"name": "a", "namespace": "x"}});
         let held = Object::from_json(bare).expect("an object");

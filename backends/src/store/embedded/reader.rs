@@ -3,21 +3,31 @@
 use super::engine::{Broken, State, unreadable};
 use super::record::{INDEX, LOG, META, Place, Record, full_path, prefix, read_index_key};
 use kubesim_actors::objects::Object;
+use kubesim_actors::objects::kinds::Interner;
 use kubesim_actors::ports::store::{Change, Range, Reply, Under};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// A watch that lies behind is told so many records at a time.
 const CHUNK: usize = 1000;
 
 #[derive(Clone, Debug)]
-pub struct Reader(pub Arc<Database>);
+pub struct Reader {
+    database: Arc<Database>,
+    /// Kinds that definitions declare, as they are met.
+    kinds: RefCell<Interner>,
+}
 
 type Log = ReadOnlyTable<(u64, u32), &'static [u8]>;
 
 impl Reader {
+    pub fn new(database: Arc<Database>) -> Reader {
+        Reader { database, kinds: RefCell::default() }
+    }
+
     pub fn range(&self, range: &Range) -> Result<Reply, Broken> {
-        let txn = self.0.begin_read()?;
+        let txn = self.database.begin_read()?;
         let state = State::read(&txn.open_table(META)?)?;
         let Range { id, revision, .. } = *range;
         if revision > state.revision {
@@ -29,7 +39,8 @@ impl Reader {
         }
         let (log, index) = (txn.open_table(LOG)?, txn.open_table(INDEX)?);
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-        let mut found = Found { log: &log, objects: Vec::new() };
+        let kinds = &mut *self.kinds.borrow_mut();
+        let mut found = Found { log: &log, objects: Vec::new(), kinds };
         let mut newest: Option<(Vec<u8>, u64, Place)> = None;
         let mut more = false;
         let prefix = prefix(&range.under);
@@ -60,7 +71,7 @@ impl Reader {
 
     /// What happened at `from` and since, or the first part of it.
     pub fn changes(&self, id: u64, under: &Under, from: u64) -> Result<Reply, Broken> {
-        let txn = self.0.begin_read()?;
+        let txn = self.database.begin_read()?;
         let state = State::read(&txn.open_table(META)?)?;
         if from <= state.compacted {
             return Ok(Reply::Forgotten { id, compacted: state.compacted });
@@ -76,7 +87,8 @@ impl Reader {
             }
             told = revision;
             let record = Record::read(bytes.value()).ok_or_else(|| unreadable(revision))?;
-            let change = record.change(revision).map_err(|why| Broken(why.into()))?;
+            let kinds = &mut self.kinds.borrow_mut();
+            let change = record.change(revision, kinds).map_err(|why| Broken(why.into()))?;
             changes.extend(change.filter(|change| under.holds(&change.key())));
         }
         Ok(Reply::Watched { id, revision: state.revision, changes })
@@ -98,6 +110,7 @@ fn first(range: &Range) -> Vec<u8> {
 struct Found<'t> {
     log: &'t Log,
     objects: Vec<Arc<Object>>,
+    kinds: &'t mut Interner,
 }
 
 impl Found<'_> {
@@ -109,7 +122,7 @@ impl Found<'_> {
         let bytes = self.log.get((revision, place.sub))?.ok_or_else(|| unreadable(revision))?;
         let record = Record::read(bytes.value()).ok_or_else(|| unreadable(revision))?;
         if let Some(Change::Put(object)) =
-            record.change(revision).map_err(|why| Broken(why.into()))?
+            record.change(revision, self.kinds).map_err(|why| Broken(why.into()))?
         {
             self.objects.push(object);
         }

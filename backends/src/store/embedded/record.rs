@@ -2,6 +2,7 @@
 
 use crate::store::ROOT;
 use kubesim_actors::objects::Object;
+use kubesim_actors::objects::kinds::Interner;
 use kubesim_actors::ports::store::{self, Change, StoreKey, Under};
 use redb::TableDefinition;
 
@@ -24,8 +25,9 @@ pub fn prefix(under: &Under) -> String {
     format!("{ROOT}/{}", store::below(under))
 }
 
-fn key_of(path: &str) -> Option<StoreKey> {
-    store::parse(path.strip_prefix(ROOT)?.strip_prefix('/')?)
+fn key_of(record: &Record<'_>, kinds: &mut Interner) -> Option<StoreKey> {
+    let path = record.path.strip_prefix(ROOT)?.strip_prefix('/')?;
+    store::key_of(path, record.value, kinds)
 }
 
 /// Paths hold no zero byte, so the versions of a path are beside each other, in order.
@@ -84,8 +86,8 @@ impl Record<'_> {
     }
 
     /// `None` if no kind of ours has the path: a newer version's, which is left alone.
-    pub fn change(&self, revision: u64) -> Result<Option<Change>, String> {
-        let Some(key) = key_of(self.path) else { return Ok(None) };
+    pub fn change(&self, revision: u64, kinds: &mut Interner) -> Result<Option<Change>, String> {
+        let Some(key) = key_of(self, kinds) else { return Ok(None) };
         let Some(value) = self.value else { return Ok(Some(Change::Deleted { key, revision })) };
         let object = Object::from_bytes(key.0, value, revision);
         let object = object.map_err(|why| format!("{} at {revision}: {why}", self.path))?;

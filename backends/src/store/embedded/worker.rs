@@ -64,7 +64,7 @@ impl Worker {
             Recent { compacted: engine.state.compacted, changes: VecDeque::new(), count: 0 };
         let revision = watch::Sender::new(engine.state.revision);
         let shared = Arc::new(Shared { recent: Mutex::new(recent), revision });
-        let reader = Reader(Arc::clone(&engine.database));
+        let reader = Reader::new(Arc::clone(&engine.database));
         let (jobs, to_do) = channel();
         let (readings, to_read) = channel::<Reading>();
         let mut worker =

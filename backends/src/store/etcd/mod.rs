@@ -14,9 +14,10 @@ use self::connect::Connections;
 use crate::port::{Answer, Local, Port};
 use crate::store::ROOT;
 use kubesim_actors::objects::Object;
+use kubesim_actors::objects::kinds::Interner;
 use kubesim_actors::ports::store::{self, Reply, Request, StoreKey, Under};
 use smol_str::{SmolStr, format_smolstr};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,8 @@ struct Inner {
     deadline: Duration,
     /// The newest compaction that was heard of.
     compacted: Cell<u64>,
+    /// Kinds that definitions declare, as they are met.
+    kinds: RefCell<Interner>,
 }
 
 impl Etcd {
@@ -77,7 +80,8 @@ impl Etcd {
     pub fn new(options: Options) -> Result<Etcd, String> {
         let (root, deadline) = (options.root.trim_end_matches('/').to_owned(), options.deadline);
         let connections = Connections::new(options)?;
-        Ok(Etcd(Rc::new(Inner { connections, root, deadline, compacted: Cell::new(0) })))
+        let (compacted, kinds) = (Cell::new(0), RefCell::default());
+        Ok(Etcd(Rc::new(Inner { connections, root, deadline, compacted, kinds })))
     }
 }
 
@@ -112,10 +116,12 @@ impl Inner {
         format!("{}/{}", self.root, store::below(under))
     }
 
-    /// `None`: no kind of ours has the path; it is somebody else's.
-    fn key_of(&self, path: &[u8]) -> Option<StoreKey> {
+    /// What has the path, and is there as `value`. `None`: no kind of ours has it; it is somebody
+    /// else's.
+    fn key_of(&self, path: &[u8], value: Option<&[u8]>) -> Option<StoreKey> {
         let path = std::str::from_utf8(path).ok()?;
-        store::parse(path.strip_prefix(&self.root)?.strip_prefix('/')?)
+        let path = path.strip_prefix(&self.root)?.strip_prefix('/')?;
+        store::key_of(path, value, &mut self.kinds.borrow_mut())
     }
 
     fn object(&self, key: &StoreKey, value: &[u8], revision: u64) -> Result<Arc<Object>, SmolStr> {

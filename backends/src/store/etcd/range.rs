@@ -85,7 +85,7 @@ impl Inner {
                 revision = page.header().map_or(0, |header| of_etcd(header.revision()));
             }
             for found in page.kvs() {
-                if let Some(key) = self.key_of(found.key()) {
+                if let Some(key) = self.key_of(found.key(), Some(found.value())) {
                     let object = self.object(&key, found.value(), of_etcd(found.mod_revision()));
                     objects.push(object.map_err(Broke::Unreadable)?);
                 }

@@ -168,7 +168,8 @@ impl Watch<'_> {
         for event in told.events() {
             let Some(kv) = event.kv() else { continue };
             let revision = of_etcd(kv.mod_revision());
-            let key = self.inner.key_of(kv.key()).filter(|_| revision >= self.from);
+            let value = (event.event_type() == EventType::Put).then(|| kv.value());
+            let key = self.inner.key_of(kv.key(), value).filter(|_| revision >= self.from);
             let Some(key) = key else { continue };
             changes.push(match event.event_type() {
                 EventType::Put => Change::Put(self.inner.object(&key, kv.value(), revision)?),

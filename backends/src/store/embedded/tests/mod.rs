@@ -122,7 +122,7 @@ fn agree(outcomes: &[Outcome], expected: &[Reply]) {
 
 /// What was at a fifth of all revisions and at the newest, and all that changed since.
 fn same(engine: &Engine, model: &Store, seed: u64) -> Result<(), String> {
-    let reader = Reader(Arc::clone(&engine.database));
+    let reader = Reader::new(Arc::clone(&engine.database));
     let mut model = model.clone();
     let last = model.revision();
     let broken = |broken: super::Broken| broken.0.to_string();
