@@ -27,8 +27,8 @@ pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         true => gone.deleting(),
         false => inner.object(target).is_ok_and(|object| object.uid == gone.uid),
     };
-    // Upstream's strategies say which: pods and Services return themselves. A definition does when it
-    // is marked, and may have gone since.
+    // Upstream's strategies say which: pods and Services return themselves. A definition does when
+    // it is marked, and may have gone since.
     let marked = target.kind() == Kind::CustomResourceDefinition && gone.deleting();
     let returned = still || marked || [Kind::Pod, Kind::Service].contains(&target.kind());
     if returned {
