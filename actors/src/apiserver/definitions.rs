@@ -339,6 +339,6 @@ impl ApiServer {
     }
 
     fn submit_definition(&mut self, request: Request, ctx: &mut Ctx<'_>) {
-        self.submit(Job { id: None, request: Arc::new(request), dry_run: false, tries: 0 }, ctx);
+        self.submit(Job::of(None, Arc::new(request)), ctx);
     }
 }

@@ -8,8 +8,8 @@
 use super::ParseError;
 use serde::Serialize;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess,
-    Unexpected, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess,
+    SeqAccess, Unexpected, Visitor,
 };
 use serde_json::{Error, Value};
 use std::cell::RefCell;
@@ -103,7 +103,7 @@ impl Log {
 /// A value that is read, with a log beside it if somebody asks for what was not understood.
 #[derive(Clone, Copy)]
 pub(super) struct Strict<'de, 'l> {
-    value: &'de Value,
+    pub value: &'de Value,
     log: Option<&'l Log>,
 }
 
@@ -126,6 +126,27 @@ impl<'de, 'l> Strict<'de, 'l> {
     }
     pub fn unlogged(value: &'de Value) -> Self {
         Strict { value, log: None }
+    }
+
+    /// A field by its type; what the type is if nothing is said, if there is none.
+    pub fn field<T: Deserialize<'de> + Default>(self, name: &str) -> Result<T, Error> {
+        match self.value.get(name) {
+            None | Some(Value::Null) => Ok(T::default()),
+            Some(value) => self.inner(value, || Step::Field(name.to_owned()), T::deserialize),
+        }
+    }
+
+    fn inner<T>(
+        self,
+        value: &'de Value,
+        step: impl FnOnce() -> Step,
+        read: impl FnOnce(Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let inner = Strict { value, log: self.log };
+        match self.log {
+            Some(log) => log.within(step(), || read(inner)),
+            None => read(inner),
+        }
     }
 
     // Each of these asks the visitor for one shape only. Every type of the API is compiled with

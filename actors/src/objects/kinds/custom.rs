@@ -8,8 +8,8 @@
 use super::cells::{AGE, Column, NAME};
 use super::declaration::{Parts, STATUS};
 use super::{Declaration, Kind, Rules};
-use crate::objects::strict::{Step, Strict};
-use crate::objects::{ObjectMeta, names};
+use crate::objects::names;
+use crate::objects::strict::Strict;
 use kubesim_runtime::Hasher;
 use serde::Deserialize;
 use serde_json::{Error, Map, Value};
@@ -170,14 +170,8 @@ const RULES: Rules = Rules {
 };
 
 fn shape(value: Strict<'_, '_>) -> Result<Parts, Error> {
-    let Strict { value: whole, log } = value;
-    let meta = match whole.get("metadata") {
-        None | Some(Value::Null) => ObjectMeta::default(),
-        Some(meta) => log.within(Step::Field("metadata".to_owned()), || {
-            ObjectMeta::deserialize(Strict { value: meta, log })
-        })?,
-    };
-    let mut fields = Map::deserialize(whole)?;
+    let meta = value.field("metadata")?;
+    let mut fields = Map::deserialize(value.value)?;
     for other in ["apiVersion", "kind", "metadata"] {
         fields.remove(other);
     }
