@@ -16,6 +16,7 @@ mod gzip;
 mod handle;
 mod history;
 pub mod host;
+mod json_patch;
 mod lease;
 mod metrics;
 mod openapi;

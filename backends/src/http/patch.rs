@@ -2,12 +2,12 @@
 
 use super::status::Failure;
 use super::versions::Served;
-use super::{apply, strategic};
+use super::{apply, json_patch, strategic};
 use serde_json::Value;
 
 #[derive(Debug)]
 pub enum Patch {
-    Json(json_patch::Patch),
+    Json(::json_patch::Patch),
     Merge(Value),
     Strategic(Value),
 }
@@ -41,9 +41,7 @@ pub fn parse(bytes: &[u8], content_type: &str, served: &Served) -> Result<Patch,
         Err(Failure::bad_request(message))
     };
     match content_type {
-        "application/json-patch+json" => {
-            Ok(Patch::Json(serde_json::from_slice(bytes).map_err(wrong)?))
-        }
+        "application/json-patch+json" => json_patch::parse(bytes).map(Patch::Json),
         "application/merge-patch+json" => Ok(Patch::Merge(object()?)),
         STRATEGIC if !served.is_declared() => Ok(Patch::Strategic(object()?)),
         other => Err(Failure::media_type(format!(
@@ -58,16 +56,8 @@ impl Patch {
     /// Makes of the object what the patch says.
     pub fn apply(&self, served: &Served, object: &mut Value) -> Result<(), Failure> {
         match self {
-            Patch::Json(patch) => {
-                let wrong = |why: json_patch::PatchError| {
-                    let message = format!(
-                        "the server rejected our request due to an error in our request: {why}"
-                    );
-                    Failure::new(422, "Invalid", message)
-                };
-                json_patch::patch(object, patch).map_err(wrong)?;
-            }
-            Patch::Merge(patch) => json_patch::merge(object, patch),
+            Patch::Json(patch) => json_patch::apply(patch, object)?,
+            Patch::Merge(patch) => ::json_patch::merge(object, patch),
             Patch::Strategic(patch) => {
                 strategic::apply(served.message(), object, patch).map_err(Failure::bad_request)?;
             }

@@ -1,7 +1,9 @@
 //! Anything may come in: whatever it is, the answer is one of the API's. A panic fails the test, as
 //! does a refusal that is no Status or whose code, reason and text do not go together.
 //!
-//! `KUBESIM_FUZZ_SECONDS=3600` goes on for an hour, with other dice at each start.
+//! `KUBESIM_FUZZ_SECONDS=3600` goes on for an hour, with other dice at each start; with
+//! `KUBESIM_FUZZ_DICE=253,210,…` as well, with those that a former run has shown. What was asked
+//! last is then in a file, should the process not survive it.
 
 mod bodies;
 mod requests;
@@ -106,6 +108,10 @@ fn runner() -> (TestRunner, Option<Duration>) {
     if seconds.is_some() {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         seed[..16].copy_from_slice(&now.as_nanos().to_le_bytes());
+        let dice = std::env::var("KUBESIM_FUZZ_DICE").unwrap_or_default();
+        for (byte, said) in seed.iter_mut().zip(dice.split(',')) {
+            *byte = said.trim().parse().unwrap_or(*byte);
+        }
         println!("the dice are {seed:?}");
     }
     let dice = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
@@ -128,6 +134,10 @@ fn whatever_comes_in_is_answered_as_the_api_answers() {
         let mut asked = 0;
         while time.map_or(asked < CASES, |time| began.elapsed() < time) {
             let sent = strategy.new_tree(&mut runner).expect("a request").current();
+            if time.is_some() {
+                let last = std::env::temp_dir().join("kubesim-fuzz-last");
+                std::fs::write(last, format!("{sent}\n{:?}", sent.body)).expect("a file");
+            }
             ask(&world, &sent).await;
             asked += 1;
             if asked % 256 == 0 {
