@@ -3,22 +3,19 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "skip.rs"]
+pub mod skip;
+
 use nix::sched::{CloneFlags, unshare};
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
 
-/// Set to 1 where everything must be proved: then a test that cannot run fails.
-const REQUIRED: &str = "KUBESIM_REQUIRE_KERNEL";
-
 /// Runs `body` in a new network namespace whose loopback is up, unless the machine lacks what
 /// that takes, and then says so.
 pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     if let Some(what) = missing() {
-        let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
-        assert!(!required, "{REQUIRED} is 1 and this machine lacks {what}");
-        println!("skipped: needs {what}");
-        return;
+        return skip::skipped(what);
     }
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");

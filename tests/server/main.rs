@@ -21,6 +21,8 @@ mod plane;
 mod python;
 #[cfg(feature = "etcd")]
 mod several;
+#[path = "../common/skip.rs"]
+mod skip;
 mod tour;
 mod versions;
 mod wire;

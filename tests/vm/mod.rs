@@ -20,6 +20,8 @@
 
 mod initramfs;
 mod kernel;
+#[path = "../common/skip.rs"]
+pub mod skip;
 
 use initramfs::Initramfs;
 use kernel::Kernel;
@@ -34,8 +36,6 @@ use std::time::{Duration, Instant};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Set to 1 where everything must be proved: then a test that cannot run fails.
-const REQUIRED: &str = "KUBESIM_REQUIRE_KERNEL";
 /// Set in the machine.
 const INSIDE: &str = "KUBESIM_IN_VM";
 /// Of memory, which this machine gives as it is used.
@@ -95,9 +95,7 @@ impl Vm {
         match Vm::needs(programs) {
             Ok(vm) => Some(vm),
             Err(missing) => {
-                let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
-                assert!(!required, "{REQUIRED} is 1 and this machine lacks {missing}");
-                println!("skipped: needs {missing}");
+                skip::skipped(&missing);
                 None
             }
         }
