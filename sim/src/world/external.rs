@@ -24,6 +24,7 @@ use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::proxy;
 use kubesim_runtime::Loss;
 use smol_str::{SmolStr, format_smolstr};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -280,7 +281,8 @@ impl World {
         let boots = self.machines[machine as usize].boots;
         let rng = super::machine::kernel_rng(self.knobs.seed, machine, boots);
         let mut kernel = Kernel::sharing(rng, self.shared.clone());
-        draw(&mut kernel, self.now, picture);
+        let left_out = draw(&mut kernel, self.now, picture);
+        self.leave_out(machine, left_out);
         let card = self.places.first_card(machine).map(|card| card.name);
         let link = card.and_then(|name| kernel.link(NsId::HOST, &name).map(|link| link.index));
         let host = &mut self.machines[machine as usize];
@@ -291,6 +293,17 @@ impl World {
             first.0 = link;
             let port = first.1;
             self.wire.rename_link(port, link);
+        }
+    }
+
+    /// Says once what no picture of the machine can have.
+    fn leave_out(&mut self, machine: u32, what: BTreeSet<String>) {
+        let host = &mut self.machines[machine as usize];
+        let before = std::mem::replace(&mut host.left_out, what);
+        let who = format!("kernel@{}", host.name);
+        let news: Vec<String> = host.left_out.difference(&before).cloned().collect();
+        for what in news {
+            self.line(&who, || format!("has what the model has no word for: {what}"));
         }
     }
 
@@ -362,10 +375,10 @@ impl World {
     }
 }
 
-/// Draws what is in the picture. What the model has no word for is missing in it: links and rules
-/// of other programs, the pods' ends of things.
-fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
-    let mut out = Vec::new();
+/// Draws what is in the picture, and returns what of it the model has no word for: rules of other
+/// programs, for one. The pods' ends of things are in no picture.
+fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) -> BTreeSet<String> {
+    let (mut out, mut left_out) = (Vec::new(), BTreeSet::new());
     let state = &picture.state;
     for link in &state.links {
         let added = match link.kind {
@@ -378,7 +391,13 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
             LinkKind::Veth => continue,
             LinkKind::Wireguard => kernel.add_wireguard(&link.name, link.mtu),
         };
-        let Ok(index) = added else { continue };
+        let index = match added {
+            Ok(index) => index,
+            Err(errno) => {
+                left_out.insert(format!("link {}: {errno}", link.name));
+                continue;
+            }
+        };
         kernel.set_carrier(now, index, link.carrier, &mut out);
         let _ = kernel.set_up(now, NsId::HOST, index, link.up, &mut out);
         for net in &link.addresses {
@@ -394,15 +413,20 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
         let _ = kernel.set_sysctl(now, NsId::HOST, &key, &value, &mut out);
     }
     for (route, proto) in picture.routes.iter().filter(|(_, proto)| *proto != Proto::KERNEL) {
-        let _ = kernel.add_route(now, NsId::HOST, route, *proto, &mut out);
+        if let Err(errno) = kernel.add_route(now, NsId::HOST, route, *proto, &mut out) {
+            left_out.insert(format!("route to {} by {}: {errno}", route.to, route.dev));
+        }
     }
     draw_neighbours(kernel, now, picture);
-    draw_rules(kernel, &picture.rules);
+    if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST) {
+        left_out.extend(netfilter.restore(&picture.rules));
+    }
     if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST)
         && !picture.elements.is_empty()
     {
         netfilter.show_flat(proxy::OWNER, Arc::clone(&picture.elements));
     }
+    left_out
 }
 
 fn vxlan(link: &kubesim_actors::ports::network::Link) -> Vxlan {
@@ -429,28 +453,5 @@ fn draw_neighbours(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Pi
         let entries = picture.fdb.iter().filter(|(name, _)| of(name));
         let entries = entries.map(|(_, entry)| *entry).collect();
         kernel.network(now, &NetworkRequest::SetFdb { dev, entries }, &mut out);
-    }
-}
-
-/// The rules of an `iptables-save`, as the commands that make them: chains first.
-fn draw_rules(kernel: &mut Kernel, save: &str) {
-    let Some(netfilter) = kernel.netfilter_mut(NsId::HOST) else { return };
-    let (mut table, mut chains, mut rules) = ("filter", Vec::new(), Vec::new());
-    for line in save.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name;
-        } else if let Some(chain) = line.strip_prefix(':') {
-            let mut words = chain.split_whitespace();
-            match (words.next(), words.next()) {
-                (Some(name), Some("-")) => chains.push(format!("-t {table} -N {name}")),
-                (Some(name), Some("DROP")) => chains.push(format!("-t {table} -P {name} DROP")),
-                _ => {}
-            }
-        } else if line.starts_with("-A ") {
-            rules.push(format!("-t {table} {line}"));
-        }
-    }
-    for command in chains.iter().chain(&rules) {
-        let _ = netfilter.command(command);
     }
 }

@@ -10,7 +10,7 @@ use crate::wire::{PortId, SwitchId};
 use kubesim_actors::objects::{Name, Uid};
 use kubesim_actors::ports::network;
 use kubesim_runtime::{Loss, Rng, Stream, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub struct Machine {
     pub told: Option<Arc<network::State>>,
     /// Of an external machine: the addresses that its sandboxes hold, and their cards' MTUs.
     pub(super) sandboxes: Option<Vec<(Ipv4Addr, u32)>>,
+    /// And what of its kernel no picture can have.
+    pub(super) left_out: BTreeSet<String>,
     pub(super) netlink_pending: bool,
     pub(super) armed: Time,
     pub(super) touched: bool,
@@ -94,6 +96,7 @@ impl Machine {
             sockets: Vec::new(),
             observers: Vec::new(),
             told: None,
+            left_out: BTreeSet::new(),
             sandboxes: None,
             netlink_pending: false,
             armed: Time::NEVER,

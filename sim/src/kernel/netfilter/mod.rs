@@ -20,6 +20,7 @@ mod parse;
 mod port;
 mod recent;
 mod request;
+mod restore;
 mod save;
 mod table;
 mod tcp_state;
@@ -27,6 +28,7 @@ mod tcp_track;
 #[cfg(test)]
 mod tests;
 mod tuple;
+mod valid;
 mod walk;
 mod way;
 
@@ -272,6 +274,10 @@ impl Netfilter {
         parse::command(self, line)
     }
 
+    /// Adds the rules of an `iptables-save`; returns what of it the model has no word for.
+    pub fn restore(&mut self, save: &str) -> Vec<String> {
+        restore::restore(self, save)
+    }
     /// The rules as `iptables-save` prints them, without its dated comment lines.
     pub fn save(&self, table: Option<Table>) -> String {
         save::save(self.state.as_ref().map(|state| &state.rules), table)

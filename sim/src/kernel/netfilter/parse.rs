@@ -1,6 +1,6 @@
 //! Commands in iptables' own words.
 
-use super::Netfilter;
+use super::{Netfilter, valid};
 use kubesim_actors::ports::rules::parse::{rule_of, split};
 use kubesim_actors::ports::rules::text::table_name;
 use kubesim_actors::ports::rules::{Rule, Table, Target};
@@ -53,6 +53,26 @@ fn rule(words: &[String]) -> Result<Rule, String> {
 
 /// `[-t table] -A|-I|-D|-N|-X|-F|-P …`
 pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), String> {
+    carry_out(netfilter, line, true)
+}
+
+/// The same of what a kernel has taken already, so that it makes sense.
+pub(super) fn taken(netfilter: &mut Netfilter, line: &str) -> Result<(), String> {
+    carry_out(netfilter, line, false)
+}
+
+fn carry_out(netfilter: &mut Netfilter, line: &str, check: bool) -> Result<(), String> {
+    let put = |netfilter: &mut Netfilter, table, chain: &String, at, rule: Rule| {
+        if check {
+            valid::alone(table, chain, &rule)?;
+        }
+        netfilter.edit(|rules| {
+            if check {
+                rules.reachable(table, chain, &rule)?;
+            }
+            rules.put(table, chain, at, rule)
+        })
+    };
     let words = split(line)?;
     let (mut table, mut rest) = (Table::Filter, &words[..]);
     if let [flag, name, tail @ ..] = rest
@@ -64,7 +84,14 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
     }
     let (verb, rest) = rest.split_first().ok_or("no command specified")?;
     match (verb.as_str(), rest) {
-        ("-A" | "--append", [chain, words @ ..]) => netfilter.append(table, chain, rule(words)?),
+        ("-A" | "--append", [chain, words @ ..]) => {
+            put(netfilter, table, chain, usize::MAX, rule(words)?)
+        }
+        ("-D" | "--delete", [chain, number]) if number.parse::<usize>().is_ok() => {
+            let at = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+            let at = at.ok_or("rules are numbered from 1")?;
+            netfilter.edit(|rules| rules.delete_at(table, chain, at))
+        }
         ("-D" | "--delete", [chain, words @ ..]) => {
             netfilter.delete_rule(table, chain, &rule(words)?)
         }
@@ -72,9 +99,10 @@ pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), Strin
             let number = words.first().and_then(|word| word.parse::<usize>().ok());
             let words = if number.is_some() { &words[1..] } else { words };
             let at = number.unwrap_or(1).checked_sub(1).ok_or("rules are numbered from 1")?;
-            netfilter.insert(table, chain, at, rule(words)?)
+            put(netfilter, table, chain, at, rule(words)?)
         }
         ("-N" | "--new-chain", [chain]) => netfilter.new_chain(table, chain),
+        ("-X" | "--delete-chain", []) => netfilter.edit(|rules| rules.delete_chains(table)),
         ("-X" | "--delete-chain", [chain]) => netfilter.delete_chain(table, chain),
         ("-F" | "--flush", []) => netfilter.flush(table, None),
         ("-F" | "--flush", [chain]) => netfilter.flush(table, Some(chain)),

@@ -10,7 +10,7 @@ use kubesim_runtime::near;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) const HOOKS: [Hook; 5] =
@@ -309,7 +309,7 @@ impl Ruleset {
         self.user.get_mut(&id).ok_or_else(no_chain)
     }
 
-    /// Puts a foreign rule at a place (0 is first; past the end is last).
+    /// Puts a foreign rule at a place: 0 is first, `usize::MAX` last.
     pub fn put(&mut self, table: Table, chain: &str, at: usize, rule: Rule) -> Result<(), String> {
         if let Some(text) = refusal(table, &rule) {
             return Err(text);
@@ -319,8 +319,13 @@ impl Ruleset {
         {
             return Err(no_target(&to.name));
         }
-        self.chain_mut(table, chain)?.edit(|rows| {
-            let at = at.min(rows.len());
+        let chain = self.chain_mut(table, chain)?;
+        let rules = chain.entries.len();
+        if at != usize::MAX && at > rules {
+            return Err("iptables: Index of insertion too big.".into());
+        }
+        chain.edit(|rows| {
+            let at = at.min(rules);
             rows.insert(at, (Entry { rule, owner: None }, Cell::new(0)));
         });
         Ok(())
@@ -331,6 +336,18 @@ impl Ruleset {
         let chain = self.chain_mut(table, chain)?;
         let at = chain.entries.iter().position(|entry| entry.rule == *rule);
         let at = at.ok_or("iptables: Bad rule (does a matching rule exist in that chain?).")?;
+        chain.edit(|rows| {
+            rows.remove(at);
+        });
+        Ok(())
+    }
+
+    /// Takes the rule with a number; 0 is the first.
+    pub fn delete_at(&mut self, table: Table, chain: &str, at: usize) -> Result<(), String> {
+        let chain = self.chain_mut(table, chain)?;
+        if at >= chain.entries.len() {
+            return Err("iptables: Index of deletion too big.".into());
+        }
         chain.edit(|rows| {
             rows.remove(at);
         });
@@ -364,24 +381,41 @@ impl Ruleset {
         Ok(())
     }
 
-    /// `-X`: a foreign chain that is empty and that nothing jumps to.
+    /// `-X`: a foreign chain that nothing jumps to and that is empty.
     pub fn delete_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
         let key = ChainKey { table, name: name.into() };
         let id = chain_id(table, name);
-        let chain = self.user.get(&id).filter(|_| self.owner_of(&key).is_none());
-        if !chain.ok_or_else(no_chain)?.entries.is_empty() {
-            return Err("iptables: Directory not empty.".into());
+        if !self.user.contains_key(&id) || self.owner_of(&key).is_some() {
+            return Err(no_chain());
         }
-        let foreign =
-            self.own_rules().any(|(table, rule)| jump(table, rule).as_ref() == Some(&key));
+        self.may_go(&key)?;
+        self.user.remove(&id);
+        Ok(())
+    }
+
+    /// `-X` alone: every chain of a table that is not built in, or none.
+    pub fn delete_chains(&mut self, table: Table) -> Result<(), String> {
+        let owned = self.owners.iter().flat_map(|owner| owner.chains().map(|(key, _)| key));
+        let all = self.user.values().map(|chain| &chain.key).chain(owned);
+        let all: BTreeSet<_> = all.filter(|key| key.table == table).collect();
+        all.into_iter().try_for_each(|key| self.may_go(key))?;
+        self.user.retain(|_, chain| chain.key.table != table);
+        Ok(())
+    }
+
+    /// In the order in which the kernel's library looks (TC_DELETE_CHAIN, libiptc/libiptc.c).
+    fn may_go(&self, key: &ChainKey) -> Result<(), String> {
+        let foreign = self.own_rules().any(|(table, rule)| jump(table, rule).as_ref() == Some(key));
         let theirs = |owner: &Owner| {
-            owner.chains().any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == key))
+            owner.chains().any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == *key))
         };
         if foreign || self.owners.iter().any(theirs) {
             return Err("iptables: Too many links.".into());
         }
-        self.user.remove(&id);
-        Ok(())
+        match self.rules_of(key) {
+            Some(rules) if !rules.is_empty() => Err("iptables: Directory not empty.".into()),
+            _ => Ok(()),
+        }
     }
 
     /// Every rule that this namespace holds itself, with its table.
