@@ -143,4 +143,5 @@ chains!(
     golden_files_go_through,
     connections_are_listed_and_deleted,
     connections_from_before_the_rules_are_found,
+    what_makes_no_sense_is_refused,
 );

@@ -258,4 +258,15 @@ pub fn a_table_is_adopted_and_put_back(machine: &mut impl Machine) {
     machine.delete_flat(OWNER);
     set(machine, &inside(&PORTS[..1]), 11);
     assert_eq!(ends(machine, 4003..4005, VIP), [PORTS[0]; 2]);
+    // There, and switched off; there, and closed to what it has no rule for.
+    let table = format!("add table ip {OWNER} {{ flags dormant; }}");
+    let chain = format!("add chain ip {OWNER} filter-forward {{ policy drop; }}");
+    for command in [table, chain] {
+        if machine.nft(&command) {
+            assert_ne!(missing(machine, OWNER), [""; 0], "{command}");
+            set(machine, &inside(&PORTS[..1]), 11);
+            assert_eq!(missing(machine, OWNER), [""; 0], "{command}");
+            assert_eq!(ends(machine, 4005..4007, VIP), [PORTS[0]; 2]);
+        }
+    }
 }

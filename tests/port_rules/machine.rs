@@ -27,8 +27,12 @@ pub trait Machine {
     fn restart(&mut self);
     /// A third party's command, without the program's name.
     fn iptables(&mut self, command: &str);
+    /// Whether it takes such a command.
+    fn takes(&mut self, command: &str) -> bool;
     /// `nft delete table`, by a third party.
     fn delete_flat(&mut self, owner: &str);
+    /// A third party's command. `false`: the model's tables are never changed by halves.
+    fn nft(&mut self, command: &str) -> bool;
     /// A third party's command, without the program's name.
     fn ipvsadm(&mut self, command: &str);
     /// Virtual services and endpoints as `ipvsadm -Sn` prints them, sorted, without the flag by

@@ -119,8 +119,14 @@ impl Machine for Model {
     fn iptables(&mut self, command: &str) {
         self.netfilter().command(command).expect(command);
     }
+    fn takes(&mut self, command: &str) -> bool {
+        self.netfilter().command(command).is_ok()
+    }
     fn delete_flat(&mut self, owner: &str) {
         self.netfilter().delete_flat(owner);
+    }
+    fn nft(&mut self, _command: &str) -> bool {
+        false
     }
     fn ipvsadm(&mut self, command: &str) {
         let now = self.now;

@@ -317,3 +317,49 @@ pub fn connections_from_before_the_rules_are_found(machine: &mut impl Machine) {
     assert_eq!(machine.udp(4001, VIP).map(|a| a.at), Some(PORTS[1]));
     assert_eq!(delete(machine, &[never_rewritten]), 0, "what is rewritten stays");
 }
+
+/// One after the other, and whether each is taken: what a rule may say in its chain, where a target
+/// may be reached from, which numbers there are and which chains may go.
+const COMMANDS: &[(&str, bool)] = &[
+    ("-t nat -A PREROUTING -j MASQUERADE", false),
+    ("-t nat -A POSTROUTING -j MASQUERADE", true),
+    ("-t nat -A OUTPUT -j SNAT --to-source 10.0.0.1", false),
+    ("-t nat -A INPUT -j SNAT --to-source 10.0.0.1", true),
+    ("-t nat -A INPUT -p tcp -j DNAT --to-destination 10.0.0.1:80", false),
+    ("-t nat -A OUTPUT -p tcp -j DNAT --to-destination 10.0.0.1:80", true),
+    ("-A INPUT -p udp -j REJECT --reject-with tcp-reset", false),
+    ("-A INPUT -p tcp -j REJECT --reject-with tcp-reset", true),
+    ("-t nat -A POSTROUTING -j DROP", false),
+    ("-t nat -A POSTROUTING -i eth0 -j ACCEPT", false),
+    ("-A INPUT -o eth0 -j ACCEPT", false),
+    ("-A FORWARD -i eth0 -o eth0 -j ACCEPT", true),
+    ("-t nat -N TO", true),
+    ("-t nat -N WEB", true),
+    ("-t nat -A TO -p tcp -j DNAT --to-destination 10.0.0.1:80", true),
+    ("-t nat -A WEB -j TO", true),
+    ("-t nat -A PREROUTING -j WEB", true),
+    ("-t nat -A POSTROUTING -j WEB", false),
+    ("-t nat -A TO -j MASQUERADE", false),
+    ("-I FORWARD 99 -j ACCEPT", false),
+    ("-I FORWARD 2 -j DROP", true),
+    ("-D FORWARD 3", false),
+    ("-D FORWARD 1", true),
+    ("-D FORWARD -j DROP", true),
+    ("-N ONE", true),
+    ("-N TWO", true),
+    ("-A FORWARD -j TWO", true),
+    ("-X TWO", false),
+    ("-X", false),
+    ("-D FORWARD 1", true),
+    ("-A ONE -j ACCEPT", true),
+    ("-X ONE", false),
+    ("-F ONE", true),
+    ("-X", true),
+    ("-X ONE", false),
+];
+
+pub fn what_makes_no_sense_is_refused(machine: &mut impl Machine) {
+    for (command, taken) in COMMANDS {
+        assert_eq!(machine.takes(command), *taken, "{command}");
+    }
+}

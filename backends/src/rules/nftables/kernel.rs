@@ -9,22 +9,37 @@ use crate::netlink::{
 use std::collections::BTreeMap;
 
 /// `NFT_MSG_GET*`
+const GET_TABLE: u16 = NFTABLES | 1;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_RULE: u16 = NFTABLES | 7;
 const GET_SET: u16 = NFTABLES | 10;
 const GET_ELEMENT: u16 = NFTABLES | 13;
 const GET_GENERATION: u16 = NFTABLES | 16;
 
+/// `NF_ACCEPT`
+const ACCEPT: u32 = 1;
+
+/// A table as the kernel lists it.
+pub struct Table {
+    /// `NFPROTO_*`
+    pub family: u8,
+    pub name: String,
+    /// `NFT_TABLE_F_*`; a dormant one (1) is there and does nothing.
+    pub flags: u32,
+}
+
 /// The chains and sets of one table.
 #[derive(Default)]
 pub struct Found {
+    flags: u32,
     pub chains: BTreeMap<String, FoundChain>,
     sets: BTreeMap<String, FoundSet>,
 }
 
 #[derive(Default)]
 pub struct FoundChain {
-    hook: Option<(u32, i32)>,
+    /// Of a base chain: number, priority and policy.
+    hook: Option<(u32, i32, u32)>,
     /// What each rule was marked with when it was written, in order.
     rules: Vec<Vec<u8>>,
 }
@@ -40,10 +55,14 @@ struct FoundSet {
 impl Found {
     /// A table that is not there has neither.
     pub fn read(netlink: &mut Netlink, table: &str) -> Result<Self, Refusal> {
+        let tables = tables(netlink, NFPROTO_IPV4)?;
+        let flags = tables.iter().find(|found| found.name == table).map_or(0, |found| found.flags);
         let mut chains = dump(netlink, GET_CHAIN, table, |all| {
             let hook = all.get(4).map(Attributes);
             let number = |at| hook?.get(at).and_then(be32);
-            let hook = number(1).zip(number(2).map(|priority| priority as i32));
+            let policy = all.get(5).and_then(be32).unwrap_or(ACCEPT);
+            let hook = number(1).zip(number(2));
+            let hook = hook.map(|(number, priority)| (number, priority as i32, policy));
             Some((all.str(3)?.to_owned(), FoundChain { hook, rules: Vec::new() }))
         })?
         .into_iter()
@@ -60,15 +79,19 @@ impl Found {
             let set = FoundSet { flags: number(3), key_length: number(5), value_length };
             Some((all.str(2)?.to_owned(), set))
         })?;
-        Ok(Found { chains, sets: sets.into_iter().collect() })
+        Ok(Found { flags, chains, sets: sets.into_iter().collect() })
     }
 
     pub fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.sets.is_empty()
+        self.flags == 0 && self.chains.is_empty() && self.sets.is_empty()
     }
 
-    /// The first set or base chain that is not as it should be, in words.
+    /// The first thing that is not as it should be of the table's flags, sets and base chains, in
+    /// words.
     pub fn flaw(&self, base: &[ChainSpec]) -> Option<String> {
+        if self.flags != 0 {
+            return Some("the table has flags: not as applied".to_owned());
+        }
         if self.sets.len() > SETS.len() {
             return Some("there are sets of somebody else".to_owned());
         }
@@ -81,7 +104,7 @@ impl Found {
     /// Whether a chain stands exactly so.
     pub fn has(&self, chain: &ChainSpec) -> bool {
         self.chains.get(chain.name.as_str()).is_some_and(|found| {
-            let hook = chain.hook.map(|Hook { number, priority, .. }| (number, priority));
+            let hook = chain.hook.map(|Hook { number, priority, .. }| (number, priority, ACCEPT));
             let rules = found.rules.iter().cloned();
             found.hook == hook && rules.eq(chain.rules.iter().map(Rule::mark))
         })
@@ -93,6 +116,19 @@ impl FoundSet {
         let value_length = set.value.map_or(0, |(_, length)| length);
         FoundSet { flags: set.flags, key_length: set.key_length, value_length }
     }
+}
+
+/// The tables of a family, or all.
+pub fn tables(netlink: &mut Netlink, family: u8) -> Result<Vec<Table>, Refusal> {
+    let mut messages = Messages::default();
+    messages.push(GET_TABLE, flag::REQUEST | flag::DUMP, family, 0, |_| {});
+    netlink.dump(&messages, |found: &mut Vec<Table>, message| {
+        let all = Attributes::of(message.body);
+        if let (Some(family), Some(name)) = (message.body.first(), all.str(1)) {
+            let flags = all.get(2).and_then(be32).unwrap_or_default();
+            found.push(Table { family: *family, name: name.to_owned(), flags });
+        }
+    })
 }
 
 /// Every element of a set.

@@ -14,9 +14,10 @@ mod plan;
 mod schema;
 
 use super::Written;
-use crate::netlink::{Messages, Netlink};
+use crate::netlink::{Messages, NFPROTO_UNSPEC, Netlink};
 use batch::Batch;
 use kernel::Found;
+pub use kernel::Table;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue};
 use kubesim_actors::ports::rules::{FlatSettings, Reply};
 use led::Led;
@@ -171,6 +172,12 @@ pub fn elements_of(name: &str) -> Result<Vec<(FlatKey, FlatValue)>, String> {
     }
     all.sort_unstable_by_key(|(key, _)| *key);
     Ok(all)
+}
+
+/// Every table of every family in the calling thread's network namespace.
+pub fn tables() -> Result<Vec<Table>, String> {
+    let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    kernel::tables(&mut netlink, NFPROTO_UNSPEC).map_err(unread)
 }
 
 /// The whole of an owner's table as one transaction, for who wants to know what it costs to send.
