@@ -3,6 +3,8 @@
 
 #[cfg(not(all(feature = "fidelity", feature = "lab", feature = "server", target_os = "linux")))]
 mod absent;
+#[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
+mod capabilities;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 // The server's signer needs more of it than the lab.
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
@@ -14,6 +16,8 @@ mod frames;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
 mod output;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+mod patient;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod pki;
 mod run;
@@ -25,8 +29,16 @@ pub mod server;
 use clap::Parser;
 use kubesim_sim::scenario::Scenario;
 use kubesim_sim::{Observer, Options, Report};
+#[cfg(all(feature = "lab", target_os = "linux"))]
+use patient::Patient;
 use std::ffi::OsString;
-use std::io::IsTerminal;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+use std::fs::File;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+use std::io::LineWriter;
+use std::io::{IsTerminal, Write};
+#[cfg(all(feature = "lab", target_os = "linux"))]
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 pub use output::Output;
@@ -52,7 +64,7 @@ pub enum Exit {
 #[derive(Parser)]
 #[command(name = "kubesim", version)]
 enum Command {
-    /// Play a scenario in virtual time and judge it.
+    /// Play a scenario and judge it: in virtual time, or on this machine's kernel.
     Run(run::Args),
     /// Play random cases on the modelled kernel and on this machine's, and compare.
     #[cfg(all(feature = "fidelity", target_os = "linux"))]
@@ -89,9 +101,24 @@ enum Command {
 
 /// The whole program.
 pub fn main(runner: Runner<'_>) -> ExitCode {
-    let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+    let (out, err) = (writer(std::io::stdout()), writer(std::io::stderr()));
     let mut output = Output::new(out, err, std::io::stderr().is_terminal());
     ExitCode::from(command(std::env::args_os(), runner, &mut output) as u8)
+}
+
+#[cfg(all(feature = "lab", target_os = "linux"))]
+fn writer(stream: impl Write + AsFd + 'static) -> Box<dyn Write> {
+    // Unbuffered, so that it is known how much is written at a time.
+    let patient = stream.as_fd().try_clone_to_owned().and_then(|d| Patient::new(File::from(d)));
+    match patient {
+        Ok(patient) => Box::new(LineWriter::new(patient)),
+        Err(_) => Box::new(stream),
+    }
+}
+
+#[cfg(not(all(feature = "lab", target_os = "linux")))]
+fn writer(stream: impl Write + 'static) -> Box<dyn Write> {
+    Box::new(stream)
 }
 
 /// The same with everything that it touches given; `args` begin with the program's name.

@@ -1,5 +1,6 @@
 //! What the command writes: lines as things happen, a table at the end, or JSON.
 
+use crate::run::Stage;
 use indicatif::ProgressBar;
 use kubesim_runtime::Time;
 use kubesim_sim::report::NotJudged;
@@ -84,8 +85,9 @@ impl Output {
 /// Characters of a measured value in a table.
 const MEASURED: usize = 100;
 
-/// A finished run and how long it took.
+/// A finished run, where it was played, and how long it took.
 pub struct Result {
+    pub world: Stage,
     pub report: Report,
     pub wall: Duration,
 }
@@ -93,6 +95,11 @@ pub struct Result {
 impl Result {
     pub fn failed(&self) -> bool {
         self.report.outcome == Outcome::Failed
+    }
+    /// Real kernels do nothing twice alike, so there is none of a run on them.
+    fn digest(&self) -> Option<String> {
+        let modelled = self.world == Stage::Sim;
+        modelled.then(|| format!("{:016x}", self.report.digest))
     }
     fn verdict(&self) -> &'static str {
         if self.failed() { "failed" } else { "passed" }
@@ -193,10 +200,9 @@ fn clipped(text: &str) -> String {
 
 /// `x: passed, seed 1, digest 0123..., 180.0 s in 0.42 s (428 times real time), 9 events`
 fn closing(shown: &Result) -> String {
-    let Report { scenario, seed, digest, virtual_time, events, .. } = &shown.report;
+    let Report { scenario, seed, virtual_time, events, .. } = &shown.report;
     let (of, wall) = (virtual_time.as_secs_f64(), shown.wall.as_secs_f64());
-    // A run on real kernels has none.
-    let digest = if *digest == 0 { String::new() } else { format!(", digest {digest:016x}") };
+    let digest = shown.digest().map_or_else(String::new, |digest| format!(", digest {digest}"));
     format!(
         "{scenario}: {}, seed {seed}{digest}, {of:.1} s in {wall:.2} s \
          ({:.0} times real time), {events} events",
@@ -304,11 +310,11 @@ pub fn json(output: &mut Output, shown: &Result) {
     #[derive(Serialize)]
     struct Whole<'a> {
         scenario: &'a str,
-        world: &'static str,
+        world: Stage,
         profile: Option<&'a str>,
         seed: u64,
         outcome: &'static str,
-        digest: String,
+        digest: Option<String>,
         virtual_seconds: f64,
         wall_seconds: f64,
         events: u64,
@@ -333,11 +339,11 @@ pub fn json(output: &mut Output, shown: &Result) {
         not_judged.map(|NotJudged { invariants, reason }| Unjudged { invariants, reason });
     let whole = Whole {
         scenario: &report.scenario,
-        world: "sim",
+        world: shown.world,
         profile: report.profile.as_deref(),
         seed: report.seed,
         outcome: shown.verdict(),
-        digest: format!("{:016x}", report.digest),
+        digest: shown.digest(),
         virtual_seconds: report.virtual_time.as_secs_f64(),
         wall_seconds: shown.wall.as_secs_f64(),
         events: report.events,

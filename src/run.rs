@@ -30,7 +30,7 @@ pub struct Args {
     /// Change a value of the scenario: node.n.count=500. May be given many times.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = setting)]
     pub sets: Vec<(String, String)>,
-    /// Stop at this virtual time; what is due later is not judged.
+    /// Stop at this time of the run; what is due later is not judged.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub until: Option<Duration>,
     /// Where to play it.
@@ -54,7 +54,8 @@ pub struct Args {
 }
 
 /// The worlds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Models, in virtual time.
     Sim,
@@ -208,7 +209,7 @@ fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output
     }
     let result = {
         let mut live = Live { output, bar: bar.as_ref(), lines: args.format == Format::Text };
-        play(scenario, &options(args, args.seed), runner, &mut live)
+        play(args.world, scenario, &options(args, args.seed), runner, &mut live)
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -235,6 +236,7 @@ fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output
 
 /// One run with its wall time. A panic fails the run and not the command.
 fn play(
+    world: Stage,
     scenario: &Scenario,
     options: &Options,
     runner: Runner<'_>,
@@ -246,7 +248,7 @@ fn play(
         Ok(result) => result?,
         Err(panic) => panicked(scenario, options, panic.as_ref()),
     };
-    Ok(Shown { report, wall: begun.elapsed() })
+    Ok(Shown { world, report, wall: begun.elapsed() })
 }
 
 fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any + Send)) -> Report {
@@ -264,6 +266,7 @@ fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any +
         measures: Vec::new(),
         not_judged: Vec::new(),
         failure: Some(format!("the simulator panicked: {text}")),
+        violations: Vec::new(),
     }
 }
 
@@ -294,7 +297,7 @@ fn many(
                         break;
                     }
                     let options = options(args, seeds.first + offset);
-                    let result = play(scenario, &options, runner, &mut Silent);
+                    let result = play(args.world, scenario, &options, runner, &mut Silent);
                     if send.send((offset, result)).is_err() {
                         break;
                     }

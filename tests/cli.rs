@@ -55,6 +55,7 @@ fn pretend(
             reason: "nothing has settled".to_owned(),
         }],
         failure: None,
+        violations: Vec::new(),
     })
 }
 

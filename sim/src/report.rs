@@ -65,6 +65,8 @@ pub struct Report {
     pub not_judged: Vec<NotJudged>,
     /// Why the run itself failed: an invariant, a panic of an actor.
     pub failure: Option<String>,
+    /// Every invariant that broke, with its time and how.
+    pub violations: Vec<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -174,6 +174,7 @@ impl Stage {
             measures: measures(world),
             not_judged: self.oracles.not_judged.clone(),
             failure,
+            violations: [&self.oracles.violations[..], &world.violations].concat(),
         }
     }
 }
@@ -226,6 +227,7 @@ fn panicked(
         measures: Vec::new(),
         not_judged: Vec::new(),
         failure: Some(format!("panic at {}: {text}", world.now)),
+        violations: Vec::new(),
     }
 }
 

@@ -32,7 +32,8 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 pub struct Args {
     /// How many cases of each domain.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub cases: u64,
     /// The number of the first.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -189,14 +190,17 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         output.complain(&format!("error: {unknown}"));
         return Exit::Input;
     }
+    let Some(end) = args.first.checked_add(args.cases) else {
+        output.complain("error: --first and --cases: there are no cases beyond 2^64 - 1");
+        return Exit::Input;
+    };
     output.begin("the comparison with this machine's kernel");
     let mut exit = Exit::Held;
     for domain in Domain::ALL {
         if args.domain.is_some_and(|only| only != domain) {
             continue;
         }
-        let cases = args.first..args.first + args.cases;
-        let outcome = match compare(domain, args.seed, cases, args.mismatches) {
+        let outcome = match compare(domain, args.seed, args.first..end, args.mismatches) {
             Ok(outcome) => outcome,
             Err(lacks) => {
                 output.complain(&format!("error: {lacks}"));

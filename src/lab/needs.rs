@@ -1,25 +1,47 @@
 //! What the lab needs: of the machine, and of the scenario.
 
+use crate::capabilities;
 use kubesim_actors::proxy::Mode;
 use kubesim_backends::http::is_others_label;
-use kubesim_sim::scenario::{FaultKind, Loss, Scenario};
+use kubesim_backends::network::admin::Admin;
+use kubesim_sim::scenario::{Backend, FaultKind, Loss, Scenario};
+use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 
 /// What this machine lacks, in a sentence.
 pub fn lacking() -> Option<String> {
-    let unshared = thread::spawn(|| nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET));
-    if !unshared.join().is_ok_and(|done| done.is_ok()) {
-        return Some(
-            "the lab needs CAP_SYS_ADMIN, for network namespaces: run it as root".to_owned(),
-        );
+    if let Some(names) = capabilities::lacking() {
+        let why = "for network namespaces and what is in them";
+        return Some(format!("the lab needs {names}, {why}: run it as root"));
+    }
+    if let Err(why) = in_a_namespace(|| Ok(())) {
+        return Some(format!("the lab needs network namespaces, which this kernel refuses: {why}"));
     }
     if fs::metadata("/dev/net/tun").is_err() {
         return Some("the lab needs /dev/net/tun, for the nodes' network cards".to_owned());
     }
     let missing = ["iptables-save", "iptables-restore"].into_iter().find(|p| !runs(p));
     missing.map(|program| format!("the lab needs the program `{program}` (Debian: iptables)"))
+}
+
+/// What comes of it in a network namespace that is gone afterwards.
+fn in_a_namespace(
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| errno.to_string())?;
+        body()
+    });
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether the kernel makes devices of WireGuard's kind, which loads its module where there is one.
+fn wireguard() -> Result<(), String> {
+    let mut admin = Admin::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    let made = admin.add_wireguard("wg0");
+    made.map_err(|errno| format!("this kernel has no devices of WireGuard's kind ({errno})"))
 }
 
 fn runs(program: &str) -> bool {
@@ -33,12 +55,13 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
     if scenario.cluster.proxy && scenario.cluster.proxy_mode == Mode::Ipvs {
         let lacking = thread::spawn(kubesim_backends::rules::ipvs::services).join();
         if let Ok(Err(why)) = lacking {
-            let ways =
-                "the simulator plays it without, and tests/vm.rs plays it on a kernel that has it";
-            return Some(format!(
-                "the lab cannot play cluster.proxy-mode = \"ipvs\" here: {why}; {ways}"
-            ));
+            return Some(elsewhere("cluster.proxy-mode = \"ipvs\"", &why));
         }
+    }
+    if scenario.cluster.backend == Backend::Wireguard
+        && let Err(why) = in_a_namespace(wireguard)
+    {
+        return Some(elsewhere("cluster.backend = \"wireguard\"", &why));
     }
     for node in &scenario.nodes {
         if let Some(label) = node.labels.keys().find(|label| is_others_label(label)) {
@@ -53,4 +76,10 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
     let fault = scenario.faults.iter().find(|fault| disk(&fault.kind))?;
     let (name, fault) = (&scenario.name, &fault.name);
     Some(format!("the lab cannot play {name}: in fault `{fault}` a disk is lost, and it has none"))
+}
+
+/// What only this kernel lacks.
+fn elsewhere(what: &str, why: &str) -> String {
+    let ways = "the simulator plays it without, and tests/vm.rs plays it on a kernel that has it";
+    format!("the lab cannot play {what} here: {why}; {ways}")
 }

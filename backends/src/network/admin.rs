@@ -16,7 +16,7 @@ use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Request};
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
+    LinkWireguard, RouteMessageBuilder,
 };
 use std::io;
 use std::net::Ipv4Addr;
@@ -84,6 +84,11 @@ impl Admin {
     /// A device that swallows what it sends, down.
     pub fn add_dummy(&mut self, name: &str) -> Result<(), Errno> {
         self.0.call(Request::NewLink(LinkDummy::new(name).build()), NEW)
+    }
+
+    /// A device of WireGuard's, down, without a key.
+    pub fn add_wireguard(&mut self, name: &str) -> Result<(), Errno> {
+        self.0.call(Request::NewLink(LinkWireguard::new(name).build()), NEW)
     }
 
     /// Every address, with its link's number.

@@ -17,6 +17,7 @@ use super::step::{
 };
 use super::words::{self, Ports};
 use super::{frame, wire};
+use crate::capabilities;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Errno, Proto, Route};
 use kubesim_backends::network::errno;
@@ -285,9 +286,11 @@ impl Linux {
 
 /// Moves the calling thread into a new network namespace for good.
 pub fn begin_namespace() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
-        format!("needs CAP_SYS_ADMIN, for a network namespace (run as root): {errno}")
-    })?;
+    if let Some(names) = capabilities::lacking() {
+        let why = "for a network namespace and what is in it";
+        return Err(format!("needs {names}, {why} (run as root)"));
+    }
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| format!("a network namespace: {errno}"))?;
     SYSCTLS.iter().try_for_each(|(key, value)| write_sysctl(key, value))
 }
 

@@ -20,6 +20,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use std::cell::RefCell;
 use std::fs::File;
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -179,7 +180,8 @@ async fn exits(crash: Option<(Duration, i32)>) -> i32 {
 async fn begin(process: Shared) {
     sleep(process.draw(process.image.start)).await;
     serve::open(&process).await;
-    println!("open");
+    // To whoever started it; a lab that was killed reads no more.
+    let _ = writeln!(std::io::stdout(), "open");
     for index in 0..process.image.streams.len() {
         spawn_local(call::stream(Rc::clone(&process), index));
     }
