@@ -61,7 +61,7 @@ fn a_scenario_agrees_with_wireguard() {
 
 fn agrees(options: &str) {
     for _ in 0..3 {
-        let Some(vm) = Vm::new(&["iptables"]) else { return };
+        let Some(vm) = Vm::new(&["iptables", "ip", "bridge"]) else { return };
         let done = parity(vm, options);
         let stood_still = done.status == Some(3) && done.output.contains("stood still");
         let no_pods =

@@ -6,7 +6,9 @@ use super::node;
 use super::plan::Plan;
 use kubesim_sim::world::external::Order;
 use nix::sched::{CloneFlags, unshare};
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -17,6 +19,8 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 pub struct Machine {
     /// The far end of its network card.
     pub tap: SyncDevice,
+    /// Its network, for whoever looks into it.
+    pub namespace: Arc<File>,
     orders: UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,6 +43,9 @@ const SYSCTLS: [(&str, &str); 13] = [
     ("net/ipv4/conf/default/accept_local", "0"),
 ];
 
+/// The network namespace of the thread that reads it.
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
 impl Machine {
     /// Powers a machine on. The error says what the environment lacks.
     pub fn start(plan: Plan, mail: Mail) -> Result<Machine, String> {
@@ -58,8 +65,9 @@ impl Machine {
                 }
             })
             .map_err(|error| format!("starting a thread: {error}"))?;
-        let tap = started.recv().map_err(|_| "a machine's thread ended at once".to_owned())??;
-        Ok(Machine { tap, orders, thread: Some(thread) })
+        let started = started.recv().map_err(|_| "a machine's thread ended at once".to_owned())?;
+        let (tap, namespace) = started?;
+        Ok(Machine { tap, namespace: Arc::new(namespace), orders, thread: Some(thread) })
     }
 
     pub fn order(&self, order: Order) {
@@ -82,11 +90,11 @@ fn live(
     plan: Plan,
     mail: Mail,
     orders: UnboundedReceiver<Order>,
-    ready: &SyncSender<Result<SyncDevice, String>>,
+    ready: &SyncSender<Result<(SyncDevice, File), String>>,
 ) {
     match prepare(&plan) {
-        Ok(tap) => {
-            let _ = ready.send(Ok(tap));
+        Ok(there) => {
+            let _ = ready.send(Ok(there));
         }
         Err(lacks) => {
             let _ = ready.send(Err(lacks));
@@ -104,7 +112,7 @@ fn live(
 }
 
 /// Moves the calling thread into a namespace with a card.
-fn prepare(plan: &Plan) -> Result<SyncDevice, String> {
+fn prepare(plan: &Plan) -> Result<(SyncDevice, File), String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
         format!("the lab needs CAP_SYS_ADMIN, for network namespaces (run as root): {errno}")
     })?;
@@ -124,7 +132,9 @@ fn prepare(plan: &Plan) -> Result<SyncDevice, String> {
         .build_sync();
     let tap = tap.map_err(|error| format!("the lab needs /dev/net/tun, for TAPs: {error}"))?;
     tap.set_nonblocking(true).map_err(|error| format!("a TAP that does not wait: {error}"))?;
-    Ok(tap)
+    let namespace =
+        File::open(NAMESPACE).map_err(|error| format!("opening {NAMESPACE}: {error}"))?;
+    Ok((tap, namespace))
 }
 
 pub fn write(path: &str, value: &str) -> Result<(), String> {

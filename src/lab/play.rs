@@ -39,7 +39,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Report, String> {
     let mut lab = Lab::new(scenario, options, visit)?;
-    lab.play(observer, &mut |_| {})?;
+    lab.play(observer, &mut |_, _| Ok(()))?;
     let report = lab.stage.finish();
     if visit.hold {
         let text = "the scenario is over; the lab stays until ^C";
@@ -49,12 +49,15 @@ pub fn run(
     Ok(report)
 }
 
-/// The same with somebody who sees the world after each step.
+/// Sees the world after each step, and the machines that are on. An error ends the run.
+pub type Watcher<'a> = dyn FnMut(&Stage, &BTreeMap<u32, Machine>) -> Result<(), String> + 'a;
+
+/// The same with somebody who watches.
 pub fn run_watched(
     scenario: &Scenario,
     options: &Options,
     observer: &mut dyn Observer,
-    watcher: &mut dyn FnMut(&Stage),
+    watcher: &mut Watcher<'_>,
 ) -> Result<Report, String> {
     let mut lab = Lab::new(scenario, options, &Visit::default())?;
     lab.play(observer, watcher)?;
@@ -113,7 +116,7 @@ impl Lab {
     fn play(
         &mut self,
         observer: &mut dyn Observer,
-        watcher: &mut dyn FnMut(&Stage),
+        watcher: &mut Watcher<'_>,
     ) -> Result<(), String> {
         // Who is on from the start is there before the clock begins.
         self.stage.world.run_until(Time::ZERO);
@@ -126,7 +129,7 @@ impl Lab {
             }
             self.kept_pace()?;
             self.turn(self.now().min(self.stage.end()))?;
-            watcher(&self.stage);
+            watcher(&self.stage, &self.machines)?;
             let now = self.stage.world.now;
             if now >= look {
                 self.stage.look(observer);
@@ -165,14 +168,7 @@ impl Lab {
     /// A run that stood still for a while would blame the cluster for what the machine did.
     fn kept_pace(&self) -> Result<(), String> {
         let behind = self.now().since(self.stage.world.now);
-        if behind < STALL {
-            return Ok(());
-        }
-        let seconds = behind.as_secs_f64();
-        Err(format!(
-            "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \
-             nothing: the machine was suspended, or is too busy; try again when it is not"
-        ))
+        if behind < STALL { Ok(()) } else { Err(stood_still(behind)) }
     }
 
     fn take_news(&mut self) -> Result<(), String> {
@@ -266,6 +262,15 @@ impl Lab {
     fn interrupted(&mut self) -> bool {
         matches!(self.signals.read_signal(), Ok(Some(_)))
     }
+}
+
+/// Why a run is worth nothing.
+pub fn stood_still(behind: Duration) -> String {
+    let seconds = behind.as_secs_f64();
+    format!(
+        "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \
+         nothing: the machine was suspended, or is too busy; try again when it is not"
+    )
 }
 
 /// ^C and SIGTERM as something to read. Threads that are made later have them blocked as well.

@@ -4,19 +4,22 @@
 #![cfg(target_os = "linux")]
 
 mod clusters;
+mod parity;
+#[path = "../common/skip.rs"]
+mod skip;
 mod visit;
 
 use clusters::{MOVED, SMALL};
+use skip::skipped;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::{self, sleep};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Set to 1 where everything must be proved: then a test that cannot run fails.
-const REQUIRED: &str = "KUBESIM_REQUIRE_KERNEL";
 const HOME: &str = "/run/kubesim-lab";
 
 fn kubesim() -> Command {
@@ -34,9 +37,7 @@ fn can_run() -> bool {
         (.., false) => "the program `iptables-save` (Debian: iptables)",
         _ => return true,
     };
-    let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
-    assert!(!required, "{REQUIRED} is 1 and this machine lacks {missing}");
-    println!("skipped: needs {missing}");
+    skipped(missing);
     false
 }
 
@@ -57,6 +58,11 @@ fn lab(name: &str, text: &str) -> Command {
 fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// A run's one object.
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(output)))
 }
 
 /// What of this machine's network the lab must leave alone.
@@ -161,6 +167,36 @@ fn stood_still(output: &Output) -> bool {
     output.status.code() == Some(3) && text(output).contains("stood still")
 }
 
+/// A run that the lab played says so, and has no digest: real kernels do nothing twice alike.
+#[test]
+fn its_json_says_where_it_was_played() {
+    if !can_run() {
+        return;
+    }
+    let mut command = lab("json", SMALL);
+    let output = command.args(["--until", "2s", "--format", "json"]).output().expect("a run");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let run = json(&output);
+    assert_eq!((&run["world"], &run["digest"]), (&"lab".into(), &serde_json::Value::Null));
+}
+
+/// Without one of the rights that it takes, the lab names it and begins nothing.
+#[test]
+fn it_names_the_right_that_it_lacks() {
+    if !can_run() {
+        return;
+    }
+    for (name, set) in [("CAP_NET_ADMIN", "-net_admin"), ("CAP_NET_RAW", "-net_raw")] {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", set, env!("CARGO_BIN_EXE_kubesim"), "run"]);
+        command.arg(scenario("rights", SMALL)).args(["--world", "lab"]);
+        let output = command.output().expect("setpriv runs (Debian: util-linux)");
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        let needs = format!("the lab needs {name}, ");
+        assert!(text(&output).contains(&needs), "{}", text(&output));
+    }
+}
+
 /// Killed at a moment when pods run, and when it is interrupted.
 #[test]
 fn a_killed_run_leaves_nothing_after_clean() {
@@ -191,44 +227,34 @@ fn quiet(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubesim runs")
 }
 
-/// Every scenario that says what shrinks in real time: what an operator could see is the same in
-/// the simulator and on this machine's kernel.
+/// What was skipped is said where a person sees it: on standard error, past the test harness,
+/// which keeps what a test that passes prints.
 #[test]
-fn the_shipped_scenarios_agree_in_both_worlds() {
+fn a_skip_is_seen() {
     if !can_run() {
         return;
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let files = fs::read_dir(&folder).expect("scenarios").flatten().map(|entry| entry.path());
-    let toml = files.filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
-    let says = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|t| t.contains("[lab.set]"));
-    let files: Vec<PathBuf> = toml.filter(says).collect();
-    assert!(files.len() >= 5, "{files:?}");
-    for mode in ["iptables", "nftables"] {
-        // Side by side: they mostly wait.
-        let agreed = thread::scope(|scope| {
-            let threads: Vec<_> =
-                files.iter().map(|path| scope.spawn(move || parity(path, mode))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a run")).collect::<Vec<_>>()
-        });
-        let differ: Vec<String> = agreed.into_iter().filter_map(Result::err).collect();
-        assert!(differ.is_empty(), "{}", differ.join("\n"));
-    }
+    let folder = nobodys_folder();
+    let program = folder.join("tests");
+    fs::copy(std::env::current_exe().expect("this program"), &program).expect("a copy");
+    let mut command = Command::new(&program);
+    command.args(["--exact", "a_killed_run_leaves_nothing_after_clean"]).uid(65_534).gid(65_534);
+    let output = command.env_remove("KUBESIM_REQUIRE_KERNEL").output().expect("tests run");
+    fs::remove_dir_all(&folder).expect("the directory goes");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let error = String::from_utf8_lossy(&output.stderr);
+    let expected = "skipped: a_killed_run_leaves_nothing_after_clean: needs CAP_SYS_ADMIN";
+    assert!(error.contains(expected), "{}", text(&output));
 }
 
-/// Once more if the machine was too busy for real time.
-fn parity(path: &Path, mode: &str) -> Result<(), String> {
-    for _ in 0..3 {
-        let mut command = kubesim();
-        command.arg("parity").arg(path).args(["--set", &format!("cluster.proxy-mode={mode}")]);
-        let output = command.output().expect("kubesim runs");
-        match output.status.code() {
-            Some(0) => return Ok(()),
-            _ if stood_still(&output) => {}
-            _ => return Err(format!("{} {mode}:\n{}", path.display(), text(&output))),
-        }
-    }
-    Err(format!("{} {mode}: the machine is too busy", path.display()))
+/// Where somebody without rights can read.
+fn nobodys_folder() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("kubesim-lab-test-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir_all(&folder).expect("a directory");
+    folder
 }
 
 /// What flannel would do to the laptop fails on a real kernel as it does in the simulator: the same
@@ -272,9 +298,7 @@ fn without_root_it_says_what_it_needs() {
     if !can_run() {
         return;
     }
-    // Where nobody can read it.
-    let folder = std::env::temp_dir().join(format!("kubesim-lab-test-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a directory");
+    let folder = nobodys_folder();
     let (program, file) = (folder.join("kubesim"), folder.join("small.toml"));
     fs::copy(env!("CARGO_BIN_EXE_kubesim"), &program).expect("a copy");
     fs::write(&file, SMALL).expect("a file");

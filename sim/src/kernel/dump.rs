@@ -1,7 +1,7 @@
 //! The tables as the tools print them.
 
 use super::neigh::NeighbourState;
-use super::route::Kind;
+use super::route::{Kind, Scope};
 use super::{Kernel, NsId};
 use kubesim_actors::ports::network::{Errno, LinkKind, Proto};
 use std::fmt::Write;
@@ -74,6 +74,36 @@ impl Kernel {
             text.push('\n');
         }
         text
+    }
+
+    /// The local table's part of `ip route show table all`, of which [`Kernel::ip_route`] is the
+    /// main table's.
+    pub fn ip_route_local(&self, ns: NsId) -> String {
+        let mut text = String::new();
+        let Some(space) = self.namespace(ns) else { return text };
+        for entry in space.fib.local_entries() {
+            let kind = if entry.kind == Kind::Local { "local" } else { "broadcast" };
+            let (to, dev) = (Ipv4Addr::from(entry.to), space.links.name(entry.dev).unwrap_or("?"));
+            append(&mut text, format_args!("{kind} {to}"));
+            if entry.plen < 32 {
+                append(&mut text, format_args!("/{}", entry.plen));
+            }
+            let scope = if entry.scope == Scope::Host { "host" } else { "link" };
+            let proto = proto_name(entry.proto);
+            let line = format_args!(" dev {dev} table local proto {proto} scope {scope}");
+            append(&mut text, line);
+            if let Some(src) = entry.prefsrc {
+                append(&mut text, format_args!(" src {src}"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// `ip rule`: what every namespace has (fib_default_rules_init, net/ipv4/fib_rules.c), and
+    /// nobody can add to.
+    pub fn ip_rule(&self) -> &'static str {
+        "0: from all lookup local\n32766: from all lookup main\n32767: from all lookup default\n"
     }
 
     /// `ip -4 route get`: the way that a packet of this machine's own takes, and its source.

@@ -49,7 +49,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 const TABLE: Name = Name::new_static("/run/flannel/kernel-table");
 const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip";
-const EXPIRES: &str = "flannel.kubesim.dev/expires";
+/// The annotation of a lease that says when it ends, in seconds since 1970.
+pub const EXPIRES: &str = "flannel.kubesim.dev/expires";
 const VXLAN: IfName = IfName::new_static("flannel.1");
 const OWNER: SmolStr = SmolStr::new_static("flannel");
 

@@ -3,10 +3,13 @@
 //! replaced by what it stands for.
 
 use kubesim_actors::objects::{Kind, Object};
+use kubesim_actors::ports::network::LinkKind;
+use kubesim_sim::kernel::NsId;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// Texts and what they become, longest first.
 #[derive(Debug, Default)]
@@ -15,23 +18,42 @@ pub struct Mask(Vec<(String, String)>);
 /// Where a pod is that asked for no place.
 const ANY_NODE: &str = "any node";
 
-/// Pod subnets by their first three bytes, and who had them last: a route may outlive its node.
-pub type Subnets = BTreeMap<String, String>;
+/// Whose a text is, and whose it was: a route or a tunnel's entry may outlive its node.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Pod subnets by their first three bytes.
+    subnets: BTreeMap<String, String>,
+    /// MAC addresses of nodes' tunnel devices.
+    tunnels: BTreeMap<String, String>,
+}
+
+impl Memory {
+    fn note(&mut self, world: &World) {
+        for node in world.objects(Kind::Node) {
+            let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());
+            if let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) {
+                self.subnets.insert(network.to_owned(), node.key.name.to_string());
+            }
+        }
+        for machine in &world.machines {
+            let links = machine.kernel.links(NsId::HOST);
+            for link in links.filter(|link| link.link_kind() == LinkKind::Vxlan) {
+                self.tunnels.insert(link.mac.to_string(), machine.name.to_string());
+            }
+        }
+    }
+}
 
 impl Mask {
-    pub fn of(world: &World, subnets: &mut Subnets) -> Mask {
+    pub fn of(world: &World, memory: &mut Memory) -> Mask {
+        memory.note(world);
         // Whose first subnet it shares its address with says nothing.
         let all = world.scenario.cluster.pod_network.to_string();
         let mut pairs = vec![(all, "<pods>".to_owned())];
-        for node in world.objects(Kind::Node) {
-            let name = &node.key.name;
-            let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());
-            let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) else {
-                continue;
-            };
-            subnets.insert(network.to_owned(), name.to_string());
+        for (mac, name) in &memory.tunnels {
+            pairs.push((mac.clone(), format!("<tunnel of {name}>")));
         }
-        for (network, name) in &*subnets {
+        for (network, name) in &memory.subnets {
             pairs.push((format!("{network}."), format!("<{name}>.")));
             pairs.push((format!("{}-", network.replace('.', "-")), format!("<{name}>-")));
         }
@@ -182,6 +204,27 @@ mod tests {
         assert_eq!(replace_whole("10.244.1.20", "10.244.1.2", "<a>"), "10.244.1.20");
         assert_eq!(replace_whole("110.244.1.2", "10.244.1.2", "<a>"), "110.244.1.2");
         assert_eq!(replace_whole("10.244.1.0/24", "10.244.1.", "<n>."), "<n>.0/24");
+    }
+
+    /// Two peers whose tunnels lead to each other were taken for two whose tunnels do not: which
+    /// MAC address leads where was not looked at.
+    #[test]
+    fn a_tunnels_entry_is_its_nodes() {
+        let macs = [("02:00:00:00:00:01", "one"), ("02:00:00:00:00:02", "two")];
+        let mask = Mask(
+            macs.iter().map(|(mac, of)| ((*mac).to_owned(), format!("<tunnel of {of}>"))).collect(),
+        );
+        let entry = |mac: &str, to: &str| format!("{mac} dev kubesim.1 dst {to} self permanent");
+        let as_it_was = mask.lines([
+            entry("02:00:00:00:00:01", "10.0.0.1"),
+            entry("02:00:00:00:00:02", "10.0.0.2"),
+        ]);
+        let swapped = mask.lines([
+            entry("02:00:00:00:00:01", "10.0.0.2"),
+            entry("02:00:00:00:00:02", "10.0.0.1"),
+        ]);
+        assert_eq!(as_it_was[0], "<tunnel of one> dev kubesim.1 dst 10.0.0.1 self permanent");
+        assert_ne!(as_it_was, swapped);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! `kubesim parity`: one scenario in both worlds, and side by side what an operator could see.
 //!
-//! Looked at are the moments before each fault and the end. What must differ is masked (`mask`):
-//! who got which pod subnet, names and addresses that dice gave, times.
+//! Looked at are the moments before each fault and the end, and how the runs went. What must differ
+//! is masked (`mask`): who got which pod subnet, names and addresses that dice gave, times.
+//!
+//! - `tables`: what the network of a node has; of the lab's nodes their kernel says it itself
+//! - `look`: one look at the lab
+//! - `view`: what both worlds show at a moment
 
+mod look;
 mod mask;
+mod tables;
 mod view;
 
 use super::play;
@@ -13,11 +19,14 @@ use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::{self, Scenario};
 use kubesim_sim::{Options, Report};
-use mask::Subnets;
-use std::collections::BTreeMap;
+use look::Look;
+use mask::{Mask, Memory};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use tables::Tables;
 use view::View;
 
 #[derive(clap::Args)]
@@ -73,41 +82,65 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     if differences == 0 { Exit::Held } else { Exit::Failed }
 }
 
+/// So long before a fault, and before the end, is looked: in the lab it takes a moment to read what
+/// the kernels have, and that must be over when the fault comes.
+const BEFORE: Duration = Duration::from_millis(500);
+
 /// A moment before each fault, and one before the end.
-fn moments(stage: &Stage) -> Vec<(String, Time)> {
-    let before = Duration::from_millis(50);
+fn moments(stage: &Stage) -> VecDeque<(String, Time)> {
     let faults = stage.world.happened.iter();
     let mut moments: Vec<_> = faults
-        .map(|fault| (format!("before {}", fault.name), fault.at - before))
+        .map(|fault| (format!("before {}", fault.name), fault.at - BEFORE))
         .filter(|(_, at)| *at < stage.end())
         .collect();
     moments.sort_by_key(|(_, at)| *at);
-    moments.push(("at the end".to_owned(), stage.end() - before));
-    moments
+    moments.push(("at the end".to_owned(), stage.end() - BEFORE));
+    moments.into()
 }
 
 fn in_the_simulator(scenario: &Scenario, options: &Options) -> Played {
     let mut stage = Stage::modelled(&Arc::new(scenario.clone()), options);
-    let (mut views, mut subnets) = (Vec::new(), Subnets::new());
+    let (mut views, mut memory) = (Vec::new(), Memory::default());
     for (name, at) in moments(&stage) {
         stage.advance_to(at, &mut Silent);
-        views.push((name, View::of(&stage.world, &mut subnets)));
+        let world = &stage.world;
+        let mask = Mask::of(world, &mut memory);
+        let mut view = View::of(world, &mask);
+        for index in (0..world.machines.len() as u32).filter(|index| world.is_node(*index)) {
+            let machine = &world.machines[index as usize];
+            if machine.on {
+                view.add(&machine.name, Tables::modelled(&machine.kernel), &mask);
+            }
+        }
+        views.push((name, view));
     }
     stage.advance_to(stage.end(), &mut Silent);
     Played { views, report: stage.finish() }
 }
 
 fn in_the_lab(scenario: &Scenario, options: &Options) -> Result<Played, String> {
-    let (mut views, mut subnets) = (Vec::new(), Subnets::new());
-    let mut left: Option<Vec<(String, Time)>> = None;
-    let report = play::run_watched(scenario, options, &mut Silent, &mut |stage| {
+    if let Some(lacks) = lacking() {
+        return Err(lacks);
+    }
+    let mut left: Option<VecDeque<(String, Time)>> = None;
+    let (mut looks, mut memory) = (Vec::new(), Memory::default());
+    let report = play::run_watched(scenario, options, &mut Silent, &mut |stage, machines| {
         let left = left.get_or_insert_with(|| moments(stage));
-        while left.first().is_some_and(|(_, at)| *at <= stage.world.now) {
-            let (name, _) = left.remove(0);
-            views.push((name, View::of(&stage.world, &mut subnets)));
+        let now = stage.world.now;
+        while let Some((name, at)) = left.pop_front_if(|(_, at)| *at <= now) {
+            looks.push(Look::begin(name, at, &stage.world, machines, &mut memory));
         }
+        looks.iter().try_for_each(|look: &Look| look.is_in_time(now))
     })?;
+    let views = looks.into_iter().map(Look::end).collect::<Result<_, _>>()?;
     Ok(Played { views, report })
+}
+
+/// What reading the kernels takes beyond what the lab takes.
+fn lacking() -> Option<String> {
+    let lacks = |(program, _): &&(&str, &str)| Command::new(program).arg("-V").output().is_err();
+    let (program, package) = tables::PROGRAMS.iter().find(lacks)?;
+    Some(format!("parity needs the program `{program}` (Debian: {package})"))
 }
 
 /// How many lines of which kind all moments had.
@@ -134,14 +167,56 @@ fn compare(modelled: &Played, real: &Played, output: &mut Output) -> usize {
             }
         }
     }
-    for (model, lab) in modelled.report.expectations.iter().zip(&real.report.expectations) {
-        let same = model.outcome == lab.outcome;
+    if modelled.views.len() != real.views.len() {
+        differences += 1;
+        let (left, right) = (modelled.views.len(), real.views.len());
+        output.line(&format!("the simulator was looked at {left} times, the lab {right} times"));
+    }
+    differences + reports(&modelled.report, &real.report, output)
+}
+
+/// The same of how the two runs went: every expectation, and what else made one fail.
+fn reports(modelled: &Report, real: &Report, output: &mut Output) -> usize {
+    let mut differences = 0;
+    let judged = modelled.expectations.len().max(real.expectations.len());
+    for number in 0..judged {
+        let [model, lab] = [modelled, real].map(|report| report.expectations.get(number));
+        let same = model.map(|model| model.outcome) == lab.map(|lab| lab.outcome);
         differences += usize::from(!same);
         let mark = if same { "  " } else { "! " };
-        let (left, right) = (&model.measured, &lab.measured);
-        output.line(&format!("{mark}{:<72} sim {left}; lab {right}", model.name));
+        let name = model.or(lab).map_or("", |either| &either.name);
+        let [left, right] = [model, lab].map(|one| one.map_or("not judged", |one| &one.measured));
+        output.line(&format!("{mark}{name:<72} sim {left}; lab {right}"));
+    }
+    let (left, right) = (troubles(modelled), troubles(real));
+    if left != right {
+        differences += 1;
+        output.line("what made the runs fail differs");
+        show(output, "sim", &left, &right);
+        show(output, "lab", &right, &left);
+    }
+    if modelled.outcome != real.outcome && differences == 0 {
+        differences += 1;
+        let (left, right) = (modelled.outcome, real.outcome);
+        output.line(&format!("one of the runs failed: sim {left:?}, lab {right:?}"));
     }
     differences
+}
+
+/// What made a run fail beside its expectations: invariants that broke, each by its name, since
+/// when and by whom is told in the words of one world; all else, an order that was not obeyed
+/// first, in those words.
+fn troubles(report: &Report) -> Vec<String> {
+    let all = report.violations.iter().chain(&report.failure);
+    let named = all.map(|text| match text.split_once(" at ") {
+        Some((name, _)) if is_an_invariant(name) => format!("{name} is broken"),
+        _ => text.clone(),
+    });
+    named.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn is_an_invariant(name: &str) -> bool {
+    name.strip_prefix('I').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// The lines of one side that the other has not.
@@ -152,5 +227,62 @@ fn show(output: &mut Output, side: &str, lines: &[String], others: &[String]) {
             Some(at) => drop(others.swap_remove(at)),
             None => output.line(&format!("    {side} only: {line}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubesim_sim::Outcome;
+
+    fn report(violations: &[&str], failure: Option<&str>) -> Report {
+        let failed = failure.is_some() || !violations.is_empty();
+        Report {
+            scenario: "s".to_owned(),
+            profile: None,
+            seed: 1,
+            outcome: if failed { Outcome::Failed } else { Outcome::Passed },
+            digest: 0,
+            virtual_time: Duration::ZERO,
+            events: 0,
+            expectations: Vec::new(),
+            measures: Vec::new(),
+            not_judged: Vec::new(),
+            failure: failure.map(str::to_owned),
+            violations: violations.iter().map(|text| (*text).to_owned()).collect(),
+        }
+    }
+
+    fn differences(modelled: &Report, real: &Report) -> usize {
+        let mut output = Output::new(Box::new(std::io::sink()), Box::new(std::io::sink()), false);
+        reports(modelled, real, &mut output)
+    }
+
+    /// A lab that failed beside a simulator that passed was agreed with.
+    #[test]
+    fn runs_that_end_differently_differ() {
+        let passed = report(&[], None);
+        assert_eq!(differences(&passed, &passed), 0);
+        let refused = report(&[], Some("fault f could not be applied on two: Can't use -o"));
+        assert_eq!(differences(&passed, &refused), 1);
+        assert_eq!(differences(&refused, &passed), 1);
+        let broken = report(&["I2 at 3.000s: a", "I2 at 4.000s: b"], Some("I2 at 3.000s: a"));
+        assert_eq!(differences(&passed, &broken), 1);
+        assert_eq!(differences(&broken, &report(&["I3 at 3.000s: a"], None)), 1);
+        // The same one, at another time.
+        assert_eq!(differences(&broken, &report(&["I2 at 3.100s: c"], Some("I2 at 3.1s: c"))), 0);
+    }
+
+    #[test]
+    fn an_expectation_that_only_one_run_judged_is_a_difference() {
+        let mut judged = report(&[], None);
+        judged.expectations.push(kubesim_sim::report::Expectation {
+            name: "e".to_owned(),
+            outcome: Outcome::Passed,
+            measured: String::new(),
+            reason: String::new(),
+        });
+        let other = report(&[], None);
+        assert_eq!((differences(&judged, &other), differences(&other, &judged)), (1, 1));
     }
 }

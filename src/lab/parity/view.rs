@@ -1,6 +1,7 @@
 //! What an operator could see of a world at one moment.
 
-use super::mask::{Mask, Subnets};
+use super::mask::Mask;
+use super::tables::Tables;
 use kubesim_actors::objects::Kind;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_sim::kernel::NsId;
@@ -15,7 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct View(BTreeMap<String, Vec<String>>);
 
 /// Fields of objects whose values are times, dice or counts of writes.
-const MASKED: [&str; 12] = [
+const MASKED: [&str; 13] = [
+    // When a lease of the upstream-like profile ends, by the clock on the wall.
+    kubesim_sim::profiles::flannel::EXPIRES,
     "uid",
     "nodeUid",
     "resourceVersion",
@@ -33,42 +36,25 @@ const MASKED: [&str; 12] = [
 /// The roles that every cluster has, but a simulated one: nobody asks by a name there.
 const BOOTSTRAP: &str = "kubernetes.io/bootstrapping";
 
+/// The section of what is on the node where the scheduler's dice put a pod.
+const PLACED: &str = "rules of some node";
+
 impl View {
-    pub fn of(world: &World, subnets: &mut Subnets) -> View {
-        let mask = Mask::of(world, subnets);
+    /// All but the nodes' tables.
+    pub fn of(world: &World, mask: &Mask) -> View {
         let mut sections = BTreeMap::new();
         // What a node has since the scheduler's dice put a pod there.
         let mut placed = Vec::new();
         let nodes = (0..world.machines.len() as u32).filter(|machine| world.is_node(*machine));
         for index in nodes {
             let machine = &world.machines[index as usize];
-            let name = &machine.name;
             let kernel = &machine.kernel;
-            let addresses = kernel.links(NsId::HOST).filter(|link| !link.name.starts_with("veth"));
-            let addresses = addresses.flat_map(|link| {
-                link.addresses.iter().map(|a| format!("{} on {}", a.net, link.name))
-            });
-            let routes = kernel.ip_route(NsId::HOST);
-            let fdb = kernel.vxlan_remotes(NsId::HOST);
-            let fdb: BTreeSet<String> = fdb.values().map(|to| format!("to {to}")).collect();
-            let rules = world.iptables_save(index, None);
-            sections.insert(format!("addresses of {name}"), mask.lines(addresses));
-            sections.insert(
-                format!("routes of {name}"),
-                mask.lines(routes.lines().map(|line| line.trim_end_matches(" linkdown").into())),
-            );
-            sections.insert(format!("FDB of {name}"), mask.lines(fdb));
-            let (mut here, rules): (Vec<_>, Vec<_>) =
-                mask.rules(&rules).into_iter().partition(|rule| Mask::follows_a_pod(rule));
-            sections.insert(format!("rules of {name}"), rules);
-            placed.append(&mut here);
             let elements = kernel.netfilter(NsId::HOST).into_iter().flat_map(Netfilter::elements);
             let (everywhere, here) = mask.by_place(elements.map(element), is_of_place);
-            sections.insert(format!("nftables of {name}"), everywhere);
+            sections.insert(format!("nftables of {}", machine.name), everywhere);
             placed.extend(here);
         }
-        placed.sort();
-        sections.insert("rules of some node".to_owned(), placed);
+        sections.insert(PLACED.to_owned(), placed);
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
         for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
@@ -87,6 +73,28 @@ impl View {
             sections.insert(kind.plural().to_owned(), objects);
         }
         View(sections)
+    }
+
+    /// And what the network of a node has.
+    pub fn add(&mut self, node: &str, tables: Tables, mask: &Mask) {
+        let (here, mut rules): (Vec<_>, Vec<_>) =
+            mask.rules(&tables.rules).into_iter().partition(|rule| Mask::follows_a_pod(rule));
+        rules.extend(mask.lines(tables.foreign));
+        let placed = self.0.entry(PLACED.to_owned()).or_default();
+        placed.extend(here);
+        placed.sort();
+        self.0.insert(format!("rules of {node}"), rules);
+        let others = [
+            ("links", tables.links),
+            ("addresses", tables.addresses),
+            ("routes", tables.routes),
+            ("routing rules", tables.routing_rules),
+            ("FDB", tables.fdb),
+            ("neighbours", tables.neighbours),
+        ];
+        for (what, lines) in others {
+            self.0.insert(format!("{what} of {node}"), mask.lines(lines));
+        }
     }
 
     /// How many lines each section has, called after its kind, not its node.

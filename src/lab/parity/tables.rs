@@ -1,0 +1,279 @@
+//! What a node's network has, in the words of the tools that print it: the modelled kernel's, and
+//! the real one's, asked itself and not by way of the model. Each line that only one of the two
+//! has is a difference, so nothing is left out because the model has no word for it.
+
+use kubesim_actors::ports::network::LinkKind;
+use kubesim_actors::proxy;
+use kubesim_backends::rules::nftables;
+use kubesim_sim::kernel::netfilter::Netfilter;
+use kubesim_sim::kernel::{Kernel, Link, NsId};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use std::fs::File;
+use std::process::Command;
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Tables {
+    /// Device by device but the pods': its kind, MTU and whether it is up.
+    pub links: Vec<String>,
+    pub addresses: Vec<String>,
+    /// `ip route show table all`, without what the cables decide.
+    pub routes: Vec<String>,
+    /// `ip rule`
+    pub routing_rules: Vec<String>,
+    /// `bridge fdb`: what is behind which peer.
+    pub fdb: Vec<String>,
+    /// `ip neigh`: those that do not age.
+    pub neighbours: Vec<String>,
+    /// `iptables-save`
+    pub rules: String,
+    /// Rules that the model has no word for.
+    pub foreign: Vec<String>,
+}
+
+/// Programs that read the real ones, and Debian's packages of them.
+pub const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("bridge", "iproute2")];
+
+impl Tables {
+    pub fn modelled(kernel: &Kernel) -> Tables {
+        let host = NsId::HOST;
+        let links = || kernel.links(host).filter(|link| !is_a_pods(link));
+        let addresses = links().flat_map(|link| {
+            link.addresses.iter().map(|address| format!("{} on {}", address.net, link.name))
+        });
+        let routes = kernel.ip_route(host) + &kernel.ip_route_local(host);
+        Tables {
+            links: links()
+                .map(|link| {
+                    described(&link.name, kind_name(link.link_kind()), link.mtu.into(), link.up)
+                })
+                .collect(),
+            addresses: addresses.collect(),
+            routes: routes.lines().map(route).collect(),
+            routing_rules: kernel.ip_rule().lines().map(words).collect(),
+            fdb: kernel.bridge_fdb(host).lines().filter(|line| is_given(line)).map(words).collect(),
+            neighbours: permanent(&kernel.ip_neigh(host)),
+            rules: kernel.netfilter(host).map(|rules| rules.save(None)).unwrap_or_default(),
+            foreign: Vec::new(),
+        }
+    }
+
+    /// Of a network namespace. Takes as long as six processes.
+    pub fn real(namespace: &File) -> Result<Tables, String> {
+        setns(namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| format!("entering a node's network namespace: {errno}"))?;
+        let (links, addresses) = links(&said("ip", "-j -d addr show")?)?;
+        let saved = said("iptables-save", "")?;
+        // Its chains and rules as the model has them; what it has no word for stays as it is.
+        let mut netfilter = Netfilter::default();
+        let mut foreign = netfilter.restore(&without_counters(&saved));
+        foreign.extend(foreign_tables(&nftables::tables()?, saved.contains(" (nf_tables) ")));
+        Ok(Tables {
+            links,
+            addresses,
+            routes: said("ip", "-4 route show table all")?.lines().map(route).collect(),
+            routing_rules: said("ip", "-4 rule show")?.lines().map(words).collect(),
+            fdb: said("bridge", "fdb show")?
+                .lines()
+                .filter(|line| is_given(line))
+                .map(words)
+                .collect(),
+            neighbours: permanent(&said("ip", "-4 neigh show nud permanent")?),
+            rules: netfilter.save(None),
+            foreign,
+        })
+    }
+}
+
+fn said(program: &str, arguments: &str) -> Result<String, String> {
+    let done = Command::new(program).args(arguments.split_whitespace()).output();
+    let done = done.map_err(|error| format!("running {program}: {error}"))?;
+    if !done.status.success() {
+        let why = String::from_utf8_lossy(&done.stderr);
+        return Err(format!("{program} {arguments}: {}", why.trim()));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// Its other end is in a pod. How many there are, the pods themselves say.
+fn is_a_pods(link: &Link) -> bool {
+    link.link_kind() == LinkKind::Veth && link.master.is_some()
+}
+
+/// As `ip -d link` calls it.
+fn kind_name(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Loopback => "loopback",
+        LinkKind::Uplink => "card",
+        LinkKind::Bridge => "bridge",
+        LinkKind::Vxlan => "vxlan",
+        LinkKind::Veth => "veth",
+        LinkKind::Dummy => "dummy",
+        LinkKind::Wireguard => "wireguard",
+    }
+}
+
+fn described(name: &str, kind: &str, mtu: u64, up: bool) -> String {
+    format!("{name}: {kind}, mtu {mtu}, {}", if up { "up" } else { "down" })
+}
+
+/// Devices that a kernel whose tunnel modules are loaded puts, down, into each namespace
+/// (ip_tunnel_init_net, net/ipv4/ip_tunnel.c; net.core.fb_tunnels_only_for_init_net).
+const FALLBACKS: [&str; 9] =
+    ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"];
+
+/// Devices and their addresses in an `ip -j -d addr show`.
+fn links(json: &str) -> Result<(Vec<String>, Vec<String>), String> {
+    let all: Vec<Value> =
+        serde_json::from_str(json).map_err(|error| format!("reading ip's JSON: {error}"))?;
+    let (mut links, mut addresses) = (Vec::new(), Vec::new());
+    for link in &all {
+        let text = |pointer: &str| link.pointer(pointer).and_then(Value::as_str);
+        let name = text("/ifname").unwrap_or("?");
+        let kind = match text("/linkinfo/info_kind").or(text("/link_type")) {
+            // A lab's network card is a TAP.
+            Some("tun") => "card",
+            kind => kind.unwrap_or("?"),
+        };
+        let flags = link["flags"].as_array();
+        let up = flags.is_some_and(|flags| flags.iter().any(|flag| flag == "UP"));
+        if kind == "veth" && text("/master").is_some() || !up && FALLBACKS.contains(&name) {
+            continue;
+        }
+        links.push(described(name, kind, link["mtu"].as_u64().unwrap_or_default(), up));
+        for address in link["addr_info"].as_array().into_iter().flatten() {
+            let (local, length) = (&address["local"], &address["prefixlen"]);
+            let local = local.as_str().unwrap_or("?");
+            addresses.push(format!("{local}/{length} on {name}"));
+        }
+    }
+    Ok((links, addresses))
+}
+
+/// A line without the spaces that tools leave at its end or between columns.
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A route. Which next hop object has its gateway says nothing, nor whether a cable was noticed to
+/// be out by then.
+fn route(line: &str) -> String {
+    let mut kept = Vec::new();
+    let mut all = line.split_whitespace();
+    while let Some(word) = all.next() {
+        match word {
+            "nhid" => drop(all.next()),
+            "linkdown" | "dead" => {}
+            word => kept.push(word),
+        }
+    }
+    kept.join(" ")
+}
+
+/// What somebody wrote into a table of a bridge or tunnel, not what it learned.
+fn is_given(line: &str) -> bool {
+    line.contains(" dst ") || line.contains(" static")
+}
+
+fn permanent(neighbours: &str) -> Vec<String> {
+    let permanent = |line: &&str| line.trim_end().ends_with(" PERMANENT");
+    neighbours.lines().filter(permanent).map(words).collect()
+}
+
+/// `:INPUT ACCEPT [3:180]` is `:INPUT ACCEPT`.
+fn without_counters(save: &str) -> String {
+    let bare = save.lines().map(|line| match line.split_once(" [") {
+        Some((chain, _)) if line.starts_with(':') => chain,
+        _ => line,
+    });
+    bare.collect::<Vec<_>>().join("\n")
+}
+
+/// nf_tables' own that neither the proxy nor, where it writes them, iptables has made; and those of
+/// the two that are switched off.
+fn foreign_tables(tables: &[nftables::Table], of_iptables: bool) -> Vec<String> {
+    const IPV4: u8 = 2;
+    const IPTABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
+    let is_known = |table: &nftables::Table| {
+        let name = table.name.as_str();
+        let known = name == proxy::OWNER || of_iptables && IPTABLES.contains(&name);
+        table.family == IPV4 && known && table.flags == 0
+    };
+    let foreign = tables.iter().filter(|table| !is_known(table));
+    let line = |table: &nftables::Table| {
+        let nftables::Table { family, name, flags } = table;
+        format!("nftables: table {} {name} flags {flags}", family_name(*family))
+    };
+    foreign.map(line).collect()
+}
+
+/// `NFPROTO_*` as `nft` calls them.
+fn family_name(family: u8) -> &'static str {
+    match family {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "of an unknown family",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_what_it_says_and_not_how() {
+        let line = "10.244.1.0/24 nhid 7 via 10.0.0.2 dev eth0 proto 98 onlink linkdown ";
+        assert_eq!(route(line), "10.244.1.0/24 via 10.0.0.2 dev eth0 proto 98 onlink");
+        assert_eq!(route("blackhole 10.97.0.0/16 "), "blackhole 10.97.0.0/16");
+    }
+
+    #[test]
+    fn devices_are_read_but_those_of_pods() {
+        let json = r#"[
+            {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "link_type": "loopback",
+             "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
+            {"ifname": "eth0", "flags": ["UP"], "mtu": 1500, "link_type": "ether",
+             "linkinfo": {"info_kind": "tun"}, "addr_info": []},
+            {"ifname": "veth1", "flags": ["UP"], "mtu": 1450, "link_type": "ether",
+             "master": "cni0", "linkinfo": {"info_kind": "veth"}, "addr_info": []},
+            {"ifname": "tunl0", "flags": [], "mtu": 1480, "link_type": "ipip",
+             "linkinfo": {"info_kind": "ipip"}, "addr_info": []},
+            {"ifname": "evil", "flags": [], "mtu": 1500, "link_type": "ether",
+             "linkinfo": {"info_kind": "macvlan"}, "addr_info": []}]"#;
+        let (links, addresses) = links(json).expect("JSON");
+        let expected = [
+            "lo: loopback, mtu 65536, up",
+            "eth0: card, mtu 1500, up",
+            "evil: macvlan, mtu 1500, down",
+        ];
+        assert_eq!(
+            (links, addresses),
+            (expected.map(String::from).into(), vec!["127.0.0.1/8 on lo".into()])
+        );
+    }
+
+    #[test]
+    fn only_known_tables_are_left_out() {
+        let table =
+            |family, name: &str, flags| nftables::Table { family, name: name.into(), flags };
+        let tables = [
+            table(2, proxy::OWNER, 0),
+            table(2, proxy::OWNER, 1),
+            table(2, "filter", 0),
+            table(10, "filter", 0),
+            table(1, "evil", 0),
+        ];
+        let ours = format!("ip {} flags 1", proxy::OWNER);
+        let foreign = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| format!("nftables: table {name}")).collect()
+        };
+        let [sleeping, six, inet] = [ours.as_str(), "ip6 filter flags 0", "inet evil flags 0"];
+        assert_eq!(foreign_tables(&tables, true), foreign(&[sleeping, six, inet]));
+        let four = "ip filter flags 0";
+        assert_eq!(foreign_tables(&tables, false), foreign(&[sleeping, four, six, inet]));
+    }
+}
