@@ -9,7 +9,6 @@ use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 /// Texts and what they become, longest first.
 #[derive(Debug, Default)]
