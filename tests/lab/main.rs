@@ -197,6 +197,20 @@ fn it_names_the_right_that_it_lacks() {
     }
 }
 
+/// A kernel without WireGuard is what the machine lacks, and no failure of the scenario.
+#[test]
+fn a_kernel_without_wireguard_is_named() {
+    if !can_run() {
+        return;
+    }
+    let mut command = lab("wireguard", SMALL);
+    command.args(["--set", "cluster.backend=wireguard", "--until", "1s"]);
+    let output = command.output().expect("kubesim runs");
+    let has = output.status.code() == Some(0);
+    let lacks = output.status.code() == Some(3) && text(&output).contains("cannot play");
+    assert!(has || lacks || stood_still(&output), "{}", text(&output));
+}
+
 /// Killed at a moment when pods run, and when it is interrupted.
 #[test]
 fn a_killed_run_leaves_nothing_after_clean() {

@@ -428,11 +428,13 @@ fn a_bridge_learns_nothing_from_what_prerouting_drops() {
 /// iptables-legacy seed 4, case 1508 (ip_output hands the link it came in by to the hook).
 #[test]
 fn postrouting_knows_by_which_link_a_packet_came_in() {
-    let mut router = Router::new(&["-t mangle -A POSTROUTING -i leg0"]);
+    // iptables takes such a rule in no chain that is called so, only in one that it leads to.
+    let rules = ["-t mangle -N IN", "-t mangle -A IN -i leg0", "-t mangle -A POSTROUTING -j IN"];
+    let mut router = Router::new(&rules);
     router.put(0, udp(CLIENT, 600, SERVER, 80));
     router.put(2, udp("10.2.0.10", 600, SERVER, 80));
     router.send(5000, "10.1.0.10:80").0.expect("a way");
-    assert_eq!(router.count(Table::Mangle, "POSTROUTING"), 1);
+    assert_eq!(router.count(Table::Mangle, "IN"), 1);
 }
 
 /// iptables-legacy seed 4001, case 12620 (__nf_conntrack_hash_insert: of two equal tuples the

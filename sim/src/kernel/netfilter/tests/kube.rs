@@ -155,7 +155,7 @@ fn an_error_about_a_translated_packet_is_translated_back_with_what_it_quotes() {
 #[test]
 fn the_answer_to_a_refused_packet_is_translated_back() {
     let mut node = node();
-    node.run(&["-I FORWARD -d 10.1.0.5/32 -j REJECT --reject-with tcp-reset"]);
+    node.run(&["-I FORWARD -d 10.1.0.5/32 -p tcp -j REJECT --reject-with tcp-reset"]);
     let mut syn = tcp("10.1.0.9", 5000, "10.96.0.7", 80, "S");
     assert_eq!(node.at(Hook::Prerouting, &mut syn), Verdict::Accept);
     assert_eq!(node.at(Hook::Forward, &mut syn), Verdict::Reject(RejectWith::TcpReset));
