@@ -6,8 +6,6 @@ mod absent;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
 mod capabilities;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
-// The server's signer needs more of it than the lab.
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
 mod certificate;
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;

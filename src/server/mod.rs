@@ -33,8 +33,8 @@ pub struct Args {
     /// etcd://10.0.0.1:2379,10.0.0.2:2379.
     #[arg(long, value_name = "embedded|etcd://…", value_parser = place, default_value = "embedded")]
     store: Place,
-    /// Where the cluster's authority and the key of its tokens are kept, instead of `pki` in the data
-    /// directory: servers that have one store must share them.
+    /// Where the cluster's authority and the key of its tokens are kept, instead of `pki` in the
+    /// data directory: servers that have one store must share them.
     #[arg(long, value_name = "DIR")]
     pki_dir: Option<PathBuf>,
     /// Where clients are served.
