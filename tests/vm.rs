@@ -72,6 +72,7 @@ fn agrees(options: &str) {
             println!("{}booted, compared and ended in {:?}", done.output, done.took);
             return;
         }
+        println!("{done}");
     }
     panic!("the machine is too busy for a run in real time");
 }
@@ -82,5 +83,5 @@ fn parity(vm: Vm, options: &str) -> Outcome {
     vm.modules(&modules)
         .program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim")
         .tree(scenario)
-        .run(&format!("/kubesim parity {scenario} {options}"), Duration::from_secs(120))
+        .run(&format!("/kubesim parity {scenario} --before 3s {options}"), Duration::from_secs(120))
 }

@@ -1,7 +1,6 @@
 //! One look at the lab: what the world knows is taken at once; what the kernels have is read beside
 //! the run, each by a thread in its node's network namespace, since it takes processes.
 
-use super::BEFORE;
 use super::mask::{Mask, Memory};
 use super::tables::Tables;
 use super::view::View;
@@ -16,8 +15,8 @@ use std::thread::{self, JoinHandle};
 
 pub struct Look {
     name: String,
-    /// When it was due.
-    at: Time,
+    /// When what comes after it is due.
+    until: Time,
     view: View,
     mask: Mask,
     readers: Vec<(Name, JoinHandle<Result<Tables, String>>)>,
@@ -26,7 +25,7 @@ pub struct Look {
 impl Look {
     pub fn begin(
         name: String,
-        at: Time,
+        until: Time,
         world: &World,
         machines: &BTreeMap<u32, Machine>,
         memory: &mut Memory,
@@ -39,14 +38,16 @@ impl Look {
             let name = world.machines[*index as usize].name.clone();
             (name, thread::spawn(move || Tables::real(&namespace)))
         });
-        Look { name, at, view, readers: readers.collect(), mask }
+        Look { name, until, view, readers: readers.collect(), mask }
     }
 
     /// What is read when the fault has come already is of no moment at all.
     pub fn is_in_time(&self, now: Time) -> Result<(), String> {
-        let late = now.since(self.at);
-        let is_over = late < BEFORE || self.readers.iter().all(|(_, reader)| reader.is_finished());
-        if is_over { Ok(()) } else { Err(stood_still(late)) }
+        if now < self.until || self.readers.iter().all(|(_, reader)| reader.is_finished()) {
+            return Ok(());
+        }
+        let why = stood_still(now.since(self.until));
+        Err(format!("{why}; or look earlier, by --before"))
     }
 
     pub fn end(mut self) -> Result<(String, View), String> {

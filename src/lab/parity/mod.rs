@@ -42,6 +42,10 @@ pub struct Args {
     /// Change a value of the scenario: node.n.count=500. May be given many times.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = crate::run::setting)]
     sets: Vec<(String, String)>,
+    /// How long before each fault, and before the end, both worlds are looked at. To read what the
+    /// kernels have must be over when it comes, so a slow machine needs longer.
+    #[arg(long, value_name = "TIME", value_parser = crate::run::duration, default_value = "500ms")]
+    before: Duration,
 }
 
 /// What one world showed.
@@ -61,8 +65,8 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         }
     };
     let options = Options { seed: args.seed, ..Options::default() };
-    let modelled = in_the_simulator(&scenario, &options);
-    let real = match in_the_lab(&scenario, &options) {
+    let modelled = in_the_simulator(&scenario, &options, args.before);
+    let real = match in_the_lab(&scenario, &options, args.before) {
         Ok(real) => real,
         Err(lacks) => {
             output.complain(&format!("error: {lacks}"));
@@ -82,26 +86,22 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     if differences == 0 { Exit::Held } else { Exit::Failed }
 }
 
-/// So long before a fault, and before the end, is looked: in the lab it takes a moment to read what
-/// the kernels have, and that must be over when the fault comes.
-const BEFORE: Duration = Duration::from_millis(500);
-
 /// A moment before each fault, and one before the end.
-fn moments(stage: &Stage) -> VecDeque<(String, Time)> {
+fn moments(stage: &Stage, before: Duration) -> VecDeque<(String, Time)> {
     let faults = stage.world.happened.iter();
     let mut moments: Vec<_> = faults
-        .map(|fault| (format!("before {}", fault.name), fault.at - BEFORE))
+        .map(|fault| (format!("before {}", fault.name), fault.at - before))
         .filter(|(_, at)| *at < stage.end())
         .collect();
     moments.sort_by_key(|(_, at)| *at);
-    moments.push(("at the end".to_owned(), stage.end() - BEFORE));
+    moments.push(("at the end".to_owned(), stage.end() - before));
     moments.into()
 }
 
-fn in_the_simulator(scenario: &Scenario, options: &Options) -> Played {
+fn in_the_simulator(scenario: &Scenario, options: &Options, before: Duration) -> Played {
     let mut stage = Stage::modelled(&Arc::new(scenario.clone()), options);
     let (mut views, mut memory) = (Vec::new(), Memory::default());
-    for (name, at) in moments(&stage) {
+    for (name, at) in moments(&stage, before) {
         stage.advance_to(at, &mut Silent);
         let world = &stage.world;
         let mask = Mask::of(world, &mut memory);
@@ -118,17 +118,17 @@ fn in_the_simulator(scenario: &Scenario, options: &Options) -> Played {
     Played { views, report: stage.finish() }
 }
 
-fn in_the_lab(scenario: &Scenario, options: &Options) -> Result<Played, String> {
+fn in_the_lab(scenario: &Scenario, options: &Options, before: Duration) -> Result<Played, String> {
     if let Some(lacks) = lacking() {
         return Err(lacks);
     }
     let mut left: Option<VecDeque<(String, Time)>> = None;
     let (mut looks, mut memory) = (Vec::new(), Memory::default());
     let report = play::run_watched(scenario, options, &mut Silent, &mut |stage, machines| {
-        let left = left.get_or_insert_with(|| moments(stage));
+        let left = left.get_or_insert_with(|| moments(stage, before));
         let now = stage.world.now;
         while let Some((name, at)) = left.pop_front_if(|(_, at)| *at <= now) {
-            looks.push(Look::begin(name, at, &stage.world, machines, &mut memory));
+            looks.push(Look::begin(name, at + before, &stage.world, machines, &mut memory));
         }
         looks.iter().try_for_each(|look: &Look| look.is_in_time(now))
     })?;
