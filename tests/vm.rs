@@ -83,5 +83,5 @@ fn parity(vm: Vm, options: &str) -> Outcome {
     vm.modules(&modules)
         .program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim")
         .tree(scenario)
-        .run(&format!("/kubesim parity {scenario} --before 3s {options}"), Duration::from_secs(120))
+        .run(&format!("/kubesim parity {scenario} --before 15s {options}"), Duration::from_secs(120))
 }
