@@ -80,8 +80,8 @@ fn agrees(options: &str) {
 fn parity(vm: Vm, options: &str) -> Outcome {
     let modules = ["ip_vs_rr", "dummy", "veth", "tun", "bridge", "br_netfilter", "wireguard"];
     let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/services.toml");
-    vm.modules(&modules)
-        .program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim")
-        .tree(scenario)
-        .run(&format!("/kubesim parity {scenario} --before 15s {options}"), Duration::from_secs(120))
+    vm.modules(&modules).program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim").tree(scenario).run(
+        &format!("/kubesim parity {scenario} --before 15s {options}"),
+        Duration::from_secs(120),
+    )
 }
