@@ -50,6 +50,11 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), lock })
     }
 
+    /// Whether the file of the tables is there.
+    pub fn has_data(path: &Path) -> bool {
+        path.join(DATA).exists()
+    }
+
     /// The file of the tables. A new one is put in its place once `fill` has made it whole: a crash
     /// in between leaves none.
     pub fn data<E>(&self, fill: impl FnOnce(FileBackend) -> Result<(), E>) -> Result<FileBackend, E>

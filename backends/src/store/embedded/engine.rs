@@ -1,5 +1,6 @@
 //! Transactions on the tables: many become durable with one sync.
 
+use super::copy::Entry;
 use super::record::{
     INDEX, LOG, META, Place, Record, full_path, index_key, read_index_key, to_record,
 };
@@ -80,9 +81,12 @@ impl State {
         })
     }
 
+    fn numbers(self) -> [u64; 3] {
+        [self.revision, self.compacted, self.swept]
+    }
+
     fn save(self, before: State, meta: &mut Table<'_, &'static str, u64>) -> Result<(), Broken> {
-        let numbers = |state: State| [state.revision, state.compacted, state.swept];
-        let changed = numbers(self).into_iter().zip(numbers(before));
+        let changed = self.numbers().into_iter().zip(before.numbers());
         for (name, (now, _)) in State::NAMES.into_iter().zip(changed).filter(|(_, (a, b))| a != b) {
             meta.insert(name, now)?;
         }
@@ -111,6 +115,33 @@ impl Engine {
         };
         txn.commit()?;
         Ok(Engine { database: Arc::new(database), state })
+    }
+
+    /// Makes a store that has these objects, whole when this returns.
+    pub fn fill(
+        storage: impl StorageBackend,
+        state: State,
+        entries: impl Iterator<Item = std::io::Result<Entry>>,
+    ) -> Result<(), redb::Error> {
+        let database = Database::builder().create_with_backend(storage)?;
+        let txn = database.begin_write()?;
+        {
+            let mut log = txn.open_table(LOG)?;
+            let mut index = txn.open_table(INDEX)?;
+            for entry in entries {
+                let entry = entry?;
+                let (revision, sub) = (entry.revision, entry.sub);
+                let path = entry.check(state.revision)?.path;
+                log.insert((revision, sub), &*entry.record)?;
+                let place = Place { sub, deleted: false };
+                index.insert(&*index_key(path, revision), place.to_number())?;
+            }
+            let mut meta = txn.open_table(META)?;
+            for (name, number) in State::NAMES.into_iter().zip(state.numbers()) {
+                meta.insert(name, number)?;
+            }
+        }
+        Ok(txn.commit()?)
     }
 
     /// What is compacted is not all removed yet: to be called again, with or without work.

@@ -6,6 +6,7 @@
 //! shrink; what was removed is used again. After a crash the whole file is read once (redb rebuilds
 //! its map of free pages).
 
+mod copy;
 mod directory;
 mod engine;
 mod reader;
@@ -14,6 +15,7 @@ mod record;
 mod tests;
 mod worker;
 
+pub use copy::{Copier, Entry, Moment, exists, make};
 pub use directory::{FORMAT, Unusable};
 
 use self::directory::Directory;
@@ -26,6 +28,7 @@ use smol_str::SmolStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -51,8 +54,9 @@ pub struct Embedded(Rc<Inner>);
 struct Inner {
     worker: Worker,
     progress: Duration,
-    /// Given back after the worker has ended.
-    _directory: Directory,
+    database: Arc<redb::Database>,
+    /// Given back after the worker has ended and the file is closed.
+    directory: Arc<Directory>,
 }
 
 impl Embedded {
@@ -68,9 +72,17 @@ impl Embedded {
         let opened = catch_unwind(AssertUnwindSafe(|| Engine::open(data, options.cache)));
         let damaged = || redb::Error::Corrupted("its file is damaged".to_owned());
         let engine = opened.unwrap_or_else(|_| Err(damaged())).map_err(failed)?;
+        let database = Arc::clone(&engine.database);
         let worker = Worker::start(engine, place.clone());
         let worker = worker.map_err(|error| failed(error.into()))?;
-        Ok(Embedded(Rc::new(Inner { worker, progress: options.progress, _directory: directory })))
+        let (progress, directory) = (options.progress, Arc::new(directory));
+        Ok(Embedded(Rc::new(Inner { worker, progress, database, directory })))
+    }
+
+    /// What takes copies of it while it is in use.
+    pub fn copier(&self) -> Copier {
+        let (database, directory) = (Arc::clone(&self.0.database), Arc::clone(&self.0.directory));
+        Copier { database, _directory: directory }
     }
 
     /// The newest revision that is durable.
