@@ -125,7 +125,7 @@ fn version() -> Value {
 fn open_id(inner: &Inner, keys: bool) -> Result<Answer, Failure> {
     let issuer = inner.auth.issuer().ok_or_else(Failure::no_such_resource)?;
     let answer = match keys {
-        true => Answer::bytes("application/jwk-set+json", issuer.keys().to_string()),
+        true => Answer::bytes("application/jwk-set+json", issuer.public_keys().to_string()),
         false => Answer::json(&issuer.configuration()),
     };
     Ok(answer.with(CACHE_CONTROL, "public, max-age=3600"))

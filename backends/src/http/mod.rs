@@ -34,6 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod tls;
 mod token;
 mod types;
 mod versions;
@@ -41,7 +42,7 @@ mod watch;
 mod write;
 
 pub use auth::is_others_label;
-pub use serve::Tls;
+pub use tls::Tls;
 
 use self::auth::Auth;
 use self::history::History;
@@ -165,10 +166,11 @@ impl Front {
         self.0.shared.set(true);
     }
 
-    /// Issues tokens to service accounts from now on, and knows their bearers. `key` is a private
-    /// key of P-256 in PKCS #8 as PEM; `url` is where the server is, `https://10.0.0.1:6443`.
-    pub fn issue_tokens(&self, key: &[u8], url: &str) -> Result<(), String> {
-        self.0.auth.issue(key, url)
+    /// Issues tokens to service accounts from now on, and knows their bearers. `keys` are private
+    /// keys of P-256 in PKCS #8 as PEM: the first one signs, and what the others have signed is
+    /// good. `url` is where the server is, `https://10.0.0.1:6443`.
+    pub fn issue_tokens(&self, keys: &[u8], url: &str) -> Result<(), String> {
+        self.0.auth.issue(keys, url)
     }
 
     /// The API server's newest views: they are served from now on, and watches are told.

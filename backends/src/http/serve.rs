@@ -1,20 +1,16 @@
 //! Connections: TLS, then HTTP/1.1 or HTTP/2, as the client wants.
 
-use super::auth::User;
+use super::auth::{User, unauthorized};
 use super::metrics::Held;
-use super::{Front, Inner, handle};
+use super::tls::Tls;
+use super::{Front, Inner, body, handle, now};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -29,43 +25,6 @@ const STREAMS: u32 = 1000;
 const PING: Duration = Duration::from_secs(30);
 /// A client that does not read gets no more than this buffered.
 const BUFFER: usize = 256 << 10;
-
-/// Who the server is, and whom it knows.
-#[derive(Clone)]
-pub struct Tls(Arc<rustls::ServerConfig>);
-
-impl Tls {
-    /// From the server's certificate and key and the authority of its clients, all as PEM. A
-    /// client may come without a certificate: what it may do then is another matter.
-    pub fn new(certificates: &[u8], key: &[u8], clients: &[u8]) -> Result<Tls, String> {
-        let read = |pem: &[u8], what: &str| {
-            CertificateDer::pem_slice_iter(pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| format!("reading {what}: {error}"))
-        };
-        let chain = read(certificates, "the server's certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| format!("reading the server's key: {error}"))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in read(clients, "the authority of clients")? {
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("using the authority of clients: {error}"))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| format!("using the authority of clients: {error}"))?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("setting up TLS: {error}"))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|error| format!("using the server's certificate and key: {error}"))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Tls(Arc::new(config)))
-    }
-}
 
 /// Tasks of this thread.
 #[derive(Clone, Copy)]
@@ -83,7 +42,7 @@ where
 impl Front {
     /// Serves for as long as it is polled.
     pub async fn serve(self, listener: TcpListener, tls: Tls) -> Infallible {
-        let acceptor = TlsAcceptor::from(tls.0);
+        let acceptor = TlsAcceptor::from(tls.config());
         loop {
             if self.0.metrics.connections.get() >= self.0.limits.connections {
                 sleep(PAUSE).await;
@@ -118,10 +77,16 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
     let session = stream.get_ref().1;
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
     let user = certificate.and_then(|certificate| User::of(certificate)).map(Rc::new);
+    let until = certificate.and_then(|certificate| User::until(certificate));
     let h2 = session.alpn_protocol() == Some(b"h2");
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        // As upstream's, which looks at the certificate again with each request (apiserver
+        // `pkg/authentication/request/x509/x509.go`).
+        let ended = until.is_some_and(|until| now() > until);
+        async move {
+            Ok::<_, Infallible>(if ended { body::refused(unauthorized()) } else { answer.await })
+        }
     });
     let io = TokioIo::new(stream);
     if h2 {

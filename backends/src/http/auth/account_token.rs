@@ -1,7 +1,7 @@
 //! Tokens of service accounts: what they claim, and whom they make of their bearer while what they
 //! are bound to is there (KEP-1205, KEP-2799, KEP-4193; kubernetes `pkg/serviceaccount/claims.go`).
 
-use super::jwt::{self, Key};
+use super::jwt::{self, Keys};
 use super::user::{self, CREDENTIAL, User};
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Key as Place, Kind, Object, Uid};
@@ -88,13 +88,13 @@ impl Named {
 /// with it, in upstream's words.
 pub fn bearer_of(
     cache: &Cache,
-    key: &Key,
+    keys: &Keys,
     token: &str,
     audiences: &[String],
     now: Wall,
 ) -> Option<Result<(User, Vec<String>), String>> {
     jwt::claimed(token).filter(|claims| claims["iss"] == ISSUER)?;
-    let signed = key.verify(token).ok_or("go-jose/go-jose: error in cryptographic primitive");
+    let signed = keys.verify(token).ok_or("go-jose/go-jose: error in cryptographic primitive");
     let claims = signed.map_err(str::to_owned).and_then(|claims| {
         serde_json::from_value::<Claims>(claims).map_err(|error| error.to_string())
     });

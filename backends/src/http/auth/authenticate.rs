@@ -46,7 +46,7 @@ impl Inner {
             known = user.map(|user| Ok((user, vec![ISSUER.to_owned()])));
         }
         if let (None, Some(issuer)) = (&known, self.auth.issuer()) {
-            known = account_token::bearer_of(cache, &issuer.key, token, audiences, now);
+            known = account_token::bearer_of(cache, &issuer.keys, token, audiences, now);
         }
         Ok(match known {
             Some(Ok((user, audiences))) => Ok((user.recognised(), audiences)),
@@ -58,7 +58,8 @@ impl Inner {
 
 const WRONG: &str = "invalid bearer token";
 
-fn unauthorized() -> Failure {
+/// Somebody says who they are, and it is not so.
+pub fn unauthorized() -> Failure {
     Failure::new(401, "Unauthorized", "Unauthorized")
 }
 

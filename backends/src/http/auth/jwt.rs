@@ -30,9 +30,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// From a private key of P-256, in PKCS #8 as PEM.
-    pub fn from_pem(pem: &[u8]) -> Result<Key, String> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
+    /// From a private key of P-256.
+    fn from_der(der: &PrivatePkcs8KeyDer<'_>) -> Result<Key, String> {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, der.secret_pkcs8_der(), &random)
@@ -65,18 +64,52 @@ impl Key {
         ours.then(|| serde_json::from_slice(&claims).ok()).flatten()
     }
 
-    /// The set of public keys, of which it is the only one (RFC 7517).
-    pub fn set(&self) -> Value {
+    /// The public key as a set of those has it (RFC 7517).
+    fn public(&self) -> Value {
         // After the octet that says it is not compressed (SEC 1, 2.3.3).
         let (x, y) = self.pair.public_key().as_ref()[1..].split_at(32);
         let [x, y] = [x, y].map(|half| BASE64.encode(half));
-        json!({"keys": [{"use": "sig", "kty": "EC", "kid": self.id, "crv": "P-256",
-                         "alg": "ES256", "x": x, "y": y}]})
+        json!({"use": "sig", "kty": "EC", "kid": self.id, "crv": "P-256", "alg": "ES256",
+               "x": x, "y": y})
     }
 
     /// Another number each time, for a token to be known by.
     pub fn random(&self) -> Option<[u8; 16]> {
         ring::rand::generate(&self.random).ok().map(|drawn| drawn.expose())
+    }
+}
+
+/// The keys of one issuer: the first one signs, and what any of them has signed is good. So a new
+/// one is put before the others, and an old one taken away when its tokens have ended (upstream's
+/// `--service-account-signing-key-file` and `--service-account-key-file`).
+#[derive(Debug)]
+pub struct Keys {
+    pub first: Key,
+    before: Vec<Key>,
+}
+
+impl Keys {
+    /// From private keys of P-256, in PKCS #8 as PEM, one after the other.
+    pub fn from_pem(pem: &[u8]) -> Result<Keys, String> {
+        let all = PrivatePkcs8KeyDer::pem_slice_iter(pem)
+            .map(|der| der.map_err(|error| error.to_string()).and_then(|der| Key::from_der(&der)));
+        let mut all = all.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let first = all.next().ok_or("there is no private key in PKCS #8 in it")?;
+        Ok(Keys { first, before: all.collect() })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.first).chain(&self.before)
+    }
+
+    /// What a token claims, if one of these has signed it.
+    pub fn verify(&self, token: &str) -> Option<Value> {
+        self.all().find_map(|key| key.verify(token))
+    }
+
+    /// The public ones (RFC 7517).
+    pub fn set(&self) -> Value {
+        json!({"keys": self.all().map(Key::public).collect::<Vec<_>>()})
     }
 }
 
@@ -102,7 +135,29 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        Key::from_pem(KNOWN.as_bytes()).expect("a key")
+        Keys::from_pem(KNOWN.as_bytes()).expect("a key").first
+    }
+
+    /// The key of appendix A.3.1 of RFC 7515.
+    const OTHER: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgjpsQnnGQmL+YBIff
+H1136cspYG6+0iY7X1fCE9+E9LKhRANCAAR/zc4ncPbEXUGDy+5v20t7WAczNXvp
+7xO6z248e9FURcfxRM2bvZt+hyzf7bnuufSzaV1uqQskrYpGIyiFiOWt
+-----END PRIVATE KEY-----
+";
+
+    #[test]
+    fn what_a_former_key_signed_is_good_while_it_is_there() {
+        let old = key().sign(&json!({"sub": "a"})).expect("a token");
+        let both = Keys::from_pem(format!("{OTHER}{KNOWN}").as_bytes()).expect("two keys");
+        let new = both.first.sign(&json!({"sub": "b"})).expect("a token");
+        assert_eq!(both.verify(&old), Some(json!({"sub": "a"})));
+        assert_eq!(both.verify(&new), Some(json!({"sub": "b"})));
+        assert_eq!(both.set()["keys"].as_array().map(Vec::len), Some(2));
+        let alone = Keys::from_pem(OTHER.as_bytes()).expect("one key");
+        assert_eq!(alone.verify(&old), None);
+        assert_eq!(alone.verify(&new), Some(json!({"sub": "b"})));
+        assert!(Keys::from_pem(b"nothing").is_err());
     }
 
     /// What jwt.io signs with it.
@@ -117,7 +172,7 @@ mod tests {
         );
         let claims = key().verify(token).expect("claims");
         assert_eq!(claims["name"], "John Doe");
-        let set = key().set();
+        let set = Keys::from_pem(KNOWN.as_bytes()).expect("a key").set();
         assert_eq!(set["keys"][0]["kid"], "pA8PLil03HaoLfb_4I7Q15lVx5560MINl66Pkkat4cE");
         assert_eq!(set["keys"][0]["x"], "EVs_o5-uQbTjL3chynL4wXgUg2R9q9UU8I5mEovUf84");
         assert_eq!(set["keys"][0]["y"], "kGe5DgSIycKp8w9aJmoHhB1sB3QTugfnRWm5nU_TzsY");

@@ -17,6 +17,7 @@ mod user;
 
 pub use account_token::{Audiences, Bound, Claims, ISSUER, Named};
 pub use attributes::{Attributes, Objects};
+pub use authenticate::unauthorized;
 #[cfg(test)]
 pub use jwt::KNOWN;
 pub use node::Change;
@@ -43,16 +44,16 @@ pub struct Auth {
 /// Who issues tokens of service accounts.
 #[derive(Debug)]
 pub struct Issuer {
-    pub key: jwt::Key,
+    pub keys: jwt::Keys,
     /// Where the server is, `https://10.0.0.1:6443`: there others find the key to check tokens by.
     url: String,
 }
 
 impl Auth {
     /// The one issuer for this server's life: whoever comes second is not needed.
-    pub fn issue(&self, key: &[u8], url: &str) -> Result<(), String> {
-        let key = jwt::Key::from_pem(key)?;
-        let _ = self.issuer.set(Issuer { key, url: url.to_owned() });
+    pub fn issue(&self, keys: &[u8], url: &str) -> Result<(), String> {
+        let keys = jwt::Keys::from_pem(keys)?;
+        let _ = self.issuer.set(Issuer { keys, url: url.to_owned() });
         Ok(())
     }
 
@@ -64,8 +65,8 @@ impl Auth {
 
 impl Issuer {
     /// The public keys (`/openid/v1/jwks`).
-    pub fn keys(&self) -> Value {
-        self.key.set()
+    pub fn public_keys(&self) -> Value {
+        self.keys.set()
     }
 
     /// `/.well-known/openid-configuration` (OpenID Connect Discovery 1.0, 3; kubernetes

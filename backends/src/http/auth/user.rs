@@ -1,5 +1,6 @@
 //! Who asks.
 
+use kubesim_runtime::Wall;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -42,6 +43,12 @@ impl User {
         }
         let extra = BTreeMap::from([(CREDENTIAL.to_owned(), vec![print])]);
         Some(User { name, groups, extra, ..User::default() })
+    }
+
+    /// Until when a certificate is good.
+    pub fn until(certificate: &[u8]) -> Option<Wall> {
+        let (_, read) = X509Certificate::from_der(certificate).ok()?;
+        Some(Wall::from_unix_secs(read.validity().not_after.timestamp()))
     }
 
     pub fn anonymous() -> User {

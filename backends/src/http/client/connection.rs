@@ -35,10 +35,10 @@ const LEASE: HeaderName = HeaderName::from_static(lease::HEADER);
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(15);
 
-/// Whom the client trusts, and who it is.
+/// Whom the client trusts, and who it is. Clones are renewed together.
 #[derive(Clone)]
 pub struct Credentials {
-    tls: Arc<ClientConfig>,
+    tls: Arc<channel::Sender<Arc<ClientConfig>>>,
     /// What it calls itself: the server notes it with what it writes (`managedFields`).
     agent: HeaderValue,
     /// The lease by which it leads, if it does.
@@ -57,25 +57,42 @@ impl Credentials {
         let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
         let agent = HeaderValue::from_str(&agent)
             .map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))?;
-        let roots = trust::roots(authority)?;
-        let chain = trust::certificates(certificates, "the client's certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| format!("reading the client's key: {error}"))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("setting up TLS: {error}"))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("using the client's certificate and key: {error}"))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Credentials { tls: Arc::new(config), agent, lease: None })
+        let tls = Arc::new(channel::Sender::new(config(authority, certificates, key)?));
+        Ok(Credentials { tls, agent, lease: None })
+    }
+
+    /// The same client with another certificate. Those who use it dial again with that, and only
+    /// then give up the connection that they have.
+    pub fn renew(&self, authority: &[u8], certificates: &[u8], key: &[u8]) -> Result<(), String> {
+        self.tls.send_replace(config(authority, certificates, key)?);
+        Ok(())
+    }
+
+    /// Hears of each renewal from now on.
+    pub(super) fn renewals(&self) -> channel::Receiver<Arc<ClientConfig>> {
+        self.tls.subscribe()
     }
 
     /// Of one who writes only while it leads by this lease.
     pub fn leading_by(self, hold: &Hold) -> Result<Credentials, String> {
         Ok(Credentials { lease: Some(lease::header(hold)?), ..self })
     }
+}
+
+fn config(authority: &[u8], certificates: &[u8], key: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let roots = trust::roots(authority)?;
+    let chain = trust::certificates(certificates, "the client's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| format!("reading the client's key: {error}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("setting up TLS: {error}"))?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| format!("using the client's certificate and key: {error}"))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Which store the server tells of, if it was asked.
@@ -183,7 +200,7 @@ pub async fn dial(
     socket.set_nodelay(true).map_err(at)?;
     let local = socket.local_addr().map_err(at)?.ip();
     let name = ServerName::try_from(SERVER).map_err(|error| error.to_string())?;
-    let connector = TlsConnector::from(Arc::clone(&credentials.tls));
+    let connector = TlsConnector::from(Arc::clone(&credentials.tls.borrow()));
     let stream = connector.connect(name, socket).await.map_err(at)?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("the server does not speak HTTP/2".to_owned());

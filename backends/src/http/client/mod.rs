@@ -32,7 +32,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -198,8 +198,10 @@ impl Inner {
         Ok((line, wire))
     }
 
-    /// One connection to its end.
+    /// One connection to its end, and those that take its place without a gap.
     async fn serve(&self, line: Line, mut wire: Wire) {
+        let mut renewals = self.credentials.renewals();
+        let peer = line.peer;
         {
             let mut state = self.state.borrow_mut();
             state.failures = 0;
@@ -207,13 +209,42 @@ impl Inner {
             state.listeners.retain(|listener| listener.send(true).is_ok());
         }
         self.up.notify_waiters();
-        tokio::select! {
-            () = wire.end() => {}
-            () = self.hang_up.notified() => {}
+        loop {
+            tokio::select! {
+                () = wire.end() => break,
+                () = self.hang_up.notified() => break,
+                (line, new) = self.renewed(&mut renewals, peer) => {
+                    self.state.borrow_mut().line = Some(line);
+                    let mut old = std::mem::replace(&mut wire, new);
+                    // What was asked on it is answered there.
+                    spawn_local(async move { drop(timeout(CALL_DEADLINE, old.end()).await) });
+                }
+            }
         }
         let mut state = self.state.borrow_mut();
         state.line = None;
         state.listeners.retain(|listener| listener.send(false).is_ok());
+    }
+
+    /// A connection with a new certificate, when there is one. If it cannot be had, the present one
+    /// lasts until its server ends it.
+    async fn renewed(
+        &self,
+        renewals: &mut channel::Receiver<Arc<rustls::ClientConfig>>,
+        peer: Ipv4Addr,
+    ) -> (Line, Wire) {
+        loop {
+            if renewals.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            for failures in 0..PATIENCE {
+                match timeout(DIAL_TIMEOUT, self.connect(peer)).await {
+                    Ok(Ok(connected)) => return connected,
+                    _ => sleep(self.pause(failures)).await,
+                }
+            }
+            (self.notes)(format!("connecting to {peer} with a renewed certificate: no success"));
+        }
     }
 
     /// Of another store than before, all that was heard is of no use, however late or early. One
