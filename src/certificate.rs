@@ -89,7 +89,7 @@ impl Authority {
 
     /// A certificate for it, as PEM. Who may have one is decided before.
     pub fn issue(&self, leaf: Leaf) -> Result<String, String> {
-        let end = self.certificate.tbs_certificate.validity.not_after.to_unix_duration();
+        let end = self.end();
         if leaf.from >= end {
             return Err("the authority's certificate has expired".to_owned());
         }
@@ -104,6 +104,11 @@ impl Authority {
             signature: BitString::from_bytes(&signature).map_err(wrong)?,
         };
         certificate.to_pem(LineEnding::LF).map_err(wrong)
+    }
+
+    /// When its own certificate ends, since 1970.
+    pub fn end(&self) -> Duration {
+        self.certificate.tbs_certificate.validity.not_after.to_unix_duration()
     }
 
     fn body(&self, leaf: Leaf) -> Result<TbsCertificate, String> {

@@ -1,6 +1,6 @@
-//! The cluster's authority and what it vouches for, and the key of service accounts' tokens. These
-//! two are made once; the server's certificate and the administrator's are made anew at each start,
-//! so that they are never old and name the addresses that there are.
+//! The cluster's authority and what it vouches for, and the keys of service accounts' tokens. These
+//! are made once; the server's certificate and the administrator's are made anew at each start, so
+//! that they name the addresses that there are, and again before they end.
 
 use crate::certificate::{self, Authority, Leaf};
 use base64::Engine;
@@ -25,22 +25,29 @@ pub const MASTERS: &str = "system:masters";
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long the authority is good for, and what it signs (kubeadm's: ten years and one).
 const AUTHORITY: Duration = Duration::from_secs(3650 * 86_400);
-const LEAF: Duration = Duration::from_secs(365 * 86_400);
+pub const LEAF: Duration = Duration::from_secs(365 * 86_400);
 
-/// PEM texts.
+/// What is in the directory and cannot be made again.
+pub const KEPT: [&str; 3] = ["ca.crt", "ca.key", "sa.key"];
+
 pub struct Pki {
+    /// As PEM.
     pub authority: String,
     /// The authority with its key.
     pub signs: Arc<Authority>,
-    pub certificate: String,
-    pub key: String,
-    /// What the tokens of service accounts are signed by.
+    /// What the tokens of service accounts are signed by, as PEM: the first key signs, and tokens
+    /// of those behind it are good.
     pub token_key: String,
+    /// Where the server is.
+    addresses: Vec<Ipv4Addr>,
+    /// How long what it makes is good for.
+    life: Duration,
 }
 
 impl Pki {
-    /// Reads the authority in this directory, or makes it there. The server is at these addresses.
-    pub fn open(place: &Path, addresses: &[Ipv4Addr]) -> Result<Pki, String> {
+    /// Reads the authority in this directory, or makes it there. The server is at these addresses,
+    /// and what is made for it and its clients is good for so long.
+    pub fn open(place: &Path, addresses: &[Ipv4Addr], life: Duration) -> Result<Pki, String> {
         directory(place)?;
         // Of several servers that start together, one makes what is not there.
         let _mine = lock(place)?;
@@ -53,9 +60,22 @@ impl Pki {
             )
         };
         let signs = Authority::new(&authority, &key).map_err(wrong)?;
-        let (certificate, key) = server(&signs, addresses).map_err(wrong)?;
         let token_key = token_key(place)?;
-        Ok(Pki { authority, signs: Arc::new(signs), certificate, key, token_key })
+        let (signs, addresses) = (Arc::new(signs), addresses.to_owned());
+        Ok(Pki { authority, signs, token_key, addresses, life })
+    }
+
+    /// How long a certificate that is made now lasts; the time is since 1970.
+    pub fn lasts(&self, now: Duration) -> Duration {
+        self.life.min(self.signs.end().saturating_sub(now))
+    }
+
+    /// A certificate for the server, and its key.
+    pub fn server(&self) -> Result<(String, String), String> {
+        let wrong = |error: String| format!("making the server's certificate: {error}");
+        let names = names(&self.addresses).map_err(wrong)?;
+        let subject = certificate::user("kube-apiserver", &[]).map_err(wrong)?;
+        self.issue(subject, "server auth", names).map_err(wrong)
     }
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.
@@ -78,7 +98,22 @@ impl Pki {
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<(String, String), String> {
         let wrong = |error: String| format!("making the certificate of {user}: {error}");
         let subject = certificate::user(user, groups).map_err(wrong)?;
-        issue(&self.signs, subject, "client auth", Vec::new()).map_err(wrong)
+        self.issue(subject, "client auth", Vec::new()).map_err(wrong)
+    }
+
+    /// A certificate with a key of its own, and that key.
+    fn issue(
+        &self,
+        subject: Name,
+        usage: &str,
+        names: GeneralNames,
+    ) -> Result<(String, String), String> {
+        let pair = KeyPair::generate().map_err(|error| format!("making a key: {error}"))?;
+        let usages = vec!["digital signature".to_owned(), usage.to_owned()];
+        let (from, to) = lasting(self.life);
+        let key = certificate::public(&pair)?;
+        let certificate = self.signs.issue(Leaf { subject, key, usages, names, from, to })?;
+        Ok((certificate, pair.serialize_pem()))
     }
 }
 
@@ -137,7 +172,7 @@ fn token_key(place: &Path) -> Result<String, String> {
     Ok(made.serialize_pem())
 }
 
-fn server(authority: &Authority, addresses: &[Ipv4Addr]) -> Result<(String, String), String> {
+fn names(addresses: &[Ipv4Addr]) -> Result<GeneralNames, String> {
     let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default"]
         .into_iter()
         .chain(["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"])
@@ -147,23 +182,7 @@ fn server(authority: &Authority, addresses: &[Ipv4Addr]) -> Result<(String, Stri
     names.extend(addresses.iter().map(Ipv4Addr::to_string));
     names.sort();
     names.dedup();
-    let names = names.iter().map(|name| certificate::place(name)).collect::<Result<_, _>>()?;
-    issue(authority, certificate::user("kube-apiserver", &[])?, "server auth", names)
-}
-
-/// A certificate with a key of its own, and that key.
-fn issue(
-    authority: &Authority,
-    subject: Name,
-    usage: &str,
-    names: GeneralNames,
-) -> Result<(String, String), String> {
-    let pair = KeyPair::generate().map_err(|error| format!("making a key: {error}"))?;
-    let usages = vec!["digital signature".to_owned(), usage.to_owned()];
-    let (from, to) = lasting(LEAF);
-    let key = certificate::public(&pair)?;
-    let certificate = authority.issue(Leaf { subject, key, usages, names, from, to })?;
-    Ok((certificate, pair.serialize_pem()))
+    names.iter().map(|name| certificate::place(name)).collect()
 }
 
 /// From a day ago, for clients whose clock is behind; both since 1970.
@@ -177,7 +196,7 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// A file that is whole or as it was, for its owner alone.
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub fn write(path: &Path, text: &str) -> Result<(), String> {
     let new = path.with_extension("new");
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&new);

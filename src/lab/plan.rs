@@ -78,10 +78,10 @@ pub struct Door {
 impl Door {
     fn new(cluster: &Cluster) -> Result<Door, String> {
         let pki = &cluster.pki;
-        let [certificate, key, authority] = [&pki.certificate, &pki.key, &pki.authority];
+        let (certificate, key) = pki.server()?;
         Ok(Door {
             store: Arc::clone(&cluster.store),
-            tls: Tls::new(certificate.as_bytes(), key.as_bytes(), authority.as_bytes())?,
+            tls: Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes())?,
             token_key: pki.token_key.clone(),
             visitors: cluster.listener.clone(),
             person: identity::person(pki)?,

@@ -7,7 +7,7 @@ use super::needs;
 use super::plan::{Cluster, Plan};
 use super::visitors::Visitors;
 use super::wire::frame;
-use crate::pki::Pki;
+use crate::pki::{LEAF, Pki};
 use crate::run::Visit;
 use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
@@ -87,7 +87,7 @@ impl Lab {
             .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
         let home = Home::new()?;
         // By its name: the addresses change.
-        let pki = Arc::new(Pki::open(&home.of_cluster(), &[])?);
+        let pki = Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?);
         let visitors = match &visit.kubeconfig {
             Some(path) => Some(Visitors::new(&pki, path)?),
             None => None,

@@ -31,26 +31,48 @@ pub struct Plan {
     pub signer: Option<(Arc<Authority>, Credentials)>,
 }
 
-/// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
-pub fn scheduler_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "kube-scheduler", "system:kube-scheduler")
+/// Who a client is: what it calls itself, and the user of its certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    agent: &'static str,
+    user: &'static str,
 }
+
+/// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
+pub const SCHEDULER: Who = Who { agent: "kube-scheduler", user: "system:kube-scheduler" };
 
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
-pub fn controllers_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "kubesim-controllers", "system:kubesim-controllers")
-}
+pub const CONTROLLERS: Who =
+    Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
 
 /// The signer does what upstream's does, and is the service account that it is there.
-pub fn signer_credentials(pki: &Pki) -> Result<Credentials, String> {
-    credentials(pki, "signer", "system:serviceaccount:kube-system:certificate-controller")
+pub const SIGNER: Who =
+    Who { agent: "signer", user: "system:serviceaccount:kube-system:certificate-controller" };
+
+impl Who {
+    pub fn credentials(self, pki: &Pki) -> Result<Credentials, String> {
+        let (certificate, key) = pki.client(self.user, &[])?;
+        let authority = pki.authority.as_bytes();
+        Credentials::new(self.agent, authority, certificate.as_bytes(), key.as_bytes())
+    }
+
+    /// With another certificate from now on.
+    pub fn renew(self, pki: &Pki, credentials: &Credentials) -> Result<(), String> {
+        let (certificate, key) = pki.client(self.user, &[])?;
+        credentials.renew(pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+    }
 }
 
-fn credentials(pki: &Pki, agent: &str, user: &str) -> Result<Credentials, String> {
-    let (certificate, key) = pki.client(user, &[])?;
-    Credentials::new(agent, pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+impl Plan {
+    /// Who works, and as whom.
+    pub fn identities(&self) -> Vec<(Who, Credentials)> {
+        let scheduler = self.scheduler.as_ref().map(|(_, known)| (SCHEDULER, known.clone()));
+        let controllers = self.controllers.as_ref().map(|(_, known)| (CONTROLLERS, known.clone()));
+        let signer = self.signer.as_ref().map(|(_, known)| (SIGNER, known.clone()));
+        [scheduler, controllers, signer].into_iter().flatten().collect()
+    }
 }
 
 /// Those that run.

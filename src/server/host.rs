@@ -1,20 +1,22 @@
 //! The server from its start to its end: the API server on its store, then whoever works with it.
 
+use super::backup;
 use super::clients::{Clients, Plan};
+use super::renew::Renewal;
 use crate::Exit;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
 use kubesim_backends::http::{Limits, Tls};
-use kubesim_backends::store::embedded::{self, Embedded};
+use kubesim_backends::store::embedded::{self, Copier, Embedded};
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 
 /// Where objects are kept.
@@ -32,6 +34,10 @@ pub struct Door {
     pub tls: Tls,
     /// What tokens of service accounts are signed by, as PEM.
     pub token_key: String,
+    /// Where that and the authority are kept.
+    pub keys: PathBuf,
+    /// Of what it is known by, and its clients.
+    pub renewal: Renewal,
 }
 
 /// What is wrong, for the exit status and for people.
@@ -46,7 +52,7 @@ pub fn run(
     place: (&Path, &Place),
     door: Door,
     plan: &Plan,
-    ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
+    ready: &mut dyn FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
@@ -58,13 +64,13 @@ pub fn run(
 async fn serve(
     config: Config,
     place: (&Path, &Place),
-    Door { listen, tls, token_key }: Door,
+    Door { listen, tls, token_key, keys, renewal }: Door,
     plan: &Plan,
-    ready: &mut dyn FnMut(SocketAddrV4) -> Result<(), String>,
+    ready: &mut dyn FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failed> {
     let environment = |why: String| (Exit::Environment, why);
     let mut signals = signals().map_err(environment)?;
-    let store = open(place).map_err(environment)?;
+    let (store, copier) = open(place).map_err(environment)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         environment(format!("listening at {listen}: {error}; --listen names another address"))
     })?;
@@ -92,14 +98,20 @@ async fn serve(
         () = end(&mut signals) => return Ok(()),
     }
     front.reconcile_roles().await.map_err(environment)?;
+    let backups = copier.map(|copier| {
+        let source = backup::Source { copier, keys };
+        spawn_local(backup::serve(place.0.to_owned(), source))
+    });
     let serving = spawn_local(front.clone().serve(listener, tls));
     let clients = Clients::start(plan, at.port()).map_err(environment)?;
-    ready(at).map_err(environment)?;
+    ready(&url).map_err(environment)?;
+    let renews = spawn_local(renewal.run(url));
     let ended = tokio::select! {
         Some(why) = refused.recv() => Err((Exit::Input, why)),
         () = end(&mut signals) => Ok(()),
     };
     clients.stop().await;
+    [backups, Some(renews)].iter().flatten().for_each(JoinHandle::abort);
     serving.abort();
     front.drain(LAST).await;
     server.stop().await;
@@ -119,17 +131,20 @@ async fn end([terminate, interrupt]: &mut [Signal; 2]) {
     }
 }
 
-fn open((data_dir, place): (&Path, &Place)) -> Result<Store, String> {
+/// The store, and what takes copies of it if that is ours to do.
+fn open((data_dir, place): (&Path, &Place)) -> Result<(Store, Option<Copier>), String> {
     match place {
         Place::Embedded => {
             let path = data_dir.join("store");
             let opened = Embedded::open(&path, embedded::Options::default());
-            Ok(Rc::new(opened.map_err(|error| error.to_string())?))
+            let opened = opened.map_err(|error| error.to_string())?;
+            let copier = opened.copier();
+            Ok((Rc::new(opened), Some(copier)))
         }
         #[cfg(feature = "etcd")]
         Place::Etcd(endpoints) => {
             use kubesim_backends::store::etcd::{Etcd, Options};
-            Ok(Rc::new(Etcd::new(Options::new(endpoints.clone()))?))
+            Ok((Rc::new(Etcd::new(Options::new(endpoints.clone()))?), None))
         }
         #[cfg(not(feature = "etcd"))]
         Place::Etcd(endpoints) => Err(format!(

@@ -4,15 +4,21 @@
 //! - `clients`: the scheduler and the controllers
 //! - `signer`: the certificates that are asked for
 //! - `lead`: which server's of them work
+//! - `renew`: their certificates, before they end
+//! - `data`, `backup`: what it keeps, and a copy of that
 
+mod backup;
 mod clients;
+mod data;
 mod host;
 mod lead;
+mod renew;
 mod signer;
 
 use self::host::Place;
 use self::lead::Election;
-use crate::pki::{self, Pki};
+use self::renew::Renewal;
+use crate::pki::Pki;
 use crate::seed::seed;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
@@ -21,11 +27,29 @@ use kubesim_actors::{controllers, scheduler};
 use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Write all that a cluster is to a file, while its server runs or not.
+    Backup(backup::BackupArgs),
+    /// Make a data directory of such a file.
+    Restore(backup::RestoreArgs),
+}
+
+#[derive(clap::Args)]
+struct Serve {
     /// Where the server keeps its keys, the administrator's kubeconfig and the embedded store.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubesim")]
     data_dir: PathBuf,
@@ -52,6 +76,10 @@ pub struct Args {
     /// What is left to others: the scheduler, the controllers, or (with a comma) both.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
+    /// How long the certificates are good for that the server makes for itself, its own clients
+    /// and the administrator, in seconds. Each is renewed after two thirds of that.
+    #[arg(long, value_name = "SECONDS", value_parser = life, default_value = "31536000")]
+    certificate_life: Duration,
     #[command(flatten)]
     election: Terms,
     /// What the server leaves out of what it makes of requests, as kube-apiserver's flag: without
@@ -93,6 +121,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
     number.map(Duration::from_secs).map_err(|_| "it is a number of seconds, as 50".to_owned())
 }
 
+fn life(text: &str) -> Result<Duration, String> {
+    let life = seconds(text)?;
+    let short = || "a certificate is good for 6 seconds at least".to_owned();
+    Some(life).filter(|life| life.as_secs() >= 6).ok_or_else(short)
+}
+
 fn place(text: &str) -> Result<Place, String> {
     let Some(endpoints) = text.strip_prefix("etcd://") else {
         let other = || "it is `embedded`, or `etcd://HOST:PORT` and more of them with commas";
@@ -106,6 +140,14 @@ fn place(text: &str) -> Result<Place, String> {
 const HISTORY: usize = 10_000;
 
 pub fn execute(args: &Args, output: &mut Output) -> Exit {
+    match &args.action {
+        Some(Action::Backup(args)) => backup::backup(args, output),
+        Some(Action::Restore(args)) => backup::restore(args, output),
+        None => serve(&args.serve, output),
+    }
+}
+
+fn serve(args: &Serve, output: &mut Output) -> Exit {
     match run(args, output) {
         Ok(()) => Exit::Held,
         Err((exit, why)) => {
@@ -115,7 +157,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     }
 }
 
-fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
+fn run(args: &Serve, output: &mut Output) -> Result<(), (Exit, String)> {
     let environment = |why| (Exit::Environment, why);
     let config = Config {
         pod_network: args.pod_network,
@@ -132,16 +174,17 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
     let ip = *args.listen.ip();
     let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
     let first = Ipv4Addr::from(u32::from(args.service_network.network()) + 1);
-    pki::directory(&args.data_dir).map_err(environment)?;
+    data::open(&args.data_dir).map_err(environment)?;
     let keys = args.pki_dir.clone().unwrap_or_else(|| args.data_dir.join("pki"));
-    let pki = Pki::open(&keys, &[reached, first]).map_err(environment)?;
-    let tls = Tls::new(pki.certificate.as_bytes(), pki.key.as_bytes(), pki.authority.as_bytes());
+    let pki = Pki::open(&keys, &[reached, first], args.certificate_life).map_err(environment)?;
+    let pki = Rc::new(pki);
+    let (certificate, key) = pki.server().map_err(environment)?;
+    let tls = Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes());
     let tls = tls.map_err(environment)?;
     let data_dir = args.data_dir.clone();
-    let mut ready = |at: SocketAddrV4| {
-        let url = format!("https://{reached}:{}", at.port());
-        let kubeconfig = data_dir.join("admin.conf");
-        pki.admin(&kubeconfig, &url)?;
+    let kubeconfig = data_dir.join("admin.conf");
+    let mut ready = |url: &str| {
+        pki.admin(&kubeconfig, url)?;
         output.begin("where the server is");
         output.line(&format!("the API is at {url}, its data in {}", data_dir.display()));
         let words = crate::run::quoted(&kubeconfig.display().to_string());
@@ -152,12 +195,19 @@ fn run(args: &Args, output: &mut Output) -> Result<(), (Exit, String)> {
     };
     let mut plan = plan(args, reached, &pki).map_err(environment)?;
     plan.election = election(args).map_err(|why| (Exit::Input, why))?;
-    let door = host::Door { listen: args.listen, tls, token_key: pki.token_key.clone() };
+    let token_key = pki.token_key.clone();
+    let renewal = Renewal {
+        pki: Rc::clone(&pki),
+        tls: tls.clone(),
+        clients: plan.identities(),
+        kubeconfig: kubeconfig.clone(),
+    };
+    let door = host::Door { listen: args.listen, tls, token_key, keys, renewal };
     host::run(config, (&args.data_dir, &args.store), door, &plan, &mut ready)
 }
 
 /// One store is one server's, or in etcd that of several.
-fn election(args: &Args) -> Result<Option<Election>, String> {
+fn election(args: &Serve) -> Result<Option<Election>, String> {
     let election = Election {
         duration: args.election.leader_elect_lease_duration,
         deadline: args.election.leader_elect_renew_deadline,
@@ -169,13 +219,13 @@ fn election(args: &Args) -> Result<Option<Election>, String> {
 }
 
 /// Periods are upstream's, and so is the scheduler's name.
-fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
+fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
     let mut plan =
         clients::Plan { server, election: None, scheduler: None, controllers: None, signer: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
-        plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));
+        plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
     }
     if with(Part::Controllers) {
         let config = controllers::Config {
@@ -186,8 +236,34 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
         };
-        plan.controllers = Some((config, clients::controllers_credentials(pki)?));
-        plan.signer = Some((Arc::clone(&pki.signs), clients::signer_credentials(pki)?));
+        plan.controllers = Some((config, clients::CONTROLLERS.credentials(pki)?));
+        plan.signer = Some((Arc::clone(&pki.signs), clients::SIGNER.credentials(pki)?));
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A directory of a test's own, removed in the end.
+    pub struct Folder(pub PathBuf);
+
+    impl Folder {
+        pub fn new() -> Folder {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("kubesim-data-{}-{number}", std::process::id());
+            let place = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&place).expect("a directory");
+            Folder(place)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
 }

@@ -3,9 +3,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,20 +15,32 @@ use std::time::Duration;
 
 /// What a kubeconfig says of whom to trust and who one is.
 pub fn identity(kubeconfig: &str) -> Arc<ClientConfig> {
-    let field = |name: &str| {
-        let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(name));
-        BASE64.decode(line.expect(name).trim()).expect("base64")
-    };
-    let certificate = |pem: &[u8]| CertificateDer::from_pem_slice(pem).expect("a certificate");
+    let certificate =
+        CertificateDer::from_pem_slice(&field(kubeconfig, "client-certificate-data:"));
+    let key = PrivateKeyDer::from_pem_slice(&field(kubeconfig, "client-key-data:"));
+    let chain = vec![certificate.expect("a certificate")];
+    let config = trusting(kubeconfig).with_client_auth_cert(chain, key.expect("a key"));
+    Arc::new(config.expect("an identity"))
+}
+
+/// What it says of whom to trust, for one who shows no certificate.
+pub fn stranger(kubeconfig: &str) -> Arc<ClientConfig> {
+    Arc::new(trusting(kubeconfig).with_no_client_auth())
+}
+
+fn trusting(kubeconfig: &str) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let authority = field(kubeconfig, "certificate-authority-data:");
+    let authority = CertificateDer::from_pem_slice(&authority).expect("a certificate");
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(&field("certificate-authority-data:"))).expect("an authority");
-    let key = PrivateKeyDer::from_pem_slice(&field("client-key-data:")).expect("a key");
-    let chain = vec![certificate(&field("client-certificate-data:"))];
+    roots.add(authority).expect("an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider);
-    let config = config.with_safe_default_protocol_versions().expect("versions");
-    let config = config.with_root_certificates(roots).with_client_auth_cert(chain, key);
-    Arc::new(config.expect("an identity"))
+    config.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots)
+}
+
+fn field(kubeconfig: &str, name: &str) -> Vec<u8> {
+    let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(name));
+    BASE64.decode(line.expect(name).trim()).expect("base64")
 }
 
 /// A request; its words are `POST /api/v1/namespaces`.
@@ -60,6 +73,12 @@ impl Connection {
         socket.set_read_timeout(Some(patience))?;
         let stream = BufReader::with_capacity(1 << 16, StreamOwned::new(client, socket));
         Ok(Connection { stream, rest: Vec::new() })
+    }
+
+    /// What the server showed, once something was asked.
+    pub fn server(&self) -> Vec<u8> {
+        let shown = self.stream.get_ref().conn.peer_certificates();
+        shown.and_then(|chain| chain.first()).expect("a certificate").to_vec()
     }
 
     /// The code, and the body if it is JSON.

@@ -7,6 +7,7 @@
 mod access;
 mod admission;
 mod applies;
+mod backups;
 mod certificates;
 mod definitions;
 mod disruptions;
@@ -19,6 +20,7 @@ mod node;
 mod openapi;
 mod plane;
 mod python;
+mod renewals;
 #[cfg(feature = "etcd")]
 mod several;
 #[path = "../common/skip.rs"]
