@@ -1,10 +1,11 @@
 //! A write's one step: applied to what is known, and off to the store as one transaction with what
-//! goes with it (the quotas that count it, the lease by which its writer leads).
+//! goes with it (the quotas that count it, the range that it takes an address of, the lease by which
+//! its writer leads).
 
 use super::apply::{self, Outcome, State};
 use super::pending::{Flight, Job, Step, Write, respond};
 use super::quota::{self, Charge};
-use super::{ApiServer, Effect};
+use super::{ApiServer, Effect, ranges};
 use crate::ports::api::{Error, Reply};
 use crate::ports::store::{self, Op, StoreKey};
 use kubesim_runtime::Context;
@@ -73,7 +74,8 @@ impl ApiServer {
             under_way,
         };
         let outcome = apply::apply(state, &job.request, &key.1)?;
-        let charges = quota::charges(&self.cache, key, &outcome)?;
+        let mut charges = quota::charges(&self.cache, key, &outcome)?;
+        charges.extend(ranges::charge(&self.cache, &self.config, key, &outcome, wall));
         let hold = job.hold.as_ref().map(|hold| hold.expected(&self.cache)).transpose()?;
         Ok(Judged { outcome, charges, hold })
     }
@@ -94,10 +96,10 @@ impl ApiServer {
             }
         };
         let (mut compare, mut then) = (vec![(key.clone(), expected)], vec![op]);
-        for Charge { key, expected, quota } in &charges {
+        for Charge { key, expected, object } in &charges {
             self.pending.lanes.entry(key.clone()).or_default();
             compare.push((key.clone(), *expected));
-            then.push(Op::Put { key: key.clone(), value: Arc::clone(quota) });
+            then.push(Op::Put { key: key.clone(), value: Arc::clone(object) });
         }
         compare.extend(hold);
         let uncounted = !quota::any(&self.cache, &key.1.namespace);

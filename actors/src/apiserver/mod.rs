@@ -23,6 +23,7 @@ mod patch;
 mod pending;
 mod plain;
 mod quota;
+mod ranges;
 mod reread;
 mod service;
 mod services_ip;

@@ -20,8 +20,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often one request is applied anew after the store knew better.
+/// How often one request is applied anew after the store knew better of its object.
 const MAX_TRIES: u32 = 5;
+/// And of what is written with it, which other writes share: each time, one of those was done.
+const MAX_CLASHES: u32 = 100;
 /// After this long an unanswered Range is asked again, and a missing revision looked up.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
@@ -48,7 +50,7 @@ pub(super) struct Flight {
     pub job: Job,
     pub key: StoreKey,
     pub write: Write,
-    /// The quotas that are written with it.
+    /// What is written with it.
     pub charges: Vec<Charge>,
     /// When it left, no quota of its namespace was there to count it.
     pub uncounted: bool,
@@ -181,7 +183,7 @@ impl ApiServer {
     pub(super) fn stored(&mut self, reply: store::Reply, ctx: &mut Ctx<'_>) {
         match reply {
             store::Reply::Committed { id, revision } => self.committed(id, revision, ctx),
-            store::Reply::Mismatch { id, .. } => self.mismatch(id, ctx),
+            store::Reply::Mismatch { id, key, .. } => self.mismatch(id, &key, ctx),
             store::Reply::Unknown { id } => self.unknown(id, ctx),
             store::Reply::Refused { id, why } => self.refused(id, &why, ctx),
             store::Reply::Range { id, revision, compacted, objects, .. } => {
@@ -265,8 +267,8 @@ impl ApiServer {
         let (kind, key) = flight.key.clone();
         for charge in &flight.charges {
             if let Some(view) = self.cache.views.get_mut(&charge.key.0) {
-                let quota = at_version(&charge.quota, revision);
-                view.insert(charge.key.1.clone(), quota, revision);
+                let object = at_version(&charge.object, revision);
+                view.insert(charge.key.1.clone(), object, revision);
             }
         }
         // One whose definition has just gone is stored all the same.
@@ -370,13 +372,14 @@ impl ApiServer {
         }
     }
 
-    fn mismatch(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+    fn mismatch(&mut self, id: u64, key: &StoreKey, ctx: &mut Ctx<'_>) {
         let Some(mut flight) = self.pending.in_flight.remove(&id) else {
             return;
         };
         self.settle(&flight.key);
         flight.job.tries += 1;
-        if flight.job.tries > MAX_TRIES {
+        let own = *key == flight.key;
+        if flight.job.tries > if own { MAX_TRIES } else { MAX_CLASHES } {
             let (kind, key) = &flight.key;
             respond(&flight.job, Err(errors::modified(*kind, &key.name)), ctx);
             return self.over(&flight, ctx);

@@ -40,6 +40,13 @@ impl Pool {
         if holder == by { Ok(()) } else { Err(Taken::Allocated) }
     }
 
+    /// It is stored, so whoever else had it has not.
+    fn stands(&mut self, number: u32, by: &Key) {
+        if (self.first..=self.last).contains(&number) {
+            self.held.insert(number, by.clone());
+        }
+    }
+
     fn draw(&mut self, by: &Key, rng: &mut Rng) -> Option<u32> {
         let bands = [(self.band, self.last), (self.first, self.band.saturating_sub(1))];
         for (first, last) in bands {
@@ -135,7 +142,8 @@ impl Allocations {
     }
 
     /// Makes this service hold exactly what its stored spec says (`None`: it is gone).
-    /// Called when no write of the service is under way any more.
+    /// Called when no write of the service is under way any more. What another one drew that is
+    /// not stored yet it will not get: that another server gave it was not known then.
     pub fn settle(&mut self, service: &Key, stored: Option<&ServiceSpec>) {
         let (addresses, ports) = self.by_service.remove(service).unwrap_or_default();
         for number in addresses {
@@ -147,10 +155,14 @@ impl Allocations {
         let Some(spec) = stored else { return };
         if let Some(address) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) {
             // Out of range after the range was changed: nobody else can draw it.
-            let _ = self.claim_address(address, service);
+            let address: Ipv4Addr = address;
+            self.addresses.stands(address.into(), service);
+            self.note(service).0.push(address.into());
         }
         for port in spec.ports.iter().flatten().filter_map(|port| port.node_port) {
-            let _ = self.claim_port(u32::try_from(port).unwrap_or(0), service);
+            let port = u32::try_from(port).unwrap_or(0);
+            self.node_ports.stands(port, service);
+            self.note(service).1.push(port);
         }
     }
 }
@@ -205,6 +217,19 @@ mod tests {
         assert_eq!(pool.claim_address(ip, &b), Ok(()));
         let outside = Ipv4Addr::new(10, 97, 0, 5);
         assert_eq!(pool.claim_address(outside, &b), Err(Taken::OutOfRange));
+    }
+
+    #[test]
+    fn what_is_stored_is_taken_from_who_drew_it_meanwhile() {
+        let (mut pool, mut rng) = (pool(), rng());
+        let (a, b) = (Key::new("n", "a"), Key::new("n", "b"));
+        let ip = pool.draw_address(&a, &mut rng).expect("a free one");
+        let spec = ServiceSpec { cluster_ip: Some(ip.to_string()), ..ServiceSpec::default() };
+        pool.settle(&b, Some(&spec));
+        pool.settle(&a, None);
+        assert_eq!(pool.claim_address(ip, &a), Err(Taken::Allocated));
+        pool.settle(&b, None);
+        assert_eq!(pool.claim_address(ip, &a), Ok(()));
     }
 
     #[test]

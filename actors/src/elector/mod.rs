@@ -38,6 +38,9 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub enum Event {
     Api(api::Event),
+    /// It is to end. What it led has ended; if it holds the lease it gives that up, so that nobody
+    /// has to wait until it runs out (`ReleaseOnCancel`).
+    End,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub enum Effect {
     Lead,
     /// It does not, from now on.
     Yield,
+    /// It does nothing any more.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,15 +64,17 @@ impl kubesim_runtime::Effect for Effect {
     fn answers(&self) -> Answers {
         match self {
             Effect::Api(effect) => effect.answers(),
-            Effect::Lead | Effect::Yield => Answers::None,
+            Effect::Lead | Effect::Yield | Effect::Ended => Answers::None,
         }
     }
 }
 
 impl Digest for Event {
     fn digest(&self, hasher: &mut Hasher) {
-        let Event::Api(event) = self;
-        event.digest(hasher);
+        match self {
+            Event::Api(event) => event.digest(hasher),
+            Event::End => hasher.str("end"),
+        }
     }
 }
 
@@ -75,6 +82,8 @@ impl Digest for Event {
 pub struct Elector {
     config: Arc<Config>,
     leads: bool,
+    /// It is to end.
+    ends: bool,
     /// The lease as it was seen last, and since when it has been so. This and all below is of the
     /// clock that goes on while the machine is suspended.
     seen: Option<(Arc<Object>, Time)>,
@@ -99,6 +108,7 @@ enum What {
     Write {
         known: bool,
     },
+    Release,
 }
 
 impl Actor for Elector {
@@ -114,6 +124,7 @@ impl Actor for Elector {
         let mut elector = Elector {
             config: Arc::new(config.clone()),
             leads: false,
+            ends: false,
             seen: None,
             renewed: Time::ZERO,
             calls: 0,
@@ -131,6 +142,7 @@ impl Actor for Elector {
                     self.answered(asked, answer.result, ctx);
                 }
             }
+            Event::End => self.end(ctx),
             // It has no informers, and a call waits for a connection by itself.
             Event::Api(api::Event::News(_) | api::Event::Connected(_)) => {}
         }
@@ -139,6 +151,7 @@ impl Actor for Elector {
     fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
         self.stop_if_late(ctx);
         match timer {
+            Timer::Try if self.ends => {}
             Timer::Try => self.attempt(ctx),
             // It was looked at just now.
             Timer::Deadline => {}
@@ -181,6 +194,13 @@ impl Elector {
         ctx: &mut Context<'_, Self>,
     ) {
         match (asked.what, result) {
+            // Released or not: the lease runs out by itself.
+            (What::Release, _) => _ = ctx.perform(Effect::Ended),
+            (What::Write { .. }, Ok(Reply::Object(lease))) if self.ends => {
+                self.saw(lease, ctx);
+                self.release(ctx);
+            }
+            _ if self.ends => self.release(ctx),
             (What::Look, Ok(Reply::Object(lease))) => self.looked(lease, ctx),
             (What::Look, Err(error)) if error.reason == Reason::NotFound => {
                 self.seen = None;
@@ -237,6 +257,28 @@ impl Elector {
         }
         ctx.set_timer(Timer::Deadline, left);
         self.later(ctx);
+    }
+
+    fn end(&mut self, ctx: &mut Context<'_, Self>) {
+        self.ends = true;
+        self.stop(ctx, || "it is to end".to_owned());
+        // What is under way may be a renewal, of which another version comes.
+        if self.asked.is_none() {
+            self.release(ctx);
+        }
+    }
+
+    fn release(&mut self, ctx: &mut Context<'_, Self>) {
+        let ours = |(lease, _): &&(Arc<Object>, Time)| {
+            record::holder(lease) == self.config.identity.as_str()
+        };
+        match self.seen.as_ref().filter(ours) {
+            Some((lease, _)) => {
+                let object = Arc::new(record::released(lease, ctx.wall()));
+                self.ask(What::Release, Request::Update { object }, ctx);
+            }
+            None => _ = ctx.perform(Effect::Ended),
+        }
     }
 
     fn later(&mut self, ctx: &mut Context<'_, Self>) {

@@ -18,6 +18,20 @@ pub fn duration(lease: &Object) -> Duration {
     Duration::from_secs(u64::try_from(seconds.unwrap_or(0)).unwrap_or(0))
 }
 
+/// Held by nobody, and for others to take at once (`release` of client-go's leaderelection.go).
+pub fn released(old: &Object, now: Wall) -> Object {
+    let before = old.lease().and_then(|spec| spec.lease_transitions);
+    let spec = LeaseSpec {
+        holder_identity: Some(String::new()),
+        lease_duration_seconds: Some(1),
+        lease_transitions: before,
+        acquire_time: Some(micro_time(now)),
+        renew_time: Some(micro_time(now)),
+        ..LeaseSpec::default()
+    };
+    Object { body: Body::Lease { spec: Arc::new(spec) }, ..old.clone() }
+}
+
 /// Held by this one from now on, or still: then it was acquired when it says. It is an update of
 /// the version that is given, or a new one.
 pub fn held(config: &Config, old: Option<&Object>, now: Wall) -> Object {

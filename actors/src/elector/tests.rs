@@ -27,6 +27,7 @@ struct Candidate {
     tickets: u64,
     timers: BTreeMap<Timer, Time>,
     leads: bool,
+    ended: bool,
     /// It does not run, and what happens to it waits (SIGSTOP).
     paused: bool,
     /// Nothing it asks for is answered.
@@ -57,6 +58,7 @@ impl World {
                 tickets,
                 timers,
                 leads: false,
+                ended: false,
                 paused: false,
                 cut_off: false,
                 calls,
@@ -150,6 +152,7 @@ impl Candidate {
             match effect {
                 Effect::Lead => self.leads = true,
                 Effect::Yield => self.leads = false,
+                Effect::Ended => self.ended = true,
                 Effect::Api(api::Effect::Call { tag, request }) => self.calls.push((tag, request)),
                 Effect::Api(other) => panic!("{other:?} of an elector"),
             }
@@ -223,5 +226,53 @@ fn one_that_pauses_for_less_than_the_deadline_goes_on() {
     world.run(Duration::from_secs(7));
     world.candidates[first].paused = false;
     world.run(Duration::from_secs(60));
+    assert_eq!((world.leader(), world.transitions()), (Some(first), Some(0)));
+}
+
+#[test]
+fn one_that_ends_well_is_followed_at_once() {
+    let mut world = World::new(3);
+    world.run(Duration::from_secs(5));
+    let first = world.leader().expect("a leader");
+    let clocks = world.clocks();
+    world.candidates[first].step(clocks, |elector, ctx| elector.handle(Event::End, ctx));
+    assert!(!world.candidates[first].leads, "it stops before it lets go");
+    // As the others look every 2 s to 4.4 s.
+    world.run(Duration::from_millis(4_500));
+    assert!(world.candidates[first].ended);
+    assert!(world.leader().is_some_and(|second| second != first));
+    assert_eq!(world.transitions(), Some(1));
+    world.run(Duration::from_secs(60));
+    assert!(world.candidates[first].calls.is_empty() && !world.candidates[first].leads);
+}
+
+/// It ends while a renewal of it is under way, which makes another version of the lease.
+#[test]
+fn one_that_ends_amid_a_renewal_lets_go_as_well() {
+    let mut world = World::new(2);
+    world.run(Duration::from_secs(5));
+    let first = world.leader().expect("a leader");
+    world.candidates[first].cut_off = true;
+    while world.candidates[first].calls.is_empty() {
+        world.run(MS);
+    }
+    let clocks = world.clocks();
+    world.candidates[first].step(clocks, |elector, ctx| elector.handle(Event::End, ctx));
+    assert!(!world.candidates[first].ended);
+    world.candidates[first].cut_off = false;
+    world.run(Duration::from_millis(4_500));
+    assert!(world.candidates[first].ended);
+    assert_eq!((world.leader(), world.transitions()), (Some(1 - first), Some(1)));
+}
+
+#[test]
+fn one_that_does_not_lead_just_ends() {
+    let mut world = World::new(2);
+    world.run(Duration::from_secs(5));
+    let first = world.leader().expect("a leader");
+    let clocks = world.clocks();
+    world.candidates[1 - first].step(clocks, |elector, ctx| elector.handle(Event::End, ctx));
+    world.run(Duration::from_secs(60));
+    assert!(world.candidates[1 - first].ended);
     assert_eq!((world.leader(), world.transitions()), (Some(first), Some(0)));
 }

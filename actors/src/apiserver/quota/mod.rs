@@ -23,12 +23,14 @@ use crate::ports::store::StoreKey;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A quota as it is once a write is done, in place of the version it was computed from.
+/// What a write changes beside its object (a quota, say), in the same transaction: as it is once
+/// that is done, in place of the version it was computed from.
 #[derive(Clone, Debug)]
 pub(super) struct Charge {
     pub key: StoreKey,
+    /// 0: it is not there.
     pub expected: u64,
-    pub quota: Arc<Object>,
+    pub object: Arc<Object>,
 }
 
 pub(super) fn any(cache: &Cache, namespace: &str) -> bool {
@@ -84,7 +86,7 @@ fn charge(
     Ok(Some(Charge {
         key: (Kind::ResourceQuota, quota.key.clone()),
         expected: quota.version,
-        quota: Arc::new(with_status(quota, &Status { used, ..status })),
+        object: Arc::new(with_status(quota, &Status { used, ..status })),
     }))
 }
 

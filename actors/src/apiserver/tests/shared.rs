@@ -49,6 +49,15 @@ impl Rig {
         self.run();
     }
 
+    /// What the other server does, one request after the other.
+    fn does_elsewhere(&mut self, other: &mut Rig) {
+        std::mem::swap(&mut self.store, &mut other.store);
+        other.tell();
+        other.run();
+        other.tell();
+        std::mem::swap(&mut self.store, &mut other.store);
+    }
+
     fn leased(&mut self, request: Request, holder: &str) -> u64 {
         self.calls += 1;
         let id = RequestId { connection: 1, call: self.calls };
@@ -202,4 +211,59 @@ fn a_renewed_lease_is_held_still() {
     rig.run();
     rig.tell();
     assert!(rig.answers[&call].is_ok(), "{:?}", rig.answers);
+}
+
+fn service(name: &str, ip: Option<&str>, node_port: Option<u16>) -> Request {
+    let port = json!({"port": 80, "nodePort": node_port});
+    create(json!({"apiVersion": "v1", "kind": "Service",
+                  "metadata": {"name": name, "namespace": "default"},
+                  "spec": {"type": if node_port.is_some() { "NodePort" } else { "ClusterIP" },
+                           "clusterIP": ip, "ports": [port]}}))
+}
+
+fn given(rig: &Rig, name: &str) -> (String, Value) {
+    let object = rig.get(Kind::Service, &key(name)).expect(name).to_json();
+    let spec = &object["spec"];
+    (
+        spec["clusterIP"].as_str().unwrap_or_default().to_owned(),
+        spec["ports"][0]["nodePort"].clone(),
+    )
+}
+
+/// The other server's dice are the same ones, so both draw the same address at first.
+#[test]
+fn two_servers_never_give_one_address_twice() {
+    let (mut rig, mut other) = (shared(), shared());
+    other.store = rig.store.clone();
+    for number in 0..20 {
+        let (ours, theirs) = (format!("a{number}"), format!("b{number}"));
+        // Both have judged before either is stored.
+        let first = rig.send(service(&ours, None, None));
+        let second = other.send(service(&theirs, None, None));
+        rig.does_elsewhere(&mut other);
+        rig.run();
+        rig.tell();
+        rig.does_elsewhere(&mut other);
+        assert!(rig.answers[&first].is_ok() && other.answers[&second].is_ok());
+        assert_ne!(given(&rig, &ours).0, given(&rig, &theirs).0);
+        assert_eq!(given(&other, &theirs), given(&rig, &theirs));
+    }
+}
+
+#[test]
+fn who_asks_for_an_address_or_a_port_that_another_server_just_gave_is_refused() {
+    let (mut rig, mut other) = (shared(), shared());
+    other.store = rig.store.clone();
+    for (name, ip, port) in [("ip", Some("10.96.0.77"), None), ("port", None, Some(30_007))] {
+        let (ours, theirs) = (format!("a-{name}"), format!("b-{name}"));
+        let first = rig.send(service(&ours, ip, port));
+        let second = other.send(service(&theirs, ip, port));
+        rig.does_elsewhere(&mut other);
+        rig.run();
+        rig.tell();
+        assert!(other.answers[&second].is_ok());
+        let why = rig.answers[&first].as_ref().expect_err("it is given").message.clone();
+        assert!(why.contains("already allocated"), "{why}");
+        assert!(rig.get(Kind::Service, &key(&ours)).is_none());
+    }
 }
