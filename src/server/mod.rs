@@ -10,6 +10,7 @@ mod host;
 mod lead;
 mod signer;
 
+use self::clients::Manager;
 use self::host::Place;
 use self::lead::Election;
 use crate::pki::{self, Pki};
@@ -185,8 +186,11 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
             node_grace: args.node_monitor_grace_period,
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
+            collects: controllers::collectable(),
         };
-        plan.controllers = Some((config, clients::controllers_credentials(pki)?));
+        let controllers = clients::controllers_credentials(pki)?;
+        let collector = clients::collector_credentials(pki)?;
+        plan.controllers = Some(Manager { config, controllers, collector });
         plan.signer = Some((Arc::clone(&pki.signs), clients::signer_credentials(pki)?));
     }
     Ok(plan)
