@@ -2,7 +2,7 @@
 //!
 //! Kubelets are upstream's nodes, the proxy and the scheduler have upstream's users and roles;
 //! netd, the names of Services and the controllers have roles of their own
-//! (`backends/src/http/auth/policy.txt`).
+//! (`backends/src/http/auth/policy.txt`). Garbage is collected as upstream's service account.
 
 use crate::pki::{ADMIN, MASTERS, Pki};
 use kubesim_backends::http::client::Credentials;
@@ -35,31 +35,43 @@ struct Identity {
     agent: &'static str,
 }
 
-/// `None`: the API server is no client.
-fn of(kind: Kind, node: &str) -> Option<Identity> {
-    let (user, agent) = match kind {
-        Kind::ApiServer => return None,
-        Kind::Controllers => ("system:kubesim-controllers", "kubesim-controllers"),
-        Kind::Scheduler => ("system:kube-scheduler", "kube-scheduler"),
+/// As whom a component asks: most of the time as the first one. Nobody is the API server, which
+/// is no client.
+fn of(kind: Kind, node: &str) -> Vec<Identity> {
+    let one = |user: &str, agent| Identity { user: user.to_owned(), groups: &[], agent };
+    vec![match kind {
+        Kind::ApiServer => return Vec::new(),
+        Kind::Controllers => {
+            let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
+            return vec![
+                one("system:kubesim-controllers", "kubesim-controllers"),
+                one(collector, "generic-garbage-collector"),
+            ];
+        }
+        Kind::Scheduler => one("system:kube-scheduler", "kube-scheduler"),
         Kind::Kubelet => {
             let user = format!("system:node:{node}");
-            return Some(Identity { user, groups: &["system:nodes"], agent: "kubelet" });
+            Identity { user, groups: &["system:nodes"], agent: "kubelet" }
         }
-        Kind::Netd => ("system:kubesim-netd", "kubesim-netd"),
-        Kind::Flannel => ("kubesim:profile:flannel", "flannel"),
-        Kind::Proxy => ("system:kube-proxy", "kube-proxy"),
-        Kind::Dns | Kind::KubeDns => ("system:kubesim-dns", "kubesim-dns"),
-    };
-    Some(Identity { user: user.to_owned(), groups: &[], agent })
+        Kind::Netd => one("system:kubesim-netd", "kubesim-netd"),
+        Kind::Flannel => one("kubesim:profile:flannel", "flannel"),
+        Kind::Proxy => one("system:kube-proxy", "kube-proxy"),
+        Kind::Dns | Kind::KubeDns => one("system:kubesim-dns", "kubesim-dns"),
+    }]
 }
 
-/// The components of a node that are clients.
-pub fn clients(pki: &Pki, world: &World, machine: u32) -> Result<BTreeMap<Kind, Known>, String> {
+/// Those of a node's components that are clients, as whom they ask.
+pub type Clients = BTreeMap<Kind, Vec<Known>>;
+
+pub fn clients(pki: &Pki, world: &World, machine: u32) -> Result<Clients, String> {
     let node = &world.machines[machine as usize].name;
     let known = |cell: &Cell| {
-        let identity = of(cell.kind, node)?;
-        let made = made(pki, &identity);
-        Some(made.map(|credentials| (cell.kind, Known { who: world.who(*cell), credentials })))
+        let known = |identity: &Identity| {
+            Ok(Known { who: world.who(*cell), credentials: made(pki, identity)? })
+        };
+        let all: Result<Vec<Known>, String> = of(cell.kind, node).iter().map(known).collect();
+        let all = all.map(|all| (cell.kind, all));
+        (!matches!(&all, Ok((_, none)) if none.is_empty())).then_some(all)
     };
     world.cells_on(machine).iter().filter_map(known).collect()
 }

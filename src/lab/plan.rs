@@ -49,7 +49,7 @@ pub struct Plan {
     pub writes_resolv_conf: bool,
     pub actors: Vec<(Cell, Config)>,
     /// As whom they ask the API.
-    pub clients: BTreeMap<Kind, Known>,
+    pub clients: identity::Clients,
     /// How the API server is known to who asks as nobody.
     pub trust: Trust,
     /// Of the API server's machine.
@@ -170,7 +170,7 @@ impl Plan {
             software: Vec::new(),
             writes_resolv_conf: false,
             actors: Vec::new(),
-            clients: BTreeMap::new(),
+            clients: identity::Clients::new(),
             trust: Trust::new(cluster.pki.authority.as_bytes())?,
             door: None,
             dial: Vec::new(),
@@ -185,7 +185,14 @@ fn config(world: &World, cell: Cell) -> Config {
     let at = cell.index as usize;
     match cell.kind {
         Kind::ApiServer => Config::ApiServer(world.apiservers.hosts[at].config.clone()),
-        Kind::Controllers => Config::Controllers(world.controllers.hosts[at].config.clone()),
+        Kind::Controllers => {
+            let config = world.controllers.hosts[at].config.clone();
+            // Visitors make what they like.
+            Config::Controllers(controllers::Config {
+                collects: controllers::collectable(),
+                ..config
+            })
+        }
         Kind::Scheduler => Config::Scheduler(world.schedulers.hosts[at].config.clone()),
         Kind::Kubelet => Config::Kubelet(world.kubelets.hosts[at].config.clone()),
         Kind::Netd => Config::Netd(world.netds.hosts[at].config.clone()),

@@ -27,8 +27,16 @@ pub struct Plan {
     /// Between them and those of other servers; without, these are the only ones.
     pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
-    pub controllers: Option<(controllers::Config, Credentials)>,
+    pub controllers: Option<Manager>,
     pub signer: Option<(Arc<Authority>, Credentials)>,
+}
+
+/// The controllers, as whom they work and as whom they collect garbage.
+#[derive(Clone)]
+pub struct Manager {
+    pub config: controllers::Config,
+    pub controllers: Credentials,
+    pub collector: Credentials,
 }
 
 /// Who a client is: what it calls itself, and the user of its certificate.
@@ -46,6 +54,12 @@ pub const SCHEDULER: Who = Who { agent: "kube-scheduler", user: "system:kube-sch
 /// `system:kube-controller-manager`, who may read every Secret.
 pub const CONTROLLERS: Who =
     Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
+
+/// The garbage collector may see and delete anything, so it alone is upstream's service account.
+pub const COLLECTOR: Who = Who {
+    agent: "generic-garbage-collector",
+    user: "system:serviceaccount:kube-system:generic-garbage-collector",
+};
 
 /// The signer does what upstream's does, and is the service account that it is there.
 pub const SIGNER: Who =
@@ -68,10 +82,14 @@ impl Who {
 impl Plan {
     /// Who works, and as whom.
     pub fn identities(&self) -> Vec<(Who, Credentials)> {
-        let scheduler = self.scheduler.as_ref().map(|(_, known)| (SCHEDULER, known.clone()));
-        let controllers = self.controllers.as_ref().map(|(_, known)| (CONTROLLERS, known.clone()));
-        let signer = self.signer.as_ref().map(|(_, known)| (SIGNER, known.clone()));
-        [scheduler, controllers, signer].into_iter().flatten().collect()
+        let manager = self.controllers.as_ref();
+        let all = [
+            (SCHEDULER, self.scheduler.as_ref().map(|(_, known)| known)),
+            (CONTROLLERS, manager.map(|manager| &manager.controllers)),
+            (COLLECTOR, manager.map(|manager| &manager.collector)),
+            (SIGNER, self.signer.as_ref().map(|(_, known)| known)),
+        ];
+        all.into_iter().filter_map(|(who, known)| Some((who, known?.clone()))).collect()
     }
 }
 
@@ -101,21 +119,28 @@ impl Clients {
     pub fn start(plan: &Plan, port: u16) -> Result<Clients, String> {
         let server = plan.server;
         let mut running = Vec::new();
-        if let Some((config, credentials)) = plan.controllers.clone() {
+        if let Some(Manager { config, controllers, collector }) = plan.controllers.clone() {
             // Upstream's lease of those, so that not both do their work.
-            let role = Role { lease: "kube-controller-manager", plan, port, credentials };
+            let lease = "kube-controller-manager";
+            let role = Role { lease, plan, port, credentials: vec![controllers, collector] };
             running.push(role.start(move |credentials| {
-                let client = client("controllers", server, port, credentials);
-                let effect = |controllers::Effect::Api(effect)| effect;
-                run::<Controllers>(config.clone(), client, effect, controllers::Event::Api)
+                let client = |credentials| client("controllers", server, port, credentials);
+                let clients = credentials.into_iter().map(client).collect();
+                let effect = |effect| match effect {
+                    controllers::Effect::Api(effect) => (0, effect),
+                    controllers::Effect::Collect(effect) => (1, effect),
+                };
+                run::<Controllers>(config.clone(), clients, effect, controllers::Event::Api)
             })?);
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
-            let role = Role { lease: "kube-scheduler", plan, port, credentials };
+            let lease = "kube-scheduler";
+            let role = Role { lease, plan, port, credentials: vec![credentials] };
             running.push(role.start(move |credentials| {
-                let client = client("scheduler", server, port, credentials);
-                let effect = |scheduler::Effect::Api(effect)| effect;
-                run::<Scheduler>(config.clone(), client, effect, scheduler::Event::Api)
+                let client = |credentials| client("scheduler", server, port, credentials);
+                let clients = credentials.into_iter().map(client).collect();
+                let effect = |scheduler::Effect::Api(effect)| (0, effect);
+                run::<Scheduler>(config.clone(), clients, effect, scheduler::Event::Api)
             })?);
         }
         if let Some((authority, credentials)) = plan.signer.clone() {
@@ -140,18 +165,24 @@ struct Role<'a> {
     lease: &'static str,
     plan: &'a Plan,
     port: u16,
-    credentials: Credentials,
+    /// As whom it works; the first one stands for election.
+    credentials: Vec<Credentials>,
 }
 
 impl Role<'_> {
     /// Works at once, or while it leads.
-    fn start(self, work: impl Fn(Credentials) -> Running + 'static) -> Result<Running, String> {
+    fn start(
+        self,
+        work: impl Fn(Vec<Credentials>) -> Running + 'static,
+    ) -> Result<Running, String> {
         let Role { lease, plan, port, credentials } = self;
         let Some(election) = &plan.election else { return Ok(work(credentials)) };
         let config = election.config(lease);
         let hold = Hold { lease: config.lease.clone(), holder: config.identity.clone() };
-        let leading = credentials.clone().leading_by(&hold)?;
-        let client = client("elector", plan.server, port, credentials);
+        let leading = credentials.iter().map(|one| one.clone().leading_by(&hold));
+        let leading = leading.collect::<Result<Vec<Credentials>, String>>()?;
+        let stands = credentials.into_iter().next().ok_or("nobody stands for election")?;
+        let client = client("elector", plan.server, port, stands);
         Ok(lead::while_elected(config, client, move || work(leading.clone())))
     }
 }
@@ -174,30 +205,36 @@ pub fn settings<A: Actor>() -> Settings {
     Settings { seed: seed(), index: 0, steps: false, observer: Box::new(observer) }
 }
 
+/// Which of an actor's clients carries out what it asks for.
+type Route<A> = fn(<A as Actor>::Effect) -> (usize, api::Effect);
+
+/// Its first client is the one whose connection the actor is told of.
 fn run<A: Actor>(
     config: A::Config,
-    client: Client,
-    effect: fn(A::Effect) -> api::Effect,
+    clients: Vec<Client>,
+    route: Route<A>,
     event: fn(api::Event) -> A::Event,
 ) -> Running {
-    let driver = OverTheApi { client: client.clone(), effect, event };
-    let mut connections = client.listen();
+    let connections = clients.first().map(Client::listen);
+    let driver = OverTheApi { clients: clients.clone(), route, event };
     let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings::<A>()));
     let told = Rc::clone(&hosted);
     let tells = spawn_local(async move {
+        let Some(mut connections) = connections else { return };
         while let Some(up) = connections.recv().await {
             // One that is down hears it from its informers when it is up.
             let _ = told.send(event(api::Event::Connected(up))).await;
         }
     });
-    let keeps = spawn_local(client.run());
-    Running::new(async move { hosted.stop().await }, vec![keeps, tells])
+    let keeps = clients.into_iter().map(|client| spawn_local(client.run()));
+    let tasks = keeps.chain([tells]).collect();
+    Running::new(async move { hosted.stop().await }, tasks)
 }
 
 /// Carries out what an actor asks for that speaks to the API only.
 struct OverTheApi<A: Actor> {
-    client: Client,
-    effect: fn(A::Effect) -> api::Effect,
+    clients: Vec<Client>,
+    route: Route<A>,
     event: fn(api::Event) -> A::Event,
 }
 
@@ -213,6 +250,7 @@ impl<A: Actor> Driver<A> for OverTheApi<A> {
             let (answer, event) = (Rc::clone(&answer), event(reply));
             async move { answer.send(event).await.map_err(|_| Closed) }
         });
-        self.client.perform((self.effect)(effect), answer)
+        let (client, effect) = (self.route)(effect);
+        self.clients[client].perform(effect, answer)
     }
 }

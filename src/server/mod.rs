@@ -15,6 +15,7 @@ mod lead;
 mod renew;
 mod signer;
 
+use self::clients::Manager;
 use self::host::Place;
 use self::lead::Election;
 use self::renew::Renewal;
@@ -235,8 +236,11 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             node_grace: args.node_monitor_grace_period,
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
+            collects: controllers::collectable(),
         };
-        plan.controllers = Some((config, clients::CONTROLLERS.credentials(pki)?));
+        let controllers = clients::CONTROLLERS.credentials(pki)?;
+        let collector = clients::COLLECTOR.credentials(pki)?;
+        plan.controllers = Some(Manager { config, controllers, collector });
         plan.signer = Some((Arc::clone(&pki.signs), clients::SIGNER.credentials(pki)?));
     }
     Ok(plan)

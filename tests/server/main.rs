@@ -14,6 +14,7 @@ mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
+mod garbage;
 mod https;
 mod kinds;
 mod node;

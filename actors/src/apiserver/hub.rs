@@ -16,10 +16,11 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
-/// Bytes of one watch event: about what a pod and everything else take as JSON.
-const fn event_bytes(kind: Kind) -> u64 {
-    match kind {
-        Kind::Pod => 2_048,
+/// Bytes of one watch event: about what a pod, metadata alone and everything else take as JSON.
+const fn event_bytes(kind: Kind, scope: &Scope) -> u64 {
+    match (kind, scope) {
+        (_, Scope::Metadata) => 512,
+        (Kind::Pod, _) => 2_048,
         _ => 1_024,
     }
 }
@@ -160,11 +161,11 @@ impl<W: Copy + Ord> Hub<W> {
             return 0;
         };
         let topic = match &watch.scope {
-            Scope::All => self.all.get(&watch.kind),
+            Scope::All | Scope::Metadata => self.all.get(&watch.kind),
             Scope::Node(node) => self.nodes.get(&(watch.kind, node.clone())),
         };
         let events = topic.map_or(0, |topic| topic.events - watch.seen) + watch.backlog;
-        events * event_bytes(watch.kind)
+        events * event_bytes(watch.kind, &watch.scope)
     }
 
     /// The newest view in the watch's scope, if it has news.
@@ -215,7 +216,7 @@ impl<W: Copy + Ord> Hub<W> {
 
     fn in_scope(&self, kind: Kind, scope: &Scope) -> u64 {
         let view = match (kind, scope) {
-            (_, Scope::All) => self.cache.views.get(&kind),
+            (_, Scope::All | Scope::Metadata) => self.cache.views.get(&kind),
             (Kind::Pod, Scope::Node(node)) => self.pods.get(node),
             _ => return 1,
         };
@@ -224,7 +225,7 @@ impl<W: Copy + Ord> Hub<W> {
 
     fn topic(&mut self, kind: Kind, scope: &Scope) -> &mut Topic<W> {
         match scope {
-            Scope::All => self.all.entry(kind).or_default(),
+            Scope::All | Scope::Metadata => self.all.entry(kind).or_default(),
             Scope::Node(node) => self.nodes.entry((kind, node.clone())).or_default(),
         }
     }

@@ -181,8 +181,12 @@ impl Client {
             idle = 0;
             self.last_tag += 1;
             let (tag, request) = (self.last_tag, Arc::clone(&flight.request));
+            let call = api::Effect::Call { tag, request };
+            ctx.perform(match flight.subject.of {
+                Loop::Collector => Effect::Collect(call),
+                _ => Effect::Api(call),
+            });
             self.flights.insert(tag, flight);
-            ctx.perform(Effect::Api(api::Effect::Call { tag, request }));
         }
     }
 

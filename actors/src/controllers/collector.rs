@@ -2,18 +2,22 @@
 //! upstream `pkg/controller/garbagecollector`), or before it, or is let go (`cascade`), and pods
 //! that no kubelet will ever finish (upstream `pkg/controller/podgc`).
 //!
-//! Upstream watches all there is. Here, owners of other kinds than those that are watched anyway
-//! are looked up now and then (`owner`).
+//! Upstream watches all there is. Here, which kinds are collected is configured (`kinds`), and
+//! owners of others are looked up now and then (`owner`).
 
 mod cascade;
+mod kinds;
 mod owner;
 
+use super::Controllers;
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, World, node_of, sides};
 use crate::objects::{Key, Kind, Name, Object, OwnerReference, Uid};
 use crate::ports::api::{DeleteOptions, Reason, Request};
-use kubesim_runtime::Time;
-use owner::{Standing, place};
+use kinds::Kinds;
+pub use kinds::collectable;
+use kubesim_runtime::{Context, Time};
+use owner::Standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +29,13 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
+    kinds: Kinds,
     dependents: BTreeMap<Uid, BTreeSet<(Kind, Key)>>,
     /// Owners that are known to be gone: seen leaving, or looked up and not found.
     dead: BTreeSet<Uid>,
     /// Owners that no view showed and that were looked up and found.
     alive: BTreeSet<Uid>,
-    /// Owners of kinds that are not watched: how long what a look-up told is good.
+    /// Owners of kinds that are not shown: how long what a look-up told is good.
     looked_up: BTreeMap<Uid, Time>,
     /// Owners whose deletion waits for what is done with what they own.
     waiting: BTreeMap<Uid, (Kind, Key)>,
@@ -50,6 +55,36 @@ fn subject(kind: Kind, key: &Key) -> Subject {
 }
 
 impl Collector {
+    /// That watches these kinds, besides those that are watched anyway.
+    pub fn start(kinds: impl Iterator<Item = Kind>, ctx: &mut Context<'_, Controllers>) -> Self {
+        let mut collector = Collector::default();
+        for kind in kinds {
+            collector.kinds.watch(kind, ctx);
+        }
+        collector
+    }
+
+    /// What is told of a kind counts.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds.has(kind)
+    }
+
+    pub fn definition_changed(
+        &mut self,
+        change: &ObjectChange<'_>,
+        ctx: &mut Context<'_, Controllers>,
+    ) {
+        self.kinds.definition_changed(change, ctx);
+    }
+
+    /// All that the kind's view shows was observed. Kinds that are to be forgotten are told.
+    pub fn looked(&mut self, kind: Kind, client: &mut Client) -> Vec<Kind> {
+        if self.kinds.shown(kind) {
+            self.all_shown(client);
+        }
+        self.kinds.take_undeclared()
+    }
+
     pub fn observe(
         &mut self,
         kind: Kind,
@@ -162,8 +197,9 @@ impl Collector {
         if let Some(propagation) = cascade::asked(&object) {
             return self.cascade(propagation, &object, desk);
         }
-        if !object.deleting() && self.has_waiting_owner(&object, desk) {
-            return self.precede(&object, desk);
+        let going = self.waiting_owners(&object, desk.world);
+        if !object.deleting() && !going.is_empty() {
+            return self.precede(&object, &going, desk);
         }
         if !object.deleting() && self.is_left(&object, desk) {
             return;
@@ -241,9 +277,10 @@ impl Collector {
         };
         let subject = &outcome.subject;
         let Some(dependent) = world.get(subject.kind, &subject.key) else { return };
+        let watched = world.view(*kind).is_some();
         for (owner, uid) in owners(dependent) {
-            if place(owner, &dependent.key).as_ref() == Some(&(*kind, key.clone())) {
-                self.told(*kind, uid, found == Some(uid), client);
+            if self.kinds.place(owner, &dependent.key).as_ref() == Some(&(*kind, key.clone())) {
+                self.told(watched, uid, found == Some(uid), client);
             }
         }
         if *kind == Kind::Node && world.get(Kind::Node, key).is_none() {

@@ -36,6 +36,7 @@ use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
+pub use collector::collectable;
 use cron_job::CronJobs;
 use daemon_set::DaemonSets;
 use deployment::Deployments;
@@ -71,6 +72,10 @@ pub struct Config {
     /// What the API server's certificate is signed by, as PEM. With it, each namespace gets what
     /// it has upstream from the start: its ServiceAccount and the ConfigMap with this.
     pub root_ca: Option<Arc<str>>,
+    /// Kinds that are watched for garbage only: what owns or is owned besides what the controllers
+    /// work with. With CustomResourceDefinitions among them, all that are declared as well.
+    /// [`collectable`] are all; each one that nobody uses still costs a watch.
+    pub collects: Vec<Kind>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +86,9 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub enum Effect {
     Api(api::Effect),
+    /// Asked for as the garbage collector, who may see and delete what the others must not: where
+    /// there are rights, it is a client of its own.
+    Collect(api::Effect),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +99,7 @@ pub enum Timer {
 
 impl kubesim_runtime::Effect for Effect {
     fn answers(&self) -> Answers {
-        let Effect::Api(effect) = self;
+        let (Effect::Api(effect) | Effect::Collect(effect)) = self;
         effect.answers()
     }
 }
@@ -147,9 +155,11 @@ impl Actor for Controllers {
         for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
         }
+        let collects = config.collects.iter().copied().filter(|kind| !watched.contains(kind));
+        let collector = Collector::start(collects, ctx);
         let incarnation = ctx.rng().u64();
         Controllers {
-            world: World::new(watched.len()),
+            world: World::new(watched),
             client: Client::default(),
             loops: Loops {
                 deployments: Deployments::default(),
@@ -159,7 +169,7 @@ impl Actor for Controllers {
                 ipam: Ipam::new(config.pod_network, config.node_mask, incarnation),
                 lifecycle: Lifecycle::new(config.node_grace, config.node_monitor),
                 evictions: Evictions::default(),
-                collector: Collector::default(),
+                collector,
                 namespaces,
                 jobs: Jobs::default(),
                 daemon_sets: DaemonSets::default(),
@@ -209,6 +219,17 @@ impl Actor for Controllers {
 impl Controllers {
     /// A newer view: every loop is told what changed.
     fn look(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
+        if !self.loops.collector.has(kind) {
+            return;
+        }
+        self.follow(kind, view.clone(), ctx);
+        for gone in self.loops.collector.looked(kind, &mut self.client) {
+            self.follow(gone, View::empty(view.history()), ctx);
+            self.world.forget(gone);
+        }
+    }
+
+    fn follow(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
         let (world, client, loops, now) =
             (&mut self.world, &mut self.client, &mut self.loops, ctx.now());
         let old = world.replace(kind, view.clone());
@@ -327,15 +348,18 @@ impl Loops {
         client: &mut Client,
         ctx: &mut Context<'_, Controllers>,
     ) {
-        if namespaces::WATCHED.contains(&kind) {
-            if let Some(namespaces) = &self.namespaces {
-                namespaces.observe(kind, change, client);
-            }
-            return;
+        if let Some(namespaces) = &self.namespaces {
+            namespaces.observe(kind, change, client);
         }
         let now = ctx.now();
         self.lifecycle.observe(kind, change, client, now);
         self.collector.observe(kind, change, world, client, now);
+        if kind == Kind::CustomResourceDefinition {
+            self.collector.definition_changed(change, ctx);
+        }
+        if !world::WATCHED.contains(&kind) {
+            return;
+        }
         match kind {
             Kind::Lease | Kind::Subnet => return,
             Kind::Node => self.ipam.observe(change, client),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub type ObjectChange<'a> = Change<'a, Key, Arc<Object>>;
 
-/// The kinds that the controllers watch in any case.
+/// The kinds that the controllers work with.
 pub const WATCHED: [Kind; 15] = [
     Kind::Node,
     Kind::Pod,
@@ -36,8 +36,8 @@ pub const CONTROLLED: [Kind; 4] =
 
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    /// How many kinds are watched.
-    kinds: usize,
+    /// Kinds that were not shown yet and without which nothing can be judged.
+    missing: BTreeSet<Kind>,
     views: BTreeMap<Kind, View>,
     /// What is [`CONTROLLED`] by the uid of the owner, as in the view.
     controlled: Index<(Kind, Uid)>,
@@ -78,18 +78,18 @@ pub fn node_of(pod: &Object) -> Option<&Name> {
 }
 
 impl World {
-    /// In which so many kinds are watched.
-    pub fn new(kinds: usize) -> Self {
-        World { kinds, ..World::default() }
+    /// In which these kinds must be shown before anything is judged.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        World { missing: kinds.into_iter().collect(), ..World::default() }
     }
 
     pub fn view(&self, kind: Kind) -> Option<&View> {
         self.views.get(&kind)
     }
 
-    /// Every kind was shown at least once.
+    /// Every kind that is needed was shown at least once.
     pub fn complete(&self) -> bool {
-        self.views.len() == self.kinds
+        self.missing.is_empty()
     }
 
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
@@ -99,7 +99,13 @@ impl World {
     /// Puts the new view in place and returns the old one (an empty one at first).
     pub fn replace(&mut self, kind: Kind, view: View) -> View {
         let history = view.history();
+        self.missing.remove(&kind);
         self.views.insert(kind, view).unwrap_or_else(|| View::empty(history))
+    }
+
+    /// Nothing is shown of this kind any more.
+    pub fn forget(&mut self, kind: Kind) {
+        self.views.remove(&kind);
     }
 
     pub fn controlled(&self, kind: Kind, owner: Uid) -> impl Iterator<Item = &Arc<Object>> {

@@ -112,6 +112,34 @@ pub fn holds(status: &Value, condition: &str) -> bool {
     all.any(|one| one["type"] == condition && one["status"] == "True")
 }
 
+/// Names that were not accepted later leave those that were.
+fn accepted<'a>(status: &'a Value, name: &str) -> &'a str {
+    status["acceptedNames"][name].as_str().unwrap_or_default()
+}
+
+/// What a CustomResourceDefinition's kind is called. `None` if its names were not accepted.
+fn accepted_names(crd: &Object) -> Option<Names<'_>> {
+    let plain = crd.plain()?;
+    let (fields, status) = (&plain.fields, &plain.status);
+    holds(status, "Established").then(|| Names {
+        group: fields.text("spec.group"),
+        plural: accepted(status, "plural"),
+        kind: accepted(status, "kind"),
+        namespaced: fields.text("spec.scope") == "Namespaced",
+    })
+}
+
+/// The kind that a CustomResourceDefinition declares, as a client knows it: of the version that
+/// clients are to prefer, when it was first seen. `None` if it is not served.
+pub fn served_kind(crd: &Object, kinds: &mut Interner) -> Option<Kind> {
+    let names = accepted_names(crd)?;
+    let served = crd.plain()?.fields.list("spec.versions").iter();
+    let served = served.filter(|version| version["served"] == true);
+    let version =
+        served.filter_map(|version| version["name"].as_str()).min_by(|a, b| preferred(a, b));
+    Some(kinds.kind(names, version?))
+}
+
 impl Definition {
     /// The key of its CustomResourceDefinition.
     pub fn crd(&self) -> Key {
@@ -120,23 +148,11 @@ impl Definition {
 
     /// `None` if its names were not accepted.
     pub fn read(crd: &Object, kinds: &mut Interner) -> Option<Definition> {
-        let plain = crd.plain()?;
+        let (plain, names) = (crd.plain()?, accepted_names(crd)?);
         let (fields, status) = (&plain.fields, &plain.status);
-        if !holds(status, "Established") {
-            return None;
-        }
-        let group = fields.text("spec.group");
-        // Names that were not accepted later leave those that were.
-        let accepted = |name: &str| status["acceptedNames"][name].as_str().unwrap_or_default();
         let list = |name: &str| -> Vec<String> {
             let all = status["acceptedNames"][name].as_array().into_iter().flatten();
             all.filter_map(|one| one.as_str().map(str::to_owned)).collect()
-        };
-        let names = Names {
-            group,
-            plural: accepted("plural"),
-            kind: accepted("kind"),
-            namespaced: fields.text("spec.scope") == "Namespaced",
         };
         let all = fields.list("spec.versions");
         let stored = all.iter().find(|version| version["storage"] == true)?;
@@ -144,15 +160,15 @@ impl Definition {
         let mut versions: Vec<Version> = all
             .iter()
             .filter(|version| version["served"] == true)
-            .filter_map(|version| Version::read(group, accepted("kind"), version, kinds))
+            .filter_map(|version| Version::read(names.group, names.kind, version, kinds))
             .collect();
         versions.sort_by(|a, b| preferred(a.name(), b.name()));
         Some(Definition {
             kind,
             uid: crd.uid,
             revision: crd.version,
-            list_kind: accepted("listKind").to_owned(),
-            singular: accepted("singular").to_owned(),
+            list_kind: accepted(status, "listKind").to_owned(),
+            singular: accepted(status, "singular").to_owned(),
             short: list("shortNames"),
             categories: list("categories"),
             terminating: crd.deleting(),

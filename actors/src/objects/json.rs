@@ -47,6 +47,16 @@ impl Object {
         shaped(kind, Strict::unlogged(&value)).map_err(|error| ParseError(error.to_string()))
     }
 
+    /// Reads an object of which only the metadata are told (`PartialObjectMetadata`). Who wrote
+    /// which field is left out: it is most of what they weigh.
+    pub fn bare(kind: Kind, mut value: Value) -> Result<Object, ParseError> {
+        let meta = value["metadata"].take();
+        let meta = ObjectMeta::deserialize(Strict::unlogged(&meta));
+        let meta = meta.map_err(|error| ParseError(error.to_string()))?;
+        let meta = ObjectMeta { managed_fields: None, ..meta };
+        Ok(plain(kind, (meta, Map::new(), Value::Null)))
+    }
+
     /// Reads an object, or a patch of one, as [`Object::from_json_of`] does; besides it, every
     /// field that the kind does not have. An error says which value could not be read.
     pub fn from_json_strict(

@@ -43,6 +43,9 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     All,
+    /// All of them, of which nothing need be shown but their metadata ([`Object::bare`]). A client
+    /// that has the whole objects at hand may show them.
+    Metadata,
     /// Pods bound to this node (`spec.nodeName`), or the Node, Lease or Subnet of this name.
     Node(Name),
 }

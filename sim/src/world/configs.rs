@@ -1,9 +1,11 @@
 //! What a scenario's cluster settings mean to each actor.
 
 use super::build::{MANIFESTS, NET_CONF, RESOLV_CONF, SUBNET_ENV};
-use crate::scenario::{Address, Backend, DnsUpstreams, Overlap, Scenario};
+use crate::scenario::{Address, Backend, DnsUpstreams, FaultKind, Overlap, Scenario};
+use kubesim_actors::objects::Kind;
 use kubesim_actors::{apiserver, controllers, dns, kubelet, netd, proxy};
 use kubesim_runtime::{Rng, Stream};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// flannel's network configuration, as the cluster's settings say.
@@ -81,7 +83,19 @@ pub(super) fn controllers_config(scenario: &Scenario) -> controllers::Config {
         node_grace: cluster.node_grace,
         node_monitor: cluster.node_monitor,
         root_ca: None,
+        collects: collects(scenario),
     }
+}
+
+/// What the scenario itself gives to the API, and nothing that it does not know of.
+fn collects(scenario: &Scenario) -> Vec<Kind> {
+    let applied = scenario.faults.iter().flat_map(|fault| match &fault.kind {
+        FaultKind::Apply { objects } => objects.as_slice(),
+        _ => &[],
+    });
+    let given = scenario.workloads.iter().flat_map(|workload| &workload.objects).chain(applied);
+    let given: BTreeSet<Kind> = given.map(|manifest| manifest.object.kind()).collect();
+    controllers::collectable().into_iter().filter(|kind| given.contains(kind)).collect()
 }
 
 pub(super) fn kubelet_config(scenario: &Scenario, index: usize) -> kubelet::Config {

@@ -66,7 +66,8 @@ component!(ApiServer, ApiServer, apiservers, |world: &mut World, life, ticket, e
     }
 });
 component!(Controllers, Controllers, controllers, |world: &mut World, life, ticket, effect| {
-    let controllers::Effect::Api(effect) = effect;
+    // Nobody asks here who it is that asks.
+    let (controllers::Effect::Api(effect) | controllers::Effect::Collect(effect)) = effect;
     world.api_effect(life, ticket, effect);
 });
 component!(Scheduler, Scheduler, schedulers, |world: &mut World, life, ticket, effect| {

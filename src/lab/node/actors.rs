@@ -234,8 +234,11 @@ fn controllers_effect(
     effect: controllers::Effect,
     answer: AnswerTo<Controllers>,
 ) -> Local<()> {
-    let controllers::Effect::Api(effect) = effect;
-    means.api.perform(effect, to(answer, controllers::Event::Api))
+    let answer = to(answer, controllers::Event::Api);
+    match effect {
+        controllers::Effect::Api(effect) => means.api.perform(effect, answer),
+        controllers::Effect::Collect(effect) => means.api.as_other().perform(effect, answer),
+    }
 }
 
 fn scheduler_effect(

@@ -19,23 +19,27 @@ pub const PORT: u16 = 6443;
 
 /// A node's clients, by component. Clones are the same ones.
 #[derive(Clone)]
-pub struct Clients(Rc<BTreeMap<Kind, Client>>);
+pub struct Clients(Rc<BTreeMap<Kind, Vec<Client>>>);
 
 impl Clients {
     /// Of a node's components; they dial as long as its thread lives.
     pub fn new(plan: &Plan, mail: &Mail) -> Clients {
-        let of = |(kind, known): (&Kind, &Known)| (*kind, client(known, &plan.dial, mail));
+        let of = |(kind, known): (&Kind, &Vec<Known>)| {
+            let clients = known.iter().map(|known| client(known, &plan.dial, mail));
+            (*kind, clients.collect())
+        };
         Clients(Rc::new(plan.clients.iter().map(of).collect()))
     }
 
     /// The API as this component has it.
     pub fn of(&self, kind: Kind) -> Option<Api> {
-        Some(Api { own: self.0.get(&kind)?.clone(), all: self.clone() })
+        let mut own = self.0.get(&kind)?.iter().cloned();
+        Some(Api { own: own.next()?, other: own.next(), all: self.clone() })
     }
 
     /// The machine has these addresses now.
     pub fn addresses_changed(&self, has: impl Fn(IpAddr) -> bool) {
-        self.0.values().for_each(|client| client.addresses_changed(&has));
+        self.0.values().flatten().for_each(|client| client.addresses_changed(&has));
     }
 }
 
@@ -54,6 +58,7 @@ pub fn client(known: &Known, addresses: &[Ipv4Addr], mail: &Mail) -> Client {
 #[derive(Clone)]
 pub struct Api {
     own: Client,
+    other: Option<Client>,
     all: Clients,
 }
 
@@ -61,6 +66,11 @@ impl Api {
     /// Whether its connection came up or was lost, from now on.
     pub fn listen(&self) -> UnboundedReceiver<bool> {
         self.own.listen()
+    }
+
+    /// The API as the component has it when it asks as somebody else.
+    pub fn as_other(&self) -> Api {
+        Api { own: self.other.clone().unwrap_or_else(|| self.own.clone()), ..self.clone() }
     }
 }
 
@@ -71,7 +81,7 @@ impl Port for Api {
     fn perform(&self, effect: Effect, answer: Answer<Event>) -> Local<()> {
         if let Effect::Dial { .. } = effect {
             // Who knows where the server is (netd) knows it for the whole node.
-            let told = self.all.0.values().map(|client| {
+            let told = self.all.0.values().flatten().map(|client| {
                 let none = Answer::new(|_| async { Ok(()) });
                 client.perform(effect.clone(), none)
             });

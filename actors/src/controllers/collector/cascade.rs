@@ -3,7 +3,7 @@
 //! done (`processDeletingDependentsItem`, `attemptToDeleteItem` and `attemptToOrphanWorker` of
 //! upstream's `pkg/controller/garbagecollector/garbagecollector.go`).
 
-use super::owner::{Standing, shown};
+use super::owner::Standing;
 use super::{Collector, owners, subject};
 use crate::controllers::client::{Client, Loop};
 use crate::controllers::world::{Desk, World};
@@ -16,12 +16,6 @@ use std::sync::Arc;
 pub(super) fn asked(object: &Object) -> Option<Propagation> {
     let finalizers = object.meta.finalizers.as_deref().unwrap_or_default();
     Propagation::of(finalizers).filter(|_| object.deleting())
-}
-
-/// The owner is shown, and its deletion waits for that of what it owns.
-fn is_waiting(owner: &OwnerReference, uid: Uid, dependent: &Key, world: &World) -> bool {
-    let owner = shown(owner, uid, dependent, world);
-    owner.is_some_and(|owner| asked(owner) == Some(Propagation::Foreground))
 }
 
 impl Collector {
@@ -66,6 +60,10 @@ impl Collector {
     /// The object is being deleted and waits.
     pub(super) fn cascade(&self, how: Propagation, object: &Object, desk: &mut Desk<'_, '_>) {
         let world = desk.world;
+        if let Some(until) = self.kinds.unknown_until(desk.ctx.now()) {
+            // What is not shown yet may be its own.
+            return desk.client.mark_at(until, subject(object.kind(), &object.key));
+        }
         let mut done = true;
         for (dependent, reference) in self.owned(object, world) {
             match how {
@@ -85,18 +83,28 @@ impl Collector {
         }
     }
 
-    /// One of its owners waits for it, or would if it had no other.
-    pub(super) fn has_waiting_owner(&self, object: &Object, desk: &Desk<'_, '_>) -> bool {
-        !self.waiting.is_empty()
-            && owners(object).any(|(owner, uid)| is_waiting(owner, uid, &object.key, desk.world))
+    /// The last kind of all is shown: what waited for that is looked at.
+    pub(super) fn all_shown(&self, client: &mut Client) {
+        self.waiting.values().for_each(|(kind, key)| client.mark(subject(*kind, key)));
+    }
+
+    /// Those of its owners that wait for it, or would if it had no others.
+    pub(super) fn waiting_owners(&self, object: &Object, world: &World) -> Vec<Uid> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let waits = |(owner, uid): (&OwnerReference, Uid)| {
+            let owner = self.shown(owner, uid, &object.key, world)?;
+            (asked(owner) == Some(Propagation::Foreground)).then_some(uid)
+        };
+        owners(object).filter_map(waits).collect()
     }
 
     /// Goes before its owner; or if it has another owner that stays, leaves the one that goes.
-    pub(super) fn precede(&mut self, object: &Arc<Object>, desk: &mut Desk<'_, '_>) {
+    pub(super) fn precede(&mut self, object: &Arc<Object>, going: &[Uid], desk: &mut Desk<'_, '_>) {
         let world = desk.world;
-        let waits = |owner: &OwnerReference, uid| is_waiting(owner, uid, &object.key, world);
         let mut stays = false;
-        for (owner, uid) in owners(object).filter(|(owner, uid)| !waits(owner, *uid)) {
+        for (owner, uid) in owners(object).filter(|(_, uid)| !going.contains(uid)) {
             match self.standing(owner, uid, object, desk) {
                 Standing::Gone => {}
                 Standing::There => stays = true,
@@ -106,10 +114,7 @@ impl Collector {
         }
         let (kind, key) = (object.kind(), object.key.clone());
         let request = match stays {
-            true => {
-                let going = |uid: Uid| owners(object).any(|(o, of)| of == uid && waits(o, of));
-                without_owners(object, |uid| going(uid) || self.dead.contains(&uid))
-            }
+            true => without_owners(object, |uid| going.contains(&uid) || self.dead.contains(&uid)),
             false => {
                 let mut owned = self.owned(object, world).peekable();
                 // In a circle, nobody could be the first: upstream unblocks this one's owners.

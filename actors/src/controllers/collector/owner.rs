@@ -3,13 +3,13 @@
 
 use super::{Collector, subject};
 use crate::controllers::client::{Client, Loop};
-use crate::controllers::world::{Desk, WATCHED, World};
-use crate::objects::{Key, Kind, Name, Object, OwnerReference, Uid};
+use crate::controllers::world::{Desk, World};
+use crate::objects::{Key, Object, OwnerReference, Uid};
 use crate::ports::api::Request;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Nobody tells when an owner goes whose kind is not watched: it is looked up again after this.
+/// Nobody tells when an owner goes whose kind is not shown: it is looked up again after this.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,30 +21,19 @@ pub enum Standing {
     Asked,
 }
 
-/// Where an owner reference points; `None` if nobody can say: it is of a kind that this cluster
-/// does not have, or in a namespace, but what it owns is in none.
-pub fn place(owner: &OwnerReference, dependent: &Key) -> Option<(Kind, Key)> {
-    let kind = Kind::of(&owner.api_version, &owner.kind)?;
-    let namespace = match kind.namespaced() {
-        true if dependent.namespace.is_empty() => return None,
-        true => dependent.namespace.clone(),
-        false => Name::default(),
-    };
-    Some((kind, Key::new(namespace, owner.name.as_str())))
-}
-
-/// The owner as its view shows it.
-pub fn shown<'w>(
-    owner: &OwnerReference,
-    uid: Uid,
-    dependent: &Key,
-    world: &'w World,
-) -> Option<&'w Arc<Object>> {
-    let (kind, key) = place(owner, dependent)?;
-    world.get(kind, &key).filter(|owner| owner.uid == uid)
-}
-
 impl Collector {
+    /// The owner as its view shows it.
+    pub(super) fn shown<'w>(
+        &self,
+        owner: &OwnerReference,
+        uid: Uid,
+        dependent: &Key,
+        world: &'w World,
+    ) -> Option<&'w Arc<Object>> {
+        let (kind, key) = self.kinds.place(owner, dependent)?;
+        world.get(kind, &key).filter(|owner| owner.uid == uid)
+    }
+
     pub(super) fn standing(
         &mut self,
         owner: &OwnerReference,
@@ -55,10 +44,12 @@ impl Collector {
         if self.dead.contains(&uid) {
             return Standing::Gone;
         }
-        let Some((kind, key)) = place(owner, &object.key) else { return Standing::There };
+        let Some((kind, key)) = self.kinds.place(owner, &object.key) else {
+            return Standing::There;
+        };
         let now = desk.ctx.now();
-        if WATCHED.contains(&kind) {
-            let seen = shown(owner, uid, &object.key, desk.world).is_some();
+        if desk.world.view(kind).is_some() {
+            let seen = self.shown(owner, uid, &object.key, desk.world).is_some();
             if seen || self.alive.contains(&uid) {
                 return Standing::There;
             }
@@ -77,13 +68,13 @@ impl Collector {
     }
 
     /// What a look-up found out about an owner.
-    pub(super) fn told(&mut self, kind: Kind, uid: Uid, there: bool, client: &mut Client) {
+    pub(super) fn told(&mut self, watched: bool, uid: Uid, there: bool, client: &mut Client) {
         if !there {
             self.dead.insert(uid);
             for (kind, key) in self.dependents.get(&uid).into_iter().flatten() {
                 client.mark(subject(*kind, key));
             }
-        } else if WATCHED.contains(&kind) {
+        } else if watched {
             self.alive.insert(uid);
         }
     }

@@ -5,7 +5,7 @@ use crate::ports::api::{
     Answer, Effect, Error, Event, News, Propagation, Reason, Reply, Request, Scope,
 };
 use kubesim_runtime::{Actor, Clocks, Context, Outbox, Rng, Stream, Time, TimerOp, Wall};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ impl Client for crate::controllers::Controllers {
         crate::controllers::Event::Api(event)
     }
     fn effect(effect: Self::Effect) -> Effect {
-        let crate::controllers::Effect::Api(effect) = effect;
+        use crate::controllers::Effect;
+        let (Effect::Api(effect) | Effect::Collect(effect)) = effect;
         effect
     }
 }
@@ -70,7 +71,7 @@ pub struct World<A: Client> {
     agenda: BTreeMap<(Time, u64), (u32, Action<A>)>,
     sequence: u64,
     view_due: BTreeMap<Kind, Time>,
-    watched: BTreeSet<Kind>,
+    watched: BTreeMap<Kind, Scope>,
 }
 
 const EPOCH: i64 = 1_700_000_000;
@@ -104,7 +105,7 @@ impl<A: Client> World<A> {
             agenda: BTreeMap::new(),
             sequence: 0,
             view_due: BTreeMap::new(),
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
         };
         world.carry_out(out);
         world
@@ -146,8 +147,8 @@ impl<A: Client> World<A> {
                         self.plan(self.now + delay, Action::Arrive { tag, request });
                     }
                 }
-                Effect::Watch { kind, .. } => {
-                    self.watched.insert(kind);
+                Effect::Watch { kind, scope } => {
+                    self.watched.insert(kind, scope);
                     self.show(kind);
                 }
                 Effect::Dial { .. } => {}
@@ -171,15 +172,14 @@ impl<A: Client> World<A> {
 
     /// The watcher will be shown the kind as it is now, later, in order.
     fn show(&mut self, kind: Kind) {
-        if !self.watched.contains(&kind) {
-            return;
-        }
+        let Some(scope) = self.watched.get(&kind).cloned() else { return };
         let late = self.weather.max_delay_ms + self.weather.view_delay_ms;
         let at = self.now + self.delay(late);
         let due = self.view_due.entry(kind).or_insert(at);
         *due = at.max(*due + Duration::from_nanos(1));
-        let (at, view) = (*due, self.views[&kind].clone());
-        self.plan(at, Action::Hear(Event::News(News::View { kind, scope: Scope::All, view })));
+        let (at, whole) = (*due, self.view(kind));
+        let view = if scope == Scope::Metadata { bare(&whole) } else { whole };
+        self.plan(at, Action::Hear(Event::News(News::View { kind, scope, view })));
     }
 
     /// Plays until then.
@@ -224,17 +224,20 @@ impl<A: Client> World<A> {
         self.carry_out(out);
     }
 
+    fn view(&self, kind: Kind) -> View {
+        self.views.get(&kind).cloned().unwrap_or_else(|| View::empty(1))
+    }
     pub fn all(&self, kind: Kind) -> Vec<Arc<Object>> {
-        self.views[&kind].values().cloned().collect()
+        self.view(kind).values().cloned().collect()
     }
     pub fn get(&self, kind: Kind, key: &Key) -> Option<Arc<Object>> {
-        self.views[&kind].get(key).cloned()
+        self.view(kind).get(key).cloned()
     }
 
     /// Writes as somebody else.
     pub fn put(&mut self, mut object: Object) {
         self.revision += 1;
-        let before = self.views[&object.kind()].get(&object.key).cloned();
+        let before = self.get(object.kind(), &object.key);
         match before {
             Some(before) => object.uid = before.uid,
             None => {
@@ -251,7 +254,7 @@ impl<A: Client> World<A> {
         object.version = self.revision;
         let (kind, key) = (object.kind(), object.key.clone());
         let object = Arc::new(object);
-        let view = self.views.get_mut(&kind).expect("all kinds are there");
+        let view = self.views.entry(kind).or_insert_with(|| View::empty(1));
         view.insert(key, Arc::clone(&object), self.revision);
         self.show(kind);
         object
@@ -259,7 +262,7 @@ impl<A: Client> World<A> {
 
     pub fn remove(&mut self, kind: Kind, key: &Key) {
         self.revision += 1;
-        let view = self.views.get_mut(&kind).expect("all kinds are there");
+        let view = self.views.entry(kind).or_insert_with(|| View::empty(1));
         view.remove(key, self.revision);
         self.show(kind);
     }
@@ -272,7 +275,7 @@ impl<A: Client> World<A> {
         let conflict = || Error::new(Reason::Conflict, format!("{kind} {key} has changed"));
         let reply = match request {
             Request::Get { .. } => stored.ok_or_else(missing)?,
-            Request::List { .. } => return Ok(Reply::List(self.views[&kind].clone())),
+            Request::List { .. } => return Ok(Reply::List(self.view(kind))),
             Request::Create { .. } if self.refused == Some(kind) => {
                 return Err(Error::new(Reason::Forbidden, "exceeded quota"));
             }
@@ -356,7 +359,7 @@ impl<A: Client> World<A> {
         }
         let mut value = stored.to_json();
         merge(&mut value, patch);
-        let next = Object::from_json(value)
+        let next = Object::from_json_of(stored.kind(), value)
             .map_err(|error| Error::new(Reason::Invalid, error.to_string()))?;
         if stored.meta.finalizers.is_some() && next.meta.finalizers.is_none() && next.deleting() {
             self.remove(next.kind(), &next.key);
@@ -365,6 +368,17 @@ impl<A: Client> World<A> {
         self.revision += 1;
         Ok(self.store(next))
     }
+}
+
+/// No more of the objects than their metadata.
+fn bare(whole: &View) -> View {
+    let mut view = View::empty(whole.history());
+    for object in whole.values() {
+        let bare = Object::bare(object.kind(), object.to_json()).expect("it has metadata");
+        view.insert(object.key.clone(), Arc::new(bare), whole.version());
+    }
+    view.advance(whole.version());
+    view
 }
 
 fn merge(into: &mut serde_json::Value, patch: &serde_json::Value) {

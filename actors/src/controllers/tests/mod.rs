@@ -5,6 +5,7 @@ mod cron_jobs;
 mod daemon_sets;
 mod disruptions;
 pub mod fake;
+mod garbage;
 mod jobs;
 mod namespaces;
 mod nodes;
@@ -27,6 +28,7 @@ pub fn config() -> Config {
         node_grace: Duration::from_secs(50),
         node_monitor: Duration::from_secs(5),
         root_ca: None,
+        collects: Vec::new(),
     }
 }
 

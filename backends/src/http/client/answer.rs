@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::Incoming;
 use kubesim_actors::objects::{Body, Key, Kind, Object, Plain, Uid};
-use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
+use kubesim_actors::ports::api::{Error, Reason, Reply, Request, Scope};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -39,7 +39,8 @@ pub fn of(
         serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
     let (kind, key) = call.subject();
     if matches!(call, Request::List { .. }) {
-        let view = super::view::listed(kind, value, None, history).map_err(unreadable)?;
+        let view =
+            super::view::listed(kind, &Scope::All, value, None, history).map_err(unreadable)?;
         return Ok(Reply::List(view));
     }
     // A Status says that it was done, and of what was deleted the uid.

@@ -31,7 +31,28 @@ fn path(kind: Kind, key: &Key) -> String {
     format!("{}/{name}", collection(kind, &key.namespace))
 }
 
+const JSON: &str = "application/json";
+
+/// How an informer wants what it is told of.
+fn accepted(scope: &Scope, list: bool) -> String {
+    let what = match (scope, list) {
+        (Scope::All | Scope::Node(_), _) => return JSON.to_owned(),
+        (Scope::Metadata, true) => "PartialObjectMetadataList",
+        (Scope::Metadata, false) => "PartialObjectMetadata",
+    };
+    format!("{JSON};as={what};g=meta.k8s.io;v=v1")
+}
+
 fn request(method: Method, target: &str, content: Option<(&str, &Value)>) -> Result<Sent, String> {
+    request_for(method, target, JSON, content)
+}
+
+fn request_for(
+    method: Method,
+    target: &str,
+    accepted: &str,
+    content: Option<(&str, &Value)>,
+) -> Result<Sent, String> {
     let (content_type, body) = match content {
         Some((content_type, value)) => (Some(content_type), value.to_string()),
         None => (None, String::new()),
@@ -39,7 +60,7 @@ fn request(method: Method, target: &str, content: Option<(&str, &Value)>) -> Res
     let mut request = Request::builder()
         .method(method)
         .uri(format!("https://{SERVER}{target}"))
-        .header(ACCEPT, "application/json");
+        .header(ACCEPT, accepted);
     if let Some(content_type) = content_type {
         request = request.header(CONTENT_TYPE, content_type);
     }
@@ -50,8 +71,6 @@ fn request(method: Method, target: &str, content: Option<(&str, &Value)>) -> Res
 pub fn get(kind: Kind, key: &Key) -> Result<Sent, String> {
     request(Method::GET, &path(kind, key), None)
 }
-
-const JSON: &str = "application/json";
 
 /// A body for a path.
 pub fn json(method: Method, path: &str, body: &Value) -> Result<Sent, String> {
@@ -127,7 +146,8 @@ fn delete_options(options: &DeleteOptions) -> Value {
 /// All in scope; with a version, as of no older one.
 pub fn list(kind: Kind, scope: &Scope, version: Option<u64>) -> Result<Sent, String> {
     let version = version.map(|version| ("resourceVersion", version.to_string()));
-    request(Method::GET, &scoped(kind, scope, version.into_iter()), None)
+    let target = scoped(kind, scope, version.into_iter());
+    request_for(Method::GET, &target, &accepted(scope, true), None)
 }
 
 /// What happens in scope after this version.
@@ -137,7 +157,8 @@ pub fn watch(kind: Kind, scope: &Scope, version: u64) -> Result<Sent, String> {
         ("allowWatchBookmarks", "true".to_owned()),
         ("resourceVersion", version.to_string()),
     ];
-    request(Method::GET, &scoped(kind, scope, more.into_iter()), None)
+    let target = scoped(kind, scope, more.into_iter());
+    request_for(Method::GET, &target, &accepted(scope, false), None)
 }
 
 /// Where leases of nodes live.
@@ -151,7 +172,7 @@ fn scoped(kind: Kind, scope: &Scope, more: impl Iterator<Item = (&'static str, S
         _ => "",
     };
     let selector = match (scope, kind) {
-        (Scope::All, _) => None,
+        (Scope::All | Scope::Metadata, _) => None,
         (Scope::Node(node), Kind::Pod) => Some(format!("spec.nodeName={node}")),
         (Scope::Node(node), _) => Some(format!("metadata.name={node}")),
     };

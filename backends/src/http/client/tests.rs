@@ -154,9 +154,13 @@ fn list(version: u64, items: &[Value]) -> Value {
     json!({"metadata": {"resourceVersion": version.to_string()}, "items": items})
 }
 
+fn shows(version: u64, items: &[Value], before: Option<&View>) -> Result<View, String> {
+    listed(Kind::ConfigMap, &Scope::All, list(version, items), before, 9)
+}
+
 fn hears(view: &mut View, what: &str, object: &Value) -> Result<Heard, String> {
     let text = json!({"type": what, "object": object}).to_string();
-    event(Kind::ConfigMap, text.as_bytes(), view)
+    event(Kind::ConfigMap, &Scope::All, text.as_bytes(), view)
 }
 
 fn names(view: &View) -> Vec<(&str, u64)> {
@@ -166,15 +170,15 @@ fn names(view: &View) -> Vec<(&str, u64)> {
 #[test]
 fn a_view_keeps_what_did_not_change() {
     let items = [map("a", 1, 3), map("b", 2, 4)];
-    let first = listed(Kind::ConfigMap, list(5, &items), None, 9).expect("a view");
+    let first = shows(5, &items, None).expect("a view");
     assert_eq!((first.history(), first.version(), names(&first)), (9, 5, vec![("a", 3), ("b", 4)]));
     // A relist in which one is gone, one new, and one another of the same name.
     let items = [map("a", 1, 3), map("c", 3, 6)];
-    let mut view = listed(Kind::ConfigMap, list(8, &items), Some(&first), 10).expect("a view");
+    let mut view = shows(8, &items, Some(&first)).expect("a view");
     assert_eq!((view.history(), view.version(), names(&view)), (9, 8, vec![("a", 3), ("c", 6)]));
     let key = Key::new("x", "a");
     assert!(Arc::ptr_eq(first.get(&key).unwrap(), view.get(&key).unwrap()));
-    assert!(listed(Kind::ConfigMap, list(7, &[]), Some(&view), 10).is_err(), "it goes not back");
+    assert!(shows(7, &[], Some(&view)).is_err(), "it goes not back");
     assert_eq!(hears(&mut view, "ADDED", &map("a", 1, 3)), Ok(Heard::Nothing));
     assert!(Arc::ptr_eq(first.get(&key).unwrap(), view.get(&key).unwrap()));
     assert_eq!(hears(&mut view, "MODIFIED", &map("a", 1, 9)), Ok(Heard::News));
@@ -195,5 +199,31 @@ fn what_ends_a_watch_says_why() {
     assert!(hears(&mut view, "MOVED", &map("a", 1, 3)).is_err());
     let wrong = json!({"metadata": {"name": "a"}, "data": [1]});
     assert!(hears(&mut view, "ADDED", &wrong).expect_err("unreadable").contains("\"a\""));
-    assert!(event(Kind::Pod, b"{", &mut view).is_err());
+    assert!(event(Kind::Pod, &Scope::All, b"{", &mut view).is_err());
+}
+
+/// What is known of an object for its metadata's sake is no more than that, of any kind.
+#[tokio::test]
+async fn metadata_is_asked_for_and_taken_alone() {
+    for (asked, what) in [
+        (request::list(Kind::Pod, &Scope::Metadata, None), "PartialObjectMetadataList"),
+        (request::watch(Kind::Pod, &Scope::Metadata, 5), "PartialObjectMetadata"),
+    ] {
+        let accept = asked.expect("a request").headers()["accept"].clone();
+        let expected = format!("application/json;as={what};g=meta.k8s.io;v=v1");
+        assert_eq!(accept, expected.as_str());
+    }
+    for kind in [Kind::Pod, Kind::ConfigMap, Kind::Secret] {
+        let mut view = View::empty(1);
+        let mut bare = map("a", 1, 3);
+        bare["metadata"]["finalizers"] = json!(["orphan"]);
+        bare["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+        let text = json!({"type": "ADDED", "object": bare}).to_string();
+        let heard = event(kind, &Scope::Metadata, text.as_bytes(), &mut view);
+        assert_eq!(heard, Ok(Heard::News));
+        let object = view.get(&Key::new("x", "a")).expect("it was told");
+        assert_eq!((object.kind(), object.version, object.uid), (kind, 3, Uid(1)));
+        assert_eq!(object.meta.finalizers.as_deref(), Some(&["orphan".to_owned()][..]));
+        assert_eq!(object.meta.managed_fields, None);
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::answer::version;
 use kubesim_actors::objects::{Key, Kind, Name, Object, Uid, View};
+use kubesim_actors::ports::api::Scope;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,14 +25,19 @@ fn is_held(view: &View, kind: Kind, object: &Value) -> Option<Key> {
     (held.uid == uid && held.version == version).then_some(key)
 }
 
-fn read(kind: Kind, value: Value) -> Result<Object, String> {
+fn read(kind: Kind, scope: &Scope, value: Value) -> Result<Object, String> {
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    Object::from_json_of(kind, value).map_err(|error| format!("{kind} {name:?}: {}", error.0))
+    let object = match scope {
+        Scope::Metadata => Object::bare(kind, value),
+        Scope::All | Scope::Node(_) => Object::from_json_of(kind, value),
+    };
+    object.map_err(|error| format!("{kind} {name:?}: {}", error.0))
 }
 
 /// A list's view: the one before with what differs, or (of none) a new history's first.
 pub fn listed(
     kind: Kind,
+    scope: &Scope,
     mut list: Value,
     before: Option<&View>,
     history: u64,
@@ -56,7 +62,7 @@ pub fn listed(
             gone.remove(&key);
             continue;
         }
-        let object = read(kind, item)?;
+        let object = read(kind, scope, item)?;
         gone.remove(&object.key);
         view.insert(object.key.clone(), Arc::new(object), version);
     }
@@ -81,7 +87,7 @@ pub enum Heard {
 }
 
 /// Puts a watch's event into the view.
-pub fn event(kind: Kind, text: &[u8], view: &mut View) -> Result<Heard, String> {
+pub fn event(kind: Kind, scope: &Scope, text: &[u8], view: &mut View) -> Result<Heard, String> {
     let mut event: Value = serde_json::from_slice(text)
         .map_err(|error| format!("an event of {} is no JSON: {error}", kind.plural()))?;
     let object = event["object"].take();
@@ -90,7 +96,7 @@ pub fn event(kind: Kind, text: &[u8], view: &mut View) -> Result<Heard, String> 
             if is_held(view, kind, &object).is_some() {
                 return Ok(Heard::Nothing);
             }
-            let object = read(kind, object)?;
+            let object = read(kind, scope, object)?;
             let version = object.version.max(view.version());
             view.insert(object.key.clone(), Arc::new(object), version);
             Ok(Heard::News)

@@ -218,7 +218,7 @@ async fn list(inner: &Rc<Inner>, stream: &Stream, line: &Line) -> Result<u64, St
     let (_, bytes) = answer::body(response).await.map_err(Stopped::Broken)?;
     let list: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Stopped::Refused(format!("the list is no JSON: {error}")))?;
-    let view = view::listed(stream.kind, list, before.as_ref(), inner.new_history());
+    let view = view::listed(stream.kind, &stream.scope, list, before.as_ref(), inner.new_history());
     let view = view.map_err(Stopped::Refused)?;
     let version = view.version();
     stream.expired.set(false);
@@ -302,7 +302,7 @@ fn lines(stream: &Stream, text: &mut Vec<u8>, view: &mut View) -> (Option<Stoppe
         if line.is_empty() {
             continue;
         }
-        match view::event(stream.kind, line, view) {
+        match view::event(stream.kind, &stream.scope, line, view) {
             Ok(Heard::News) => new = true,
             Ok(Heard::Nothing) => {}
             Ok(Heard::Expired) => {

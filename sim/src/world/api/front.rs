@@ -198,7 +198,7 @@ impl World {
             Message::Open { stream, kind, scope, from } => {
                 let watcher = (connection, *stream);
                 self.front.streams.entry(connection).or_default().push(*stream);
-                if *scope == Scope::All && !self.front.local.contains(&connection) {
+                if !matches!(scope, Scope::Node(_)) && !self.front.local.contains(&connection) {
                     self.front.wide.insert(watcher);
                 }
                 match self.front.hub.open(watcher, *kind, scope.clone(), *from) {
