@@ -61,13 +61,9 @@ fn a_scenario_agrees_with_wireguard() {
 
 fn agrees(options: &str) {
     for _ in 0..3 {
-        let Some(vm) = Vm::new(&["iptables", "ip", "bridge"]) else { return };
-        let done = parity(vm, options);
-        let stood_still = done.status == Some(3) && done.output.contains("stood still");
-        let no_pods =
-            |line: &str| line.starts_with("! all pods are ready") && line.contains("sim 3 ready");
-        let too_slow = stood_still || done.output.lines().any(no_pods);
-        assert!(done.succeeded() || too_slow, "{done}");
+        let Some(vm) = Vm::new(&PROGRAMS) else { return };
+        let done = parity(vm, &format!("{} {options}", compare()), ROOM);
+        assert!(done.succeeded() || too_slow(&done), "{done}");
         if done.succeeded() {
             println!("{}booted, compared and ended in {:?}", done.output, done.took);
             return;
@@ -77,11 +73,55 @@ fn agrees(options: &str) {
     panic!("the machine is too busy for a run in real time");
 }
 
-fn parity(vm: Vm, options: &str) -> Outcome {
-    let modules = ["ip_vs_rr", "dummy", "veth", "tun", "bridge", "br_netfilter", "wireguard"];
-    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/services.toml");
-    vm.modules(&modules).program_as(env!("CARGO_BIN_EXE_kubesim"), "/kubesim").tree(scenario).run(
-        &format!("/kubesim parity {scenario} --before 15s {options}"),
-        Duration::from_secs(120),
+/// What the model has no word for is seen as well, of kinds that this machine's kernel may lack.
+#[test]
+fn what_is_done_to_services_and_tunnels_is_seen() {
+    for _ in 0..3 {
+        let Some(vm) = Vm::new(&PROGRAMS) else { return };
+        let done = parity(vm, &tamper(), ROOM);
+        if too_slow(&done) {
+            println!("{done}");
+            continue;
+        }
+        assert_eq!(done.status, Some(1), "{done}");
+        for line in ["-A -t 1.2.3.4:80 -s rr -p 60", "evil: key none, port 0"] {
+            let line = format!("lab only: {line}");
+            assert!(done.output.lines().any(|said| said.trim() == line), "{line}: {done}");
+        }
+        return;
+    }
+    panic!("the machine is too busy for a run in real time");
+}
+
+const PROGRAMS: [&str; 5] = ["iptables", "ip", "bridge", "ipvsadm", "nsenter"];
+const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/services.toml");
+const ROOM: Duration = Duration::from_secs(120);
+
+fn compare() -> String {
+    format!("/kubesim parity {SCENARIO} --before 15s")
+}
+
+/// The same, while somebody adds things to the second node, shortly before it is looked at.
+fn tamper() -> String {
+    let both = "ipvsadm -A -t 1.2.3.4:80 -s rr -p 60; ip link add evil type wireguard";
+    format!(
+        "{} --set cluster.backend=wireguard & run=$!; node=; while [ -z \"$node\" ]; do sleep 0.2; \
+         node=$(grep -lx lab-two /proc/$run/task/*/comm); done; sleep 40; \
+         nsenter --net=${{node%comm}}ns/net sh -c '{both}'; wait $run",
+        compare()
     )
+}
+
+/// It says so, or had not even its pods in half a minute.
+fn too_slow(done: &Outcome) -> bool {
+    let stood_still = done.status == Some(3) && done.output.contains("stood still");
+    let no_pods =
+        |line: &str| line.starts_with("! all pods are ready") && line.contains("sim 3 ready");
+    stood_still || done.output.lines().any(no_pods)
+}
+
+fn parity(vm: Vm, command: &str, room: Duration) -> Outcome {
+    let modules = ["ip_vs_rr", "dummy", "veth", "tun", "bridge", "br_netfilter", "wireguard"];
+    let kubesim = env!("CARGO_BIN_EXE_kubesim");
+    vm.modules(&modules).program_as(kubesim, "/kubesim").tree(SCENARIO).run(command, room)
 }

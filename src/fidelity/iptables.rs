@@ -2,6 +2,7 @@
 //! project write, and packets of a few connections through them.
 
 use super::dice::Dice;
+use super::refusals;
 use super::step::{Answer, CHAINS, Case, LIST, SOCKETS, Step, ip, net};
 use super::wire;
 use super::words::built_in;
@@ -58,6 +59,11 @@ pub fn case(dice: &mut Dice, rules: Case) -> Case {
     let chance = case.iter().any(has_chance);
     let mut known = Vec::new();
     for _ in 0..2 + dice.below(8) {
+        if dice.yes(5)
+            && let Some(step) = refusals::attempt(dice, &case)
+        {
+            case.push(step);
+        }
         let step = traffic(dice, &mut known);
         case.push(if chance { Step::Counted(Box::new(step)) } else { step });
     }

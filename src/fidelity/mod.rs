@@ -13,6 +13,7 @@ mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod nftables;
+mod refusals;
 mod routes;
 mod shrink;
 mod step;

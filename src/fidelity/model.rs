@@ -1,6 +1,7 @@
 //! The router as the simulator models it.
 
 use super::connection::{self, Entry, Tuple};
+use super::refusals;
 use super::step::{
     ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, OWNERS, PAUSE, Router, Rules, SOCKETS, Setup,
     Step, flat_settings, ip, net, route_line,
@@ -243,12 +244,33 @@ impl Written {
         tables
             .append(table, chain, rule.clone())
             .map_err(|error| format!("{}: {error}", line()))?;
+        self.count(table, chain);
+        Ok(())
+    }
+
+    /// As a person would; what came of it.
+    pub fn attempt(
+        &mut self,
+        kernel: &mut Kernel,
+        table: Table,
+        chain: &SmolStr,
+        rule: &Rule,
+    ) -> Result<String, String> {
+        let tables = kernel.netfilter_mut(HOST).ok_or("the model has no rules")?;
+        let command = format!("-t {} {}", table_name(table), rule_line(chain, rule));
+        let done = tables.command(&command);
+        if done.is_ok() {
+            self.count(table, chain);
+        }
+        Ok(refusals::outcome(done))
+    }
+
+    fn count(&mut self, table: Table, chain: &SmolStr) {
         let of = |known: &&mut (Table, SmolStr, usize)| known.0 == table && known.1 == *chain;
         match self.0.iter_mut().find(of) {
             Some(known) => known.2 += 1,
             None => self.0.push((table, chain.clone(), 1)),
         }
-        Ok(())
     }
 
     pub fn counters(&self, kernel: &Kernel) -> Vec<String> {
@@ -323,6 +345,9 @@ impl Router for Model {
             Step::Append(table, chain, rule) => {
                 self.rules.append(kernel, *table, chain, rule)?;
                 return Ok(Vec::new());
+            }
+            Step::Try(table, chain, rule) => {
+                return Ok(vec![self.rules.attempt(kernel, *table, chain, rule)?]);
             }
             Step::PolicyDrop(chain) => {
                 return self.netfilter()?.set_policy(chain, true).map(|()| Vec::new());

@@ -35,6 +35,8 @@ pub enum Step {
     Answer(usize, Answer),
     /// `iptables -t … -A …`
     Append(Table, SmolStr, Rule),
+    /// The same, which may be refused; all rules that are not tried come first.
+    Try(Table, SmolStr, Rule),
     /// `iptables -P … DROP` of a chain in the filter table.
     PolicyDrop(SmolStr),
     /// A Service as nftables mode has it, or a part of it that is a node's own.
@@ -149,7 +151,7 @@ impl fmt::Display for Step {
             Step::Answer(which, Answer::Error(kind)) => {
                 write!(f, "answer to packet -{which}: {kind}")
             }
-            Step::Append(table, chain, rule) => {
+            Step::Append(table, chain, rule) | Step::Try(table, chain, rule) => {
                 write!(f, "iptables -t {} {}", table_name(*table), rule_line(chain, rule))
             }
             Step::PolicyDrop(chain) => write!(f, "iptables -P {chain} DROP"),

@@ -63,7 +63,7 @@ fn parity((path, how): &Case) -> Result<(), String> {
 
 /// What somebody does to the network of one node, and the line by which it is seen. Most of it the
 /// model has no word for, and so it was not seen.
-const TAMPERS: [(&str, &str); 9] = [
+const TAMPERS: [(&str, &str); 12] = [
     (
         "iptables -A INPUT -m limit --limit 5/sec -j ACCEPT",
         "filter: -A INPUT -m limit --limit 5/sec -j ACCEPT",
@@ -81,6 +81,15 @@ const TAMPERS: [(&str, &str); 9] = [
     ("ip route add 10.96.7.0/24 dev eth0 table 77", "10.96.7.0/24 dev eth0 table 77 scope link"),
     ("ip rule add to 10.99.0.0/16 lookup 77", "32765: from all to 10.99.0.0/16 lookup 77"),
     ("nft add table ip evil", "nftables: table ip evil flags 0"),
+    ("nft add chain ip evil c", "nftables: ip evil: chain c"),
+    (
+        "nft add rule ip evil c ip saddr 1.2.3.4 drop",
+        "nftables: ip evil: chain c: ip saddr 1.2.3.4 drop",
+    ),
+    (
+        "conntrack -I -p udp -s 1.2.3.4 -d 1.2.3.5 --sport 1 --dport 2 -t 120 -u SEEN_REPLY",
+        "udp 1.2.3.4 asks 1.2.3.5:2: 1.2.3.5:2 answers to 1.2.3.4",
+    ),
     ("ip link add evil type bridge", "evil: bridge, mtu 1500, down"),
 ];
 

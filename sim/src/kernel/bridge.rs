@@ -4,6 +4,7 @@
 use super::forward::Arrival;
 use super::link::Kind;
 use super::mutants::{Mutant, mutated};
+use super::neigh::{Bridged, Outgoing};
 use super::netfilter::{Hook, Verdict};
 use super::packet::{Frame, Payload};
 use super::{Cx, Kernel, Mac, Namespace, NsId};
@@ -49,33 +50,40 @@ impl Namespace {
         }
     }
 
-    /// A frame came in by a port (br_handle_frame_finish): learn, then up, along, or both.
+    /// A frame came in by a port (br_handle_frame).
     pub(super) fn bridge_input(&mut self, cx: &mut Cx<'_>, index: u32, port: u32, frame: Frame) {
         let Some(link) = self.links.get(index) else { return };
         // Nobody is a group (is_valid_ether_addr in br_handle_frame).
         if !link.up || is_group(frame.src) || frame.src == Mac::default() {
             return;
         }
-        let (own, now) = (link.mac, cx.now);
-        let of_port = self.links.get(port).map(|link| link.mac);
+        // What PREROUTING drops teaches nothing.
+        if let Some(frame) = self.bridge_prerouting(cx, index, port, frame) {
+            self.bridge_onward(cx, index, port, frame);
+        }
+    }
+
+    /// Learn, then up, along, or both (br_handle_frame_finish, net/bridge/br_input.c).
+    pub(super) fn bridge_onward(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: u32,
+        port: u32,
+        mut frame: Frame,
+    ) {
+        let Some(own) = self.links.get(index).map(|link| link.mac) else { return };
+        let (of_port, now) = (self.links.get(port).map(|link| link.mac), cx.now);
         let Some(bridge) = self.bridge_mut(index) else { return };
         let local = frame.dst == own || bridge.ports.contains(&frame.dst);
-        let learns = frame.src != own && !bridge.ports.contains(&frame.src);
-        let mut frame = frame;
-        if !self.bridge_prerouting(cx, index, &mut frame) {
-            return;
-        }
-        // What PREROUTING drops teaches nothing.
-        if let (true, Some(bridge)) = (learns, self.bridge_mut(index)) {
+        if frame.src != own && !bridge.ports.contains(&frame.src) {
             bridge.fdb.insert(frame.src.bits(), (port, now));
         }
         if is_group(frame.dst) {
             self.flood(cx, index, Some(port), &frame);
             return self.ether_input(cx, index, frame, true);
         }
-        // PREROUTING may have addressed it to the bridge. What is for another port is nobody's
-        // (PACKET_OTHERHOST, by eth_type_trans).
-        if local || frame.dst == own {
+        // What is for another port is nobody's (PACKET_OTHERHOST, by eth_type_trans).
+        if local {
             if Some(frame.dst) == of_port {
                 frame.dst = own;
             }
@@ -93,26 +101,41 @@ impl Namespace {
     }
 
     /// With bridge-nf-call-iptables a bridged packet walks PREROUTING. Where that rewrote its
-    /// destination, it goes up to be routed (br_nf_pre_routing_finish). False: dropped.
-    ///
-    /// To a host of the same bridge Linux goes on bridging instead, with the client's MAC and
-    /// without a hop (br_nf_pre_routing_finish_bridge); here it is routed.
-    fn bridge_prerouting(&mut self, cx: &mut Cx<'_>, index: u32, frame: &mut Frame) -> bool {
+    /// destination (br_nf_pre_routing_finish, net/bridge/br_netfilter_hooks.c), it goes up to be
+    /// routed, unless its way leads by this very bridge: then it is bridged on to that neighbour,
+    /// with the client's MAC address and without a hop, once the neighbour is known
+    /// (br_nf_pre_routing_finish_bridge). Gives back what goes on now.
+    fn bridge_prerouting(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: u32,
+        port: u32,
+        mut frame: Frame,
+    ) -> Option<Frame> {
         if !self.sysctls.bridge_nf_call_iptables || self.netfilter.is_idle() {
-            return true;
+            return Some(frame);
         }
-        let Payload::Ip(packet) = &mut frame.payload else { return true };
+        let Payload::Ip(packet) = &mut frame.payload else { return Some(frame) };
         let before = packet.dst;
         let verdict = self.hook(cx, Hook::Prerouting, packet, Some(index), None, Arrival::BRIDGED);
         if verdict != Verdict::Accept {
-            return false;
+            return None;
         }
-        if packet.dst != before
-            && let Some(link) = self.links.get(index)
-        {
-            frame.dst = link.mac;
+        if packet.dst == before {
+            return Some(frame);
         }
-        true
+        if !self.may_come_by(index, packet) {
+            return None;
+        }
+        let next = self.next_hop_by(index, packet.dst);
+        match (next, frame) {
+            (Some(next), Frame { src, payload: Payload::Ip(packet), .. }) => {
+                let bridged = Some(Bridged { port, src });
+                self.send_to_neighbour(cx, index, next, Outgoing { packet, bridged });
+                None
+            }
+            (_, frame) => self.links.get(index).map(|link| Frame { dst: link.mac, ..frame }),
+        }
     }
 
     /// To another port, through FORWARD and POSTROUTING where br_netfilter asks for it.

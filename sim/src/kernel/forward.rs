@@ -3,6 +3,7 @@
 
 use super::address::{masquerade_address, select_address};
 use super::mutants::{Mutant, mutated};
+use super::neigh::Outgoing;
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
@@ -154,6 +155,20 @@ impl Namespace {
             Some(hop) => self.forward(cx, dev, hop, packet, arrival),
             None => self.icmp_error(cx, IcmpError::NetUnreachable, &packet),
         }
+    }
+
+    /// Whether a packet for another machine may come in by a link (ip_route_input).
+    pub(super) fn may_come_by(&self, dev: u32, packet: &Packet) -> bool {
+        let leads_somewhere = self.fib.route(packet.dst).is_some();
+        let believed = !leads_somewhere || self.source_is_valid(dev, packet.src);
+        believed && !self.is_martian(dev, packet)
+    }
+
+    /// Who is next on the way of a packet that came in by a link, if it leaves by that link.
+    pub(super) fn next_hop_by(&self, dev: u32, dst: Ipv4Addr) -> Option<Ipv4Addr> {
+        let forwards = self.links.get(dev).is_some_and(|link| link.forwarding);
+        let hop = self.fib.route(dst).filter(|_| forwards && !dst.is_broadcast())?;
+        (hop.kind == Kind::Unicast && hop.dev == dev).then(|| hop.via.unwrap_or(dst))
     }
 
     /// Addresses that no packet may come with (ip_route_input_slow).
@@ -372,7 +387,7 @@ impl Namespace {
         match hop.kind {
             Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.asks_nobody()) => {
                 let next = hop.via.unwrap_or(packet.dst);
-                self.send_to_neighbour(cx, dev, next, packet);
+                self.send_to_neighbour(cx, dev, next, Outgoing { packet, bridged: None });
             }
             Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
             Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),

@@ -61,7 +61,22 @@ struct Entry {
     /// When REACHABLE ends unless it is confirmed again.
     stale_at: Time,
     alarm: Alarm,
-    queue: Vec<Box<Packet>>,
+    queue: Vec<Outgoing>,
+}
+
+/// A packet on its way to a neighbour.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub packet: Box<Packet>,
+    /// `None`: it is sent, by this machine.
+    pub bridged: Option<Bridged>,
+}
+
+/// By which port of a bridge a packet came, and from whom, that is bridged on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bridged {
+    pub port: u32,
+    pub src: Mac,
 }
 
 /// Permanent neighbours of a link, sorted by address; shared by every machine that has them.
@@ -186,12 +201,11 @@ impl Namespace {
         cx: &mut Cx<'_>,
         dev: u32,
         ip: Ipv4Addr,
-        packet: Box<Packet>,
+        packet: Outgoing,
     ) {
         let Some(link) = self.links.get(dev) else { return };
-        let src = link.mac;
         if let Some(dst) = link.permanent.as_ref().and_then(|set| set.get(ip)) {
-            return self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
+            return self.send_to_mac(cx, dev, dst, packet);
         }
         let at = self.neighbours.obtain(dev, ip);
         let entry = &mut self.neighbours.entries[at];
@@ -221,7 +235,22 @@ impl Namespace {
             }
         }
         let dst = entry.mac;
-        self.transmit(cx, dev, Frame { src, dst, payload: Payload::Ip(packet) });
+        self.send_to_mac(cx, dev, dst, packet);
+    }
+
+    fn send_to_mac(&mut self, cx: &mut Cx<'_>, dev: u32, dst: Mac, packet: Outgoing) {
+        let Outgoing { packet, bridged } = packet;
+        let payload = Payload::Ip(packet);
+        match bridged {
+            // br_nf_pre_routing_finish_bridge_slow
+            Some(Bridged { port, src }) => {
+                self.bridge_onward(cx, dev, port, Frame { src, dst, payload });
+            }
+            None => {
+                let Some(src) = self.links.get(dev).map(|link| link.mac) else { return };
+                self.transmit(cx, dev, Frame { src, dst, payload });
+            }
+        }
     }
 
     /// Sends an ARP request. Its sender is the last queued packet's source if that is ours, else
@@ -229,7 +258,7 @@ impl Namespace {
     /// 2 always the latter.
     fn solicit(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr, dst: Mac) {
         let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.last());
-        let own = queued.map(|packet| packet.src).filter(|src| self.fib.is_local(*src));
+        let own = queued.map(|waiting| waiting.packet.src).filter(|src| self.fib.is_local(*src));
         let own = own.filter(|_| self.sysctls.arp_announce < 2);
         let chosen = own.or_else(|| select_address(&self.links, dev, Some(ip)));
         let sender_ip = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -423,9 +452,9 @@ impl Namespace {
         cx: &mut Cx<'_>,
         dev: u32,
         ip: Ipv4Addr,
-        waiting: impl IntoIterator<Item = Box<Packet>>,
+        waiting: impl IntoIterator<Item = Outgoing>,
     ) {
-        for packet in waiting {
+        for Outgoing { packet, .. } in waiting {
             self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
             let entry = self.neighbours.get_mut(dev, ip).filter(|entry| entry.state != Failed);
             if let Some(entry) = entry {

@@ -232,6 +232,20 @@ impl Kernel {
         Ok(())
     }
 
+    /// Devices with the public halves of their keys and their ports, and the peers of each.
+    pub fn wireguard_devices(
+        &self,
+        ns: NsId,
+    ) -> impl Iterator<Item = (&str, PublicKey, u16, Vec<WireguardPeer>)> {
+        self.links(ns).filter_map(|link| match &link.kind {
+            Kind::Wireguard(device) => {
+                let peers = device.peers.iter().map(Peer::standing).collect();
+                Some((link.name.as_str(), device.public_key, device.spec.port, peers))
+            }
+            _ => None,
+        })
+    }
+
     /// Where packets for a destination by a WireGuard device go; `None` if it is none, or they go
     /// nowhere.
     pub fn wireguard_endpoint(&self, ns: NsId, dev: &str, to: Ipv4Addr) -> Option<Ipv4Addr> {

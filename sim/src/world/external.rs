@@ -18,13 +18,14 @@ use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Name, Uid};
 use kubesim_actors::ports::api::{Error, Reply, Request};
 use kubesim_actors::ports::network::{
-    FdbEntry, LinkKind, Mac, Neighbour, Proto, Request as NetworkRequest, Route, State, Vxlan,
+    FdbEntry, LinkKind, Mac, Neighbour, Proto, PublicKey, Request as NetworkRequest, Route, State,
+    Vxlan, WireguardPeer,
 };
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::proxy;
 use kubesim_runtime::Loss;
 use smol_str::{SmolStr, format_smolstr};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,9 @@ pub struct Picture {
     /// Permanent ones, by device.
     pub neighbours: Vec<(Name, Neighbour)>,
     pub fdb: Vec<(Name, FdbEntry)>,
+    /// WireGuard's, by device: one that sends from several networks comes once for each, and one
+    /// without an endpoint not at all.
+    pub wireguard_peers: Vec<(Name, WireguardPeer)>,
     /// `iptables-save`.
     pub rules: String,
     /// The proxy's table in nftables mode, in the order of its keys.
@@ -418,6 +422,7 @@ fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) -> B
         }
     }
     draw_neighbours(kernel, now, picture);
+    draw_wireguard_peers(kernel, now, picture, &mut left_out);
     if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST) {
         left_out.extend(netfilter.restore(&picture.rules));
     }
@@ -453,5 +458,27 @@ fn draw_neighbours(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Pi
         let entries = picture.fdb.iter().filter(|(name, _)| of(name));
         let entries = entries.map(|(_, entry)| *entry).collect();
         kernel.network(now, &NetworkRequest::SetFdb { dev, entries }, &mut out);
+    }
+}
+
+/// A peer of the model sends from one network.
+fn draw_wireguard_peers(
+    kernel: &mut Kernel,
+    now: kubesim_runtime::Time,
+    picture: &Picture,
+    left_out: &mut BTreeSet<String>,
+) {
+    let mut devices: BTreeMap<&Name, BTreeMap<PublicKey, WireguardPeer>> = BTreeMap::new();
+    for (dev, peer) in &picture.wireguard_peers {
+        let of_device = devices.entry(dev).or_default();
+        if *of_device.entry(peer.public_key).or_insert(*peer) != *peer {
+            let WireguardPeer { public_key, allowed, .. } = peer;
+            left_out.insert(format!("peer {public_key} by {dev}: sends from {allowed} as well"));
+        }
+    }
+    for (dev, peers) in devices {
+        let peers = peers.into_values().collect();
+        let request = NetworkRequest::SetWireguardPeers { dev: dev.clone(), peers };
+        kernel.network(now, &request, &mut Vec::new());
     }
 }

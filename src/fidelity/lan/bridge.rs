@@ -11,6 +11,9 @@ use kubesim_sim::kernel::packet::{Arp, Frame, Icmp, L4, Payload};
 /// Hosts, by number: each may be anywhere.
 const HOSTS: [&str; 4] = ["10.9.0.10", "10.9.0.11", "10.9.0.12", "10.9.0.13"];
 
+/// Whom DNAT sends to: the bridge itself, hosts on it, one that no route leads to.
+const TARGETS: [&str; 4] = ["10.9.0.1", "10.9.0.11", "10.9.0.13", "10.10.0.1"];
+
 fn mac(number: usize) -> Mac {
     Mac([0x06, 0, 0, 0, 9, number as u8])
 }
@@ -50,8 +53,7 @@ fn rule(dice: &mut Dice) -> Step {
     let state = Match::CtState { any: CtStates { new: true, ..state }, not: dice.yes(2) };
     let (table, chain, matches, target) = match dice.below(10) {
         0 | 1 => {
-            // To a host of the same bridge Linux goes on bridging, and the model routes.
-            let target = Target::Dnat { to: ip("10.9.0.1"), port: None };
+            let target = Target::Dnat { to: ip(dice.one(&TARGETS)), port: None };
             (Table::Nat, "PREROUTING", vec![to(dice), udp], target)
         }
         2 => (Table::Nat, "POSTROUTING", vec![physdev], Target::Accept),

@@ -380,6 +380,12 @@ impl Router for Linux {
             Step::Send(from, to, port) => {
                 return self.send_from(*from, SocketAddrV4::new(*to, *port));
             }
+            Step::Try(table, chain, rule) => {
+                return match &mut self.filtering()?.writer {
+                    Writer::Iptables(tables) => Ok(vec![tables.attempt(*table, chain, rule)?]),
+                    Writer::Flat(_) => Err(format!("not with these rules: {step}")),
+                };
+            }
             Step::Counters => return self.filtering()?.writer.counters(),
             Step::Counted(step) => {
                 let mut seen = self.act(step)?;

@@ -3,9 +3,10 @@
 //! which tells how far it has come (iptables 1.8, iptables/iptables-restore.c and
 //! xtables-restore.c).
 
+use crate::fidelity::refusals;
 use crate::fidelity::step::{CHAINS, Rules};
 use crate::fidelity::words::built_in;
-use kubesim_actors::ports::rules::text::{table_name, write_rule};
+use kubesim_actors::ports::rules::text::{rule_line, table_name, write_rule};
 use kubesim_actors::ports::rules::{Rule, Table};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter
 const KEEP: &str = "KEEP";
 
 pub struct Tables {
+    /// Of the same family as the one that runs.
+    single: &'static str,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -48,9 +51,9 @@ type Counts = BTreeMap<(String, usize), u64>;
 impl Tables {
     /// In the calling thread's network namespace.
     pub fn new(rules: Rules) -> Result<Tables, String> {
-        let program = match rules {
-            Rules::Nft => "iptables-nft-restore",
-            Rules::Legacy | Rules::Flat => "iptables-legacy-restore",
+        let (program, single) = match rules {
+            Rules::Nft => ("iptables-nft-restore", "iptables-nft"),
+            Rules::Legacy | Rules::Flat => ("iptables-legacy-restore", "iptables-legacy"),
         };
         let mut child = Command::new("stdbuf")
             .args(["-oL", program, "--verbose", "--noflush", "-w", "5"])
@@ -66,7 +69,7 @@ impl Tables {
         let output = child.stdout.take().ok_or("a program without an output")?;
         let output = BufReader::new(output);
         let wanted = Default::default();
-        let mut tables = Tables { child, input, output, turns: 0, wanted };
+        let mut tables = Tables { single, child, input, output, turns: 0, wanted };
         let mut all = String::new();
         for table in TABLES {
             let text = tables.wanted[table as usize].text(table);
@@ -85,6 +88,26 @@ impl Tables {
         let wanted = &mut self.wanted[table as usize];
         wanted.rules.push((chain.clone(), rule.clone()));
         wanted.changed = true;
+    }
+
+    /// One command by a program of its own, whose refusal ends nothing; what came of it. All that
+    /// was noted is written.
+    pub fn attempt(
+        &mut self,
+        table: Table,
+        chain: &SmolStr,
+        rule: &Rule,
+    ) -> Result<String, String> {
+        let command = format!("-w 5 -t {} {}", table_name(table), rule_line(chain, rule));
+        let done = Command::new(self.single).args(command.split_whitespace()).output();
+        let done = done.map_err(|error| format!("running {}: {error}", self.single))?;
+        if !done.status.success() {
+            return Ok(refusals::outcome(Err(String::from_utf8_lossy(&done.stderr).into_owned())));
+        }
+        let wanted = &mut self.wanted[table as usize];
+        wanted.rules.push((chain.clone(), rule.clone()));
+        wanted.written = wanted.text(table);
+        Ok(refusals::outcome(Ok(())))
     }
 
     pub fn drop_by_policy(&mut self, chain: &SmolStr) {

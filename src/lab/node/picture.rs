@@ -3,10 +3,11 @@
 use super::actors::Ports;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::Plan;
-use kubesim_actors::ports::network::{Errno, LinkKind};
+use kubesim_actors::ports::network::{Errno, LinkKind, WireguardPeer};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::proxy;
 use kubesim_backends::network::admin::Admin;
+use kubesim_backends::network::wireguard::{Device, Devices};
 use kubesim_backends::rules::nftables::elements_of;
 use kubesim_sim::world::external::Picture;
 use std::rc::Rc;
@@ -23,7 +24,8 @@ const RULES: u32 = 100;
 
 /// Tells of every change.
 pub fn keep(plan: &Rc<Plan>, ports: &Ports, mail: &Mail) -> Result<(), String> {
-    let mut admin = Admin::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    let admin = Admin::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    let mut kernel = Kernel { admin, wireguard: Devices::default() };
     let (ports, mail, name) = (ports.clone(), mail.clone(), plan.name.clone());
     spawn_local(async move {
         let mut clock = interval(PERIOD);
@@ -36,7 +38,7 @@ pub fn keep(plan: &Rc<Plan>, ports: &Ports, mail: &Mail) -> Result<(), String> {
                 // Without nf_tables there are none.
                 rules.elements = elements_of(proxy::OWNER).map_or(rules.elements, Arc::from);
             }
-            match take(&ports, &mut admin, &rules) {
+            match take(&ports, &mut kernel, &rules) {
                 Ok(picture) if told.as_ref() != Some(&picture) => {
                     told = Some(picture.clone());
                     mail.send(News::Pictured(Box::new(picture)));
@@ -60,7 +62,14 @@ struct Rules {
     elements: Arc<[(FlatKey, FlatValue)]>,
 }
 
-fn take(ports: &Ports, admin: &mut Admin, rules: &Rules) -> Result<Picture, Errno> {
+/// Who is asked what the kernel has.
+struct Kernel {
+    admin: Admin,
+    wireguard: Devices,
+}
+
+fn take(ports: &Ports, kernel: &mut Kernel, rules: &Rules) -> Result<Picture, Errno> {
+    let Kernel { admin, wireguard } = kernel;
     let state = ports.network.state()?;
     let mut picture = Picture {
         routes: admin.routes()?,
@@ -75,8 +84,23 @@ fn take(ports: &Ports, admin: &mut Admin, rules: &Rules) -> Result<Picture, Errn
         let named = |entry| (link.name.clone(), entry);
         picture.fdb.extend(admin.fdb(link.index)?.into_iter().map(named));
     }
+    for link in state.links.iter().filter(|link| link.kind == LinkKind::Wireguard) {
+        let peers = peers(wireguard.read(link.index)?);
+        picture.wireguard_peers.extend(peers.into_iter().map(|peer| (link.name.clone(), peer)));
+    }
     picture.state = state;
     Ok(picture)
+}
+
+/// One for each network of a peer that packets can go to.
+fn peers(device: Device) -> Vec<WireguardPeer> {
+    let mut peers = Vec::new();
+    for (public_key, standing) in device.peers {
+        let Some(endpoint) = standing.endpoint else { continue };
+        let allowed = standing.allowed.into_iter();
+        peers.extend(allowed.map(|allowed| WireguardPeer { public_key, endpoint, allowed }));
+    }
+    peers
 }
 
 /// `iptables-save`, without its counters and remarks.

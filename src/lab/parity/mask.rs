@@ -2,6 +2,7 @@
 //! which pod which address and name, which Service an address that it did not ask for. Each is
 //! replaced by what it stands for.
 
+use kubesim_actors::netd::wireguard;
 use kubesim_actors::objects::{Kind, Object};
 use kubesim_actors::ports::network::LinkKind;
 use kubesim_sim::kernel::NsId;
@@ -24,6 +25,8 @@ pub struct Memory {
     subnets: BTreeMap<String, String>,
     /// MAC addresses of nodes' tunnel devices.
     tunnels: BTreeMap<String, String>,
+    /// WireGuard keys of nodes, which are made of each run's dice.
+    keys: BTreeMap<String, String>,
 }
 
 impl Memory {
@@ -33,6 +36,11 @@ impl Memory {
             if let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) {
                 self.subnets.insert(network.to_owned(), node.key.name.to_string());
             }
+        }
+        for lease in world.objects(Kind::Subnet) {
+            let spec = lease.subnet().map(|(spec, _)| spec);
+            let key = spec.and_then(|spec| wireguard::public_key(&spec.public_key));
+            self.keys.extend(key.map(|key| (key.to_string(), lease.key.name.to_string())));
         }
         for machine in &world.machines {
             let links = machine.kernel.links(NsId::HOST);
@@ -51,6 +59,9 @@ impl Mask {
         let mut pairs = vec![(all, "<pods>".to_owned())];
         for (mac, name) in &memory.tunnels {
             pairs.push((mac.clone(), format!("<tunnel of {name}>")));
+        }
+        for (key, name) in &memory.keys {
+            pairs.push((key.clone(), format!("<key of {name}>")));
         }
         for (network, name) in &memory.subnets {
             pairs.push((format!("{network}."), format!("<{name}>.")));

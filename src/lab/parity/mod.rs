@@ -3,12 +3,15 @@
 //! Looked at are the moments before each fault and the end, and how the runs went. What must differ
 //! is masked (`mask`): who got which pod subnet, names and addresses that dice gave, times.
 //!
-//! - `tables`: what the network of a node has; of the lab's nodes their kernel says it itself
+//! - `tables`: what the network of a node has; of the lab's nodes their kernel says it itself.
+//!   `connections` and `others` are parts of it
 //! - `look`: one look at the lab
 //! - `view`: what both worlds show at a moment
 
+mod connections;
 mod look;
 mod mask;
+mod others;
 mod tables;
 mod view;
 
@@ -109,7 +112,7 @@ fn in_the_simulator(scenario: &Scenario, options: &Options, before: Duration) ->
         for index in (0..world.machines.len() as u32).filter(|index| world.is_node(*index)) {
             let machine = &world.machines[index as usize];
             if machine.on {
-                view.add(&machine.name, Tables::modelled(&machine.kernel), &mask);
+                view.add(&machine.name, Tables::modelled(&machine.kernel, world.now), &mask);
             }
         }
         views.push((name, view));

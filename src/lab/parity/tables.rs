@@ -2,9 +2,9 @@
 //! the real one's, asked itself and not by way of the model. Each line that only one of the two
 //! has is a difference, so nothing is left out because the model has no word for it.
 
+use super::{connections, others};
 use kubesim_actors::ports::network::LinkKind;
-use kubesim_actors::proxy;
-use kubesim_backends::rules::nftables;
+use kubesim_runtime::Time;
 use kubesim_sim::kernel::netfilter::Netfilter;
 use kubesim_sim::kernel::{Kernel, Link, NsId};
 use nix::sched::{CloneFlags, setns};
@@ -29,18 +29,26 @@ pub struct Tables {
     pub rules: String,
     /// Rules that the model has no word for.
     pub foreign: Vec<String>,
+    /// `conntrack -L`, of each connection what two runs have in common.
+    pub connections: Vec<String>,
+    /// `wg show`, without times and counts.
+    pub wireguard: Vec<String>,
+    /// `ipvsadm -Sn`
+    pub virtuals: Vec<String>,
 }
 
 /// Programs that read the real ones, and Debian's packages of them.
 pub const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("bridge", "iproute2")];
 
 impl Tables {
-    pub fn modelled(kernel: &Kernel) -> Tables {
+    pub fn modelled(kernel: &Kernel, now: Time) -> Tables {
         let host = NsId::HOST;
         let links = || kernel.links(host).filter(|link| !is_a_pods(link));
         let addresses = links().flat_map(|link| {
             link.addresses.iter().map(|address| format!("{} on {}", address.net, link.name))
         });
+        let rules = kernel.netfilter(host);
+        let connections = rules.map(|rules| rules.conntrack_list(now)).unwrap_or_default();
         let routes = kernel.ip_route(host) + &kernel.ip_route_local(host);
         Tables {
             links: links()
@@ -53,21 +61,25 @@ impl Tables {
             routing_rules: kernel.ip_rule().lines().map(words).collect(),
             fdb: kernel.bridge_fdb(host).lines().filter(|line| is_given(line)).map(words).collect(),
             neighbours: permanent(&kernel.ip_neigh(host)),
-            rules: kernel.netfilter(host).map(|rules| rules.save(None)).unwrap_or_default(),
+            rules: rules.map(|rules| rules.save(None)).unwrap_or_default(),
             foreign: Vec::new(),
+            connections: connections::lines(&connections),
+            wireguard: others::modelled_tunnels(kernel),
+            virtuals: rules.map(Netfilter::ipvsadm_save).unwrap_or_default(),
         }
     }
 
-    /// Of a network namespace. Takes as long as six processes.
+    /// Of a network namespace. Takes as long as six processes, and one more for each foreign
+    /// table and for virtual services.
     pub fn real(namespace: &File) -> Result<Tables, String> {
         setns(namespace, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| format!("entering a node's network namespace: {errno}"))?;
-        let (links, addresses) = links(&said("ip", "-j -d addr show")?)?;
+        let Devices { links, addresses, wireguard } = links(&said("ip", "-j -d addr show")?)?;
         let saved = said("iptables-save", "")?;
         // Its chains and rules as the model has them; what it has no word for stays as it is.
         let mut netfilter = Netfilter::default();
         let mut foreign = netfilter.restore(&without_counters(&saved));
-        foreign.extend(foreign_tables(&nftables::tables()?, saved.contains(" (nf_tables) ")));
+        foreign.extend(others::foreign_tables(saved.contains(" (nf_tables) "))?);
         Ok(Tables {
             links,
             addresses,
@@ -81,11 +93,15 @@ impl Tables {
             neighbours: permanent(&said("ip", "-4 neigh show nud permanent")?),
             rules: netfilter.save(None),
             foreign,
+            connections: connections::real()?,
+            wireguard: others::real_tunnels(&wireguard)?,
+            virtuals: others::real_virtuals()?,
         })
     }
 }
 
-fn said(program: &str, arguments: &str) -> Result<String, String> {
+/// What a program prints, in the calling thread's network namespace.
+pub fn said(program: &str, arguments: &str) -> Result<String, String> {
     let done = Command::new(program).args(arguments.split_whitespace()).output();
     let done = done.map_err(|error| format!("running {program}: {error}"))?;
     if !done.status.success() {
@@ -122,11 +138,19 @@ fn described(name: &str, kind: &str, mtu: u64, up: bool) -> String {
 const FALLBACKS: [&str; 9] =
     ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"];
 
-/// Devices and their addresses in an `ip -j -d addr show`.
-fn links(json: &str) -> Result<(Vec<String>, Vec<String>), String> {
+/// What an `ip -j -d addr show` tells.
+#[derive(Debug, Default, PartialEq)]
+struct Devices {
+    links: Vec<String>,
+    addresses: Vec<String>,
+    /// Names and numbers of WireGuard's.
+    wireguard: Vec<(String, u32)>,
+}
+
+fn links(json: &str) -> Result<Devices, String> {
     let all: Vec<Value> =
         serde_json::from_str(json).map_err(|error| format!("reading ip's JSON: {error}"))?;
-    let (mut links, mut addresses) = (Vec::new(), Vec::new());
+    let mut found = Devices::default();
     for link in &all {
         let text = |pointer: &str| link.pointer(pointer).and_then(Value::as_str);
         let name = text("/ifname").unwrap_or("?");
@@ -140,14 +164,18 @@ fn links(json: &str) -> Result<(Vec<String>, Vec<String>), String> {
         if kind == "veth" && text("/master").is_some() || !up && FALLBACKS.contains(&name) {
             continue;
         }
-        links.push(described(name, kind, link["mtu"].as_u64().unwrap_or_default(), up));
+        if kind == "wireguard" {
+            let index = link["ifindex"].as_u64().unwrap_or_default() as u32;
+            found.wireguard.push((name.to_owned(), index));
+        }
+        found.links.push(described(name, kind, link["mtu"].as_u64().unwrap_or_default(), up));
         for address in link["addr_info"].as_array().into_iter().flatten() {
             let (local, length) = (&address["local"], &address["prefixlen"]);
             let local = local.as_str().unwrap_or("?");
-            addresses.push(format!("{local}/{length} on {name}"));
+            found.addresses.push(format!("{local}/{length} on {name}"));
         }
     }
-    Ok((links, addresses))
+    Ok(found)
 }
 
 /// A line without the spaces that tools leave at its end or between columns.
@@ -189,37 +217,6 @@ fn without_counters(save: &str) -> String {
     bare.collect::<Vec<_>>().join("\n")
 }
 
-/// nf_tables' own that neither the proxy nor, where it writes them, iptables has made; and those of
-/// the two that are switched off.
-fn foreign_tables(tables: &[nftables::Table], of_iptables: bool) -> Vec<String> {
-    const IPV4: u8 = 2;
-    const IPTABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
-    let is_known = |table: &nftables::Table| {
-        let name = table.name.as_str();
-        let known = name == proxy::OWNER || of_iptables && IPTABLES.contains(&name);
-        table.family == IPV4 && known && table.flags == 0
-    };
-    let foreign = tables.iter().filter(|table| !is_known(table));
-    let line = |table: &nftables::Table| {
-        let nftables::Table { family, name, flags } = table;
-        format!("nftables: table {} {name} flags {flags}", family_name(*family))
-    };
-    foreign.map(line).collect()
-}
-
-/// `NFPROTO_*` as `nft` calls them.
-fn family_name(family: u8) -> &'static str {
-    match family {
-        1 => "inet",
-        2 => "ip",
-        3 => "arp",
-        5 => "netdev",
-        7 => "bridge",
-        10 => "ip6",
-        _ => "of an unknown family",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,38 +239,22 @@ mod tests {
              "master": "cni0", "linkinfo": {"info_kind": "veth"}, "addr_info": []},
             {"ifname": "tunl0", "flags": [], "mtu": 1480, "link_type": "ipip",
              "linkinfo": {"info_kind": "ipip"}, "addr_info": []},
+            {"ifname": "wg", "ifindex": 7, "flags": ["UP"], "mtu": 1420, "link_type": "none",
+             "linkinfo": {"info_kind": "wireguard"}, "addr_info": []},
             {"ifname": "evil", "flags": [], "mtu": 1500, "link_type": "ether",
              "linkinfo": {"info_kind": "macvlan"}, "addr_info": []}]"#;
-        let (links, addresses) = links(json).expect("JSON");
+        let found = links(json).expect("JSON");
         let expected = [
             "lo: loopback, mtu 65536, up",
             "eth0: card, mtu 1500, up",
+            "wg: wireguard, mtu 1420, up",
             "evil: macvlan, mtu 1500, down",
         ];
-        assert_eq!(
-            (links, addresses),
-            (expected.map(String::from).into(), vec!["127.0.0.1/8 on lo".into()])
-        );
-    }
-
-    #[test]
-    fn only_known_tables_are_left_out() {
-        let table =
-            |family, name: &str, flags| nftables::Table { family, name: name.into(), flags };
-        let tables = [
-            table(2, proxy::OWNER, 0),
-            table(2, proxy::OWNER, 1),
-            table(2, "filter", 0),
-            table(10, "filter", 0),
-            table(1, "evil", 0),
-        ];
-        let ours = format!("ip {} flags 1", proxy::OWNER);
-        let foreign = |names: &[&str]| -> Vec<String> {
-            names.iter().map(|name| format!("nftables: table {name}")).collect()
+        let expected = Devices {
+            links: expected.map(String::from).into(),
+            addresses: vec!["127.0.0.1/8 on lo".into()],
+            wireguard: vec![("wg".into(), 7)],
         };
-        let [sleeping, six, inet] = [ours.as_str(), "ip6 filter flags 0", "inet evil flags 0"];
-        assert_eq!(foreign_tables(&tables, true), foreign(&[sleeping, six, inet]));
-        let four = "ip filter flags 0";
-        assert_eq!(foreign_tables(&tables, false), foreign(&[sleeping, four, six, inet]));
+        assert_eq!(found, expected);
     }
 }

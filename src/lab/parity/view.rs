@@ -91,6 +91,9 @@ impl View {
             ("routing rules", tables.routing_rules),
             ("FDB", tables.fdb),
             ("neighbours", tables.neighbours),
+            ("connections", tables.connections),
+            ("WireGuard devices and peers", tables.wireguard),
+            ("virtual services", tables.virtuals),
         ];
         for (what, lines) in others {
             self.0.insert(format!("{what} of {node}"), mask.lines(lines));

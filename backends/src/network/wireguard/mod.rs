@@ -45,6 +45,12 @@ impl Devices {
         self.asked.remove(&link);
     }
 
+    /// A device of the network namespace in which the first one was read, by its number.
+    pub fn read(&mut self, link: u32) -> Result<Device, Errno> {
+        let Socket { netlink, family } = self.socket()?;
+        message::read(netlink, *family, link).map_err(said)
+    }
+
     fn socket(&mut self) -> Result<&mut Socket, Errno> {
         if self.socket.is_none() {
             self.socket = Some(Socket::open()?);
@@ -53,12 +59,12 @@ impl Devices {
     }
 
     fn set_device(&mut self, link: u32, spec: &Wireguard) -> Result<(), Errno> {
-        let Socket { netlink, family } = self.socket()?;
-        let found = message::read(netlink, *family, link).map_err(said)?;
+        let found = self.read(link)?;
         let key = clamped(spec.private_key);
         if (found.private_key, found.port) == (Some(key), spec.port) {
             return Ok(());
         }
+        let Socket { netlink, family } = self.socket()?;
         let mut messages = Messages::default();
         message::put_device(&mut messages, *family, link, key, spec.port);
         netlink.request(&messages, |_| {}).map_err(said)
@@ -67,11 +73,11 @@ impl Devices {
     fn set_peers(&mut self, link: u32, peers: &[WireguardPeer]) -> Result<(), Errno> {
         // As it was, should anything be refused: then a move is still to be written.
         let before = self.asked.get(&link).cloned().unwrap_or_default();
-        let Socket { netlink, family } = self.socket()?;
-        let found = message::read(netlink, *family, link).map_err(said)?;
+        let found = self.read(link)?;
         let wanted = plan::wanted(peers, found.public_key);
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let changes = plan::difference(&found, &wanted, &before, now);
+        let Socket { netlink, family } = self.socket()?;
         let mut messages = Messages::default();
         for some in changes.chunks(BATCH) {
             messages.clear();
@@ -140,8 +146,7 @@ impl Node {
 
 /// A device of the calling thread's network namespace, by its number.
 pub fn device(link: u32) -> Result<Device, Errno> {
-    let Socket { mut netlink, family } = Socket::open()?;
-    message::read(&mut netlink, family, link).map_err(said)
+    Devices::default().read(link)
 }
 
 /// The public half of a device's key, as the kernel computed it.

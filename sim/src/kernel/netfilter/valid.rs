@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 /// net/netfilter/x_tables.c), as iptables prints it.
 const INVALID: &str = "iptables: Invalid argument. Run `dmesg' for more information.";
 
+/// Chains that lead to themselves (`translate_table`, net/ipv4/netfilter/ip_tables.c).
+const LOOP: &str = "iptables: Too many levels of symbolic links.";
+
 /// What is wrong with a rule before the kernel sees it (do_command4, iptables/iptables.c), or by
 /// itself.
 pub(super) fn alone(table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
@@ -55,6 +58,9 @@ impl Ruleset {
     /// from every hook from which its chain is (`mark_source_chains`,
     /// net/ipv4/netfilter/ip_tables.c).
     pub(super) fn reachable(&self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+        if self.would_loop(table, chain, rule) {
+            return Err(LOOP.into());
+        }
         let mut restricted: Vec<&[&str]> = hooks_of(&rule.target).into_iter().collect();
         let beyond = jump(table, rule).map(|to| self.all_from(to)).unwrap_or_default();
         let rules = beyond.iter().filter_map(|key| self.rules_of(key)).flatten();
@@ -73,6 +79,38 @@ impl Ruleset {
             }
         }
         Ok(())
+    }
+
+    /// Whether a packet could walk in a circle, were the rule there. A circle that nobody comes to
+    /// is none.
+    fn would_loop(&self, table: Table, chain: &str, rule: &Rule) -> bool {
+        let here = ChainKey { table, name: chain.into() };
+        let Some(to) = jump(table, rule) else { return false };
+        let mut bases =
+            HOOKS.into_iter().map(|hook| ChainKey { table, name: hook_name(hook).into() });
+        bases.any(|base| self.all_from(base).contains(&here))
+            && self.circles(&to, &mut vec![here], &mut BTreeSet::new())
+    }
+
+    /// Whether a way from a chain leads to one that it has passed, or that is in `path`.
+    fn circles(
+        &self,
+        from: &ChainKey,
+        path: &mut Vec<ChainKey>,
+        done: &mut BTreeSet<ChainKey>,
+    ) -> bool {
+        if path.contains(from) {
+            return true;
+        }
+        if !done.insert(from.clone()) {
+            return false;
+        }
+        path.push(from.clone());
+        let rules = self.rules_of(from).unwrap_or_default();
+        let mut next = rules.iter().filter_map(|rule| jump(from.table, rule));
+        let found = next.any(|to| self.circles(&to, path, done));
+        path.pop();
+        found
     }
 
     /// A chain and all that its jumps lead to.
@@ -159,6 +197,12 @@ mod tests {
             let said = netfilter.command(command).expect_err(command);
             assert!(said.starts_with("iptables: Invalid argument"), "{command}: {said}");
         }
+        // Nor in a circle, once somebody comes there.
+        for command in ["-N A", "-N B", "-A A -j B", "-A B -g A"] {
+            assert_eq!(netfilter.command(command), Ok(()), "{command}");
+        }
+        let said = netfilter.command("-A FORWARD -j A").expect_err("a circle");
+        assert!(said.starts_with("iptables: Too many levels"), "{said}");
         // Nobody comes here yet.
         assert_eq!(netfilter.command("-t nat -N FREE"), Ok(()));
         assert_eq!(netfilter.command("-t nat -A FREE -j MASQUERADE"), Ok(()));

@@ -287,3 +287,32 @@ fn what_is_due_together_is_done_last_armed_first() {
         [(ip("10.1.0.10"), NeighbourState::Failed), (ip("10.1.0.11"), NeighbourState::Incomplete)];
     assert_eq!(states, expected);
 }
+
+/// What bridge-filter draws since DNAT goes to hosts of the bridge: bridged on with the client's
+/// MAC address and its TTL, once the host was asked for (br_nf_pre_routing_finish_bridge).
+#[test]
+fn what_dnat_sends_to_a_host_of_the_bridge_is_bridged_on() {
+    let (mut kernel, legs, _) = bridged();
+    forwarding(&mut kernel, "1");
+    let mut out = Vec::new();
+    let key = "net.bridge.bridge-nf-call-iptables";
+    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
+    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
+    let command = "-t nat -A PREROUTING -d 10.96.0.1 -p udp -j DNAT --to-destination 10.9.0.11";
+    rules.command(command).expect("a rule");
+    let request = udp("10.9.0.10", "10.96.0.1");
+    let asked = put(&mut kernel, legs[0], HOST_MAC, BRIDGE, request.clone());
+    assert!(asked.iter().all(|(_, frame)| matches!(frame.payload, Payload::Arp(_))));
+    assert_eq!(asked.len(), legs.len(), "who is 10.9.0.11?");
+    let other = Mac([6, 0, 0, 0, 0, 2]);
+    let answer = arp(false, (other, "10.9.0.11"), (BRIDGE, "10.9.0.1"));
+    let waited = put(&mut kernel, legs[1], other, BRIDGE, answer);
+    let next = put(&mut kernel, legs[0], HOST_MAC, BRIDGE, request);
+    for sent in [waited, next] {
+        let [(by, Frame { src, dst, payload: Payload::Ip(packet) })] = &sent[..] else {
+            panic!("{sent:?}");
+        };
+        assert_eq!((*by, *src, *dst), (legs[1], HOST_MAC, other));
+        assert_eq!((packet.dst, packet.ttl), (ip("10.9.0.11"), 64));
+    }
+}

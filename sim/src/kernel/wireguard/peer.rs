@@ -133,6 +133,12 @@ impl Peer {
         }
     }
 
+    /// As `wg show` has it.
+    pub fn standing(&self) -> WireguardPeer {
+        let Peer { key: public_key, endpoint, allowed, .. } = *self;
+        WireguardPeer { public_key, endpoint, allowed }
+    }
+
     pub fn forget_sessions(&mut self) {
         (self.current, self.previous, self.next, self.initiated) = (None, None, None, None);
     }

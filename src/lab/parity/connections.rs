@@ -1,0 +1,93 @@
+//! Tracked connections, out of what `conntrack -L` prints: the model's words, `/proc`'s and the
+//! program's differ in their beginning only.
+
+use std::fs;
+use std::path::Path;
+
+/// Of the calling thread's network namespace (nf_conntrack_standalone.c); there is none where the
+/// kernel was built without it.
+const PROC: &str = "/proc/thread-self/net/nf_conntrack";
+
+/// Of the calling thread's network namespace, as the model prints its own.
+pub fn real() -> Result<Vec<String>, String> {
+    let text = match Path::new(PROC).exists() {
+        true => fs::read_to_string(PROC).map_err(|error| format!("reading {PROC}: {error}"))?,
+        false => super::tables::said("conntrack", "-L")?,
+    };
+    Ok(lines(&text))
+}
+
+/// What two runs of a scenario have in common of each connection: who asked whom for what, and who
+/// answers to whom. Sorted, and those that are alike once.
+///
+/// Left out are
+/// - the client's port and an echo's id, which are dice's or a count of sockets;
+/// - the timeout, the state of TCP and `[ASSURED]`, which tell how long ago something was said;
+/// - how many are alike: one connection of the past stays for as long as its timeout, so that
+///   tells how often somebody asked within some seconds of real time;
+/// - a connection that was never answered: it stays 30 s, and whether it came to be depends on who
+///   was there first.
+pub fn lines(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = text.lines().filter_map(line).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn line(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    // `/proc` begins with the network's protocol and its number.
+    let first = words.next()?;
+    let protocol = match first {
+        "ipv4" | "ipv6" => words.nth(1)?,
+        other => other,
+    };
+    let family = if first == "ipv6" { "ipv6 " } else { "" };
+    if text.contains("[UNREPLIED]") {
+        return None;
+    }
+    let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
+    let all = |name: &str| -> Vec<&str> {
+        pairs.clone().filter(|(key, _)| *key == name).map(|(_, value)| value).collect()
+    };
+    let ends = (all("src"), all("dst"));
+    let ([src, answers], [dst, to]) = (&ends.0[..], &ends.1[..]) else { return None };
+    let asked = match (&all("dport")[..], &all("sport")[..], &all("type")[..]) {
+        ([port, _], [_, from], _) => (format!(":{port}"), format!(":{from}")),
+        (_, _, [kind, _]) => (format!(" type {kind}"), String::new()),
+        _ => Default::default(),
+    };
+    let (asked, from) = asked;
+    Some(format!("{family}{protocol} {src} asks {dst}{asked}: {answers}{from} answers to {to}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_who_asks_whom_and_who_answers() {
+        let ends = "src=10.244.1.2 dst=10.96.0.80 sport=40000 dport=80 \
+                    src=10.244.2.2 dst=10.244.1.2 sport=8080 dport=40000";
+        let proc = format!("ipv4     2 tcp      6 117 TIME_WAIT {ends} [ASSURED] mark=0 use=2");
+        let program = format!("tcp      6 431999 ESTABLISHED {ends} [ASSURED] mark=0 use=1");
+        let told = "tcp 10.244.1.2 asks 10.96.0.80:80: 10.244.2.2:8080 answers to 10.244.1.2";
+        assert_eq!(lines(&format!("{proc}\n{program}\n")), [told]);
+    }
+
+    #[test]
+    fn an_echo_has_no_ports_and_six_is_said() {
+        let echo = "icmp 1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=7 \
+                    src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=7 mark=0 use=1";
+        assert_eq!(
+            lines(echo),
+            ["icmp 10.0.0.1 asks 10.0.0.2 type 8: 10.0.0.2 answers to 10.0.0.1"]
+        );
+        let six =
+            "ipv6 10 udp 17 29 src=::1 dst=::2 sport=1 dport=2 src=::2 dst=::1 sport=2 dport=1";
+        assert_eq!(lines(six), ["ipv6 udp ::1 asks ::2:2: ::2:2 answers to ::1"]);
+        let alone = "udp 17 29 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] \
+                     src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1";
+        assert_eq!(lines(alone), [""; 0]);
+    }
+}
