@@ -1,7 +1,7 @@
 //! Who each component is to the API: its certificate says so, and roles say what it may.
 //!
-//! Kubelets are upstream's nodes, the proxy and the scheduler have upstream's users and roles;
-//! netd, the names of Services and the controllers have roles of their own
+//! Kubelets are upstream's nodes, the proxy and the scheduler have upstream's users and roles; netd
+//! (of each node another user), the names of Services and the controllers have roles of their own
 //! (`backends/src/http/auth/policy.txt`). Garbage is collected as upstream's service account.
 
 use crate::pki::{ADMIN, MASTERS, Pki};
@@ -53,7 +53,10 @@ fn of(kind: Kind, node: &str) -> Vec<Identity> {
             let user = format!("system:node:{node}");
             Identity { user, groups: &["system:nodes"], agent: "kubelet" }
         }
-        Kind::Netd => one("system:kubesim-netd", "kubesim-netd"),
+        Kind::Netd => {
+            let (user, groups) = (format!("system:kubesim-netd:{node}"), &["system:kubesim-netd"]);
+            Identity { user, groups, agent: "kubesim-netd" }
+        }
         Kind::Flannel => one("kubesim:profile:flannel", "flannel"),
         Kind::Proxy => one("system:kube-proxy", "kube-proxy"),
         Kind::Dns | Kind::KubeDns => one("system:kubesim-dns", "kubesim-dns"),

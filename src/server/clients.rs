@@ -3,13 +3,14 @@
 //! store, those of one of them work.
 
 use super::lead::{self, Election};
-use super::signer;
+use super::{aggregate, signer};
 use crate::certificate::Authority;
 use crate::pki::Pki;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Hold;
 use kubesim_actors::controllers::{self, Controllers};
-use kubesim_actors::ports::api;
+use kubesim_actors::objects::{Kind, View};
+use kubesim_actors::ports::api::{self, Effect, Event, News, Scope};
 use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_backends::http::client::{Client, Credentials, Options};
 use kubesim_backends::port::{Answer, Closed, Local, Port};
@@ -19,6 +20,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
 /// What runs, where it finds the server, and as whom.
@@ -29,6 +31,7 @@ pub struct Plan {
     pub scheduler: Option<(scheduler::Config, Credentials)>,
     pub controllers: Option<Manager>,
     pub signer: Option<(Arc<Authority>, Credentials)>,
+    pub aggregator: Option<Credentials>,
 }
 
 /// The controllers, as whom they work and as whom they collect garbage.
@@ -65,6 +68,12 @@ pub const COLLECTOR: Who = Who {
 pub const SIGNER: Who =
     Who { agent: "signer", user: "system:serviceaccount:kube-system:certificate-controller" };
 
+/// And so does who completes roles that aggregate others.
+pub const AGGREGATOR: Who = Who {
+    agent: "clusterrole-aggregation-controller",
+    user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
+};
+
 impl Who {
     pub fn credentials(self, pki: &Pki) -> Result<Credentials, String> {
         let (certificate, key) = pki.client(self.user, &[])?;
@@ -88,6 +97,7 @@ impl Plan {
             (CONTROLLERS, manager.map(|manager| &manager.controllers)),
             (COLLECTOR, manager.map(|manager| &manager.collector)),
             (SIGNER, self.signer.as_ref().map(|(_, known)| known)),
+            (AGGREGATOR, self.aggregator.as_ref()),
         ];
         all.into_iter().filter_map(|(who, known)| Some((who, known?.clone()))).collect()
     }
@@ -108,6 +118,16 @@ impl Running {
         Running { stop: Box::pin(stop), tasks }
     }
 
+    /// Several that work as one: they are stopped one after the other.
+    fn together(all: Vec<Running>) -> Running {
+        let stop = async move {
+            for one in all {
+                one.stop().await;
+            }
+        };
+        Running::new(stop, Vec::new())
+    }
+
     /// What it has asked for and was not answered may happen still.
     pub async fn stop(self) {
         self.stop.await;
@@ -119,6 +139,7 @@ impl Clients {
     pub fn start(plan: &Plan, port: u16) -> Result<Clients, String> {
         let server = plan.server;
         let mut running = Vec::new();
+<<<<<<< HEAD
         if let Some(Manager { config, controllers, collector }) = plan.controllers.clone() {
             // Upstream's lease of those, so that not both do their work.
             let lease = "kube-controller-manager";
@@ -148,6 +169,41 @@ impl Clients {
             let note = |note: String| eprintln!("signer: {note}");
             let signs = spawn_local(signer::run(client.clone(), authority, note));
             running.push(Running::new(async {}, vec![spawn_local(client.run()), signs]));
+=======
+        if let Some((config, credentials)) = plan.controllers.clone() {
+            // Upstream's lease of those and of the signers, so that not both do their work.
+            let role = Role { lease: "kube-controller-manager", plan, port };
+            let known = role.leading(&credentials)?;
+            let signer = plan.signer.as_ref();
+            let signer = signer.map(|(authority, credentials)| {
+                Ok::<_, String>((Arc::clone(authority), role.leading(credentials)?))
+            });
+            let signer = signer.transpose()?;
+            let aggregator = plan.aggregator.as_ref().map(|known| role.leading(known));
+            let aggregator = aggregator.transpose()?;
+            running.push(role.start(credentials, move || {
+                let effect = |controllers::Effect::Api(effect)| effect;
+                let asks = client("controllers", server, port, known.clone());
+                let event = controllers::Event::Api;
+                let works = run::<Controllers>(config.clone(), asks, effect, event);
+                let signs = signer.clone().map(|(authority, credentials)| {
+                    sign(client("signer", server, port, credentials), authority)
+                });
+                let completes = aggregator
+                    .clone()
+                    .map(|credentials| complete(client("aggregator", server, port, credentials)));
+                Running::together(signs.into_iter().chain(completes).chain([works]).collect())
+            }));
+        }
+        if let Some((config, credentials)) = plan.scheduler.clone() {
+            let role = Role { lease: "kube-scheduler", plan, port };
+            let known = role.leading(&credentials)?;
+            running.push(role.start(credentials, move || {
+                let client = client("scheduler", server, port, known.clone());
+                let effect = |scheduler::Effect::Api(effect)| effect;
+                run::<Scheduler>(config.clone(), client, effect, scheduler::Event::Api)
+            }));
+>>>>>>> care
         }
         Ok(Clients(running))
     }
@@ -159,12 +215,44 @@ impl Clients {
     }
 }
 
+/// All objects of a kind, whenever one changed; late views are left out.
+pub fn views(client: &Client, kind: Kind) -> mpsc::Receiver<View> {
+    let (send, views) = mpsc::channel(1);
+    let watch = Effect::Watch { kind, scope: Scope::All };
+    let answer = Answer::new(move |event| {
+        let send = send.clone();
+        async move {
+            match event {
+                Event::News(News::View { view, .. }) => send.send(view).await.map_err(|_| Closed),
+                _ => Ok(()),
+            }
+        }
+    });
+    spawn_local(client.perform(watch, answer));
+    views
+}
+
+/// Signs certificates until it is stopped.
+fn sign(client: Client, authority: Arc<Authority>) -> Running {
+    let note = |note: String| eprintln!("signer: {note}");
+    let signs = spawn_local(signer::run(client.clone(), authority, note));
+    Running::new(async {}, vec![spawn_local(client.run()), signs])
+}
+
+/// Completes roles until it is stopped.
+fn complete(client: Client) -> Running {
+    let note = |note: String| eprintln!("aggregator: {note}");
+    let completes = spawn_local(aggregate::run(client.clone(), note));
+    Running::new(async {}, vec![spawn_local(client.run()), completes])
+}
+
 /// What one of several servers does.
 struct Role<'a> {
     /// In `kube-system`.
     lease: &'static str,
     plan: &'a Plan,
     port: u16,
+<<<<<<< HEAD
     /// As whom it works; the first one stands for election.
     credentials: Vec<Credentials>,
 }
@@ -184,6 +272,25 @@ impl Role<'_> {
         let stands = credentials.into_iter().next().ok_or("nobody stands for election")?;
         let client = client("elector", plan.server, port, stands);
         Ok(lead::while_elected(config, client, move || work(leading.clone())))
+=======
+}
+
+impl Role<'_> {
+    /// Whoever works in this role writes so.
+    fn leading(&self, credentials: &Credentials) -> Result<Credentials, String> {
+        let credentials = credentials.clone();
+        let Some(election) = &self.plan.election else { return Ok(credentials) };
+        let config = election.config(self.lease);
+        credentials.leading_by(&Hold { lease: config.lease, holder: config.identity })
+    }
+
+    /// Works at once, or while it leads. The elector asks with these credentials.
+    fn start(self, elector: Credentials, work: impl Fn() -> Running + 'static) -> Running {
+        let Role { lease, plan, port } = self;
+        let Some(election) = &plan.election else { return work() };
+        let client = client("elector", plan.server, port, elector);
+        lead::while_elected(election.config(lease), client, work)
+>>>>>>> care
     }
 }
 

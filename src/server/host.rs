@@ -38,13 +38,12 @@ pub struct Door {
     pub keys: PathBuf,
     /// Of what it is known by, and its clients.
     pub renewal: Renewal,
+    /// How long it serves on when it is told to end.
+    pub delay: Duration,
 }
 
 /// What is wrong, for the exit status and for people.
 type Failed = (Exit, String);
-
-/// How long requests that are under way may take when the server ends.
-const LAST: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to end; `ready` is told where.
 pub fn run(
@@ -64,7 +63,7 @@ pub fn run(
 async fn serve(
     config: Config,
     place: (&Path, &Place),
-    Door { listen, tls, token_key, keys, renewal }: Door,
+    Door { listen, tls, token_key, keys, renewal, delay }: Door,
     plan: &Plan,
     ready: &mut dyn FnMut(&str) -> Result<(), String>,
 ) -> Result<(), Failed> {
@@ -110,10 +109,21 @@ async fn serve(
         Some(why) = refused.recv() => Err((Exit::Input, why)),
         () = end(&mut signals) => Ok(()),
     };
-    clients.stop().await;
+    // As kube-apiserver's `RunWithContext` (pkg/server/genericapiserver.go): it is not ready, then
+    // after the delay it takes nobody more, then it ends what is under way.
+    front.stop_soon();
+    let drained = async {
+        sleep(delay).await;
+        clients.stop().await;
+        serving.abort();
+        front.drain().await;
+    };
+    tokio::select! {
+        () = drained => {}
+        // Asked again, it does not wait.
+        () = end(&mut signals) => {}
+    }
     [backups, Some(renews)].iter().flatten().for_each(JoinHandle::abort);
-    serving.abort();
-    front.drain(LAST).await;
     server.stop().await;
     ended
 }

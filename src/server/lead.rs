@@ -13,6 +13,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+/// How long giving up a lease may take: it runs out by itself.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// How one of several is found, as upstream's flags `--leader-elect-…` say.
 #[derive(Clone, Debug)]
@@ -63,7 +67,8 @@ pub fn while_elected(
     work: impl Fn() -> Running + 'static,
 ) -> Running {
     let (send, leads) = watch::channel(false);
-    let driver = Ballot { client: client.clone(), leads: Rc::new(send) };
+    let (over, mut is_over) = watch::channel(false);
+    let driver = Ballot { client: client.clone(), leads: Rc::new(send), over: Rc::new(over) };
     let clock = SystemClock::new();
     let elector = host::spawn::<Elector>(config, driver, clock, settings::<Elector>());
     let (end, ended) = oneshot::channel::<()>();
@@ -72,6 +77,10 @@ pub fn while_elected(
     let stop = async move {
         let _ = end.send(());
         let _ = works.await;
+        // Nothing is done by the lease any more: another one may have it.
+        if elector.send(Event::End).await.is_ok() {
+            let _ = timeout(RELEASE, is_over.wait_for(|over| *over)).await;
+        }
         elector.stop().await;
     };
     Running::new(stop, vec![keeps])
@@ -104,6 +113,8 @@ async fn turns(
 struct Ballot {
     client: Client,
     leads: Rc<watch::Sender<bool>>,
+    /// Nothing more is done.
+    over: Rc<watch::Sender<bool>>,
 }
 
 impl Driver<Elector> for Ballot {
@@ -124,6 +135,10 @@ impl Driver<Elector> for Ballot {
             }
             Effect::Lead | Effect::Yield => {
                 self.leads.send_replace(matches!(effect, Effect::Lead));
+                None
+            }
+            Effect::Ended => {
+                self.over.send_replace(true);
                 None
             }
         };

@@ -3,10 +3,12 @@
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
 //! - `signer`: the certificates that are asked for
+//! - `aggregate`: roles that others are part of
 //! - `lead`: which server's of them work
 //! - `renew`: their certificates, before they end
 //! - `data`, `backup`: what it keeps, and a copy of that
 
+mod aggregate;
 mod backup;
 mod clients;
 mod data;
@@ -81,6 +83,10 @@ struct Serve {
     /// and the administrator, in seconds. Each is renewed after two thirds of that.
     #[arg(long, value_name = "SECONDS", value_parser = life, default_value = "31536000")]
     certificate_life: Duration,
+    /// How long the server serves on when it was told to end, in seconds: /readyz fails meanwhile,
+    /// so that a load balancer sends nobody more.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    shutdown_delay_duration: Duration,
     #[command(flatten)]
     election: Terms,
     /// What the server leaves out of what it makes of requests, as kube-apiserver's flag: without
@@ -203,7 +209,8 @@ fn run(args: &Serve, output: &mut Output) -> Result<(), (Exit, String)> {
         clients: plan.identities(),
         kubeconfig: kubeconfig.clone(),
     };
-    let door = host::Door { listen: args.listen, tls, token_key, keys, renewal };
+    let (listen, delay) = (args.listen, args.shutdown_delay_duration);
+    let door = host::Door { listen, tls, token_key, keys, renewal, delay };
     host::run(config, (&args.data_dir, &args.store), door, &plan, &mut ready)
 }
 
@@ -222,8 +229,14 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan =
-        clients::Plan { server, election: None, scheduler: None, controllers: None, signer: None };
+    let mut plan = clients::Plan {
+        server,
+        election: None,
+        scheduler: None,
+        controllers: None,
+        signer: None,
+        aggregator: None,
+    };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
@@ -242,6 +255,7 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
         let collector = clients::COLLECTOR.credentials(pki)?;
         plan.controllers = Some(Manager { config, controllers, collector });
         plan.signer = Some((Arc::clone(&pki.signs), clients::SIGNER.credentials(pki)?));
+        plan.aggregator = Some(clients::AGGREGATOR.credentials(pki)?);
     }
     Ok(plan)
 }

@@ -38,8 +38,12 @@ impl Kubectl<'_> {
 
 /// Who may what, and what not.
 const MAY: [(&str, &str, &str); 7] = [
-    ("system:kubesim-netd", "create subnets.net.kubesim.dev", "list pods"),
-    ("system:kubesim-netd", "list nodes", "patch pods/status"),
+    (
+        "system:kubesim-netd:two --as-group system:kubesim-netd",
+        "create subnets.net.kubesim.dev",
+        "list pods",
+    ),
+    ("system:kubesim-netd:two --as-group system:kubesim-netd", "list nodes", "patch pods/status"),
     ("system:kube-proxy", "list endpointslices.discovery.k8s.io", "list secrets"),
     ("system:kubesim-dns", "list services", "get configmaps"),
     ("system:kube-scheduler", "create pods/binding", "list secrets"),

@@ -8,14 +8,19 @@ use kubesim_backends::http::{Front, Limits, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use std::cell::RefCell;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub const PORT: u16 = 6443;
 
@@ -52,9 +57,13 @@ pub fn connected_to_nothing<F: Future<Output = ()>>(story: impl Fn(Client) -> F 
 
 /// A front that listens nowhere yet, and the writes that come in by it.
 pub fn server() -> (Front, Writes) {
+    server_with(Limits::default())
+}
+
+pub fn server_with(limits: Limits) -> (Front, Writes) {
     let writes = Writes::default();
     let taken = Rc::clone(&writes);
-    let front = Front::new(Limits::default(), move |id, request, dry_run| {
+    let front = Front::new(limits, move |id, request, dry_run| {
         assert!(!dry_run, "nobody asked for one");
         taken.borrow_mut().push((id, request));
     });
@@ -70,6 +79,25 @@ pub fn listens(front: &Front, at: Ipv4Addr) -> JoinHandle<()> {
         let listener = TcpListener::bind((at, PORT)).await;
         match front.serve(listener.expect("it listens"), tls.expect("TLS")).await {}
     })
+}
+
+/// A connection of the administrator's, who speaks this protocol (`h2`, `http/1.1`) by hand.
+pub async fn by_hand(protocol: &str) -> TlsStream<TcpStream> {
+    let made = made();
+    let pem = |pem: &[u8]| CertificateDer::from_pem_slice(pem).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(pem(&made.authority)).expect("an authority");
+    let key = PrivateKeyDer::from_pem_slice(&made.client.1).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_root_certificates(roots);
+    let config = config.with_client_auth_cert(vec![pem(&made.client.0)], key);
+    let mut config = config.expect("an identity");
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).await.expect("it listens");
+    let name = ServerName::try_from("kubernetes").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("TLS")
 }
 
 /// A client that looks for the server at these addresses.

@@ -6,6 +6,7 @@
 mod ends;
 #[path = "../common/namespace.rs"]
 mod namespace;
+mod slow;
 
 use ends::{Ends, Writes, connected_to_nothing, with_ends};
 use kubesim_actors::apiserver::{Cache, RequestId};

@@ -1,5 +1,6 @@
 //! Who may what, with `kubectl`: `--as`, `auth can-i`, `auth whoami`, tokens.
 
+use super::plane::{self, until};
 use super::world::{Place, Server};
 use super::{POD, each};
 
@@ -73,5 +74,22 @@ fn kubectl_is_a_service_account_by_its_token() {
         assert!(bearing(server, place, vault.trim(), "get pods").is_err());
         let keys = server.kubectl("get --raw /openid/v1/jwks");
         assert!(keys.contains("\"ES256\""), "{keys}");
+    });
+}
+
+/// A controller writes into them what they come to.
+#[test]
+fn roles_that_aggregate_others_say_so() {
+    plane::each(&[], |server| {
+        let view = || server.kubectl("get clusterrole view -o jsonpath={.rules[*].resources}");
+        until("the rules of view", || view().contains("configmaps"));
+        assert!(!view().contains("boats"));
+        server.kubectl("create clusterrole boats --verb=get --resource=configmaps/boats");
+        let label = "rbac.authorization.k8s.io/aggregate-to-view=true";
+        server.kubectl(&format!("label clusterrole boats {label}"));
+        for role in ["view", "edit", "admin"] {
+            let words = format!("get clusterrole {role} -o jsonpath={{.rules[*].resources}}");
+            until(role, || server.kubectl(&words).contains("configmaps/boats"));
+        }
     });
 }

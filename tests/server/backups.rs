@@ -95,7 +95,7 @@ fn a_restored_cluster_goes_on_where_no_client_has_been() {
     let tls = identity(&old);
     let mut line = Connection::open(server.at(), &tls, Duration::from_secs(20)).expect("known");
     assert_eq!(objects(&mut line), before);
-    let head = format!("Authorization: Bearer {token}\r\n");
+    let head = format!("Authorization: Bearer {}\r\n", token.trim());
     let nobody = stranger(&old);
     let mut bearer = Connection::open(server.at(), &nobody, Duration::from_secs(20)).expect("TLS");
     let words = "GET /api/v1/namespaces";

@@ -5,7 +5,7 @@ use crate::world::{Place, Server};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use x509_cert::attr::AttributeTypeAndValue;
@@ -21,7 +21,7 @@ const ORGANIZATION: &str = "2.5.4.10";
 const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
 
 /// A request as PEM, as openssl makes it of `/O=…/O=…/CN=…`: one part of the name for each.
-fn request(key: &KeyPair, user: &str, groups: &[&str]) -> String {
+pub(super) fn request(key: &KeyPair, user: &str, groups: &[&str]) -> String {
     let part = |oid: &str, text: &str| {
         let value = Any::new(Tag::Utf8String, text.as_bytes()).expect("a text");
         let one = AttributeTypeAndValue { oid: ObjectIdentifier::new_unwrap(oid), value };
@@ -46,13 +46,18 @@ fn request(key: &KeyPair, user: &str, groups: &[&str]) -> String {
     signed.to_pem(LineEnding::LF).expect("PEM")
 }
 
-fn ask(server: &Server, (name, signer, usages): (&str, &str, &[&str]), pem: &str, words: &str) {
-    let object = json!({
+/// The object that asks for a certificate.
+pub(super) fn asked(name: &str, (signer, usages): (&str, &[&str]), pem: &str) -> Value {
+    json!({
         "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
         "metadata": {"name": name},
         "spec": {"request": BASE64_STANDARD.encode(pem), "usages": usages,
                  "signerName": format!("kubernetes.io/{signer}"), "expirationSeconds": 86_400},
-    });
+    })
+}
+
+fn ask(server: &Server, (name, signer, usages): (&str, &str, &[&str]), pem: &str, words: &str) {
+    let object = asked(name, (signer, usages), pem);
     server.with(&format!("create -f - {words}"), &object.to_string());
 }
 

@@ -83,6 +83,11 @@ impl Connection {
 
     /// The code, and the body if it is JSON.
     pub fn ask(&mut self, ask: Ask<'_>) -> io::Result<(u16, Value)> {
+        let (code, whole) = self.whole(ask)?;
+        Ok((code, serde_json::from_slice(&whole).unwrap_or_default()))
+    }
+
+    fn whole(&mut self, ask: Ask<'_>) -> io::Result<(u16, Vec<u8>)> {
         self.send(ask)?;
         let (code, length) = self.head()?;
         let mut whole = Vec::new();
@@ -93,7 +98,13 @@ impl Connection {
             }
             None => while self.chunk(&mut whole)? {},
         }
-        Ok((code, serde_json::from_slice(&whole).unwrap_or_default()))
+        Ok((code, whole))
+    }
+
+    /// An answer that is no JSON.
+    pub fn text(&mut self, ask: Ask<'_>) -> io::Result<String> {
+        let (_, whole) = self.whole(ask)?;
+        String::from_utf8(whole).map_err(io::Error::other)
     }
 
     /// Begins a watch: its code.

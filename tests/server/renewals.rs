@@ -78,7 +78,7 @@ fn tokens_of_a_former_key_are_good_while_it_is_kept() {
     let known = |server: &Server, token: &str| {
         let stranger = stranger(&kubeconfig(&place));
         let line = Connection::open(server.at(), &stranger, Duration::from_secs(20));
-        let head = format!("Authorization: Bearer {token}\r\n");
+        let head = format!("Authorization: Bearer {}\r\n", token.trim());
         let ask = Ask { words: "GET /api/v1/pods", head: &head, ..Ask::default() };
         let (code, answer) = line.expect("a connection").ask(ask).expect("an answer");
         let why = answer["message"].as_str().unwrap_or_default();

@@ -15,7 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod ends;
 mod load;
+mod services;
 mod watcher;
 
 const SERVERS: usize = 3;

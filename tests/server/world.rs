@@ -116,6 +116,11 @@ impl Server {
         self.process.wait().expect("it ends").code()
     }
 
+    /// Its exit status, when it ends by itself.
+    pub fn waited(mut self) -> Option<i32> {
+        self.process.wait().expect("it ends").code()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.signal(Signal::SIGKILL);

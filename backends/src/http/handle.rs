@@ -3,7 +3,8 @@
 use super::accept;
 use super::auth::{Attributes, User};
 use super::body::{self, Answer, Body};
-use super::metrics::Held;
+use super::metrics::One;
+use super::pace::Held;
 use super::read::{self, Age, Show};
 use super::resources::Sub;
 use super::route::{self, Query, Route, Target};
@@ -86,7 +87,8 @@ where
             asked.verb = "POST";
             asked.resource = review.plural;
             let content_type = body::content_type(request.headers());
-            let bytes = body::read(request.into_body(), inner.limits.request).await?;
+            let mut held = Held::none(inner, |inner| &inner.metrics.bodies);
+            let bytes = inner.body(request.into_body(), &mut held).await?;
             let value = body::value(&bytes, &content_type)?;
             inner.review(&user, review, &namespace, value)
         }
@@ -113,6 +115,17 @@ where
     }
 }
 
+impl Inner {
+    /// All of a request's body.
+    async fn body<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Failure>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        body::read(body, self.limits.request, held, self.limits.bodies).await
+    }
+}
+
 fn version() -> Value {
     json!({
         "major": "1", "minor": "33", "gitVersion": GIT_VERSION, "gitCommit": "",
@@ -132,10 +145,15 @@ fn open_id(inner: &Inner, keys: bool) -> Result<Answer, Failure> {
 }
 
 fn health(inner: &Inner, check: &str) -> Result<Answer, Failure> {
-    if check == "livez" || inner.is_open() {
+    // In upstream's words (apiserver `pkg/server/healthz.go`), where only `readyz` looks at it.
+    let stopping = check == "readyz" && inner.state.borrow().stopping;
+    if check == "livez" || inner.is_open() && !stopping {
         return Ok(Answer::bytes("text/plain; charset=utf-8", "ok"));
     }
-    let why = "[-]storage failed: the store is being read";
+    let why = match stopping {
+        true => "[-]shutdown failed: process is shutting down",
+        false => "[-]storage failed: the store is being read",
+    };
     Err(Failure::new(500, "InternalError", format!("{why}\n{check} check failed")))
 }
 
@@ -179,15 +197,19 @@ where
     if inner.metrics.in_flight.get() >= inner.limits.in_flight {
         return Err(Failure::too_many("too many requests, please try again later"));
     }
-    let _held = Held::one(&inner.metrics.in_flight);
+    let _one = One::of(&inner.metrics.in_flight);
     if method == Method::GET {
         asked.verb = if target.name.is_some() { "GET" } else { "LIST" };
+        if inner.metrics.answers.get() > inner.limits.answers {
+            return Err(Failure::too_many("too many bytes of answers are not taken yet"));
+        }
         return reads(inner, &target, &query, show).await;
     }
     let content_type = body::content_type(request.headers());
     let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let agent = agent.unwrap_or_default().to_owned();
-    let bytes = body::read(request.into_body(), inner.limits.request).await?;
+    let mut held = Held::none(inner, |inner| &inner.metrics.bodies);
+    let bytes = inner.body(request.into_body(), &mut held).await?;
     let (content_type, agent) = (&content_type[..], &agent[..]);
     let sent = Sent { bytes: &bytes, content_type, query: &query, agent, user, show };
     asked.verb = verb(&target, method.as_str()).ok_or_else(Failure::no_such_method)?;
@@ -302,7 +324,7 @@ async fn open_watch(
     let (send, pieces) = mpsc::channel(1);
     let inner = Rc::clone(inner);
     spawn_local(async move {
-        let _held = Held::one(&inner.metrics.watches);
+        let _one = One::of(&inner.metrics.watches);
         watch.run(Rc::clone(&inner), send).await;
     });
     Ok(Answer::stream(pieces))

@@ -10,6 +10,10 @@ pub struct Metrics {
     pub in_flight: Cell<usize>,
     pub watches: Cell<usize>,
     pub connections: Cell<usize>,
+    /// Bytes of requests that are read or worked on.
+    pub bodies: Cell<usize>,
+    /// Bytes of large answers that were not taken yet.
+    pub answers: Cell<usize>,
 }
 
 impl Metrics {
@@ -28,6 +32,8 @@ impl Metrics {
             ("apiserver_current_inflight_requests", self.in_flight.get()),
             ("apiserver_longrunning_requests", self.watches.get()),
             ("kubesim_apiserver_connections", self.connections.get()),
+            ("kubesim_apiserver_request_bytes", self.bodies.get()),
+            ("kubesim_apiserver_response_bytes", self.answers.get()),
         ] {
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
         }
@@ -36,16 +42,16 @@ impl Metrics {
 }
 
 /// One more of something, for as long as it is held.
-pub struct Held<'a>(&'a Cell<usize>);
+pub struct One<'a>(&'a Cell<usize>);
 
-impl<'a> Held<'a> {
-    pub fn one(cell: &'a Cell<usize>) -> Held<'a> {
+impl<'a> One<'a> {
+    pub fn of(cell: &'a Cell<usize>) -> One<'a> {
         cell.set(cell.get() + 1);
-        Held(cell)
+        One(cell)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for One<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }

@@ -20,6 +20,7 @@ mod json_patch;
 mod lease;
 mod metrics;
 mod openapi;
+mod pace;
 mod patch;
 mod protobuf;
 mod read;
@@ -75,6 +76,13 @@ pub struct Limits {
     pub in_flight: usize,
     /// Connections at once; more wait to be accepted.
     pub connections: usize,
+    /// How long a connection may be there without a request.
+    pub idle: Duration,
+    /// Bytes of all requests' bodies at once: those beyond get 429.
+    pub bodies: usize,
+    /// Bytes of large answers that clients have not taken yet, all together: who asks beyond gets
+    /// 429.
+    pub answers: usize,
 }
 
 impl Default for Limits {
@@ -84,9 +92,16 @@ impl Default for Limits {
             head: Duration::from_secs(32),
             in_flight: 600,
             connections: 4096,
+            idle: pace::IDLE,
+            bodies: 256 << 20,
+            answers: 512 << 20,
         }
     }
 }
+
+/// How long clients have to end their connections when the server does (net/http waits 1 s for
+/// the answer to a GOAWAY; apiserver's `RunWithContext` says so and waits 2 s).
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How long a read waits for a version that is not there yet (apiserver's cacher: 3 s).
 const NEWER: Duration = Duration::from_secs(3);
@@ -108,6 +123,8 @@ struct Inner {
     news: channel::Sender<u64>,
     /// Rung when a life of the API server ends.
     ended: channel::Sender<()>,
+    /// Rung when connections are to end with what is under way on them.
+    closing: channel::Sender<()>,
     metrics: Metrics,
     auth: Auth,
     /// What OpenAPI says of declared kinds.
@@ -124,6 +141,8 @@ struct State {
     next_call: u64,
     /// Watches end when they have told what there is.
     ending: bool,
+    /// It is not ready for anybody new.
+    stopping: bool,
 }
 
 impl State {
@@ -149,6 +168,7 @@ impl Front {
             state: RefCell::default(),
             news: channel::Sender::new(0),
             ended: channel::Sender::new(()),
+            closing: channel::Sender::new(()),
             metrics: Metrics::default(),
             auth: Auth::default(),
             declared: openapi::Declared::default(),
@@ -202,19 +222,32 @@ impl Front {
         self.0.ended.send_replace(());
     }
 
-    /// Ends watches, and waits, but not for ever, until no request is under way.
-    pub async fn drain(&self, within: Duration) {
+    /// From now on `/readyz` says that the server ends, so that whoever chooses among servers sends
+    /// nobody here. All is served as before.
+    pub fn stop_soon(&self) {
+        self.0.state.borrow_mut().stopping = true;
+    }
+
+    /// Ends watches, takes no more requests on the connections that there are, and waits until all
+    /// that were taken are answered, for as long as a request may take ([`Limits::request`]).
+    pub async fn drain(&self) {
         self.0.state.borrow_mut().ending = true;
         self.0.news.send_modify(|_| ());
+        self.0.closing.send_replace(());
         let metrics = &self.0.metrics;
-        let none = async {
+        let answered = async {
             while metrics.in_flight.get() + metrics.watches.get() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
-            // What was answered last is on its way to its socket.
-            sleep(Duration::from_millis(20)).await;
         };
-        let _ = timeout(within, none).await;
+        let _ = timeout(self.0.limits.request, answered).await;
+        // What was answered last is on its way; who does not read it, or does not hang up, is left.
+        let closed = async {
+            while metrics.connections.get() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(GOODBYE, closed).await;
     }
 
     /// Whether there is anything to serve.

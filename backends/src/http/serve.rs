@@ -1,15 +1,17 @@
 //! Connections: TLS, then HTTP/1.1 or HTTP/2, as the client wants.
 
 use super::auth::{User, unauthorized};
-use super::metrics::Held;
+use super::metrics::One;
+use super::pace::{Activity, Paced, UnderWay};
 use super::tls::Tls;
-use super::{Front, Inner, body, handle, now};
+use super::{Front, GOODBYE, Inner, body, handle, now};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +54,7 @@ impl Front {
                 Ok((socket, _)) => {
                     let (inner, acceptor) = (Rc::clone(&self.0), acceptor.clone());
                     spawn_local(async move {
-                        let _held = Held::one(&inner.metrics.connections);
+                        let _one = One::of(&inner.metrics.connections);
                         let mut ended = inner.ended.subscribe();
                         tokio::select! {
                             biased;
@@ -79,13 +81,17 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
     let user = certificate.and_then(|certificate| User::of(certificate)).map(Rc::new);
     let until = certificate.and_then(|certificate| User::until(certificate));
     let h2 = session.alpn_protocol() == Some(b"h2");
+    let activity = Rc::new(Activity::default());
     let service = service_fn(|request: hyper::Request<Incoming>| {
+        let under_way = UnderWay::new(&activity);
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
         // As upstream's, which looks at the certificate again with each request (apiserver
         // `pkg/authentication/request/x509/x509.go`).
         let ended = until.is_some_and(|until| now() > until);
+        let inner = Rc::clone(inner);
         async move {
-            Ok::<_, Infallible>(if ended { body::refused(unauthorized()) } else { answer.await })
+            let answer = if ended { body::refused(unauthorized()) } else { answer.await };
+            Ok::<_, Infallible>(answer.map(|body| Paced::new(body, under_way, &inner)))
         }
     });
     let io = TokioIo::new(stream);
@@ -96,10 +102,46 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
             .max_concurrent_streams(STREAMS)
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(PING);
-        let _ = server.serve_connection(io, service).await;
+        let serving = server.serve_connection(io, service);
+        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, &activity).await;
     } else {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(inner.limits.head).max_buf_size(BUFFER);
-        let _ = server.serve_connection(io, service).await;
+        let serving = server.serve_connection(io, service);
+        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, &activity).await;
+    }
+}
+
+/// Serves a connection; `goodbye` has it take no more requests.
+async fn to_its_end<S: Future>(
+    serving: S,
+    goodbye: impl FnOnce(Pin<&mut S>),
+    inner: &Inner,
+    activity: &Activity,
+) {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        _ = &mut serving => return,
+        () = activity.stalled() => return,
+        () = ends(inner, activity) => goodbye(serving.as_mut()),
+    }
+    let waits = async {
+        // For the client to hang up, once all is answered.
+        sleep(GOODBYE).await;
+        activity.idle(GOODBYE).await;
+    };
+    tokio::select! {
+        _ = &mut serving => {}
+        () = activity.stalled() => {}
+        () = waits => {}
+    }
+}
+
+/// When no more requests are taken on a connection: the server ends, or its client asks nothing.
+async fn ends(inner: &Inner, activity: &Activity) {
+    let mut closing = inner.closing.subscribe();
+    tokio::select! {
+        _ = closing.changed() => {}
+        () = activity.idle(inner.limits.idle) => {}
     }
 }

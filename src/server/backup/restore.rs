@@ -19,7 +19,7 @@ pub struct RestoreArgs {
 }
 
 /// Revisions that a restored store skips, as etcd's operators are told to (`etcdutl snapshot
-/// restore --bump-revision 1000000000 --mark-compacted`, <https://etcd.io/docs/v3.5/op-guide/recovery/>):
+/// restore --bump-revision 1000000000 --mark-compacted`, of etcd's guide to disaster recovery):
 /// clients know of versions that came after the backup, and must not take other ones for them.
 const SKIPPED: u64 = 1_000_000_000;
 /// And so many more for each second since the backup, which is more than a store can write. So of

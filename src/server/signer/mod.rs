@@ -9,19 +9,16 @@ mod request;
 
 use self::request::{Asked, KUBELET_CLIENT};
 use crate::certificate::{Authority, Leaf};
+use crate::server::clients::views;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kubesim_actors::objects::{Key, Kind, Object, View};
-use kubesim_actors::ports::api::{Effect, Event, News, Scope};
 use kubesim_backends::http::client::Client;
-use kubesim_backends::port::{Answer, Closed, Port};
 use kubesim_runtime::Change;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
 /// A certificate is good for so long (`--cluster-signing-duration`), unless it is asked for a
@@ -47,7 +44,7 @@ const APPROVED: [(&str, &str); 2] = [
 
 /// Signs for as long as it is polled.
 pub async fn run(client: Client, authority: Arc<Authority>, note: impl Fn(String)) {
-    let mut views = views(&client);
+    let mut views = views(&client, Kind::CertificateSigningRequest);
     let mut known = View::empty(0);
     let mut due: BTreeMap<Key, Due> = BTreeMap::new();
     loop {
@@ -111,23 +108,6 @@ impl Due {
         self.at = Instant::now() + (RETRY * (1 << self.failures.min(16))).min(RETRY_MAX);
         self.failures += 1;
     }
-}
-
-/// The requests that there are; late views are left out.
-fn views(client: &Client) -> mpsc::Receiver<View> {
-    let (send, views) = mpsc::channel(1);
-    let watch = Effect::Watch { kind: Kind::CertificateSigningRequest, scope: Scope::All };
-    let answer = Answer::new(move |event| {
-        let send = send.clone();
-        async move {
-            match event {
-                Event::News(News::View { view, .. }) => send.send(view).await.map_err(|_| Closed),
-                _ => Ok(()),
-            }
-        }
-    });
-    spawn_local(client.perform(watch, answer));
-    views
 }
 
 async fn handle(client: &Client, authority: &Authority, object: &Object) -> Result<(), String> {

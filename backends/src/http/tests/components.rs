@@ -10,8 +10,9 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
 async fn ask(world: &World, who: &str, words: &str, body: &Value) -> Answered {
-    let node = who.starts_with("system:node:");
-    let groups = if node { vec!["system:nodes".to_owned()] } else { Vec::new() };
+    let groups = [("system:node:", "system:nodes"), ("system:kubesim-netd", "system:kubesim-netd")];
+    let groups = groups.into_iter().filter(|(begins, _)| who.starts_with(begins));
+    let groups = groups.map(|(_, group)| group.to_owned()).collect();
     let user = Some(User { name: who.to_owned(), groups, ..User::default() });
     let patches = words.starts_with("PATCH");
     let content_type = if patches { "application/merge-patch+json" } else { "application/json" };
@@ -112,7 +113,7 @@ fn a_kubelet_keeps_its_node_and_its_pods() {
 fn netd_keeps_subnets() {
     play(|world| async move {
         cluster(&world).await;
-        let (who, none) = ("system:kubesim-netd", json!({}));
+        let (who, none) = ("system:kubesim-netd:n1", json!({}));
         for words in
             [STORE, "GET /api/v1/nodes?fieldSelector=metadata.name%3Dn1", &format!("GET {SUBNETS}")]
         {
@@ -133,6 +134,25 @@ fn netd_keeps_subnets() {
             refused(&world, who, words, &none).await;
         }
         nobody(&world, who).await;
+    });
+}
+
+#[test]
+fn netd_keeps_its_own_nodes_subnet() {
+    play(|world| async move {
+        cluster(&world).await;
+        let (one, two) = ("system:kubesim-netd:n1", "system:kubesim-netd:n2");
+        refused(&world, one, &format!("POST {SUBNETS}"), &subnet("n2")).await;
+        allowed(&world, two, &format!("POST {SUBNETS}"), &subnet("n2")).await;
+        let none = json!({});
+        let mut held = ask(&world, one, &format!("GET {SUBNETS}/n2"), &none).await.ok();
+        held["status"] = json!({"locator": "10.0.0.9", "prefixLength": 24, "generation": 1});
+        for words in [format!("PUT {SUBNETS}/n2"), format!("PUT {SUBNETS}/n2/status")] {
+            refused(&world, one, &words, &held).await;
+        }
+        allowed(&world, two, &format!("PUT {SUBNETS}/n2/status"), &held).await;
+        // One that is no node's keeps none.
+        refused(&world, "system:kubesim-netd", &format!("POST {SUBNETS}"), &subnet("n3")).await;
     });
 }
 

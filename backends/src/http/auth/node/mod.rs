@@ -19,6 +19,9 @@ use kubesim_actors::objects::Kind;
 
 const GROUP: &str = "system:nodes";
 const USER: &str = "system:node:";
+/// The group of those who keep the nodes' networks, and what their names begin with: the user
+/// `system:kubesim-netd:n1` keeps the Subnet of the node n1.
+const NETD: &str = "system:kubesim-netd";
 /// The role whose rules hold for what is not looked at more closely.
 const ROLE: &str = "system:node";
 const LEASES: &str = "kube-node-lease";
@@ -26,6 +29,12 @@ const LEASES: &str = "kube-node-lease";
 /// Which node a user is (`pkg/auth/nodeidentifier/default.go`).
 pub fn of(user: &User) -> Option<&str> {
     user.name.strip_prefix(USER).filter(|_| user.is_in(GROUP))
+}
+
+/// Whose netd a user is: ours, beside the kubelet, and as little to be trusted with other nodes.
+fn netd_of(user: &User) -> Option<&str> {
+    let named = user.name.strip_prefix(NETD).and_then(|rest| rest.strip_prefix(':'));
+    user.is_in(NETD).then(|| named.unwrap_or_default())
 }
 
 /// Whether a node may, or why it may not; a role may let it all the same.

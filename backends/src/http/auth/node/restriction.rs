@@ -22,11 +22,15 @@ pub struct Change<'a> {
 }
 
 impl Inner {
-    /// Whether a user, if it is a node, may write this.
+    /// Whether a user, if it is a node or a node's netd, may write this.
     pub fn restrict(&self, user: &User, change: Change<'_>) -> Result<(), Failure> {
-        let Some(node) = super::of(user) else { return Ok(()) };
         let Some(object) = change.new.or(change.old) else { return Ok(()) };
         let (kind, name) = (object.kind(), &object.key.name);
+        if let (Some(node), Kind::Subnet) = (super::netd_of(user), kind) {
+            let same = same(node, name, "subnet");
+            return same.map_err(|why| Failure::forbidden(kind, name, &why));
+        }
+        let Some(node) = super::of(user) else { return Ok(()) };
         let why = match kind {
             _ if node.is_empty() => {
                 Err(format!("could not determine node from user {:?}", user.name))

@@ -1,0 +1,168 @@
+//! Clients that are slow, on purpose or not: what they have not sent or taken yet is bounded in
+//! bytes, and each of them in time.
+//!
+//! - Who does not send a request's head is left after `Limits::head`, without an answer (Go's
+//!   `ReadHeaderTimeout`, which apiserver's `pkg/server/secure_serving.go` sets).
+//! - Who does not send its body gets 408 after `Limits::request`.
+//! - Who does not take an answer is left after `Limits::request` (a handler of apiserver's that has
+//!   begun to answer is ended so, `pkg/server/filters/timeout.go`).
+//! - Who asks nothing is left after `Limits::idle` ([`IDLE`], Go's `IdleTimeout`).
+
+use super::Inner;
+use super::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A connection on which nothing is asked for so long is ended.
+pub const IDLE: Duration = Duration::from_secs(90);
+/// An answer goes out in pieces of this many bytes, so that the rest of it is in no other buffer.
+const PIECE: usize = 64 << 10;
+
+/// What goes on on a connection.
+#[derive(Default)]
+pub struct Activity {
+    under_way: Cell<usize>,
+    /// When the last one ended.
+    since: Cell<Option<Instant>>,
+    /// Rung when its client does not take what it asked for.
+    stalled: Notify,
+}
+
+impl Activity {
+    /// When nothing was asked for the time that is given.
+    pub async fn idle(&self, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let due = match self.under_way.get() {
+                0 => self.since.get().unwrap_or(begun) + limit,
+                _ => Instant::now() + limit,
+            };
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    pub async fn stalled(&self) {
+        self.stalled.notified().await;
+    }
+}
+
+/// A request, from its head to the last byte of its answer.
+pub struct UnderWay(Rc<Activity>);
+
+impl UnderWay {
+    pub fn new(activity: &Rc<Activity>) -> UnderWay {
+        activity.under_way.set(activity.under_way.get() + 1);
+        UnderWay(Rc::clone(activity))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        self.0.since.set(Some(Instant::now()));
+    }
+}
+
+/// Bytes that are held for clients, for as long as this is.
+pub struct Held {
+    inner: Rc<Inner>,
+    of: fn(&Inner) -> &Cell<usize>,
+    count: usize,
+}
+
+impl Held {
+    pub fn none(inner: &Rc<Inner>, of: fn(&Inner) -> &Cell<usize>) -> Held {
+        Held { inner: Rc::clone(inner), of, count: 0 }
+    }
+
+    /// So many more; false, and none, if all clients together would have more than the limit.
+    pub fn more(&mut self, count: usize, limit: usize) -> bool {
+        let cell = (self.of)(&self.inner);
+        let room = cell.get() + count <= limit;
+        if room {
+            cell.set(cell.get() + count);
+            self.count += count;
+        }
+        room
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let cell = (self.of)(&self.inner);
+        cell.set(cell.get().saturating_sub(self.count));
+    }
+}
+
+/// An answer on its way.
+pub struct Paced {
+    body: Body,
+    _under_way: UnderWay,
+    /// Of one that has more than a piece: how much of it there is, and what ends its watchdog.
+    _held: Option<(Held, oneshot::Sender<Infallible>)>,
+}
+
+impl Paced {
+    pub fn new(body: Body, under_way: UnderWay, inner: &Rc<Inner>) -> Paced {
+        let large = match &body {
+            Body::Whole(bytes) if bytes.len() > PIECE => Some(bytes.len()),
+            _ => None,
+        };
+        let held = large.map(|length| {
+            let mut held = Held::none(inner, |inner| &inner.metrics.answers);
+            // It is there; what is too much is known before it is made.
+            held.more(length, usize::MAX);
+            (held, watchdog(&under_way.0, inner.limits.request))
+        });
+        Paced { body, _under_way: under_way, _held: held }
+    }
+}
+
+/// Ends the connection after this time, unless what is returned is dropped before.
+fn watchdog(activity: &Rc<Activity>, limit: Duration) -> oneshot::Sender<Infallible> {
+    let (taken, is_taken) = oneshot::channel::<Infallible>();
+    let activity = Rc::clone(activity);
+    spawn_local(async move {
+        if timeout(limit, is_taken).await.is_err() {
+            activity.stalled.notify_one();
+        }
+    });
+    taken
+}
+
+impl HttpBody for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Body::Whole(bytes) = &mut self.body
+            && bytes.len() > PIECE
+        {
+            return Poll::Ready(Some(Ok(Frame::data(bytes.split_to(PIECE)))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
