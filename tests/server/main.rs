@@ -21,6 +21,7 @@ mod plane;
 mod python;
 #[cfg(feature = "etcd")]
 mod several;
+mod simulated;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tour;

@@ -88,6 +88,11 @@ impl Server {
         Server { process, place: place.0.clone(), url, client: client.to_owned() }
     }
 
+    /// A process that serves already, with `data/admin.conf` in the place.
+    pub fn of(process: Child, place: &Place, url: String, client: &Path) -> Server {
+        Server { process, place: place.0.clone(), url, client: client.to_owned() }
+    }
+
     /// Where it listens.
     pub fn at(&self) -> SocketAddr {
         self.url.trim_start_matches("https://").parse().expect("an address")
@@ -113,6 +118,11 @@ impl Server {
     /// SIGTERM, and its exit status.
     pub fn end(mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
+        self.process.wait().expect("it ends").code()
+    }
+
+    /// Until it ends by itself, and its exit status.
+    pub fn wait(mut self) -> Option<i32> {
         self.process.wait().expect("it ends").code()
     }
 
