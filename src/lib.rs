@@ -22,6 +22,8 @@ mod run;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod seed;
 #[cfg(all(feature = "server", target_os = "linux"))]
+mod serve;
+#[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
 
 use clap::Parser;

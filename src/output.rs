@@ -9,7 +9,7 @@ use kubesim_sim::{Observer, Outcome, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -108,9 +108,40 @@ impl Result {
 
 /// Shows a run while it goes on.
 pub struct Live<'a> {
-    pub output: &'a mut Output,
-    pub bar: Option<&'a ProgressBar>,
-    pub lines: bool,
+    output: &'a mut Output,
+    bar: Option<&'a ProgressBar>,
+    lines: bool,
+    speed: Speedometer,
+}
+
+impl<'a> Live<'a> {
+    pub fn new(output: &'a mut Output, bar: Option<&'a ProgressBar>, lines: bool) -> Live<'a> {
+        let speed = Speedometer { since: (Instant::now(), Time::ZERO), times: None };
+        Live { output, bar, lines, speed }
+    }
+}
+
+/// How fast a run goes.
+struct Speedometer {
+    since: (Instant, Time),
+    times: Option<f64>,
+}
+
+impl Speedometer {
+    /// ` at 10x`; empty in the first second.
+    fn at(&mut self, at: Time) -> String {
+        let (wall, before) = self.since;
+        let passed = wall.elapsed();
+        if passed >= Duration::from_secs(1) {
+            self.times = Some(at.since(before).as_secs_f64() / passed.as_secs_f64());
+            self.since = (Instant::now(), at);
+        }
+        match self.times {
+            None => String::new(),
+            Some(times) if times < 9.95 => format!(" at {times:.1}x"),
+            Some(times) => format!(" at {times:.0}x"),
+        }
+    }
 }
 
 impl Observer for Live<'_> {
@@ -124,7 +155,8 @@ impl Observer for Live<'_> {
     fn progress(&mut self, at: Time, of: Duration, events: u64) {
         if let Some(bar) = self.bar {
             bar.set_position(at.as_millis());
-            bar.set_message(format!("{at} of {} s, {events} events", of.as_secs()));
+            let speed = self.speed.at(at);
+            bar.set_message(format!("{at} of {} s{speed}, {events} events", of.as_secs()));
         }
     }
 }

@@ -1,17 +1,27 @@
 //! `kubesim run`: one seed as it happens, or many side by side.
+//!
+//! - `many`: many seeds
+//! - `speed`: how fast virtual time passes for who looks on
+//! - `recorded`: a run that somebody wrote into, again
 
-use crate::output::{self, Format, Live, Output, Result as Shown, Silent};
+mod many;
+mod recorded;
+mod speed;
+
+pub use many::Seeds;
+pub use speed::Speed;
+
+use crate::output::{self, Format, Live, Output, Result as Shown};
 use crate::{Exit, Runner};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kubesim_sim::report::Trace;
 use kubesim_sim::scenario::{self, Scenario, parse_duration};
-use kubesim_sim::{Observer, Options, Outcome, Report};
-use std::collections::BTreeMap;
+use kubesim_sim::{Observer, Options, Outcome, Report, visits};
+use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -22,7 +32,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Play every seed from A to B, both included, side by side.
-    #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "seed")]
+    #[arg(long, value_name = "A..B", value_parser = Seeds::parse, conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
     /// Replace a component by an upstream-like one, as the scenario's [profile.NAME] says.
     #[arg(long, value_name = "NAME")]
@@ -36,11 +46,25 @@ pub struct Args {
     /// Where to play it.
     #[arg(long, value_enum, default_value_t = Stage::Sim)]
     pub world: Stage,
-    /// With --world lab: serve the API on this machine's loopback too, and write a kubeconfig of
-    /// the administrator's there, a new file that goes when the lab does.
+    /// Serve the simulated cluster's API there, for kubectl; with port 0 at any port.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = place, conflicts_with = "seeds")]
+    pub serve: Option<SocketAddrV4>,
+    /// With --serve: how fast virtual time passes, as 1x, 10x, 0.5x, or max.
+    #[arg(long, value_name = "TIMES", value_parser = Speed::parse, requires = "serve",
+        default_value = "1x")]
+    pub speed: Speed,
+    /// With --serve: keep what is written from outside in this new file; else it is kept in the
+    /// directory for temporary files, and said where.
+    #[arg(long, value_name = "PATH", requires = "serve")]
+    pub record: Option<PathBuf>,
+    /// Play a run that was served again, with what was written from outside.
+    #[arg(long, value_name = "RECORD", conflicts_with_all = ["serve", "seeds"])]
+    pub replay: Option<PathBuf>,
+    /// With --serve or --world lab: write the administrator's kubeconfig there, a new file that
+    /// goes when the run does. (The lab serves its API on this machine's loopback then.)
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
-    /// With --world lab: after the scenario's end the lab stays, until ^C.
+    /// With --serve or --world lab: after the scenario's end its time goes on, until ^C.
     #[arg(long)]
     pub hold: bool,
     /// Show more: packets, events, api, and only node=NAME's; several with commas.
@@ -63,33 +87,29 @@ pub enum Stage {
     Lab,
 }
 
-/// What somebody who looks into the lab wants of a run.
+/// What somebody who looks into a run wants of it.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(not(all(feature = "lab", target_os = "linux")), expect(dead_code))]
+#[cfg_attr(
+    not(all(any(feature = "lab", feature = "server"), target_os = "linux")),
+    expect(dead_code)
+)]
 pub struct Visit {
     /// Where the administrator's kubeconfig goes.
     pub kubeconfig: Option<PathBuf>,
-    /// The lab stays after the scenario's end.
+    /// Time goes on after the scenario's end.
     pub hold: bool,
 }
 
-/// Both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seeds {
-    first: u64,
-    last: u64,
-}
-
-fn seeds(text: &str) -> Result<Seeds, String> {
-    let bad = || "write it like 1..200".to_owned();
-    let (first, last) = text.split_once("..").ok_or_else(bad)?;
-    let last = last.strip_prefix('=').unwrap_or(last);
-    let seeds =
-        Seeds { first: first.parse().map_err(|_| bad())?, last: last.parse().map_err(|_| bad())? };
-    if seeds.last < seeds.first {
-        return Err("the last seed comes before the first".to_owned());
-    }
-    Ok(seeds)
+/// How a simulated cluster's API is served.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(all(feature = "server", target_os = "linux")), expect(dead_code))]
+pub struct Serve {
+    pub at: SocketAddrV4,
+    pub speed: Speed,
+    /// Where what is written from outside is to be kept.
+    pub record: Option<PathBuf>,
+    /// Where it was kept, if anything was written.
+    pub recorded: Arc<OnceLock<PathBuf>>,
 }
 
 pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
@@ -103,6 +123,10 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
 
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|why| format!("{why}; write it like 90s, 1.5s or 26h"))
+}
+
+fn place(text: &str) -> Result<SocketAddrV4, String> {
+    text.parse().map_err(|_| "write it like 127.0.0.1:6443".to_owned())
 }
 
 fn trace(text: &str) -> Result<Trace, String> {
@@ -146,14 +170,35 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
     let lab = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
         lab(scenario, options, &visit, observer)
     };
-    let runner = match args.world {
-        Stage::Sim => runner,
+    let record = args.replay.as_ref().map(|path| recorded::read(path, &scenario, args.seed));
+    let record = match record.transpose() {
+        Ok(record) => record,
+        Err(wrong) => {
+            output.complain(&format!("error: {wrong}"));
+            return Exit::Input;
+        }
+    };
+    let replayed = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
+        let record = record.as_ref().ok_or("nothing is to be replayed")?;
+        Ok(visits::replay(&Arc::new(scenario.clone()), options, record, observer))
+    };
+    let kept = Arc::new(OnceLock::new());
+    let served = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
+        let at = args.serve.ok_or("nothing is to be served")?;
+        let (record, recorded) = (args.record.clone(), Arc::clone(&kept));
+        let how = Serve { at, speed: args.speed, record, recorded };
+        serve(scenario, options, (&visit, &how), observer)
+    };
+    let runner: Runner<'_> = match args.world {
         Stage::Lab => &lab,
+        Stage::Sim if args.serve.is_some() => &served,
+        Stage::Sim if args.replay.is_some() => &replayed,
+        Stage::Sim => runner,
     };
     output.begin(format!("the results of {}", args.file.display()));
     match args.seeds {
-        None => one(args, &scenario, runner, output),
-        Some(seeds) => many(args, seeds, &scenario, runner, output),
+        None => one(args, &scenario, runner, &kept, output),
+        Some(seeds) => many::play(args, seeds, &scenario, runner, output),
     }
 }
 
@@ -166,15 +211,34 @@ fn lab(_: &Scenario, _: &Options, _: &Visit, _: &mut dyn Observer) -> Result<Rep
     Err(format!("this kubesim was built without its feature `lab`; {how}"))
 }
 
+#[cfg(all(feature = "server", target_os = "linux"))]
+use crate::serve::run as serve;
+
+#[cfg(not(all(feature = "server", target_os = "linux")))]
+fn serve(
+    _: &Scenario,
+    _: &Options,
+    _: (&Visit, &Serve),
+    _: &mut dyn Observer,
+) -> Result<Report, String> {
+    let how = "on Linux: cargo run --release --features server -- run FILE --serve 127.0.0.1:6443";
+    Err(format!("this kubesim was built without its feature `server`; {how}"))
+}
+
 /// What only the scenario can tell about the options.
 fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     if args.until.is_some_and(|until| until > scenario.duration) {
         let end = scenario.duration.as_secs_f64();
         return Err(format!("--until is past the end of the run, {end} s"));
     }
-    if args.world != Stage::Lab && (args.hold || args.kubeconfig.is_some()) {
-        let why = "--kubeconfig and --hold: only the lab has an API that programs reach";
-        return Err(format!("{why}; give --world lab"));
+    let visited = args.world == Stage::Lab || args.serve.is_some();
+    if !visited && (args.hold || args.kubeconfig.is_some()) {
+        let why = "--kubeconfig and --hold are for runs that programs look into";
+        return Err(format!("{why}; give --serve 127.0.0.1:6443, or --world lab"));
+    }
+    if args.world == Stage::Lab && (args.serve.is_some() || args.replay.is_some()) {
+        let why = "--serve and --replay are for simulated runs";
+        return Err(format!("{why}; the lab serves its API with --kubeconfig PATH"));
     }
     if args.world == Stage::Lab && args.seeds.is_some() {
         return Err("--seeds: the lab plays one seed at a time; give --seed".to_owned());
@@ -199,7 +263,14 @@ fn options(args: &Args, seed: u64) -> Options {
     Options { seed, until: args.until, trace: args.trace.clone(), keep_steps: 8 }
 }
 
-fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output) -> Exit {
+/// `recorded`: where what was written from outside was kept, once that is known.
+fn one(
+    args: &Args,
+    scenario: &Scenario,
+    runner: Runner<'_>,
+    recorded: &OnceLock<PathBuf>,
+    output: &mut Output,
+) -> Exit {
     let bar = output.progress.then(|| {
         let until = args.until.unwrap_or(scenario.duration);
         bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
@@ -208,7 +279,7 @@ fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output
         output::header(output, scenario, args.seed);
     }
     let result = {
-        let mut live = Live { output, bar: bar.as_ref(), lines: args.format == Format::Text };
+        let mut live = Live::new(output, bar.as_ref(), args.format == Format::Text);
         play(args.world, scenario, &options(args, args.seed), runner, &mut live)
     };
     if let Some(bar) = bar {
@@ -224,8 +295,10 @@ fn one(args: &Args, scenario: &Scenario, runner: Runner<'_>, output: &mut Output
                 Format::Json => output::json(output, &shown),
                 Format::Text => {
                     output::table(output, &shown);
-                    if shown.failed() {
-                        output.line(&format!("replay: {}", replay(args, args.seed)));
+                    let record = args.replay.as_ref().or(recorded.get());
+                    if shown.failed() || recorded.get().is_some() {
+                        let line = replay(args, args.seed, record.map(PathBuf::as_path));
+                        output.line(&format!("replay: {line}"));
                     }
                 }
             }
@@ -270,94 +343,6 @@ fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any +
     }
 }
 
-fn many(
-    args: &Args,
-    seeds: Seeds,
-    scenario: &Scenario,
-    runner: Runner<'_>,
-    output: &mut Output,
-) -> Exit {
-    let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let count = (seeds.last - seeds.first).saturating_add(1);
-    let jobs = args.jobs.map_or_else(processors, NonZeroUsize::get);
-    let jobs = jobs.min(usize::try_from(count).unwrap_or(usize::MAX));
-    let bar = output.progress.then(|| bar(count, "{bar:40} seed {pos} of {len} {msg}"));
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let (send, results) = mpsc::channel();
-    let mut summary = output::Summary::default();
-    let lacks = std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            let send = send.clone();
-            scope.spawn(|| {
-                let send = send;
-                while !stop.load(Ordering::Relaxed) {
-                    let offset = next.fetch_add(1, Ordering::Relaxed);
-                    if offset >= count {
-                        break;
-                    }
-                    let options = options(args, seeds.first + offset);
-                    let result = play(args.world, scenario, &options, runner, &mut Silent);
-                    if send.send((offset, result)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(send);
-        let lacks = in_order(results, |shown| {
-            if let Some(bar) = &bar {
-                bar.inc(1);
-            }
-            output::hidden(bar.as_ref(), || match args.format {
-                Format::Json => output::json(output, &shown),
-                Format::Text => output::seed_line(output, &shown),
-            });
-            summary.add(&shown);
-            if output.lost() {
-                stop.store(true, Ordering::Relaxed);
-            }
-        });
-        stop.store(true, Ordering::Relaxed);
-        lacks
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    if let Some(lacks) = lacks {
-        output.complain(&format!("error: {lacks}"));
-        return Exit::Environment;
-    }
-    if args.format == Format::Text {
-        summary.show(output, scenario);
-        if let Some(seed) = summary.first_failed() {
-            output.line(&format!("replay: {}", replay(args, seed)));
-        }
-    }
-    if summary.first_failed().is_some() { Exit::Failed } else { Exit::Held }
-}
-
-/// Hands results on in the order of their seeds, whichever was ready first; ends early with what
-/// the environment lacks.
-fn in_order(
-    results: mpsc::Receiver<(u64, Result<Shown, String>)>,
-    mut show: impl FnMut(Shown),
-) -> Option<String> {
-    let mut early = BTreeMap::new();
-    let mut due = 0;
-    for (offset, result) in results {
-        match result {
-            Ok(shown) => early.insert(offset, shown),
-            Err(lacks) => return Some(lacks),
-        };
-        while let Some(shown) = early.remove(&due) {
-            show(shown);
-            due += 1;
-        }
-    }
-    None
-}
-
 fn bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template);
@@ -365,8 +350,8 @@ fn bar(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// The command that plays this very run again.
-fn replay(args: &Args, seed: u64) -> String {
+/// The command that plays this very run again, with what was written from outside.
+fn replay(args: &Args, seed: u64, record: Option<&Path>) -> String {
     let mut line = format!("kubesim run {} --seed {seed}", quoted(&args.file.to_string_lossy()));
     if args.world == Stage::Lab {
         line += " --world lab";
@@ -379,6 +364,9 @@ fn replay(args: &Args, seed: u64) -> String {
     }
     if let Some(until) = args.until {
         line += &format!(" --until {until:?}");
+    }
+    if let Some(record) = record {
+        line += &format!(" --replay {}", quoted(&record.to_string_lossy()));
     }
     line
 }
@@ -395,15 +383,6 @@ pub(crate) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seeds_are_inclusive_and_in_order() {
-        assert_eq!(seeds("1..200"), Ok(Seeds { first: 1, last: 200 }));
-        assert_eq!(seeds("7..=7"), Ok(Seeds { first: 7, last: 7 }));
-        for bad in ["", "1", "2..1", "a..b", "1..", "-1..2"] {
-            assert!(seeds(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_trace_is_a_list_of_words() {

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const FILE: &str = "scenarios/laptop-ip-change.toml";
 
+const AT: &str = "127.0.0.1:0";
+
 /// Even seeds hold; seed 13 panics; a later seed is faster.
 fn pretend(
     scenario: &Scenario,
@@ -203,6 +205,16 @@ fn wrong_input_exits_2_and_names_its_place() {
         (&["run", "scenarios/laptop-ipchange.toml"], "did you mean `laptop-ip-change.toml`?"),
         (&["run", FILE, "--format", "xml"], "possible values"),
         (&["run", FILE, "--jobs", "0"], "--jobs"),
+        (&["run", FILE, "--hold"], "give --serve 127.0.0.1:6443, or --world lab"),
+        (&["run", FILE, "--serve", "6443"], "write it like 127.0.0.1:6443"),
+        (&["run", FILE, "--serve", AT, "--speed", "10"], "write it like 1x, 10x, 0.5x or max"),
+        (&["run", FILE, "--serve", AT, "--speed", "0x"], "time goes on"),
+        (&["run", FILE, "--speed", "10x"], "arguments were not provided:\n  --serve"),
+        (&["run", FILE, "--serve", AT, "--seeds", "1..2"], "cannot be used with"),
+        (&["run", FILE, "--serve", AT, "--replay", "r"], "cannot be used with"),
+        (&["run", FILE, "--serve", AT, "--world", "lab"], "for simulated runs"),
+        (&["run", FILE, "--replay", "none.jsonl"], "error: --replay: none.jsonl: No such file"),
+        (&["run", FILE, "--replay", FILE], "line 1: it is no record of a run"),
         (&["fly"], "unrecognized subcommand"),
         (&[], "Usage"),
     ];

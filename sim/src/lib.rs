@@ -18,6 +18,7 @@ pub mod scenario;
 mod settled;
 mod sorted;
 pub mod store;
+pub mod visits;
 pub mod wire;
 pub mod world;
 

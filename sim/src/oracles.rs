@@ -128,7 +128,7 @@ impl Oracles {
             (Invariant::I18, pending),
         ];
         let unsettled = match cut_short {
-            true => Some("--until ended the run early".to_owned()),
+            true => Some("the run was ended early".to_owned()),
             false => settled::unsettled(world),
         };
         if let Some(why) = unsettled {

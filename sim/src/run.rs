@@ -71,6 +71,8 @@ pub struct Stage {
     seed: u64,
     end: Time,
     progress: Time,
+    /// When the next look is due, of a world that is moved here.
+    look_at: Time,
 }
 
 impl Stage {
@@ -84,6 +86,7 @@ impl Stage {
             seed: options.seed,
             end,
             progress: Time::ZERO,
+            look_at: Time::ZERO,
         }
     }
 
@@ -111,11 +114,15 @@ impl Stage {
 
     /// Looks at the world as it is now, and tells the observer what was said since the last time.
     pub fn look(&mut self, observer: &mut dyn Observer) {
+        self.tell(observer);
+        self.judge.look(&self.world);
+        self.oracles.look(&self.world);
+    }
+
+    fn tell(&mut self, observer: &mut dyn Observer) {
         for line in self.world.lines.drain(..) {
             observer.line(line.at, &line.who, &line.text);
         }
-        self.judge.look(&self.world);
-        self.oracles.look(&self.world);
         if self.world.now >= self.progress {
             let of = self.end.since(Time::ZERO);
             observer.progress(self.world.now, of, self.world.counts.events);
@@ -123,21 +130,37 @@ impl Stage {
         }
     }
 
-    /// Moves the world to an instant, a look at a time.
+    /// Moves the world to an instant, a look at a time, the last one there.
     pub fn advance_to(&mut self, end: Time, observer: &mut dyn Observer) {
-        let period = self.period();
-        let mut next = self.world.now;
-        loop {
-            self.world.run_until(next);
+        self.move_to(end, observer);
+        if self.look_at != end + self.period() {
             self.look(observer);
-            if next >= end {
-                break;
-            }
-            next = (next + period).min(end);
         }
     }
 
-    /// By `--until`.
+    /// Moves the world to an instant. Whoever moves it by small steps has it looked at when one
+    /// who moves it all the way has.
+    pub fn move_to(&mut self, to: Time, observer: &mut dyn Observer) {
+        while self.look_at <= to {
+            self.world.run_until(self.look_at);
+            self.look(observer);
+            self.look_at += self.period();
+        }
+        self.world.run_until(to);
+    }
+
+    /// The same of a world that is judged no more.
+    pub fn go_on_to(&mut self, to: Time, observer: &mut dyn Observer) {
+        self.world.run_until(to);
+        self.tell(observer);
+    }
+
+    /// The run is over now; what is due later is not judged.
+    pub fn end_here(&mut self) {
+        self.end = self.world.now;
+    }
+
+    /// By `--until`, or by hand.
     fn cut_short(&self) -> bool {
         self.end < Time::ZERO + self.world.scenario.duration
     }

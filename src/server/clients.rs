@@ -29,17 +29,19 @@ pub struct Plan {
     /// Between them and those of other servers; without, these are the only ones.
     pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
-    pub controllers: Option<Manager>,
-    pub signer: Option<(Arc<Authority>, Credentials)>,
-    pub aggregator: Option<Credentials>,
+    pub manager: Option<Manager>,
 }
 
-/// The controllers, as whom they work and as whom they collect garbage.
+/// Those of upstream's kube-controller-manager, and as whom they ask.
 #[derive(Clone)]
 pub struct Manager {
     pub config: controllers::Config,
     pub controllers: Credentials,
+    /// Of the same actor, for garbage.
     pub collector: Credentials,
+    pub authority: Arc<Authority>,
+    pub signer: Credentials,
+    pub aggregator: Credentials,
 }
 
 /// Who a client is: what it calls itself, and the user of its certificate.
@@ -91,15 +93,16 @@ impl Who {
 impl Plan {
     /// Who works, and as whom.
     pub fn identities(&self) -> Vec<(Who, Credentials)> {
-        let manager = self.controllers.as_ref();
-        let all = [
-            (SCHEDULER, self.scheduler.as_ref().map(|(_, known)| known)),
-            (CONTROLLERS, manager.map(|manager| &manager.controllers)),
-            (COLLECTOR, manager.map(|manager| &manager.collector)),
-            (SIGNER, self.signer.as_ref().map(|(_, known)| known)),
-            (AGGREGATOR, self.aggregator.as_ref()),
-        ];
-        all.into_iter().filter_map(|(who, known)| Some((who, known?.clone()))).collect()
+        let scheduler = self.scheduler.iter().map(|(_, known)| (SCHEDULER, known));
+        let managers = self.manager.iter().flat_map(|manager| {
+            [
+                (CONTROLLERS, &manager.controllers),
+                (COLLECTOR, &manager.collector),
+                (SIGNER, &manager.signer),
+                (AGGREGATOR, &manager.aggregator),
+            ]
+        });
+        scheduler.chain(managers).map(|(who, known)| (who, known.clone())).collect()
     }
 }
 
@@ -139,71 +142,21 @@ impl Clients {
     pub fn start(plan: &Plan, port: u16) -> Result<Clients, String> {
         let server = plan.server;
         let mut running = Vec::new();
-<<<<<<< HEAD
-        if let Some(Manager { config, controllers, collector }) = plan.controllers.clone() {
-            // Upstream's lease of those, so that not both do their work.
-            let lease = "kube-controller-manager";
-            let role = Role { lease, plan, port, credentials: vec![controllers, collector] };
-            running.push(role.start(move |credentials| {
-                let client = |credentials| client("controllers", server, port, credentials);
-                let clients = credentials.into_iter().map(client).collect();
-                let effect = |effect| match effect {
-                    controllers::Effect::Api(effect) => (0, effect),
-                    controllers::Effect::Collect(effect) => (1, effect),
-                };
-                run::<Controllers>(config.clone(), clients, effect, controllers::Event::Api)
-            })?);
-        }
-        if let Some((config, credentials)) = plan.scheduler.clone() {
-            let lease = "kube-scheduler";
-            let role = Role { lease, plan, port, credentials: vec![credentials] };
-            running.push(role.start(move |credentials| {
-                let client = |credentials| client("scheduler", server, port, credentials);
-                let clients = credentials.into_iter().map(client).collect();
-                let effect = |scheduler::Effect::Api(effect)| (0, effect);
-                run::<Scheduler>(config.clone(), clients, effect, scheduler::Event::Api)
-            })?);
-        }
-        if let Some((authority, credentials)) = plan.signer.clone() {
-            let client = client("signer", plan.server, port, credentials);
-            let note = |note: String| eprintln!("signer: {note}");
-            let signs = spawn_local(signer::run(client.clone(), authority, note));
-            running.push(Running::new(async {}, vec![spawn_local(client.run()), signs]));
-=======
-        if let Some((config, credentials)) = plan.controllers.clone() {
+        if let Some(manager) = &plan.manager {
             // Upstream's lease of those and of the signers, so that not both do their work.
             let role = Role { lease: "kube-controller-manager", plan, port };
-            let known = role.leading(&credentials)?;
-            let signer = plan.signer.as_ref();
-            let signer = signer.map(|(authority, credentials)| {
-                Ok::<_, String>((Arc::clone(authority), role.leading(credentials)?))
-            });
-            let signer = signer.transpose()?;
-            let aggregator = plan.aggregator.as_ref().map(|known| role.leading(known));
-            let aggregator = aggregator.transpose()?;
-            running.push(role.start(credentials, move || {
-                let effect = |controllers::Effect::Api(effect)| effect;
-                let asks = client("controllers", server, port, known.clone());
-                let event = controllers::Event::Api;
-                let works = run::<Controllers>(config.clone(), asks, effect, event);
-                let signs = signer.clone().map(|(authority, credentials)| {
-                    sign(client("signer", server, port, credentials), authority)
-                });
-                let completes = aggregator
-                    .clone()
-                    .map(|credentials| complete(client("aggregator", server, port, credentials)));
-                Running::together(signs.into_iter().chain(completes).chain([works]).collect())
-            }));
+            let leading = manager.leading(&role)?;
+            let work = move || leading.start(server, port);
+            running.push(role.start(manager.controllers.clone(), work));
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
             let role = Role { lease: "kube-scheduler", plan, port };
             let known = role.leading(&credentials)?;
             running.push(role.start(credentials, move || {
-                let client = client("scheduler", server, port, known.clone());
-                let effect = |scheduler::Effect::Api(effect)| effect;
-                run::<Scheduler>(config.clone(), client, effect, scheduler::Event::Api)
+                let clients = vec![client("scheduler", server, port, known.clone())];
+                let effect = |scheduler::Effect::Api(effect)| (0, effect);
+                run::<Scheduler>(config.clone(), clients, effect, scheduler::Event::Api)
             }));
->>>>>>> care
         }
         Ok(Clients(running))
     }
@@ -212,6 +165,36 @@ impl Clients {
         for running in self.0 {
             running.stop().await;
         }
+    }
+}
+
+impl Manager {
+    /// The same, whose writes are good while they lead.
+    fn leading(&self, role: &Role<'_>) -> Result<Manager, String> {
+        Ok(Manager {
+            config: self.config.clone(),
+            controllers: role.leading(&self.controllers)?,
+            collector: role.leading(&self.collector)?,
+            authority: Arc::clone(&self.authority),
+            signer: role.leading(&self.signer)?,
+            aggregator: role.leading(&self.aggregator)?,
+        })
+    }
+
+    fn start(&self, server: Ipv4Addr, port: u16) -> Running {
+        let client = |name, known: &Credentials| client(name, server, port, known.clone());
+        let clients =
+            vec![client("controllers", &self.controllers), client("controllers", &self.collector)];
+        let effect = |effect| match effect {
+            controllers::Effect::Api(effect) => (0, effect),
+            controllers::Effect::Collect(effect) => (1, effect),
+        };
+        let event = controllers::Event::Api;
+        Running::together(vec![
+            sign(client("signer", &self.signer), Arc::clone(&self.authority)),
+            complete(client("aggregator", &self.aggregator)),
+            run::<Controllers>(self.config.clone(), clients, effect, event),
+        ])
     }
 }
 
@@ -252,27 +235,6 @@ struct Role<'a> {
     lease: &'static str,
     plan: &'a Plan,
     port: u16,
-<<<<<<< HEAD
-    /// As whom it works; the first one stands for election.
-    credentials: Vec<Credentials>,
-}
-
-impl Role<'_> {
-    /// Works at once, or while it leads.
-    fn start(
-        self,
-        work: impl Fn(Vec<Credentials>) -> Running + 'static,
-    ) -> Result<Running, String> {
-        let Role { lease, plan, port, credentials } = self;
-        let Some(election) = &plan.election else { return Ok(work(credentials)) };
-        let config = election.config(lease);
-        let hold = Hold { lease: config.lease.clone(), holder: config.identity.clone() };
-        let leading = credentials.iter().map(|one| one.clone().leading_by(&hold));
-        let leading = leading.collect::<Result<Vec<Credentials>, String>>()?;
-        let stands = credentials.into_iter().next().ok_or("nobody stands for election")?;
-        let client = client("elector", plan.server, port, stands);
-        Ok(lead::while_elected(config, client, move || work(leading.clone())))
-=======
 }
 
 impl Role<'_> {
@@ -290,7 +252,6 @@ impl Role<'_> {
         let Some(election) = &plan.election else { return work() };
         let client = client("elector", plan.server, port, elector);
         lead::while_elected(election.config(lease), client, work)
->>>>>>> care
     }
 }
 

@@ -229,14 +229,7 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan {
-        server,
-        election: None,
-        scheduler: None,
-        controllers: None,
-        signer: None,
-        aggregator: None,
-    };
+    let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
@@ -251,11 +244,14 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             root_ca: Some(pki.authority.as_str().into()),
             collects: controllers::collectable(),
         };
-        let controllers = clients::CONTROLLERS.credentials(pki)?;
-        let collector = clients::COLLECTOR.credentials(pki)?;
-        plan.controllers = Some(Manager { config, controllers, collector });
-        plan.signer = Some((Arc::clone(&pki.signs), clients::SIGNER.credentials(pki)?));
-        plan.aggregator = Some(clients::AGGREGATOR.credentials(pki)?);
+        plan.manager = Some(Manager {
+            config,
+            controllers: clients::CONTROLLERS.credentials(pki)?,
+            collector: clients::COLLECTOR.credentials(pki)?,
+            authority: Arc::clone(&pki.signs),
+            signer: clients::SIGNER.credentials(pki)?,
+            aggregator: clients::AGGREGATOR.credentials(pki)?,
+        });
     }
     Ok(plan)
 }

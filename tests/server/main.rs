@@ -24,6 +24,7 @@ mod python;
 mod renewals;
 #[cfg(feature = "etcd")]
 mod several;
+mod simulated;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tour;

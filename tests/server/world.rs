@@ -88,6 +88,11 @@ impl Server {
         Server { process, place: place.0.clone(), url, client: client.to_owned() }
     }
 
+    /// A process that serves already, with `data/admin.conf` in the place.
+    pub fn of(process: Child, place: &Place, url: String, client: &Path) -> Server {
+        Server { process, place: place.0.clone(), url, client: client.to_owned() }
+    }
+
     /// Where it listens.
     pub fn at(&self) -> SocketAddr {
         self.url.trim_start_matches("https://").parse().expect("an address")
@@ -116,8 +121,8 @@ impl Server {
         self.process.wait().expect("it ends").code()
     }
 
-    /// Its exit status, when it ends by itself.
-    pub fn waited(mut self) -> Option<i32> {
+    /// Until it ends by itself, and its exit status.
+    pub fn wait(mut self) -> Option<i32> {
         self.process.wait().expect("it ends").code()
     }
 

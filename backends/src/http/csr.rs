@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::jiff::Timestamp;
 use kubesim_actors::objects::{Body, Kind, Object, Plain};
+use kubesim_runtime::Wall;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
@@ -91,7 +92,7 @@ pub fn update(
             return Ok(());
         }
     }
-    stamp(&old.status, &mut status);
+    stamp(&old.status, &mut status, inner.now());
     let causes = wrong(&old.status, &status, sub == Some(Sub::Approval));
     if !causes.is_empty() {
         return Err(invalid(&name, &causes));
@@ -153,8 +154,8 @@ fn preserve(old: &Value, new: &mut Value) {
 }
 
 /// Times that were left out.
-fn stamp(old: &Value, new: &mut Value) {
-    let now = Timestamp::from_second(super::now().unix_secs()).map(|now| now.to_string());
+fn stamp(old: &Value, new: &mut Value, now: Wall) {
+    let now = Timestamp::from_second(now.unix_secs()).map(|now| now.to_string());
     let now = Value::from(now.unwrap_or_default());
     for one in new["conditions"].as_array_mut().into_iter().flatten() {
         let Some(one) = one.as_object_mut() else { continue };

@@ -17,6 +17,7 @@ use kubesim_actors::controllers::disruption::condition::{self, Word};
 use kubesim_actors::controllers::selectors;
 use kubesim_actors::objects::{Body, Key, Kind, Object, Phase, Plain, time};
 use kubesim_actors::ports::api::{Error, Reason, Request};
+use kubesim_runtime::Wall;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,7 +218,7 @@ async fn take_one(
         let (name, needs) = (&key.name, format!("needs {wanted} healthy pods and has {is}"));
         return Err(violates(&format!("The disruption budget {name} {needs} currently"), None));
     }
-    let now = super::now();
+    let now = inner.now();
     status.disruptions_allowed -= 1;
     if status.disruptions_allowed == 0 {
         condition::say(&mut status, Word::Counted, now);
@@ -287,7 +288,8 @@ async fn mark(inner: &Inner, target: &Target, deletion: &Deletion) -> Result<u64
     let Body::Pod(body) = &mut next.body else { return Ok(pod.version) };
     let mut changed = false;
     body.edit(|_, status| {
-        changed = evicted(Arc::make_mut(status).conditions.get_or_insert_default())
+        let conditions = Arc::make_mut(status).conditions.get_or_insert_default();
+        changed = evicted(conditions, inner.now());
     });
     if !changed {
         return Ok(pod.version);
@@ -297,7 +299,7 @@ async fn mark(inner: &Inner, target: &Target, deletion: &Deletion) -> Result<u64
 }
 
 /// Adds to a pod's conditions that it is evicted. False if they say so.
-fn evicted(conditions: &mut Vec<PodCondition>) -> bool {
+fn evicted(conditions: &mut Vec<PodCondition>, now: Wall) -> bool {
     const TARGET: &str = "DisruptionTarget";
     let known = conditions.iter().position(|one| one.type_ == TARGET);
     let was = known.map(|at| &conditions[at]);
@@ -308,7 +310,7 @@ fn evicted(conditions: &mut Vec<PodCondition>) -> bool {
         status: "True".to_owned(),
         reason: Some("EvictionByEvictionAPI".to_owned()),
         message: Some("Eviction API: evicting".to_owned()),
-        last_transition_time: since.or_else(|| Some(time(super::now()))),
+        last_transition_time: since.or_else(|| Some(time(now))),
         ..PodCondition::default()
     };
     if was == Some(&next) {

@@ -16,6 +16,7 @@ use super::{Inner, delete, discovery, gzip, lease, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
 use hyper::{Method, Request, Response};
+use kubesim_runtime::Wall;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use tokio::sync::mpsc;
@@ -169,7 +170,7 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let show = show(&target, &query, accepted)?;
+    let show = show(&target, &query, accepted, inner.now())?;
     let warning = target.served.warning().map(str::to_owned);
     let mut answer = answered(inner, user, request, (target, query, show), asked).await?;
     answer.warnings.extend(warning);
@@ -252,7 +253,7 @@ fn verb(target: &Target, method: &str) -> Option<&'static str> {
     }
 }
 
-fn show(target: &Target, query: &Query, accepted: &str) -> Result<Show, Failure> {
+fn show(target: &Target, query: &Query, accepted: &str, now: Wall) -> Result<Show, Failure> {
     let include = match query.text("includeObject") {
         "" | "Metadata" => Include::Metadata,
         "None" => Include::None,
@@ -264,12 +265,7 @@ fn show(target: &Target, query: &Query, accepted: &str) -> Result<Show, Failure>
             )));
         }
     };
-    Ok(Show {
-        served: target.served.clone(),
-        form: accept::form(accepted)?,
-        include,
-        now: super::now(),
-    })
+    Ok(Show { served: target.served.clone(), form: accept::form(accepted)?, include, now })
 }
 
 fn selector(target: &Target, query: &Query) -> Result<Selector, Failure> {

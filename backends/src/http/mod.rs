@@ -117,6 +117,8 @@ struct Inner {
     leased: OnceCell<Leased>,
     /// Other servers write to the store as well.
     shared: Cell<bool>,
+    /// Of ages, and of what a write says of its time.
+    clock: OnceCell<Clock>,
     limits: Limits,
     state: RefCell<State>,
     /// The newest revision.
@@ -132,6 +134,7 @@ struct Inner {
 }
 
 type Leased = Box<dyn Fn(RequestId, Arc<Request>, Arc<Hold>)>;
+type Clock = Box<dyn Fn() -> Wall>;
 
 #[derive(Default)]
 struct State {
@@ -164,6 +167,7 @@ impl Front {
             write: Box::new(write),
             leased: OnceCell::new(),
             shared: Cell::new(false),
+            clock: OnceCell::new(),
             limits,
             state: RefCell::default(),
             news: channel::Sender::new(0),
@@ -184,6 +188,11 @@ impl Front {
     /// asks the API server, as a write does, and is answered when that knows what is stored now.
     pub fn shares_its_store(&self) {
         self.0.shared.set(true);
+    }
+
+    /// The cluster's time is another one than this machine's.
+    pub fn goes_by(&self, clock: impl Fn() -> Wall + 'static) {
+        let _ = self.0.clock.set(Box::new(clock));
     }
 
     /// Issues tokens to service accounts from now on, and knows their bearers. `keys` are private
@@ -292,6 +301,11 @@ impl Inner {
         }
     }
 
+    /// The civil time of the cluster.
+    fn now(&self) -> Wall {
+        self.clock.get().map_or_else(civil, |clock| clock())
+    }
+
     /// The kinds that are declared now.
     fn definitions(&self) -> Arc<Definitions> {
         let state = self.state.borrow();
@@ -378,8 +392,8 @@ impl Drop for Forgets<'_> {
     }
 }
 
-/// The civil time.
-fn now() -> Wall {
+/// The machine's civil time.
+fn civil() -> Wall {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Wall::from_unix_nanos(0) + unix
 }

@@ -5,6 +5,7 @@ use super::resources::{self, Review, Sub};
 use super::status::Failure;
 use super::versions::Served;
 use kubesim_actors::objects::{Definitions, Key, Kind, Name};
+use kubesim_runtime::Wall;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 
@@ -49,9 +50,9 @@ impl Target {
     pub fn kind(&self) -> Kind {
         self.served.kind
     }
-    /// A write there, now.
-    pub fn write<'a>(&'a self, manager: &'a str) -> Write<'a> {
-        Write { served: &self.served, sub: self.sub, manager, now: super::now() }
+    /// A write there.
+    pub fn write<'a>(&'a self, manager: &'a str, now: Wall) -> Write<'a> {
+        Write { served: &self.served, sub: self.sub, manager, now }
     }
     pub fn key(&self) -> Key {
         Key { namespace: self.namespace.clone(), name: self.name.clone().unwrap_or_default() }
@@ -133,7 +134,8 @@ fn below(
         None => None,
         Some(word) => {
             let mut subs = served.subresources().iter().copied();
-            Some(subs.find(|sub| sub.name() == word).ok_or_else(missing)?)
+            let found = subs.find(|sub| sub.name() == word);
+            Some(found.ok_or_else(|| not_served(served.kind, word))?)
         }
     };
     Ok(Route::Object(Target {
@@ -142,6 +144,18 @@ fn below(
         name: name.map(|name| Name::from(*name)),
         sub,
     }))
+}
+
+/// What kube-apiserver asks the pod's kubelet for (kubernetes `pkg/registry/core/rest`), by the
+/// last word of its path: the server here dials no node.
+const OF_THE_NODE: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
+fn not_served(kind: Kind, sub: &str) -> Failure {
+    if kind != Kind::Pod || !OF_THE_NODE.contains(&sub) {
+        return Failure::no_such_resource();
+    }
+    let why = format!("pods/{sub} is asked of the pod's node, and this server asks no node");
+    Failure::new(405, "MethodNotAllowed", why)
 }
 
 /// A query's parameters; of one that is there twice, the first counts.
@@ -246,6 +260,15 @@ mod tests {
         assert!(matches!(at("/nothing"), Err(Failure { code: 404, .. })));
         assert!(matches!(at("/apis/none"), Err(Failure { code: 404, .. })));
         assert!(matches!(at("/api/v1/pods/%ff"), Err(Failure { code: 400, .. })));
+    }
+
+    #[test]
+    fn what_a_node_would_be_asked_is_refused_in_words() {
+        let refused = at("/api/v1/namespaces/a/pods/b/log").expect_err("nobody tells");
+        assert_eq!((refused.code, refused.reason), (405, "MethodNotAllowed"));
+        assert!(refused.message.starts_with("pods/log is asked of the pod's node"));
+        assert!(matches!(at("/api/v1/namespaces/a/pods/b/exec"), Err(Failure { code: 405, .. })));
+        assert!(matches!(at("/api/v1/nodes/b/log"), Err(Failure { code: 404, .. })));
     }
 
     #[test]

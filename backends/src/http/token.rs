@@ -74,7 +74,7 @@ pub fn create(
     let mut bound = bound(inner, &account, spec.bound_object_ref.as_ref())?;
     let mut lasts = seconds;
     let ours = audiences.iter().all(|audience| audience == ISSUER);
-    let now = super::now().unix_secs();
+    let now = inner.now().unix_secs();
     if bound.pod.is_some() && seconds == INJECTED && ours {
         lasts = EXTENDED;
         bound.warnafter = Some(now + seconds);

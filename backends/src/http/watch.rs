@@ -97,11 +97,14 @@ impl Watch {
     pub async fn run(mut self, inner: Rc<Inner>, send: mpsc::Sender<Bytes>) {
         let mut news = inner.news.subscribe();
         let mut bookmark = Instant::now() + BOOKMARKS;
+        self.show.now = inner.now();
         if self.begin(&send).await.is_err() {
             return;
         }
         loop {
             news.borrow_and_update();
+            // Ages are of when they are told.
+            self.show.now = inner.now();
             let (text, more) = self.gather(&inner);
             if !text.is_empty() && send.send(Bytes::from(text)).await.is_err() {
                 return;
@@ -219,16 +222,11 @@ impl Watch {
                 let meta = json!({"resourceVersion": object.version.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
                 let one = std::slice::from_ref(object);
-                table::table(object.kind(), one, meta, &self.now(), columns)
+                table::table(object.kind(), one, meta, &self.show, columns)
             }
             Form::Plain | Form::Metadata => read::shown(object, &self.show),
         };
         line(what, shown.to_string().as_bytes(), text);
-    }
-
-    /// Ages are of when they are told.
-    fn now(&self) -> Show {
-        Show { now: super::now(), ..self.show.clone() }
     }
 
     fn bookmark(&self, initial_end: bool) -> Vec<u8> {

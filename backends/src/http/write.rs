@@ -72,7 +72,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let (mut object, warnings) = decoded(&target.served, value, sent.query)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
-    target.write(&manager).track(None, &mut object);
+    target.write(&manager, inner.now()).track(None, &mut object);
     confirm(inner, target, &sent, &object, None)?;
     csr::create(sent.user, &mut object)?;
     inner.restrict(sent.user, Change { sub: None, old: None, new: Some(&object) })?;
@@ -128,7 +128,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let dry_run = dry_run(sent.query, "UpdateOptions")?;
     let value = body::value(sent.bytes, sent.content_type)?;
     let manager = sent.manager("UpdateOptions")?;
-    let write = target.write(&manager);
+    let write = target.write(&manager, inner.now());
     if target.sub == Some(Sub::Scale) {
         return scale::update(inner, target, &value, write, dry_run).await;
     }
@@ -210,7 +210,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
     let applies = sent.content_type == apply::options::MEDIA_TYPE;
     let force = apply::options::force(sent.query, applies)?;
     let manager = sent.manager("PatchOptions")?;
-    let write = target.write(&manager);
+    let write = target.write(&manager, inner.now());
     if applies {
         return applied(inner, target, sent, write, force, dry_run).await;
     }

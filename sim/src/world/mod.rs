@@ -7,7 +7,7 @@
 //! - `ports`: what an actor asked for is carried out by a model
 //! - `api`: the API's client and server ends, over modelled TCP
 //! - `programs`: what runs on machines and in pods
-//! - `external`: machines that are played elsewhere
+//! - `external`: machines that are played elsewhere; `visitors`: clients from outside
 //! - `faults`, `probes`: what happens to the world and what is tried in it; `cables`, `partitions`:
 //!   faults of the wire; `unapplied`: faults of single machines, and those that cannot be applied;
 //!   `moved`: who has moved
@@ -38,6 +38,7 @@ mod programs;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unapplied;
+pub mod visitors;
 pub mod words;
 
 pub use build::{NET_CONF, SUBNET_ENV, build};
@@ -228,6 +229,7 @@ pub struct World {
     pub notes: Vec<(Time, Cell, String)>,
     /// What is to happen on external machines.
     orders: Vec<(u32, external::Order)>,
+    visitors: visitors::Visitors,
     rng: Rng,
     disk: Time,
 }
@@ -307,6 +309,7 @@ impl World {
             violations: Vec::new(),
             notes: Vec::new(),
             orders: Vec::new(),
+            visitors: visitors::Visitors::default(),
             rng: Rng::new(Stream { seed, label: "world", index: 0, incarnation: 0 }),
             disk: Time::ZERO,
             scenario,

@@ -39,7 +39,7 @@ impl Inner {
     ) -> Result<Result<(User, Vec<String>), String>, Failure> {
         let state = self.state.borrow();
         let cache = state.history.cache().ok_or_else(initializing)?;
-        let now = crate::http::now();
+        let now = self.now();
         let mut known = None;
         if audiences.iter().any(|audience| audience == ISSUER) {
             let user = bootstrap_token::bearer_of(cache, token, now);

@@ -1,5 +1,7 @@
 //! The API server's front: its connections, the cache reads are served from, and the news.
 
+use super::super::operator::OPERATOR;
+use super::super::visitors::{Told, VISITOR};
 use super::super::{Cell, Due, Kind, Owner, World};
 use super::{Message, PORT};
 use crate::body::Body;
@@ -73,6 +75,7 @@ impl World {
         self.front.local.clear();
         self.front.hub = Hub::default();
         self.front.cache = None;
+        self.tell_visitors(|| Told::Ended);
         if self.machines[machine as usize].on {
             for socket in sockets {
                 self.kernel(machine, |k, now, out| k.tcp_abort(now, socket, out));
@@ -83,6 +86,7 @@ impl World {
     /// The server has read its store: it listens, and news go out soon.
     pub(in crate::world) fn publish(&mut self, cache: Cache) {
         let machine = self.front.machine;
+        self.tell_visitors(|| Told::Published(cache.clone()));
         self.front.hub.publish(cache.clone());
         let first = self.front.cache.replace(cache).is_none();
         self.note_doomed();
@@ -212,10 +216,7 @@ impl World {
 
     fn front_call(&mut self, connection: u64, id: u64, request: &Arc<Request>) {
         let read = self.front.cache.as_ref().and_then(|cache| cache.read(request));
-        self.trace_api(connection, id, || {
-            let (kind, key) = request.subject();
-            format!("{} {kind} {key}", request.verb())
-        });
+        self.trace_call(connection, id, request);
         if let Some(result) = read {
             self.counts.api_reads += 1;
             self.trace_api(connection, id, || outcome(&result));
@@ -235,18 +236,26 @@ impl World {
     /// The actor's answer to a write.
     pub(in crate::world) fn front_respond(&mut self, id: RequestId, result: Result<Reply, Error>) {
         self.trace_api(id.connection, id.call, || outcome(&result));
-        if id.connection == super::super::operator::OPERATOR {
-            self.operator_answered(id.call, result);
-        } else {
-            self.front_say(id.connection, Message::Answer { id: id.call, result }, 0);
+        match id.connection {
+            OPERATOR => self.operator_answered(id.call, result),
+            VISITOR => self.tell_visitors(|| Told::Answered { call: id.call, result }),
+            _ => self.front_say(id.connection, Message::Answer { id: id.call, result }, 0),
         }
+    }
+
+    pub(in crate::world) fn trace_call(&mut self, connection: u64, call: u64, request: &Request) {
+        self.trace_api(connection, call, || {
+            let (kind, key) = request.subject();
+            format!("{} {kind} {key}", request.verb())
+        });
     }
 
     /// A line of `--trace api`; call and answer have the same number.
     fn trace_api(&mut self, connection: u64, call: u64, text: impl FnOnce() -> String) {
         if self.knobs.trace.api {
             let from = match connection {
-                super::super::operator::OPERATOR => "kubectl".to_owned(),
+                OPERATOR => "kubectl".to_owned(),
+                VISITOR => "visitor".to_owned(),
                 connection => format!("connection {connection}"),
             };
             self.line("api", || format!("{from} call {call}: {}", text()));
