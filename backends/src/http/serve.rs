@@ -4,7 +4,7 @@ use super::auth::{User, unauthorized};
 use super::metrics::One;
 use super::pace::{Activity, Paced, UnderWay};
 use super::tls::Tls;
-use super::{Front, GOODBYE, Inner, body, handle, now};
+use super::{Front, GOODBYE, Inner, body, civil, handle};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -86,8 +86,8 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
         let under_way = UnderWay::new(&activity);
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
         // As upstream's, which looks at the certificate again with each request (apiserver
-        // `pkg/authentication/request/x509/x509.go`).
-        let ended = until.is_some_and(|until| now() > until);
+        // `pkg/authentication/request/x509/x509.go`), by this machine's time, as the handshake does.
+        let ended = until.is_some_and(|until| civil() > until);
         let inner = Rc::clone(inner);
         async move {
             let answer = if ended { body::refused(unauthorized()) } else { answer.await };
