@@ -29,9 +29,41 @@ pub struct Plan {
     /// Between them and those of other servers; without, these are the only ones.
     pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
-    pub controllers: Option<(controllers::Config, Credentials)>,
-    pub signer: Option<(Arc<Authority>, Credentials)>,
-    pub aggregator: Option<Credentials>,
+    pub manager: Option<Manager>,
+}
+
+/// What upstream's kube-controller-manager is: the controllers, and what works beside them.
+#[derive(Clone)]
+pub struct Manager {
+    pub config: controllers::Config,
+    pub controllers: Credentials,
+    pub authority: Arc<Authority>,
+    pub signer: Credentials,
+    pub aggregator: Credentials,
+}
+
+impl Manager {
+    pub fn new(config: controllers::Config, pki: &Pki) -> Result<Manager, String> {
+        Ok(Manager {
+            config,
+            controllers: CONTROLLERS.credentials(pki)?,
+            authority: Arc::clone(&pki.signs),
+            signer: SIGNER.credentials(pki)?,
+            aggregator: AGGREGATOR.credentials(pki)?,
+        })
+    }
+
+    /// Works for this server until it is stopped.
+    fn start(&self, server: Ipv4Addr, port: u16) -> Running {
+        let asks = |name, known: &Credentials| client(name, server, port, known.clone());
+        let signs = sign(asks("signer", &self.signer), Arc::clone(&self.authority));
+        let completes = complete(asks("aggregator", &self.aggregator));
+        let effect = |controllers::Effect::Api(effect)| effect;
+        let (controllers, event) =
+            (asks("controllers", &self.controllers), controllers::Event::Api);
+        let works = run::<Controllers>(self.config.clone(), controllers, effect, event);
+        Running::together(vec![signs, completes, works])
+    }
 }
 
 /// Who a client is: what it calls itself, and the user of its certificate.
@@ -47,15 +79,14 @@ pub const SCHEDULER: Who = Who { agent: "kube-scheduler", user: "system:kube-sch
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
-pub const CONTROLLERS: Who =
-    Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
+const CONTROLLERS: Who = Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
 
 /// The signer does what upstream's does, and is the service account that it is there.
-pub const SIGNER: Who =
+const SIGNER: Who =
     Who { agent: "signer", user: "system:serviceaccount:kube-system:certificate-controller" };
 
 /// And so does who completes roles that aggregate others.
-pub const AGGREGATOR: Who = Who {
+const AGGREGATOR: Who = Who {
     agent: "clusterrole-aggregation-controller",
     user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
 };
@@ -78,10 +109,11 @@ impl Plan {
     /// Who works, and as whom.
     pub fn identities(&self) -> Vec<(Who, Credentials)> {
         let scheduler = self.scheduler.as_ref().map(|(_, known)| (SCHEDULER, known.clone()));
-        let controllers = self.controllers.as_ref().map(|(_, known)| (CONTROLLERS, known.clone()));
-        let signer = self.signer.as_ref().map(|(_, known)| (SIGNER, known.clone()));
-        let aggregator = self.aggregator.clone().map(|known| (AGGREGATOR, known));
-        [scheduler, controllers, signer, aggregator].into_iter().flatten().collect()
+        let manager = self.manager.iter().flat_map(|manager| {
+            let Manager { controllers, signer, aggregator, .. } = manager.clone();
+            [(CONTROLLERS, controllers), (SIGNER, signer), (AGGREGATOR, aggregator)]
+        });
+        scheduler.into_iter().chain(manager).collect()
     }
 }
 
@@ -121,30 +153,17 @@ impl Clients {
     pub fn start(plan: &Plan, port: u16) -> Result<Clients, String> {
         let server = plan.server;
         let mut running = Vec::new();
-        if let Some((config, credentials)) = plan.controllers.clone() {
-            // Upstream's lease of those and of the signers, so that not both do their work.
+        if let Some(manager) = &plan.manager {
+            // Upstream's lease of all those, so that not both do their work.
             let role = Role { lease: "kube-controller-manager", plan, port };
-            let known = role.leading(&credentials)?;
-            let signer = plan.signer.as_ref();
-            let signer = signer.map(|(authority, credentials)| {
-                Ok::<_, String>((Arc::clone(authority), role.leading(credentials)?))
-            });
-            let signer = signer.transpose()?;
-            let aggregator = plan.aggregator.as_ref().map(|known| role.leading(known));
-            let aggregator = aggregator.transpose()?;
-            running.push(role.start(credentials, move || {
-                let effect = |controllers::Effect::Api(effect)| effect;
-                let asks = client("controllers", server, port, known.clone());
-                let event = controllers::Event::Api;
-                let works = run::<Controllers>(config.clone(), asks, effect, event);
-                let signs = signer.clone().map(|(authority, credentials)| {
-                    sign(client("signer", server, port, credentials), authority)
-                });
-                let completes = aggregator
-                    .clone()
-                    .map(|credentials| complete(client("aggregator", server, port, credentials)));
-                Running::together(signs.into_iter().chain(completes).chain([works]).collect())
-            }));
+            let works = Manager {
+                controllers: role.leading(&manager.controllers)?,
+                signer: role.leading(&manager.signer)?,
+                aggregator: role.leading(&manager.aggregator)?,
+                ..manager.clone()
+            };
+            let elector = manager.controllers.clone();
+            running.push(role.start(elector, move || works.start(server, port)));
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
             let role = Role { lease: "kube-scheduler", plan, port };

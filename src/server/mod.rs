@@ -30,7 +30,6 @@ use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -228,14 +227,7 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan {
-        server,
-        election: None,
-        scheduler: None,
-        controllers: None,
-        signer: None,
-        aggregator: None,
-    };
+    let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
     if with(Part::Scheduler) {
         let config = scheduler::Config { name: "default-scheduler".to_owned() };
         plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
@@ -249,9 +241,7 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
         };
-        plan.controllers = Some((config, clients::CONTROLLERS.credentials(pki)?));
-        plan.signer = Some((Arc::clone(&pki.signs), clients::SIGNER.credentials(pki)?));
-        plan.aggregator = Some(clients::AGGREGATOR.credentials(pki)?);
+        plan.manager = Some(clients::Manager::new(config, pki)?);
     }
     Ok(plan)
 }
