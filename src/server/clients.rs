@@ -32,16 +32,44 @@ pub struct Plan {
     pub manager: Option<Manager>,
 }
 
-/// Those of upstream's kube-controller-manager, and as whom they ask.
+/// What upstream's kube-controller-manager is: the controllers, and what works beside them.
 #[derive(Clone)]
 pub struct Manager {
     pub config: controllers::Config,
     pub controllers: Credentials,
-    /// Of the same actor, for garbage.
+    /// As whom these collect garbage.
     pub collector: Credentials,
     pub authority: Arc<Authority>,
     pub signer: Credentials,
     pub aggregator: Credentials,
+}
+
+impl Manager {
+    pub fn new(config: controllers::Config, pki: &Pki) -> Result<Manager, String> {
+        Ok(Manager {
+            config,
+            controllers: CONTROLLERS.credentials(pki)?,
+            collector: COLLECTOR.credentials(pki)?,
+            authority: Arc::clone(&pki.signs),
+            signer: SIGNER.credentials(pki)?,
+            aggregator: AGGREGATOR.credentials(pki)?,
+        })
+    }
+
+    /// Works for this server until it is stopped.
+    fn start(&self, server: Ipv4Addr, port: u16) -> Running {
+        let asks = |name, known: &Credentials| client(name, server, port, known.clone());
+        let signs = sign(asks("signer", &self.signer), Arc::clone(&self.authority));
+        let completes = complete(asks("aggregator", &self.aggregator));
+        let clients = [&self.controllers, &self.collector].map(|known| asks("controllers", known));
+        let effect = |effect| match effect {
+            controllers::Effect::Api(effect) => (0, effect),
+            controllers::Effect::Collect(effect) => (1, effect),
+        };
+        let event = controllers::Event::Api;
+        let works = run::<Controllers>(self.config.clone(), clients.into(), effect, event);
+        Running::together(vec![signs, completes, works])
+    }
 }
 
 /// Who a client is: what it calls itself, and the user of its certificate.
@@ -57,21 +85,20 @@ pub const SCHEDULER: Who = Who { agent: "kube-scheduler", user: "system:kube-sch
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
-pub const CONTROLLERS: Who =
-    Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
+const CONTROLLERS: Who = Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
 
 /// The garbage collector may see and delete anything, so it alone is upstream's service account.
-pub const COLLECTOR: Who = Who {
+const COLLECTOR: Who = Who {
     agent: "generic-garbage-collector",
     user: "system:serviceaccount:kube-system:generic-garbage-collector",
 };
 
 /// The signer does what upstream's does, and is the service account that it is there.
-pub const SIGNER: Who =
+const SIGNER: Who =
     Who { agent: "signer", user: "system:serviceaccount:kube-system:certificate-controller" };
 
 /// And so does who completes roles that aggregate others.
-pub const AGGREGATOR: Who = Who {
+const AGGREGATOR: Who = Who {
     agent: "clusterrole-aggregation-controller",
     user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
 };
@@ -93,16 +120,17 @@ impl Who {
 impl Plan {
     /// Who works, and as whom.
     pub fn identities(&self) -> Vec<(Who, Credentials)> {
-        let scheduler = self.scheduler.iter().map(|(_, known)| (SCHEDULER, known));
-        let managers = self.manager.iter().flat_map(|manager| {
+        let scheduler = self.scheduler.as_ref().map(|(_, known)| (SCHEDULER, known.clone()));
+        let manager = self.manager.iter().flat_map(|manager| {
+            let Manager { controllers, collector, signer, aggregator, .. } = manager.clone();
             [
-                (CONTROLLERS, &manager.controllers),
-                (COLLECTOR, &manager.collector),
-                (SIGNER, &manager.signer),
-                (AGGREGATOR, &manager.aggregator),
+                (CONTROLLERS, controllers),
+                (COLLECTOR, collector),
+                (SIGNER, signer),
+                (AGGREGATOR, aggregator),
             ]
         });
-        scheduler.chain(managers).map(|(who, known)| (who, known.clone())).collect()
+        scheduler.into_iter().chain(manager).collect()
     }
 }
 
@@ -143,11 +171,17 @@ impl Clients {
         let server = plan.server;
         let mut running = Vec::new();
         if let Some(manager) = &plan.manager {
-            // Upstream's lease of those and of the signers, so that not both do their work.
+            // Upstream's lease of all those, so that not both do their work.
             let role = Role { lease: "kube-controller-manager", plan, port };
-            let leading = manager.leading(&role)?;
-            let work = move || leading.start(server, port);
-            running.push(role.start(manager.controllers.clone(), work));
+            let works = Manager {
+                controllers: role.leading(&manager.controllers)?,
+                collector: role.leading(&manager.collector)?,
+                signer: role.leading(&manager.signer)?,
+                aggregator: role.leading(&manager.aggregator)?,
+                ..manager.clone()
+            };
+            let elector = manager.controllers.clone();
+            running.push(role.start(elector, move || works.start(server, port)));
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
             let role = Role { lease: "kube-scheduler", plan, port };
@@ -165,36 +199,6 @@ impl Clients {
         for running in self.0 {
             running.stop().await;
         }
-    }
-}
-
-impl Manager {
-    /// The same, whose writes are good while they lead.
-    fn leading(&self, role: &Role<'_>) -> Result<Manager, String> {
-        Ok(Manager {
-            config: self.config.clone(),
-            controllers: role.leading(&self.controllers)?,
-            collector: role.leading(&self.collector)?,
-            authority: Arc::clone(&self.authority),
-            signer: role.leading(&self.signer)?,
-            aggregator: role.leading(&self.aggregator)?,
-        })
-    }
-
-    fn start(&self, server: Ipv4Addr, port: u16) -> Running {
-        let client = |name, known: &Credentials| client(name, server, port, known.clone());
-        let clients =
-            vec![client("controllers", &self.controllers), client("controllers", &self.collector)];
-        let effect = |effect| match effect {
-            controllers::Effect::Api(effect) => (0, effect),
-            controllers::Effect::Collect(effect) => (1, effect),
-        };
-        let event = controllers::Event::Api;
-        Running::together(vec![
-            sign(client("signer", &self.signer), Arc::clone(&self.authority)),
-            complete(client("aggregator", &self.aggregator)),
-            run::<Controllers>(self.config.clone(), clients, effect, event),
-        ])
     }
 }
 

@@ -18,6 +18,17 @@ const RESTORING: &str = "restoring";
 /// Makes it if it is not there, and brings it to our version.
 pub fn open(place: &Path) -> Result<(), String> {
     pki::directory(place)?;
+    match look(place)? {
+        Some(_) => Ok(()),
+        // A new one, or of a program that wrote no version yet: what that left is as version 1 has
+        // it. A later version's program takes one step from each version to the next here, and
+        // writes the version after each.
+        None => write_version(place),
+    }
+}
+
+/// Its version, if it says so; refused if this program cannot make sense of it. Nothing is changed.
+pub fn look(place: &Path) -> Result<Option<u32>, String> {
     let at = place.display();
     if place.join(RESTORING).exists() {
         return Err(format!(
@@ -25,15 +36,11 @@ pub fn open(place: &Path) -> Result<(), String> {
         ));
     }
     match version(place)? {
-        Some(VERSION) => Ok(()),
-        // A new one, or of a program that wrote no version yet: what that left is as version 1 has
-        // it. A later version's program takes one step from each version to the next here, and
-        // writes the version after each.
-        None => write_version(place),
-        Some(other) => Err(format!(
-            "the data directory {at} has version {other}, and this kubesim reads {VERSION}: it \
-             was written by a newer one; run that, or restore a backup into another directory"
+        Some(newer) if newer > VERSION => Err(format!(
+            "the data directory {at} has version {newer}, and this kubesim reads {VERSION}: it was \
+             written by a newer one; run that, or restore a backup into another directory"
         )),
+        known => Ok(known),
     }
 }
 
@@ -58,17 +65,6 @@ fn version(place: &Path) -> Result<Option<u32>, String> {
 fn write_version(place: &Path) -> Result<(), String> {
     write(&place.join(NAME), &format!("{VERSION}\n"))?;
     sync(place)
-}
-
-/// That this program reads it as it is, for one who changes nothing.
-pub fn look(place: &Path) -> Result<(), String> {
-    match version(place)? {
-        None | Some(VERSION) => Ok(()),
-        Some(other) => Err(format!(
-            "the data directory {} has version {other}, and this kubesim reads {VERSION}",
-            place.display()
-        )),
-    }
 }
 
 /// A directory that a restore fills.
@@ -160,6 +156,7 @@ mod tests {
         // Killed here.
         drop(first);
         assert!(open(&folder.0).expect_err("half").contains("restore it again"));
+        assert!(look(&folder.0).is_err(), "nor is it backed up");
         let second = Restoring::begin(&folder.0).expect("again");
         assert!(!folder.0.join("store").exists(), "what was half there is gone");
         second.end().expect("whole");

@@ -7,7 +7,7 @@ use crate::Exit;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
-use kubesim_backends::http::{Limits, Tls};
+use kubesim_backends::http::{Front, Limits, Tls};
 use kubesim_backends::store::embedded::{self, Copier, Embedded};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -109,23 +109,24 @@ async fn serve(
         Some(why) = refused.recv() => Err((Exit::Input, why)),
         () = end(&mut signals) => Ok(()),
     };
-    // As kube-apiserver's `RunWithContext` (pkg/server/genericapiserver.go): it is not ready, then
-    // after the delay it takes nobody more, then it ends what is under way.
-    front.stop_soon();
-    let drained = async {
-        sleep(delay).await;
-        clients.stop().await;
-        serving.abort();
-        front.drain().await;
-    };
     tokio::select! {
-        () = drained => {}
+        () = drain(&front, clients, &serving, delay) => {}
         // Asked again, it does not wait.
         () = end(&mut signals) => {}
     }
     [backups, Some(renews)].iter().flatten().for_each(JoinHandle::abort);
     server.stop().await;
     ended
+}
+
+/// As kube-apiserver's `RunWithContext` (pkg/server/genericapiserver.go): it is not ready, then
+/// after the delay it takes nobody more, then it ends what is under way.
+async fn drain<T>(front: &Front, clients: Clients, serving: &JoinHandle<T>, delay: Duration) {
+    front.stop_soon();
+    sleep(delay).await;
+    clients.stop().await;
+    serving.abort();
+    front.drain().await;
 }
 
 fn signals() -> Result<[Signal; 2], String> {

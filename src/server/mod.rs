@@ -17,7 +17,6 @@ mod lead;
 mod renew;
 mod signer;
 
-use self::clients::Manager;
 use self::host::Place;
 use self::lead::Election;
 use self::renew::Renewal;
@@ -31,7 +30,6 @@ use kubesim_backends::http::Tls;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -244,14 +242,7 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             root_ca: Some(pki.authority.as_str().into()),
             collects: controllers::collectable(),
         };
-        plan.manager = Some(Manager {
-            config,
-            controllers: clients::CONTROLLERS.credentials(pki)?,
-            collector: clients::COLLECTOR.credentials(pki)?,
-            authority: Arc::clone(&pki.signs),
-            signer: clients::SIGNER.credentials(pki)?,
-            aggregator: clients::AGGREGATOR.credentials(pki)?,
-        });
+        plan.manager = Some(clients::Manager::new(config, pki)?);
     }
     Ok(plan)
 }

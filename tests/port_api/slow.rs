@@ -236,3 +236,29 @@ fn who_asks_nothing_is_hung_up_on() {
         }
     });
 }
+
+/// They come first, and they are many.
+#[test]
+fn who_asks_nothing_makes_room_for_others() {
+    let limits = Limits { connections: 3, idle: SOON * 6, head: SOON * 6, ..limits() };
+    play(limits, maps(1), |_, _| async {
+        let mut watch = by_hand("http/1.1").await;
+        let words = format!("GET {MAPS}?watch=1 HTTP/1.1\r\nhost: a\r\n\r\n");
+        watch.write_all(words.as_bytes()).await.expect("sent");
+        assert_eq!(status(&mut watch).await, "HTTP/1.1 200 OK");
+        let mut silent = vec![by_hand("http/1.1").await, by_hand("h2").await];
+        let get = format!("GET {MAPS}/m1 HTTP/1.1\r\nhost: a\r\n\r\n");
+        let mut others = Vec::new();
+        for _ in 0..3 {
+            let mut other = by_hand("http/1.1").await;
+            other.write_all(get.as_bytes()).await.expect("sent");
+            assert_eq!(status(&mut other).await, "HTTP/1.1 200 OK");
+            others.push(other);
+        }
+        for silent in &mut silent {
+            assert!(rest(silent).await.1, "it is hung up on");
+        }
+        let more = timeout(Duration::from_millis(200), rest(&mut watch)).await;
+        assert!(more.is_err(), "who waits for news is not");
+    });
+}

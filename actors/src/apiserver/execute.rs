@@ -1,6 +1,6 @@
 //! A write's one step: applied to what is known, and off to the store as one transaction with what
-//! goes with it (the quotas that count it, the range that it takes an address of, the lease by which
-//! its writer leads).
+//! goes with it (the quotas that count it, the range that it takes an address of, the lease by
+//! which its writer leads).
 
 use super::apply::{self, Outcome, State};
 use super::pending::{Flight, Job, Step, Write, respond};

@@ -223,6 +223,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// On a stack as large as the program's first thread has: unoptimised, YAML's reader takes
+    /// 30 KB for each of the 64 levels that it allows.
+    #[test]
+    fn a_body_that_is_nested_for_ever_is_refused() {
+        let ask = || {
+            for open in ["{\"a\":", "[", "{a: ", "- ", "? "] {
+                for kind in [JSON, "application/yaml"] {
+                    let refused = value(open.repeat(20_000).as_bytes(), kind).expect_err(open);
+                    assert_eq!(refused.code, 400, "{open} as {kind}");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(ask).expect("a thread");
+        thread.join().expect("refused");
+    }
+
     #[test]
     fn json_and_yaml_say_the_same() {
         let expected = json!({"a": [1, "b"], "c": {"d": null}});

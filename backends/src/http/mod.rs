@@ -48,6 +48,7 @@ pub use tls::Tls;
 use self::auth::Auth;
 use self::history::History;
 use self::metrics::Metrics;
+use self::pace::Connections;
 use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
@@ -74,7 +75,7 @@ pub struct Limits {
     /// Requests that are served at once, but for watches (upstream's `--max-requests-inflight`
     /// and `--max-mutating-requests-inflight` together): those beyond get 429.
     pub in_flight: usize,
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. One more takes the place of one on which nothing is asked, or waits.
     pub connections: usize,
     /// How long a connection may be there without a request.
     pub idle: Duration,
@@ -128,6 +129,7 @@ struct Inner {
     /// Rung when connections are to end with what is under way on them.
     closing: channel::Sender<()>,
     metrics: Metrics,
+    connections: Connections,
     auth: Auth,
     /// What OpenAPI says of declared kinds.
     declared: openapi::Declared,
@@ -174,6 +176,7 @@ impl Front {
             ended: channel::Sender::new(()),
             closing: channel::Sender::new(()),
             metrics: Metrics::default(),
+            connections: Connections::default(),
             auth: Auth::default(),
             declared: openapi::Declared::default(),
         }))

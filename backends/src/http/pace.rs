@@ -6,13 +6,15 @@
 //! - Who does not send its body gets 408 after `Limits::request`.
 //! - Who does not take an answer is left after `Limits::request` (a handler of apiserver's that has
 //!   begun to answer is ended so, `pkg/server/filters/timeout.go`).
-//! - Who asks nothing is left after `Limits::idle` ([`IDLE`], Go's `IdleTimeout`).
+//! - Who asks nothing is left after `Limits::idle` ([`IDLE`], Go's `IdleTimeout`), and before that
+//!   if there are `Limits::connections` and another one comes.
 
 use super::Inner;
 use super::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -28,22 +30,25 @@ pub const IDLE: Duration = Duration::from_secs(90);
 const PIECE: usize = 64 << 10;
 
 /// What goes on on a connection.
-#[derive(Default)]
 pub struct Activity {
     under_way: Cell<usize>,
-    /// When the last one ended.
-    since: Cell<Option<Instant>>,
-    /// Rung when its client does not take what it asked for.
+    /// When the last one ended, or the connection began.
+    since: Cell<Instant>,
+    /// Rung when its client does not take what it asked for, or others need the room.
     stalled: Notify,
 }
 
 impl Activity {
+    fn new() -> Activity {
+        let (under_way, since) = (Cell::new(0), Cell::new(Instant::now()));
+        Activity { under_way, since, stalled: Notify::new() }
+    }
+
     /// When nothing was asked for the time that is given.
     pub async fn idle(&self, limit: Duration) {
-        let begun = Instant::now();
         loop {
             let due = match self.under_way.get() {
-                0 => self.since.get().unwrap_or(begun) + limit,
+                0 => self.since.get() + limit,
                 _ => Instant::now() + limit,
             };
             if due <= Instant::now() {
@@ -55,6 +60,43 @@ impl Activity {
 
     pub async fn stalled(&self) {
         self.stalled.notified().await;
+    }
+}
+
+/// The connections that there are, in the order in which they came.
+#[derive(Default)]
+pub struct Connections(RefCell<BTreeMap<u64, Rc<Activity>>>);
+
+impl Connections {
+    /// Room for one more of so many: if there is none, that of the one on which nothing was asked
+    /// for longest is taken. So who opens many connections and asks nothing keeps out nobody else.
+    pub fn make_room(&self, limit: usize) -> bool {
+        let mut all = self.0.borrow_mut();
+        if all.len() < limit {
+            return true;
+        }
+        let idle = all.iter().filter(|(_, one)| one.under_way.get() == 0);
+        let Some((&id, _)) = idle.min_by_key(|(_, one)| one.since.get()) else { return false };
+        if let Some(idlest) = all.remove(&id) {
+            idlest.stalled.notify_one();
+        }
+        true
+    }
+
+    pub fn begin(&self) -> (u64, Rc<Activity>) {
+        let mut all = self.0.borrow_mut();
+        let id = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        let activity = Rc::new(Activity::new());
+        all.insert(id, Rc::clone(&activity));
+        (id, activity)
+    }
+
+    pub fn end(&self, id: u64, activity: &Rc<Activity>) {
+        let mut all = self.0.borrow_mut();
+        // Its number may be another one's, if its room was taken.
+        if all.get(&id).is_some_and(|one| Rc::ptr_eq(one, activity)) {
+            all.remove(&id);
+        }
     }
 }
 
@@ -71,7 +113,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
-        self.0.since.set(Some(Instant::now()));
+        self.0.since.set(Instant::now());
     }
 }
 

@@ -46,12 +46,12 @@ impl Front {
     pub async fn serve(self, listener: TcpListener, tls: Tls) -> Infallible {
         let acceptor = TlsAcceptor::from(tls.config());
         loop {
-            if self.0.metrics.connections.get() >= self.0.limits.connections {
-                sleep(PAUSE).await;
-                continue;
-            }
             match listener.accept().await {
                 Ok((socket, _)) => {
+                    while !self.0.connections.make_room(self.0.limits.connections) {
+                        sleep(PAUSE).await;
+                    }
+                    let (id, activity) = self.0.connections.begin();
                     let (inner, acceptor) = (Rc::clone(&self.0), acceptor.clone());
                     spawn_local(async move {
                         let _one = One::of(&inner.metrics.connections);
@@ -59,8 +59,10 @@ impl Front {
                         tokio::select! {
                             biased;
                             _ = ended.changed() => {}
-                            () = connection(&inner, &acceptor, socket) => {}
+                            () = activity.stalled() => {}
+                            () = connection(&inner, &acceptor, socket, &activity) => {}
                         }
+                        inner.connections.end(id, &activity);
                     });
                 }
                 // Out of descriptors, or a connection that was reset meanwhile.
@@ -71,7 +73,12 @@ impl Front {
 }
 
 /// One connection, to its end. What goes wrong with it is its client's affair.
-async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream) {
+async fn connection(
+    inner: &Rc<Inner>,
+    acceptor: &TlsAcceptor,
+    socket: TcpStream,
+    activity: &Rc<Activity>,
+) {
     let _ = socket.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(inner.limits.head, acceptor.accept(socket)).await else {
         return;
@@ -81,9 +88,8 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
     let user = certificate.and_then(|certificate| User::of(certificate)).map(Rc::new);
     let until = certificate.and_then(|certificate| User::until(certificate));
     let h2 = session.alpn_protocol() == Some(b"h2");
-    let activity = Rc::new(Activity::default());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let under_way = UnderWay::new(&activity);
+        let under_way = UnderWay::new(activity);
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
         // As upstream's, which looks at the certificate again with each request (apiserver
         // `pkg/authentication/request/x509/x509.go`), by this machine's time, as the handshake does.
@@ -103,12 +109,12 @@ async fn connection(inner: &Rc<Inner>, acceptor: &TlsAcceptor, socket: TcpStream
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(PING);
         let serving = server.serve_connection(io, service);
-        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, &activity).await;
+        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, activity).await;
     } else {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(inner.limits.head).max_buf_size(BUFFER);
         let serving = server.serve_connection(io, service);
-        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, &activity).await;
+        to_its_end(serving, |serving| serving.graceful_shutdown(), inner, activity).await;
     }
 }
 
@@ -122,7 +128,6 @@ async fn to_its_end<S: Future>(
     let mut serving = pin!(serving);
     tokio::select! {
         _ = &mut serving => return,
-        () = activity.stalled() => return,
         () = ends(inner, activity) => goodbye(serving.as_mut()),
     }
     let waits = async {
@@ -132,7 +137,6 @@ async fn to_its_end<S: Future>(
     };
     tokio::select! {
         _ = &mut serving => {}
-        () = activity.stalled() => {}
         () = waits => {}
     }
 }
