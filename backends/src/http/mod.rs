@@ -74,6 +74,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Connections at once; more wait to be accepted.
     pub connections: usize,
+    /// Changes that are remembered for watches that lag or come back; fewer if they are large.
+    pub changes: usize,
 }
 
 impl Default for Limits {
@@ -83,6 +85,7 @@ impl Default for Limits {
             head: Duration::from_secs(32),
             in_flight: 600,
             connections: 4096,
+            changes: history::CHANGES,
         }
     }
 }
@@ -143,13 +146,14 @@ impl State {
 impl Front {
     /// `write` gets every write and whether it is a dry run, and answers by [`Front::respond`].
     pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>, bool) + 'static) -> Front {
+        let history = History::of(limits.changes);
         Front(Rc::new(Inner {
             write: Box::new(write),
             leased: OnceCell::new(),
             shared: Cell::new(false),
             clock: OnceCell::new(),
             limits,
-            state: RefCell::default(),
+            state: RefCell::new(State { history, ..State::default() }),
             news: channel::Sender::new(0),
             ended: channel::Sender::new(()),
             metrics: Metrics::default(),
