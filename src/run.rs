@@ -16,6 +16,7 @@ use crate::{Exit, Runner};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kubesim_sim::report::Trace;
 use kubesim_sim::scenario::{self, Scenario, parse_duration};
+use kubesim_sim::visits::Record;
 use kubesim_sim::{Observer, Options, Outcome, Report, visits};
 use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
@@ -53,12 +54,16 @@ pub struct Args {
     #[arg(long, value_name = "TIMES", value_parser = Speed::parse, requires = "serve",
         default_value = "1x")]
     pub speed: Speed,
+    /// With --serve: until this time of the run go as fast as it goes.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "serve")]
+    pub from: Option<Duration>,
     /// With --serve: keep what is written from outside in this new file; else it is kept in the
     /// directory for temporary files, and said where.
     #[arg(long, value_name = "PATH", requires = "serve")]
     pub record: Option<PathBuf>,
-    /// Play a run that was served again, with what was written from outside.
-    #[arg(long, value_name = "RECORD", conflicts_with_all = ["serve", "seeds"])]
+    /// Play a run that was served again, with what was written from outside; with --serve, look
+    /// into it, and write more.
+    #[arg(long, value_name = "RECORD", conflicts_with = "seeds")]
     pub replay: Option<PathBuf>,
     /// With --serve or --world lab: write the administrator's kubeconfig there, a new file that
     /// goes when the run does. (The lab serves its API on this machine's loopback then.)
@@ -106,6 +111,10 @@ pub struct Visit {
 pub struct Serve {
     pub at: SocketAddrV4,
     pub speed: Speed,
+    /// Until then time is not paced.
+    pub from: Duration,
+    /// What was written before, to be written again.
+    pub again: Option<Record>,
     /// Where what is written from outside is to be kept.
     pub record: Option<PathBuf>,
     /// Where it was kept, if anything was written.
@@ -185,8 +194,14 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
     let kept = Arc::new(OnceLock::new());
     let served = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
         let at = args.serve.ok_or("nothing is to be served")?;
-        let (record, recorded) = (args.record.clone(), Arc::clone(&kept));
-        let how = Serve { at, speed: args.speed, record, recorded };
+        let how = Serve {
+            at,
+            speed: args.speed,
+            from: args.from.unwrap_or_default(),
+            again: record.clone(),
+            record: args.record.clone(),
+            recorded: Arc::clone(&kept),
+        };
         serve(scenario, options, (&visit, &how), observer)
     };
     let runner: Runner<'_> = match args.world {
@@ -295,7 +310,7 @@ fn one(
                 Format::Json => output::json(output, &shown),
                 Format::Text => {
                     output::table(output, &shown);
-                    let record = args.replay.as_ref().or(recorded.get());
+                    let record = recorded.get().or(args.replay.as_ref());
                     if shown.failed() || recorded.get().is_some() {
                         let line = replay(args, args.seed, record.map(PathBuf::as_path));
                         output.line(&format!("replay: {line}"));

@@ -76,6 +76,9 @@ impl Clock {
 
 /// Batches that wait to be heard: then the run waits, so that watches miss nothing.
 const ROOM: usize = 256;
+/// Changes that watches find when they come: a large cluster makes thousands a second (its nodes'
+/// leases) where time passes at a multiple, and its pods take a client seconds to list.
+const CHANGES: usize = 100_000;
 /// How often it is looked whether there is anything to serve yet.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long requests that are under way may take at the end.
@@ -176,7 +179,8 @@ async fn host(inside: Inside) -> Result<(), String> {
     let listener = listener.map_err(|error| format!("listening for visitors: {error}"))?;
     let wrote = Rc::new(Notify::new());
     let (first, writes) = (Rc::clone(&wrote), inbox.clone());
-    let front = Front::new(Limits::default(), move |id, request, dry_run| {
+    let limits = Limits { changes: CHANGES, ..Limits::default() };
+    let front = Front::new(limits, move |id, request, dry_run| {
         first.notify_one();
         // A run that is over takes nothing any more.
         let _ = writes.send(Inward::Write(Write { id, request, dry_run }));

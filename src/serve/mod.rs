@@ -17,15 +17,15 @@ use self::door::{Door, Inward, Outward, Write};
 use self::home::{Home, Kubeconfig, Record};
 use self::pace::Pace;
 use crate::pki::Pki;
-use crate::run::{Serve, Visit};
+use crate::run::{self, Serve};
 use kubesim_actors::apiserver::RequestId;
 use kubesim_actors::ports::api::{Error, Reason};
 use kubesim_runtime::Time;
 use kubesim_sim::scenario::Scenario;
-use kubesim_sim::visits::{Of, Visited};
+use kubesim_sim::visits::{Of, Visit, Visited};
 use kubesim_sim::world::visitors::Told;
 use kubesim_sim::{Observer, Options, Report};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 pub fn run(
     scenario: &Scenario,
     options: &Options,
-    (visit, serve): (&Visit, &Serve),
+    (visit, serve): (&run::Visit, &Serve),
     observer: &mut dyn Observer,
 ) -> Result<Report, String> {
     let home = Home::new()?;
@@ -57,6 +57,10 @@ pub fn run(
 
 struct Host {
     run: Visited,
+    /// What is written again, as it was before, oldest first.
+    again: VecDeque<Visit>,
+    /// Until then time is not paced.
+    from: Time,
     pace: Pace,
     /// The run goes on after the scenario's end.
     hold: bool,
@@ -74,7 +78,7 @@ impl Host {
     fn new(
         scenario: &Scenario,
         options: &Options,
-        (visit, serve): (&Visit, &Serve),
+        (visit, serve): (&run::Visit, &Serve),
         home: &Home,
     ) -> Result<Host, String> {
         // From the machine itself, the address of all its interfaces is loopback's.
@@ -94,7 +98,9 @@ impl Host {
         run.world().remark("serve", format!("the API will be at {url}; {pace}"));
         Ok(Host {
             run,
-            pace: Pace::new(serve.speed, Instant::now(), Time::ZERO),
+            again: serve.again.iter().flat_map(|record| record.visits.clone()).collect(),
+            from: Time::ZERO + serve.from,
+            pace: Pace::new(serve.speed, Time::ZERO, Instant::now()),
             hold: visit.hold,
             door,
             kubeconfig,
@@ -111,7 +117,7 @@ impl Host {
             let nap = self.nap();
             let came = self.door.take(nap);
             let was_over = self.run.is_over();
-            self.advance(observer);
+            self.advance(observer)?;
             if self.run.is_over() && !was_over {
                 if !self.hold {
                     return Ok(());
@@ -135,7 +141,7 @@ impl Host {
     fn nap(&mut self) -> Duration {
         let (wall, now) = (Instant::now(), self.run.now());
         let step = now + STEP;
-        if self.pace.due(wall).is_none_or(|due| due >= step) {
+        if now < self.from || self.pace.due(wall).is_none_or(|due| due >= step) {
             return Duration::ZERO;
         }
         let next = self.run.world().next_at().unwrap_or(Time::from_nanos(u64::MAX));
@@ -145,18 +151,30 @@ impl Host {
     }
 
     /// As far as time has come, but no further than a step.
-    fn advance(&mut self, observer: &mut dyn Observer) {
+    fn advance(&mut self, observer: &mut dyn Observer) -> Result<(), String> {
         let now = self.run.now();
         let mut to = now + STEP;
-        if let Some(due) = self.pace.due(Instant::now()) {
+        if now < self.from {
+            to = to.min(self.from);
+        } else if let Some(due) = self.pace.due(Instant::now()) {
             to = to.min(due).max(now);
         }
         if !self.hold {
             to = to.min(self.run.end());
         }
+        while let Some(visit) = self.again.pop_front_if(|visit| visit.at <= to) {
+            self.run.move_to(visit.at, observer);
+            if let Some((_, visit)) = self.run.visit(visit.request, visit.dry_run) {
+                self.record.keep(&visit)?;
+            }
+        }
         self.run.move_to(to, observer);
-        self.pace.reached(to, Instant::now());
+        match now < self.from {
+            true => self.pace.begin(to, Instant::now()),
+            false => self.pace.reached(to, Instant::now()),
+        }
         self.door.set_clock(self.run.world().wall());
+        Ok(())
     }
 
     fn write(&mut self, Write { id, request, dry_run }: Write) -> Result<(), String> {

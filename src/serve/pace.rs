@@ -16,8 +16,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(speed: Speed, wall: Instant, at: Time) -> Pace {
+    /// This instant of the run is due now.
+    pub fn new(speed: Speed, at: Time, wall: Instant) -> Pace {
         Pace { speed, from: (wall, at) }
+    }
+
+    /// Whatever was due: this instant is now.
+    pub fn begin(&mut self, at: Time, wall: Instant) {
+        self.from = (wall, at);
     }
 
     /// The instant of the run that is due; `None`: any, as soon as it is reached.
@@ -39,7 +45,7 @@ impl Pace {
     pub fn reached(&mut self, at: Time, wall: Instant) {
         let Speed::Times(times) = self.speed else { return };
         if self.due(wall).is_some_and(|due| due.since(at) > LATE.mul_f64(times)) {
-            self.from = (wall, at);
+            self.begin(at, wall);
         }
     }
 }
@@ -53,7 +59,7 @@ mod tests {
     #[test]
     fn time_passes_evenly() {
         let begun = Instant::now();
-        let pace = Pace::new(Speed::Times(10.0), begun, Time::from_secs(5));
+        let pace = Pace::new(Speed::Times(10.0), Time::from_secs(5), begun);
         assert_eq!(pace.due(begun), Some(Time::from_secs(5)));
         assert_eq!(pace.due(begun + SECOND), Some(Time::from_secs(15)));
         assert_eq!(pace.until(Time::from_secs(25), begun + SECOND), SECOND);
@@ -63,7 +69,7 @@ mod tests {
     #[test]
     fn a_run_that_is_late_is_not_hurried() {
         let begun = Instant::now();
-        let mut pace = Pace::new(Speed::Times(2.0), begun, Time::ZERO);
+        let mut pace = Pace::new(Speed::Times(2.0), Time::ZERO, begun);
         // A little behind, it catches up.
         pace.reached(Time::from_millis(1_600), begun + SECOND);
         assert_eq!(pace.due(begun + SECOND), Some(Time::from_secs(2)));
@@ -75,7 +81,7 @@ mod tests {
     #[test]
     fn as_fast_as_it_goes_is_always_due() {
         let begun = Instant::now();
-        let mut pace = Pace::new(Speed::Max, begun, Time::ZERO);
+        let mut pace = Pace::new(Speed::Max, Time::ZERO, begun);
         pace.reached(Time::ZERO, begun + SECOND);
         assert_eq!(pace.due(begun), None);
         assert_eq!(pace.until(Time::from_secs(9), begun), Duration::ZERO);

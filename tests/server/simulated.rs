@@ -217,6 +217,33 @@ fn what_somebody_wrote_plays_again() {
     });
 }
 
+/// A run that somebody wrote into is looked into again, from where it becomes interesting, and
+/// written into further.
+#[test]
+fn a_recorded_run_is_looked_into() {
+    let Some(client) = clients().into_iter().next() else { return };
+    let place = Place::new();
+    let record = |name: &str| place.0.join(name).display().to_string();
+    let (first, second) = (record("first.jsonl"), record("second.jsonl"));
+    let ready = "get deploy site-1 -o jsonpath={.status.readyReplicas}";
+    let server = served(&place, "3h", &["--from", "1m", "--record", &first], &client);
+    server.kubectl("scale deploy site-1 --replicas=3");
+    until("it is scaled", || server.kubectl(ready) == "3");
+    assert_eq!(server.end(), Some(0));
+    let more = ["--from", "10m", "--replay", &first, "--record", &second];
+    let server = served(&place, "3h", &more, &client);
+    until("it is scaled again", || server.kubectl(ready) == "3");
+    server.kubectl("scale deploy site-1 --replicas=1");
+    assert_eq!(server.end(), Some(0));
+    let told = told(&place);
+    let file = scenario(&place, "3h");
+    let again = kubesim().arg("run").arg(file).args(["--replay", &second]).output();
+    let again = again.expect("it runs");
+    let out = String::from_utf8(again.stdout).expect("UTF-8");
+    assert_eq!((again.status.code(), digest(&out)), (Some(0), digest(&told)), "{out}");
+    assert!(out.contains("scales site-1-") && out.contains(" from 2 to 3"), "{out}");
+}
+
 /// After the scenario's end time goes on, and what is written then is played again as well.
 #[test]
 fn a_run_that_is_held_goes_on() {

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Changes that are remembered, and how large their objects are together, as they are stored.
-const CHANGES: usize = 10_000;
+/// Changes that are usually remembered, and how large their objects are together at most, as they
+/// are stored.
+pub const CHANGES: usize = 10_000;
 const BYTES: usize = 64 << 20;
 /// Versions that are kept for pages, and for how long (upstream's API server compacts etcd every
 /// 5 minutes). What they share with the newest one costs nothing.
@@ -68,6 +69,11 @@ impl Default for History {
 }
 
 impl History {
+    /// Remembers so many changes.
+    pub fn of(changes: usize) -> History {
+        History { limits: (changes, BYTES), ..History::default() }
+    }
+
     /// The newest version; none until the API server has read its store.
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
@@ -257,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_expired() {
-        let mut history = History { limits: (2, BYTES), ..History::default() };
+        let mut history = History::of(2);
         history.publish(cache(10, &[]));
         let start = history.after(10).expect("now");
         assert_eq!(history.after(9).expect_err("before the beginning").code, 410);

@@ -84,6 +84,8 @@ pub struct Limits {
     /// Bytes of large answers that clients have not taken yet, all together: who asks beyond gets
     /// 429.
     pub answers: usize,
+    /// Changes that are remembered for watches that lag or come back; fewer if they are large.
+    pub changes: usize,
 }
 
 impl Default for Limits {
@@ -96,6 +98,7 @@ impl Default for Limits {
             idle: pace::IDLE,
             bodies: 256 << 20,
             answers: 512 << 20,
+            changes: history::CHANGES,
         }
     }
 }
@@ -165,13 +168,14 @@ impl State {
 impl Front {
     /// `write` gets every write and whether it is a dry run, and answers by [`Front::respond`].
     pub fn new(limits: Limits, write: impl Fn(RequestId, Arc<Request>, bool) + 'static) -> Front {
+        let history = History::of(limits.changes);
         Front(Rc::new(Inner {
             write: Box::new(write),
             leased: OnceCell::new(),
             shared: Cell::new(false),
             clock: OnceCell::new(),
             limits,
-            state: RefCell::default(),
+            state: RefCell::new(State { history, ..State::default() }),
             news: channel::Sender::new(0),
             ended: channel::Sender::new(()),
             closing: channel::Sender::new(()),
