@@ -11,6 +11,8 @@ use rcgen::{
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+#[cfg(feature = "lab")]
+use std::net::SocketAddrV4;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +82,13 @@ impl Pki {
         let subject = certificate::user(user, groups).map_err(wrong)?;
         issue(&self.signs, subject, "client auth", Vec::new()).map_err(wrong)
     }
+}
+
+/// Where a server is, by a kubeconfig of [`Pki::admin`]'s.
+#[cfg(feature = "lab")]
+pub fn server_of(kubeconfig: &str) -> Option<SocketAddrV4> {
+    let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: https://"));
+    server?.parse().ok()
 }
 
 /// One for its owner alone.

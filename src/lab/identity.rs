@@ -53,15 +53,20 @@ fn of(kind: Kind, node: &str) -> Option<Identity> {
     Some(Identity { user: user.to_owned(), groups: &[], agent })
 }
 
-/// The components of a node that are clients.
-pub fn clients(pki: &Pki, world: &World, machine: u32) -> Result<BTreeMap<Kind, Known>, String> {
+/// Those of a node's components that are clients.
+pub fn clients(
+    pki: &Pki,
+    world: &World,
+    machine: u32,
+    cells: &[Cell],
+) -> Result<BTreeMap<Kind, Known>, String> {
     let node = &world.machines[machine as usize].name;
     let known = |cell: &Cell| {
         let identity = of(cell.kind, node)?;
         let made = made(pki, &identity);
         Some(made.map(|credentials| (cell.kind, Known { who: world.who(*cell), credentials })))
     };
-    world.cells_on(machine).iter().filter_map(known).collect()
+    cells.iter().filter_map(known).collect()
 }
 
 fn made(pki: &Pki, Identity { user, groups, agent }: &Identity) -> Result<Credentials, String> {

@@ -7,6 +7,7 @@ use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
 use kubesim_backends::http::{Limits, Tls};
 use kubesim_backends::store::embedded::{self, Embedded};
+use kubesim_backends::store::memory::Memory;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::rc::Rc;
@@ -22,6 +23,8 @@ use tokio::time::sleep;
 pub enum Place {
     /// In the data directory.
     Embedded,
+    /// In this process, with which they end.
+    Memory,
     /// `http://10.0.0.1:2379`.
     Etcd(Vec<String>),
 }
@@ -126,6 +129,7 @@ fn open((data_dir, place): (&Path, &Place)) -> Result<Store, String> {
             let opened = Embedded::open(&path, embedded::Options::default());
             Ok(Rc::new(opened.map_err(|error| error.to_string())?))
         }
+        Place::Memory => Ok(Rc::new(Memory::new())),
         #[cfg(feature = "etcd")]
         Place::Etcd(endpoints) => {
             use kubesim_backends::store::etcd::{Etcd, Options};
