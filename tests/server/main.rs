@@ -8,13 +8,20 @@ mod access;
 mod admission;
 mod applies;
 mod certificates;
+mod changes;
 mod definitions;
+mod describes;
 mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
+mod generators;
 mod https;
+#[cfg(feature = "lab")]
+mod joined;
 mod kinds;
+#[cfg(feature = "kube-rs")]
+mod kube_rs;
 mod node;
 mod openapi;
 mod plane;
@@ -23,6 +30,7 @@ mod python;
 mod several;
 #[path = "../common/skip.rs"]
 mod skip;
+mod stores;
 mod tour;
 mod versions;
 mod wire;
