@@ -11,6 +11,8 @@ use rcgen::{
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+#[cfg(feature = "lab")]
+use std::net::SocketAddrV4;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -115,6 +117,13 @@ impl Pki {
         let certificate = self.signs.issue(Leaf { subject, key, usages, names, from, to })?;
         Ok((certificate, pair.serialize_pem()))
     }
+}
+
+/// Where a server is, by a kubeconfig of [`Pki::admin`]'s.
+#[cfg(feature = "lab")]
+pub fn server_of(kubeconfig: &str) -> Option<SocketAddrV4> {
+    let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: https://"));
+    server?.parse().ok()
 }
 
 /// One for its owner alone.

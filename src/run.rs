@@ -72,6 +72,10 @@ pub struct Args {
     /// With --serve or --world lab: after the scenario's end its time goes on, until ^C.
     #[arg(long)]
     pub hold: bool,
+    /// With --world lab: the nodes join the running `kubesim server` of this data directory, instead
+    /// of an API server, a scheduler and controllers of the lab's own.
+    #[arg(long, value_name = "DIR")]
+    pub join: Option<PathBuf>,
     /// Show more: packets, events, api, and only node=NAME's; several with commas.
     #[arg(long, value_name = "WHAT", value_parser = trace, default_value = "")]
     pub trace: Trace,
@@ -103,6 +107,8 @@ pub struct Visit {
     pub kubeconfig: Option<PathBuf>,
     /// Time goes on after the scenario's end.
     pub hold: bool,
+    /// The data directory of the server whose cluster it is.
+    pub join: Option<PathBuf>,
 }
 
 /// How a simulated cluster's API is served.
@@ -175,7 +181,8 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         output.complain(&format!("error: {wrong}"));
         return Exit::Input;
     }
-    let visit = Visit { kubeconfig: args.kubeconfig.clone(), hold: args.hold };
+    let (kubeconfig, join) = (args.kubeconfig.clone(), args.join.clone());
+    let visit = Visit { kubeconfig, hold: args.hold, join };
     let lab = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
         lab(scenario, options, &visit, observer)
     };
@@ -254,6 +261,14 @@ fn fits(args: &Args, scenario: &Scenario) -> Result<(), String> {
     if args.world == Stage::Lab && (args.serve.is_some() || args.replay.is_some()) {
         let why = "--serve and --replay are for simulated runs";
         return Err(format!("{why}; the lab serves its API with --kubeconfig PATH"));
+    }
+    if args.world != Stage::Lab && args.join.is_some() {
+        return Err("--join: only the lab's nodes reach a server; give --world lab".to_owned());
+    }
+    if let (Some(join), Some(_)) = (&args.join, &args.kubeconfig) {
+        let own = join.join("admin.conf");
+        let why = "--kubeconfig: the server that is joined has one already";
+        return Err(format!("{why}, {}", own.display()));
     }
     if args.world == Stage::Lab && args.seeds.is_some() {
         return Err("--seeds: the lab plays one seed at a time; give --seed".to_owned());
@@ -370,6 +385,9 @@ fn replay(args: &Args, seed: u64, record: Option<&Path>) -> String {
     let mut line = format!("kubesim run {} --seed {seed}", quoted(&args.file.to_string_lossy()));
     if args.world == Stage::Lab {
         line += " --world lab";
+    }
+    if let Some(join) = &args.join {
+        line += &format!(" --join {}", quoted(&join.to_string_lossy()));
     }
     if let Some(profile) = &args.profile {
         line += &format!(" --profile {}", quoted(profile));

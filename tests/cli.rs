@@ -202,6 +202,11 @@ fn wrong_input_exits_2_and_names_its_place() {
         (&["run", FILE, "--trace", "api", "--seeds", "7..9"], "give one of them: --seed 7"),
         (&["run", FILE, "--trace", "api", "--format", "json"], "leave one of the two out"),
         (&["run", FILE, "--until", "9999999d"], "is too large, the most is 213503d"),
+        (&["run", FILE, "--join", "d"], "only the lab's nodes reach a server; give --world lab"),
+        (
+            &["run", FILE, "--world", "lab", "--join", "d", "--kubeconfig", "k"],
+            "the server that is joined has one already, d/admin.conf",
+        ),
         (&["run", "scenarios/laptop-ipchange.toml"], "did you mean `laptop-ip-change.toml`?"),
         (&["run", FILE, "--format", "xml"], "possible values"),
         (&["run", FILE, "--jobs", "0"], "--jobs"),

@@ -66,7 +66,7 @@ fn of(kind: Kind, node: &str) -> Vec<Identity> {
 /// Those of a node's components that are clients, as whom they ask.
 pub type Clients = BTreeMap<Kind, Vec<Known>>;
 
-pub fn clients(pki: &Pki, world: &World, machine: u32) -> Result<Clients, String> {
+pub fn clients(pki: &Pki, world: &World, machine: u32, cells: &[Cell]) -> Result<Clients, String> {
     let node = &world.machines[machine as usize].name;
     let known = |cell: &Cell| {
         let known = |identity: &Identity| {
@@ -76,7 +76,7 @@ pub fn clients(pki: &Pki, world: &World, machine: u32) -> Result<Clients, String
         let all = all.map(|all| (cell.kind, all));
         (!matches!(&all, Ok((_, none)) if none.is_empty())).then_some(all)
     };
-    world.cells_on(machine).iter().filter_map(known).collect()
+    cells.iter().filter_map(known).collect()
 }
 
 fn made(pki: &Pki, Identity { user, groups, agent }: &Identity) -> Result<Credentials, String> {

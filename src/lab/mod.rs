@@ -7,7 +7,7 @@
 //! - `node`: what runs there; `identity`: as whom it asks the API
 //! - `workload`: the processes of pods
 //! - `wire`: frames in bytes
-//! - `visitors`: the API for programs of this machine
+//! - `visitors`: the API for programs of this machine; `joined`: a cluster that runs without the lab
 //! - `parity`: both worlds side by side
 //! - `clean`: what a killed run leaves, and `kubesim lab clean`
 //!
@@ -16,6 +16,7 @@
 
 pub mod clean;
 mod identity;
+mod joined;
 mod machine;
 mod mail;
 mod needs;

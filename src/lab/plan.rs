@@ -1,6 +1,7 @@
 //! What a machine of the lab is given when it is powered on.
 
 use super::identity::{self, Known};
+use super::joined::Outside;
 use super::workload;
 use crate::pki::Pki;
 use ipnet::Ipv4Net;
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub pki: Arc<Pki>,
     /// Where programs of this machine come in, if any may.
     pub listener: Option<Arc<TcpListener>>,
+    /// The server of the cluster that the nodes join: the store and the listener are not used.
+    pub joined: Option<Outside>,
     /// This very program.
     pub program: PathBuf,
 }
@@ -62,30 +65,61 @@ pub struct Plan {
     pub program: PathBuf,
 }
 
-/// The API server's front, and who else has it at hand.
+/// Where the API is to be had, and who has it at hand there.
 #[derive(Clone)]
 pub struct Door {
+    pub behind: Behind,
+    /// Who writes as the scenario says.
+    pub person: Known,
+}
+
+/// Who answers there.
+#[derive(Clone)]
+pub enum Behind {
+    /// An API server of the lab's own.
+    Server(Front),
+    /// The one of a cluster that is joined.
+    Outside(Outside),
+}
+
+/// What the API server's front is made of.
+#[derive(Clone)]
+pub struct Front {
     pub store: Arc<Mutex<Store>>,
     pub tls: Tls,
     /// What tokens of service accounts are signed by, as PEM.
     pub token_key: String,
     /// Of this machine's loopback, not the node's.
     pub visitors: Option<Arc<TcpListener>>,
-    /// Who writes as the scenario says.
-    pub person: Known,
 }
 
 impl Door {
     fn new(cluster: &Cluster) -> Result<Door, String> {
+        let behind = match &cluster.joined {
+            Some(outside) => Behind::Outside(outside.clone()),
+            None => Behind::Server(Front::new(cluster)?),
+        };
+        Ok(Door { behind, person: identity::person(&cluster.pki)? })
+    }
+}
+
+impl Front {
+    fn new(cluster: &Cluster) -> Result<Front, String> {
         let pki = &cluster.pki;
         let (certificate, key) = pki.server()?;
-        Ok(Door {
+        Ok(Front {
             store: Arc::clone(&cluster.store),
             tls: Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes())?,
             token_key: pki.token_key.clone(),
             visitors: cluster.listener.clone(),
-            person: identity::person(pki)?,
         })
+    }
+}
+
+impl Cluster {
+    /// Whether this component is the lab's: a cluster that is joined has a scheduler and controllers.
+    fn plays(&self, kind: Kind) -> bool {
+        self.joined.is_none() || !matches!(kind, Kind::Controllers | Kind::Scheduler)
     }
 }
 
@@ -129,7 +163,8 @@ impl Plan {
         files.extend(node.files.iter().map(|(path, text)| (path.to_string(), text.clone())));
         let manages = |software: &Software| software.kind == SoftwareKind::NetworkManager;
         let sysctls = node.sysctls.iter().map(|(key, value)| (key.clone(), value.to_string()));
-        let cells = world.cells_on(machine);
+        let cells = world.cells_on(machine).iter().filter(|cell| cluster.plays(cell.kind));
+        let cells: Vec<Cell> = cells.copied().collect();
         let serves = cells.iter().any(|cell| cell.kind == Kind::ApiServer);
         Ok(Plan {
             files,
@@ -137,7 +172,7 @@ impl Plan {
             software: node.software.iter().filter(|s| s.start.is_zero()).cloned().collect(),
             writes_resolv_conf: node.software.iter().any(manages),
             actors: cells.iter().map(|c| (*c, config(world, *c))).collect(),
-            clients: identity::clients(&cluster.pki, world, machine)?,
+            clients: identity::clients(&cluster.pki, world, machine, &cells)?,
             door: if serves { Some(Door::new(cluster)?) } else { None },
             dial: host.client.as_ref().map_or(Vec::new(), |client| client.addresses().to_vec()),
             ..bare

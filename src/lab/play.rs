@@ -1,6 +1,7 @@
 //! The thread that moves the world: its time is the machine's.
 
 use super::clean::Home;
+use super::joined::Joined;
 use super::machine::Machine;
 use super::mail::{MailBox, News};
 use super::needs;
@@ -82,12 +83,21 @@ impl Lab {
         if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
             return Err(lacks);
         }
+        if let (Some(_), Some(lacks)) = (&visit.join, needs::beyond_joining(scenario)) {
+            return Err(lacks);
+        }
+        // Before any thread is made.
+        let signals = signals()?;
         let mut stage = Stage::external(&Arc::new(scenario.clone()), options);
         let program = std::env::current_exe()
             .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
         let home = Home::new()?;
-        // By its name: the addresses change.
-        let pki = Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?);
+        let joined = visit.join.as_deref().map(Joined::open).transpose()?;
+        let (pki, joined) = match joined {
+            Some(Joined { pki, outside }) => (pki, Some(outside)),
+            // By its name: the addresses change.
+            None => (Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?), None),
+        };
         let visitors = match &visit.kubeconfig {
             Some(path) => Some(Visitors::new(&pki, path)?),
             None => None,
@@ -100,9 +110,9 @@ impl Lab {
             stage,
             machines: BTreeMap::new(),
             mail: MailBox::new()?,
-            cluster: Cluster { store: Arc::default(), pki, listener, program },
+            cluster: Cluster { store: Arc::default(), pki, listener, joined, program },
             begun: Instant::now(),
-            signals: signals()?,
+            signals,
             buffer: vec![0; LARGEST_FRAME],
             _visitors: visitors,
             home,

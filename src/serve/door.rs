@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// What comes in.
 #[derive(Debug)]
@@ -107,9 +107,8 @@ impl Door {
             SocketAddr::V4(at) => at,
             SocketAddr::V6(_) => listen,
         };
-        let parts = [&pki.certificate, &pki.key, &pki.authority].map(|pem| pem.as_bytes());
-        let [certificate, key, authority] = parts;
-        let tls = Tls::new(certificate, key, authority)?;
+        let (certificate, key) = pki.server()?;
+        let tls = Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes())?;
         let (told, hears) = mpsc::channel(ROOM);
         let (send, inbox) = from_front::channel();
         let clock = Clock::default();
@@ -201,7 +200,7 @@ async fn host(inside: Inside) -> Result<(), String> {
     }
     serving.abort();
     roles.abort();
-    front.drain(LAST).await;
+    let _ = timeout(LAST, front.drain()).await;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ mod pace;
 use self::door::{Door, Inward, Outward, Write};
 use self::home::{Home, Kubeconfig, Record};
 use self::pace::Pace;
-use crate::pki::Pki;
+use crate::pki::{LEAF, Pki};
 use crate::run::{self, Serve};
 use kubesim_actors::apiserver::RequestId;
 use kubesim_actors::ports::api::{Error, Reason};
@@ -84,7 +84,7 @@ impl Host {
         // From the machine itself, the address of all its interfaces is loopback's.
         let ip = *serve.at.ip();
         let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
-        let pki = Pki::open(&home.keys(), &[reached])?;
+        let pki = Pki::open(&home.keys(), &[reached], LEAF)?;
         let door = Door::open(serve.at, &pki)?;
         let usual = home.kubeconfig();
         let path: &Path = visit.kubeconfig.as_deref().unwrap_or(&usual);

@@ -9,6 +9,7 @@ use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
 use kubesim_backends::http::{Front, Limits, Tls};
 use kubesim_backends::store::embedded::{self, Copier, Embedded};
+use kubesim_backends::store::memory::Memory;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -24,6 +25,8 @@ use tokio::time::sleep;
 pub enum Place {
     /// In the data directory.
     Embedded,
+    /// In this process, with which they end.
+    Memory,
     /// `http://10.0.0.1:2379`.
     Etcd(Vec<String>),
 }
@@ -152,6 +155,7 @@ fn open((data_dir, place): (&Path, &Place)) -> Result<(Store, Option<Copier>), S
             let copier = opened.copier();
             Ok((Rc::new(opened), Some(copier)))
         }
+        Place::Memory => Ok((Rc::new(Memory::new()), None)),
         #[cfg(feature = "etcd")]
         Place::Etcd(endpoints) => {
             use kubesim_backends::store::etcd::{Etcd, Options};

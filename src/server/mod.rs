@@ -54,9 +54,9 @@ struct Serve {
     /// Where the server keeps its keys, the administrator's kubeconfig and the embedded store.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubesim")]
     data_dir: PathBuf,
-    /// Where objects are kept: in the data directory, or in etcd at these endpoints, as
-    /// etcd://10.0.0.1:2379,10.0.0.2:2379.
-    #[arg(long, value_name = "embedded|etcd://…", value_parser = place, default_value = "embedded")]
+    /// Where objects are kept: in the data directory, in memory (they end with the server), or in
+    /// etcd at these endpoints, as etcd://10.0.0.1:2379,10.0.0.2:2379.
+    #[arg(long, value_name = "embedded|memory|etcd://…", value_parser = place, default_value = "embedded")]
     store: Place,
     /// Where the cluster's authority and the key of its tokens are kept, instead of `pki` in the
     /// data directory: servers that have one store must share them.
@@ -134,8 +134,14 @@ fn life(text: &str) -> Result<Duration, String> {
 
 fn place(text: &str) -> Result<Place, String> {
     let Some(endpoints) = text.strip_prefix("etcd://") else {
-        let other = || "it is `embedded`, or `etcd://HOST:PORT` and more of them with commas";
-        return if text == "embedded" { Ok(Place::Embedded) } else { Err(other().to_owned()) };
+        return match text {
+            "embedded" => Ok(Place::Embedded),
+            "memory" => Ok(Place::Memory),
+            _ => Err(
+                "it is `embedded`, `memory`, or `etcd://HOST:PORT` and more of them with commas"
+                    .to_owned(),
+            ),
+        };
     };
     let endpoints = endpoints.split(',').map(|endpoint| format!("http://{endpoint}"));
     Ok(Place::Etcd(endpoints.collect()))

@@ -9,14 +9,21 @@ mod admission;
 mod applies;
 mod backups;
 mod certificates;
+mod changes;
 mod definitions;
+mod describes;
 mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
 mod garbage;
+mod generators;
 mod https;
+#[cfg(feature = "lab")]
+mod joined;
 mod kinds;
+#[cfg(feature = "kube-rs")]
+mod kube_rs;
 mod node;
 mod openapi;
 mod plane;
@@ -27,6 +34,7 @@ mod several;
 mod simulated;
 #[path = "../common/skip.rs"]
 mod skip;
+mod stores;
 mod tour;
 mod versions;
 mod wire;

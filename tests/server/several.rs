@@ -65,7 +65,7 @@ fn free() -> (u16, TcpListener) {
 }
 
 /// Pairs of ports, each followed by the other.
-fn pairs(count: usize) -> Vec<u16> {
+pub(super) fn pairs(count: usize) -> Vec<u16> {
     let mut pairs: Vec<(u16, [TcpListener; 2])> = Vec::new();
     while pairs.len() < count {
         let (port, first) = free();
@@ -168,7 +168,7 @@ fn anybody() -> ClientConfig {
 }
 
 /// False, and says so, where this machine has no etcd.
-fn possible() -> bool {
+pub(super) fn possible() -> bool {
     let required = std::env::var("KUBESIM_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
     let possible = etcd::installed();
     assert!(possible || !required, "KUBESIM_REQUIRE_KERNEL is 1 and this machine lacks etcd");

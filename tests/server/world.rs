@@ -50,7 +50,8 @@ pub struct Server {
     place: PathBuf,
     /// `https://127.0.0.1:PORT`.
     pub url: String,
-    client: PathBuf,
+    /// The `kubectl` that is used.
+    pub client: PathBuf,
 }
 
 impl Server {

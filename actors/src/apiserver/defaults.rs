@@ -3,11 +3,12 @@
 
 use super::admission::Priority;
 use crate::objects::pod_spec::{self as pod, default, text};
-use crate::objects::{DeploymentSpec, PodSpec, ReplicaSetSpec, ServiceSpec};
+use crate::objects::{DeploymentSpec, EndpointSlice, PodSpec, ReplicaSetSpec, ServiceSpec};
 use k8s_openapi::api::apps::v1::{DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     ClientIPConfig, PodStatus, PodTemplateSpec, SessionAffinityConfig,
 };
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
@@ -87,6 +88,19 @@ pub(super) fn replica_set(spec: &mut ReplicaSetSpec) {
     default(&mut spec.replicas, || 1);
     if let Some(pods) = &mut spec.template {
         template(pods);
+    }
+}
+
+/// Clients rely on both of them: kubectl's `describe` fails without a protocol. A slice that says
+/// them stays shared.
+pub(super) fn endpoint_slice(slice: &mut Arc<EndpointSlice>) {
+    let lacks = |port: &EndpointPort| port.name.is_none() || port.protocol.is_none();
+    if !slice.ports.iter().flatten().any(lacks) {
+        return;
+    }
+    for port in Arc::make_mut(slice).ports.iter_mut().flatten() {
+        default(&mut port.name, String::new);
+        text(&mut port.protocol, "TCP");
     }
 }
 

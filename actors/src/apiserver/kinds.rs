@@ -72,6 +72,7 @@ pub(super) fn default_spec(body: &mut Body) {
                 Arc::make_mut(spec).pod_cidrs = Some(vec![one]);
             }
         }
+        Body::EndpointSlice(slice) => defaults::endpoint_slice(slice),
         Body::Plain(plain) => plain::complete(plain),
         _ => {}
     }

@@ -43,6 +43,13 @@ fn merge(place: Place<'_>, target: &mut Value, patch: &Value) -> Result<(), Stri
         let kept = kept.as_array().ok_or_else(|| format!("{RETAIN}: must be a list of fields"))?;
         target.retain(|name, _| kept.iter().any(|kept| kept == name));
     }
+    // As the lists were before.
+    let lists = patch.iter().filter_map(|(name, order)| {
+        let field = name.strip_prefix(ORDER)?;
+        let before = target.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        Some((field, order, before))
+    });
+    let lists: Vec<_> = lists.collect();
     for (name, value) in patch {
         if let Some(field) = name.strip_prefix(DELETE_FROM) {
             remove_texts(target, field, value)?;
@@ -50,9 +57,11 @@ fn merge(place: Place<'_>, target: &mut Value, patch: &Value) -> Result<(), Stri
             merge_field(place, target, name, value)?;
         }
     }
-    for (name, order) in patch {
-        if let Some(field) = name.strip_prefix(ORDER) {
-            set_order(place.field(field).merged(true), target, field, order)?;
+    for (field, order, before) in lists {
+        let order = order.as_array().ok_or_else(|| format!("{ORDER}{field}: must be a list"))?;
+        if let Some(Value::Array(items)) = target.get_mut(field) {
+            let merged = std::mem::take(items);
+            *items = in_order(place.field(field).merged(true), merged, order, &before);
         }
     }
     Ok(())
@@ -79,7 +88,7 @@ fn merge_field(
             let list = place.field(name);
             let merged = match list.merged(true) {
                 Merged::Whole | Merged::Fields => items.clone(),
-                Merged::Union => union(old, items),
+                Merged::Union => in_order(Merged::Union, union(&old, items), items, &old),
                 Merged::By(key) => merge_by(list.element(), (name, key), old, items)?,
             };
             target.insert(name.to_owned(), Value::Array(merged));
@@ -96,18 +105,19 @@ fn merge_field(
     }
 }
 
-fn union(mut old: Vec<Value>, items: &[Value]) -> Vec<Value> {
+fn union(old: &[Value], items: &[Value]) -> Vec<Value> {
+    let mut all = old.to_vec();
     for item in items {
-        if !old.contains(item) {
-            old.push(item.clone());
+        if !all.contains(item) {
+            all.push(item.clone());
         }
     }
-    old
+    all
 }
 
 fn merge_by(
     element: Place<'_>,
-    (name, key): (&str, &str),
+    (name, key): (&str, &'static str),
     mut old: Vec<Value>,
     items: &[Value],
 ) -> Result<Vec<Value>, String> {
@@ -116,14 +126,15 @@ fn merge_by(
         let kept = items.iter().filter(|item| item.get(PATCH).is_none());
         return Ok(kept.cloned().collect());
     }
-    for item in items {
-        let Some(id) = item.get(key) else {
-            return Err(format!("{name}: an element has no {key:?}, by which elements are known"));
-        };
-        if item[PATCH] == "delete" {
-            old.retain(|known| known.get(key) != Some(id));
-            continue;
-        }
+    if items.iter().any(|item| item.get(key).is_none()) {
+        return Err(format!("{name}: an element has no {key:?}, by which elements are known"));
+    }
+    let (gone, items): (Vec<&Value>, Vec<&Value>) =
+        items.iter().partition(|item| item[PATCH] == "delete");
+    old.retain(|known| gone.iter().all(|gone| known.get(key) != gone.get(key)));
+    let before = old.clone();
+    for item in &items {
+        let id = &item[key];
         match old.iter_mut().find(|known| known.get(key) == Some(id)) {
             Some(known) => merge(element, known, item)?,
             None => {
@@ -133,7 +144,8 @@ fn merge_by(
             }
         }
     }
-    Ok(old)
+    let order: Vec<Value> = items.into_iter().cloned().collect();
+    Ok(in_order(Merged::By(key), old, &order, &before))
 }
 
 fn remove_texts(target: &mut Map<String, Value>, field: &str, gone: &Value) -> Result<(), String> {
@@ -144,30 +156,33 @@ fn remove_texts(target: &mut Map<String, Value>, field: &str, gone: &Value) -> R
     Ok(())
 }
 
-/// Elements that the order names stand in that order; the others stay behind what they followed.
-fn set_order(
-    list: Merged,
-    target: &mut Map<String, Value>,
-    field: &str,
-    order: &Value,
-) -> Result<(), String> {
-    let order = order.as_array().ok_or_else(|| format!("{ORDER}{field}: must be a list"))?;
-    let Some(Value::Array(items)) = target.get_mut(field) else { return Ok(()) };
-    let place = |item: &Value| {
-        order.iter().position(|wanted| match list {
-            Merged::By(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
-            _ => wanted == item,
+/// What is named stands in the order of that, what is not in the order there was. The two lists are
+/// then merged: of what was there before, whichever was first; what is new stands before what is left
+/// (upstream's `normalizeElementOrder`).
+fn in_order(list: Merged, merged: Vec<Value>, named: &[Value], before: &[Value]) -> Vec<Value> {
+    let place = |among: &[Value], item: &Value| {
+        among.iter().position(|other| match list {
+            Merged::By(key) => other.get(key).is_some() && other.get(key) == item.get(key),
+            _ => other == item,
         })
     };
-    let mut last = 0;
-    let mut placed: Vec<(usize, Value)> = Vec::with_capacity(items.len());
-    for item in items.drain(..) {
-        last = place(&item).unwrap_or(last);
-        placed.push((last, item));
+    let is_named = |item: &Value| place(named, item).is_some();
+    let (mut named_items, mut others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(is_named);
+    named_items.sort_by_key(|item| place(named, item));
+    others.sort_by_key(|item| place(before, item));
+    let mut ordered = Vec::with_capacity(named_items.len() + others.len());
+    let mut others = others.into_iter().peekable();
+    for item in named_items {
+        if let Some(at) = place(before, &item) {
+            while let Some(other) = others.next_if(|other| place(before, other) < Some(at)) {
+                ordered.push(other);
+            }
+        }
+        ordered.push(item);
     }
-    placed.sort_by_key(|(place, _)| *place);
-    items.extend(placed.into_iter().map(|(_, item)| item));
-    Ok(())
+    ordered.extend(others);
+    ordered
 }
 
 #[cfg(test)]
@@ -199,9 +214,30 @@ mod tests {
         let expected = json!({"spec": {"template": {"spec": {"containers": [
             {"name": "c", "image": "c:1"},
             {"name": "a", "image": "a:2", "args": ["y"],
-             "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+             "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
         ]}}}});
         assert_eq!(patched(Kind::Deployment, object, patch), Ok(expected));
+    }
+
+    /// kubectl's documentation shows the first one ("Update API Objects in Place Using kubectl
+    /// patch"): what is new stands first.
+    #[test]
+    fn elements_stand_in_the_patchs_order_among_those_that_were_there() {
+        let list = |names: &str| {
+            let names = names.chars().map(|name| json!({"name": name.to_string()}));
+            names.collect::<Vec<Value>>()
+        };
+        let containers = |patch: Value| {
+            let object = json!({"spec": {"containers": list("abcd")}});
+            let patched = patched(Kind::Pod, object, json!({ "spec": patch })).expect("a pod");
+            let names = patched["spec"]["containers"].as_array().expect("a list").clone();
+            names.iter().filter_map(|one| one["name"].as_str()).collect::<String>()
+        };
+        assert_eq!(containers(json!({"containers": list("x")})), "xabcd");
+        assert_eq!(containers(json!({"containers": list("db")})), "acdb");
+        assert_eq!(containers(json!({"containers": list("bx")})), "abxcd");
+        let order = json!({"$setElementOrder/containers": list("dxb"), "containers": list("x")});
+        assert_eq!(containers(order), "acdxb");
     }
 
     #[test]
@@ -212,7 +248,7 @@ mod tests {
                 "$deleteFromPrimitiveList/finalizers": ["a"]},
             "spec": {"tolerations": [{"key": "y"}],
                      "hostAliases": [{"ip": "::1", "hostnames": ["h"]}]}});
-        let expected = json!({"metadata": {"finalizers": ["b", "c"]},
+        let expected = json!({"metadata": {"finalizers": ["c", "b"]},
             "spec": {"tolerations": [{"key": "y"}],
                      "hostAliases": [{"ip": "::1", "hostnames": ["h"]}]}});
         assert_eq!(patched(Kind::Pod, object, patch), Ok(expected));
@@ -259,7 +295,7 @@ mod tests {
         assert_eq!(merged("apps/v1.StatefulSet", object, claims.clone()), Ok(claims));
         let object = json!({"secrets": [{"name": "a"}], "imagePullSecrets": [{"name": "c"}]});
         let patch = json!({"secrets": [{"name": "b"}], "imagePullSecrets": [{"name": "d"}]});
-        let expected = json!({"secrets": [{"name": "a"}, {"name": "b"}],
+        let expected = json!({"secrets": [{"name": "b"}, {"name": "a"}],
                               "imagePullSecrets": [{"name": "d"}]});
         assert_eq!(merged("core/v1.ServiceAccount", object, patch), Ok(expected));
         // A struct that is replaced.

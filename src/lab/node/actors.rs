@@ -1,9 +1,10 @@
 //! A node's actors under the production host, and which driver carries out what they ask for.
 
 use super::clients::{Api, Clients};
+use super::relay::Relay;
 use super::server::Serving;
 use crate::lab::mail::{Mail, News};
-use crate::lab::plan::{Config, Plan};
+use crate::lab::plan::{Behind, Config, Plan};
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet::{self, Kubelet};
@@ -119,7 +120,10 @@ impl Hosts {
         let (Config::ApiServer(config), Some(door)) = (config, &self.plan.door) else {
             return None;
         };
-        Some(Box::new(Serving::start(cell, config, door, &self.mail)))
+        Some(match &door.behind {
+            Behind::Server(front) => Box::new(Serving::start(cell, config, front, &self.mail)),
+            Behind::Outside(outside) => Box::new(Relay::start(outside, &self.mail)),
+        })
     }
 
     fn client_of(&self, cell: Cell, config: Config, means: Means) -> Option<Box<dyn Running>> {

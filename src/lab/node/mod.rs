@@ -4,7 +4,7 @@
 //!
 //! - `actors`: which driver carries out what
 //! - `clients`: the API, as each component has it
-//! - `server`: the API server's store and front
+//! - `server`: the API server's store and front; `relay`, `mirror`: of a cluster that is joined
 //! - `address`: DHCP, or a static address
 //! - `software`: docker, ufw
 //! - `picture`: what the kernel has, for whoever judges
@@ -14,8 +14,10 @@ mod actors;
 mod address;
 mod clients;
 mod dhcp;
+mod mirror;
 mod orders;
 mod picture;
+mod relay;
 mod server;
 mod software;
 mod streams;

@@ -2,9 +2,10 @@
 
 use super::actors::Running;
 use super::clients::{PORT, client};
+use super::mirror;
 use crate::lab::identity::PROFILES;
 use crate::lab::mail::{Mail, News};
-use crate::lab::plan::Door;
+use crate::lab::plan::{Behind, Door, Front as Served};
 use crate::seed::seed;
 use kubesim_actors::apiserver::{Config, memory_store};
 use kubesim_actors::ports::api::{Effect, Event, Request};
@@ -35,7 +36,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    pub fn start(cell: Cell, config: Config, door: &Door, mail: &Mail) -> Serving {
+    pub fn start(cell: Cell, config: Config, served: &Served, mail: &Mail) -> Serving {
         let told = mail.clone();
         let heard = move |heard: Heard<'_>| match heard {
             Heard::Note(text) => told.send(News::Noted(cell, text)),
@@ -43,11 +44,11 @@ impl Serving {
             Heard::Failed { cause, .. } => told.send(News::Failed(cell, cause)),
             Heard::Refused(why) => told.send(News::Refused(cell, why)),
         };
-        let disk = Rc::new(Disk(Arc::clone(&door.store)));
+        let disk = Rc::new(Disk(Arc::clone(&served.store)));
         let server = Rc::new(Server::start(config, disk, Limits::default(), seed(), heard));
-        let (front, door, mail) = (server.front.clone(), door.clone(), mail.clone());
+        let (front, served, mail) = (server.front.clone(), served.clone(), mail.clone());
         let listens = spawn_local(async move {
-            if let Err(why) = serve(front, door).await {
+            if let Err(why) = serve(front, served).await {
                 mail.send(News::Broken(format!("serving the API: {why}")));
             }
         });
@@ -74,8 +75,8 @@ impl Drop for Serving {
 
 /// Serves on every address of the machine, once the cluster has its roles, for as long as it is
 /// polled.
-async fn serve(front: Front, door: Door) -> Result<(), String> {
-    front.issue_tokens(door.token_key.as_bytes(), URL)?;
+async fn serve(front: Front, served: Served) -> Result<(), String> {
+    front.issue_tokens(served.token_key.as_bytes(), URL)?;
     while !front.is_open() {
         sleep(LOOK).await;
     }
@@ -83,10 +84,10 @@ async fn serve(front: Front, door: Door) -> Result<(), String> {
     front.reconcile_table(PROFILES).await?;
     let wrong = |error: io::Error| format!("listening for clients: {error}");
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.map_err(wrong)?;
-    let nodes = front.clone().serve(listener, door.tls.clone());
-    let Some(visitors) = door.visitors else { match nodes.await {} };
+    let nodes = front.clone().serve(listener, served.tls.clone());
+    let Some(visitors) = served.visitors else { match nodes.await {} };
     let visitors = visitors.try_clone().and_then(TcpListener::from_std).map_err(wrong)?;
-    let (never, _) = tokio::join!(nodes, front.serve(visitors, door.tls));
+    let (never, _) = tokio::join!(nodes, front.serve(visitors, served.tls));
     match never {}
 }
 
@@ -118,6 +119,9 @@ pub struct Person {
 impl Person {
     pub fn new(door: &Door, mail: &Mail) -> Person {
         let client = client(&door.person, &[Ipv4Addr::LOCALHOST], mail);
+        if let Behind::Outside(_) = door.behind {
+            mirror::keep(&client, mail);
+        }
         Person { client, mail: mail.clone() }
     }
 

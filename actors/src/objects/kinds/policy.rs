@@ -108,6 +108,22 @@ fn complete_autoscaler(fields: &mut Fields) {
         let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         fields.set("spec.metrics", json!([cpu]));
     }
+    if fields.at("spec.behavior").is_some_and(Value::is_object) {
+        complete_behavior(fields);
+    }
+}
+
+/// Where it is said how one direction goes, what is left out is filled in for both
+/// (`pkg/apis/autoscaling/v2/defaults.go`); how long a scale-down waits is the controller's flag.
+fn complete_behavior(fields: &mut Fields) {
+    let policy =
+        |kind: &str, value: i32| json!({"type": kind, "value": value, "periodSeconds": 15});
+    let up = json!([policy("Pods", 4), policy("Percent", 100)]);
+    fields.default("spec.behavior.scaleUp.stabilizationWindowSeconds", 0);
+    fields.default("spec.behavior.scaleUp.selectPolicy", "Max");
+    fields.default("spec.behavior.scaleUp.policies", up);
+    fields.default("spec.behavior.scaleDown.selectPolicy", "Max");
+    fields.default("spec.behavior.scaleDown.policies", json!([policy("Percent", 100)]));
 }
 
 fn autoscaler(fields: &Fields, causes: &mut Causes) {

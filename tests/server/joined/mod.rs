@@ -1,0 +1,86 @@
+//! The lab's nodes in a server's cluster: a day with kubectl in which pods run. Whatever is said to
+//! run does, on kernels of its own: the stories ask the pods, through the nodes' rules.
+//!
+//! - `lab`: the nodes
+//! - `stories`: what is done with them
+
+mod lab;
+mod stories;
+
+use super::ANY;
+use crate::plane::until;
+use crate::stores::{Store, all};
+use crate::world::{Place, Server, clients};
+use lab::{Lab, can_run, play};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// A lab takes most of a machine: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// One server and one lab a store, and every kubectl on them in turn.
+#[test]
+fn pods_run_on_the_labs_nodes() {
+    let clients = clients();
+    if clients.is_empty() || !can_run() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for store in all() {
+        let place = Place::new();
+        let mut server = store.serve(&place, ANY, &clients[0], &[]);
+        let lab = Lab::join(&place);
+        until("three nodes that are ready", || ready(&server) == 3);
+        for client in &clients {
+            println!("on {} with {}", store.name, client.display());
+            server.client = client.clone();
+            stories::a_deployment_and_its_service(&server, &lab);
+            stories::a_drain_moves_pods(&server, &lab);
+            stories::other_workloads(&server);
+        }
+        if store.lasts {
+            server = survives(server, &store, &place, &lab);
+        }
+        lab.end();
+        assert_eq!(server.end(), Some(0));
+    }
+}
+
+/// What a scenario makes, breaks and expects is the same, whoever's the API server is: here its
+/// machine, by which the nodes reach the one they joined, changes networks twice.
+#[test]
+fn a_scenario_holds_in_a_cluster_that_was_joined() {
+    if !can_run() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = all().pop().expect("a store");
+    let place = Place::new();
+    // The scenario's network of Services.
+    let more = ["--service-network=10.96.0.0/16"];
+    let server = store.serve(&place, ANY, Path::new("kubectl"), &more);
+    let said = play(&place, "scenarios/laptop-ip-change.toml");
+    assert!(said.contains("laptop-ip-change: passed"), "{said}");
+    assert_eq!(server.end(), Some(0));
+}
+
+fn ready(server: &Server) -> usize {
+    server.kubectl("get nodes --no-headers").matches(" Ready ").count()
+}
+
+/// The nodes go on without a server, and with the next one.
+fn survives(server: Server, store: &Store, place: &Place, lab: &Lab) -> Server {
+    stories::make_web(&server, 3);
+    let listen = server.at().to_string();
+    let client = server.client.clone();
+    server.kill();
+    for _ in 0..10 {
+        assert_eq!(lab.ask("n2", stories::WEB).as_deref(), Ok("one"), "no server, and it answers");
+    }
+    let server = store.serve(place, &listen, &client, &[]);
+    server.kubectl("scale deployment web --replicas=5");
+    server.kubectl("rollout status deploy/web --timeout=60s");
+    assert_eq!(server.kubectl("get pods --no-headers").matches(" Running ").count(), 5);
+    until("three nodes that are ready", || ready(&server) == 3);
+    server
+}

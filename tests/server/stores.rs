@@ -1,0 +1,57 @@
+//! What a server may be started on: the stores of `kubesim server --store`.
+
+#[cfg(feature = "etcd")]
+use crate::etcd;
+#[cfg(feature = "etcd")]
+use crate::several::{pairs, possible};
+use crate::world::{Place, Server};
+use std::path::Path;
+
+/// It lasts as long as this value, whatever becomes of its servers.
+pub struct Store {
+    pub name: &'static str,
+    /// Beyond a server.
+    pub lasts: bool,
+    option: String,
+    #[cfg(feature = "etcd")]
+    _etcd: Option<etcd::Server>,
+}
+
+/// Those that outlive a server: the embedded one, and etcd where this machine has it.
+pub fn lasting() -> Vec<Store> {
+    let mut stores = vec![here("embedded", true)];
+    #[cfg(feature = "etcd")]
+    if possible() {
+        let etcd = etcd::Server::start(pairs(1)[0]);
+        let endpoint = etcd.endpoint().replace("http://", "");
+        let option = format!("--store=etcd://{endpoint}");
+        stores.push(Store { name: "etcd", lasts: true, option, _etcd: Some(etcd) });
+    }
+    stores
+}
+
+/// And the one in memory.
+#[cfg(feature = "lab")]
+pub fn all() -> Vec<Store> {
+    let mut stores = lasting();
+    stores.push(here("memory", false));
+    stores
+}
+
+fn here(name: &'static str, lasts: bool) -> Store {
+    Store {
+        name,
+        lasts,
+        option: format!("--store={name}"),
+        #[cfg(feature = "etcd")]
+        _etcd: None,
+    }
+}
+
+impl Store {
+    /// A server on it, with more words on its command line.
+    pub fn serve(&self, place: &Place, listen: &str, client: &Path, more: &[&str]) -> Server {
+        let words: Vec<&str> = [self.option.as_str()].iter().chain(more).copied().collect();
+        Server::start_with(place, listen, client, &words)
+    }
+}
