@@ -175,7 +175,8 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
     let mut plan =
         clients::Plan { server, election: None, scheduler: None, controllers: None, signer: None };
     if with(Part::Scheduler) {
-        let config = scheduler::Config { name: "default-scheduler".to_owned() };
+        let name = "default-scheduler".to_owned();
+        let config = scheduler::Config { name, events: Some(lead::hostname().into()) };
         plan.scheduler = Some((config, clients::scheduler_credentials(pki)?));
     }
     if with(Part::Controllers) {
@@ -187,6 +188,8 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
             collects: controllers::collectable(),
+            events: true,
+            endpoints: true,
         };
         let controllers = clients::controllers_credentials(pki)?;
         let collector = clients::collector_credentials(pki)?;

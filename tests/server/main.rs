@@ -13,6 +13,7 @@ mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
+mod events;
 mod garbage;
 mod https;
 mod kinds;

@@ -27,6 +27,7 @@ pub mod selectors;
 mod service_ip;
 mod share;
 mod stateful_set;
+mod tell;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -76,6 +77,10 @@ pub struct Config {
     /// work with. With CustomResourceDefinitions among them, all that are declared as well.
     /// [`collectable`] are all; each one that nobody uses still costs a watch.
     pub collects: Vec<Kind>,
+    /// Tell people what happens, by Events.
+    pub events: bool,
+    /// Write Endpoints objects beside EndpointSlices, for clients that read those.
+    pub endpoints: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +100,7 @@ pub enum Effect {
 pub enum Timer {
     Sync,
     NodeMonitor,
+    Events,
 }
 
 impl kubesim_runtime::Effect for Effect {
@@ -151,6 +157,7 @@ impl Actor for Controllers {
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
         let namespaces = config.root_ca.clone().map(Namespaces::new);
         let more = namespaces.iter().flat_map(|_| namespaces::WATCHED);
+        let more = more.chain(config.endpoints.then_some(Kind::Endpoints));
         let watched: Vec<Kind> = world::WATCHED.into_iter().chain(more).collect();
         for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
@@ -160,11 +167,11 @@ impl Actor for Controllers {
         let incarnation = ctx.rng().u64();
         Controllers {
             world: World::new(watched),
-            client: Client::default(),
+            client: Client::new(config.events),
             loops: Loops {
                 deployments: Deployments::default(),
                 replica_sets: ReplicaSets::default(),
-                endpoints: Endpoints::default(),
+                endpoints: Endpoints::new(config.endpoints),
                 service_ips: ServiceIps::default(),
                 ipam: Ipam::new(config.pod_network, config.node_mask, incarnation),
                 lifecycle: Lifecycle::new(config.node_grace, config.node_monitor),
@@ -185,7 +192,9 @@ impl Actor for Controllers {
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
         let Event::Api(event) = event;
+        self.client.recorder.begin(ctx.wall());
         match event {
+            api::Event::Answer(answer) if self.client.recorder.answered(&answer, ctx) => {}
             api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
             api::Event::News(News::Closed { kind: Kind::Lease, .. }) => {
                 self.loops.lifecycle.blinded();
@@ -204,7 +213,9 @@ impl Actor for Controllers {
     }
 
     fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        self.client.recorder.begin(ctx.wall());
         match timer {
+            Timer::Events => {}
             Timer::Sync => self.sync_at = None,
             Timer::NodeMonitor => {
                 self.check_at = None;
@@ -258,6 +269,7 @@ impl Controllers {
 
     fn answered(&mut self, outcome: &Outcome, ctx: &mut Context<'_, Self>) {
         let (world, client, loops) = (&self.world, &mut self.client, &mut self.loops);
+        tell::of(outcome, world, &mut client.recorder);
         match (&*outcome.request, &outcome.result) {
             (Request::Create { object }, Err(error)) if error.reason == Reason::AlreadyExists => {
                 // The answer does not say which version that is: the look-up does.
@@ -275,11 +287,11 @@ impl Controllers {
             _ => {}
         }
         match outcome.subject.of {
-            Loop::Deployment => loops.deployments.answered(outcome, world),
+            Loop::Deployment => loops.deployments.answered(outcome, world, client),
             Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
             Loop::Ipam => loops.ipam.answered(outcome, client),
             Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
-            Loop::Job => loops.jobs.answered(outcome, client),
+            Loop::Job => loops.jobs.answered(outcome, world, client),
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
             Loop::CronJob => loops.cron_jobs.answered(outcome),
@@ -303,6 +315,7 @@ impl Controllers {
             }
         }
         self.client.pump(ctx);
+        self.client.recorder.go_on(ctx, Effect::Api, Timer::Events);
         self.set_timers(ctx);
     }
 
@@ -356,9 +369,6 @@ impl Loops {
         self.collector.observe(kind, change, world, client, now);
         if kind == Kind::CustomResourceDefinition {
             self.collector.definition_changed(change, ctx);
-        }
-        if !world::WATCHED.contains(&kind) {
-            return;
         }
         match kind {
             Kind::Lease | Kind::Subnet => return,

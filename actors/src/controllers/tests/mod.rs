@@ -4,6 +4,8 @@ mod cascade;
 mod cron_jobs;
 mod daemon_sets;
 mod disruptions;
+mod endpoints;
+mod events;
 pub mod fake;
 mod garbage;
 mod jobs;
@@ -29,6 +31,8 @@ pub fn config() -> Config {
         node_monitor: Duration::from_secs(5),
         root_ca: None,
         collects: Vec::new(),
+        events: false,
+        endpoints: false,
     }
 }
 
