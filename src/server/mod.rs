@@ -190,6 +190,7 @@ fn plan(args: &Args, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Strin
             collects: controllers::collectable(),
             events: true,
             endpoints: true,
+            autoscales: true,
         };
         let controllers = clients::controllers_credentials(pki)?;
         let collector = clients::collector_credentials(pki)?;

@@ -7,6 +7,7 @@
 mod access;
 mod admission;
 mod applies;
+mod autoscaling;
 mod certificates;
 mod definitions;
 mod disruptions;

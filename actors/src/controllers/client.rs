@@ -42,8 +42,9 @@ pub enum Loop {
     StatefulSet,
     Disruption,
     CronJob,
+    Autoscaler,
 }
-const LOOPS: usize = 13;
+const LOOPS: usize = 14;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

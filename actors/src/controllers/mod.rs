@@ -5,6 +5,7 @@
 //! missing; `answered` (where it matters) hears how a call ended. The [`client`] keeps the marks,
 //! the alarms, the calls and what each subject still has to see before it is judged again.
 
+mod autoscaler;
 mod burst;
 mod client;
 mod collector;
@@ -35,6 +36,8 @@ mod world;
 
 use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
+use crate::ports::metrics;
+use autoscaler::Autoscalers;
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
 pub use collector::collectable;
@@ -81,11 +84,14 @@ pub struct Config {
     pub events: bool,
     /// Write Endpoints objects beside EndpointSlices, for clients that read those.
     pub endpoints: bool,
+    /// Scale what HorizontalPodAutoscalers tell to.
+    pub autoscales: bool,
 }
 
 #[derive(Clone, Debug)]
 pub enum Event {
     Api(api::Event),
+    Metrics(metrics::Reply),
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +100,7 @@ pub enum Effect {
     /// Asked for as the garbage collector, who may see and delete what the others must not: where
     /// there are rights, it is a client of its own.
     Collect(api::Effect),
+    Metrics(metrics::Request),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,15 +112,19 @@ pub enum Timer {
 
 impl kubesim_runtime::Effect for Effect {
     fn answers(&self) -> Answers {
-        let (Effect::Api(effect) | Effect::Collect(effect)) = self;
-        effect.answers()
+        match self {
+            Effect::Api(effect) | Effect::Collect(effect) => effect.answers(),
+            Effect::Metrics(request) => request.answers(),
+        }
     }
 }
 
 impl Digest for Event {
     fn digest(&self, hasher: &mut Hasher) {
-        let Event::Api(event) = self;
-        event.digest(hasher);
+        match self {
+            Event::Api(event) => event.digest(hasher),
+            Event::Metrics(reply) => reply.digest(hasher),
+        }
     }
 }
 
@@ -145,6 +156,7 @@ struct Loops {
     stateful_sets: StatefulSets,
     disruptions: Disruptions,
     cron_jobs: CronJobs,
+    autoscalers: Autoscalers,
 }
 
 impl Actor for Controllers {
@@ -158,6 +170,7 @@ impl Actor for Controllers {
         let namespaces = config.root_ca.clone().map(Namespaces::new);
         let more = namespaces.iter().flat_map(|_| namespaces::WATCHED);
         let more = more.chain(config.endpoints.then_some(Kind::Endpoints));
+        let more = more.chain(config.autoscales.then_some(Kind::HorizontalPodAutoscaler));
         let watched: Vec<Kind> = world::WATCHED.into_iter().chain(more).collect();
         for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
@@ -183,6 +196,7 @@ impl Actor for Controllers {
                 stateful_sets: StatefulSets::default(),
                 disruptions: Disruptions::default(),
                 cron_jobs: CronJobs::default(),
+                autoscalers: Autoscalers::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -191,23 +205,10 @@ impl Actor for Controllers {
     }
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
-        let Event::Api(event) = event;
         self.client.recorder.begin(ctx.wall());
         match event {
-            api::Event::Answer(answer) if self.client.recorder.answered(&answer, ctx) => {}
-            api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
-            api::Event::News(News::Closed { kind: Kind::Lease, .. }) => {
-                self.loops.lifecycle.blinded();
-            }
-            api::Event::News(News::Closed { .. }) => {}
-            api::Event::Connected(true) => self.client.hurry(ctx.now()),
-            api::Event::Connected(false) => self.loops.lifecycle.blinded(),
-            api::Event::Answer(answer) => {
-                let now = ctx.now();
-                if let Some(outcome) = self.client.answered(answer, &self.world, now, ctx.rng()) {
-                    self.answered(&outcome, ctx);
-                }
-            }
+            Event::Api(event) => self.heard(event, ctx),
+            Event::Metrics(reply) => self.loops.autoscalers.measured(reply, &mut self.client),
         }
         self.round(ctx);
     }
@@ -228,6 +229,25 @@ impl Actor for Controllers {
 }
 
 impl Controllers {
+    fn heard(&mut self, event: api::Event, ctx: &mut Context<'_, Self>) {
+        match event {
+            api::Event::Answer(answer) if self.client.recorder.answered(&answer, ctx) => {}
+            api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
+            api::Event::News(News::Closed { kind: Kind::Lease, .. }) => {
+                self.loops.lifecycle.blinded();
+            }
+            api::Event::News(News::Closed { .. }) => {}
+            api::Event::Connected(true) => self.client.hurry(ctx.now()),
+            api::Event::Connected(false) => self.loops.lifecycle.blinded(),
+            api::Event::Answer(answer) => {
+                let now = ctx.now();
+                if let Some(outcome) = self.client.answered(answer, &self.world, now, ctx.rng()) {
+                    self.answered(&outcome, ctx);
+                }
+            }
+        }
+    }
+
     /// A newer view: every loop is told what changed.
     fn look(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
         if !self.loops.collector.has(kind) {
@@ -295,6 +315,10 @@ impl Controllers {
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
             Loop::CronJob => loops.cron_jobs.answered(outcome),
+            Loop::Autoscaler => {
+                let now = autoscaler::Now { time: ctx.now(), wall: ctx.wall() };
+                loops.autoscalers.answered(outcome, world, client, now);
+            }
             Loop::Endpoints
             | Loop::Lifecycle
             | Loop::Eviction
@@ -385,6 +409,7 @@ impl Loops {
         self.stateful_sets.observe(kind, change, world, client);
         self.disruptions.observe(kind, change, world, client);
         self.cron_jobs.observe(kind, change, client);
+        self.autoscalers.observe(kind, change, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -402,6 +427,7 @@ impl Loops {
             Loop::StatefulSet => self.stateful_sets.sync(key, desk),
             Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
             Loop::CronJob => self.cron_jobs.sync(key, desk),
+            Loop::Autoscaler => self.autoscalers.sync(key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

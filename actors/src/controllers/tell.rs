@@ -20,6 +20,7 @@ pub fn name(of: Loop) -> &'static str {
         Loop::DaemonSet => "daemonset-controller",
         Loop::StatefulSet => "statefulset-controller",
         Loop::CronJob => "cronjob-controller",
+        Loop::Autoscaler => "horizontal-pod-autoscaler",
         Loop::Endpoints | Loop::Ipam | Loop::Collector | Loop::Namespaces | Loop::Disruption => "",
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn controllers_config(scenario: &Scenario, visitors: bool) -> control
         },
         events: visitors,
         endpoints: visitors,
+        autoscales: visitors || given.contains(&Kind::HorizontalPodAutoscaler),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
+mod autoscalers;
 mod cascade;
 mod cron_jobs;
 mod daemon_sets;
@@ -33,6 +34,7 @@ pub fn config() -> Config {
         collects: Vec::new(),
         events: false,
         endpoints: false,
+        autoscales: false,
     }
 }
 
