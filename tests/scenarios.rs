@@ -121,6 +121,11 @@ fn workloads_passes() {
 }
 
 #[test]
+fn autoscale_passes() {
+    passes("autoscale");
+}
+
+#[test]
 fn cidr_overlap_is_refused() {
     passes("cidr-overlap");
 }

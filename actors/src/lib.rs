@@ -21,4 +21,5 @@ pub mod netd;
 pub mod objects;
 pub mod ports;
 pub mod proxy;
+pub mod recorder;
 pub mod scheduler;

@@ -93,7 +93,8 @@ impl Stage {
     /// With nodes that are played elsewhere (see [`world::external`]) and a world that is moved by
     /// whoever plays them.
     pub fn external(scenario: &Arc<Scenario>, options: &Options) -> Stage {
-        let knobs = Knobs { external: true, notes: true, ..knobs(scenario, options) };
+        let knobs =
+            Knobs { external: true, notes: true, visitors: true, ..knobs(scenario, options) };
         Stage::new(scenario, options, knobs)
     }
 

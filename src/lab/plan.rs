@@ -220,14 +220,7 @@ fn config(world: &World, cell: Cell) -> Config {
     let at = cell.index as usize;
     match cell.kind {
         Kind::ApiServer => Config::ApiServer(world.apiservers.hosts[at].config.clone()),
-        Kind::Controllers => {
-            let config = world.controllers.hosts[at].config.clone();
-            // Visitors make what they like.
-            Config::Controllers(controllers::Config {
-                collects: controllers::collectable(),
-                ..config
-            })
-        }
+        Kind::Controllers => Config::Controllers(world.controllers.hosts[at].config.clone()),
         Kind::Scheduler => Config::Scheduler(world.schedulers.hosts[at].config.clone()),
         Kind::Kubelet => Config::Kubelet(world.kubelets.hosts[at].config.clone()),
         Kind::Netd => Config::Netd(world.netds.hosts[at].config.clone()),

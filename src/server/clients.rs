@@ -12,7 +12,7 @@ use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::objects::{Kind, View};
 use kubesim_actors::ports::api::{self, Effect, Event, News, Scope};
 use kubesim_actors::scheduler::{self, Scheduler};
-use kubesim_backends::http::client::{Client, Credentials, Options};
+use kubesim_backends::http::client::{Client, Credentials, Metrics, Options};
 use kubesim_backends::port::{Answer, Closed, Local, Port};
 use kubesim_runtime::host::{self, AnswerTo, Driver, Seen, Settings, SystemClock};
 use kubesim_runtime::{Actor, Ticket};
@@ -62,12 +62,8 @@ impl Manager {
         let signs = sign(asks("signer", &self.signer), Arc::clone(&self.authority));
         let completes = complete(asks("aggregator", &self.aggregator));
         let clients = [&self.controllers, &self.collector].map(|known| asks("controllers", known));
-        let effect = |effect| match effect {
-            controllers::Effect::Api(effect) => (0, effect),
-            controllers::Effect::Collect(effect) => (1, effect),
-        };
         let event = controllers::Event::Api;
-        let works = run::<Controllers>(self.config.clone(), clients.into(), effect, event);
+        let works = run(self.config.clone(), clients.into(), controllers_effect, event);
         Running::together(vec![signs, completes, works])
     }
 }
@@ -188,8 +184,7 @@ impl Clients {
             let known = role.leading(&credentials)?;
             running.push(role.start(credentials, move || {
                 let clients = vec![client("scheduler", server, port, known.clone())];
-                let effect = |scheduler::Effect::Api(effect)| (0, effect);
-                run::<Scheduler>(config.clone(), clients, effect, scheduler::Event::Api)
+                run(config.clone(), clients, scheduler_effect, scheduler::Event::Api)
             }));
         }
         Ok(Clients(running))
@@ -277,18 +272,50 @@ pub fn settings<A: Actor>() -> Settings {
     Settings { seed: seed(), index: 0, steps: false, observer: Box::new(observer) }
 }
 
-/// Which of an actor's clients carries out what it asks for.
-type Route<A> = fn(<A as Actor>::Effect) -> (usize, api::Effect);
+/// Has one of an actor's clients carry out what it asks for.
+type Perform<A> = fn(&[Client], <A as Actor>::Effect, AnswerTo<A>) -> Local<()>;
+
+fn controllers_effect(
+    clients: &[Client],
+    effect: controllers::Effect,
+    answer: AnswerTo<Controllers>,
+) -> Local<()> {
+    use controllers::{Effect, Event};
+    match effect {
+        Effect::Api(effect) => clients[0].perform(effect, to(answer, Event::Api)),
+        Effect::Collect(effect) => clients[1].perform(effect, to(answer, Event::Api)),
+        Effect::Metrics(request) => {
+            Metrics(clients[0].clone()).perform(request, to(answer, Event::Metrics))
+        }
+    }
+}
+
+fn scheduler_effect(
+    clients: &[Client],
+    scheduler::Effect::Api(effect): scheduler::Effect,
+    answer: AnswerTo<Scheduler>,
+) -> Local<()> {
+    clients[0].perform(effect, to(answer, scheduler::Event::Api))
+}
+
+/// An answer's way back, as the event it is to the actor.
+fn to<A: Actor, R: 'static>(answer: AnswerTo<A>, event: fn(R) -> A::Event) -> Answer<R> {
+    let answer = Rc::new(answer);
+    Answer::new(move |reply| {
+        let (answer, event) = (Rc::clone(&answer), event(reply));
+        async move { answer.send(event).await.map_err(|_| Closed) }
+    })
+}
 
 /// Its first client is the one whose connection the actor is told of.
 fn run<A: Actor>(
     config: A::Config,
     clients: Vec<Client>,
-    route: Route<A>,
+    perform: Perform<A>,
     event: fn(api::Event) -> A::Event,
 ) -> Running {
     let connections = clients.first().map(Client::listen);
-    let driver = OverTheApi { clients: clients.clone(), route, event };
+    let driver = OverTheApi { clients: clients.clone(), perform };
     let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings::<A>()));
     let told = Rc::clone(&hosted);
     let tells = spawn_local(async move {
@@ -306,8 +333,7 @@ fn run<A: Actor>(
 /// Carries out what an actor asks for that speaks to the API only.
 struct OverTheApi<A: Actor> {
     clients: Vec<Client>,
-    route: Route<A>,
-    event: fn(api::Event) -> A::Event,
+    perform: Perform<A>,
 }
 
 impl<A: Actor> Driver<A> for OverTheApi<A> {
@@ -317,12 +343,6 @@ impl<A: Actor> Driver<A> for OverTheApi<A> {
         effect: A::Effect,
         answer: AnswerTo<A>,
     ) -> impl Future<Output = ()> + 'static {
-        let (answer, event) = (Rc::new(answer), self.event);
-        let answer = Answer::new(move |reply| {
-            let (answer, event) = (Rc::clone(&answer), event(reply));
-            async move { answer.send(event).await.map_err(|_| Closed) }
-        });
-        let (client, effect) = (self.route)(effect);
-        self.clients[client].perform(effect, answer)
+        (self.perform)(&self.clients, effect, answer)
     }
 }

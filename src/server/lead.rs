@@ -54,10 +54,14 @@ impl Election {
 
 /// The machine's name and what no other process has, as upstream's.
 pub fn identity(unique: u64) -> String {
+    format!("{}_{unique:016x}", hostname())
+}
+
+/// The machine's name, as far as it is one.
+pub fn hostname() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let named = |c: &char| c.is_ascii_alphanumeric() || "-.".contains(*c);
-    let host: String = host.chars().filter(named).collect();
-    format!("{host}_{unique:016x}")
+    host.chars().filter(named).collect()
 }
 
 /// `work` is begun whenever this one leads, and ended when it does not.

@@ -235,7 +235,8 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
     let with = |part| !args.without.contains(&part);
     let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
     if with(Part::Scheduler) {
-        let config = scheduler::Config { name: "default-scheduler".to_owned() };
+        let name = "default-scheduler".to_owned();
+        let config = scheduler::Config { name, events: Some(lead::hostname().into()) };
         plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
     }
     if with(Part::Controllers) {
@@ -247,6 +248,9 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
             collects: controllers::collectable(),
+            events: true,
+            endpoints: true,
+            autoscales: true,
         };
         plan.manager = Some(clients::Manager::new(config, pki)?);
     }

@@ -7,6 +7,7 @@
 mod access;
 mod admission;
 mod applies;
+mod autoscaling;
 mod backups;
 mod certificates;
 mod changes;
@@ -16,6 +17,7 @@ mod disruptions;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd.rs"]
 mod etcd;
+mod events;
 mod garbage;
 mod generators;
 mod https;

@@ -11,6 +11,7 @@ mod definitions;
 mod delete;
 mod errors;
 mod execute;
+mod expiry;
 mod fence;
 mod follow;
 mod generated;
@@ -117,6 +118,7 @@ pub enum Effect {
 pub enum Timer {
     Compact,
     Retry,
+    Expire,
 }
 
 impl kubesim_runtime::Effect for Effect {
@@ -162,6 +164,7 @@ pub struct ApiServer {
     last_pod: defaults::LastPod,
     pending: pending::Pending,
     follow: follow::Follow,
+    expiry: expiry::Expiry,
     /// Namespaces being deleted.
     terminating: BTreeSet<Name>,
     /// Those that definitions declare.
@@ -189,6 +192,7 @@ impl Actor for ApiServer {
             last_pod: defaults::LastPod::default(),
             pending: pending::Pending::default(),
             follow: follow::Follow::default(),
+            expiry: expiry::Expiry::default(),
             terminating: BTreeSet::new(),
             kinds: Interner::default(),
             open: false,
@@ -222,6 +226,7 @@ impl Actor for ApiServer {
         match timer {
             Timer::Compact => self.compact(ctx),
             Timer::Retry => self.retry(ctx),
+            Timer::Expire => self.expire(ctx),
         }
     }
 }

@@ -71,6 +71,9 @@ impl ApiServer {
         if !self.open || gone {
             self.bootstrap(ctx);
         }
+        if kind == Kind::Event {
+            self.event_written(key, ctx);
+        }
         if kind == Kind::Namespace {
             let deleting = self.cache.object(kind, key).is_some_and(|object| object.deleting());
             if deleting {
@@ -105,7 +108,7 @@ impl ApiServer {
         }
     }
 
-    fn delete_own(&mut self, kind: Kind, key: Key, ctx: &mut Ctx<'_>) {
+    pub(super) fn delete_own(&mut self, kind: Kind, key: Key, ctx: &mut Ctx<'_>) {
         // By uid: a namespace of the same name that comes later is not meant.
         let uid = self.cache.object(kind, &key).map(|object| object.uid);
         let options = DeleteOptions { uid, ..DeleteOptions::default() };

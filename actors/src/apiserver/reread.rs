@@ -68,6 +68,7 @@ impl ApiServer {
         for namespace in self.terminating.clone() {
             self.sweep(&namespace, ctx);
         }
+        self.note_events(ctx);
         self.look_after_definitions(ctx);
         self.look_for_gap(ctx);
     }

@@ -8,6 +8,7 @@
 use super::{Controllers, Effect, world::World};
 use crate::objects::{Key, Kind, Object, Uid, View};
 use crate::ports::api::{self, Answer, Reason, Reply, Request};
+use crate::recorder::Recorder;
 use kubesim_runtime::{Backoff, Context, Rng, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,8 +42,9 @@ pub enum Loop {
     StatefulSet,
     Disruption,
     CronJob,
+    Autoscaler,
 }
-const LOOPS: usize = 13;
+const LOOPS: usize = 14;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +88,7 @@ pub struct Outcome {
 
 #[derive(Clone, Debug, Default)]
 pub struct Client {
+    pub recorder: Recorder,
     last_tag: u64,
     flights: BTreeMap<u64, Flight>,
     queues: [VecDeque<Flight>; LOOPS],
@@ -102,6 +105,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// `events`: people are told what happens.
+    pub fn new(events: bool) -> Self {
+        let recorder = if events { Recorder::counting("") } else { Recorder::default() };
+        Client { recorder, ..Client::default() }
+    }
+
     /// To be synced as soon as nothing of its own is under way.
     pub fn mark(&mut self, subject: Subject) {
         self.dirty.insert(subject);

@@ -2,9 +2,11 @@
 //! once or when its `tolerationSeconds` have passed (upstream `pkg/controller/tainteviction`).
 
 use super::client::{Client, Loop, Subject};
+use super::tell;
 use super::world::{Desk, ObjectChange, World, node_of, sides};
 use crate::objects::{Key, Kind, Name, Object, Uid};
 use crate::ports::api::{DeleteOptions, Request};
+use crate::recorder::Tidings;
 use crate::scheduler::tolerates;
 use k8s_openapi::api::core::v1::Taint;
 use kubesim_runtime::Time;
@@ -94,7 +96,12 @@ impl Evictions {
         let taints = node_of(pod).and_then(|node| self.tainted.get(node)).cloned();
         let stay = taints.filter(|_| !pod.deleting()).and_then(|taints| stay(pod, &taints));
         let Some(stay) = stay else {
-            self.due.remove(&pod.key);
+            if let Some(due) = self.due.remove(&pod.key)
+                && due.uid == pod.uid
+                && !pod.deleting()
+            {
+                tell(pod, "Cancelling deletion of", client);
+            }
             return;
         };
         let before = self.due.get(&pod.key).filter(|due| due.uid == pod.uid).copied();
@@ -116,8 +123,17 @@ impl Evictions {
             return;
         }
         desk.ctx.note(|| format!("pod {key} is evicted from its tainted node"));
+        if let Some(pod) = there {
+            tell(pod, "Marking for deletion", desk.client);
+        }
         let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
         let request = Request::Delete { kind: Kind::Pod, key: key.clone(), options };
         desk.ask(Loop::Eviction, Kind::Pod, key, request);
     }
+}
+
+/// `emitPodDeletionEvent`, `emitCancelPodDeletionEvent`.
+fn tell(pod: &Object, what: &str, client: &mut Client) {
+    let (of, reason) = (tell::name(Loop::Eviction), Tidings::normal("TaintManagerEviction"));
+    client.recorder.tell(of, pod, reason, || format!("{what} Pod {}", pod.key));
 }

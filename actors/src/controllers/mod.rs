@@ -5,6 +5,7 @@
 //! missing; `answered` (where it matters) hears how a call ended. The [`client`] keeps the marks,
 //! the alarms, the calls and what each subject still has to see before it is judged again.
 
+mod autoscaler;
 mod burst;
 mod client;
 mod collector;
@@ -27,6 +28,7 @@ pub mod selectors;
 mod service_ip;
 mod share;
 mod stateful_set;
+mod tell;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,6 +36,8 @@ mod world;
 
 use crate::objects::{Kind, View};
 use crate::ports::api::{self, News, Reason, Request, Scope};
+use crate::ports::metrics;
+use autoscaler::Autoscalers;
 use client::{Client, Loop, Outcome, Subject};
 use collector::Collector;
 pub use collector::collectable;
@@ -76,11 +80,18 @@ pub struct Config {
     /// work with. With CustomResourceDefinitions among them, all that are declared as well.
     /// [`collectable`] are all; each one that nobody uses still costs a watch.
     pub collects: Vec<Kind>,
+    /// Tell people what happens, by Events.
+    pub events: bool,
+    /// Write Endpoints objects beside EndpointSlices, for clients that read those.
+    pub endpoints: bool,
+    /// Scale what HorizontalPodAutoscalers tell to.
+    pub autoscales: bool,
 }
 
 #[derive(Clone, Debug)]
 pub enum Event {
     Api(api::Event),
+    Metrics(metrics::Reply),
 }
 
 #[derive(Clone, Debug)]
@@ -89,25 +100,31 @@ pub enum Effect {
     /// Asked for as the garbage collector, who may see and delete what the others must not: where
     /// there are rights, it is a client of its own.
     Collect(api::Effect),
+    Metrics(metrics::Request),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
     Sync,
     NodeMonitor,
+    Events,
 }
 
 impl kubesim_runtime::Effect for Effect {
     fn answers(&self) -> Answers {
-        let (Effect::Api(effect) | Effect::Collect(effect)) = self;
-        effect.answers()
+        match self {
+            Effect::Api(effect) | Effect::Collect(effect) => effect.answers(),
+            Effect::Metrics(request) => request.answers(),
+        }
     }
 }
 
 impl Digest for Event {
     fn digest(&self, hasher: &mut Hasher) {
-        let Event::Api(event) = self;
-        event.digest(hasher);
+        match self {
+            Event::Api(event) => event.digest(hasher),
+            Event::Metrics(reply) => reply.digest(hasher),
+        }
     }
 }
 
@@ -139,6 +156,7 @@ struct Loops {
     stateful_sets: StatefulSets,
     disruptions: Disruptions,
     cron_jobs: CronJobs,
+    autoscalers: Autoscalers,
 }
 
 impl Actor for Controllers {
@@ -151,6 +169,8 @@ impl Actor for Controllers {
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
         let namespaces = config.root_ca.clone().map(Namespaces::new);
         let more = namespaces.iter().flat_map(|_| namespaces::WATCHED);
+        let more = more.chain(config.endpoints.then_some(Kind::Endpoints));
+        let more = more.chain(config.autoscales.then_some(Kind::HorizontalPodAutoscaler));
         let watched: Vec<Kind> = world::WATCHED.into_iter().chain(more).collect();
         for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
@@ -160,11 +180,11 @@ impl Actor for Controllers {
         let incarnation = ctx.rng().u64();
         Controllers {
             world: World::new(watched),
-            client: Client::default(),
+            client: Client::new(config.events),
             loops: Loops {
                 deployments: Deployments::default(),
                 replica_sets: ReplicaSets::default(),
-                endpoints: Endpoints::default(),
+                endpoints: Endpoints::new(config.endpoints),
                 service_ips: ServiceIps::default(),
                 ipam: Ipam::new(config.pod_network, config.node_mask, incarnation),
                 lifecycle: Lifecycle::new(config.node_grace, config.node_monitor),
@@ -176,6 +196,7 @@ impl Actor for Controllers {
                 stateful_sets: StatefulSets::default(),
                 disruptions: Disruptions::default(),
                 cron_jobs: CronJobs::default(),
+                autoscalers: Autoscalers::default(),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -184,8 +205,33 @@ impl Actor for Controllers {
     }
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
-        let Event::Api(event) = event;
+        self.client.recorder.begin(ctx.wall());
         match event {
+            Event::Api(event) => self.heard(event, ctx),
+            Event::Metrics(reply) => self.loops.autoscalers.measured(reply, &mut self.client),
+        }
+        self.round(ctx);
+    }
+
+    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        self.client.recorder.begin(ctx.wall());
+        match timer {
+            Timer::Events => {}
+            Timer::Sync => self.sync_at = None,
+            Timer::NodeMonitor => {
+                self.check_at = None;
+                let (now, client) = (ctx.now(), &mut self.client);
+                self.loops.lifecycle.check(client, now, |remark| ctx.note(|| remark));
+            }
+        }
+        self.round(ctx);
+    }
+}
+
+impl Controllers {
+    fn heard(&mut self, event: api::Event, ctx: &mut Context<'_, Self>) {
+        match event {
+            api::Event::Answer(answer) if self.client.recorder.answered(&answer, ctx) => {}
             api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
             api::Event::News(News::Closed { kind: Kind::Lease, .. }) => {
                 self.loops.lifecycle.blinded();
@@ -200,23 +246,8 @@ impl Actor for Controllers {
                 }
             }
         }
-        self.round(ctx);
     }
 
-    fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
-        match timer {
-            Timer::Sync => self.sync_at = None,
-            Timer::NodeMonitor => {
-                self.check_at = None;
-                let (now, client) = (ctx.now(), &mut self.client);
-                self.loops.lifecycle.check(client, now, |remark| ctx.note(|| remark));
-            }
-        }
-        self.round(ctx);
-    }
-}
-
-impl Controllers {
     /// A newer view: every loop is told what changed.
     fn look(&mut self, kind: Kind, view: View, ctx: &mut Context<'_, Self>) {
         if !self.loops.collector.has(kind) {
@@ -258,6 +289,7 @@ impl Controllers {
 
     fn answered(&mut self, outcome: &Outcome, ctx: &mut Context<'_, Self>) {
         let (world, client, loops) = (&self.world, &mut self.client, &mut self.loops);
+        tell::of(outcome, world, &mut client.recorder);
         match (&*outcome.request, &outcome.result) {
             (Request::Create { object }, Err(error)) if error.reason == Reason::AlreadyExists => {
                 // The answer does not say which version that is: the look-up does.
@@ -275,14 +307,18 @@ impl Controllers {
             _ => {}
         }
         match outcome.subject.of {
-            Loop::Deployment => loops.deployments.answered(outcome, world),
+            Loop::Deployment => loops.deployments.answered(outcome, world, client),
             Loop::ReplicaSet => loops.replica_sets.answered(outcome, client),
             Loop::Ipam => loops.ipam.answered(outcome, client),
             Loop::Collector => loops.collector.answered(outcome, world, client, ctx.now()),
-            Loop::Job => loops.jobs.answered(outcome, client),
+            Loop::Job => loops.jobs.answered(outcome, world, client),
             Loop::DaemonSet => loops.daemon_sets.answered(outcome, world, client),
             Loop::StatefulSet => loops.stateful_sets.answered(outcome, world),
             Loop::CronJob => loops.cron_jobs.answered(outcome),
+            Loop::Autoscaler => {
+                let now = autoscaler::Now { time: ctx.now(), wall: ctx.wall() };
+                loops.autoscalers.answered(outcome, world, client, now);
+            }
             Loop::Endpoints
             | Loop::Lifecycle
             | Loop::Eviction
@@ -303,6 +339,7 @@ impl Controllers {
             }
         }
         self.client.pump(ctx);
+        self.client.recorder.go_on(ctx, Effect::Api, Timer::Events);
         self.set_timers(ctx);
     }
 
@@ -357,9 +394,6 @@ impl Loops {
         if kind == Kind::CustomResourceDefinition {
             self.collector.definition_changed(change, ctx);
         }
-        if !world::WATCHED.contains(&kind) {
-            return;
-        }
         match kind {
             Kind::Lease | Kind::Subnet => return,
             Kind::Node => self.ipam.observe(change, client),
@@ -375,6 +409,7 @@ impl Loops {
         self.stateful_sets.observe(kind, change, world, client);
         self.disruptions.observe(kind, change, world, client);
         self.cron_jobs.observe(kind, change, client);
+        self.autoscalers.observe(kind, change, client);
     }
 
     fn sync(&mut self, subject: &Subject, desk: &mut Desk<'_, '_>) {
@@ -392,6 +427,7 @@ impl Loops {
             Loop::StatefulSet => self.stateful_sets.sync(key, desk),
             Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
             Loop::CronJob => self.cron_jobs.sync(key, desk),
+            Loop::Autoscaler => self.autoscalers.sync(key, desk),
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

@@ -187,10 +187,10 @@ impl Ctr {
         self.probes.halt();
     }
 
-    /// The runtime would not start it.
-    pub fn on_refused(&mut self, why: &str, image_missing: bool, now: Time) {
+    /// The runtime would not start it. False if the news is old.
+    pub fn on_refused(&mut self, why: &str, image_missing: bool, now: Time) -> bool {
         if !matches!(self.state, State::Starting) {
-            return;
+            return false;
         }
         let reason = match (image_missing, self.failures.delay.is_zero()) {
             (true, true) => "ErrImagePull",
@@ -200,6 +200,7 @@ impl Ctr {
         self.failures.next(now, now);
         let until = self.failures.due(now);
         self.state = State::Waiting { reason, message: why.to_owned(), until };
+        true
     }
 
     /// Takes over what the API last heard of a container that the runtime knows nothing of: it

@@ -13,6 +13,7 @@ use super::{Effect, Kubelet};
 use crate::objects::PodSpec;
 use crate::ports::container;
 use crate::ports::probe::Request;
+use crate::recorder::Tidings;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
@@ -62,6 +63,8 @@ impl Pod {
         match admit::admit(&k.config, k.used, demand) {
             Err(rejection) if !privileged => {
                 ctx.note(|| format!("rejects {}: {}", self.object.key, rejection.reason));
+                let what = Tidings::warning(&rejection.reason);
+                self.tell(k, what, || rejection.message.clone());
                 self.rejected = Some(rejection);
             }
             _ => {
@@ -212,8 +215,10 @@ impl Pod {
             Err(message) => {
                 let until = now + Duration::from_secs(10);
                 let reason = "CreateContainerConfigError";
+                let (name, why) = (ctr.name.clone(), message.clone());
                 ctr.state = State::Waiting { reason, message, until };
                 self.report.dirty = true;
+                self.tell_refused(&name, &why, false, k);
                 return false;
             }
         };
@@ -259,11 +264,13 @@ impl Pod {
 
     fn end(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
         let grace = self.grace();
-        for ctr in &mut self.containers {
+        for index in 0..self.containers.len() {
+            let ctr = &mut self.containers[index];
             ctr.probes.leave_alive();
             if ctr.is_running() && !ctr.stopping {
                 ctr.stopping = true;
                 let (pod, name) = (self.uid, ctr.name.clone());
+                self.tell_stopping(&name, k);
                 ctx.perform(Effect::Container(container::Request::StopContainer {
                     pod,
                     name,

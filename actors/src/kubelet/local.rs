@@ -6,6 +6,7 @@ use super::ipam::{Ipam, PodSubnet};
 use super::{Config, Effect, Kubelet};
 use crate::objects::{Object, Uid, View};
 use crate::ports::api;
+use crate::recorder::Recorder;
 use kubesim_runtime::Context;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -27,6 +28,7 @@ pub struct Local {
     pub ipam: Ipam,
     /// What the admitted pods ask for.
     pub used: Demand,
+    pub recorder: Recorder,
     calls: BTreeMap<u64, Call>,
     next_tag: u64,
 }
@@ -58,6 +60,10 @@ impl Local {
             services: None,
             ipam: Ipam::default(),
             used: Demand::default(),
+            recorder: match config.events {
+                true => Recorder::counting(&config.node),
+                false => Recorder::default(),
+            },
             calls: BTreeMap::new(),
             next_tag: 1,
         }

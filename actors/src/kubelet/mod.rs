@@ -17,6 +17,7 @@ mod probes;
 mod resolv;
 mod sources;
 mod status;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use self::pod::{Pod, Sandbox};
 use self::sources::Sources;
 use crate::objects::{Kind, Name, Uid, View};
 use crate::ports::{api, container, files, network, probe};
+use crate::recorder::Tidings;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -53,6 +55,8 @@ pub struct Config {
     pub resolv_conf: Name,
     /// Static pods; empty for none.
     pub manifests: Name,
+    /// Tell people what happens, by Events.
+    pub events: bool,
     pub lease_duration: Duration,
     /// An unchanged node status is written this often (5 min upstream).
     pub status_period: Duration,
@@ -82,6 +86,7 @@ pub enum Timer {
     Lease,
     NodeStatus,
     Retry,
+    Events,
     Pod(crate::objects::Uid),
 }
 
@@ -150,8 +155,13 @@ impl Actor for Kubelet {
         let first = ctx.rng().between(Duration::ZERO, latest);
         ctx.set_timer(Timer::Lease, first);
         ctx.set_timer(Timer::NodeStatus, config.status_period);
+        let mut local = Local::new(config);
+        local.recorder.begin(ctx.wall());
+        let starting = Tidings::normal("Starting");
+        tell::of_node(&mut local, starting, || "Starting kubelet.".to_owned());
+        local.recorder.go_on(ctx, Effect::Api, Timer::Events);
         Kubelet {
-            local: Local::new(config),
+            local,
             node: NodeAgent::default(),
             sources: Sources::default(),
             pods: BTreeMap::new(),
@@ -161,6 +171,7 @@ impl Actor for Kubelet {
     }
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
+        self.local.recorder.begin(ctx.wall());
         match event {
             Event::Api(api::Event::News(api::News::View { kind, view, .. })) => {
                 self.on_view(kind, view, ctx);
@@ -172,7 +183,7 @@ impl Actor for Kubelet {
             Event::Container(reply) => self.on_container(reply, ctx),
             Event::Probe(reply) => {
                 if let Some(pod) = self.pods.get_mut(&reply.pod)
-                    && pod.on_probe(&reply, ctx)
+                    && pod.on_probe(&reply, &mut self.local, ctx)
                 {
                     self.sync(reply.pod, ctx);
                 }
@@ -184,6 +195,7 @@ impl Actor for Kubelet {
             Event::Network(network::Reply::State(state)) => self.on_network(&state, ctx),
             Event::Network(_) => {}
         }
+        self.local.recorder.go_on(ctx, Effect::Api, Timer::Events);
     }
 
     fn approach(&self, timer: Timer, pass: usize) {
@@ -195,7 +207,9 @@ impl Actor for Kubelet {
     }
 
     fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        self.local.recorder.begin(ctx.wall());
         match timer {
+            Timer::Events => {}
             Timer::Lease => {
                 self.node.renew(&mut self.local, ctx);
                 if self.recounts > 0 {
@@ -220,6 +234,7 @@ impl Actor for Kubelet {
                 }
             }
         }
+        self.local.recorder.go_on(ctx, Effect::Api, Timer::Events);
     }
 }
 
@@ -238,6 +253,9 @@ impl Kubelet {
     }
 
     fn on_answer(&mut self, answer: api::Answer, ctx: &mut Context<'_, Self>) {
+        if self.local.recorder.answered(&answer, ctx) {
+            return;
+        }
         match self.local.answered(answer.tag) {
             Some(Call::Lease) => {
                 self.node.on_lease_answer(answer.result, &mut self.local, ctx);
@@ -317,8 +335,12 @@ impl Kubelet {
             Reply::Listed { .. } => {}
             Reply::SandboxReady { ip, .. } => pod.on_sandbox_ready(ip, &mut self.local, ctx),
             Reply::SandboxRemoved { .. } => pod.on_sandbox_removed(&mut self.local, ctx),
-            Reply::Started { name, attempt, id, .. } => pod.on_started(&name, attempt, id, ctx),
-            Reply::Exited { name, attempt, code, .. } => pod.on_exited(&name, attempt, code, ctx),
+            Reply::Started { name, attempt, id, .. } => {
+                pod.on_started(&name, attempt, id, &mut self.local, ctx);
+            }
+            Reply::Exited { name, attempt, code, .. } => {
+                pod.on_exited(&name, attempt, code, &mut self.local, ctx);
+            }
             Reply::NotRunning { name, .. } => pod.on_not_running(&name, ctx),
             Reply::Refused { what, why, image_missing, .. } => {
                 pod.on_refused(&what, &why, image_missing, &mut self.local, ctx);

@@ -2,12 +2,13 @@
 
 use super::local::{Call, Local, is_transient};
 use super::pod::Retry;
-use super::{Kubelet, Timer};
+use super::{Kubelet, Timer, tell};
 use crate::objects::{
     Body, Key, Kind, LeaseSpec, NodeSpec, NodeStatus, Object, ObjectMeta, OwnerReference, Uid,
     View, micro_time, time,
 };
 use crate::ports::api::{Error, Reason, Reply, Request, Subresource};
+use crate::recorder::Tidings;
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSystemInfo, Taint,
 };
@@ -104,7 +105,7 @@ impl NodeAgent {
     fn difference(
         &self,
         object: &Arc<Object>,
-        k: &Local,
+        k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) -> Option<Request> {
         let (spec, told) = object.node()?;
@@ -132,10 +133,10 @@ impl NodeAgent {
         &self,
         told: &NodeStatus,
         new: &NodeStatus,
-        k: &Local,
+        k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) {
-        let node = &k.config.node;
+        let node = k.config.node.clone();
         if let (true, Some(ip)) = (told.addresses != new.addresses, k.address)
             && told.addresses.is_some()
         {
@@ -147,6 +148,10 @@ impl NodeAgent {
         if ready(told) != ready(new) {
             let word = if ready(new) { "Ready" } else { "not Ready" };
             ctx.note(|| format!("node {node} is {word}"));
+            let reason = if ready(new) { "NodeReady" } else { "NodeNotReady" };
+            tell::of_node(k, Tidings::normal(reason), || {
+                format!("Node {node} status is now: {reason}")
+            });
         }
     }
 

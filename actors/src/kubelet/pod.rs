@@ -2,12 +2,13 @@
 //! `drive.rs`, what to tell the API in `status.rs`.
 
 use super::admit::{Demand, Rejection};
-use super::container_state::{Ctr, State};
+use super::container_state::{Ctr, Next, State};
 use super::local::{self, Local};
 use super::probes::Verdict;
 use super::{Effect, Kubelet};
 use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
 use crate::ports::{api, container, probe};
+use crate::recorder::Tidings;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
 use kubesim_runtime::near;
 use kubesim_runtime::{Context, Time};
@@ -257,15 +258,22 @@ impl Pod {
         let now = ctx.now();
         let stepping = self.sandbox == Sandbox::Creating;
         match self.containers.iter_mut().find(|ctr| ctr.name == what) {
-            Some(ctr) if !stepping => ctr.on_refused(why, image_missing, now),
-            _ => self.on_sandbox_refused(k, ctx),
+            Some(ctr) if !stepping => {
+                if ctr.on_refused(why, image_missing, now) {
+                    self.tell_refused(what, why, image_missing, k);
+                }
+            }
+            _ => self.on_sandbox_refused(why, k, ctx),
         }
     }
 
-    fn on_sandbox_refused(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+    fn on_sandbox_refused(&mut self, why: &str, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
         if self.sandbox != Sandbox::Creating {
             return;
         }
+        self.tell(k, Tidings::warning("FailedCreatePodSandBox"), || {
+            format!("Failed to create pod sandbox: {why}")
+        });
         self.sandbox = Sandbox::None;
         if let Some(ip) = self.ip.take() {
             k.ipam.release(ip, self.uid);
@@ -278,6 +286,7 @@ impl Pod {
         name: &str,
         attempt: u32,
         id: SmolStr,
+        k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) {
         let (now, wall) = (ctx.now(), ctx.wall());
@@ -286,6 +295,7 @@ impl Pod {
         };
         if ctr.on_started(attempt, id, wall) {
             ctr.probes.begin(now, (false, false), ctx.rng());
+            self.tell_started(name, k);
         }
     }
 
@@ -294,10 +304,11 @@ impl Pod {
         name: &str,
         attempt: u32,
         code: i32,
+        k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) {
         let (now, wall) = (ctx.now(), ctx.wall());
-        let ending = self.ending();
+        let (ending, policy) = (self.ending(), self.policy());
         let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
             return;
         };
@@ -306,6 +317,9 @@ impl Pod {
             ctx.note(|| {
                 format!("container {name} of {key} ended with code {code} (attempt {attempt})")
             });
+            if matches!(ctr.next_step(&policy, now), Next::StartAt(_)) {
+                self.tell_backoff(name, k);
+            }
         }
     }
 
@@ -322,7 +336,12 @@ impl Pod {
     }
 
     /// False if the result changes nothing.
-    pub fn on_probe(&mut self, reply: &probe::Reply, ctx: &mut Context<'_, Kubelet>) -> bool {
+    pub fn on_probe(
+        &mut self,
+        reply: &probe::Reply,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) -> bool {
         let now = ctx.now();
         let ending = self.ending();
         let Some(ctr) = self.containers.iter_mut().find(|c| c.name == reply.container) else {
@@ -333,6 +352,7 @@ impl Pod {
         let verdict = ctr.probes.answer(reply.purpose, success, attempt, now, ctx.rng());
         let key = &self.object.key;
         let why = || reply.result.as_ref().err().map_or("", |why| why.as_str());
+        let mut killed = false;
         match verdict {
             Verdict::Same => {}
             Verdict::Turned => ctx.note(|| {
@@ -344,6 +364,7 @@ impl Pod {
             }),
             Verdict::Kill if ending || !ctr.is_running() || ctr.stopping => {}
             Verdict::Kill => {
+                killed = true;
                 ctr.stopping = true;
                 let (pod, name) = (self.uid, ctr.name.clone());
                 let grace = kill_grace(&self.object, reply);
@@ -356,6 +377,12 @@ impl Pod {
                     grace,
                 }));
             }
+        }
+        if !success {
+            self.tell_unhealthy(&reply.container, reply.purpose, why(), k);
+        }
+        if killed {
+            self.tell_killed(&reply.container, reply.purpose, k);
         }
         verdict != Verdict::Same
     }

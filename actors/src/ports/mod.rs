@@ -7,6 +7,7 @@
 pub mod api;
 pub mod container;
 pub mod files;
+pub mod metrics;
 pub mod network;
 pub mod packets;
 pub mod probe;

@@ -11,21 +11,22 @@ mod nodes;
 mod placed;
 mod queue;
 mod resources;
+mod tell;
 mod terms;
 #[cfg(test)]
 mod tests;
 
-use crate::objects::{Key, Kind, Name, Object, PodSpec, View, time};
-use crate::ports::api::{self, Answer, News, Reason, Request, Scope, Subresource};
+use crate::objects::{Key, Kind, Name, Object, PodSpec, View};
+use crate::ports::api::{self, Answer, News, Reason, Request, Scope};
+use crate::recorder::Recorder;
 use class::Class;
 pub(crate) use filter::Rules;
-use k8s_openapi::api::core::v1::{PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Lookup, Time};
 use nodes::Nodes;
 use placed::{Placed, Placement};
 use queue::Queue;
 use resources::Load;
-use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,8 @@ const KNOWN_SPECS: usize = 4096;
 pub struct Config {
     /// `spec.schedulerName` of the pods it serves.
     pub name: String,
+    /// Tell people what happens, by Events: as the instance on this machine.
+    pub events: Option<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +66,7 @@ pub enum Effect {
 pub enum Timer {
     Schedule,
     Backoff,
+    Events,
 }
 
 impl kubesim_runtime::Effect for Effect {
@@ -82,6 +86,7 @@ impl Digest for Event {
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     name: String,
+    recorder: Recorder,
     views: BTreeMap<Kind, View>,
     nodes: Nodes,
     placed: Placed,
@@ -126,6 +131,7 @@ impl Actor for Scheduler {
         }
         Scheduler {
             name: config.name.clone(),
+            recorder: config.events.as_deref().map(Recorder::in_series).unwrap_or_default(),
             views: BTreeMap::new(),
             nodes: Nodes::default(),
             placed: Placed::default(),
@@ -147,7 +153,9 @@ impl Actor for Scheduler {
 
     fn handle(&mut self, event: Event, ctx: &mut Context<'_, Self>) {
         let Event::Api(event) = event;
+        self.recorder.begin(ctx.wall());
         match event {
+            api::Event::Answer(answer) if self.recorder.answered(&answer, ctx) => {}
             api::Event::News(News::View { kind, view, .. }) => self.look(kind, view, ctx),
             api::Event::News(News::Closed { .. }) | api::Event::Connected(_) => {}
             api::Event::Answer(answer) => self.answered(answer, ctx),
@@ -156,7 +164,9 @@ impl Actor for Scheduler {
     }
 
     fn timeout(&mut self, timer: Timer, ctx: &mut Context<'_, Self>) {
+        self.recorder.begin(ctx.wall());
         match timer {
+            Timer::Events => {}
             Timer::Schedule => {
                 self.schedule_at = None;
                 self.schedule(ctx);
@@ -325,7 +335,7 @@ impl Scheduler {
             }
             None => {
                 refused.extend(class.reasons());
-                let message = message(self.nodes.live, refused);
+                let message = tell::message(self.nodes.live, refused);
                 self.queue.park(key, ctx.now());
                 self.tell(&pod, message, ctx);
             }
@@ -341,44 +351,9 @@ impl Scheduler {
         self.waiting_calls.push_back(call);
     }
 
-    /// Says in the pod's status why it waits, if it does not say so yet.
-    fn tell(&mut self, pod: &Arc<Object>, message: String, ctx: &mut Context<'_, Self>) {
-        let Some((_, status)) = pod.pod() else { return };
-        let mut conditions = status.conditions.clone().unwrap_or_default();
-        let at = conditions.iter().position(|condition| condition.type_ == "PodScheduled");
-        let before = at.map(|at| conditions.remove(at));
-        let says = |c: &PodCondition| c.status == "False" && c.message.as_ref() == Some(&message);
-        if before.as_ref().is_some_and(says) {
-            return;
-        }
-        ctx.note(|| format!("pod {} waits: {message}", pod.key));
-        let same = before.filter(|before| before.status == "False");
-        conditions.push(PodCondition {
-            type_: "PodScheduled".to_owned(),
-            status: "False".to_owned(),
-            reason: Some("Unschedulable".to_owned()),
-            message: Some(message),
-            last_transition_time: same
-                .and_then(|before| before.last_transition_time)
-                .or_else(|| Some(time(ctx.wall()))),
-            ..PodCondition::default()
-        });
-        let patch = json!({
-            "metadata": {
-                "uid": pod.uid.to_string(),
-                "resourceVersion": pod.version.to_string(),
-            },
-            "status": {"conditions": conditions},
-        });
-        let (kind, key, subresource) = (Kind::Pod, pod.key.clone(), Subresource::Status);
-        let request = Request::Patch { kind, key, subresource, patch };
-        let call = Call { pod: pod.key.clone(), binds: false, attempts: 0, request };
-        self.waiting_calls.push_back(call);
-    }
-
     fn answered(&mut self, answer: Answer, ctx: &mut Context<'_, Self>) {
         let Some(mut call) = self.calls.remove(&answer.tag) else { return };
-        let Err(error) = answer.result else { return };
+        let Err(error) = answer.result else { return self.tell_of_bind(&call) };
         let now = ctx.now();
         if !call.binds {
             // The pod changed, or nobody heard: it is judged and told again later.
@@ -428,6 +403,7 @@ impl Scheduler {
             ctx.perform(Effect::Api(api::Effect::Call { tag, request }));
             self.calls.insert(tag, call);
         }
+        self.recorder.go_on(ctx, Effect::Api, Timer::Events);
         self.set_timers(ctx);
     }
 
@@ -469,16 +445,6 @@ impl Scheduler {
             self.wake_at = wake;
         }
     }
-}
-
-/// As `framework.FitError` words it; the reasons are sorted as texts, count first.
-fn message(nodes: usize, reasons: BTreeMap<String, usize>) -> String {
-    if nodes == 0 {
-        return "no nodes available to schedule pods".to_owned();
-    }
-    let mut reasons: Vec<_> = reasons.iter().map(|(text, n)| format!("{n} {text}")).collect();
-    reasons.sort();
-    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
 }
 
 /// `Toleration.ToleratesTaint` (core/v1 `toleration.go`).

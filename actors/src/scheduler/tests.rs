@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn world(seed: u64) -> World<Scheduler> {
-    let config = Config { name: "default-scheduler".to_owned() };
+    let config = Config { name: "default-scheduler".to_owned(), events: None };
     World::new(config, seed, Weather { max_delay_ms: 2, ..Weather::default() })
 }
 
@@ -184,4 +184,28 @@ fn a_fleet_is_placed_evenly() {
     world.run(Duration::from_secs(100));
     assert_eq!(spread(&world).len(), 2_000);
     assert!(spread(&world).values().all(|count| *count == 10));
+}
+
+#[test]
+fn people_are_told_where_a_pod_went_and_why_it_did_not() {
+    let config = Config { name: "default-scheduler".to_owned(), events: Some("host".into()) };
+    let mut world: World<Scheduler> = World::new(config, 1, Weather::default());
+    world.put(pod("a", "1", json!({})));
+    world.run(Duration::from_secs(30));
+    world.put(node("n", "2", json!({})));
+    world.run(Duration::from_secs(400));
+    let mut told: Vec<_> = world.all(Kind::Event).iter().map(|event| event.to_json()).collect();
+    told.sort_by_key(|event| event["eventTime"].as_str().map(str::to_owned));
+    let of = |at: usize, field: &str| told[at][field].as_str().unwrap_or_default().to_owned();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (at, reason, action, kind, message) in [
+        (0, "FailedScheduling", "Scheduling", "Warning", "no nodes available to schedule pods"),
+        (1, "Scheduled", "Binding", "Normal", "Successfully assigned default/a to n"),
+    ] {
+        assert_eq!((of(at, "reason"), of(at, "action")), (reason.to_owned(), action.to_owned()));
+        assert_eq!((of(at, "type"), of(at, "message")), (kind.to_owned(), message.to_owned()));
+        assert_eq!(of(at, "reportingComponent"), "default-scheduler");
+        assert_eq!(of(at, "reportingInstance"), "default-scheduler-host");
+    }
+    assert_eq!(told[1]["series"], Value::Null);
 }

@@ -288,9 +288,12 @@ impl World {
             cells.push(
                 self.cell::<ApiServer>(machine, apiserver_config(&scenario, !self.knobs.forgets)),
             );
-            cells.push(self.cell::<Controllers>(machine, controllers_config(&scenario)));
+            let visitors = self.knobs.visitors;
+            let config = controllers_config(&scenario, visitors);
+            cells.push(self.cell::<Controllers>(machine, config));
             let name = "default-scheduler".to_owned();
-            cells.push(self.cell::<Scheduler>(machine, scheduler::Config { name }));
+            let events = visitors.then(|| scenario.nodes[node].name.clone());
+            cells.push(self.cell::<Scheduler>(machine, scheduler::Config { name, events }));
         }
         let server = scenario.nodes[node].server;
         let config = netd_config(&scenario, node, self.knobs.seed, server);
@@ -299,7 +302,8 @@ impl World {
             NetdProgram::Kubesim => self.cell::<Netd>(machine, config),
             NetdProgram::Flannel => self.cell::<Flannel>(machine, config),
         });
-        cells.push(self.cell::<Kubelet>(machine, kubelet_config(&scenario, node)));
+        let config = kubelet_config(&scenario, node, self.knobs.visitors);
+        cells.push(self.cell::<Kubelet>(machine, config));
         if cluster.proxy {
             cells.push(self.cell::<Proxy>(machine, proxy_config(&scenario, node)));
         }

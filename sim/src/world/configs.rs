@@ -75,30 +75,35 @@ pub(super) fn apiserver_config(scenario: &Scenario, memo: bool) -> apiserver::Co
     }
 }
 
-pub(super) fn controllers_config(scenario: &Scenario) -> controllers::Config {
-    let cluster = &scenario.cluster;
+pub(super) fn controllers_config(scenario: &Scenario, visitors: bool) -> controllers::Config {
+    let (cluster, given) = (&scenario.cluster, given(scenario));
     controllers::Config {
         pod_network: cluster.pod_network,
         node_mask: cluster.node_mask,
         node_grace: cluster.node_grace,
         node_monitor: cluster.node_monitor,
         root_ca: None,
-        collects: collects(scenario),
+        collects: match visitors {
+            true => controllers::collectable(),
+            false => given.iter().copied().filter(|kind| *kind != Kind::Event).collect(),
+        },
+        events: visitors,
+        endpoints: visitors,
+        autoscales: visitors || given.contains(&Kind::HorizontalPodAutoscaler),
     }
 }
 
-/// What the scenario itself gives to the API, and nothing that it does not know of.
-fn collects(scenario: &Scenario) -> Vec<Kind> {
+/// The kinds of what the scenario itself gives to the API.
+fn given(scenario: &Scenario) -> BTreeSet<Kind> {
     let applied = scenario.faults.iter().flat_map(|fault| match &fault.kind {
         FaultKind::Apply { objects } => objects.as_slice(),
         _ => &[],
     });
     let given = scenario.workloads.iter().flat_map(|workload| &workload.objects).chain(applied);
-    let given: BTreeSet<Kind> = given.map(|manifest| manifest.object.kind()).collect();
-    controllers::collectable().into_iter().filter(|kind| given.contains(kind)).collect()
+    given.map(|manifest| manifest.object.kind()).collect()
 }
 
-pub(super) fn kubelet_config(scenario: &Scenario, index: usize) -> kubelet::Config {
+pub(super) fn kubelet_config(scenario: &Scenario, index: usize, visitors: bool) -> kubelet::Config {
     let (cluster, node) = (&scenario.cluster, &scenario.nodes[index]);
     kubelet::Config {
         node: node.name.clone(),
@@ -114,6 +119,7 @@ pub(super) fn kubelet_config(scenario: &Scenario, index: usize) -> kubelet::Conf
         resolv_conf: RESOLV_CONF.into(),
         manifests: MANIFESTS.into(),
         lease_duration: cluster.lease_duration,
+        events: visitors,
         status_period: cluster.status_period,
     }
 }

@@ -151,6 +151,10 @@ pub struct Knobs {
     pub checkpoints: u64,
     /// Nodes are played elsewhere: see `external`.
     pub external: bool,
+    /// People look in and write what no scenario knows of: garbage of every kind is collected, and
+    /// what happens is told by Events. Both cost, and nobody looks in where thousands of nodes are
+    /// simulated.
+    pub visitors: bool,
 }
 
 /// A remark for whoever watches.

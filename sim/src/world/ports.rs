@@ -5,6 +5,7 @@ use super::fleet::Fleet;
 use super::{Cell, Component, Due, Kind, Life, Owner, World};
 use crate::body::Body;
 use crate::kernel::{Kernel, NsId, SocketEvent};
+use crate::models::usage::usage;
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
 use kubesim_actors::apiserver::{self, ApiServer};
@@ -12,7 +13,9 @@ use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet::{self, Kubelet};
 use kubesim_actors::netd::{self, Netd};
-use kubesim_actors::ports::{api, container, files, network, packets, probe, rules, store};
+use kubesim_actors::ports::{
+    api, container, files, metrics, network, packets, probe, rules, store,
+};
 use kubesim_actors::proxy::{self, Proxy};
 use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_runtime::{Ticket, Time};
@@ -24,6 +27,8 @@ const NETLINK: Duration = Duration::from_micros(80);
 /// One `iptables-restore`, the size of its change left out.
 const RESTORE: Duration = Duration::from_millis(3);
 const FILE: Duration = Duration::from_micros(100);
+/// What metrics-server takes to answer: it and who asks are on the API server's machine.
+const MEASURED: Duration = Duration::from_millis(5);
 /// An fsync of the store's disk: at least, and at most so much more.
 const FSYNC: Duration = Duration::from_micros(400);
 const FSYNC_SPREAD: Duration = Duration::from_micros(600);
@@ -38,6 +43,7 @@ pub enum Work {
     Step { machine: u32, boots: u32, step: Box<crate::models::runtime::Step> },
     Store { life: Life, ticket: Ticket, request: store::Request },
     Committed { life: Life, ticket: Ticket, reply: store::Reply },
+    Metrics { life: Life, ticket: Ticket, request: metrics::Request },
 }
 
 macro_rules! component {
@@ -66,9 +72,12 @@ component!(ApiServer, ApiServer, apiservers, |world: &mut World, life, ticket, e
     }
 });
 component!(Controllers, Controllers, controllers, |world: &mut World, life, ticket, effect| {
-    // Nobody asks here who it is that asks.
-    let (controllers::Effect::Api(effect) | controllers::Effect::Collect(effect)) = effect;
-    world.api_effect(life, ticket, effect);
+    use controllers::Effect;
+    match effect {
+        // Nobody asks here who it is that asks.
+        Effect::Api(effect) | Effect::Collect(effect) => world.api_effect(life, ticket, effect),
+        Effect::Metrics(request) => world.later(MEASURED, Work::Metrics { life, ticket, request }),
+    }
 });
 component!(Scheduler, Scheduler, schedulers, |world: &mut World, life, ticket, effect| {
     let scheduler::Effect::Api(effect) = effect;
@@ -137,7 +146,18 @@ impl World {
                 let event = apiserver::Event::Store(reply);
                 self.send::<ApiServer>(life, self.now, Some(ticket), event);
             }
+            Work::Metrics { life, ticket, request } => self.do_metrics(life, ticket, request),
         }
+    }
+
+    fn do_metrics(&mut self, life: Life, ticket: Ticket, request: metrics::Request) {
+        if self.is_on(life).is_none() {
+            return;
+        }
+        let result = usage(self.front.cache(), &request, self.wall());
+        let reply = metrics::Reply { subject: request.subject, result };
+        let event = controllers::Event::Metrics(reply);
+        self.send::<Controllers>(life, self.now, Some(ticket), event);
     }
 
     fn is_on(&self, life: Life) -> Option<u32> {

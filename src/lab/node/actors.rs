@@ -238,10 +238,13 @@ fn controllers_effect(
     effect: controllers::Effect,
     answer: AnswerTo<Controllers>,
 ) -> Local<()> {
-    let answer = to(answer, controllers::Event::Api);
+    use controllers::{Effect, Event};
     match effect {
-        controllers::Effect::Api(effect) => means.api.perform(effect, answer),
-        controllers::Effect::Collect(effect) => means.api.as_other().perform(effect, answer),
+        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
+        Effect::Collect(effect) => means.api.as_other().perform(effect, to(answer, Event::Api)),
+        Effect::Metrics(request) => {
+            means.api.metrics().perform(request, to(answer, Event::Metrics))
+        }
     }
 }
 

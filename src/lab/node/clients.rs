@@ -5,7 +5,7 @@ use crate::lab::mail::{Mail, News};
 use crate::lab::plan::Plan;
 use crate::seed::seed;
 use kubesim_actors::ports::api::{Effect, Event};
-use kubesim_backends::http::client::{Client, Options};
+use kubesim_backends::http::client::{Client, Metrics, Options};
 use kubesim_backends::port::{Answer, Local, Port};
 use kubesim_sim::world::Kind;
 use std::collections::BTreeMap;
@@ -66,6 +66,11 @@ impl Api {
     /// Whether its connection came up or was lost, from now on.
     pub fn listen(&self) -> UnboundedReceiver<bool> {
         self.own.listen()
+    }
+
+    /// What pods use, as the component is told.
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.own.clone())
     }
 
     /// The API as the component has it when it asks as somebody else.

@@ -36,6 +36,10 @@ const MASKED: [&str; 13] = [
 /// The roles that every cluster has, but a simulated one: nobody asks by a name there.
 const BOOTSTRAP: &str = "kubernetes.io/bootstrapping";
 
+/// What comes and goes by itself, and what only a world with visitors has: Endpoints say no more
+/// than EndpointSlices.
+const LEFT_OUT: [Kind; 3] = [Kind::Event, Kind::Lease, Kind::Endpoints];
+
 /// The section of what is on the node where the scheduler's dice put a pod.
 const PLACED: &str = "rules of some node";
 
@@ -57,7 +61,7 @@ impl View {
         sections.insert(PLACED.to_owned(), placed);
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
-        for &kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Event | Kind::Lease)) {
+        for &kind in Kind::ALL.iter().filter(|kind| !LEFT_OUT.contains(kind)) {
             let ours = world.objects(kind).filter(|object| object.label(BOOTSTRAP).is_none());
             let objects = ours.map(|object| {
                 let mut json = object.to_json();

@@ -4,6 +4,7 @@ mod admission;
 mod cascade;
 mod definitions;
 mod dry_runs;
+mod expiry;
 mod random;
 mod semantics;
 mod services;
@@ -30,6 +31,8 @@ pub(super) struct Rig {
     pub answers: BTreeMap<u64, Result<Reply, Error>>,
     pub refused: Option<String>,
     pub retry: bool,
+    /// When the server is to be woken for events that are over.
+    pub expires: Option<Time>,
     pub now: Time,
     rng: Rng,
     next_ticket: u64,
@@ -70,6 +73,7 @@ impl Rig {
             answers: BTreeMap::new(),
             refused: None,
             retry: false,
+            expires: None,
             now: Time::ZERO,
             rng,
             next_ticket,
@@ -117,8 +121,11 @@ impl Rig {
     fn collect(&mut self, out: Outbox<ApiServer>) {
         assert_eq!(out.failed, None);
         for op in out.timers {
-            if let TimerOp::Set(Timer::Retry, _) = op {
-                self.retry = true;
+            match op {
+                TimerOp::Set(Timer::Retry, _) => self.retry = true,
+                TimerOp::Set(Timer::Expire, at) => self.expires = Some(at),
+                TimerOp::Clear(Timer::Expire) => self.expires = None,
+                _ => {}
             }
         }
         for (_, effect) in out.effects {

@@ -74,3 +74,9 @@ pub fn rfc3339(at: Wall, zone: &TimeZone) -> String {
     let offset = zone.to_offset(at);
     if offset.is_zero() { at.to_string() } else { at.display_with_offset(offset).to_string() }
 }
+
+/// As Go's `time.RFC1123Z`, in UTC.
+pub fn rfc1123(at: Wall) -> String {
+    let at = Timestamp::from_second(at.unix_secs()).unwrap_or(Timestamp::UNIX_EPOCH);
+    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}

@@ -3,18 +3,17 @@
 //!
 //! A Job's name follows from the minute it is due, so none is made twice. What was made and what
 //! became of it is stored before anything else is begun: upstream does both in one go.
-//!
-//! Not here: events.
 
 mod due;
 mod status;
 
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, sides};
-use super::{plain, pods};
+use super::{plain, pods, tell};
 use crate::objects::schedule::{self, Schedule};
 use crate::objects::{Key, Kind, Object, ObjectMeta, wall};
 use crate::ports::api::{DeleteOptions, Propagation, Reason, Request};
+use crate::recorder::Tidings;
 use due::Due;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJobSpec, CronJobStatus};
@@ -86,6 +85,7 @@ impl CronJobs {
         // If the status cannot be stored, they are looked up again.
         lost.iter().for_each(|job| _ = self.gone.remove(job));
         if next != stored {
+            tell_of_ends(&object, &stored, &next, &own, desk);
             if let Some(request) = plain::write_status(&object, &next) {
                 ask(key, request, desk);
             }
@@ -99,6 +99,28 @@ impl CronJobs {
 
 fn ask(key: &Key, request: Request, desk: &mut Desk<'_, '_>) {
     desk.ask(Loop::CronJob, Kind::CronJob, key, request);
+}
+
+/// Of Jobs that are over and were not yesterday.
+fn tell_of_ends(
+    object: &Arc<Object>,
+    stored: &CronJobStatus,
+    next: &CronJobStatus,
+    own: &[&Arc<Object>],
+    desk: &mut Desk<'_, '_>,
+) {
+    let lists = |status: &CronJobStatus, job: &Object| {
+        let uid = job.uid.to_string();
+        status.active.iter().flatten().any(|one| one.uid.as_deref() == Some(&uid))
+    };
+    for job in own.iter().filter(|job| lists(stored, job) && !lists(next, job)) {
+        let Some(end) = status::end(job) else { continue };
+        let what = Tidings::normal("SawCompletedJob");
+        let name = &job.key.name;
+        desk.client.recorder.tell(tell::name(Loop::CronJob), object, what, || {
+            format!("Saw completed job: {name}, condition: {end}")
+        });
+    }
 }
 
 fn delete(job: &Object) -> Request {
@@ -143,7 +165,11 @@ impl Sync<'_> {
             None => TimeZone::UTC,
             Some(name) => match schedule::zone(name) {
                 Some(zone) => zone,
-                None => return desk.ctx.note(|| format!("CronJob {key}: no time zone {name:?}")),
+                None => {
+                    let what = Tidings::warning("UnknownTimeZone");
+                    let why = format!("invalid timeZone: {name:?}: unknown time zone {name}");
+                    return self.tell(what, why, desk);
+                }
             },
         };
         if self.spec.suspend == Some(true) {
@@ -151,7 +177,11 @@ impl Sync<'_> {
         }
         let schedule = match Schedule::parse(&self.spec.schedule) {
             Ok(schedule) => schedule,
-            Err(why) => return desk.ctx.note(|| format!("CronJob {key}: {why}")),
+            Err(why) => {
+                let text = &self.spec.schedule;
+                let why = format!("unparseable schedule: {text:?} : {why}");
+                return self.tell(Tidings::warning("UnparseableSchedule"), why, desk);
+            }
         };
         let now = desk.ctx.wall();
         let due = Due { schedule: &schedule, zone: &zone, since: self.since(), now };
@@ -165,15 +195,25 @@ impl Sync<'_> {
             Err(why) => desk.ctx.note(|| format!("CronJob {key}: {why}")),
             Ok(None) => {}
             Ok(Some((at, _))) if deadline.is_some_and(|deadline| at + deadline < now) => {
-                desk.ctx.note(|| format!("CronJob {key} has missed its time"));
+                let at = due::rfc1123(at);
+                let why = format!("Missed scheduled time to start a job: {at}");
+                self.tell(Tidings::warning("MissSchedule"), why, desk);
             }
             Ok(Some((at, missed))) => {
                 if missed > MANY {
-                    desk.ctx.note(|| format!("CronJob {key} has missed {missed} times"));
+                    let why = "too many missed start times. Set or decrease \
+                        .spec.startingDeadlineSeconds or check clock skew";
+                    self.tell(Tidings::warning("TooManyMissedTimes"), why.to_owned(), desk);
                 }
                 self.begin(at, &zone, desk);
             }
         }
+    }
+
+    /// Says what it sees, to those who look at its notes and to people.
+    fn tell(&self, what: Tidings, message: String, desk: &mut Desk<'_, '_>) {
+        desk.ctx.note(|| format!("CronJob {}: {message}", self.object.key));
+        desk.client.recorder.tell(tell::name(Loop::CronJob), self.object, what, || message);
     }
 
     /// When it was due last, or made.
@@ -195,7 +235,11 @@ impl Sync<'_> {
             return;
         }
         match self.spec.concurrency_policy.as_deref() {
-            Some("Forbid") if !active.is_empty() => return,
+            Some("Forbid") if !active.is_empty() => {
+                let why = "Not starting job because prior execution is running and concurrency \
+                    policy is Forbid";
+                return self.tell(Tidings::normal("JobAlreadyActive"), why.to_owned(), desk);
+            }
             Some("Replace") => {
                 let listed = |job: &Object| {
                     let uid = job.uid.to_string();

@@ -1,8 +1,8 @@
 //! DaemonSet: a pod on every node that is to have one (upstream `pkg/controller/daemon`).
 //!
 //! A pod is made for its node, by an affinity that only that node meets, and bound by the
-//! scheduler. The pods' label for the deprecated template generation is not written, pods that
-//! others made are not adopted, and there are no events.
+//! scheduler. The pods' label for the deprecated template generation is not written, and pods that
+//! others made are not adopted.
 
 mod nodes;
 mod rollout;
@@ -11,13 +11,15 @@ use super::burst::{self, Burst};
 use super::client::{Client, Loop, Outcome, Subject};
 use super::history::{self, Collisions, History, Present};
 use super::world::{Desk, ObjectChange, World, sides};
-use super::{names, plain, pods, template};
+use super::{names, plain, pods, tell, template};
 use crate::objects::{Key, Kind, Name, Object, ObjectMeta, Phase, PodSpec};
 use crate::ports::api::{DeleteOptions, Reason, Request};
+use crate::recorder::Tidings;
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, DaemonSetStatus};
 use kubesim_runtime::{Backoff, Time, Wall};
 use nodes::{Fit, Wanted};
 use rollout::Limits;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +50,7 @@ struct State {
 pub struct OnNode<'a> {
     name: Name,
     wanted: Wanted,
-    /// Oldest first.
+    /// Those that are bound first, of those the oldest first (`podByCreationTimestampAndPhase`).
     pods: Vec<&'a Arc<Object>>,
 }
 
@@ -215,7 +217,7 @@ impl Sync<'_> {
         let all = world.view(Kind::Node).into_iter().flat_map(|view| view.iter());
         all.map(|(key, node)| {
             let mut pods = by_node.remove(&key.name).unwrap_or_default();
-            pods.sort_by_key(|pod| pods::age(pod));
+            pods.sort_by_key(|pod| (super::world::node_of(pod).is_none(), pods::age(pod)));
             OnNode { name: key.name.clone(), wanted: fit.wants(node), pods }
         })
         .collect()
@@ -230,15 +232,19 @@ impl Sync<'_> {
         desk: &mut Desk<'_, '_>,
     ) -> bool {
         let (mut lack, mut delete) = (Vec::new(), Vec::new());
+        let surges = self.surges();
         for on in nodes {
-            let running = self.running(on, &mut delete, desk);
             if !on.wanted.stay {
-                delete.extend(running);
-            } else if on.wanted.run && on.pods.is_empty() {
-                lack.push(&on.name);
-            } else {
-                self.surplus(&running, &mut delete);
+                delete.extend(&on.pods);
+                continue;
             }
+            let running = self.running(on, &mut delete, desk);
+            // While a rollout surges, one that goes need not be gone.
+            let empty = if surges { running.is_empty() } else { on.pods.is_empty() };
+            if on.wanted.run && empty {
+                lack.push(&on.name);
+            }
+            self.surplus(&running, surges, &mut delete);
         }
         // For nodes that are gone; what runs on such a node is the collector's.
         let there: BTreeSet<_> = nodes.iter().map(|on| &on.name).collect();
@@ -270,25 +276,60 @@ impl Sync<'_> {
                     } else {
                         *failures += 1;
                         *due = now + FAILED.delay(*failures, desk.ctx.rng());
+                        let what = Tidings::warning("FailedDaemonPod");
+                        self.tell_of(pod, what, ["failed", "kill"], on, desk);
                         delete.push(pod);
                     }
                 }
-                Some(Phase::Succeeded) => delete.push(pod),
+                Some(Phase::Succeeded) => {
+                    let what = Tidings::normal("SucceededDaemonPod");
+                    self.tell_of(pod, what, ["succeeded", "delete"], on, desk);
+                    delete.push(pod);
+                }
                 _ => running.push(pod),
             }
         }
         running
     }
 
-    /// Of several pods the oldest stays; while a rollout surges, the oldest of either template.
-    fn surplus<'w>(&self, running: &[&'w Arc<Object>], delete: &mut Vec<&'w Arc<Object>>) {
-        let rolling = self.rolling();
-        let surges = rolling.is_some_and(|rolling| Limits::of(Some(rolling), 100).surge > 0);
-        let mut kept = BTreeSet::new();
+    fn tell_of(
+        &self,
+        pod: &Object,
+        what: Tidings,
+        [end, done]: [&str; 2],
+        on: &OnNode<'_>,
+        desk: &mut Desk<'_, '_>,
+    ) {
+        desk.client.recorder.tell(tell::name(Loop::DaemonSet), self.object, what, || {
+            let (key, node) = (&pod.key, &on.name);
+            format!("Found {end} daemon pod {key} on node {node}, will try to {done} it")
+        });
+    }
+
+    /// A rollout makes the next pod before the last one goes (`AllowsSurge`).
+    fn surges(&self) -> bool {
+        self.rolling().is_some_and(|rolling| Limits::of(Some(rolling), 1).surge > 0)
+    }
+
+    /// Of several pods the first stays; while a rollout surges, the first of either template, but
+    /// one of another template only while it is ready.
+    fn surplus<'w>(
+        &self,
+        running: &[&'w Arc<Object>],
+        surges: bool,
+        delete: &mut Vec<&'w Arc<Object>>,
+    ) {
+        let mut kept: BTreeMap<bool, &Arc<Object>> = BTreeMap::new();
         for pod in running {
-            if !kept.insert(surges && self.is_updated(pod)) {
-                delete.push(pod);
+            match kept.entry(surges && self.is_updated(pod)) {
+                Entry::Vacant(free) => _ = free.insert(pod),
+                Entry::Occupied(_) => delete.push(pod),
             }
+        }
+        if let (true, Some(old)) = (kept.contains_key(&true), kept.get(&false))
+            && !pods::is_ready(old)
+        {
+            delete.push(old);
         }
     }
 

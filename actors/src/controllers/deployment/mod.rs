@@ -7,6 +7,7 @@ mod status;
 use super::client::{Client, Loop, Outcome, Subject};
 use super::names::{fnv32a, safe_encode};
 use super::selectors::Labels;
+use super::tell;
 use super::world::{Desk, ObjectChange, World, sides};
 use crate::objects::{
     Body, DeploymentSpec, DeploymentStatus, Key, Kind, LabelSelector, Object, ObjectMeta,
@@ -30,6 +31,8 @@ pub struct Deployments {
     by_uid: BTreeMap<Uid, Key>,
     /// ReplicaSet names that turned out to be taken by something else.
     collided: BTreeSet<Key>,
+    /// Sizes of ReplicaSets that are being given others.
+    resized: BTreeMap<Key, i32>,
 }
 
 /// One ReplicaSet of a Deployment, as it is to become.
@@ -126,10 +129,19 @@ impl Deployments {
         if !sync.asked {
             sync.write_status(desk);
         }
+        self.resized.extend(sync.resized);
     }
 
     /// A ReplicaSet's name may be taken by a stranger: then the hash takes the next count.
-    pub fn answered(&mut self, outcome: &Outcome, world: &World) {
+    pub fn answered(&mut self, outcome: &Outcome, world: &World, client: &mut Client) {
+        if let Request::Update { object: set } = &*outcome.request
+            && let Some(before) = self.resized.remove(&set.key)
+            && outcome.result.is_ok()
+            && let Some(deployment) = world.get(Kind::Deployment, &outcome.subject.key)
+        {
+            let (what, message) = tell::scaled(&set.key.name, before, size(set));
+            client.recorder.tell(tell::name(Loop::Deployment), deployment, what, || message);
+        }
         let (Request::Get { key, .. }, Ok(Some(found))) = (&*outcome.request, &outcome.result)
         else {
             return;
@@ -152,6 +164,8 @@ struct Sync<'a> {
     /// All others, oldest first.
     old: Vec<Member>,
     asked: bool,
+    /// What is being given another size, and the one it had.
+    resized: Vec<(Key, i32)>,
 }
 
 impl<'a> Sync<'a> {
@@ -168,7 +182,8 @@ impl<'a> Sync<'a> {
         let at = old.iter().position(|member| same_template(&member.object, &spec.template));
         let new = at.map(|at| old.remove(at));
         let limits = Limits::of(spec);
-        Sync { object, spec, status, limits, new, old, asked: false }
+        let (asked, resized) = (false, Vec::new());
+        Sync { object, spec, status, limits, new, old, asked, resized }
     }
 
     fn hash(&self) -> String {
@@ -338,6 +353,7 @@ impl<'a> Sync<'a> {
         let Some((spec, status)) = member.object.replica_set() else { return };
         let mut spec = Arc::clone(spec);
         if member.replicas != before {
+            self.resized.push((member.object.key.clone(), before));
             Arc::make_mut(&mut spec).replicas = Some(member.replicas);
         }
         let mut object = (*member.object).clone();

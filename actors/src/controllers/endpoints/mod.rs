@@ -1,6 +1,8 @@
 //! EndpointSlices: for each Service with a selector, where its pods can be reached (upstream
-//! `pkg/controller/endpointslice` and `staging/.../endpointslice`).
+//! `pkg/controller/endpointslice` and `staging/.../endpointslice`), and on demand the same in one
+//! object (`legacy`).
 
+mod legacy;
 mod pack;
 mod reachable;
 
@@ -36,6 +38,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
+    /// Endpoints objects are written besides.
+    legacy: bool,
     selectors: SelectorIndex,
     /// The pods whose labels match, by Service, as in the view.
     members: BTreeMap<Key, BTreeMap<Key, Arc<Object>>>,
@@ -59,6 +63,10 @@ fn subject(key: &Key) -> Subject {
 }
 
 impl Endpoints {
+    pub fn new(legacy: bool) -> Self {
+        Endpoints { legacy, ..Endpoints::default() }
+    }
+
     pub fn observe(
         &mut self,
         kind: Kind,
@@ -74,6 +82,7 @@ impl Endpoints {
             Kind::Pod => self.pod_changed(change, world, client, now),
             Kind::EndpointSlice => self.slice_changed(change, client, now),
             Kind::Node => self.node_changed(change, world, client, now),
+            Kind::Endpoints if self.legacy => legacy::observe(change, world, client),
             _ => {}
         }
     }
@@ -210,8 +219,13 @@ impl Endpoints {
 
     pub fn sync(&mut self, key: &Key, desk: &mut Desk<'_, '_>) {
         self.scheduled.remove(key);
-        // A deleted Service's slices go with it: see the collector.
-        let Some(service) = desk.world.get(Kind::Service, key).cloned() else { return };
+        let Some(service) = desk.world.get(Kind::Service, key).cloned() else {
+            // A deleted Service's slices go with it: see the collector.
+            if self.legacy {
+                legacy::forget(key, desk);
+            }
+            return;
+        };
         let Some((spec, _)) = service.service() else { return };
         if service.deleting() || spec.selector.as_ref().is_none_or(BTreeMap::is_empty) {
             return;
@@ -222,6 +236,9 @@ impl Endpoints {
         }
         let world = desk.world;
         let wanted = self.wanted(&service, spec);
+        if self.legacy {
+            legacy::sync(&service, spec, &wanted, desk);
+        }
         let slices = self.slices.get(key).into_iter().flatten();
         let present: Vec<&Arc<Object>> = slices
             .filter_map(|slice| world.get(Kind::EndpointSlice, slice))
@@ -346,8 +363,7 @@ fn slice_meta(service: &Arc<Object>) -> ObjectMeta {
     let mut all = service.meta.labels.clone().unwrap_or_default();
     all.insert(SERVICE_NAME.to_owned(), service.key.name.to_string());
     all.insert(MANAGED_BY.to_owned(), CONTROLLER.to_owned());
-    let ip = service.service().and_then(|(spec, _)| spec.cluster_ip.as_deref());
-    if ip.is_none_or(|ip| ip.is_empty() || ip == "None") {
+    if service.service().is_none_or(|(spec, _)| is_headless(spec)) {
         all.insert(HEADLESS.to_owned(), String::new());
     } else {
         all.remove(HEADLESS);
@@ -358,6 +374,11 @@ fn slice_meta(service: &Arc<Object>) -> ObjectMeta {
         owner_references: Some(vec![service.as_controller()]),
         ..ObjectMeta::default()
     }
+}
+
+/// It has no address of its own (`IsServiceIPSet`).
+fn is_headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref().is_none_or(|ip| ip.is_empty() || ip == "None")
 }
 
 /// Nothing that an endpoint shows differs.

@@ -2,7 +2,7 @@
 
 use super::pack::Target;
 use crate::objects::{Name, Object, ServiceSpec};
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{EndpointAddress, ObjectReference};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use std::collections::BTreeMap;
 
@@ -47,6 +47,37 @@ impl<'a> Reachable<'a> {
     }
 }
 
+impl Reachable<'_> {
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// It is being deleted.
+    pub fn is_going(&self) -> bool {
+        self.terminating
+    }
+
+    fn target(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.pod.key.namespace.to_string()),
+            name: Some(self.pod.key.name.to_string()),
+            uid: Some(self.pod.uid.to_string()),
+            ..ObjectReference::default()
+        }
+    }
+
+    /// As an Endpoints object says it (`podToEndpointAddressForService`).
+    pub fn address(&self) -> EndpointAddress {
+        EndpointAddress {
+            hostname: self.hostname.map(str::to_owned),
+            ip: self.address.to_owned(),
+            node_name: self.node.map(str::to_owned),
+            target_ref: Some(self.target()),
+        }
+    }
+}
+
 impl Target for Reachable<'_> {
     fn is(&self, endpoint: &Endpoint) -> bool {
         let Endpoint { addresses, conditions, hostname, node_name, zone, target_ref, .. } =
@@ -71,7 +102,6 @@ impl Target for Reachable<'_> {
     }
 
     fn endpoint(&self) -> Endpoint {
-        let pod = self.pod;
         Endpoint {
             addresses: vec![self.address.to_owned()],
             conditions: Some(EndpointConditions {
@@ -81,13 +111,7 @@ impl Target for Reachable<'_> {
             }),
             hostname: self.hostname.map(str::to_owned),
             node_name: self.node.map(str::to_owned),
-            target_ref: Some(ObjectReference {
-                kind: Some("Pod".to_owned()),
-                namespace: Some(pod.key.namespace.to_string()),
-                name: Some(pod.key.name.to_string()),
-                uid: Some(pod.uid.to_string()),
-                ..ObjectReference::default()
-            }),
+            target_ref: Some(self.target()),
             zone: self.zone.map(str::to_owned),
             ..Endpoint::default()
         }

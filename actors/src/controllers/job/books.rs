@@ -11,6 +11,7 @@ use super::indexes;
 use super::policy::{self, Verdict as Judgement};
 use crate::controllers::pods::{is_active, is_ready};
 use crate::objects::{Object, Phase, time, wall};
+use crate::recorder::Tidings;
 use k8s_openapi::api::batch::v1::{JobCondition, JobSpec, JobStatus};
 use kubesim_runtime::Wall;
 use std::collections::BTreeSet;
@@ -373,6 +374,27 @@ impl<'a> Books<'a> {
             }
         }
     }
+}
+
+/// What people are told of a status that is to follow another (`recordJobFinished`, and
+/// `syncJob` of a Job that is suspended).
+pub fn tidings(stored: &JobStatus, next: &JobStatus) -> Vec<(Tidings, String)> {
+    let mut tidings = Vec::new();
+    for one in next.conditions.iter().flatten() {
+        let mut before = stored.conditions.iter().flatten();
+        if before.any(|old| old.type_ == one.type_ && old.status == one.status) {
+            continue;
+        }
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        tidings.extend(match (one.type_.as_str(), one.status.as_str()) {
+            ("Complete", _) => Some((Tidings::normal("Completed"), "Job completed".to_owned())),
+            ("Failed", _) => Some((Tidings::warning(&text(&one.reason)), text(&one.message))),
+            ("Suspended", "True") => Some((Tidings::normal("Suspended"), text(&one.message))),
+            ("Suspended", _) => Some((Tidings::normal("Resumed"), text(&one.message))),
+            _ => None,
+        });
+    }
+    tidings
 }
 
 /// The condition `Suspended`; a Job that goes on counts its time anew.

@@ -4,8 +4,7 @@
 //! [`books`] says what is known and what the status is to be; here is what is done about it. What
 //! ends the Job is stored before anything is deleted for it.
 //!
-//! Not here: `backoffLimitPerIndex`, `successPolicy`, the adoption of pods that others made, and
-//! events.
+//! Not here: `backoffLimitPerIndex`, `successPolicy`, and the adoption of pods that others made.
 
 mod backoff;
 mod books;
@@ -15,9 +14,10 @@ mod policy;
 use super::burst::{self, Burst};
 use super::client::{Client, Loop, Outcome, Subject};
 use super::world::{Desk, ObjectChange, World, sides};
-use super::{names, plain, pods, template};
+use super::{names, plain, pods, tell, template};
 use crate::objects::{Key, Kind, Name, Object};
 use crate::ports::api::{DeleteOptions, Propagation, Reason, Request, Subresource};
+use crate::recorder::Tidings;
 use backoff::Backoff;
 use books::{Books, FINALIZER, deadline, finished, is_suspended, is_tracked};
 use k8s_openapi::api::batch::v1::{JobSpec, JobStatus};
@@ -39,6 +39,8 @@ struct State {
     backoff: Backoff,
     /// What the back-off is once the status that was sent is stored.
     next_backoff: Option<Backoff>,
+    /// What is told once it is.
+    tidings: Vec<(Tidings, String)>,
 }
 
 fn subject(key: &Key) -> Subject {
@@ -110,8 +112,17 @@ impl Jobs {
         }
     }
 
-    pub fn answered(&mut self, outcome: &Outcome, client: &mut Client) {
-        let Some(state) = self.states.get_mut(&outcome.subject.key) else { return };
+    pub fn answered(&mut self, outcome: &Outcome, world: &World, client: &mut Client) {
+        let key = &outcome.subject.key;
+        let Some(state) = self.states.get_mut(key) else { return };
+        if let (Request::UpdateStatus { .. }, Some(job)) =
+            (&*outcome.request, world.get(Kind::Job, key))
+        {
+            let told = std::mem::take(&mut state.tidings);
+            for (what, message) in told.into_iter().filter(|_| outcome.result.is_ok()) {
+                client.recorder.tell(tell::name(Loop::Job), job, what, || message);
+            }
+        }
         let next = state
             .next_backoff
             .take_if(|_| matches!(&*outcome.request, Request::UpdateStatus { .. }));
@@ -149,6 +160,7 @@ impl Sync<'_> {
             && let Some(request) = plain::write_status(self.object, &next)
         {
             self.state.next_backoff = Some(backoff);
+            self.state.tidings = books::tidings(self.stored, &next);
             self.ask(desk, request);
         }
         for pod in self.books.pods.iter().filter(|pod| is_tracked(pod)) {

@@ -11,9 +11,11 @@ mod zones;
 
 use super::client::{Client, Loop, Subject};
 use super::pods;
+use super::tell;
 use super::world::{Desk, ObjectChange, World, node_of, sides};
 use crate::objects::{Body, Key, Kind, Name, Object, PodStatus, time};
 use crate::ports::api::{Request, Subresource};
+use crate::recorder::Tidings;
 use k8s_openapi::api::core::v1::NodeCondition;
 use kubesim_runtime::Time;
 use serde_json::json;
@@ -142,6 +144,7 @@ impl Lifecycle {
         now: Time,
     ) {
         let name = &key.name;
+        tell_of(old, new, client);
         let Some(node) = new else {
             self.health.remove(name);
             self.zones.forget(name);
@@ -234,6 +237,12 @@ impl Lifecycle {
         let health = self.health.get_mut(&key.name).expect("looked up above");
         let fell = std::mem::take(&mut health.fell);
         if unknown || fell && !ready(&node) {
+            if fell {
+                let what = Tidings::normal("NodeNotReady");
+                desk.client.recorder.tell(tell::name(Loop::Lifecycle), &node, what, || {
+                    format!("Node {} status is now: NodeNotReady", key.name)
+                });
+            }
             mark_pods_not_ready(&key.name, desk.world, desk.client, time(desk.ctx.wall()));
         }
     }
@@ -270,6 +279,20 @@ fn unknown_status(node: &Arc<Object>, desk: &Desk<'_, '_>) -> Request {
     Request::UpdateStatus { object: Arc::new(object) }
 }
 
+/// That a node came, or went.
+fn tell_of(old: Option<&Arc<Object>>, new: Option<&Arc<Object>>, client: &mut Client) {
+    let (node, reason, what) = match (old, new) {
+        (None, Some(node)) => (node, "RegisteredNode", "Registered Node"),
+        (Some(node), None) => (node, "RemovingNode", "Removing Node"),
+        _ => return,
+    };
+    let of = tell::name(Loop::Lifecycle);
+    client.recorder.tell(of, node, Tidings::normal(reason), || {
+        let (name, way) = (&node.key.name, if new.is_some() { "in" } else { "from" });
+        format!("Node {name} event: {what} {name} {way} Controller")
+    });
+}
+
 /// `MarkPodsNotReady`: their Services look elsewhere.
 fn mark_pods_not_ready(
     node: &Name,
@@ -278,6 +301,8 @@ fn mark_pods_not_ready(
     now: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
 ) {
     for pod in world.bound_to(node).filter(|pod| pods::is_ready(pod)) {
+        let (of, what) = (tell::name(Loop::Lifecycle), Tidings::warning("NodeNotReady"));
+        client.recorder.tell(of, pod, what, || "Node is not ready".to_owned());
         let Some(body) = pod.pod_body() else { continue };
         let mut status: PodStatus = (**body.status()).clone();
         for condition in status.conditions.iter_mut().flatten() {

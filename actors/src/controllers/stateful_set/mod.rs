@@ -1,8 +1,8 @@
 //! StatefulSet: pods with names that stay, made and deleted in order (upstream
 //! `pkg/controller/statefulset`).
 //!
-//! Not here: the adoption of pods that others made, the repair of a pod whose labels somebody
-//! changed, and events.
+//! Not here: the adoption of pods that others made, and the repair of a pod whose labels somebody
+//! changed.
 
 mod claims;
 mod identity;
@@ -10,9 +10,10 @@ mod identity;
 use super::client::{Client, Loop, Outcome, Subject};
 use super::history::{Collisions, History, Present};
 use super::world::{Desk, ObjectChange, World, sides};
-use super::{plain, pods};
+use super::{plain, pods, tell};
 use crate::objects::{Key, Kind, Object, Phase};
 use crate::ports::api::{DeleteOptions, Request};
+use crate::recorder::Tidings;
 use k8s_openapi::api::apps::v1::{StatefulSetSpec, StatefulSetStatus};
 use kubesim_runtime::Wall;
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,6 +195,7 @@ impl<'a> Sync<'a> {
                 }
                 // Its successor has its name, so it comes when this one is gone.
                 Some(pod) if pods::is_terminated(pod) => {
+                    self.tell_of_another(pod, desk);
                     self.delete(pod, desk);
                     true
                 }
@@ -295,6 +297,21 @@ impl<'a> Sync<'a> {
             None => stored.current_replicas.unwrap_or(0),
         };
         ordinal < self.start().saturating_add(end)
+    }
+
+    /// One that ended is made anew (`processReplica` of stateful_set_control.go).
+    fn tell_of_another(&self, pod: &Object, desk: &mut Desk<'_, '_>) {
+        if pod.deleting() {
+            return;
+        }
+        let failed = pod.pod_facts().is_some_and(|facts| facts.phase == Phase::Failed);
+        let (what, end) = match failed {
+            true => (Tidings::warning("RecreatingFailedPod"), "failed"),
+            false => (Tidings::normal("RecreatingTerminatedPod"), "terminated"),
+        };
+        desk.client.recorder.tell(tell::name(Loop::StatefulSet), self.set, what, || {
+            format!("StatefulSet {} is recreating {end} Pod {}", self.set.key, pod.key.name)
+        });
     }
 
     fn delete(&self, pod: &Object, desk: &mut Desk<'_, '_>) {

@@ -295,3 +295,50 @@ fn a_revision_that_pods_are_of_counts_and_stays() {
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 3]);
 }
+
+#[test]
+fn while_a_rollout_surges_what_goes_need_not_be_gone_and_what_is_ill_goes_first() {
+    let strategy = rolling(0.into(), 1.into());
+    let mut world = settled("one", &strategy, 2);
+    let pod = world.all(Kind::Pod)[0].clone();
+    // It takes its time: its successor does not wait for it.
+    edit(&mut world, &pod, |pod| {
+        let now = Some(time(Wall::from_unix_secs(1_700_000_000)));
+        Arc::make_mut(&mut pod.meta).deletion_timestamp = now;
+    });
+    world.run(Duration::from_millis(500));
+    let there = |world: &World<Controllers>| {
+        let pods = world.all(Kind::Pod);
+        let on = |one: &&Arc<Object>| target(one) == target(&pod);
+        pods.iter().filter(on).map(|pod| pod.deleting()).collect::<Vec<_>>()
+    };
+    let mut both = there(&world);
+    both.sort_unstable();
+    assert_eq!(both, [false, true]);
+    for _ in 0..4 {
+        serve(&mut world, 9);
+        world.run(Duration::from_millis(500));
+    }
+    // Of two, the old one stays as long as it is ready.
+    world.put(daemon_set("two", strategy));
+    world.run(Duration::from_secs(2));
+    assert_eq!(images(&world), BTreeMap::from([("one".to_owned(), 2), ("two".to_owned(), 1)]));
+    let new = world.all(Kind::Pod).into_iter().find(|pod| {
+        pod.pod().is_some_and(|(spec, _)| spec.containers[0].image.as_deref() == Some("two"))
+    });
+    let node = target(&new.expect("the first one"));
+    let pods = world.all(Kind::Pod);
+    let old = pods.iter().find(|pod| {
+        let one = pod.pod().is_some_and(|(s, _)| s.containers[0].image.as_deref() == Some("one"));
+        one && target(pod) == node
+    });
+    edit(&mut world, old.expect("the one before"), |pod| {
+        let Body::Pod(body) = &mut pod.body else { panic!("a pod") };
+        body.edit(|_, status| Arc::make_mut(status).conditions = None);
+    });
+    world.run(Duration::from_secs(1));
+    let left = world.all(Kind::Pod);
+    let left = left.iter().filter(|pod| !pod.deleting() && target(pod) == node);
+    let images: Vec<_> = left.map(|pod| pod.pod().unwrap().0.containers[0].image.clone()).collect();
+    assert_eq!(images, [Some("two".to_owned())]);
+}

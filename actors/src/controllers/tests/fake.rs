@@ -1,28 +1,43 @@
 //! A small API server, wire and clock around one actor, with delays, losses and restarts.
 
-use crate::objects::{Body, Key, Kind, Object, Uid, View, time};
+use crate::objects::{Body, Key, Kind, Name, Object, Uid, View, time};
 use crate::ports::api::{
     Answer, Effect, Error, Event, News, Propagation, Reason, Reply, Request, Scope,
 };
+use crate::ports::metrics;
 use kubesim_runtime::{Actor, Clocks, Context, Outbox, Rng, Stream, Time, TimerOp, Wall};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An actor that speaks to the API only.
+/// What an actor asks for.
+pub enum Asked {
+    Api(Effect),
+    Metrics(metrics::Request),
+}
+
+/// An actor that speaks to the API, and asks for metrics at most.
 pub trait Client: Actor {
     fn event(event: Event) -> Self::Event;
-    fn effect(effect: Self::Effect) -> Effect;
+    fn effect(effect: Self::Effect) -> Asked;
+    fn measured(_: metrics::Reply) -> Option<Self::Event> {
+        None
+    }
 }
 
 impl Client for crate::controllers::Controllers {
     fn event(event: Event) -> Self::Event {
         crate::controllers::Event::Api(event)
     }
-    fn effect(effect: Self::Effect) -> Effect {
+    fn effect(effect: Self::Effect) -> Asked {
         use crate::controllers::Effect;
-        let (Effect::Api(effect) | Effect::Collect(effect)) = effect;
-        effect
+        match effect {
+            Effect::Api(effect) | Effect::Collect(effect) => Asked::Api(effect),
+            Effect::Metrics(request) => Asked::Metrics(request),
+        }
+    }
+    fn measured(reply: metrics::Reply) -> Option<Self::Event> {
+        Some(crate::controllers::Event::Metrics(reply))
     }
 }
 
@@ -30,9 +45,9 @@ impl Client for crate::scheduler::Scheduler {
     fn event(event: Event) -> Self::Event {
         crate::scheduler::Event::Api(event)
     }
-    fn effect(effect: Self::Effect) -> Effect {
+    fn effect(effect: Self::Effect) -> Asked {
         let crate::scheduler::Effect::Api(effect) = effect;
-        effect
+        Asked::Api(effect)
     }
 }
 
@@ -50,6 +65,7 @@ enum Action<A: Actor> {
     Timer(A::Timer),
     Arrive { tag: u64, request: Arc<Request> },
     Hear(Event),
+    Measured(metrics::Reply),
 }
 
 pub struct World<A: Client> {
@@ -62,6 +78,8 @@ pub struct World<A: Client> {
     pub writes: BTreeMap<(Kind, &'static str), usize>,
     /// Nothing of this kind is made, as with a quota that is used up.
     pub refused: Option<Kind>,
+    /// What pods use, whoever is asked for.
+    pub measured: Result<Arc<BTreeMap<Name, metrics::Usage>>, String>,
     revision: u64,
     uids: u64,
     incarnation: u32,
@@ -96,6 +114,7 @@ impl<A: Client> World<A> {
             rng: stream(seed, 1_000),
             writes: BTreeMap::new(),
             refused: None,
+            measured: Err("nobody measures".to_owned()),
             revision: 1,
             uids: 0,
             incarnation: 0,
@@ -137,7 +156,16 @@ impl<A: Client> World<A> {
 
     fn carry_out(&mut self, out: Outbox<A>) {
         for (_, effect) in out.effects {
-            match A::effect(effect) {
+            let effect = match A::effect(effect) {
+                Asked::Api(effect) => effect,
+                Asked::Metrics(request) => {
+                    let measured = self.measured.clone();
+                    let reply = metrics::Reply { subject: request.subject, result: measured };
+                    self.plan(self.now + Duration::from_millis(5), Action::Measured(reply));
+                    continue;
+                }
+            };
+            match effect {
                 Effect::Call { tag, request } => {
                     let delay = self.delay(self.weather.max_delay_ms);
                     if self.rng.chance(self.weather.lost_requests) {
@@ -206,6 +234,11 @@ impl<A: Client> World<A> {
                 Action::Hear(event) if alive => self.step(|actor, ctx| {
                     actor.handle(A::event(event), ctx);
                 }),
+                Action::Measured(reply) if alive => {
+                    if let Some(event) = A::measured(reply) {
+                        self.step(|actor, ctx| actor.handle(event, ctx));
+                    }
+                }
                 Action::Timer(timer) if alive && self.timers.get(&timer) == Some(&sequence) => {
                     self.timers.remove(&timer);
                     self.step(|actor, ctx| actor.timeout(timer, ctx));

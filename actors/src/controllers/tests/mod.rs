@@ -1,9 +1,12 @@
 //! The controllers against a small API: what must hold at every moment, and what they settle on.
 
+mod autoscalers;
 mod cascade;
 mod cron_jobs;
 mod daemon_sets;
 mod disruptions;
+mod endpoints;
+mod events;
 pub mod fake;
 mod garbage;
 mod jobs;
@@ -29,6 +32,9 @@ pub fn config() -> Config {
         node_monitor: Duration::from_secs(5),
         root_ca: None,
         collects: Vec::new(),
+        events: false,
+        endpoints: false,
+        autoscales: false,
     }
 }
 

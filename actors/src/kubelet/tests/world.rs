@@ -82,14 +82,19 @@ pub fn config() -> Config {
         resolv_conf: "/etc/resolv.conf".into(),
         manifests: "/etc/kubernetes/manifests".into(),
         lease_duration: Duration::from_secs(40),
+        events: false,
         status_period: Duration::from_secs(300),
     }
 }
 
 impl World {
     pub fn new() -> World {
+        World::of(config())
+    }
+
+    pub fn of(config: Config) -> World {
         let mut rng = Rng::new(Stream { seed: 1, label: "kubelet", index: 0, incarnation: 0 });
-        let (config, mut ticket) = (config(), 0);
+        let mut ticket = 0;
         let mut out = Outbox::new(true);
         let mut ctx = Context::new(Clocks::default(), &mut rng, &mut ticket, &mut out);
         let kubelet = Kubelet::start(&config, &mut ctx);

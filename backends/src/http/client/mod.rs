@@ -4,10 +4,12 @@
 //! - `trust`, `connection`: TCP, TLS and HTTP/2
 //! - `request`, `answer`: calls as HTTP, and back
 //! - `watch`, `view`, `inbox`: informers
+//! - `metrics`: what pods use
 
 mod answer;
 mod connection;
 mod inbox;
+mod metrics;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -16,12 +18,14 @@ mod view;
 mod watch;
 
 pub use connection::Credentials;
+pub use metrics::Metrics;
 pub use trust::Trust;
 
 use self::connection::{Line, Sent, Store, Wire, dial};
 use self::inbox::Inbox;
 use self::watch::Stream;
 use crate::port::{Answer, Local, Port};
+use bytes::Bytes;
 use hyper::Method;
 use kubesim_actors::objects::{Key, Kind, Object, Uid, View};
 use kubesim_actors::ports::api::{self, Effect, Error, Event, News, Reason, Reply, Request, Scope};
@@ -129,6 +133,17 @@ impl Client {
     /// the answer's.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         self.0.exchange(Method::POST, path, body).await
+    }
+
+    /// Reads what the port has no word for. The error is the answer's code, if there was one, and
+    /// why.
+    async fn get(&self, path: &str) -> Result<Value, (u16, String)> {
+        let request = request::plain(path).map_err(|why| (0, why))?;
+        let (code, bytes) = self.0.asked(request, path).await.map_err(|e| (0, e.message))?;
+        if !(200..300).contains(&code) {
+            return Err((code, answer::refusal(code, &bytes).message));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| (code, error.to_string()))
     }
 
     /// Replaces it, an approval say.
@@ -303,6 +318,16 @@ impl Inner {
     async fn exchange(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
         let request = request::json(method, path, body);
         let request = request.map_err(|why| Error::new(Reason::BadRequest, why))?;
+        let (code, bytes) = self.asked(request, path).await?;
+        if !(200..300).contains(&code) {
+            return Err(answer::refusal(code, &bytes));
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::new(Reason::Unknown, error.to_string()))
+    }
+
+    /// What comes back within the deadline.
+    async fn asked(&self, request: request::Sent, path: &str) -> Result<(u16, Bytes), Error> {
         let unknown = |why: String| Error::new(Reason::Unknown, why);
         let answered = async {
             match self.connected().await.send(request).await {
@@ -314,11 +339,7 @@ impl Inner {
         let Ok(answered) = timeout(CALL_DEADLINE, answered).await else {
             return Err(unknown(format!("no answer from the API server to {path} within 10 s")));
         };
-        let (code, bytes) = answered?;
-        if !(200..300).contains(&code) {
-            return Err(answer::refusal(code, &bytes));
-        }
-        serde_json::from_slice(&bytes).map_err(|error| unknown(error.to_string()))
+        answered
     }
 
     /// The call's answer, within its deadline.

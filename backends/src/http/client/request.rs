@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// What stands in a path as it is (RFC 3986, section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-type Sent = Request<Full<Bytes>>;
+pub type Sent = Request<Full<Bytes>>;
 
 /// Where objects of a kind are: in one namespace, or with an empty one in all.
 fn collection(kind: Kind, namespace: &str) -> String {
@@ -70,6 +70,11 @@ fn request_for(
 
 pub fn get(kind: Kind, key: &Key) -> Result<Sent, String> {
     request(Method::GET, &path(kind, key), None)
+}
+
+/// What is at a path.
+pub fn plain(path: &str) -> Result<Sent, String> {
+    request(Method::GET, path, None)
 }
 
 /// A body for a path.

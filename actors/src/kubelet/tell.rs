@@ -1,0 +1,129 @@
+//! What people are told of a node's pods, and of the node (the reasons are those of upstream's
+//! pkg/kubelet/events/event.go; the words stand where they are used: kuberuntime/, prober/,
+//! kubelet.go and kubelet_node_status.go in pkg/kubelet).
+//!
+//! An image is pulled where a container is started, by the runtime, which does not say whether it
+//! had to: of a container that started it is told that its image is there, and nothing of a pull.
+
+use super::container_state::{Ctr, Role, State};
+use super::local::Local;
+use super::pod::{Pod, container_specs};
+use crate::objects::Object;
+use crate::ports::probe::Purpose;
+use crate::recorder::{Reference, Tidings};
+use std::sync::Arc;
+
+const COMPONENT: &str = "kubelet";
+
+pub fn of_node(k: &mut Local, what: Tidings, message: impl FnOnce() -> String) {
+    let node = k.config.node.clone();
+    k.recorder.tell(COMPONENT, OfNode(&node), what, message);
+}
+
+/// Nothing is made of it if nobody is told.
+struct OfNode<'a>(&'a str);
+
+impl From<OfNode<'_>> for Reference {
+    fn from(OfNode(name): OfNode<'_>) -> Reference {
+        Reference::node(name)
+    }
+}
+
+struct OfContainer<'a>(&'a Object, &'a Ctr);
+
+impl From<OfContainer<'_>> for Reference {
+    /// `GenerateContainerRef`.
+    fn from(OfContainer(pod, ctr): OfContainer<'_>) -> Reference {
+        let list = match ctr.role {
+            Role::Main => "containers",
+            Role::Init | Role::Sidecar => "initContainers",
+        };
+        Reference::from(pod).at(format!("spec.{list}{{{}}}", ctr.name))
+    }
+}
+
+impl Pod {
+    /// Whom people know it by: its mirror, if it is of a manifest.
+    fn shown(&self) -> &Arc<Object> {
+        self.record.as_ref().unwrap_or(&self.object)
+    }
+
+    pub(super) fn tell(&self, k: &mut Local, what: Tidings, message: impl FnOnce() -> String) {
+        k.recorder.tell(COMPONENT, self.shown(), what, message);
+    }
+
+    fn tell_of(
+        &self,
+        name: &str,
+        k: &mut Local,
+        what: Tidings,
+        message: impl FnOnce(&Ctr, &str) -> String,
+    ) {
+        let mut all = self.containers.iter().enumerate();
+        let Some((index, ctr)) = all.find(|(_, ctr)| ctr.name == name) else { return };
+        k.recorder.tell(COMPONENT, OfContainer(self.shown(), ctr), what, || {
+            let spec = self.spec();
+            let image = container_specs(&spec).nth(index).and_then(|c| c.image.as_deref());
+            message(ctr, image.unwrap_or_default())
+        });
+    }
+
+    pub(super) fn tell_started(&self, name: &str, k: &mut Local) {
+        self.tell_of(name, k, Tidings::normal("Pulled"), |_, image| {
+            format!("Container image {image:?} already present on machine")
+        });
+        let created = Tidings::normal("Created");
+        self.tell_of(name, k, created, |_, _| format!("Created container: {name}"));
+        let started = Tidings::normal("Started");
+        self.tell_of(name, k, started, |_, _| format!("Started container {name}"));
+    }
+
+    pub(super) fn tell_stopping(&self, name: &str, k: &mut Local) {
+        let killing = Tidings::normal("Killing");
+        self.tell_of(name, k, killing, |_, _| format!("Stopping container {name}"));
+    }
+
+    /// It ended and is not started again at once.
+    pub(super) fn tell_backoff(&self, name: &str, k: &mut Local) {
+        self.tell_of(name, k, Tidings::warning("BackOff"), |_, _| {
+            let (key, uid) = (&self.object.key, self.uid);
+            let pod = format!("{}_{}({uid})", key.name, key.namespace);
+            format!("Back-off restarting failed container {name} in pod {pod}")
+        });
+    }
+
+    /// The runtime would not start it, or it cannot be asked to.
+    pub(super) fn tell_refused(&self, name: &str, why: &str, image_missing: bool, k: &mut Local) {
+        let failed = || Tidings::warning("Failed");
+        if !image_missing {
+            return self.tell_of(name, k, failed(), |_, _| format!("Error: {why}"));
+        }
+        self.tell_of(name, k, failed(), |_, image| {
+            format!("Failed to pull image {image:?}: {why}")
+        });
+        self.tell_of(name, k, failed(), |ctr, _| match &ctr.state {
+            State::Waiting { reason, .. } => format!("Error: {reason}"),
+            _ => "Error: ErrImagePull".to_owned(),
+        });
+        self.tell_of(name, k, Tidings::normal("BackOff"), |_, image| {
+            format!("Back-off pulling image {image:?}")
+        });
+    }
+
+    pub(super) fn tell_unhealthy(&self, name: &str, of: Purpose, why: &str, k: &mut Local) {
+        let probe = match of {
+            Purpose::Startup => "Startup",
+            Purpose::Liveness => "Liveness",
+            Purpose::Readiness => "Readiness",
+        };
+        let unhealthy = Tidings::warning("Unhealthy");
+        self.tell_of(name, k, unhealthy, |_, _| format!("{probe} probe failed: {why}"));
+    }
+
+    pub(super) fn tell_killed(&self, name: &str, of: Purpose, k: &mut Local) {
+        self.tell_of(name, k, Tidings::normal("Killing"), |_, _| {
+            let probe = if of == Purpose::Startup { "startup" } else { "liveness" };
+            format!("Container {name} failed {probe} probe, will be restarted")
+        });
+    }
+}
