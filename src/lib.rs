@@ -11,6 +11,8 @@ mod certificate;
 pub mod fidelity;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
 mod frames;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod kubeconfig;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
 mod output;

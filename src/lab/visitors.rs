@@ -2,27 +2,21 @@
 //! stock `kubectl`. A socket belongs to the namespace in which it was made, whoever serves it; so
 //! the API server's thread accepts from one of this machine's loopback as well.
 
+use crate::kubeconfig::Kubeconfig;
 use crate::pki::Pki;
-use crate::run::quoted;
-use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where they come in, and what they are known by; both end with this value.
 pub struct Visitors {
     listener: Arc<TcpListener>,
-    kubeconfig: PathBuf,
+    kubeconfig: Kubeconfig,
 }
 
 impl Visitors {
-    /// The kubeconfig is a new file: what is there already is somebody's.
     pub fn new(pki: &Pki, kubeconfig: &Path) -> Result<Visitors, String> {
-        let path = kubeconfig.display();
-        if kubeconfig.exists() {
-            return Err(format!("--kubeconfig: {path} is there already; name a new file"));
-        }
         let listen = || -> io::Result<(TcpListener, u16)> {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             listener.set_nonblocking(true)?;
@@ -31,8 +25,9 @@ impl Visitors {
         };
         let (listener, port) =
             listen().map_err(|error| format!("listening for kubectl on the loopback: {error}"))?;
-        pki.admin(kubeconfig, &format!("https://{}:{port}", Ipv4Addr::LOCALHOST))?;
-        Ok(Visitors { listener: Arc::new(listener), kubeconfig: kubeconfig.to_owned() })
+        let url = format!("https://{}:{port}", Ipv4Addr::LOCALHOST);
+        let kubeconfig = Kubeconfig::new(pki, kubeconfig, &url)?;
+        Ok(Visitors { listener: Arc::new(listener), kubeconfig })
     }
 
     /// What the API server accepts from.
@@ -42,13 +37,6 @@ impl Visitors {
 
     /// How to come in.
     pub fn invitation(&self) -> String {
-        let path = quoted(&self.kubeconfig.to_string_lossy());
-        format!("try: kubectl --kubeconfig {path} get nodes")
-    }
-}
-
-impl Drop for Visitors {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.kubeconfig);
+        self.kubeconfig.invitation()
     }
 }

@@ -1,13 +1,13 @@
-//! The files of a run with visitors: keys and the administrator's kubeconfig, which go when the run
-//! does, and what the visitors wrote, which stays.
+//! The files of a run with visitors: keys, which go when the run does, and what the visitors wrote,
+//! which stays.
 
-use crate::pki::Pki;
-use crate::run::quoted;
+use crate::run::Serve;
 use kubesim_sim::visits::{End, Of, Visit};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// A directory of this run's own, for its owner alone.
 pub struct Home(PathBuf);
@@ -47,46 +47,21 @@ impl Drop for Home {
     }
 }
 
-/// The administrator's kubeconfig; it goes with this value.
-pub struct Kubeconfig(PathBuf);
-
-impl Kubeconfig {
-    /// The file is a new one: what is there already is somebody's.
-    pub fn new(pki: &Pki, path: &Path, url: &str) -> Result<Kubeconfig, String> {
-        if path.exists() {
-            let path = path.display();
-            return Err(format!("--kubeconfig: {path} is there already; name a new file"));
-        }
-        pki.admin(path, url)?;
-        Ok(Kubeconfig(path.to_owned()))
-    }
-
-    /// How to come in.
-    pub fn invitation(&self) -> String {
-        format!("try: kubectl --kubeconfig {} get nodes", quoted(&self.0.to_string_lossy()))
-    }
-}
-
-impl Drop for Kubeconfig {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// The file in which the visitors' writes are kept, each as soon as it came in.
 pub struct Record {
     path: PathBuf,
     file: File,
-    writes: u64,
     /// Somebody asked for it, whatever is in it.
     asked: bool,
+    /// Where it is, once anything was written.
+    written: Arc<OnceLock<PathBuf>>,
 }
 
 impl Record {
     /// At this path, or where nobody looks unless something is written.
-    pub fn new(asked: Option<&Path>, home: &Home, of: &Of) -> Result<Record, String> {
+    pub fn new(serve: &Serve, home: &Home, of: &Of) -> Result<Record, String> {
         let usual = home.record();
-        let path = asked.unwrap_or(&usual);
+        let path = serve.record.as_deref().unwrap_or(&usual);
         let file = File::options().write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
@@ -94,22 +69,20 @@ impl Record {
             }
             _ => wrong(path, &error),
         })?;
-        let asked = asked.is_some();
-        let mut record = Record { path: path.to_owned(), file, writes: 0, asked };
+        let (asked, written) = (serve.record.is_some(), Arc::clone(&serve.recorded));
+        let mut record = Record { path: path.to_owned(), file, asked, written };
         record.line(&of.line())?;
         Ok(record)
     }
 
     pub fn keep(&mut self, visit: &Visit) -> Result<(), String> {
         let Some(line) = visit.line() else { return Ok(()) };
-        self.writes += 1;
+        let _ = self.written.set(self.path.clone());
         self.line(&line)
     }
 
-    /// Where it is, if anything was written.
-    pub fn close(mut self, end: End) -> Result<Option<PathBuf>, String> {
-        self.line(&end.line())?;
-        Ok((self.writes > 0).then(|| self.path.clone()))
+    pub fn close(mut self, end: End) -> Result<(), String> {
+        self.line(&end.line())
     }
 
     fn line(&mut self, text: &str) -> Result<(), String> {
@@ -120,7 +93,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.writes == 0 && !self.asked {
+        if self.written.get().is_none() && !self.asked {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! - `door`: the API's front, on its own thread
 //! - `pace`: virtual time by the machine's
-//! - `home`: keys, the kubeconfig, the record of what was written
+//! - `home`: keys, and the record of what was written
 //!
 //! The run itself is one thread's, as any run is. Between two steps of virtual time it takes what
 //! came in and hands out what the API server told; the record says at which instants of virtual
@@ -14,8 +14,9 @@ mod home;
 mod pace;
 
 use self::door::{Door, Inward, Outward, Write};
-use self::home::{Home, Kubeconfig, Record};
+use self::home::{Home, Record};
 use self::pace::Pace;
+use crate::kubeconfig::Kubeconfig;
 use crate::pki::{LEAF, Pki};
 use crate::run::{self, Serve};
 use kubesim_actors::apiserver::RequestId;
@@ -49,9 +50,7 @@ pub fn run(
     // Before the last look, so that nobody is served by a run that is over.
     drop((host.door, host.kubeconfig));
     let (report, end) = host.run.finish(observer);
-    if let Some(path) = host.record.close(end)? {
-        let _ = serve.recorded.set(path);
-    }
+    host.record.close(end)?;
     Ok(report)
 }
 
@@ -91,7 +90,7 @@ impl Host {
         let url = format!("https://{reached}:{}", door.at.port());
         let kubeconfig = Kubeconfig::new(&pki, path, &url)?;
         let of = Of::new(scenario, options.seed);
-        let record = Record::new(serve.record.as_deref(), home, &of)?;
+        let record = Record::new(serve, home, &of)?;
         let mut run = Visited::new(&Arc::new(scenario.clone()), options);
         run.world().expect_visitors();
         let pace = format!("virtual time passes at {}", serve.speed);
