@@ -25,6 +25,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
             bytes.extend(frames::arp_bytes(arp).ok_or("an ARP packet that is none")?);
         }
         Payload::Ip(packet) => encode_ip(src, dst, packet, &mut bytes)?,
+        Payload::Ip6(_) => return Err("IPv6 has no bytes yet".to_owned()),
     }
     Ok(bytes)
 }
@@ -79,6 +80,7 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             let quoted = frames::quoted_bytes(about).ok_or("an error about nothing")?;
             builder.icmpv4(frames::error_type(*kind)).write(to, &quoted)
         }
+        L4::Icmp(Icmp::Discovery(never)) => match *never {},
     };
     written.map_err(|error| format!("writing a packet: {error}"))
 }

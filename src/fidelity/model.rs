@@ -178,6 +178,7 @@ impl Model {
                 self.kernel.receive(self.now, self.legs[leg], answer, &mut more);
                 out.extend(more);
             }
+            Payload::Ip6(_) => {}
         }
     }
 

@@ -152,12 +152,13 @@ impl Namespace {
                 }
             }
         }
-        let fits = match &frame.payload {
-            Payload::Ip(packet) => {
-                self.links.get(to).is_some_and(|link| packet.segment <= link.mtu)
-            }
-            Payload::Arp(_) => true,
+        let length = match &frame.payload {
+            Payload::Ip(packet) => Some(packet.segment),
+            Payload::Ip6(packet) => Some(packet.segment),
+            Payload::Arp(_) => None,
         };
+        let mtu = self.links.get(to).map(|link| link.mtu);
+        let fits = length.is_none_or(|length| mtu.is_some_and(|mtu| length <= mtu));
         if fits {
             self.transmit(cx, to, frame);
         }

@@ -31,6 +31,8 @@ impl Namespace {
             Payload::Ip(packet) => {
                 self.ip_input(cx, index, packet, Arrival::new(bridged, to_us));
             }
+            // Nobody here speaks it yet.
+            Payload::Ip6(_) => {}
         }
     }
 }

@@ -13,6 +13,7 @@ mod address;
 mod approach;
 mod bridge;
 mod dump;
+pub mod family;
 mod forward;
 mod heed;
 mod icmp;
@@ -38,11 +39,12 @@ mod virtuals;
 mod vxlan;
 mod wireguard;
 
+use self::family::Family;
 use self::icmp::Limiter;
 use self::link::Links;
 use self::neigh::Neighbours;
 use self::netfilter::Netfilter;
-use self::packet::{Frame, IcmpError, Payload};
+use self::packet::{Ct, Frame, IcmpError, Packet, Payload};
 use self::route::Fib;
 use self::socket::Sockets;
 use self::sysctl::Sysctls;
@@ -447,9 +449,17 @@ impl Kernel {
 impl Frame {
     /// Forgets what is local to a machine's namespace.
     fn leave_machine(&mut self) {
-        if let Payload::Ip(packet) = &mut self.payload {
-            packet.mark = 0;
-            packet.ct = packet::Ct::None;
+        match &mut self.payload {
+            Payload::Arp(_) => {}
+            Payload::Ip(packet) => packet.leave_machine(),
+            Payload::Ip6(packet) => packet.leave_machine(),
         }
+    }
+}
+
+impl<F: Family> Packet<F> {
+    fn leave_machine(&mut self) {
+        self.mark = 0;
+        self.ct = Ct::None;
     }
 }

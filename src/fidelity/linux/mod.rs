@@ -252,6 +252,7 @@ impl Linux {
                 self.left.push((leg, *packet));
                 Ok(Some(words))
             }
+            Payload::Ip6(_) => Ok(None),
         }
     }
 

@@ -207,7 +207,7 @@ fn rewrite(packet: &mut Packet, target: &Tuple, manip: Manip) {
         (L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }), _) => {
             *id = target.sport;
         }
-        (L4::Icmp(Icmp::Error { .. }), _) => {}
+        (L4::Icmp(Icmp::Error { .. } | Icmp::Discovery(_)), _) => {}
     }
 }
 

@@ -28,7 +28,7 @@ impl Tuple {
             L4::Udp { sport, dport } => (*sport, *dport),
             L4::Icmp(Icmp::EchoRequest { id, .. }) => (*id, ECHO_REQUEST),
             L4::Icmp(Icmp::EchoReply { id, .. }) => (*id, ECHO_REPLY),
-            L4::Icmp(Icmp::Error { .. }) => (0, 0),
+            L4::Icmp(Icmp::Error { .. } | Icmp::Discovery(_)) => (0, 0),
         };
         Tuple { src: packet.src, dst: packet.dst, sport, dport, protocol: packet.protocol() }
     }

@@ -97,6 +97,7 @@ impl Wire {
         match &frame.payload {
             Payload::Ip(packet) => self.seen.push((self.now, machine, (**packet).clone())),
             Payload::Arp(_) => self.arps.push((self.now, machine)),
+            Payload::Ip6(_) => {}
         }
         if (self.lose)(machine, &frame) {
             return;
