@@ -2,6 +2,7 @@
 //! and xtables, is written once here for any `F: Family`; what it has twice stands twice.
 
 use super::packet::{Discovery, Icmp6Error, IcmpError};
+use kubesim_actors::ports::rules::Address;
 use kubesim_runtime::Hasher;
 use std::convert::Infallible;
 use std::fmt::{Debug, Display};
@@ -10,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// IPv4 (RFC 791) or IPv6 (RFC 8200), and no other.
 pub trait Family: sealed::Sealed + Copy + Debug + Eq + 'static {
-    type Addr: Copy + Debug + Display + Eq + Hash + Ord;
+    type Addr: Address;
     /// What its ICMP complains of.
     type Error: Copy + Debug + Display + Eq + Hash;
     /// How a host is asked for its MAC address in ICMP. Of IPv4 there is no such message: that is

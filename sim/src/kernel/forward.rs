@@ -63,7 +63,7 @@ impl Namespace {
             output: output.and_then(|dev| links.name(dev)),
             physdev_in: arrival.bridged,
             sent_on: arrival.sent_on,
-            addr_type: &|ip| fib.addr_type(ip),
+            has_type: &|ip, is| fib.addr_type(ip) == is,
             masquerade_to: &masquerade_to,
         };
         netfilter.hook(hook, packet, &context, &mut cx.core.rng)

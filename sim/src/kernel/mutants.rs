@@ -53,6 +53,10 @@ pub enum Mutant {
     LearnsFromAnnouncements,
     /// An answer within a second of another overwrites it.
     NoLocktime,
+    /// Neighbour discovery is a connection.
+    DiscoveryTracked,
+    /// An ICMPv6 error quotes what was seen here, not what its addressee wrote.
+    Icmp6QuoteKept,
 }
 
 /// Whether this bug is in.
