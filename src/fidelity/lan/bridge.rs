@@ -32,6 +32,7 @@ pub fn filtered(dice: &mut Dice) -> Case {
         case.push(match dice.below(12) {
             0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80),
             1..=3 => Step::Lan(Act::Tell(dice.below(2), None)),
+            4 if dice.yes(3) => Step::Lan(Act::Hairpin(dice.leg(), !dice.yes(4))),
             _ => Step::Lan(Act::Frame(dice.leg(), Box::new(plain(dice)))),
         });
     }

@@ -184,6 +184,7 @@ impl Model {
                 let bridge = bridge.filter(|_| *joins);
                 self.kernel.set_master(now, HOST, self.legs[*leg], bridge, &mut out)
             }
+            Act::Hairpin(leg, on) => self.kernel.set_hairpin(HOST, self.legs[*leg], *on),
             Act::Fdb(entries) => {
                 let (dev, entries) = (VXLAN.into(), entries.clone().into());
                 self.kernel.network(now, &Request::SetFdb { dev, entries }, &mut out);
