@@ -77,3 +77,18 @@ fn a_tunnel_takes_and_gives_as_on_linux() {
 fn neighbours_are_asked_and_believed_as_on_linux() {
     agree(Domain::Neighbours, 3000);
 }
+
+#[test]
+fn routes_of_ipv6_are_as_linux_has_them() {
+    agree(Domain::Routes6, 3000);
+}
+
+#[test]
+fn packets_of_ipv6_are_forwarded_as_linux_does() {
+    agree(Domain::Forwarding6, 3000);
+}
+
+#[test]
+fn neighbours_of_ipv6_are_asked_and_believed_as_on_linux() {
+    agree(Domain::Neighbours6, 3000);
+}

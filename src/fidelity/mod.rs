@@ -6,6 +6,7 @@ mod conntrack;
 mod dice;
 mod forwarding;
 mod frame;
+mod frame6;
 mod iptables;
 mod lan;
 mod linux;
@@ -16,6 +17,7 @@ mod nftables;
 mod refusals;
 mod routes;
 mod shrink;
+mod six;
 mod step;
 mod wire;
 mod words;
@@ -24,6 +26,7 @@ use self::dice::Dice;
 use self::lan::Lan;
 use self::linux::Linux;
 use self::model::Model;
+use self::six::Six;
 use self::step::{Case, Router, Rules, Setup, Step};
 use crate::Exit;
 use crate::output::Output;
@@ -77,6 +80,12 @@ pub enum Domain {
     Vxlan,
     /// ARP, and what is believed of it.
     Neighbours,
+    /// Addresses, links, routes and look-ups of IPv6.
+    Routes6,
+    /// Who forwards what of IPv6, the hop limit, the MTU, ICMPv6.
+    Forwarding6,
+    /// Neighbour discovery, and what is believed of it.
+    Neighbours6,
 }
 
 /// One in so many cases with random backends is played the other way round: what the model did,
@@ -89,7 +98,7 @@ const REVERSED_PLAYS: u64 = 400;
 const BLOCK: u64 = 32;
 
 impl Domain {
-    pub const ALL: [Domain; 10] = [
+    pub const ALL: [Domain; 13] = [
         Domain::Routes,
         Domain::Forwarding,
         Domain::IptablesLegacy,
@@ -100,6 +109,9 @@ impl Domain {
         Domain::BridgeFilter,
         Domain::Vxlan,
         Domain::Neighbours,
+        Domain::Routes6,
+        Domain::Forwarding6,
+        Domain::Neighbours6,
     ];
 
     pub fn name(self) -> &'static str {
@@ -114,6 +126,9 @@ impl Domain {
             Domain::BridgeFilter => "bridge-filter",
             Domain::Vxlan => "vxlan",
             Domain::Neighbours => "neighbours",
+            Domain::Routes6 => "routes6",
+            Domain::Forwarding6 => "forwarding6",
+            Domain::Neighbours6 => "neighbours6",
         }
     }
 
@@ -139,6 +154,9 @@ impl Domain {
             Domain::BridgeFilter => lan::bridge::filtered(&mut dice),
             Domain::Vxlan => lan::vxlan::case(&mut dice),
             Domain::Neighbours => lan::neighbours::case(&mut dice),
+            Domain::Routes6 => six::routes::case(&mut dice),
+            Domain::Forwarding6 => six::forwarding::case(&mut dice),
+            Domain::Neighbours6 => six::neighbours::case(&mut dice),
         }
     }
 
@@ -168,6 +186,8 @@ impl Domain {
             Domain::BridgeFilter => Setup::Lan(Lan::Filtered),
             Domain::Vxlan => Setup::Lan(Lan::Vxlan),
             Domain::Neighbours => Setup::Lan(Lan::Neighbours),
+            Domain::Routes6 | Domain::Forwarding6 => Setup::Six(Six::Router),
+            Domain::Neighbours6 => Setup::Six(Six::Neighbours),
         }
     }
 }
@@ -288,12 +308,14 @@ struct Pair {
 enum Modelled {
     Router(Box<Model>),
     Lan(Box<lan::model::Model>),
+    Six(Box<six::model::Model>),
 }
 
 impl Modelled {
     fn new(setup: Setup) -> Result<Modelled, String> {
         Ok(match setup {
             Setup::Lan(lan) => Modelled::Lan(Box::new(lan::model::Model::new(lan)?)),
+            Setup::Six(six) => Modelled::Six(Box::new(six::model::Model::new(six)?)),
             _ => Modelled::Router(Box::new(Model::new(setup)?)),
         })
     }
@@ -302,6 +324,7 @@ impl Modelled {
         match self {
             Modelled::Router(model) => &mut **model,
             Modelled::Lan(model) => &mut **model,
+            Modelled::Six(model) => &mut **model,
         }
     }
 
@@ -315,6 +338,7 @@ impl Modelled {
 fn real(setup: Setup) -> Result<Box<dyn Router>, String> {
     Ok(match setup {
         Setup::Lan(lan) => Box::new(lan::linux::Linux::new(lan)?),
+        Setup::Six(six) => Box::new(six::linux::Linux::new(six)?),
         _ => Box::new(Linux::new(setup)?),
     })
 }

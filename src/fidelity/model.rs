@@ -367,7 +367,7 @@ impl Router for Model {
                 }
                 return self.apply_elements().map(|()| Vec::new());
             }
-            Step::Lan(_) => return Err(format!("not without a lan: {step}")),
+            Step::Lan(_) | Step::Six(_) => return Err(format!("not here: {step}")),
             Step::Counters => return Ok(self.rules.counters(kernel)),
             Step::Counted(step) => {
                 let mut seen = self.act(step)?;

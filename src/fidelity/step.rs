@@ -1,6 +1,7 @@
 //! What a case is made of, and how it is written down.
 
 use super::lan::{Act, Lan};
+use super::six::{self, Six};
 use super::words::Ports;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
@@ -54,6 +55,8 @@ pub enum Step {
     Pause,
     /// Something done to a lan.
     Lan(Act),
+    /// Something of IPv6.
+    Six(six::Act),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +88,8 @@ pub enum Setup {
     Router(Rules),
     /// Frames rather than packets.
     Lan(Lan),
+    /// IPv6.
+    Six(Six),
 }
 
 /// What writes a router's rules.
@@ -163,6 +168,7 @@ impl fmt::Display for Step {
             Step::Counters => f.write_str("iptables -S -v"),
             Step::Counted(step) => write!(f, "{step}; iptables -S -v"),
             Step::Lan(act) => write!(f, "{act}"),
+            Step::Six(act) => write!(f, "{act}"),
             Step::Pause => write!(f, "wait {} ms in real time", PAUSE.as_millis()),
             Step::Wait(seconds) => write!(f, "wait {seconds} s"),
         }

@@ -44,7 +44,7 @@ impl Bridge {
     }
 }
 
-fn is_group(mac: Mac) -> bool {
+pub(super) fn is_group(mac: Mac) -> bool {
     mac.0[0] & 1 == 1
 }
 

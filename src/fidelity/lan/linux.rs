@@ -87,6 +87,7 @@ impl Linux {
             ip(&format!("link add {BRIDGE} address {OWN_MAC} type bridge"))?;
             // Where there is no br_netfilter, nobody is called.
             let called = write_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+            let _ = write_sysctl("net.bridge.bridge-nf-call-ip6tables", "0");
             if self.lan == Lan::Filtered {
                 called.map_err(|error| format!("needs br_netfilter: {error}"))?;
                 write_sysctl("net.bridge.bridge-nf-call-iptables", "1")?;

@@ -150,15 +150,7 @@ impl Model {
         };
         let mut lines: Vec<String> = Vec::new();
         for entry in self.kernel.neighbours(HOST) {
-            let state = match entry.state {
-                NeighbourState::Incomplete => "INCOMPLETE",
-                NeighbourState::Reachable => "REACHABLE",
-                NeighbourState::Stale => "STALE",
-                NeighbourState::Delay => "DELAY",
-                NeighbourState::Probe => "PROBE",
-                NeighbourState::Failed => "FAILED",
-                NeighbourState::Permanent => "PERMANENT",
-            };
+            let state = state_name(entry.state);
             lines.push(neighbour_line(entry.ip, &name(entry.dev), entry.mac, state));
         }
         if let Some(bridge) = self.kernel.link(HOST, BRIDGE) {
@@ -212,6 +204,19 @@ impl Model {
         let mut seen = vec![words::outcome(done)];
         seen.extend(self.settle(out));
         seen
+    }
+}
+
+/// As `ip neigh` has it.
+pub fn state_name(state: NeighbourState) -> &'static str {
+    match state {
+        NeighbourState::Incomplete => "INCOMPLETE",
+        NeighbourState::Reachable => "REACHABLE",
+        NeighbourState::Stale => "STALE",
+        NeighbourState::Delay => "DELAY",
+        NeighbourState::Probe => "PROBE",
+        NeighbourState::Failed => "FAILED",
+        NeighbourState::Permanent => "PERMANENT",
     }
 }
 

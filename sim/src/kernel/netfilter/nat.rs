@@ -181,6 +181,7 @@ pub(super) fn translate<F: Filtered>(
     let other = *entry.tuple(!reply);
     let target = other.inverse();
     if let L4::Icmp(Icmp::Error { about, .. }) = &mut packet.l4 {
+        let quoted = *about;
         match manip {
             Manip::Source => {
                 (about.dst, about.dport) = (other.dst, other.dport);
@@ -193,6 +194,9 @@ pub(super) fn translate<F: Filtered>(
         }
         if about.protocol == Protocol::Icmp {
             (about.sport, about.dport) = (other.sport, 0);
+        }
+        if F::VERSION == 6 && mutated(Mutant::Icmp6QuoteKept) {
+            *about = quoted;
         }
         return true;
     }

@@ -1,6 +1,7 @@
 //! Kernels joined back to back by a wire, and what they do to each other.
 
 mod fidelity;
+mod fidelity6;
 mod fidelity_lan;
 mod fidelity_rules;
 mod heed;
