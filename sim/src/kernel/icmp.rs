@@ -215,7 +215,7 @@ impl Namespace {
 
 /// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`, for
 /// errors in icmp_glue_bits), so that its addresses are translated back.
-fn answer_to(ct: Ct) -> Ct {
+pub(super) fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },
         Ct::Untracked | Ct::Attached => Ct::Attached,

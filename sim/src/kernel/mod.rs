@@ -47,7 +47,7 @@ use self::icmp::Limiter;
 use self::ip6::Ip6;
 use self::link::Links;
 use self::neigh::Neighbours;
-use self::netfilter::Netfilter;
+use self::netfilter::{Netfilter, Netfilter6};
 use self::packet::{Ct, Frame, IcmpError, Packet, Payload};
 use self::route::Fib;
 use self::socket::Sockets;
@@ -231,6 +231,7 @@ struct Namespace {
     fib: Fib,
     neighbours: Neighbours<V4>,
     netfilter: Netfilter,
+    netfilter6: Netfilter6,
     sysctls: Sysctls,
     limiter: Limiter,
     /// Path MTUs learned (RFC 1191): destination, MTU, until when. Sorted.
@@ -252,6 +253,7 @@ impl Namespace {
             fib: Fib::default(),
             neighbours: Neighbours::default(),
             netfilter: Netfilter::default(),
+            netfilter6: Netfilter6::default(),
             sysctls: Sysctls::default(),
             limiter: Limiter::default(),
             path_mtus: Vec::new(),
@@ -466,6 +468,13 @@ impl Kernel {
     }
     pub fn netfilter_mut(&mut self, ns: NsId) -> Option<&mut Netfilter> {
         self.namespace_mut(ns).map(|ns| &mut ns.netfilter)
+    }
+    /// What ip6tables writes.
+    pub fn netfilter6(&self, ns: NsId) -> Option<&Netfilter6> {
+        Some(&self.namespace(ns)?.netfilter6)
+    }
+    pub fn netfilter6_mut(&mut self, ns: NsId) -> Option<&mut Netfilter6> {
+        Some(&mut self.namespace_mut(ns)?.netfilter6)
     }
 }
 

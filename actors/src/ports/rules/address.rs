@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub trait Address:
     Copy + Debug + Display + Eq + Ord + Hash + FromStr + Send + Sync + 'static
 {
-    type Net: Copy + Debug + Eq + Hash + Send + Sync + 'static;
+    type Net: Copy + Debug + Default + Eq + Hash + Send + Sync + 'static;
     type RejectWith: Copy + Debug + Eq + Hash + Send + Sync + 'static;
     /// An address as a number: what a packet is compared by.
     type Bits: Copy + Debug + Eq + Ord + Hash + BitAnd<Output = Self::Bits> + Send + Sync + 'static;

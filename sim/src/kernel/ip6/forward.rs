@@ -1,12 +1,14 @@
 //! The way of a packet: input, forwarding and output (net/ipv6/ip6_input.c, ip6_output.c).
 
 use super::Ip6;
+use super::filter::Way;
 use super::ndisc::group_mac;
 use super::route::{Hop6, Kind6};
 use crate::kernel::family::V6;
 use crate::kernel::forward::Arrival;
 use crate::kernel::mutants::{Mutant, mutated};
-use crate::kernel::packet::{Frame, Icmp6Error, L4, Packet, Payload};
+use crate::kernel::netfilter::Hook;
+use crate::kernel::packet::{Ct, Frame, Icmp6Error, L4, Packet, Payload};
 use crate::kernel::{Cx, Errno, Kernel, Mac, Namespace};
 use std::net::Ipv6Addr;
 
@@ -19,7 +21,7 @@ impl Namespace {
         &mut self,
         cx: &mut Cx<'_>,
         dev: u32,
-        packet: Box<Packet<V6>>,
+        mut packet: Box<Packet<V6>>,
         arrival: Arrival,
     ) {
         let Some(ip6) = self.ip6.as_deref() else { return };
@@ -28,6 +30,11 @@ impl Namespace {
         if disabled || is_martian(&packet, loopback) {
             return;
         }
+        let way = Way { input: Some(dev), output: None, to_us: arrival.to_us };
+        if !self.passes6(cx, Hook::Prerouting, &mut packet, way) {
+            return;
+        }
+        let Some(ip6) = self.ip6.as_deref() else { return };
         // What this machine says to itself keeps the way that was found for it, and counts as come
         // by the link that has the address.
         let hop = ip6.route(packet.dst, Some(dev).filter(|_| !loopback), false);
@@ -50,10 +57,16 @@ impl Namespace {
         &mut self,
         cx: &mut Cx<'_>,
         dev: u32,
-        packet: Box<Packet<V6>>,
+        mut packet: Box<Packet<V6>>,
         hop: Hop6,
         arrival: Arrival,
     ) {
+        let way = Way { input: Some(dev), output: None, to_us: arrival.to_us };
+        if !self.passes6(cx, Hook::Input, &mut packet, way) {
+            return;
+        }
+        // Transports know nothing of it (nf_reset_ct in ip6_protocol_deliver_rcu).
+        packet.ct = Ct::None;
         match &packet.l4 {
             // Nobody speaks for a group (tcp_v6_rcv, tcp_v6_send_reset).
             L4::Tcp(_) if arrival.to_us && hop.kind == Kind6::Local => {
@@ -101,7 +114,11 @@ impl Namespace {
             return self.icmp6_error(cx, Icmp6Error::PacketTooBig { mtu }, &packet, from);
         }
         packet.ttl -= 1;
-        self.finish_output6(cx, hop, packet);
+        let way = Way { input: Some(dev), output: Some(hop.dev), to_us: arrival.to_us };
+        if self.passes6(cx, Hook::Forward, &mut packet, way) {
+            // Nobody is told what POSTROUTING drops.
+            let _ = self.finish_output6(cx, hop, packet, Some(dev));
+        }
     }
 
     /// The route for a packet of this machine's own, by `dev` if the sender chose the link, and
@@ -120,20 +137,33 @@ impl Namespace {
         Ok((hop.ok_or(Errno::Enetunreach)?, src))
     }
 
-    /// `ip6_finish_output2`: to a group at once, to anybody else by way of its neighbour.
-    pub(super) fn finish_output6(&mut self, cx: &mut Cx<'_>, hop: Hop6, packet: Box<Packet<V6>>) {
+    /// POSTROUTING, then to a group at once, to anybody else by way of its neighbour (ip6_output,
+    /// ip6_finish_output2). `input`: the link that it came in by. `EPERM` where it was dropped.
+    pub(super) fn finish_output6(
+        &mut self,
+        cx: &mut Cx<'_>,
+        hop: Hop6,
+        mut packet: Box<Packet<V6>>,
+        input: Option<u32>,
+    ) -> Result<(), Errno> {
         let dev = if hop.is_here() { Kernel::LO } else { hop.dev };
         let disabled = |ip6: &Ip6| ip6.interface(dev).is_none_or(|i| i.conf.disabled);
         if self.ip6.as_deref().is_none_or(disabled) {
-            return;
+            return Ok(());
+        }
+        let way = Way { input, ..Way::out(dev) };
+        if !self.passes6(cx, Hook::Postrouting, &mut packet, way) {
+            return Err(Errno::Eperm);
         }
         if packet.dst.is_multicast() {
-            return self.transmit6(cx, dev, group_mac(packet.dst), packet);
+            self.transmit6(cx, dev, group_mac(packet.dst), packet);
+            return Ok(());
         }
         match self.links.get(dev).is_some_and(|link| link.asks_nobody()) {
             true => self.transmit6(cx, dev, Mac::default(), packet),
             false => self.send_to_neighbour(cx, dev, hop.via.unwrap_or(packet.dst), packet),
         }
+        Ok(())
     }
 
     pub(super) fn transmit6(

@@ -5,7 +5,7 @@ use super::route::{Hop6, Kind6};
 use super::scope::is_of_one_link;
 use crate::body::Body;
 use crate::kernel::family::V6;
-use crate::kernel::icmp::quote;
+use crate::kernel::icmp::{answer_to, quote};
 use crate::kernel::packet::{Ct, Icmp, Icmp6Error, L4, Packet, Tcp, TcpFlags};
 use crate::kernel::{Cx, Namespace};
 use kubesim_runtime::Time;
@@ -84,20 +84,36 @@ impl Namespace {
         }
         let len = (HEADER + ERROR + about.len).min(QUOTED);
         let error = L4::Icmp(Icmp::Error { kind, about: quote(about) });
-        self.finish_output6(cx, hop, packet(src, about.src, len, error, Body::Empty));
+        let mut packet = packet(src, about.src, len, error, Body::Empty);
+        packet.ct = answer_to(about.ct);
+        let _ = self.local_out6(cx, hop, packet);
     }
 
     /// RST for a segment that nobody wants (tcp_v6_send_reset).
     pub(super) fn reset6(&mut self, cx: &mut Cx<'_>, dev: u32, about: &Packet<V6>) {
+        self.reset6_as(cx, Some(dev), about, Ct::None);
+    }
+
+    /// The same for one that a rule rejected: conntrack sees that as something about the
+    /// connection, not of it.
+    pub(super) fn reset6_as(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: Option<u32>,
+        about: &Packet<V6>,
+        ct: Ct,
+    ) {
         let L4::Tcp(tcp) = &about.l4 else { return };
         if tcp.flags.rst {
             return;
         }
         let l4 = L4::Tcp(reset_of(tcp));
-        let dev = is_of_one_link(about.src).then_some(dev);
+        let dev = dev.filter(|_| is_of_one_link(about.src));
         // Nobody is told that a reset could not be sent.
         if let Ok((hop, src)) = self.route_output6(about.src, Some(about.dst), dev) {
-            self.finish_output6(cx, hop, packet(src, about.src, HEADER + 20, l4, Body::Empty));
+            let mut reset = packet(src, about.src, HEADER + 20, l4, Body::Empty);
+            reset.ct = ct;
+            let _ = self.local_out6(cx, hop, reset);
         }
     }
 
@@ -118,7 +134,7 @@ impl Namespace {
                     return;
                 };
                 let reply = packet(src, request.src, request.len, l4, request.body);
-                self.finish_output6(cx, hop, reply);
+                let _ = self.local_out6(cx, hop, reply);
             }
             L4::Icmp(Icmp::Discovery(_)) => self.discovery_input(cx, dev, &request),
             _ => {}

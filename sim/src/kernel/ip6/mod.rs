@@ -12,6 +12,7 @@
 mod address;
 mod config;
 mod dump;
+mod filter;
 mod forward;
 mod icmp;
 mod ndisc;

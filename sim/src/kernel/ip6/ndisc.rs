@@ -107,7 +107,10 @@ impl Namespace {
         let dst = to.map_or_else(|| solicited_node(target), |_| target);
         let mac = to.unwrap_or_else(|| group_mac(dst));
         let message = Discovery::Solicitation { target, source };
-        self.transmit6(cx, dev, mac, discovery(src, dst, message));
+        let mut packet = discovery(src, dst, message);
+        if self.discovery_passes(cx, dev, &mut packet) {
+            self.transmit6(cx, dev, mac, packet);
+        }
     }
 
     /// `ndisc_recv_ns`, ndisc_recv_na
@@ -180,7 +183,10 @@ impl Namespace {
         let Some(src) = src else { return };
         let mac = self.links.get(dev).map(|link| link.mac);
         let message = Discovery::Advertisement { target, flags, link: mac.filter(|_| says_mac) };
-        let packet = discovery(src, dst, message);
+        let mut packet = discovery(src, dst, message);
+        if !self.discovery_passes(cx, dev, &mut packet) {
+            return;
+        }
         match dst.is_multicast() {
             true => self.transmit6(cx, dev, group_mac(dst), packet),
             false => self.send_to_neighbour(cx, dev, dst, packet),

@@ -71,7 +71,8 @@ impl Kernel {
     }
 
     /// Sends a datagram of `len` bytes, from the bound address, else from what suits the
-    /// destination best (udpv6_sendmsg). `ENETUNREACH`, `EADDRNOTAVAIL`, `EMSGSIZE`.
+    /// destination best (udpv6_sendmsg). `ENETUNREACH`, `EADDRNOTAVAIL`, `EMSGSIZE`, `EPERM` where a
+    /// rule drops it.
     pub fn udp6_send(
         &mut self,
         now: Time,
@@ -94,8 +95,7 @@ impl Kernel {
             if packet.len > mtu {
                 return Err(Errno::Emsgsize);
             }
-            space.finish_output6(cx, hop, packet);
-            Ok(())
+            space.local_out6(cx, hop, packet)
         })
     }
 }
