@@ -8,7 +8,8 @@ use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::ports::rules::text::{rule_line, table_name};
 use kubesim_actors::ports::rules::{FlatSettings, Rule, Table};
-use kubesim_sim::kernel::packet::{IcmpError, Packet, TcpFlags};
+use kubesim_sim::kernel::family::{Family, V4};
+use kubesim_sim::kernel::packet::{Packet, TcpFlags};
 use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -60,10 +61,20 @@ pub enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub enum Answer<F: Family = V4> {
     /// The other way round: of a segment with these flags, of an echo request the reply.
     Reply(TcpFlags),
-    Error(IcmpError),
+    Error(F::Error),
+}
+
+/// Which packet it is an answer to: the last one that left at 0.
+impl<F: Family> Answer<F> {
+    pub fn words(&self, which: usize) -> String {
+        match self {
+            Answer::Reply(flags) => format!("answer to packet -{which}: {flags:?}"),
+            Answer::Error(kind) => format!("answer to packet -{which}: {kind}"),
+        }
+    }
 }
 
 /// Longer than it takes until UDP may be a stream (nf_conntrack_proto_udp.c).
@@ -129,7 +140,15 @@ pub trait Router {
 impl Step {
     /// Whether chance may decide what comes of it.
     pub fn throws_dice(&self) -> bool {
-        matches!(self, Step::Packet(..) | Step::Send(..) | Step::Answer(..) | Step::Counted(_))
+        use six::Act::{Answer, Packet};
+        matches!(
+            self,
+            Step::Packet(..)
+                | Step::Send(..)
+                | Step::Answer(..)
+                | Step::Counted(_)
+                | Step::Six(Packet(..) | Answer(..))
+        )
     }
 }
 
@@ -150,12 +169,7 @@ impl fmt::Display for Step {
                 write!(f, "in by {}: {}", LEGS[*leg], Ports::default().packet(packet))
             }
             Step::Send(from, to, port) => write!(f, "socket {from} sends to {to}:{port}"),
-            Step::Answer(which, Answer::Reply(flags)) => {
-                write!(f, "answer to packet -{which}: {flags:?}")
-            }
-            Step::Answer(which, Answer::Error(kind)) => {
-                write!(f, "answer to packet -{which}: {kind}")
-            }
+            Step::Answer(which, answer) => f.write_str(&answer.words(*which)),
             Step::Append(table, chain, rule) | Step::Try(table, chain, rule) => {
                 write!(f, "iptables -t {} {}", table_name(*table), rule_line(chain, rule))
             }

@@ -9,6 +9,7 @@ use crate::fidelity::{wire, words};
 use kubesim_actors::ports::network::{Errno, Proto, Request, Route, Vxlan};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
+use kubesim_sim::kernel::family::V4;
 use kubesim_sim::kernel::packet::{Frame, Payload};
 use kubesim_sim::kernel::{Kernel, NeighbourState, NsId, Output, SocketEvent, SocketId};
 use std::collections::VecDeque;
@@ -138,7 +139,7 @@ impl Model {
         seen.extend(got);
         seen.extend(self.tables());
         if self.lan == Lan::Filtered {
-            seen.extend(connections(&self.kernel, self.now, &mut self.seen.ports));
+            seen.extend(connections::<V4>(&self.kernel, self.now, &mut self.seen.ports));
         }
         seen
     }
@@ -233,10 +234,10 @@ impl Router for Model {
         let done = match step {
             Step::Lan(act) => return self.act_on(act),
             Step::Append(table, chain, rule) => {
-                self.rules.append(&mut self.kernel, *table, chain, rule)?;
+                self.rules.append::<V4>(&mut self.kernel, *table, chain, rule)?;
                 return Ok(Vec::new());
             }
-            Step::Counters => return Ok(self.rules.counters(&self.kernel)),
+            Step::Counters => return Ok(self.rules.counters::<V4>(&self.kernel)),
             Step::Packet(leg, packet) => {
                 return Ok(self.inject(*leg, wire::inbound(*leg, packet)));
             }

@@ -9,7 +9,7 @@ mod netlink;
 mod netlink6;
 mod tables;
 
-pub use self::connections::Connections;
+pub use self::connections::{Connections, Told};
 use self::flat::Flat;
 pub use self::netlink::Netlink;
 pub use self::netlink6::{Found6, Tables6};

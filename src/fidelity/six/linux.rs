@@ -1,24 +1,32 @@
 //! As this machine's kernel has it, in a network namespace of one thread's own.
 
+use super::filter::default_route;
 use super::{Act, Seen, Six, answer, asked, got_line, inbound, neighbour_line, net, place};
 use crate::fidelity::frame;
 use crate::fidelity::lan::PAUSE;
-use crate::fidelity::linux::{Netlink, Tables6, begin_namespace, tap, write_sysctl};
-use crate::fidelity::step::{LEGS, Router, SOCKETS, Step};
-use crate::fidelity::words;
+use crate::fidelity::linux::{
+    Connections, Netlink, Tables, Tables6, begin_namespace, tap, write_sysctl,
+};
+use crate::fidelity::step::{LEGS, LIST, Router, Rules, SOCKETS, Step};
+use crate::fidelity::{step, wire, words};
 use ipnet::Ipv6Net;
-use kubesim_actors::ports::network::Errno;
+use kubesim_actors::ports::network::{Errno, Proto};
 use kubesim_backends::network::errno;
-use kubesim_sim::kernel::packet::{Frame, Payload};
+use kubesim_sim::kernel::family::V6;
+use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 use tun_rs::SyncDevice;
 
 const LO: u32 = 1;
 
 /// Written before there are legs, which begin with what `default` has.
-const SYSCTLS: [(&str, &str); 20] = [
+const SYSCTLS: [(&str, &str); 22] = [
+    // Which groups it listens to is said at once.
+    ("net.ipv6.conf.default.mldv1_unsolicited_report_interval", "1"),
+    ("net.ipv6.conf.default.mldv2_unsolicited_report_interval", "1"),
     ("net.ipv6.conf.all.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
     ("net.ipv6.conf.all.accept_ra", "0"),
@@ -43,6 +51,8 @@ const SYSCTLS: [(&str, &str); 20] = [
     ("net.ipv6.conf.all.disable_ipv6", "0"),
 ];
 
+/// How long it takes to say that twice.
+const REPORTED: Duration = Duration::from_millis(100);
 /// How long addresses may take until they can be used.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,6 +70,15 @@ pub struct Linux {
     first: Option<Vec<String>>,
     /// Legs that are up.
     up: [bool; 3],
+    /// Packets that left, and by which leg.
+    left: Vec<(usize, Packet<V6>)>,
+    filter: Option<Filter>,
+}
+
+/// What a router with rules has.
+struct Filter {
+    tables: Tables<Ipv6Addr>,
+    connections: Connections<V6>,
 }
 
 impl Linux {
@@ -79,11 +98,113 @@ impl Linux {
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
         let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
         let (sysctls, seen, first, up) = Default::default();
-        let mut linux = Linux { six, netlink, taps, legs, sockets, sysctls, seen, first, up };
+        let (left, filter) = (Vec::new(), None);
+        let mut linux =
+            Linux { six, netlink, taps, legs, sockets, sysctls, seen, first, up, left, filter };
         let lo = linux.netlink.set_up(LO, true);
         lo.map_err(|errno| format!("setting the loopback up: {errno}"))?;
+        if let Six::Filtered(rules) = six {
+            linux.begin_filtering(rules)?;
+        }
         linux.reset()?;
         Ok(linux)
+    }
+
+    fn begin_filtering(&mut self, rules: Rules) -> Result<(), String> {
+        // As the model believes sequence numbers.
+        write_sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1")?;
+        write_sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        self.begin().map_err(|errno| format!("setting legs up: {errno}"))?;
+        let route = default_route();
+        let added = self.netlink.add_route6(&route, Proto::STATIC, self.legs[0]);
+        added.map_err(|errno| format!("adding a default route: {errno}"))?;
+        self.wait()?;
+        // Which groups it listens to is said twice, and rules would count it.
+        std::thread::sleep(REPORTED);
+        without_redirects()?;
+        let tables = Tables::new(rules)?;
+        self.filter = Some(Filter { tables, connections: Connections::new()? });
+        self.settle().map(|_| ())
+    }
+
+    /// What only a router with rules has.
+    fn filter(&mut self, step: &Step) -> Result<Option<Vec<String>>, String> {
+        let Some(Filter { tables, connections }) = &mut self.filter else { return Ok(None) };
+        match step {
+            Step::Six(Act::Append(table, chain, rule)) => {
+                tables.append(*table, chain, rule);
+                return Ok(Some(Vec::new()));
+            }
+            Step::PolicyDrop(chain) => {
+                tables.drop_by_policy(chain);
+                return Ok(Some(Vec::new()));
+            }
+            _ => tables.settle()?,
+        }
+        Ok(Some(match step {
+            Step::Six(Act::Try(table, chain, rule)) => {
+                vec![tables.attempt(*table, chain, rule)?]
+            }
+            Step::Six(Act::Answer(which, answer)) => {
+                match wire::answer_to(&self.left, *which, *answer) {
+                    Some((leg, packet)) => self.inject(leg, &inbound(leg, &packet))?,
+                    None => Vec::new(),
+                }
+            }
+            Step::Counters => tables.counters()?,
+            Step::Counted(step) => {
+                let mut seen = self.act(step)?;
+                seen.extend(self.filter(&Step::Counters)?.unwrap_or_default());
+                seen
+            }
+            Step::Pause => {
+                std::thread::sleep(step::PAUSE);
+                self.settle()?
+            }
+            Step::Wait(seconds) => {
+                connections.age(*seconds)?;
+                self.settle()?
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Who waits for one that is gone is told so, and may have to be asked for. Says whether anybody
+    /// did.
+    fn forget_neighbours(&mut self) -> Result<bool, String> {
+        let mut waited = false;
+        for _ in 0..4 {
+            let found = self.netlink.neighbours6();
+            let found = found.map_err(|errno| format!("dumping the neighbours: {errno}"))?;
+            if found.is_empty() {
+                break;
+            }
+            waited |= found.iter().any(|neighbour| neighbour.state == "INCOMPLETE");
+            let flushed = Command::new("ip").args(["-6", "neigh", "flush", "all"]).output();
+            flushed.map_err(|error| format!("needs ip (Debian: iproute2): {error}"))?;
+            self.settle()?;
+        }
+        Ok(waited)
+    }
+
+    /// Neither rules nor legs change, so that nothing is said that rules would count.
+    fn reset_filtered(&mut self) -> Result<bool, String> {
+        if self.filter.is_none() {
+            return Ok(false);
+        }
+        let waited = self.forget_neighbours()?;
+        let Some(Filter { tables, connections }) = &mut self.filter else { return Ok(false) };
+        if waited {
+            // What that has set off was counted.
+            tables.counters()?;
+        }
+        tables.reset();
+        connections.clear()?;
+        // A list lives as long as rules name it, also from one case to the next. Without rules
+        // there is none.
+        let _ = std::fs::write(format!("/proc/thread-self/net/xt_recent/{LIST}"), "/");
+        (self.seen, self.left) = Default::default();
+        Ok(true)
     }
 
     fn name(&self) -> impl Fn(u32) -> String + use<> {
@@ -156,7 +277,7 @@ impl Linux {
                         }
                         None => continue,
                     };
-                    match asked(&frame).filter(|_| self.six == Six::Router) {
+                    match asked(&frame).filter(|_| self.six.answers()) {
                         Some(question) => self.send(leg, &answer(leg, question, None))?,
                         None => seen.push((leg, Ok(frame))),
                     }
@@ -168,23 +289,30 @@ impl Linux {
         for (leg, frame) in seen {
             lines.push(match frame {
                 Err(words) => words,
-                Ok(frame) => match (self.six, &frame.payload) {
-                    (Six::Router, Payload::Ip6(packet)) => self.seen.packet(leg, packet),
+                Ok(frame) => match (self.six.answers(), &frame.payload) {
+                    (true, Payload::Ip6(packet)) => {
+                        self.left.push((leg, (**packet).clone()));
+                        self.seen.packet(leg, packet)
+                    }
                     _ => self.seen.frame(leg, &frame),
                 },
             });
         }
         for (socket, port) in self.sockets.iter().zip(SOCKETS) {
             while let Ok((_, SocketAddr::V6(from))) = socket.recv_from(&mut buffer) {
-                lines.push(got_line(port, *from.ip(), from.port()));
+                let sport = self.seen.ports.name(from.port());
+                lines.push(got_line(port, *from.ip(), &sport));
             }
         }
         lines.extend(self.neighbours()?);
+        if let Some(filter) = &mut self.filter {
+            lines.extend(filter.connections.list(&mut self.seen.ports)?);
+        }
         Ok(lines)
     }
 
     fn neighbours(&mut self) -> Result<Vec<String>, String> {
-        if self.six == Six::Router {
+        if self.six.answers() {
             return Ok(Vec::new());
         }
         let found = self.netlink.neighbours6();
@@ -236,6 +364,9 @@ impl Linux {
                 std::thread::sleep(PAUSE);
                 return self.settle();
             }
+            Act::Append(..) | Act::Try(..) | Act::Answer(..) => {
+                return Err(format!("not without rules: {act}"));
+            }
         };
         self.after(done)
     }
@@ -278,8 +409,24 @@ fn socket(port: u16) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// How often a host is told of a better way depends on the clock (ip6_forward), and rules would count
+/// that as well: it is dropped before they see it.
+fn without_redirects() -> Result<(), String> {
+    let rules = "table ip6 redirects { chain out { type filter hook output priority -450; \
+                 icmpv6 type nd-redirect drop; }; }";
+    let done = Command::new("nft").arg(rules).output();
+    let done = done.map_err(|error| format!("needs nft (Debian: nftables): {error}"))?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(format!("nft: {}", String::from_utf8_lossy(&done.stderr).trim())),
+    }
+}
+
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
+        if self.reset_filtered()? {
+            return Ok(());
+        }
         self.clear().map_err(|errno| format!("setting legs down: {errno}"))?;
         for key in std::mem::take(&mut self.sysctls) {
             write_sysctl(&key, "0")?;
@@ -288,12 +435,15 @@ impl Router for Linux {
         let tables = self.wait()?;
         // What that has set off is nobody's business.
         self.settle()?;
-        self.seen = Seen::default();
+        (self.seen, self.left) = Default::default();
         let first = self.first.get_or_insert_with(|| tables.clone());
         if *first == tables { Ok(()) } else { Err(format!("routes are left: {tables:?}")) }
     }
 
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
+        if let Some(seen) = self.filter(step)? {
+            return Ok(seen);
+        }
         let done = match step {
             Step::Six(act) => return self.act_on(act),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),

@@ -1,21 +1,25 @@
 //! Cases of IPv6: what routes, forwards and asks for neighbours. Linux does not look for duplicates
 //! here (`accept_dad` 0), and heeds no routers' advertisements.
 
+pub mod filter;
 pub mod forwarding;
 pub mod linux;
 pub mod model;
 pub mod neighbours;
 pub mod routes;
 
-use super::step::LEGS;
+use super::step::{Answer, LEGS, Rules};
 use super::wire;
 use super::words::Ports;
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{Mac, Proto};
+use kubesim_actors::ports::rules::text::{rule_line, table_name};
+use kubesim_actors::ports::rules::{Rule, Table};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::Route6;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Advertised, Ct, Discovery, Frame, Icmp, L4, Packet, Payload};
+use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -27,6 +31,9 @@ pub enum Six {
     /// Each leg has an address more; nobody answers but who is told to, and what comes of a step
     /// are frames and neighbours.
     Neighbours,
+    /// A router with these addresses, with a default gateway and rules; what comes of a step are
+    /// packets and connections.
+    Filtered(Rules),
 }
 
 impl Six {
@@ -34,8 +41,13 @@ impl Six {
     fn addresses(self) -> &'static [&'static str] {
         match self {
             Six::Router => &[],
-            Six::Neighbours => &["fd00:1::1/64", "fd00:2::1/64", "fd00:3::1/64"],
+            Six::Neighbours | Six::Filtered(_) => &["fd00:1::1/64", "fd00:2::1/64", "fd00:3::1/64"],
         }
+    }
+
+    /// Whoever is asked for answers at once.
+    fn answers(self) -> bool {
+        self != Six::Neighbours
     }
 }
 
@@ -58,6 +70,11 @@ pub enum Act {
     Tell(usize, Option<Mac>),
     /// [`super::lan::PAUSE`] passes.
     Pause,
+    /// `ip6tables -t … -A …`; the second may be refused.
+    Append(Table, SmolStr, Rule<Ipv6Addr>),
+    Try(Table, SmolStr, Rule<Ipv6Addr>),
+    /// Whoever got a packet that left answers it: the last one at 0, the one before at 1.
+    Answer(usize, Answer<V6>),
 }
 
 /// Whoever has this address at the far end of a leg.
@@ -145,7 +162,7 @@ fn neighbour_line(ip: Ipv6Addr, dev: &str, mac: Option<Mac>, state: &str, router
 }
 
 /// What a process of the router got.
-fn got_line(port: u16, from: Ipv6Addr, sport: u16) -> String {
+fn got_line(port: u16, from: Ipv6Addr, sport: &str) -> String {
     format!("socket {port} got something from [{from}]:{sport}")
 }
 
@@ -173,6 +190,10 @@ impl fmt::Display for Act {
             }
             Act::Tell(which, None) => write!(f, "answer to question -{which}"),
             Act::Tell(which, Some(mac)) => write!(f, "answer to question -{which} by {mac}"),
+            Act::Append(table, chain, rule) | Act::Try(table, chain, rule) => {
+                write!(f, "ip6tables -t {} {}", table_name(*table), rule_line(chain, rule))
+            }
+            Act::Answer(which, answer) => f.write_str(&answer.words(*which)),
             Act::Pause => {
                 write!(f, "wait {} ms in real time", super::lan::PAUSE.as_millis())
             }

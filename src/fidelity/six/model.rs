@@ -1,17 +1,21 @@
 //! As the simulator models it.
 
+use super::filter::default_route;
 use super::{Act, Seen, Six, answer, asked, got_line, inbound, neighbour_line, net, place};
 use crate::fidelity::lan::PAUSE;
 use crate::fidelity::lan::model::state_name;
+use crate::fidelity::model::{Begin, Written, connections};
 use crate::fidelity::step::{LEGS, Router, SOCKETS, Step};
-use crate::fidelity::{wire, words};
-use kubesim_actors::ports::network::Errno;
+use crate::fidelity::{step, wire, words};
+use kubesim_actors::ports::network::{Errno, Proto};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
-use kubesim_sim::kernel::packet::{Frame, Payload};
+use kubesim_sim::kernel::family::V6;
+use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
 use kubesim_sim::kernel::{Kernel, NsId, Output, SocketEvent, SocketId};
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 const HOST: NsId = NsId::HOST;
 const SYSCTLS: [&str; 2] = ["net.ipv6.conf.all.disable_ipv6", "net.ipv6.icmp.ratelimit"];
@@ -24,14 +28,18 @@ pub struct Model {
     legs: Vec<u32>,
     sockets: Vec<SocketId>,
     seen: Seen,
+    /// Packets that left, and by which leg.
+    left: Vec<(usize, Packet<V6>)>,
+    rules: Written,
 }
 
 impl Model {
     pub fn new(six: Six) -> Result<Model, String> {
-        let (legs, sockets, seen) = Default::default();
+        let (legs, sockets, seen, left, rules) = Default::default();
         // Long enough ago for all that Linux compares with what never was.
         let now = Time::from_secs(1000);
-        let mut model = Model { six, kernel: Kernel::new(dice()), now, legs, sockets, seen };
+        let kernel = Kernel::new(dice(0));
+        let mut model = Model { six, kernel, now, legs, sockets, seen, left, rules };
         model.reset()?;
         Ok(model)
     }
@@ -53,7 +61,59 @@ impl Model {
             let socket = self.kernel.udp6_bind(HOST, Ipv6Addr::UNSPECIFIED, port, owner)?;
             self.sockets.push(socket);
         }
+        if let Six::Filtered(_) = self.six {
+            let key = "net.ipv6.conf.all.forwarding";
+            self.kernel.set_sysctl(now, HOST, key, "1", &mut out)?;
+            self.kernel.add_route6(now, HOST, &default_route(), Proto::STATIC, &mut out)?;
+            let tables = self.kernel.netfilter6_mut(HOST).ok_or(Errno::Einval)?;
+            tables.begin().map_err(|_| Errno::Einval)?;
+        }
         Ok(())
+    }
+
+    /// From now on other numbers come up.
+    pub fn reseed(&mut self, number: u64) {
+        self.kernel.set_rng(dice(number));
+    }
+
+    /// What only a router with rules has.
+    fn filter(&mut self, step: &Step) -> Result<Option<Vec<String>>, String> {
+        let kernel = &mut self.kernel;
+        Ok(Some(match step {
+            Step::Six(Act::Append(table, chain, rule)) => {
+                self.rules.append::<V6>(kernel, *table, chain, rule)?;
+                Vec::new()
+            }
+            Step::Six(Act::Try(table, chain, rule)) => {
+                vec![self.rules.attempt::<V6>(kernel, *table, chain, rule)?]
+            }
+            Step::Six(Act::Answer(which, answer)) => {
+                match wire::answer_to(&self.left, *which, *answer) {
+                    Some((leg, packet)) => self.inject(leg, inbound(leg, &packet)),
+                    None => Vec::new(),
+                }
+            }
+            Step::PolicyDrop(chain) => {
+                let tables = kernel.netfilter6_mut(HOST).ok_or("the model has no rules")?;
+                tables.set_policy(chain, true)?;
+                Vec::new()
+            }
+            Step::Counters => self.rules.counters::<V6>(kernel),
+            Step::Counted(step) => {
+                let mut seen = self.act(step)?;
+                seen.extend(self.rules.counters::<V6>(&self.kernel));
+                seen
+            }
+            Step::Pause => {
+                self.now += step::PAUSE;
+                self.settle(Vec::new())
+            }
+            Step::Wait(seconds) => {
+                self.now += Duration::from_secs(u64::from(*seconds));
+                self.settle(Vec::new())
+            }
+            _ => return Ok(None),
+        }))
     }
 
     fn inject(&mut self, leg: usize, frame: Frame) -> Vec<String> {
@@ -69,13 +129,13 @@ impl Model {
             let (link, frame) = match output {
                 Output::Transmit { link, frame } => (link, frame),
                 Output::Socket { owner, event: SocketEvent::Datagram6 { from, .. }, .. } => {
-                    got.push(got_line(SOCKETS[owner as usize], *from.ip(), from.port()));
+                    got.push((owner, from));
                     continue;
                 }
                 _ => continue,
             };
             let Some(leg) = self.legs.iter().position(|index| *index == link) else { continue };
-            match asked(&frame).filter(|_| self.six == Six::Router) {
+            match asked(&frame).filter(|_| self.six.answers()) {
                 None => seen.push((leg, frame)),
                 Some(question) => {
                     let mut more = Vec::new();
@@ -88,19 +148,28 @@ impl Model {
         seen.sort_by_key(|(leg, frame)| place(*leg, Some(frame)));
         let mut lines: Vec<String> = Vec::new();
         for (leg, frame) in seen {
-            lines.push(match (self.six, &frame.payload) {
-                (Six::Router, Payload::Ip6(packet)) => self.seen.packet(leg, packet),
+            lines.push(match (self.six.answers(), &frame.payload) {
+                (true, Payload::Ip6(packet)) => {
+                    self.left.push((leg, (**packet).clone()));
+                    self.seen.packet(leg, packet)
+                }
                 _ => self.seen.frame(leg, &frame),
             });
         }
-        got.sort_unstable();
-        lines.extend(got);
+        got.sort_by_key(|(owner, _)| *owner);
+        for (owner, from) in got {
+            let sport = self.seen.ports.name(from.port());
+            lines.push(got_line(SOCKETS[owner as usize], *from.ip(), &sport));
+        }
         lines.extend(self.neighbours());
+        if let Six::Filtered(_) = self.six {
+            lines.extend(connections::<V6>(&self.kernel, self.now, &mut self.seen.ports));
+        }
         lines
     }
 
     fn neighbours(&self) -> Vec<String> {
-        if self.six == Six::Router {
+        if self.six.answers() {
             return Vec::new();
         }
         let name = |index: u32| {
@@ -153,6 +222,9 @@ impl Model {
                 self.now = end;
                 return Ok(self.settle(out));
             }
+            Act::Append(..) | Act::Try(..) | Act::Answer(..) => {
+                return Err(format!("not without rules: {act}"));
+            }
         };
         Ok(self.after(done, out))
     }
@@ -166,19 +238,25 @@ impl Model {
     }
 }
 
-fn dice() -> Rng {
-    Rng::new(Stream { seed: 1, label: "kernel", index: 0, incarnation: 0 })
+fn dice(number: u64) -> Rng {
+    Rng::new(Stream { seed: 1, label: "kernel", index: number, incarnation: 0 })
 }
 
 impl Router for Model {
     fn reset(&mut self) -> Result<(), String> {
-        self.kernel = Kernel::new(dice());
+        self.kernel = Kernel::new(dice(0));
         self.now = Time::from_secs(1000);
         (self.legs, self.sockets, self.seen) = Default::default();
+        (self.left, self.rules) = Default::default();
         self.begin().map_err(|errno| format!("making the model: {errno}"))
     }
 
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
+        if let Six::Filtered(_) = self.six
+            && let Some(seen) = self.filter(step)?
+        {
+            return Ok(seen);
+        }
         let (now, mut out) = (self.now, Vec::new());
         let done = match step {
             Step::Six(act) => return self.act_on(act),
