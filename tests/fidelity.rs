@@ -77,3 +77,33 @@ fn a_tunnel_takes_and_gives_as_on_linux() {
 fn neighbours_are_asked_and_believed_as_on_linux() {
     agree(Domain::Neighbours, 3000);
 }
+
+#[test]
+fn routes_of_ipv6_are_as_linux_has_them() {
+    agree(Domain::Routes6, 3000);
+}
+
+#[test]
+fn packets_of_ipv6_are_forwarded_as_linux_does() {
+    agree(Domain::Forwarding6, 3000);
+}
+
+#[test]
+fn neighbours_of_ipv6_are_asked_and_believed_as_on_linux() {
+    agree(Domain::Neighbours6, 3000);
+}
+
+#[test]
+fn rules_of_ip6tables_legacy_do_what_they_do_on_linux() {
+    agree(Domain::Ip6tablesLegacy, 3000);
+}
+
+#[test]
+fn rules_of_ip6tables_nft_do_what_they_do_on_linux() {
+    agree(Domain::Ip6tablesNft, 3000);
+}
+
+#[test]
+fn connections_of_ipv6_live_as_on_linux() {
+    agree(Domain::Conntrack6, 3000);
+}

@@ -9,7 +9,8 @@ mod cuts;
 
 pub use cuts::{Cut, Side};
 
-use crate::kernel::packet::{Frame, Payload};
+use crate::kernel::family::Family;
+use crate::kernel::packet::{Frame, Packet, Payload};
 use kubesim_actors::ports::network::Mac;
 use kubesim_runtime::{Rng, Stream, Time};
 use petgraph::graph::{EdgeIndex, NodeIndex, UnGraph};
@@ -18,6 +19,7 @@ use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A network card's place on the wire.
@@ -369,13 +371,20 @@ pub fn describe(frame: &Frame) -> String {
         Payload::Arp(arp) => format!("ARP {} is at {}", arp.sender_ip, arp.sender_mac),
         Payload::Ip(packet) => {
             let (sport, dport) = packet.ports();
-            let protocol = format!("{:?}", packet.protocol()).to_lowercase();
-            format!(
-                "{protocol} {}:{sport} > {}:{dport} {} bytes",
-                packet.src, packet.dst, packet.len
-            )
+            let (src, dst) = ((packet.src, sport), (packet.dst, dport));
+            describe_packet(packet, src.into(), dst.into())
+        }
+        Payload::Ip6(packet) => {
+            let (sport, dport) = packet.ports();
+            let (src, dst) = ((packet.src, sport), (packet.dst, dport));
+            describe_packet(packet, src.into(), dst.into())
         }
     }
+}
+
+fn describe_packet<F: Family>(packet: &Packet<F>, src: SocketAddr, dst: SocketAddr) -> String {
+    let protocol = format!("{:?}", packet.protocol()).to_lowercase();
+    format!("{protocol} {src} > {dst} {} bytes", packet.len)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Connections in words, the same for both kernels.
 
 use super::words::Ports;
-use std::net::Ipv4Addr;
+use kubesim_sim::kernel::family::{Family, V4};
 
 /// Seconds as they were to begin with: time passes while cases are played, and all timeouts are
 /// multiples of ten seconds.
@@ -11,9 +11,9 @@ pub fn whole(timeout: u32) -> u32 {
 
 /// A connection, as either kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub original: Tuple,
-    pub reply: Tuple,
+pub struct Entry<F: Family = V4> {
+    pub original: Tuple<F>,
+    pub reply: Tuple<F>,
     /// `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_SRC_NAT`, `IPS_DST_NAT`.
     pub seen_reply: bool,
     pub assured: bool,
@@ -26,19 +26,19 @@ pub struct Entry {
 }
 
 /// Source, destination and their ports; of ICMP the id, and type and code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tuple {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple<F: Family = V4> {
     pub protocol: u8,
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
+    pub src: F::Addr,
+    pub dst: F::Addr,
     pub sport: u16,
     pub dport: u16,
 }
 
 /// In the order of what was written, each with its turn among those that wrote the same but for
 /// a port that was chosen.
-pub fn lines(mut entries: Vec<Entry>, ports: &mut Ports) -> Vec<String> {
-    let sorted = |tuple: &Tuple| {
+pub fn lines<F: Family>(mut entries: Vec<Entry<F>>, ports: &mut Ports) -> Vec<String> {
+    let sorted = |tuple: &Tuple<F>| {
         let Tuple { protocol, src, dst, sport, dport } = *tuple;
         (protocol, src, dst, dport, sport)
     };
@@ -46,10 +46,10 @@ pub fn lines(mut entries: Vec<Entry>, ports: &mut Ports) -> Vec<String> {
     entries.iter().map(|entry| entry.words(ports)).collect()
 }
 
-impl Entry {
+impl<F: Family> Entry<F> {
     fn words(&self, ports: &mut Ports) -> String {
         let protocol = match self.original.protocol {
-            1 => "icmp",
+            number if number == F::ICMP => "icmp",
             6 => "tcp",
             17 => "udp",
             _ => "something else",
@@ -70,13 +70,13 @@ impl Entry {
     }
 }
 
-impl Tuple {
+impl<F: Family> Tuple<F> {
     fn words(&self, ports: &mut Ports) -> String {
         let Tuple { src, dst, sport, dport, .. } = self;
         let sport = ports.name(*sport);
-        match self.protocol {
-            1 => format!("{src} > {dst} id {sport} type {}", dport >> 8),
-            _ => format!("{src}:{sport} > {dst}:{}", ports.name(*dport)),
+        match self.protocol == F::ICMP {
+            true => format!("{src} > {dst} id {sport} type {}", dport >> 8),
+            false => format!("{src}:{sport} > {dst}:{}", ports.name(*dport)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Frames as bytes, and back.
 
+use super::frame6;
 use crate::frames;
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Slice, Icmpv4Type, IpHeaders, Ipv4Extensions, Ipv4Header,
@@ -25,6 +26,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
             bytes.extend(frames::arp_bytes(arp).ok_or("an ARP packet that is none")?);
         }
         Payload::Ip(packet) => encode_ip(src, dst, packet, &mut bytes)?,
+        Payload::Ip6(packet) => frame6::encode(src, dst, packet, &mut bytes)?,
     }
     Ok(bytes)
 }
@@ -79,11 +81,12 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             let quoted = frames::quoted_bytes(about).ok_or("an error about nothing")?;
             builder.icmpv4(frames::error_type(*kind)).write(to, &quoted)
         }
+        L4::Icmp(Icmp::Discovery(never)) => match *never {},
     };
     written.map_err(|error| format!("writing a packet: {error}"))
 }
 
-/// `None` for what the model does not speak (IPv6). The error is what else it is, in words.
+/// `None` for what the model does not speak. The error is what else it is, in words.
 pub fn decode(bytes: &[u8]) -> Option<Result<Frame, String>> {
     let sliced = SlicedPacket::from_ethernet(bytes).ok()?;
     let Some(LinkSlice::Ethernet2(ether)) = &sliced.link else { return None };
@@ -91,7 +94,7 @@ pub fn decode(bytes: &[u8]) -> Option<Result<Frame, String>> {
     let payload = match sliced.net.as_ref()? {
         NetSlice::Arp(arp) => Ok(Payload::Arp(frames::read_arp(arp)?)),
         NetSlice::Ipv4(_) => decode_ip(&sliced)?.map(|packet| Payload::Ip(Box::new(packet))),
-        _ => return None,
+        NetSlice::Ipv6(_) => frame6::decode(&sliced)?.map(|packet| Payload::Ip6(Box::new(packet))),
     };
     Some(payload.map(|payload| Frame { src, dst, payload }))
 }

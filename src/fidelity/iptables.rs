@@ -2,51 +2,29 @@
 //! project write, and packets of a few connections through them.
 
 use super::dice::Dice;
+use super::place::Place;
 use super::refusals;
-use super::step::{Answer, CHAINS, Case, LIST, SOCKETS, Step, ip, net};
+use super::six;
+use super::step::{Answer, CHAINS, Case, LIST, Step};
 use super::wire;
 use super::words::built_in;
-use kubesim_actors::ports::rules::{
-    AddrType, CtStates, Match, Protocol, RejectWith, Rule, Table, Target,
-};
-use kubesim_sim::kernel::packet::{Icmp, IcmpError, L4, Packet, Tcp, TcpFlags};
+use kubesim_actors::ports::rules::{Address, CtStates, Match, Protocol, Rule, Table, Target};
+use kubesim_sim::kernel::packet::{Icmp, L4, Packet, Tcp, TcpFlags};
 use smol_str::SmolStr;
-use std::net::Ipv4Addr;
 
-/// Hosts on the legs and behind the default gateway, and the leg they are behind.
-pub const HOSTS: [(&str, usize); 7] = [
-    ("10.0.0.10", 0),
-    ("10.0.0.11", 0),
-    ("10.1.0.10", 1),
-    ("10.1.0.11", 1),
-    ("10.2.0.10", 2),
-    ("10.2.0.11", 2),
-    ("172.16.0.7", 0),
-];
-/// The router's own addresses, one nobody has, and broadcast ones.
-const OTHERS: [&str; 5] = ["10.0.0.1", "10.1.0.1", "10.2.0.1", "10.96.0.10", "10.1.255.255"];
-const NETS: [&str; 7] = [
-    "10.0.0.0/16",
-    "10.1.0.0/16",
-    "10.0.0.0/8",
-    "10.96.0.10/32",
-    "10.1.0.10/32",
-    "10.0.0.11/32",
-    "172.16.0.0/12",
-];
 const SOURCE_PORTS: [u16; 3] = [1024, 1025, 600];
 const PORTS: [u16; 4] = [80, 81, 53, 5000];
 
-pub fn rules(dice: &mut Dice) -> Case {
+pub fn rules<F: Place>(dice: &mut Dice) -> Case {
     let mut rules = Case::new();
     for _ in 0..1 + dice.below(12) {
-        rules.push(append(dice));
+        rules.push(append::<F>(dice));
     }
     if dice.yes(8) {
-        services(dice, &mut rules);
+        services::<F>(dice, &mut rules);
     }
     if dice.yes(8) {
-        marks(dice, &mut rules);
+        marks::<F>(dice, &mut rules);
     }
     if dice.yes(10) {
         rules.push(Step::PolicyDrop(dice.one(&["INPUT", "FORWARD", "OUTPUT"]).into()));
@@ -54,17 +32,17 @@ pub fn rules(dice: &mut Dice) -> Case {
     rules
 }
 
-pub fn case(dice: &mut Dice, rules: Case) -> Case {
+pub fn case<F: Place>(dice: &mut Dice, rules: Case) -> Case {
     let mut case = rules;
     let chance = case.iter().any(has_chance);
     let mut known = Vec::new();
     for _ in 0..2 + dice.below(8) {
         if dice.yes(5)
-            && let Some(step) = refusals::attempt(dice, &case)
+            && let Some(step) = refusals::attempt::<F>(dice, &case)
         {
             case.push(step);
         }
-        let step = traffic(dice, &mut known);
+        let step = traffic::<F>(dice, &mut known);
         case.push(if chance { Step::Counted(Box::new(step)) } else { step });
     }
     case.push(Step::Counters);
@@ -72,26 +50,33 @@ pub fn case(dice: &mut Dice, rules: Case) -> Case {
 }
 
 fn has_chance(step: &Step) -> bool {
-    let Step::Append(_, _, rule) = step else { return false };
+    match step {
+        Step::Append(_, _, rule) => throws_dice(rule),
+        Step::Six(six::Act::Append(_, _, rule)) => throws_dice(rule),
+        _ => false,
+    }
+}
+
+fn throws_dice<A: Address>(rule: &Rule<A>) -> bool {
     rule.matches.iter().any(|found| matches!(found, Match::Random { .. }))
 }
 
 /// Bits of several owners in one mark, and who asks for them later.
-fn marks(dice: &mut Dice, rules: &mut Case) {
+fn marks<F: Place>(dice: &mut Dice, rules: &mut Case) {
     for _ in 0..3 {
         let (value, mask) = dice.one(&[(1, 1), (0x4000, 0x4000), (2, 3), (0x4000, 0)]);
         let (matches, target) = (Vec::new(), Target::Mark { value, mask });
-        rules.push(Step::Append(Table::Mangle, "PREROUTING".into(), Rule { matches, target }));
+        rules.push(F::append(Table::Mangle, "PREROUTING".into(), Rule { matches, target }));
     }
     for (table, chain) in [(Table::Mangle, "FORWARD"), (Table::Nat, "POSTROUTING")] {
         let (value, mask) = dice.one(&[(1, 1), (0x4000, 0x4000), (0, 1), (2, 3)]);
         let matches = vec![Match::Mark { value, mask, not: dice.yes(4) }];
-        rules.push(Step::Append(table, chain.into(), Rule { matches, target: Target::None }));
+        rules.push(F::append(table, chain.into(), Rule { matches, target: Target::None }));
     }
 }
 
 /// A chain long enough to be looked up by address and port, as a proxy's.
-fn services(dice: &mut Dice, case: &mut Case) {
+fn services<F: Place>(dice: &mut Dice, case: &mut Case) {
     let hook = dice.one(&["PREROUTING", "OUTPUT", "U0"]);
     for _ in 0..12 + dice.below(4) {
         let mut matches = Vec::new();
@@ -104,18 +89,18 @@ fn services(dice: &mut Dice, case: &mut Case) {
             }
         }
         if !dice.yes(4) {
-            let net = address(dice).into();
+            let net = one::<F>(dice);
             matches.insert(0, Match::Destination { net, not: false });
         } else if dice.yes(2) {
-            let net = address(dice).into();
+            let net = one::<F>(dice);
             matches.insert(0, Match::Source { net, not: false });
         }
-        let target = target(dice, Table::Nat, hook, &matches);
-        case.push(Step::Append(Table::Nat, hook.into(), Rule { matches, target }));
+        let target = target::<F>(dice, Table::Nat, hook, &matches);
+        case.push(F::append(Table::Nat, hook.into(), Rule { matches, target }));
     }
 }
 
-fn append(dice: &mut Dice) -> Step {
+fn append<F: Place>(dice: &mut Dice) -> Step {
     let table = match dice.below(10) {
         0 => Table::Raw,
         1 | 2 => Table::Mangle,
@@ -126,15 +111,20 @@ fn append(dice: &mut Dice) -> Step {
         0 => dice.one(&CHAINS),
         _ => dice.one(built_in(table)),
     };
-    let matches = matches(dice, table, chain);
-    let target = target(dice, table, chain, &matches);
-    Step::Append(table, SmolStr::new(chain), Rule { matches, target })
+    let matches = matches::<F>(dice, table, chain);
+    let target = target::<F>(dice, table, chain, &matches);
+    F::append(table, SmolStr::new(chain), Rule { matches, target })
 }
 
 /// What a chain's rules may lead to: chains jump only to later ones, and in the nat table those
 /// for destinations (U0, U1) and those for sources (U2, U3) stay apart, as the kernel asks where
 /// each rule may be reached from (`xt_check_target`, net/netfilter/x_tables.c).
-fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Target {
+fn target<F: Place>(
+    dice: &mut Dice,
+    table: Table,
+    chain: &str,
+    matches: &[Match<F::Addr>],
+) -> Target<F::Addr> {
     let destinations = matches!(chain, "PREROUTING" | "OUTPUT" | "U0" | "U1");
     let tcp = matches.contains(&Match::Protocol { is: Protocol::Tcp, not: false });
     let plain = |dice: &mut Dice| match dice.below(5) {
@@ -151,8 +141,8 @@ fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Targ
                 _ => false,
             });
             let port = (ported && dice.yes(2)).then(|| dice.one(&PORTS));
-            let (host, _) = dice.one(&HOSTS);
-            let to = if dice.yes(8) { ip(dice.one(&OTHERS)) } else { ip(host) };
+            let (host, _) = dice.one(&F::HOSTS);
+            let to = if dice.yes(8) { F::ip(dice.one(&F::OTHERS)) } else { F::ip(host) };
             Target::Dnat { to, port }
         }
         (Table::Nat, 0) if chain == "POSTROUTING" || chain == "U2" || chain == "U3" => {
@@ -160,17 +150,14 @@ fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Targ
                 0 if !chain.starts_with('U') || chain == "U2" => {
                     Target::Masquerade { random_fully: dice.yes(2) }
                 }
-                _ => Target::Snat { to: ip(dice.one(&["10.0.0.1", "10.2.0.1", "10.0.0.50"])) },
+                _ => Target::Snat { to: F::ip(dice.one(&F::OUTSIDE)) },
             }
         }
-        (Table::Nat, 0) => Target::Snat { to: ip(dice.one(&["10.0.0.50", "10.1.0.50"])) },
+        (Table::Nat, 0) => Target::Snat { to: F::ip(dice.one(&F::INSIDE)) },
         (Table::Filter, 0) => match dice.below(5) {
             0 => Target::Drop,
-            1 if tcp => Target::Reject(RejectWith::TcpReset),
-            1 | 2 => Target::Reject(RejectWith::PortUnreachable),
-            3 => Target::Reject(
-                dice.one(&[RejectWith::HostUnreachable, RejectWith::AdminProhibited]),
-            ),
+            1 if tcp => Target::Reject(F::Addr::TCP_RESET),
+            1..=3 => Target::Reject(reject::<F>(dice)),
             _ => plain(dice),
         },
         (Table::Raw, 0) if dice.yes(2) => Target::NoTrack,
@@ -179,7 +166,13 @@ fn target(dice: &mut Dice, table: Table, chain: &str, matches: &[Match]) -> Targ
     }
 }
 
-fn jump(dice: &mut Dice, table: Table, chain: &str) -> Target {
+/// Some ICMP error.
+fn reject<F: Place>(dice: &mut Dice) -> <F::Addr as Address>::RejectWith {
+    let (with, _) = dice.one(F::Addr::REJECTS);
+    if with == F::Addr::TCP_RESET { F::Addr::REJECTS[0].0 } else { with }
+}
+
+fn jump<A: Address>(dice: &mut Dice, table: Table, chain: &str) -> Target<A> {
     let next: &[&str] = match (table, chain) {
         (_, "U3") => return Target::Return,
         (Table::Nat, "INPUT") => &["U3"],
@@ -195,14 +188,14 @@ fn jump(dice: &mut Dice, table: Table, chain: &str) -> Target {
     if dice.yes(4) { Target::Goto(to) } else { Target::Jump(to) }
 }
 
-fn matches(dice: &mut Dice, table: Table, chain: &str) -> Vec<Match> {
+fn matches<F: Place>(dice: &mut Dice, table: Table, chain: &str) -> Vec<Match<F::Addr>> {
     let mut found = Vec::new();
     let not = |dice: &mut Dice| dice.yes(5);
     if dice.yes(3) {
-        found.push(Match::Source { net: net(dice.one(&NETS)), not: not(dice) });
+        found.push(Match::Source { net: F::net(dice.one(&F::NETS)), not: not(dice) });
     }
     if dice.yes(3) {
-        found.push(Match::Destination { net: net(dice.one(&NETS)), not: not(dice) });
+        found.push(Match::Destination { net: F::net(dice.one(&F::NETS)), not: not(dice) });
     }
     let name = |dice: &mut Dice| SmolStr::new(dice.one(&["leg0", "leg1", "leg+", "lo", "leg2"]));
     if dice.yes(6) && !matches!(chain, "OUTPUT" | "POSTROUTING") {
@@ -221,13 +214,13 @@ fn matches(dice: &mut Dice, table: Table, chain: &str) -> Vec<Match> {
     }
     for _ in 0..2 {
         if dice.yes(3) {
-            found.push(extension(dice, table, chain));
+            found.push(extension::<F>(dice, table, chain));
         }
     }
     found
 }
 
-fn ports(dice: &mut Dice, found: &mut Vec<Match>) {
+fn ports<A: Address>(dice: &mut Dice, found: &mut Vec<Match<A>>) {
     if dice.yes(4) {
         let from = dice.one(&SOURCE_PORTS);
         found.push(Match::SourcePort { from, to: from.max(1024), not: dice.yes(5) });
@@ -241,8 +234,8 @@ fn ports(dice: &mut Dice, found: &mut Vec<Match>) {
     }
 }
 
-fn extension(dice: &mut Dice, table: Table, chain: &str) -> Match {
-    let kinds = [AddrType::Local, AddrType::Unicast, AddrType::Broadcast];
+fn extension<F: Place>(dice: &mut Dice, table: Table, chain: &str) -> Match<F::Addr> {
+    let kinds = F::TYPES;
     let not = dice.yes(5);
     match dice.below(9) {
         0 => Match::Comment("what for".into()),
@@ -277,62 +270,77 @@ fn states(dice: &mut Dice) -> CtStates {
     }
 }
 
-fn address(dice: &mut Dice) -> Ipv4Addr {
+fn address<F: Place>(dice: &mut Dice) -> F::Addr {
+    F::ip(somebody::<F>(dice))
+}
+
+/// The network of one address.
+fn one<F: Place>(dice: &mut Dice) -> <F::Addr as Address>::Net {
+    F::net(somebody::<F>(dice))
+}
+
+fn somebody<F: Place>(dice: &mut Dice) -> &'static str {
     match dice.below(2) {
-        0 => ip(dice.one(&OTHERS)),
-        _ => ip(dice.one(&HOSTS).0),
+        0 => dice.one(&F::OTHERS),
+        _ => dice.one(&F::HOSTS).0,
     }
 }
 
 /// A packet of a new connection, the next one of a known one, or an answer.
-fn traffic(dice: &mut Dice, known: &mut Vec<(usize, Packet)>) -> Step {
-    match dice.below(10) {
-        0 => Step::Send(dice.one(&SOCKETS), address(dice), dice.one(&PORTS)),
-        1..=4 => Step::Answer(usize::from(dice.yes(4)), answer(dice)),
+fn traffic<F: Place>(dice: &mut Dice, known: &mut Vec<(usize, Packet<F>)>) -> Step {
+    let kind = dice.below(10);
+    if kind == 0 {
+        let (to, port) = (address::<F>(dice), dice.one(&PORTS));
+        if let Some(step) = F::send(dice, to, port) {
+            return step;
+        }
+    }
+    match kind {
+        1..=4 => F::answer(usize::from(dice.yes(4)), answer(dice)),
         5 | 6 if !known.is_empty() => {
             let (leg, mut packet) = dice.one(known);
             if let L4::Tcp(tcp) = &mut packet.l4 {
                 *tcp = next_segment(dice, tcp);
             }
-            Step::Packet(leg, Box::new(packet))
+            F::packet(leg, packet)
         }
         _ => {
-            let (src, leg) = dice.one(&HOSTS);
-            let packet = first(dice, ip(src));
+            let (src, leg) = dice.one(&F::HOSTS);
+            let packet = first(dice, F::ip(src));
             known.push((leg, packet.clone()));
-            Step::Packet(leg, Box::new(packet))
+            F::packet(leg, packet)
         }
     }
 }
 
-fn first(dice: &mut Dice, src: Ipv4Addr) -> Packet {
+fn first<F: Place>(dice: &mut Dice, src: F::Addr) -> Packet<F> {
     let protocol = match dice.below(5) {
         0 | 1 => Protocol::Udp,
         2 | 3 => Protocol::Tcp,
         _ => Protocol::Icmp,
     };
-    let (dst, port) = (address(dice), dice.one(&PORTS));
+    let (dst, port) = (address::<F>(dice), dice.one(&PORTS));
     first_of(dice, protocol, src, dst, port)
 }
 
 /// The first packet of a connection; nearly always.
-pub fn first_of(
+pub fn first_of<F: Place>(
     dice: &mut Dice,
     protocol: Protocol,
-    src: Ipv4Addr,
-    dst: Ipv4Addr,
+    src: F::Addr,
+    dst: F::Addr,
     dport: u16,
-) -> Packet {
+) -> Packet<F> {
     let sport = dice.one(&SOURCE_PORTS);
     let (l4, len) = match protocol {
-        Protocol::Udp => (L4::Udp { sport, dport }, 28),
+        Protocol::Udp => (L4::Udp { sport, dport }, 8),
         Protocol::Tcp => {
             let first = Tcp { sport, dport, seq: 1000, ack: 0, flags: SYN, len: 0 };
-            (L4::Tcp(if dice.yes(10) { next_segment(dice, &first) } else { first }), 40)
+            (L4::Tcp(if dice.yes(10) { next_segment(dice, &first) } else { first }), 20)
         }
-        _ => (L4::Icmp(Icmp::EchoRequest { id: dice.one(&[1, 2]), seq: 1 }), 28),
+        _ => (L4::Icmp(Icmp::EchoRequest { id: dice.one(&[1, 2]), seq: 1 }), 8),
     };
-    wire::packet(src, dst, l4, len)
+    wire::packet(src, dst, l4, F::HEADER + len)
 }
 
 const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false };
@@ -356,14 +364,9 @@ fn flags(dice: &mut Dice) -> TcpFlags {
 }
 
 /// What the one who got a packet says to it.
-pub fn answer(dice: &mut Dice) -> Answer {
+pub fn answer<F: Place>(dice: &mut Dice) -> Answer<F> {
     match dice.below(8) {
-        0 => Answer::Error(dice.one(&[
-            IcmpError::PortUnreachable,
-            IcmpError::HostUnreachable,
-            IcmpError::TtlExceeded,
-            IcmpError::FragmentationNeeded { mtu: 1400 },
-        ])),
+        0 => Answer::Error(dice.one(&F::ERRORS)),
         1 | 2 => Answer::Reply(flags(dice)),
         _ => Answer::Reply(TcpFlags { syn: true, ack: true, ..TcpFlags::default() }),
     }

@@ -6,6 +6,7 @@ mod conntrack;
 mod dice;
 mod forwarding;
 mod frame;
+mod frame6;
 mod iptables;
 mod lan;
 mod linux;
@@ -13,9 +14,11 @@ mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod nftables;
+mod place;
 mod refusals;
 mod routes;
 mod shrink;
+mod six;
 mod step;
 mod wire;
 mod words;
@@ -24,9 +27,11 @@ use self::dice::Dice;
 use self::lan::Lan;
 use self::linux::Linux;
 use self::model::Model;
+use self::six::Six;
 use self::step::{Case, Router, Rules, Setup, Step};
 use crate::Exit;
 use crate::output::Output;
+use kubesim_sim::kernel::family::{V4, V6};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -77,6 +82,18 @@ pub enum Domain {
     Vxlan,
     /// ARP, and what is believed of it.
     Neighbours,
+    /// Addresses, links, routes and look-ups of IPv6.
+    Routes6,
+    /// Who forwards what of IPv6, the hop limit, the MTU, ICMPv6.
+    Forwarding6,
+    /// Neighbour discovery, and what is believed of it.
+    Neighbours6,
+    /// Rules of all tables and NAT, written by ip6tables-legacy.
+    Ip6tablesLegacy,
+    /// The same, written by ip6tables-nft.
+    Ip6tablesNft,
+    /// The lives of connections of IPv6.
+    Conntrack6,
 }
 
 /// One in so many cases with random backends is played the other way round: what the model did,
@@ -89,7 +106,7 @@ const REVERSED_PLAYS: u64 = 400;
 const BLOCK: u64 = 32;
 
 impl Domain {
-    pub const ALL: [Domain; 10] = [
+    pub const ALL: [Domain; 16] = [
         Domain::Routes,
         Domain::Forwarding,
         Domain::IptablesLegacy,
@@ -100,6 +117,12 @@ impl Domain {
         Domain::BridgeFilter,
         Domain::Vxlan,
         Domain::Neighbours,
+        Domain::Routes6,
+        Domain::Forwarding6,
+        Domain::Neighbours6,
+        Domain::Ip6tablesLegacy,
+        Domain::Ip6tablesNft,
+        Domain::Conntrack6,
     ];
 
     pub fn name(self) -> &'static str {
@@ -114,6 +137,12 @@ impl Domain {
             Domain::BridgeFilter => "bridge-filter",
             Domain::Vxlan => "vxlan",
             Domain::Neighbours => "neighbours",
+            Domain::Routes6 => "routes6",
+            Domain::Forwarding6 => "forwarding6",
+            Domain::Neighbours6 => "neighbours6",
+            Domain::Ip6tablesLegacy => "ip6tables-legacy",
+            Domain::Ip6tablesNft => "ip6tables-nft",
+            Domain::Conntrack6 => "conntrack6",
         }
     }
 
@@ -123,22 +152,34 @@ impl Domain {
             Domain::Routes => routes::case(&mut dice),
             Domain::Forwarding => forwarding::case(&mut dice),
             Domain::IptablesLegacy => {
-                let rules = iptables::rules(&mut dice);
-                iptables::case(&mut dice, rules)
+                let rules = iptables::rules::<V4>(&mut dice);
+                iptables::case::<V4>(&mut dice, rules)
             }
             Domain::IptablesNft => {
-                let rules = iptables::rules(&mut self.block(seed, index));
-                iptables::case(&mut dice, rules)
+                let rules = iptables::rules::<V4>(&mut self.block(seed, index));
+                iptables::case::<V4>(&mut dice, rules)
             }
             Domain::Nftables => {
                 let services = nftables::services(&mut self.block(seed, index));
                 nftables::case(&mut dice, services, index % BLOCK)
             }
-            Domain::Conntrack => conntrack::case(&mut dice),
+            Domain::Conntrack => conntrack::case::<V4>(&mut dice),
             Domain::Bridge => lan::bridge::case(&mut dice),
             Domain::BridgeFilter => lan::bridge::filtered(&mut dice),
             Domain::Vxlan => lan::vxlan::case(&mut dice),
             Domain::Neighbours => lan::neighbours::case(&mut dice),
+            Domain::Routes6 => six::routes::case(&mut dice),
+            Domain::Forwarding6 => six::forwarding::case(&mut dice),
+            Domain::Neighbours6 => six::neighbours::case(&mut dice),
+            Domain::Ip6tablesLegacy => {
+                let rules = iptables::rules::<V6>(&mut dice);
+                iptables::case::<V6>(&mut dice, rules)
+            }
+            Domain::Ip6tablesNft => {
+                let rules = iptables::rules::<V6>(&mut self.block(seed, index));
+                iptables::case::<V6>(&mut dice, rules)
+            }
+            Domain::Conntrack6 => conntrack::case::<V6>(&mut dice),
         }
     }
 
@@ -168,6 +209,12 @@ impl Domain {
             Domain::BridgeFilter => Setup::Lan(Lan::Filtered),
             Domain::Vxlan => Setup::Lan(Lan::Vxlan),
             Domain::Neighbours => Setup::Lan(Lan::Neighbours),
+            Domain::Routes6 | Domain::Forwarding6 => Setup::Six(Six::Router),
+            Domain::Neighbours6 => Setup::Six(Six::Neighbours),
+            Domain::Ip6tablesLegacy | Domain::Conntrack6 => {
+                Setup::Six(Six::Filtered(Rules::Legacy))
+            }
+            Domain::Ip6tablesNft => Setup::Six(Six::Filtered(Rules::Nft)),
         }
     }
 }
@@ -288,12 +335,14 @@ struct Pair {
 enum Modelled {
     Router(Box<Model>),
     Lan(Box<lan::model::Model>),
+    Six(Box<six::model::Model>),
 }
 
 impl Modelled {
     fn new(setup: Setup) -> Result<Modelled, String> {
         Ok(match setup {
             Setup::Lan(lan) => Modelled::Lan(Box::new(lan::model::Model::new(lan)?)),
+            Setup::Six(six) => Modelled::Six(Box::new(six::model::Model::new(six)?)),
             _ => Modelled::Router(Box::new(Model::new(setup)?)),
         })
     }
@@ -302,12 +351,15 @@ impl Modelled {
         match self {
             Modelled::Router(model) => &mut **model,
             Modelled::Lan(model) => &mut **model,
+            Modelled::Six(model) => &mut **model,
         }
     }
 
     fn reseed(&mut self, number: u64) {
-        if let Modelled::Router(model) = self {
-            model.reseed(number);
+        match self {
+            Modelled::Router(model) => model.reseed(number),
+            Modelled::Six(model) => model.reseed(number),
+            Modelled::Lan(_) => {}
         }
     }
 }
@@ -315,6 +367,7 @@ impl Modelled {
 fn real(setup: Setup) -> Result<Box<dyn Router>, String> {
     Ok(match setup {
         Setup::Lan(lan) => Box::new(lan::linux::Linux::new(lan)?),
+        Setup::Six(six) => Box::new(six::linux::Linux::new(six)?),
         _ => Box::new(Linux::new(setup)?),
     })
 }
@@ -358,7 +411,8 @@ impl Pair {
         self.model.router().reset()?;
         self.linux.reset()?;
         for (at, step) in case.iter().enumerate() {
-            let throws = step.throws_dice() && matches!(self.setup, Setup::Router(_));
+            let rules = matches!(self.setup, Setup::Router(_) | Setup::Six(Six::Filtered(_)));
+            let throws = step.throws_dice() && rules;
             let before = throws.then(|| self.model.clone());
             let (linux, mut model) = (self.linux.act(step)?, self.model.router().act(step)?);
             if let Some(before) = before.filter(|_| linux != model) {

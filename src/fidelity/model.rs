@@ -1,6 +1,7 @@
 //! The router as the simulator models it.
 
 use super::connection::{self, Entry, Tuple};
+use super::place::Place;
 use super::refusals;
 use super::step::{
     ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, OWNERS, PAUSE, Router, Rules, SOCKETS, Setup,
@@ -14,7 +15,8 @@ use kubesim_actors::ports::rules::text::{rule_line, table_name};
 use kubesim_actors::ports::rules::{Protocol, Request, Rule, Table};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
-use kubesim_sim::kernel::netfilter::{self, Netfilter};
+use kubesim_sim::kernel::family::V4;
+use kubesim_sim::kernel::netfilter::{self, Filter, Netfilter};
 use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
 use kubesim_sim::kernel::{Kernel, NsId, Output, SocketEvent, SocketId};
 use smol_str::SmolStr;
@@ -155,7 +157,7 @@ impl Model {
             seen.push(format!("socket {port} got something from {}:{sport}", from.ip()));
         }
         if let Setup::Router(_) = self.setup {
-            seen.extend(connections(&self.kernel, self.now, &mut self.ports));
+            seen.extend(connections::<V4>(&self.kernel, self.now, &mut self.ports));
         }
         seen
     }
@@ -178,6 +180,7 @@ impl Model {
                 self.kernel.receive(self.now, self.legs[leg], answer, &mut more);
                 out.extend(more);
             }
+            Payload::Ip6(_) => {}
         }
     }
 
@@ -203,7 +206,7 @@ fn apply_flat(
     tables.request(&Request::ApplyFlat { owner, settings, shared, local }, now);
 }
 
-fn of_model(entry: &netfilter::Entry, now: Time) -> Entry {
+fn of_model<F: Place>(entry: &netfilter::Entry<F>, now: Time) -> Entry<F> {
     Entry {
         original: tuple(&entry.original),
         reply: tuple(&entry.reply),
@@ -216,10 +219,10 @@ fn of_model(entry: &netfilter::Entry, now: Time) -> Entry {
     }
 }
 
-fn tuple(tuple: &netfilter::Tuple) -> Tuple {
+fn tuple<F: Place>(tuple: &netfilter::Tuple<F>) -> Tuple<F> {
     let netfilter::Tuple { src, dst, sport, dport, protocol } = *tuple;
     let protocol = match protocol {
-        Protocol::Icmp => 1,
+        Protocol::Icmp => F::ICMP,
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
@@ -232,14 +235,14 @@ fn tuple(tuple: &netfilter::Tuple) -> Tuple {
 pub struct Written(Vec<(Table, SmolStr, usize)>);
 
 impl Written {
-    pub fn append(
+    pub fn append<F: Place>(
         &mut self,
         kernel: &mut Kernel,
         table: Table,
         chain: &SmolStr,
-        rule: &Rule,
+        rule: &Rule<F::Addr>,
     ) -> Result<(), String> {
-        let tables = kernel.netfilter_mut(HOST).ok_or("the model has no rules")?;
+        let tables = F::rules_mut(kernel).ok_or("the model has no rules")?;
         let line = || rule_line(chain, rule);
         tables
             .append(table, chain, rule.clone())
@@ -249,14 +252,14 @@ impl Written {
     }
 
     /// As a person would; what came of it.
-    pub fn attempt(
+    pub fn attempt<F: Place>(
         &mut self,
         kernel: &mut Kernel,
         table: Table,
         chain: &SmolStr,
-        rule: &Rule,
+        rule: &Rule<F::Addr>,
     ) -> Result<String, String> {
-        let tables = kernel.netfilter_mut(HOST).ok_or("the model has no rules")?;
+        let tables = F::rules_mut(kernel).ok_or("the model has no rules")?;
         let command = format!("-t {} {}", table_name(table), rule_line(chain, rule));
         let done = tables.command(&command);
         if done.is_ok() {
@@ -273,8 +276,8 @@ impl Written {
         }
     }
 
-    pub fn counters(&self, kernel: &Kernel) -> Vec<String> {
-        let Some(tables) = kernel.netfilter(HOST) else { return Vec::new() };
+    pub fn counters<F: Place>(&self, kernel: &Kernel) -> Vec<String> {
+        let Some(tables) = F::rules(kernel) else { return Vec::new() };
         let mut found = Vec::new();
         for (table, chain, count) in &self.0 {
             for number in 0..*count {
@@ -287,8 +290,8 @@ impl Written {
     }
 }
 
-pub fn connections(kernel: &Kernel, now: Time, ports: &mut Ports) -> Vec<String> {
-    let all = kernel.netfilter(HOST).into_iter().flat_map(Netfilter::conntrack);
+pub fn connections<F: Place>(kernel: &Kernel, now: Time, ports: &mut Ports) -> Vec<String> {
+    let all = F::rules(kernel).into_iter().flat_map(Filter::conntrack);
     let live = all.filter(|entry| entry.expires() > now);
     connection::lines(live.map(|entry| of_model(entry, now)).collect(), ports)
 }
@@ -298,7 +301,7 @@ pub trait Begin {
     fn begin(&mut self) -> Result<(), String>;
 }
 
-impl Begin for Netfilter {
+impl<F: Place> Begin for Filter<F> {
     fn begin(&mut self) -> Result<(), String> {
         for table in TABLES {
             CHAINS.iter().try_for_each(|chain| self.new_chain(table, chain))?;
@@ -343,11 +346,11 @@ impl Router for Model {
                 return self.send_from(*from, SocketAddrV4::new(*to, *port));
             }
             Step::Append(table, chain, rule) => {
-                self.rules.append(kernel, *table, chain, rule)?;
+                self.rules.append::<V4>(kernel, *table, chain, rule)?;
                 return Ok(Vec::new());
             }
             Step::Try(table, chain, rule) => {
-                return Ok(vec![self.rules.attempt(kernel, *table, chain, rule)?]);
+                return Ok(vec![self.rules.attempt::<V4>(kernel, *table, chain, rule)?]);
             }
             Step::PolicyDrop(chain) => {
                 return self.netfilter()?.set_policy(chain, true).map(|()| Vec::new());
@@ -366,11 +369,11 @@ impl Router for Model {
                 }
                 return self.apply_elements().map(|()| Vec::new());
             }
-            Step::Lan(_) => return Err(format!("not without a lan: {step}")),
-            Step::Counters => return Ok(self.rules.counters(kernel)),
+            Step::Lan(_) | Step::Six(_) => return Err(format!("not here: {step}")),
+            Step::Counters => return Ok(self.rules.counters::<V4>(kernel)),
             Step::Counted(step) => {
                 let mut seen = self.act(step)?;
-                seen.extend(self.rules.counters(&self.kernel));
+                seen.extend(self.rules.counters::<V4>(&self.kernel));
                 return Ok(seen);
             }
             Step::Pause => {

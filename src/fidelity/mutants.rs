@@ -4,7 +4,7 @@ use super::Domain;
 use kubesim_sim::kernel::mutants::{Mutant, activate};
 
 /// Each bug with its name and a domain whose cases find it.
-pub const ALL: [(Mutant, &str, Domain); 22] = [
+pub const ALL: [(Mutant, &str, Domain); 29] = [
     (Mutant::BroadcastGateway, "broadcast-gateway", Domain::Routes),
     (Mutant::NoBroadcastRoute, "no-broadcast-route", Domain::Routes),
     (Mutant::TtlOnePasses, "ttl-one-passes", Domain::Forwarding),
@@ -27,6 +27,13 @@ pub const ALL: [(Mutant, &str, Domain); 22] = [
     (Mutant::AnyVni, "any-vni", Domain::Vxlan),
     (Mutant::LearnsFromAnnouncements, "learns-from-announcements", Domain::Neighbours),
     (Mutant::NoLocktime, "no-locktime", Domain::Neighbours),
+    (Mutant::SubnetOutlivesAddress, "subnet-outlives-address", Domain::Routes6),
+    (Mutant::SameForAllIsNoNews, "same-for-all-is-no-news", Domain::Routes6),
+    (Mutant::AnyLinkOfMetric, "any-link-of-metric", Domain::Forwarding6),
+    (Mutant::LinkLocalForwarded, "link-local-forwarded", Domain::Forwarding6),
+    (Mutant::OverrideIgnored, "override-ignored", Domain::Neighbours6),
+    (Mutant::DiscoveryTracked, "discovery-tracked", Domain::Ip6tablesLegacy),
+    (Mutant::Icmp6QuoteKept, "icmp6-quote-kept", Domain::Ip6tablesNft),
 ];
 
 /// Puts a bug in; the error names those that there are.

@@ -2,9 +2,11 @@
 //! company in which they may not be.
 
 use super::dice::Dice;
-use super::step::{CHAINS, Case, Step, ip, net};
+use super::place::Place;
+use super::six;
+use super::step::{CHAINS, Case, Step};
 use super::words::built_in;
-use kubesim_actors::ports::rules::{Match, Protocol, RejectWith, Rule, Table, Target};
+use kubesim_actors::ports::rules::{Address, Match, Protocol, Rule, Table, Target};
 use smol_str::SmolStr;
 
 const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter];
@@ -12,10 +14,11 @@ const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter
 /// `None` where the two programs part: x_tables does not look behind a rule that ends a chain
 /// whatever comes (mark_source_chains, net/ipv4/netfilter/ip_tables.c), nf_tables looks at all
 /// (nft_chain_validate, net/netfilter/nf_tables_api.c).
-pub fn attempt(dice: &mut Dice, before: &Case) -> Option<Step> {
+pub fn attempt<F: Place>(dice: &mut Dice, before: &Case) -> Option<Step> {
     let table = dice.one(&TABLES);
     let ends_all = |step: &Step| match step {
-        Step::Append(of, _, rule) => *of == table && rule.matches.is_empty() && ends(&rule.target),
+        Step::Append(of, _, rule) => *of == table && ends_all(rule),
+        Step::Six(six::Act::Append(of, _, rule)) => *of == table && ends_all(rule),
         _ => false,
     };
     if before.iter().any(ends_all) {
@@ -33,24 +36,29 @@ pub fn attempt(dice: &mut Dice, before: &Case) -> Option<Step> {
         let is = dice.one(&[Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
         matches.push(Match::Protocol { is, not: dice.yes(6) });
     }
-    let target = target(dice);
+    let target = target::<F>(dice);
     if ends(&target) {
-        matches.insert(0, Match::Source { net: net("10.0.0.0/8"), not: false });
+        matches.insert(0, Match::Source { net: F::net(F::NETS[0]), not: false });
     }
-    Some(Step::Try(table, SmolStr::new(chain), Rule { matches, target }))
+    Some(F::attempt(table, SmolStr::new(chain), Rule { matches, target }))
 }
 
-fn ends(target: &Target) -> bool {
+fn ends_all<A: Address>(rule: &Rule<A>) -> bool {
+    rule.matches.is_empty() && ends(&rule.target)
+}
+
+fn ends<A: Address>(target: &Target<A>) -> bool {
     matches!(target, Target::Accept | Target::Drop | Target::Return)
 }
 
-fn target(dice: &mut Dice) -> Target {
+fn target<F: Place>(dice: &mut Dice) -> Target<F::Addr> {
     match dice.below(10) {
         0 => Target::Drop,
         1 => Target::Masquerade { random_fully: false },
-        2 => Target::Snat { to: ip("10.0.0.50") },
-        3 | 4 => Target::Dnat { to: ip("10.1.0.10"), port: dice.yes(2).then_some(80) },
-        5 => Target::Reject(dice.one(&[RejectWith::TcpReset, RejectWith::PortUnreachable])),
+        2 => Target::Snat { to: F::ip(F::OUTSIDE[2]) },
+        3 | 4 => Target::Dnat { to: F::ip(F::HOSTS[2].0), port: dice.yes(2).then_some(80) },
+        5 if dice.yes(2) => Target::Reject(F::Addr::TCP_RESET),
+        5 => Target::Reject(F::Addr::REJECTS[0].0),
         6 => Target::NoTrack,
         7 => Target::Goto(dice.one(&CHAINS).into()),
         _ => Target::Jump(dice.one(&CHAINS).into()),

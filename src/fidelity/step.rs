@@ -1,13 +1,15 @@
 //! What a case is made of, and how it is written down.
 
 use super::lan::{Act, Lan};
+use super::six::{self, Six};
 use super::words::Ports;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::ports::rules::text::{rule_line, table_name};
 use kubesim_actors::ports::rules::{FlatSettings, Rule, Table};
-use kubesim_sim::kernel::packet::{IcmpError, Packet, TcpFlags};
+use kubesim_sim::kernel::family::{Family, V4};
+use kubesim_sim::kernel::packet::{Packet, TcpFlags};
 use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -54,13 +56,25 @@ pub enum Step {
     Pause,
     /// Something done to a lan.
     Lan(Act),
+    /// Something of IPv6.
+    Six(six::Act),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub enum Answer<F: Family = V4> {
     /// The other way round: of a segment with these flags, of an echo request the reply.
     Reply(TcpFlags),
-    Error(IcmpError),
+    Error(F::Error),
+}
+
+/// Which packet it is an answer to: the last one that left at 0.
+impl<F: Family> Answer<F> {
+    pub fn words(&self, which: usize) -> String {
+        match self {
+            Answer::Reply(flags) => format!("answer to packet -{which}: {flags:?}"),
+            Answer::Error(kind) => format!("answer to packet -{which}: {kind}"),
+        }
+    }
 }
 
 /// Longer than it takes until UDP may be a stream (nf_conntrack_proto_udp.c).
@@ -85,6 +99,8 @@ pub enum Setup {
     Router(Rules),
     /// Frames rather than packets.
     Lan(Lan),
+    /// IPv6.
+    Six(Six),
 }
 
 /// What writes a router's rules.
@@ -124,7 +140,15 @@ pub trait Router {
 impl Step {
     /// Whether chance may decide what comes of it.
     pub fn throws_dice(&self) -> bool {
-        matches!(self, Step::Packet(..) | Step::Send(..) | Step::Answer(..) | Step::Counted(_))
+        use six::Act::{Answer, Packet};
+        matches!(
+            self,
+            Step::Packet(..)
+                | Step::Send(..)
+                | Step::Answer(..)
+                | Step::Counted(_)
+                | Step::Six(Packet(..) | Answer(..))
+        )
     }
 }
 
@@ -145,12 +169,7 @@ impl fmt::Display for Step {
                 write!(f, "in by {}: {}", LEGS[*leg], Ports::default().packet(packet))
             }
             Step::Send(from, to, port) => write!(f, "socket {from} sends to {to}:{port}"),
-            Step::Answer(which, Answer::Reply(flags)) => {
-                write!(f, "answer to packet -{which}: {flags:?}")
-            }
-            Step::Answer(which, Answer::Error(kind)) => {
-                write!(f, "answer to packet -{which}: {kind}")
-            }
+            Step::Answer(which, answer) => f.write_str(&answer.words(*which)),
             Step::Append(table, chain, rule) | Step::Try(table, chain, rule) => {
                 write!(f, "iptables -t {} {}", table_name(*table), rule_line(chain, rule))
             }
@@ -163,6 +182,7 @@ impl fmt::Display for Step {
             Step::Counters => f.write_str("iptables -S -v"),
             Step::Counted(step) => write!(f, "{step}; iptables -S -v"),
             Step::Lan(act) => write!(f, "{act}"),
+            Step::Six(act) => write!(f, "{act}"),
             Step::Pause => write!(f, "wait {} ms in real time", PAUSE.as_millis()),
             Step::Wait(seconds) => write!(f, "wait {seconds} s"),
         }

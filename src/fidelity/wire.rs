@@ -2,6 +2,7 @@
 
 use super::step::Answer;
 use kubesim_actors::ports::network::Mac;
+use kubesim_sim::kernel::family::Family;
 use kubesim_sim::kernel::packet::{
     Arp, Ct, Frame, Icmp, L4, Packet, Payload, Quoted, Tcp, TcpFlags,
 };
@@ -41,26 +42,30 @@ pub fn inbound(leg: usize, packet: &Packet) -> Frame {
 }
 
 /// The answer to one of the packets that left, counted from the last.
-pub fn answer_to(left: &[(usize, Packet)], which: usize, with: Answer) -> Option<(usize, Packet)> {
+pub fn answer_to<F: Family>(
+    left: &[(usize, Packet<F>)],
+    which: usize,
+    with: Answer<F>,
+) -> Option<(usize, Packet<F>)> {
     let (leg, packet) = left.get(left.len().checked_sub(which + 1)?)?;
     Some((*leg, answer(packet, with)?))
 }
 
 /// What the one who got a packet says to it; not all packets can be answered.
-fn answer(to: &Packet, answer: Answer) -> Option<Packet> {
+fn answer<F: Family>(to: &Packet<F>, answer: Answer<F>) -> Option<Packet<F>> {
     let (l4, len) = match (answer, &to.l4) {
         (Answer::Error(kind), _) => {
-            let (l4, len) = (Icmp::Error { kind, about: quote(to) }, 56);
-            (L4::Icmp(l4), len)
+            // As much as is needed to know whose it is: a header and eight bytes.
+            (L4::Icmp(Icmp::Error { kind, about: quote(to) }), 8 + F::HEADER + 8)
         }
-        (_, L4::Udp { sport, dport }) => (L4::Udp { sport: *dport, dport: *sport }, 28),
-        (Answer::Reply(flags), L4::Tcp(tcp)) => (L4::Tcp(segment(tcp, flags)), 40),
+        (_, L4::Udp { sport, dport }) => (L4::Udp { sport: *dport, dport: *sport }, 8),
+        (Answer::Reply(flags), L4::Tcp(tcp)) => (L4::Tcp(segment(tcp, flags)), 20),
         (_, L4::Icmp(Icmp::EchoRequest { id, seq })) => {
-            (L4::Icmp(Icmp::EchoReply { id: *id, seq: *seq }), 28)
+            (L4::Icmp(Icmp::EchoReply { id: *id, seq: *seq }), 8)
         }
         _ => return None,
     };
-    Some(packet(to.dst, to.src, l4, len))
+    Some(packet(to.dst, to.src, l4, F::HEADER + len))
 }
 
 fn segment(to: &Tcp, flags: TcpFlags) -> Tcp {
@@ -69,7 +74,7 @@ fn segment(to: &Tcp, flags: TcpFlags) -> Tcp {
     Tcp { sport: to.dport, dport: to.sport, seq, ack, flags, len: 0 }
 }
 
-fn quote(packet: &Packet) -> Quoted {
+fn quote<F: Family>(packet: &Packet<F>) -> Quoted<F> {
     let (sport, dport) = match &packet.l4 {
         L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }) => (*id, 0),
         _ => packet.ports(),
@@ -79,12 +84,12 @@ fn quote(packet: &Packet) -> Quoted {
 }
 
 /// A packet as a host sends it.
-pub fn packet(src: Ipv4Addr, dst: Ipv4Addr, l4: L4, len: u32) -> Packet {
+pub fn packet<F: Family>(src: F::Addr, dst: F::Addr, l4: L4<F>, len: u32) -> Packet<F> {
     Packet {
         src,
         dst,
         ttl: 64,
-        dont_fragment: false,
+        dont_fragment: F::VERSION == 6,
         len,
         segment: len,
         l4,

@@ -5,6 +5,7 @@
 use kubesim_actors::ports::network::{Errno, Mac};
 use kubesim_actors::ports::rules::{Protocol, Table};
 use kubesim_sim::body::Body;
+use kubesim_sim::kernel::family::Family;
 use kubesim_sim::kernel::packet::{Arp, Frame, Icmp, L4, Packet, Payload, Quoted, TcpFlags};
 
 /// Every port, and id of an echo, that a case may write.
@@ -32,7 +33,7 @@ impl Ports {
         format!("<{range} {turn}>")
     }
 
-    pub fn packet(&mut self, packet: &Packet) -> String {
+    pub fn packet<F: Family>(&mut self, packet: &Packet<F>) -> String {
         let Packet { src, dst, ttl, .. } = packet;
         let what = match &packet.l4 {
             // Chosen by a hash with a secret of the machine's.
@@ -52,18 +53,19 @@ impl Ports {
             }
             L4::Icmp(Icmp::EchoReply { id, seq }) => format!("echo reply {} {seq}", self.name(*id)),
             L4::Icmp(Icmp::Error { kind, about }) => format!("{kind} about {}", self.quoted(about)),
+            L4::Icmp(Icmp::Discovery(message)) => format!("{message:?}"),
         };
         format!("{src} > {dst} ttl {ttl} {what}")
     }
 
-    fn inner(&mut self, packet: &Packet) -> String {
+    fn inner<F: Family>(&mut self, packet: &Packet<F>) -> String {
         match &packet.body {
             Body::Vxlan { vni, frame } => format!("vni {vni} [{}]", self.frame(frame)),
             _ => String::new(),
         }
     }
 
-    fn quoted(&mut self, about: &Quoted) -> String {
+    fn quoted<F: Family>(&mut self, about: &Quoted<F>) -> String {
         let Quoted { src, dst, protocol, sport, dport, seq } = *about;
         let ports = match protocol {
             Protocol::Tcp => format!("tcp {} > {} seq {seq}", self.name(sport), self.name(dport)),
@@ -77,6 +79,7 @@ impl Ports {
         let what = match &frame.payload {
             Payload::Arp(arp) => arp_words(arp),
             Payload::Ip(packet) => self.packet(packet),
+            Payload::Ip6(packet) => self.packet(packet),
         };
         format!("{} > {} {what}", mac_words(frame.src), mac_words(frame.dst))
     }

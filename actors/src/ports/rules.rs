@@ -3,11 +3,13 @@
 //! Chains are data. A [`ChainSet`] is a snapshot: one compilation is shared by every machine at
 //! its version, and a driver writes only the chains in which two versions differ.
 
+pub mod address;
 pub mod flat;
 pub mod parse;
 pub mod text;
 pub mod virtuals;
 
+pub use address::Address;
 use flat::{FlatKey, FlatSet, FlatValue, Front};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use virtuals::{Virtual, VirtualSet};
 
 /// The chains one owner keeps, by table and name.
-pub type ChainSet = Snapshot<ChainKey, Arc<Chain>>;
+pub type ChainSet<A = Ipv4Addr> = Snapshot<ChainKey, Arc<Chain<A>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -35,15 +37,15 @@ pub struct ChainKey {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Chain {
-    pub rules: Vec<Rule>,
+pub struct Chain<A: Address = Ipv4Addr> {
+    pub rules: Vec<Rule<A>>,
 }
 
 /// All matches hold: the target acts. In the order `iptables-save` prints them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Rule {
-    pub matches: Vec<Match>,
-    pub target: Target,
+pub struct Rule<A: Address = Ipv4Addr> {
+    pub matches: Vec<Match<A>>,
+    pub target: Target<A>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,19 +53,20 @@ pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
+    /// That of the addresses' family.
     Icmp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Match {
+pub enum Match<A: Address = Ipv4Addr> {
     /// `-m comment --comment`
     Comment(SmolStr),
     /// `-p`
     Protocol { is: Protocol, not: bool },
     /// `-s`
-    Source { net: Ipv4Net, not: bool },
+    Source { net: A::Net, not: bool },
     /// `-d`
-    Destination { net: Ipv4Net, not: bool },
+    Destination { net: A::Net, not: bool },
     /// `--sport`, inclusive
     SourcePort { from: u16, to: u16, not: bool },
     /// `--dport`, inclusive
@@ -113,7 +116,7 @@ pub struct CtStates {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum Target<A: Address = Ipv4Addr> {
     /// `-j` to a chain of the same table
     Jump(SmolStr),
     /// `-g`
@@ -122,15 +125,15 @@ pub enum Target {
     Accept,
     Drop,
     /// `REJECT --reject-with …`
-    Reject(RejectWith),
+    Reject(A::RejectWith),
     /// `DNAT --to-destination ip:port`
     Dnat {
-        to: Ipv4Addr,
+        to: A,
         port: Option<u16>,
     },
     /// `SNAT --to-source ip`
     Snat {
-        to: Ipv4Addr,
+        to: A,
     },
     /// `MASQUERADE --random-fully`
     Masquerade {
@@ -158,14 +161,24 @@ pub enum RejectWith {
     TcpReset,
 }
 
+/// What IPv6 answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectWith6 {
+    PortUnreachable,
+    NoRoute,
+    AdminProhibited,
+    AddressUnreachable,
+    TcpReset,
+}
+
 /// A rule of ours in a built-in chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BaseRule {
+pub struct BaseRule<A: Address = Ipv4Addr> {
     pub table: Table,
     /// `PREROUTING`, `INPUT`, `FORWARD`, `OUTPUT` or `POSTROUTING`.
     pub chain: SmolStr,
     pub place: Place,
-    pub rule: Rule,
+    pub rule: Rule<A>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

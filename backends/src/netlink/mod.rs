@@ -28,3 +28,4 @@ pub mod flag {
 /// `NFPROTO_*` (include/uapi/linux/netfilter.h).
 pub const NFPROTO_UNSPEC: u8 = 0;
 pub const NFPROTO_IPV4: u8 = 2;
+pub const NFPROTO_IPV6: u8 = 10;

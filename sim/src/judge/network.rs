@@ -212,7 +212,7 @@ fn passes(world: &World, machine: &Machine, spec: &crate::scenario::Node, subnet
         output: Some(&spec.interface),
         physdev_in: false,
         sent_on: false,
-        addr_type: &|_| AddrType::Unicast,
+        has_type: &|_, is| is == AddrType::Unicast,
         masquerade_to: &|_| None,
     };
     let mut rng = Rng::new(Stream { seed: 0, label: "judge", index: 0, incarnation: 0 });

@@ -7,7 +7,7 @@ use super::mutants::{Mutant, mutated};
 use super::neigh::{Bridged, Outgoing};
 use super::netfilter::{Hook, Verdict};
 use super::packet::{Frame, Payload};
-use super::{Cx, Kernel, Mac, Namespace, NsId};
+use super::{Cx, Errno, Kernel, Mac, Namespace, NsId};
 use crate::sorted::Sorted;
 use kubesim_runtime::{Time, near};
 use std::time::Duration;
@@ -21,12 +21,18 @@ pub(super) struct Bridge {
     fdb: Sorted<u64, (u32, Time)>,
     /// The MACs of its own ports: frames for them go up.
     ports: Vec<Mac>,
+    /// Ports by which what came by them goes back (`BR_HAIRPIN_MODE`).
+    hairpins: Vec<u32>,
 }
 
 impl Bridge {
     fn port_of(&self, mac: Mac, now: Time) -> Option<u32> {
         let (port, seen) = self.fdb.get(&mac.bits())?;
         (now.since(*seen) < AGEING).then_some(*port)
+    }
+    /// Whether what came by a port may go by another, or the same (should_deliver).
+    fn delivers(&self, from: u32, to: u32) -> bool {
+        from != to || self.hairpins.contains(&to) || mutated(Mutant::Hairpin)
     }
     /// Entries in order of MAC.
     pub fn entries(&self) -> Vec<(Mac, u32, Time)> {
@@ -38,7 +44,7 @@ impl Bridge {
     }
 }
 
-fn is_group(mac: Mac) -> bool {
+pub(super) fn is_group(mac: Mac) -> bool {
     mac.0[0] & 1 == 1
 }
 
@@ -91,11 +97,11 @@ impl Namespace {
         }
         match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
             Some(_) if mutated(Mutant::FloodKnown) => self.flood(cx, index, Some(port), &frame),
-            Some(to) if to != port || mutated(Mutant::Hairpin) => {
-                self.forward_along(cx, index, to, frame)
+            Some(to) => {
+                if self.bridge_mut(index).is_some_and(|bridge| bridge.delivers(port, to)) {
+                    self.forward_along(cx, index, to, frame);
+                }
             }
-            // No hairpin: what came by the port does not go back by it.
-            Some(_) => {}
             None => self.flood(cx, index, Some(port), &frame),
         }
     }
@@ -152,23 +158,28 @@ impl Namespace {
                 }
             }
         }
-        let fits = match &frame.payload {
-            Payload::Ip(packet) => {
-                self.links.get(to).is_some_and(|link| packet.segment <= link.mtu)
-            }
-            Payload::Arp(_) => true,
+        let length = match &frame.payload {
+            Payload::Ip(packet) => Some(packet.segment),
+            Payload::Ip6(packet) => Some(packet.segment),
+            Payload::Arp(_) => None,
         };
+        let mtu = self.links.get(to).map(|link| link.mtu);
+        let fits = length.is_none_or(|length| mtu.is_some_and(|mtu| length <= mtu));
         if fits {
             self.transmit(cx, to, frame);
         }
     }
 
     fn flood(&mut self, cx: &mut Cx<'_>, index: u32, but: Option<u32>, frame: &Frame) {
+        let back = but.filter(|port| {
+            self.bridge_mut(index).is_some_and(|bridge| bridge.hairpins.contains(port))
+        });
         let ports: smallvec::SmallVec<[u32; 16]> = self
             .links
             .iter()
-            .filter(|l| l.master == Some(index) && Some(l.index) != but && l.running())
+            .filter(|l| l.master == Some(index) && l.running())
             .map(|l| l.index)
+            .filter(|port| Some(*port) != but || Some(*port) == back)
             .collect();
         for port in ports {
             self.forward_along(cx, index, port, frame.clone());
@@ -208,10 +219,12 @@ impl Namespace {
 
     /// After a port came, went or changed its MAC address.
     pub(super) fn count_ports(&mut self, index: u32) {
-        let of_bridge = self.links.iter().filter(|link| link.master == Some(index));
-        let ports = of_bridge.map(|link| link.mac).collect();
+        let of_bridge = || self.links.iter().filter(|link| link.master == Some(index));
+        let ports = of_bridge().map(|link| link.mac).collect();
+        let numbers: smallvec::SmallVec<[u32; 16]> = of_bridge().map(|link| link.index).collect();
         if let Some(bridge) = self.bridge_mut(index) {
             bridge.ports = ports;
+            bridge.hairpins.retain(|port| numbers.contains(port));
             // What was learned of them before is wrong (fdb_add_local).
             for mac in &bridge.ports {
                 bridge.fdb.remove(&mac.bits());
@@ -234,6 +247,16 @@ impl Namespace {
 }
 
 impl Kernel {
+    /// `ip link set … type bridge_slave hairpin on`, until it is a port of another bridge.
+    pub fn set_hairpin(&mut self, ns: NsId, port: u32, on: bool) -> Result<(), Errno> {
+        let space = self.namespace_mut(ns).ok_or(Errno::Einval)?;
+        let master = space.links.get(port).ok_or(Errno::Enodev)?.master;
+        let bridge = master.and_then(|bridge| space.bridge_mut(bridge)).ok_or(Errno::Eopnotsupp)?;
+        bridge.hairpins.retain(|known| *known != port);
+        bridge.hairpins.extend(on.then_some(port));
+        Ok(())
+    }
+
     /// What a bridge has learned: MAC, port, when it was last seen. In order of MAC.
     pub fn fdb(&self, ns: NsId, bridge: u32) -> Vec<(Mac, u32, Time)> {
         match self.namespace(ns).and_then(|ns| ns.links.get(bridge)).map(|link| &link.kind) {

@@ -3,7 +3,6 @@
 
 use super::address::{masquerade_address, select_address};
 use super::mutants::{Mutant, mutated};
-use super::neigh::Outgoing;
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
@@ -63,7 +62,7 @@ impl Namespace {
             output: output.and_then(|dev| links.name(dev)),
             physdev_in: arrival.bridged,
             sent_on: arrival.sent_on,
-            addr_type: &|ip| fib.addr_type(ip),
+            has_type: &|ip, is| fib.addr_type(ip) == is,
             masquerade_to: &masquerade_to,
         };
         netfilter.hook(hook, packet, &context, &mut cx.core.rng)
@@ -387,7 +386,7 @@ impl Namespace {
         match hop.kind {
             Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.asks_nobody()) => {
                 let next = hop.via.unwrap_or(packet.dst);
-                self.send_to_neighbour(cx, dev, next, Outgoing { packet, bridged: None });
+                self.send_to_neighbour(cx, dev, next, packet);
             }
             Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),
             Kind::Broadcast => self.transmit_raw(cx, dev, Mac::BROADCAST, packet),

@@ -1,5 +1,6 @@
 //! ICMP: echo, errors sent and errors received (net/ipv4/icmp.c).
 
+use super::family::Family;
 use super::packet::{Ct, Icmp, IcmpError, L4, Packet, Quoted, Tcp, TcpFlags};
 use super::route::Want;
 use super::socket::Demux;
@@ -65,7 +66,8 @@ impl Limiter {
     }
 }
 
-fn quote(packet: &Packet) -> Quoted {
+/// What an error about a packet says of it.
+pub(super) fn quote<F: Family>(packet: &Packet<F>) -> Quoted<F> {
     let (sport, dport) = match &packet.l4 {
         L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }) => (*id, 0),
         _ => packet.ports(),
@@ -172,6 +174,7 @@ impl Namespace {
                 cx.tell(owner, socket, SocketEvent::EchoReply { from, id, seq, ttl });
             }
             Icmp::Error { kind, about } => self.error_input(cx, kind, &about),
+            Icmp::Discovery(never) => match never {},
         }
     }
 
@@ -212,7 +215,7 @@ impl Namespace {
 
 /// The answer to a packet belongs to its connection, seen from the other side (`nf_ct_attach`, for
 /// errors in icmp_glue_bits), so that its addresses are translated back.
-fn answer_to(ct: Ct) -> Ct {
+pub(super) fn answer_to(ct: Ct) -> Ct {
     match ct {
         Ct::Entry { id, reply, .. } => Ct::Entry { id, reply: !reply, new: false, related: true },
         Ct::Untracked | Ct::Attached => Ct::Attached,

@@ -1,5 +1,6 @@
 //! What a link hands up: to its bridge, to ARP, or to IP.
 
+use super::bridge::is_group;
 use super::forward::Arrival;
 use super::packet::{Frame, Payload};
 use super::{Cx, Mac, Namespace};
@@ -21,8 +22,9 @@ impl Namespace {
     pub(super) fn ether_input(&mut self, cx: &mut Cx<'_>, index: u32, frame: Frame, bridged: bool) {
         let Some(link) = self.links.get(index) else { return };
         let to_us = frame.dst == link.mac;
-        // PACKET_OTHERHOST
-        if !to_us && frame.dst != Mac::BROADCAST {
+        // PACKET_OTHERHOST; groups are IPv6's only (RFC 2464).
+        let to_group = matches!(frame.payload, Payload::Ip6(_)) && is_group(frame.dst);
+        if !to_us && frame.dst != Mac::BROADCAST && !to_group {
             return;
         }
         match frame.payload {
@@ -30,6 +32,9 @@ impl Namespace {
             Payload::Arp(_) => {}
             Payload::Ip(packet) => {
                 self.ip_input(cx, index, packet, Arrival::new(bridged, to_us));
+            }
+            Payload::Ip6(packet) => {
+                self.ip6_input(cx, index, packet, Arrival::new(bridged, to_us));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Links: what stands in `ip link`, and making, joining and removing them.
 
 use super::address::Address;
+use super::arp::PermanentSet;
 use super::bridge::Bridge;
-use super::neigh::PermanentSet;
+use super::ip6::Ip6;
 use super::vxlan::VxlanDevice;
 use super::wireguard::Device;
 use super::{Cx, Errno, Frame, IfName, Kernel, Mac, Namespace, NsId, Output, Spaces, Work};
@@ -149,6 +150,9 @@ impl Namespace {
             kind,
             permanent: None,
         });
+        if let Some(ip6) = &mut self.ip6 {
+            ip6.add_interface(index);
+        }
         Ok(index)
     }
 
@@ -157,8 +161,10 @@ impl Namespace {
         if up {
             self.refresh_addresses(index);
             self.announce_addresses(cx, index);
+            self.configure6(index, Ip6::link_up);
         } else {
             self.fib.flush_device(index);
+            self.configure6(index, Ip6::link_down);
             self.refresh_addresses(index);
             self.drop_neighbours(index, true);
             self.forget_port(index);
@@ -181,6 +187,7 @@ impl Namespace {
             self.count_ports(bridge);
         }
         self.drop_neighbours(index, true);
+        self.configure6(index, Ip6::drop_neighbours);
         cx.changed(self.id);
     }
 
@@ -193,9 +200,11 @@ impl Namespace {
         self.fib.touch();
         if carrier {
             self.announce_addresses(cx, index);
+            self.configure6(index, Ip6::link_ready);
         } else {
             // neigh_carrier_down: everything but permanent entries goes.
             self.drop_neighbours(index, false);
+            self.configure6(index, Ip6::drop_neighbours);
             self.forget_port(index);
         }
         if self.links.get(index).is_some_and(|link| link.up) {
@@ -259,6 +268,7 @@ impl Spaces {
             return;
         }
         ns.fib.flush_device(index);
+        ns.configure6(index, Ip6::remove_interface);
         ns.drop_neighbours(index, true);
         ns.forget_port(index);
         if let Some(link) = ns.links.get_mut(index) {

@@ -7,18 +7,22 @@
 //!
 //! The way of a packet: [`Kernel::receive`] -> `ether_input` (bridge.rs takes ports) ->
 //! `ip_input` (forward.rs: hooks, routing) -> `tcp`/`udp`/`icmp` or `finish_output` (neigh.rs
-//! finds the MAC) -> `transmit` (link.rs).
+//! finds the MAC) -> `transmit` (link.rs). IPv6 has a way of its own between bridge and neighbour
+//! (ip6/forward.rs).
 
 mod address;
 mod approach;
+mod arp;
 mod bridge;
 mod dump;
+pub mod family;
 mod forward;
 mod heed;
 mod icmp;
 mod index;
 mod input;
 mod inspect;
+mod ip6;
 mod link;
 pub mod mutants;
 mod neigh;
@@ -38,11 +42,13 @@ mod virtuals;
 mod vxlan;
 mod wireguard;
 
+use self::family::{Family, V4};
 use self::icmp::Limiter;
+use self::ip6::Ip6;
 use self::link::Links;
 use self::neigh::Neighbours;
-use self::netfilter::Netfilter;
-use self::packet::{Frame, IcmpError, Payload};
+use self::netfilter::{Netfilter, Netfilter6};
+use self::packet::{Ct, Frame, IcmpError, Packet, Payload};
 use self::route::Fib;
 use self::socket::Sockets;
 use self::sysctl::Sysctls;
@@ -51,10 +57,11 @@ use crate::backlog::Backlog;
 use crate::body::Body;
 use kubesim_actors::ports::network::{Errno, IfName, Mac};
 use kubesim_runtime::{Hasher, Rng, Time};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
 
 pub use self::address::Address;
 pub use self::heed::{Announced, ArpInterest};
+pub use self::ip6::Route6;
 pub use self::link::Link;
 pub use self::neigh::{NeighbourEntry, NeighbourState};
 pub use self::netfilter::ChainPool;
@@ -111,6 +118,13 @@ pub enum SocketEvent {
     Datagram {
         from: SocketAddrV4,
         local: SocketAddrV4,
+        body: Body,
+        len: u32,
+    },
+    /// Of IPv6; the scope of an address that is of one link is that link's index.
+    Datagram6 {
+        from: SocketAddrV6,
+        local: SocketAddrV6,
         body: Body,
         len: u32,
     },
@@ -215,8 +229,9 @@ struct Namespace {
     id: NsId,
     links: Links,
     fib: Fib,
-    neighbours: Neighbours,
+    neighbours: Neighbours<V4>,
     netfilter: Netfilter,
+    netfilter6: Netfilter6,
     sysctls: Sysctls,
     limiter: Limiter,
     /// Path MTUs learned (RFC 1191): destination, MTU, until when. Sorted.
@@ -225,6 +240,8 @@ struct Namespace {
     vxlan_ports: Vec<(u16, u32, u32)>,
     /// Ports of WireGuard devices: port, the device.
     wireguard_ports: Vec<(u16, u32)>,
+    /// `None` until it is switched on.
+    ip6: Option<Box<Ip6>>,
 }
 
 impl Namespace {
@@ -236,11 +253,13 @@ impl Namespace {
             fib: Fib::default(),
             neighbours: Neighbours::default(),
             netfilter: Netfilter::default(),
+            netfilter6: Netfilter6::default(),
             sysctls: Sysctls::default(),
             limiter: Limiter::default(),
             path_mtus: Vec::new(),
             vxlan_ports: Vec::new(),
             wireguard_ports: Vec::new(),
+            ip6: None,
         };
         ns.add_link("lo", Mac::default(), 65_536, link::Kind::Loopback)
             .expect("the first link of a namespace has a free name");
@@ -346,7 +365,12 @@ impl Kernel {
             match key {
                 TimerKey::Neighbour { ns, dev, ip } => {
                     if let Some(ns) = self.spaces.get_mut(ns) {
-                        ns.neighbour_timeout(&mut cx, dev, ip);
+                        ns.neighbour_timeout::<V4>(&mut cx, dev, ip);
+                    }
+                }
+                TimerKey::Neighbour6 { ns, number } => {
+                    if let Some(ns) = self.spaces.get_mut(ns) {
+                        ns.neighbour6_timeout(&mut cx, number);
                     }
                 }
                 TimerKey::Wireguard { ns, dev } => {
@@ -371,6 +395,9 @@ impl Kernel {
         let alarm = match key {
             TimerKey::Neighbour { ns, dev, ip } => {
                 self.spaces.get_mut(ns).and_then(|ns| ns.neighbours.alarm(dev, ip))
+            }
+            TimerKey::Neighbour6 { ns, number } => {
+                self.spaces.get_mut(ns).and_then(|ns| ns.neighbour6_alarm(number))
             }
             TimerKey::Wireguard { ns, dev } => {
                 self.spaces.get_mut(ns).and_then(|ns| ns.wireguard_alarm(dev))
@@ -442,14 +469,29 @@ impl Kernel {
     pub fn netfilter_mut(&mut self, ns: NsId) -> Option<&mut Netfilter> {
         self.namespace_mut(ns).map(|ns| &mut ns.netfilter)
     }
+    /// What ip6tables writes.
+    pub fn netfilter6(&self, ns: NsId) -> Option<&Netfilter6> {
+        Some(&self.namespace(ns)?.netfilter6)
+    }
+    pub fn netfilter6_mut(&mut self, ns: NsId) -> Option<&mut Netfilter6> {
+        Some(&mut self.namespace_mut(ns)?.netfilter6)
+    }
 }
 
 impl Frame {
     /// Forgets what is local to a machine's namespace.
     fn leave_machine(&mut self) {
-        if let Payload::Ip(packet) = &mut self.payload {
-            packet.mark = 0;
-            packet.ct = packet::Ct::None;
+        match &mut self.payload {
+            Payload::Arp(_) => {}
+            Payload::Ip(packet) => packet.leave_machine(),
+            Payload::Ip6(packet) => packet.leave_machine(),
         }
+    }
+}
+
+impl<F: Family> Packet<F> {
+    fn leave_machine(&mut self) {
+        self.mark = 0;
+        self.ct = Ct::None;
     }
 }

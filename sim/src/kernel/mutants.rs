@@ -53,6 +53,20 @@ pub enum Mutant {
     LearnsFromAnnouncements,
     /// An answer within a second of another overwrites it.
     NoLocktime,
+    /// Neighbour discovery is a connection.
+    DiscoveryTracked,
+    /// An ICMPv6 error quotes what was seen here, not what its addressee wrote.
+    Icmp6QuoteKept,
+    /// Of routes of IPv6 with one metric the link that is wanted is not preferred.
+    AnyLinkOfMetric,
+    /// The route to a subnet of IPv6 stays when its last address goes.
+    SubnetOutlivesAddress,
+    /// What comes from a link-local address is forwarded.
+    LinkLocalForwarded,
+    /// What `conf.all` of IPv6 has already is not carried to links again.
+    SameForAllIsNoNews,
+    /// Whatever an advertisement says overrides what is known.
+    OverrideIgnored,
 }
 
 /// Whether this bug is in.

@@ -1,28 +1,24 @@
-//! Neighbours: from an IP address on a link to a MAC (net/core/neighbour.c, net/ipv4/arp.c).
+//! Neighbours: from an IP address on a link to a MAC (net/core/neighbour.c). Who asks for whom, and
+//! what is believed of what is heard, is ARP's (arp.rs) and neighbour discovery's (ip6/ndisc.rs).
 //!
 //! States are as in Linux, with its default times. An entry that nobody uses has no timer: that
 //! REACHABLE became STALE is seen when it is next used. Simplifications: the reachable time is
 //! drawn per confirmation (Linux draws it per interface every 300 s), and entries are not
 //! collected (Linux collects stale ones above 128 entries and refuses new ones above 1024).
 
-use super::address::select_address;
-use super::link::{Kind as LinkKind, Link};
-use super::mutants::{Mutant, mutated};
-use super::packet::{Arp, Frame, IcmpError, Packet, Payload};
+use super::family::{Family, V4};
+use super::link::Link;
+use super::packet::{Frame, Packet, Payload};
 use super::timers::{Alarm, TimerKey};
-use super::{Cx, Kernel, Mac, Namespace, NsId};
-use kubesim_actors::ports::network::Neighbour;
-use kubesim_actors::ports::rules::AddrType;
+use super::{Cx, Mac, Namespace, NsId};
 use kubesim_runtime::{Time, near};
+use std::fmt::Debug;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 const BASE_REACHABLE: Duration = Duration::from_secs(30);
 const DELAY_FIRST_PROBE: Duration = Duration::from_secs(5);
 const RETRANS: Duration = Duration::from_secs(1);
-/// An entry is not overwritten within this time of its last change, but by a gratuitous ARP.
-const LOCKTIME: Duration = Duration::from_secs(1);
 /// `mcast_solicit` and `ucast_solicit`.
 const PROBES: u8 = 3;
 /// `unres_qlen`: what the default of `unres_qlen_bytes` stands for. The oldest packet goes first.
@@ -42,32 +38,57 @@ use NeighbourState::{Delay, Failed, Incomplete, Permanent, Probe, Reachable, Sta
 
 /// A line of `ip neigh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeighbourEntry {
-    pub ip: Ipv4Addr,
+pub struct NeighbourEntry<F: Family = V4> {
+    pub ip: F::Addr,
     pub dev: u32,
     pub mac: Option<Mac>,
     pub state: NeighbourState,
 }
 
+/// What of the neighbour core is the family's own (`struct neigh_table`).
+pub(super) trait Resolves: Family {
+    /// A link and an address, to sort by.
+    type Key: Copy + Debug + Ord;
+    /// What an entry knows beside.
+    type Extra: Clone + Debug;
+
+    fn key(dev: u32, ip: Self::Addr) -> Self::Key;
+    /// The first and the last key that a link's entries can have.
+    fn keys_of(dev: u32) -> (Self::Key, Self::Key);
+    /// Of an entry that is made as the `number`th of its table.
+    fn extra(number: u64) -> Self::Extra;
+    /// `None`: the family is off.
+    fn table(ns: &mut Namespace) -> Option<&mut Neighbours<Self>>;
+    fn payload(packet: Box<Packet<Self>>) -> Payload;
+    /// The MAC address that was configured for a neighbour.
+    fn permanent(link: &Link, ip: Self::Addr) -> Option<Mac>;
+    fn timer(ns: NsId, entry: &Entry<Self>) -> TimerKey;
+    /// Asks whoever has this MAC address, or everybody, for an address.
+    fn solicit(ns: &mut Namespace, cx: &mut Cx<'_>, dev: u32, ip: Self::Addr, to: Option<Mac>);
+    /// Tells the source of a packet that its next hop does not answer.
+    fn report(ns: &mut Namespace, cx: &mut Cx<'_>, packet: &Packet<Self>);
+}
+
 #[derive(Clone, Debug)]
-struct Entry {
-    dev: u32,
-    ip: Ipv4Addr,
+pub(super) struct Entry<F: Resolves> {
+    pub dev: u32,
+    pub ip: F::Addr,
     mac: Mac,
-    state: NeighbourState,
+    pub state: NeighbourState,
     probes: u8,
     confirmed: Time,
-    updated: Time,
+    pub updated: Time,
     /// When REACHABLE ends unless it is confirmed again.
     stale_at: Time,
     alarm: Alarm,
-    queue: Vec<Outgoing>,
+    pub queue: Vec<Outgoing<F>>,
+    pub extra: F::Extra,
 }
 
 /// A packet on its way to a neighbour.
 #[derive(Clone, Debug)]
-pub(super) struct Outgoing {
-    pub packet: Box<Packet>,
+pub(super) struct Outgoing<F: Family> {
+    pub packet: Box<Packet<F>>,
     /// `None`: it is sent, by this machine.
     pub bridged: Option<Bridged>,
 }
@@ -79,54 +100,49 @@ pub(super) struct Bridged {
     pub src: Mac,
 }
 
-/// Permanent neighbours of a link, sorted by address; shared by every machine that has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PermanentSet {
-    pub given: Arc<[Neighbour]>,
-    /// `None`: `given` is sorted itself.
-    sorted: Option<Arc<[Neighbour]>>,
+impl<F: Family> From<Box<Packet<F>>> for Outgoing<F> {
+    fn from(packet: Box<Packet<F>>) -> Self {
+        Outgoing { packet, bridged: None }
+    }
 }
 
-impl PermanentSet {
-    pub fn new(given: Arc<[Neighbour]>) -> Self {
-        let sorted = (!given.is_sorted_by_key(|n| n.ip)).then(|| {
-            let mut copy = given.to_vec();
-            copy.sort_by_key(|n| n.ip);
-            copy.into()
-        });
-        PermanentSet { given, sorted }
-    }
-    fn slice(&self) -> &[Neighbour] {
-        self.sorted.as_deref().unwrap_or(&self.given)
-    }
-    fn get(&self, ip: Ipv4Addr) -> Option<Mac> {
-        let slice = self.slice();
-        slice.binary_search_by_key(&ip, |n| n.ip).ok().map(|at| slice[at].mac)
-    }
+/// What is said of a neighbour (the arguments of neigh_update).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct News {
+    /// `None`: nothing of its MAC address.
+    pub mac: Option<Mac>,
+    pub state: NeighbourState,
+    /// Another MAC address than that which is known is right (`NEIGH_UPDATE_F_OVERRIDE`).
+    pub overrides: bool,
+    /// If it does not override, it makes a reachable neighbour doubtful
+    /// (`NEIGH_UPDATE_F_WEAK_OVERRIDE`).
+    pub doubts: bool,
 }
 
 /// Entries that were learned, sorted by link and address. The keys stand apart, so that a search
 /// touches a cache line or two.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Neighbours {
-    keys: Vec<u64>,
-    entries: Vec<Entry>,
+#[derive(Clone, Debug)]
+pub(super) struct Neighbours<F: Resolves> {
+    keys: Vec<F::Key>,
+    entries: Vec<Entry<F>>,
     /// Moves with every new entry, and when one gets, changes or loses its MAC address.
     generation: u64,
 }
 
-fn key(dev: u32, ip: Ipv4Addr) -> u64 {
-    u64::from(dev) << 32 | u64::from(ip.to_bits())
+impl<F: Resolves> Default for Neighbours<F> {
+    fn default() -> Self {
+        Neighbours { keys: Vec::new(), entries: Vec::new(), generation: 0 }
+    }
 }
 
-impl Neighbours {
+impl<F: Resolves> Neighbours<F> {
     pub fn approach(&self) {
         near::slice(&self.keys, 4);
     }
     pub fn approach_all(&self) {
         near::slice(&self.entries, 4);
     }
-    pub fn approach_one(&self, dev: u32, ip: Ipv4Addr) {
+    pub fn approach_one(&self, dev: u32, ip: F::Addr) {
         if let Ok(at) = self.find(dev, ip) {
             near::value(&self.entries[at]);
         }
@@ -134,29 +150,28 @@ impl Neighbours {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+    pub fn iter(&self) -> impl Iterator<Item = &Entry<F>> {
+        self.entries.iter()
+    }
     /// Link, address and MAC address of every entry.
-    pub fn known(&self) -> impl Iterator<Item = (u32, Ipv4Addr, Option<Mac>)> {
-        let mac = |entry: &Entry| entry.has_mac().then_some(entry.mac);
-        self.entries.iter().map(move |entry| (entry.dev, entry.ip, mac(entry)))
+    pub fn known(&self) -> impl Iterator<Item = (u32, F::Addr, Option<Mac>)> {
+        self.entries.iter().map(|entry| (entry.dev, entry.ip, entry.mac()))
     }
-    fn find(&self, dev: u32, ip: Ipv4Addr) -> Result<usize, usize> {
-        self.keys.binary_search(&key(dev, ip))
+    fn find(&self, dev: u32, ip: F::Addr) -> Result<usize, usize> {
+        self.keys.binary_search(&F::key(dev, ip))
     }
-    /// Whether a broadcast ARP frame from this sender would change its entry, if it has one: all
-    /// that such a frame says is STALE, which is no news about a MAC address that is known
-    /// (neigh_update, net/core/neighbour.c).
-    pub fn heeds(&self, dev: u32, ip: Ipv4Addr, mac: Mac) -> bool {
-        let entry = self.find(dev, ip).ok().map(|at| &self.entries[at]);
-        entry.is_some_and(|entry| !entry.has_mac() || entry.mac != mac)
+    pub fn get(&self, dev: u32, ip: F::Addr) -> Option<&Entry<F>> {
+        self.find(dev, ip).ok().map(|at| &self.entries[at])
     }
-    fn get_mut(&mut self, dev: u32, ip: Ipv4Addr) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, dev: u32, ip: F::Addr) -> Option<&mut Entry<F>> {
         self.find(dev, ip).ok().map(|at| &mut self.entries[at])
     }
-    pub fn alarm(&mut self, dev: u32, ip: Ipv4Addr) -> Option<&mut Alarm> {
+    pub fn alarm(&mut self, dev: u32, ip: F::Addr) -> Option<&mut Alarm> {
         self.get_mut(dev, ip).map(|entry| &mut entry.alarm)
     }
-    fn obtain(&mut self, dev: u32, ip: Ipv4Addr) -> usize {
+    pub fn obtain(&mut self, dev: u32, ip: F::Addr) -> usize {
         self.find(dev, ip).unwrap_or_else(|at| {
+            self.generation += 1;
             let entry = Entry {
                 dev,
                 ip,
@@ -168,21 +183,39 @@ impl Neighbours {
                 stale_at: Time::ZERO,
                 alarm: Alarm::default(),
                 queue: Vec::new(),
+                extra: F::extra(self.generation),
             };
-            self.generation += 1;
-            self.keys.insert(at, key(dev, ip));
+            self.keys.insert(at, F::key(dev, ip));
             self.entries.insert(at, entry);
             at
         })
     }
+    /// Forgets those of a link that are not to be kept, and what waits for them without a word.
+    pub fn retain_of(&mut self, dev: u32, mut keep: impl FnMut(&mut Entry<F>) -> bool) {
+        let (first, last) = F::keys_of(dev);
+        let from = self.keys.partition_point(|key| *key < first);
+        if self.keys.get(from).is_none_or(|key| *key > last) {
+            return;
+        }
+        self.entries.retain_mut(|entry| entry.dev != dev || keep(entry));
+        self.keys.clear();
+        self.keys.extend(self.entries.iter().map(|entry| F::key(entry.dev, entry.ip)));
+    }
 }
 
-impl Entry {
+impl<F: Resolves> Entry<F> {
     fn has_mac(&self) -> bool {
         matches!(self.state, Reachable | Stale | Delay | Probe)
     }
+    pub fn mac(&self) -> Option<Mac> {
+        self.has_mac().then_some(self.mac)
+    }
+    /// `NUD_REACHABLE`, which ends by itself.
+    fn is_reachable(&self, now: Time) -> bool {
+        self.state == Reachable && now < self.stale_at
+    }
     fn wake(&mut self, cx: &mut Cx<'_>, ns: NsId, at: Time) {
-        let key = TimerKey::Neighbour { ns, dev: self.dev, ip: self.ip };
+        let key = F::timer(ns, self);
         cx.core.timers.set(&mut self.alarm, at, key);
     }
     /// REACHABLE from now on (`neigh_rand_reach_time`: half to one and a half of the base).
@@ -196,19 +229,21 @@ impl Entry {
 
 impl Namespace {
     /// Sends a packet to a neighbour on a link, or keeps it until the neighbour answers.
-    pub(super) fn send_to_neighbour(
+    pub(super) fn send_to_neighbour<F: Resolves>(
         &mut self,
         cx: &mut Cx<'_>,
         dev: u32,
-        ip: Ipv4Addr,
-        packet: Outgoing,
+        ip: F::Addr,
+        packet: impl Into<Outgoing<F>>,
     ) {
+        let (id, packet) = (self.id, packet.into());
         let Some(link) = self.links.get(dev) else { return };
-        if let Some(dst) = link.permanent.as_ref().and_then(|set| set.get(ip)) {
+        if let Some(dst) = F::permanent(link, ip) {
             return self.send_to_mac(cx, dev, dst, packet);
         }
-        let at = self.neighbours.obtain(dev, ip);
-        let entry = &mut self.neighbours.entries[at];
+        let Some(table) = F::table(self) else { return };
+        let at = table.obtain(dev, ip);
+        let entry = &mut table.entries[at];
         match entry.state {
             Reachable if cx.now < entry.stale_at => {}
             // neigh_event_send: use wakes a stale entry; it is probed 5 s later if nobody
@@ -216,7 +251,7 @@ impl Namespace {
             Reachable | Stale => {
                 entry.state = Delay;
                 entry.updated = cx.now;
-                entry.wake(cx, self.id, cx.now + DELAY_FIRST_PROBE);
+                entry.wake(cx, id, cx.now + DELAY_FIRST_PROBE);
             }
             Delay | Probe | Permanent => {}
             Incomplete => {
@@ -230,18 +265,23 @@ impl Namespace {
                 entry.probes = 1;
                 entry.updated = cx.now;
                 entry.queue.push(packet);
-                entry.wake(cx, self.id, cx.now + RETRANS);
-                return self.solicit(cx, dev, ip, Mac::BROADCAST);
+                entry.wake(cx, id, cx.now + RETRANS);
+                return F::solicit(self, cx, dev, ip, None);
             }
         }
         let dst = entry.mac;
         self.send_to_mac(cx, dev, dst, packet);
     }
 
-    fn send_to_mac(&mut self, cx: &mut Cx<'_>, dev: u32, dst: Mac, packet: Outgoing) {
-        let Outgoing { packet, bridged } = packet;
-        let payload = Payload::Ip(packet);
-        match bridged {
+    fn send_to_mac<F: Resolves>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        dst: Mac,
+        packet: Outgoing<F>,
+    ) {
+        let payload = F::payload(packet.packet);
+        match packet.bridged {
             // br_nf_pre_routing_finish_bridge_slow
             Some(Bridged { port, src }) => {
                 self.bridge_onward(cx, dev, port, Frame { src, dst, payload });
@@ -253,132 +293,29 @@ impl Namespace {
         }
     }
 
-    /// Sends an ARP request. Its sender is the last queued packet's source if that is ours, else
-    /// the link's best address towards the target (arp_solicit, arp_announce 0); with arp_announce
-    /// 2 always the latter.
-    fn solicit(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr, dst: Mac) {
-        let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.last());
-        let own = queued.map(|waiting| waiting.packet.src).filter(|src| self.fib.is_local(*src));
-        let own = own.filter(|_| self.sysctls.arp_announce < 2);
-        let chosen = own.or_else(|| select_address(&self.links, dev, Some(ip)));
-        let sender_ip = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        self.send_arp(cx, dev, dst, true, sender_ip, Mac::default(), ip);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the fields of an ARP packet")]
-    fn send_arp(
+    /// `neigh_update` of an entry that exists. Whether it was believed, if it said nothing new.
+    pub(super) fn learn<F: Resolves>(
         &mut self,
         cx: &mut Cx<'_>,
         dev: u32,
-        dst: Mac,
-        request: bool,
-        sender_ip: Ipv4Addr,
-        target_mac: Mac,
-        target_ip: Ipv4Addr,
-    ) {
-        let Some(link) = self.links.get(dev) else { return };
-        let arp = Arp { request, sender_mac: link.mac, sender_ip, target_mac, target_ip };
-        let frame = Frame { src: link.mac, dst, payload: Payload::Arp(arp) };
-        self.transmit(cx, dev, frame);
-    }
-
-    /// Tells the neighbourhood of a link that an address lives here: a gratuitous ARP request, as
-    /// with `arp_notify`, or by whoever configures links.
-    pub(super) fn announce(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr) {
-        let Some(link) = self.links.get(dev) else { return };
-        if link.running() && matches!(link.kind, LinkKind::Uplink) {
-            self.send_arp(cx, dev, Mac::BROADCAST, true, ip, Mac::default(), ip);
-        }
-    }
-
-    pub(super) fn announce_addresses(&mut self, cx: &mut Cx<'_>, dev: u32) {
-        let addresses = self.links.get(dev).map(|link| link.addresses.clone());
-        for address in addresses.unwrap_or_default() {
-            self.announce(cx, dev, address.ip());
-        }
-    }
-
-    /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link; 1:
-    /// of this one)
-    /// and teach us their sender, if a packet could come from there; anything else only updates
-    /// what we know already (arp_accept 0).
-    pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
-        let answered = arp.request
-            && arp.sender_ip != arp.target_ip
-            && self.fib.addr_type(arp.target_ip) == AddrType::Local
-            && !arp.target_ip.is_loopback()
-            && !self.ignores(dev, arp.target_ip)
-            && self.source_is_valid(dev, arp.sender_ip);
-        if answered {
-            if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
-                self.neighbours.obtain(dev, arp.sender_ip);
-                self.learn(cx, dev, arp.sender_ip, arp.sender_mac, Stale, true);
-            }
-            let (to, ip) = (arp.sender_mac, arp.sender_ip);
-            return self.send_arp(cx, dev, to, false, arp.target_ip, to, ip);
-        }
-        // Of answers only those that name the sender twice (arp_is_garp).
-        let gratuitous = arp.sender_ip == arp.target_ip
-            && (arp.request || arp.sender_mac == arp.target_mac)
-            && self.fib.addr_type(arp.sender_ip) == AddrType::Unicast;
-        if gratuitous && mutated(Mutant::LearnsFromAnnouncements) {
-            self.neighbours.obtain(dev, arp.sender_ip);
-        }
-        let Some(entry) = self.neighbours.get_mut(dev, arp.sender_ip) else { return };
-        let unlocked = cx.now.since(entry.updated) > LOCKTIME || mutated(Mutant::NoLocktime);
-        let state = if !arp.request && to_us { Reachable } else { Stale };
-        self.learn(cx, dev, arp.sender_ip, arp.sender_mac, state, unlocked || gratuitous);
-    }
-
-    /// `arp_ignore`
-    fn ignores(&self, dev: u32, target: Ipv4Addr) -> bool {
-        let link = self.links.get(dev).filter(|_| self.sysctls.arp_ignore > 0);
-        link.is_some_and(|link| !link.addresses.iter().any(|address| address.ip() == target))
-    }
-
-    /// The permanent neighbours of a link are others: what was learned of them is no more, and
-    /// who waits for them can go.
-    pub(super) fn heed_permanent(&mut self, cx: &mut Cx<'_>, dev: u32) {
-        let Some(set) = self.links.get(dev).and_then(|link| link.permanent.clone()) else { return };
-        let Neighbours { keys, entries, .. } = &mut self.neighbours;
-        let mut waiting = Vec::new();
-        if entries.iter().any(|entry| entry.dev == dev) {
-            entries.retain_mut(|entry| {
-                let known = entry.dev == dev && set.get(entry.ip).is_some();
-                if known {
-                    waiting.extend(entry.queue.drain(..).map(|packet| (entry.ip, packet)));
-                }
-                !known
-            });
-            *keys = entries.iter().map(|entry| key(entry.dev, entry.ip)).collect();
-        }
-        for (ip, packet) in waiting {
-            self.send_to_neighbour(cx, dev, ip, packet);
-        }
-    }
-
-    /// `neigh_update` of an entry that exists.
-    fn learn(
-        &mut self,
-        cx: &mut Cx<'_>,
-        dev: u32,
-        ip: Ipv4Addr,
-        mac: Mac,
-        state: NeighbourState,
-        override_mac: bool,
-    ) {
-        let Ok(at) = self.neighbours.find(dev, ip) else { return };
-        let entry = &mut self.neighbours.entries[at];
+        ip: F::Addr,
+        news: News,
+    ) -> bool {
+        let Some(table) = F::table(self) else { return false };
+        let Ok(at) = table.find(dev, ip) else { return false };
+        let entry = &mut table.entries[at];
         let known = entry.has_mac();
-        let same = known && entry.mac == mac;
-        if known && !same && !override_mac {
-            return;
-        }
-        if same && state == Stale {
-            return;
+        let Some(mut mac) = news.mac.or(entry.mac()) else { return false };
+        let (mut same, mut state, mut believed) = (known && entry.mac == mac, news.state, true);
+        if known && !same && !news.overrides {
+            if !news.doubts || !entry.is_reachable(cx.now) {
+                return false;
+            }
+            (mac, same, state, believed) = (entry.mac, true, Stale, false);
+        } else if same && state == Stale {
+            return true;
         }
         if !same {
-            self.neighbours.generation += 1;
             entry.mac = mac;
             // The old confirmation was about another machine.
             entry.confirmed = Time::ZERO;
@@ -392,10 +329,12 @@ impl Namespace {
             entry.state = Stale;
             entry.alarm.at = Time::NEVER;
         }
-        let mut waiting = std::mem::take(&mut entry.queue);
-        for packet in waiting.drain(..) {
+        let waiting = std::mem::take(&mut entry.queue);
+        table.generation += u64::from(!same);
+        for packet in waiting {
             self.send_to_neighbour(cx, dev, ip, packet);
         }
+        believed
     }
 
     /// A transport got a sign of life through this neighbour (dst_confirm).
@@ -411,10 +350,16 @@ impl Namespace {
     }
 
     /// `neigh_timer_handler`.
-    pub(super) fn neighbour_timeout(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr) {
+    pub(super) fn neighbour_timeout<F: Resolves>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        dev: u32,
+        ip: F::Addr,
+    ) {
         let ns = self.id;
-        let Ok(at) = self.neighbours.find(dev, ip) else { return };
-        let entry = &mut self.neighbours.entries[at];
+        let Some(table) = F::table(self) else { return };
+        let Ok(at) = table.find(dev, ip) else { return };
+        let entry = &mut table.entries[at];
         cx.core.timers.take_first(&mut entry.alarm);
         match entry.state {
             Delay if cx.now.since(entry.confirmed) <= DELAY_FIRST_PROBE => entry.confirm(cx),
@@ -424,78 +369,42 @@ impl Namespace {
                 entry.updated = cx.now;
                 let mac = entry.mac;
                 entry.wake(cx, ns, cx.now + RETRANS);
-                self.solicit(cx, dev, ip, mac);
+                F::solicit(self, cx, dev, ip, Some(mac));
             }
             Incomplete | Probe if entry.probes < PROBES => {
                 entry.probes += 1;
-                let mac = if entry.state == Probe { entry.mac } else { Mac::BROADCAST };
+                let mac = (entry.state == Probe).then_some(entry.mac);
                 entry.wake(cx, ns, cx.now + RETRANS);
-                self.solicit(cx, dev, ip, mac);
+                F::solicit(self, cx, dev, ip, mac);
             }
             Incomplete | Probe => {
                 let lost = entry.has_mac();
                 entry.state = Failed;
                 entry.updated = cx.now;
                 let waiting = std::mem::take(&mut entry.queue);
-                self.neighbours.generation += u64::from(lost);
+                table.generation += u64::from(lost);
                 self.report_unreachable(cx, dev, ip, waiting);
             }
             Reachable | Stale | Failed | Permanent => {}
         }
     }
 
-    /// `neigh_invalidate`: whoever waits is told (arp_error_report), as long as the neighbour is
-    /// failed. An error for this very neighbour asks for it anew; then the queue, that error in
-    /// it, is purged.
-    fn report_unreachable(
+    /// `neigh_invalidate`: whoever waits is told, as long as the neighbour is failed. An error for
+    /// this very neighbour asks for it anew; then the queue, that error in it, is purged.
+    fn report_unreachable<F: Resolves>(
         &mut self,
         cx: &mut Cx<'_>,
         dev: u32,
-        ip: Ipv4Addr,
-        waiting: impl IntoIterator<Item = Outgoing>,
+        ip: F::Addr,
+        waiting: Vec<Outgoing<F>>,
     ) {
         for Outgoing { packet, .. } in waiting {
-            self.icmp_error(cx, IcmpError::HostUnreachable, &packet);
-            let entry = self.neighbours.get_mut(dev, ip).filter(|entry| entry.state != Failed);
-            if let Some(entry) = entry {
+            F::report(self, cx, &packet);
+            let entry = F::table(self).and_then(|table| table.get_mut(dev, ip));
+            if let Some(entry) = entry.filter(|entry| entry.state != Failed) {
                 entry.queue.clear();
                 return;
             }
         }
     }
-
-    /// Forgets the entries of a link, and what waits for them without a word (neigh_flush_dev);
-    /// `all` includes permanent ones (neigh_ifdown), else they stay (neigh_carrier_down).
-    pub(super) fn drop_neighbours(&mut self, dev: u32, all: bool) {
-        let Neighbours { keys, entries, .. } = &mut self.neighbours;
-        keys.retain(|key| (key >> 32) as u32 != dev);
-        entries.retain(|entry| entry.dev != dev);
-        if all && let Some(link) = self.links.get_mut(dev) {
-            link.permanent = None;
-        }
-    }
-}
-
-impl Kernel {
-    /// The lines of `ip neigh`: by link and address, permanent ones first.
-    pub fn neighbours(&self, ns: NsId) -> impl Iterator<Item = NeighbourEntry> {
-        let permanent = self.links(ns).flat_map(permanent_of);
-        let learned = self.namespace(ns).into_iter().flat_map(|ns| &ns.neighbours.entries);
-        permanent.chain(learned.map(|entry| NeighbourEntry {
-            ip: entry.ip,
-            dev: entry.dev,
-            mac: entry.has_mac().then_some(entry.mac),
-            state: entry.state,
-        }))
-    }
-}
-
-fn permanent_of(link: &Link) -> impl Iterator<Item = NeighbourEntry> {
-    let set = link.permanent.as_deref().map(PermanentSet::slice).unwrap_or_default();
-    set.iter().map(|neighbour| NeighbourEntry {
-        ip: neighbour.ip,
-        dev: link.index,
-        mac: Some(neighbour.mac),
-        state: Permanent,
-    })
 }

@@ -1,11 +1,12 @@
 //! Frames and packets, typed.
 
+use super::family::{Family, V4, V6};
 use crate::body::Body;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Hasher;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// An Ethernet frame.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Frame {
 pub enum Payload {
     Arp(Arp),
     Ip(Box<Packet>),
+    Ip6(Box<Packet<V6>>),
 }
 
 /// RFC 826. A gratuitous one names one address twice.
@@ -31,18 +33,20 @@ pub struct Arp {
     pub target_ip: Ipv4Addr,
 }
 
-/// An IPv4 packet, or several segments of one size that travel as one (as Linux' GSO/GRO has it).
+/// An IP packet, or several segments of one size that travel as one (as Linux' GSO/GRO has it).
 #[derive(Clone, Debug)]
-pub struct Packet {
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
+pub struct Packet<F: Family = V4> {
+    pub src: F::Addr,
+    pub dst: F::Addr,
+    /// IPv6's hop limit.
     pub ttl: u8,
+    /// Of IPv6 it says nothing: routers never fragment it (RFC 8200, section 5).
     pub dont_fragment: bool,
     /// Bytes of IP in all, headers of one packet included.
     pub len: u32,
     /// Bytes of IP of the largest segment: what an MTU is compared with.
     pub segment: u32,
-    pub l4: L4,
+    pub l4: L4<F>,
     pub body: Body,
     /// `skb->mark`: local to the machine.
     pub mark: u32,
@@ -71,10 +75,10 @@ pub enum Ct {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum L4 {
+pub enum L4<F: Family = V4> {
     Tcp(Tcp),
     Udp { sport: u16, dport: u16 },
-    Icmp(Icmp),
+    Icmp(Icmp<F>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +100,9 @@ pub struct TcpFlags {
     pub rst: bool,
 }
 
+/// RFC 792, or RFC 4443.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Icmp {
+pub enum Icmp<F: Family = V4> {
     EchoRequest {
         id: u16,
         seq: u16,
@@ -108,9 +113,11 @@ pub enum Icmp {
     },
     /// An error about the packet that `about` names.
     Error {
-        kind: IcmpError,
-        about: Quoted,
+        kind: F::Error,
+        about: Quoted<F>,
     },
+    /// Of IPv6 only.
+    Discovery(F::Discovery),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,11 +149,97 @@ impl fmt::Display for IcmpError {
     }
 }
 
+/// What ICMPv6 complains of (RFC 4443, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Icmp6Error {
+    NoRoute,
+    AdminProhibited,
+    /// The source address means nothing where the destination is.
+    BeyondScope,
+    AddressUnreachable,
+    PortUnreachable,
+    /// With the next hop's MTU.
+    PacketTooBig {
+        mtu: u32,
+    },
+    HopLimitExceeded,
+}
+
+/// As ping(8) has it.
+impl fmt::Display for Icmp6Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Icmp6Error::NoRoute => "destination unreachable: no route",
+            Icmp6Error::AdminProhibited => "destination unreachable: administratively prohibited",
+            Icmp6Error::BeyondScope => "destination unreachable: beyond scope of source address",
+            Icmp6Error::AddressUnreachable => "destination unreachable: address unreachable",
+            Icmp6Error::PortUnreachable => "destination unreachable: port unreachable",
+            Icmp6Error::PacketTooBig { mtu } => return write!(f, "packet too big: mtu={mtu}"),
+            Icmp6Error::HopLimitExceeded => "time exceeded: hop limit",
+        })
+    }
+}
+
+/// Messages of neighbour discovery (RFC 4861, sections 4.3 and 4.4). The hop limit of their
+/// packets is 255, so that they cannot have passed a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// Who has `target`? `source`: the sender's own MAC address, where it says it.
+    Solicitation { target: Ipv6Addr, source: Option<Mac> },
+    /// `target` is at `link`.
+    Advertisement { target: Ipv6Addr, flags: Advertised, link: Option<Mac> },
+}
+
+/// R, S and O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advertised {
+    /// Who says it is a router.
+    pub router: bool,
+    /// It answers a question.
+    pub solicited: bool,
+    /// A MAC address that is known otherwise is wrong.
+    pub overrides: bool,
+}
+
+impl Discovery {
+    /// ICMPv6's number of it.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Discovery::Solicitation { .. } => 135,
+            Discovery::Advertisement { .. } => 136,
+        }
+    }
+    pub fn target(&self) -> Ipv6Addr {
+        match self {
+            Discovery::Solicitation { target, .. } | Discovery::Advertisement { target, .. } => {
+                *target
+            }
+        }
+    }
+    /// Its option of source or target link-layer address.
+    pub fn link_address(&self) -> Option<Mac> {
+        match self {
+            Discovery::Solicitation { source, .. } => *source,
+            Discovery::Advertisement { link, .. } => *link,
+        }
+    }
+    /// The octet that follows the checksum.
+    pub fn flags(&self) -> u8 {
+        match self {
+            Discovery::Solicitation { .. } => 0,
+            Discovery::Advertisement { flags, .. } => {
+                let Advertised { router, solicited, overrides } = *flags;
+                u8::from(router) << 7 | u8::from(solicited) << 6 | u8::from(overrides) << 5
+            }
+        }
+    }
+}
+
 /// The header that an ICMP error quotes. For echo requests the ports are the id and 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quoted {
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
+pub struct Quoted<F: Family = V4> {
+    pub src: F::Addr,
+    pub dst: F::Addr,
     pub protocol: Protocol,
     pub sport: u16,
     pub dport: u16,
@@ -165,7 +258,8 @@ impl Tcp {
     }
 }
 
-impl Packet {
+impl<F: Family> Packet<F> {
+    /// ICMP is that of the family.
     pub fn protocol(&self) -> Protocol {
         match self.l4 {
             L4::Tcp(_) => Protocol::Tcp,
@@ -174,13 +268,13 @@ impl Packet {
         }
     }
     /// Source and destination port; an echo's id stands for both (as conntrack has it), 0 for
-    /// errors.
+    /// errors and for discovery.
     pub fn ports(&self) -> (u16, u16) {
         match &self.l4 {
             L4::Tcp(tcp) => (tcp.sport, tcp.dport),
             L4::Udp { sport, dport } => (*sport, *dport),
             L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }) => (*id, *id),
-            L4::Icmp(Icmp::Error { .. }) => (0, 0),
+            L4::Icmp(Icmp::Error { .. } | Icmp::Discovery(_)) => (0, 0),
         }
     }
 }
@@ -190,17 +284,18 @@ impl Frame {
     pub fn digest(&self, hasher: &mut Hasher) {
         match &self.payload {
             Payload::Arp(arp) => {
-                hasher.u64(pair(arp.sender_ip, arp.target_ip));
+                V4::digest_pair(arp.sender_ip, arp.target_ip, hasher);
                 hasher.u64(u64::from(arp.request));
             }
             Payload::Ip(packet) => packet.digest(hasher),
+            Payload::Ip6(packet) => packet.digest(hasher),
         }
     }
 }
 
-impl Packet {
+impl<F: Family> Packet<F> {
     pub(super) fn digest(&self, hasher: &mut Hasher) {
-        hasher.u64(pair(self.src, self.dst));
+        F::digest_pair(self.src, self.dst, hasher);
         let (sport, dport) = self.ports();
         let ports = u64::from(sport) << 16 | u64::from(dport);
         hasher.u64(u64::from(self.len) << 40 | u64::from(self.ttl) << 32 | ports);
@@ -215,9 +310,8 @@ impl Packet {
             L4::Udp { .. } => hasher.u64(2 << 8),
             L4::Icmp(Icmp::EchoRequest { seq, .. }) => hasher.u64(3 << 16 | u64::from(*seq)),
             L4::Icmp(Icmp::EchoReply { seq, .. }) => hasher.u64(4 << 16 | u64::from(*seq)),
-            L4::Icmp(Icmp::Error { about, .. }) => {
-                hasher.u64(5 << 32 | u64::from(about.dst.to_bits()))
-            }
+            L4::Icmp(Icmp::Error { about, .. }) => F::digest_one(5, about.dst, hasher),
+            L4::Icmp(Icmp::Discovery(message)) => F::digest_discovery(message, hasher),
         }
         if let Body::Vxlan { frame, .. } = &self.body {
             frame.digest(hasher);
@@ -226,8 +320,4 @@ impl Packet {
             message.digest(hasher);
         }
     }
-}
-
-fn pair(a: Ipv4Addr, b: Ipv4Addr) -> u64 {
-    u64::from(a.to_bits()) << 32 | u64::from(b.to_bits())
 }

@@ -1,8 +1,8 @@
 //! The network port (`kubesim_actors::ports::network`), as a driver on netlink and /proc/sys
 //! would serve it, for the host namespace.
 
+use super::arp::PermanentSet;
 use super::link::Kind;
-use super::neigh::PermanentSet;
 use super::vxlan::FdbSet;
 use super::{Cx, Errno, Kernel, Mac, Namespace, NsId, Output, RouteBlocks};
 use ipnet::Ipv4Net;

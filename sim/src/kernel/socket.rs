@@ -6,7 +6,7 @@ use super::tcp::Connection;
 use super::timers::{Alarm, TimerKey};
 use super::{Core, Errno, NsId, Owner};
 use kubesim_runtime::{Time, near};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 /// A socket; stale ids of sockets that are gone find nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +22,7 @@ pub(super) enum Demux {
     Connection { ns: NsId, local: SocketAddrV4, peer: SocketAddrV4 },
     Udp { ns: NsId, addr: Ipv4Addr, port: u16 },
     Ping { ns: NsId, id: u16 },
+    Udp6 { ns: NsId, addr: Ipv6Addr, port: u16 },
 }
 
 impl Demux {
@@ -30,7 +31,8 @@ impl Demux {
             Demux::Listener { ns, .. }
             | Demux::Connection { ns, .. }
             | Demux::Udp { ns, .. }
-            | Demux::Ping { ns, .. } => ns,
+            | Demux::Ping { ns, .. }
+            | Demux::Udp6 { ns, .. } => ns,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `/proc/sys/net`, as much of it as the model acts on.
 
+use super::ip6::Key6;
 use super::link::Link;
 use super::mutants::{Mutant, mutated};
 use super::{Cx, Errno, Kernel, Namespace, NsId, Output};
@@ -60,6 +61,7 @@ enum Key<'a> {
     ArpAnnounce,
     BridgeCall,
     IcmpRatelimit,
+    Ip6(Key6<'a>),
     /// With its default.
     Inert(Conf<'a>, &'static str),
 }
@@ -79,6 +81,9 @@ fn parse(key: &str) -> Option<Key<'_>> {
     }
     if key == "net.ipv4.conf.all.arp_announce" {
         return Some(Key::ArpAnnounce);
+    }
+    if let Some(rest) = key.strip_prefix("net.ipv6.") {
+        return Key6::parse(rest).map(Key::Ip6);
     }
     if let Some(variable) = key.strip_prefix("net.ipv4.vs.") {
         return IPVS.contains(&variable).then_some(Key::Inert(Conf::All, "0"));
@@ -110,6 +115,9 @@ pub fn is_known(key: &str) -> bool {
 pub fn takes(key: &str, value: i64) -> Result<(), &'static str> {
     match parse(key) {
         Some(Key::IcmpRatelimit) if value != 0 => Err("the model takes 0, no limit, and no other"),
+        Some(Key::Ip6(key)) if value != 0 && key.takes_only_zero() => {
+            Err("the model takes 0 and no other")
+        }
         _ if !(0..=255).contains(&value) => Err("the model takes 0 to 255"),
         _ => Ok(()),
     }
@@ -117,7 +125,10 @@ pub fn takes(key: &str, value: i64) -> Result<(), &'static str> {
 
 /// The keys that there are, of links those of the one that `key` names.
 pub fn like(key: &str) -> Vec<String> {
-    let rest = key.strip_prefix("net.ipv4.conf.").and_then(|rest| rest.rsplit_once('.'));
+    let rest = ["net.ipv4.conf.", "net.ipv6.conf."]
+        .iter()
+        .find_map(|prefix| key.strip_prefix(prefix))
+        .and_then(|rest| rest.rsplit_once('.'));
     let link = rest.map_or("all", |(link, _)| link);
     let variables = ["forwarding", "rp_filter", "route_localnet"].into_iter();
     let variables = variables.chain(INERT.map(|(variable, _)| variable));
@@ -126,7 +137,8 @@ pub fn like(key: &str) -> Vec<String> {
     let others = ["ip_forward", "icmp_ratelimit"].map(|variable| format!("net.ipv4.{variable}"));
     let ipvs = IPVS.map(|variable| format!("net.ipv4.vs.{variable}"));
     let bridge = "net.bridge.bridge-nf-call-iptables".to_owned();
-    others.into_iter().chain([bridge]).chain(of_link).chain(of_all).chain(ipvs).collect()
+    let ipv4 = others.into_iter().chain([bridge]).chain(of_link).chain(of_all).chain(ipvs);
+    ipv4.chain(Key6::all(link)).collect()
 }
 
 impl Sysctls {
@@ -168,6 +180,7 @@ impl Namespace {
             Key::IcmpRatelimit => {
                 return Some(if self.sysctls.icmp_unlimited { "0" } else { "1000" }.to_owned());
             }
+            Key::Ip6(key) => return self.sysctl6(key).map(|value| value.to_string()),
             Key::Inert(conf, default) => {
                 if let Conf::Link(name) = conf {
                     link(name)?;
@@ -204,6 +217,7 @@ impl Namespace {
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,
             Key::IcmpRatelimit if on => return Err(Errno::Einval),
             Key::IcmpRatelimit => self.sysctls.icmp_unlimited = true,
+            Key::Ip6(key) => self.set_sysctl6(key, on)?,
             Key::Inert(conf, _) => {
                 if let Conf::Link(name) = conf {
                     self.link_named(name)?;
@@ -240,7 +254,9 @@ impl Kernel {
     /// Known keys: `net.ipv4.ip_forward`, `net.ipv4.conf.{all,default,<link>}.{forwarding,
     /// rp_filter,route_localnet}`, `net.ipv4.conf.all.{arp_ignore,arp_announce}`,
     /// `net.bridge.bridge-nf-call-iptables`, `net.ipv4.icmp_ratelimit` (only 0 can be written: no
-    /// limit), and some that are only remembered, such as `send_redirects`.
+    /// limit), and some that are only remembered, such as `send_redirects`;
+    /// `net.ipv6.conf.{all,default,<link>}.{disable_ipv6,forwarding}`, and some of IPv6 that can
+    /// only be 0.
     pub fn sysctl(&self, ns: NsId, key: &str) -> Option<String> {
         self.namespace(ns)?.sysctl(key)
     }

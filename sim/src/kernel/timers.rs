@@ -12,9 +12,21 @@ use std::net::Ipv4Addr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TimerKey {
-    Neighbour { ns: NsId, dev: u32, ip: Ipv4Addr },
+    Neighbour {
+        ns: NsId,
+        dev: u32,
+        ip: Ipv4Addr,
+    },
+    /// Of IPv6, by its number, as an address is four times as long as all of this.
+    Neighbour6 {
+        ns: NsId,
+        number: u32,
+    },
     Socket(SocketId),
-    Wireguard { ns: NsId, dev: u32 },
+    Wireguard {
+        ns: NsId,
+        dev: u32,
+    },
 }
 
 /// A deadline and the heap's entry for it. Invariant: while `at` is not NEVER, an entry for

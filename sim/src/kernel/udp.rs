@@ -116,7 +116,8 @@ impl Kernel {
     /// The port a UDP or TCP socket is bound to.
     pub fn local_port(&self, socket: SocketId) -> Option<u16> {
         match self.core.sockets.get(socket)?.demux {
-            Demux::Udp { port, .. } | Demux::Listener { port, .. } => Some(port),
+            Demux::Udp { port, .. } | Demux::Udp6 { port, .. } => Some(port),
+            Demux::Listener { port, .. } => Some(port),
             Demux::Connection { local, .. } => Some(local.port()),
             Demux::Ping { .. } => None,
         }

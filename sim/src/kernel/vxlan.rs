@@ -1,6 +1,7 @@
 //! vxlan devices (drivers/net/vxlan, RFC 7348) with `nolearning`: the forwarding database is what
 //! was configured, and ARP on them is answered by permanent neighbours.
 
+use super::family::Family;
 use super::link::Kind;
 use super::mutants::{Mutant, mutated};
 use super::packet::{Ct, Frame, L4, Packet, Payload};
@@ -67,10 +68,8 @@ impl Namespace {
         let Some(remote) = device.fdb.remote(frame.dst) else { return };
         let (vni, dport, src) = (device.vni, device.port, device.local);
         let (len, segment, mark) = match &mut frame.payload {
-            Payload::Ip(inner) => {
-                inner.ct = Ct::None;
-                (inner.len, inner.segment, std::mem::take(&mut inner.mark))
-            }
+            Payload::Ip(inner) => enter_tunnel(inner),
+            Payload::Ip6(inner) => enter_tunnel(inner),
             Payload::Arp(_) => (28, 28, 0),
         };
         let packet = Packet {
@@ -116,11 +115,19 @@ impl Namespace {
     }
 }
 
+/// Bytes in all and of a segment, and the mark, which the outer packet takes over.
+fn enter_tunnel<F: Family>(inner: &mut Packet<F>) -> (u32, u32, u32) {
+    inner.ct = Ct::None;
+    (inner.len, inner.segment, std::mem::take(&mut inner.mark))
+}
+
 /// `udp_flow_src_port`: one port of the ephemeral range for each inner flow.
 fn source_port(frame: &Frame) -> u16 {
     let mut hasher = FxHasher::default();
-    if let Payload::Ip(packet) = &frame.payload {
-        (packet.src, packet.dst, packet.ports()).hash(&mut hasher);
+    match &frame.payload {
+        Payload::Arp(_) => {}
+        Payload::Ip(packet) => (packet.src, packet.dst, packet.ports()).hash(&mut hasher),
+        Payload::Ip6(packet) => (packet.src, packet.dst, packet.ports()).hash(&mut hasher),
     }
     32_768 + (hasher.finish() >> 32) as u16 % 28_232
 }

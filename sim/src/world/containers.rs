@@ -145,6 +145,8 @@ impl World {
                 let bridge = k.link(NsId::HOST, bridge).map(|link| link.index);
                 if let Ok((outside, inside)) = veth {
                     let _ = k.set_master(now, NsId::HOST, outside, bridge, out);
+                    // A pod that is its own Service's endpoint is answered at the bridge.
+                    let _ = k.set_hairpin(NsId::HOST, outside, true);
                     let _ = k.set_up(now, NsId::HOST, outside, true, out);
                     let _ = k.set_up(now, ns, inside, true, out);
                     let _ = k.add_address(now, ns, inside, address, out);

@@ -2,11 +2,13 @@
 
 use super::{Act, BRIDGE, OWN_MAC};
 use crate::fidelity::dice::Dice;
+use crate::fidelity::six;
 use crate::fidelity::step::{Case, SOCKETS, Step, ip};
 use crate::fidelity::wire;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::{CtStates, Match, Protocol, Rule, Table, Target};
-use kubesim_sim::kernel::packet::{Arp, Frame, Icmp, L4, Payload};
+use kubesim_sim::kernel::packet::{Advertised, Arp, Discovery, Frame, Icmp, L4, Payload};
+use std::net::Ipv6Addr;
 
 /// Hosts, by number: each may be anywhere.
 const HOSTS: [&str; 4] = ["10.9.0.10", "10.9.0.11", "10.9.0.12", "10.9.0.13"];
@@ -32,6 +34,7 @@ pub fn filtered(dice: &mut Dice) -> Case {
         case.push(match dice.below(12) {
             0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80),
             1..=3 => Step::Lan(Act::Tell(dice.below(2), None)),
+            4 if dice.yes(3) => Step::Lan(Act::Hairpin(dice.leg(), !dice.yes(4))),
             _ => Step::Lan(Act::Frame(dice.leg(), Box::new(plain(dice)))),
         });
     }
@@ -112,6 +115,9 @@ fn frame(dice: &mut Dice) -> Frame {
         3 => wire::router_mac(dice.leg()),
         _ => mac(to),
     };
+    if dice.yes(5) {
+        return Frame { src, ..of_ipv6(dice, from, to, dst) };
+    }
     let payload = match dice.below(4) {
         0 => Payload::Arp(Arp {
             request: dice.yes(2),
@@ -130,4 +136,25 @@ fn frame(dice: &mut Dice) -> Frame {
         }
     };
     Frame { src, dst, payload }
+}
+
+/// To one host or, as questions and announcements are, to a group.
+fn of_ipv6(dice: &mut Dice, from: usize, to: usize, dst: Mac) -> Frame {
+    let host = |number: usize| Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x10 + number as u16);
+    let (src, target) = (mac(from), host(to));
+    let source = dice.yes(2).then_some(src);
+    let packet = match dice.below(3) {
+        0 => {
+            let message = Discovery::Solicitation { target, source };
+            six::discovery(host(from), six::ip("ff02::1:ff00:10"), message)
+        }
+        1 => {
+            let flags = Advertised { overrides: true, ..Advertised::default() };
+            let message = Discovery::Advertisement { target: host(from), flags, link: source };
+            six::discovery(host(from), six::ip("ff02::1"), message)
+        }
+        _ => six::packet(host(from), target, L4::Udp { sport: 1024, dport: 80 }, 48),
+    };
+    let group = six::group_mac(packet.dst);
+    Frame { src, dst: group.unwrap_or(dst), payload: Payload::Ip6(Box::new(packet)) }
 }

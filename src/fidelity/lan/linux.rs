@@ -1,7 +1,7 @@
 //! As this machine's kernel has it, in a network namespace of one thread's own.
 
-use super::neighbour_line;
 use super::{Act, BEHIND, BRIDGE, Lan, OWN_MAC, PAUSE, Seen, VNI, VXLAN, fdb_line, local};
+use super::{hairpin_words, neighbour_line};
 use crate::fidelity::frame::{self, VXLAN_PORT};
 use crate::fidelity::linux::{
     Connections, Netlink, Tables, begin_namespace, socket, tap, write_sysctl,
@@ -29,6 +29,7 @@ pub struct Linux {
     /// Whether each leg is up, and a port.
     up: [bool; 3],
     port: [bool; 3],
+    hairpin: [bool; 3],
     fdb: Vec<FdbEntry>,
     permanent: Vec<Neighbour>,
     seen: Seen,
@@ -61,6 +62,7 @@ impl Linux {
             sockets: Vec::new(),
             up: [true; 3],
             port: [lan.has_bridge(); 3],
+            hairpin: [false; 3],
             filter: None,
             fdb: Vec::new(),
             permanent: Vec::new(),
@@ -85,6 +87,7 @@ impl Linux {
             ip(&format!("link add {BRIDGE} address {OWN_MAC} type bridge"))?;
             // Where there is no br_netfilter, nobody is called.
             let called = write_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+            let _ = write_sysctl("net.bridge.bridge-nf-call-ip6tables", "0");
             if self.lan == Lan::Filtered {
                 called.map_err(|error| format!("needs br_netfilter: {error}"))?;
                 write_sysctl("net.bridge.bridge-nf-call-iptables", "1")?;
@@ -261,6 +264,11 @@ impl Linux {
                 };
             }
             Act::Port(leg, joins) => self.set_port(*leg, *joins),
+            Act::Hairpin(leg, on) => {
+                self.hairpin[*leg] = *on;
+                ip(&hairpin_words(*leg, *on))?;
+                Ok(())
+            }
             Act::Fdb(entries) => self.set_fdb(entries),
             Act::Permanent(neighbours) => self.set_permanent(neighbours),
             Act::Pause => {
@@ -307,6 +315,11 @@ fn ip(words: &str) -> Result<(), String> {
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
         self.clear().map_err(|errno| format!("putting links back: {errno}"))?;
+        for leg in 0..LEGS.len() {
+            if std::mem::take(&mut self.hairpin[leg]) {
+                ip(&hairpin_words(leg, false))?;
+            }
+        }
         if let Some((tables, _)) = &mut self.filter {
             tables.reset();
             // No rule stands in the way of what is left.

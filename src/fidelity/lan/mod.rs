@@ -85,6 +85,8 @@ pub enum Act {
     Tell(usize, Option<Mac>),
     /// A leg becomes a port of the bridge, or ceases to be one.
     Port(usize, bool),
+    /// What came by a leg may go back by it, or may not.
+    Hairpin(usize, bool),
     /// All entries of the tunnel's forwarding database.
     Fdb(Vec<FdbEntry>),
     /// All permanent neighbours behind the tunnel.
@@ -122,6 +124,12 @@ impl Seen {
     }
 }
 
+/// As `ip` wants it.
+fn hairpin_words(leg: usize, on: bool) -> String {
+    let value = if on { "on" } else { "off" };
+    format!("link set {} type bridge_slave hairpin {value}", LEGS[leg])
+}
+
 /// Where a frame stands among those of one step. Whose timer rings first, of two neighbours that
 /// were asked for within a jiffy, is chance: questions are ordered by whom they ask for.
 fn place(leg: usize, frame: Option<&Frame>) -> (usize, u32) {
@@ -154,6 +162,7 @@ impl std::fmt::Display for Act {
             Act::Tell(which, Some(mac)) => write!(f, "answer to question -{which} by {mac}"),
             Act::Port(leg, true) => write!(f, "ip link set {} master {BRIDGE}", LEGS[*leg]),
             Act::Port(leg, false) => write!(f, "ip link set {} nomaster", LEGS[*leg]),
+            Act::Hairpin(leg, on) => write!(f, "ip {}", hairpin_words(*leg, *on)),
             Act::Fdb(entries) => write!(f, "fdb of {VXLAN}: {entries:?}"),
             Act::Permanent(neighbours) => write!(f, "neighbours of {VXLAN}: {neighbours:?}"),
             Act::Pause => write!(f, "wait {} ms in real time", PAUSE.as_millis()),

@@ -9,6 +9,7 @@ use crate::fidelity::{wire, words};
 use kubesim_actors::ports::network::{Errno, Proto, Request, Route, Vxlan};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
+use kubesim_sim::kernel::family::V4;
 use kubesim_sim::kernel::packet::{Frame, Payload};
 use kubesim_sim::kernel::{Kernel, NeighbourState, NsId, Output, SocketEvent, SocketId};
 use std::collections::VecDeque;
@@ -138,7 +139,7 @@ impl Model {
         seen.extend(got);
         seen.extend(self.tables());
         if self.lan == Lan::Filtered {
-            seen.extend(connections(&self.kernel, self.now, &mut self.seen.ports));
+            seen.extend(connections::<V4>(&self.kernel, self.now, &mut self.seen.ports));
         }
         seen
     }
@@ -150,15 +151,7 @@ impl Model {
         };
         let mut lines: Vec<String> = Vec::new();
         for entry in self.kernel.neighbours(HOST) {
-            let state = match entry.state {
-                NeighbourState::Incomplete => "INCOMPLETE",
-                NeighbourState::Reachable => "REACHABLE",
-                NeighbourState::Stale => "STALE",
-                NeighbourState::Delay => "DELAY",
-                NeighbourState::Probe => "PROBE",
-                NeighbourState::Failed => "FAILED",
-                NeighbourState::Permanent => "PERMANENT",
-            };
+            let state = state_name(entry.state);
             lines.push(neighbour_line(entry.ip, &name(entry.dev), entry.mac, state));
         }
         if let Some(bridge) = self.kernel.link(HOST, BRIDGE) {
@@ -184,6 +177,7 @@ impl Model {
                 let bridge = bridge.filter(|_| *joins);
                 self.kernel.set_master(now, HOST, self.legs[*leg], bridge, &mut out)
             }
+            Act::Hairpin(leg, on) => self.kernel.set_hairpin(HOST, self.legs[*leg], *on),
             Act::Fdb(entries) => {
                 let (dev, entries) = (VXLAN.into(), entries.clone().into());
                 self.kernel.network(now, &Request::SetFdb { dev, entries }, &mut out);
@@ -214,6 +208,19 @@ impl Model {
     }
 }
 
+/// As `ip neigh` has it.
+pub fn state_name(state: NeighbourState) -> &'static str {
+    match state {
+        NeighbourState::Incomplete => "INCOMPLETE",
+        NeighbourState::Reachable => "REACHABLE",
+        NeighbourState::Stale => "STALE",
+        NeighbourState::Delay => "DELAY",
+        NeighbourState::Probe => "PROBE",
+        NeighbourState::Failed => "FAILED",
+        NeighbourState::Permanent => "PERMANENT",
+    }
+}
+
 impl Router for Model {
     fn reset(&mut self) -> Result<(), String> {
         self.kernel = Kernel::new(Model::dice());
@@ -227,10 +234,10 @@ impl Router for Model {
         let done = match step {
             Step::Lan(act) => return self.act_on(act),
             Step::Append(table, chain, rule) => {
-                self.rules.append(&mut self.kernel, *table, chain, rule)?;
+                self.rules.append::<V4>(&mut self.kernel, *table, chain, rule)?;
                 return Ok(Vec::new());
             }
-            Step::Counters => return Ok(self.rules.counters(&self.kernel)),
+            Step::Counters => return Ok(self.rules.counters::<V4>(&self.kernel)),
             Step::Packet(leg, packet) => {
                 return Ok(self.inject(*leg, wire::inbound(*leg, packet)));
             }

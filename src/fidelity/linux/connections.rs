@@ -5,9 +5,11 @@
 use crate::fidelity::connection::{Entry, Tuple, lines, whole};
 use crate::fidelity::words::Ports;
 use kubesim_backends::netlink::{
-    Attributes, CTNETLINK, Messages, NFPROTO_IPV4, Netlink, be16, be32, flag,
+    Attributes, CTNETLINK, Messages, NFPROTO_IPV4, NFPROTO_IPV6, Netlink, be16, be32, flag,
 };
-use std::net::Ipv4Addr;
+use kubesim_sim::kernel::family::{Family, V4, V6};
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// `IPCTNL_MSG_CT_NEW`, `_GET` and `_DELETE`
 const NEW: u16 = CTNETLINK;
@@ -22,27 +24,59 @@ const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 const TIMEOUT: u16 = 7;
 
-pub struct Connections {
+/// How ctnetlink tells of a family's connections.
+pub trait Told: Family {
+    /// `NFPROTO_*`
+    const NUMBER: u8;
+    /// `CTA_IP_*`: source and destination.
+    const ENDS: [u16; 2];
+    /// `CTA_PROTO_*` of its ICMP: id, type and code.
+    const ECHO: [u16; 3];
+    fn address(bytes: &[u8]) -> Option<Self::Addr>;
+}
+
+impl Told for V4 {
+    const NUMBER: u8 = NFPROTO_IPV4;
+    const ENDS: [u16; 2] = [1, 2];
+    const ECHO: [u16; 3] = [4, 5, 6];
+    fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+        be32(bytes).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl Told for V6 {
+    const NUMBER: u8 = NFPROTO_IPV6;
+    const ENDS: [u16; 2] = [3, 4];
+    const ECHO: [u16; 3] = [7, 8, 9];
+    fn address(bytes: &[u8]) -> Option<Ipv6Addr> {
+        <[u8; 16]>::try_from(bytes).ok().map(Ipv6Addr::from)
+    }
+}
+
+/// Those of one family; others' go unheard.
+pub struct Connections<F: Told = V4> {
     requests: Netlink,
     events: Netlink,
     /// The original tuples of those that there are, as they came.
     live: Vec<Vec<u8>>,
     messages: Messages,
+    family: PhantomData<F>,
 }
 
-impl Connections {
+impl<F: Told> Connections<F> {
     /// In the calling thread's network namespace.
-    pub fn new() -> Result<Connections, String> {
+    pub fn new() -> Result<Self, String> {
         let lacks = |error| format!("needs ctnetlink (nf_conntrack_netlink): {error}");
         let (requests, events) =
             (Netlink::open().map_err(lacks)?, Netlink::listen(&GROUPS).map_err(lacks)?);
-        Ok(Connections { requests, events, live: Vec::new(), messages: Messages::default() })
+        let (live, messages, family) = Default::default();
+        Ok(Connections { requests, events, live, messages, family })
     }
 
     /// A line for each, in the order of what was written.
     pub fn list(&mut self, ports: &mut Ports) -> Result<Vec<String>, String> {
         let mut found = Vec::new();
-        self.each(|_, all| found.extend(entry(all)))?;
+        self.each(|_, all| found.extend(entry::<F>(all)))?;
         Ok(lines(found, ports))
     }
 
@@ -55,7 +89,7 @@ impl Connections {
         })?;
         for (tuple, seconds) in left {
             self.messages.clear();
-            self.messages.push(NEW, flag::REQUEST | flag::ACK, NFPROTO_IPV4, 0, |message| {
+            self.messages.push(NEW, flag::REQUEST | flag::ACK, F::NUMBER, 0, |message| {
                 message.nested_bytes(TUPLE_ORIGINAL, &tuple);
                 message.be32(TIMEOUT, seconds);
             });
@@ -70,7 +104,7 @@ impl Connections {
         self.heed()?;
         for tuple in std::mem::take(&mut self.live) {
             self.messages.clear();
-            self.messages.push(DELETE, flag::REQUEST | flag::ACK, NFPROTO_IPV4, 0, |message| {
+            self.messages.push(DELETE, flag::REQUEST | flag::ACK, F::NUMBER, 0, |message| {
                 message.nested_bytes(TUPLE_ORIGINAL, &tuple);
             });
             match self.requests.request(&self.messages, |_| {}) {
@@ -86,6 +120,9 @@ impl Connections {
     fn heed(&mut self) -> Result<(), String> {
         let live = &mut self.live;
         let heard = self.events.drain(|event| {
+            if event.body.first() != Some(&F::NUMBER) {
+                return;
+            }
             let tuple = Attributes::of(event.body).get(TUPLE_ORIGINAL).unwrap_or_default();
             live.retain(|known| known != tuple);
             if event.kind == NEW {
@@ -99,7 +136,7 @@ impl Connections {
         self.heed()?;
         for tuple in &self.live {
             self.messages.clear();
-            self.messages.push(GET, flag::REQUEST, NFPROTO_IPV4, 0, |message| {
+            self.messages.push(GET, flag::REQUEST, F::NUMBER, 0, |message| {
                 message.nested_bytes(TUPLE_ORIGINAL, tuple);
             });
             let asked = self.requests.request(&self.messages, |answer| {
@@ -117,7 +154,7 @@ impl Connections {
     }
 }
 
-fn entry(all: Attributes<'_>) -> Option<Entry> {
+fn entry<F: Told>(all: Attributes<'_>) -> Option<Entry<F>> {
     let status = all.get(STATUS).and_then(be32)?;
     Some(Entry {
         original: tuple(all.inside(TUPLE_ORIGINAL))?,
@@ -149,15 +186,16 @@ fn tcp_state(all: Attributes<'_>) -> Option<&'static str> {
     names.get(usize::from(state)).copied()
 }
 
-fn tuple(all: Attributes<'_>) -> Option<Tuple> {
+fn tuple<F: Told>(all: Attributes<'_>) -> Option<Tuple<F>> {
     let (ip, l4) = (all.inside(1), all.inside(2));
-    let address = |kind| ip.get(kind).and_then(be32).map(Ipv4Addr::from_bits);
+    let address = |kind| ip.get(kind).and_then(F::address);
+    let ([src, dst], [id, kind, code]) = (F::ENDS, F::ECHO);
     let short = |kind| l4.get(kind).and_then(be16);
     let byte = |kind| Some(u16::from(*l4.get(kind)?.first()?));
     let protocol = *l4.get(1)?.first()?;
-    let (sport, dport) = match protocol {
-        1 => (short(4)?, byte(5)? << 8 | byte(6)?),
-        _ => (short(2)?, short(3)?),
+    let (sport, dport) = match protocol == F::ICMP {
+        true => (short(id)?, byte(kind)? << 8 | byte(code)?),
+        false => (short(2)?, short(3)?),
     };
-    Some(Tuple { protocol, src: address(1)?, dst: address(2)?, sport, dport })
+    Some(Tuple { protocol, src: address(src)?, dst: address(dst)?, sport, dport })
 }

@@ -6,11 +6,13 @@ mod connections;
 mod flat;
 mod neighbours;
 mod netlink;
+mod netlink6;
 mod tables;
 
-pub use self::connections::Connections;
+pub use self::connections::{Connections, Told};
 use self::flat::Flat;
 pub use self::netlink::Netlink;
+pub use self::netlink6::{Found6, Tables6};
 pub use self::tables::Tables;
 use super::step::{
     ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net,
@@ -252,6 +254,7 @@ impl Linux {
                 self.left.push((leg, *packet));
                 Ok(Some(words))
             }
+            Payload::Ip6(_) => Ok(None),
         }
     }
 
@@ -403,9 +406,7 @@ impl Router for Linux {
             Step::Append(..) | Step::PolicyDrop(_) | Step::Elements(_) | Step::NoElements(_) => {
                 return Err(format!("not with these rules: {step}"));
             }
-            Step::Lan(_) => {
-                return Err(format!("not without a lan: {step}"));
-            }
+            Step::Lan(_) | Step::Six(_) => return Err(format!("not here: {step}")),
         };
         Ok(words::after(done, self.table()?))
     }

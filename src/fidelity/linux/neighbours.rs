@@ -81,9 +81,9 @@ fn of_link(link: u32, family: AddressFamily, ip: Ipv4Addr) -> NeighbourMessage {
     message
 }
 
-fn entry(message: &Message) -> Option<Found> {
-    let Message::NewNeighbour(message) = message else { return None };
-    let state = match message.header.state {
+/// `None` of the loopback and of groups: nobody is asked there.
+pub(super) fn state_word(state: NeighbourState) -> Option<&'static str> {
+    Some(match state {
         NeighbourState::Incomplete => "INCOMPLETE",
         NeighbourState::Reachable => "REACHABLE",
         NeighbourState::Stale => "STALE",
@@ -91,9 +91,13 @@ fn entry(message: &Message) -> Option<Found> {
         NeighbourState::Probe => "PROBE",
         NeighbourState::Failed => "FAILED",
         NeighbourState::Permanent => "PERMANENT",
-        // Of the loopback and of groups: nobody is asked there.
         _ => return None,
-    };
+    })
+}
+
+fn entry(message: &Message) -> Option<Found> {
+    let Message::NewNeighbour(message) = message else { return None };
+    let state = state_word(message.header.state)?;
     let mut found = Found { dev: message.header.ifindex, ip: None, mac: None, state };
     for attribute in &message.attributes {
         match attribute {

@@ -7,33 +7,34 @@ use crate::fidelity::refusals;
 use crate::fidelity::step::{CHAINS, Rules};
 use crate::fidelity::words::built_in;
 use kubesim_actors::ports::rules::text::{rule_line, table_name, write_rule};
-use kubesim_actors::ports::rules::{Rule, Table};
+use kubesim_actors::ports::rules::{Address, Rule, Table};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter];
 /// Keeps a rule that needs conntrack, so that it is always at work.
 const KEEP: &str = "KEEP";
 
-pub struct Tables {
+/// Of iptables, or of ip6tables.
+pub struct Tables<A: Address = Ipv4Addr> {
     /// Of the same family as the one that runs.
-    single: &'static str,
+    single: String,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     /// How often it was waited for.
     turns: u64,
     /// By table.
-    wanted: [Wanted; 4],
+    wanted: [Wanted<A>; 4],
 }
 
 /// What a table is to have before anything else happens.
-#[derive(Default)]
-struct Wanted {
-    rules: Vec<(SmolStr, Rule)>,
+struct Wanted<A: Address> {
+    rules: Vec<(SmolStr, Rule<A>)>,
     drops: Vec<SmolStr>,
     /// What is to be written may differ from what was.
     changed: bool,
@@ -48,15 +49,21 @@ struct Wanted {
 /// By chain and number.
 type Counts = BTreeMap<(String, usize), u64>;
 
-impl Tables {
+impl<A: Address> Default for Wanted<A> {
+    fn default() -> Self {
+        let (rules, drops, changed, written, counted, before) = Default::default();
+        Wanted { rules, drops, changed, written, counted, before }
+    }
+}
+
+impl<A: Address> Tables<A> {
     /// In the calling thread's network namespace.
-    pub fn new(rules: Rules) -> Result<Tables, String> {
-        let (program, single) = match rules {
-            Rules::Nft => ("iptables-nft-restore", "iptables-nft"),
-            Rules::Legacy | Rules::Flat => ("iptables-legacy-restore", "iptables-legacy"),
-        };
+    pub fn new(rules: Rules) -> Result<Self, String> {
+        let backend = if rules == Rules::Nft { "nft" } else { "legacy" };
+        let single = format!("{}-{backend}", A::PROGRAM);
+        let program = format!("{single}-restore");
         let mut child = Command::new("stdbuf")
-            .args(["-oL", program, "--verbose", "--noflush", "-w", "5"])
+            .args(["-oL", &program, "--verbose", "--noflush", "-w", "5"])
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -84,7 +91,7 @@ impl Tables {
         Ok(tables)
     }
 
-    pub fn append(&mut self, table: Table, chain: &SmolStr, rule: &Rule) {
+    pub fn append(&mut self, table: Table, chain: &SmolStr, rule: &Rule<A>) {
         let wanted = &mut self.wanted[table as usize];
         wanted.rules.push((chain.clone(), rule.clone()));
         wanted.changed = true;
@@ -96,10 +103,10 @@ impl Tables {
         &mut self,
         table: Table,
         chain: &SmolStr,
-        rule: &Rule,
+        rule: &Rule<A>,
     ) -> Result<String, String> {
         let command = format!("-w 5 -t {} {}", table_name(table), rule_line(chain, rule));
-        let done = Command::new(self.single).args(command.split_whitespace()).output();
+        let done = Command::new(&self.single).args(command.split_whitespace()).output();
         let done = done.map_err(|error| format!("running {}: {error}", self.single))?;
         if !done.status.success() {
             return Ok(refusals::outcome(Err(String::from_utf8_lossy(&done.stderr).into_owned())));
@@ -204,7 +211,7 @@ impl Tables {
     }
 }
 
-impl Drop for Tables {
+impl<A: Address> Drop for Tables<A> {
     /// The program ends with its input.
     fn drop(&mut self) {
         self.input = None;
@@ -212,7 +219,7 @@ impl Drop for Tables {
     }
 }
 
-impl Wanted {
+impl<A: Address> Wanted<A> {
     /// As `iptables-restore` wants it.
     fn text(&self, table: Table) -> String {
         let mut text = format!("*{}\n", table_name(table));

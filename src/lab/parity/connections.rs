@@ -1,6 +1,7 @@
 //! Tracked connections, out of what `conntrack -L` prints: the model's words, `/proc`'s and the
 //! program's differ in their beginning only.
 
+use super::mask::Mask;
 use std::fs;
 use std::path::Path;
 
@@ -26,12 +27,52 @@ pub fn real() -> Result<Vec<String>, String> {
 /// - how many are alike: one connection of the past stays for as long as its timeout, so that
 ///   tells how often somebody asked within some seconds of real time;
 /// - a connection that was never answered: it stays 30 s, and whether it came to be depends on who
-///   was there first.
+///   was there first;
+/// - a connection that was heard of by an answer first, as it is older than the first rule here,
+///   which comes some milliseconds sooner or later;
+/// - what a machine says to itself: the programs of a node share one connection to the API in the
+///   simulator, and have one each in the lab.
 pub fn lines(text: &str) -> Vec<String> {
-    let mut found: Vec<String> = text.lines().filter_map(line).collect();
+    alike(text.lines().filter_map(line))
+}
+
+/// Without what else dice decide: which of several pods of one owner asked or was asked, and on
+/// which node the endpoint is that a Service's client got.
+pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
+    let one_of = |line: String| {
+        let line = without(&line, '#');
+        match line.split_once(": ") {
+            Some((asked, answered)) if line.contains(" asks <address of Service") => {
+                format!("{asked}: {}", without(answered, '@'))
+            }
+            _ => line,
+        }
+    };
+    alike(mask.lines(lines).into_iter().map(one_of))
+}
+
+fn alike(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut found: Vec<String> = lines.collect();
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Each `<name#rest>` is `<name>`, where `from` is `#`.
+fn without(line: &str, from: char) -> String {
+    let mut parts = line.split('<');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push('<');
+        match part.split_once('>') {
+            Some((name, rest)) => {
+                let name = name.split(from).next().unwrap_or_default();
+                text += &format!("{name}>{rest}");
+            }
+            None => text += part,
+        }
+    }
+    text
 }
 
 fn line(text: &str) -> Option<String> {
@@ -52,13 +93,23 @@ fn line(text: &str) -> Option<String> {
     };
     let ends = (all("src"), all("dst"));
     let ([src, answers], [dst, to]) = (&ends.0[..], &ends.1[..]) else { return None };
+    if src == dst || src.starts_with("127.") {
+        return None;
+    }
     let asked = match (&all("dport")[..], &all("sport")[..], &all("type")[..]) {
+        ([port, _], ..) if is_chosen(port) => return None,
         ([port, _], [_, from], _) => (format!(":{port}"), format!(":{from}")),
         (_, _, [kind, _]) => (format!(" type {kind}"), String::new()),
         _ => Default::default(),
     };
     let (asked, from) = asked;
     Some(format!("{family}{protocol} {src} asks {dst}{asked}: {answers}{from} answers to {to}"))
+}
+
+/// A port that a machine chose (`ip_local_port_range`): nobody is asked there.
+fn is_chosen(port: &str) -> bool {
+    const CHOSEN: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+    port.parse().is_ok_and(|port| CHOSEN.contains(&port))
 }
 
 #[cfg(test)]
@@ -89,5 +140,24 @@ mod tests {
         let alone = "udp 17 29 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] \
                      src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1";
         assert_eq!(lines(alone), [""; 0]);
+        let older = "tcp 6 9 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=6443 dport=40000 \
+                     src=10.0.0.2 dst=10.0.0.1 sport=40000 dport=6443 [ASSURED]";
+        assert_eq!(lines(older), [""; 0]);
+        let itself = "udp 17 29 src=127.0.0.1 dst=127.0.0.1 sport=1 dport=2 \
+                      src=127.0.0.1 dst=127.0.0.1 sport=2 dport=1";
+        assert_eq!(lines(itself), [""; 0]);
+    }
+
+    #[test]
+    fn which_of_several_pods_it_was_is_no_difference() {
+        let to =
+            |pod: &str| format!("tcp 1.2.3.4 asks <address of Service a/b>:80: {pod}:80 answers");
+        let told = |lines: &[String]| masked(&Mask::default(), lines.to_vec());
+        let one = told(&[to("<b@one#0>"), to("<b@two#1>"), to("<b@two#0>")]);
+        assert_eq!(one, [to("<b>")]);
+        assert_ne!(told(&[to("1.2.3.5")]), one);
+        let direct = |pod: &str| format!("tcp {pod} asks 1.2.3.4:80: 1.2.3.4:80 answers to {pod}");
+        assert_eq!(told(&[direct("<b@one#0>")]), told(&[direct("<b@one#1>")]));
+        assert_ne!(told(&[direct("<b@one#0>")]), told(&[direct("<b@two#0>")]));
     }
 }

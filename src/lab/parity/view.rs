@@ -1,5 +1,6 @@
 //! What an operator could see of a world at one moment.
 
+use super::connections;
 use super::mask::Mask;
 use super::tables::Tables;
 use kubesim_actors::objects::Kind;
@@ -95,13 +96,14 @@ impl View {
             ("routing rules", tables.routing_rules),
             ("FDB", tables.fdb),
             ("neighbours", tables.neighbours),
-            ("connections", tables.connections),
             ("WireGuard devices and peers", tables.wireguard),
             ("virtual services", tables.virtuals),
         ];
         for (what, lines) in others {
             self.0.insert(format!("{what} of {node}"), mask.lines(lines));
         }
+        let connections = connections::masked(mask, tables.connections);
+        self.0.insert(format!("connections of {node}"), connections);
     }
 
     /// How many lines each section has, called after its kind, not its node.

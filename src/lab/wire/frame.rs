@@ -130,6 +130,7 @@ pub fn encode(frame: &Frame) -> Option<Vec<u8>> {
     let ether_type = match &frame.payload {
         Payload::Arp(_) => EtherType::ARP,
         Payload::Ip(_) => EtherType::IPV4,
+        Payload::Ip6(_) => return None,
     };
     let (source, destination) = (frame.src.0, frame.dst.0);
     let mut bytes = Vec::with_capacity(ETHERNET + 1500);
@@ -137,6 +138,7 @@ pub fn encode(frame: &Frame) -> Option<Vec<u8>> {
     match &frame.payload {
         Payload::Arp(arp) => bytes.extend(frames::arp_bytes(arp)?),
         Payload::Ip(packet) => put_packet(packet, &mut bytes)?,
+        Payload::Ip6(_) => return None,
     }
     Some(bytes)
 }
@@ -226,6 +228,7 @@ fn icmp_bytes(packet: &Packet, icmp: &Icmp) -> Option<Vec<u8>> {
             quotes = frames::quoted_bytes(about)?;
             (frames::error_type(*kind), &quotes)
         }
+        Icmp::Discovery(never) => match *never {},
     };
     let mut bytes = Icmpv4Header::with_checksum(kind, data).to_bytes().to_vec();
     bytes.extend_from_slice(data);

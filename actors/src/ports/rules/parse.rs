@@ -1,10 +1,8 @@
 //! iptables' own words into rules.
 
-use super::text::{addr_type_name, protocol_name, quoted, reject_name};
-use super::{AddrType, CtStates, Match, Protocol, RejectWith, Rule, Target};
-use ipnet::Ipv4Net;
+use super::text::{addr_type_name, protocol_word, quoted};
+use super::{AddrType, Address, CtStates, Match, Protocol, Rule, Target};
 use smol_str::SmolStr;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 /// Reads `-A CHAIN …` as `iptables-save` prints it (and the common ways in which people write
@@ -21,7 +19,7 @@ pub fn parse_rule(line: &str) -> Result<(SmolStr, Rule), String> {
 }
 
 /// The rule in the words that follow the chain's name.
-pub fn rule_of(words: &[String]) -> Result<Rule, String> {
+pub fn rule_of<A: Address>(words: &[String]) -> Result<Rule<A>, String> {
     Words::new(words).rule()
 }
 
@@ -117,15 +115,15 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-struct Words<'a> {
+struct Words<'a, A: Address> {
     rest: &'a [String],
     /// A `!` stands before the option at hand.
     not: bool,
-    matches: Vec<Match>,
-    target: Target,
+    matches: Vec<Match<A>>,
+    target: Target<A>,
 }
 
-impl<'a> Words<'a> {
+impl<'a, A: Address> Words<'a, A> {
     fn new(rest: &'a [String]) -> Self {
         Words { rest, not: false, matches: Vec::new(), target: Target::None }
     }
@@ -145,7 +143,7 @@ impl<'a> Words<'a> {
         word.parse().map_err(|_| format!("bad value for {option}: {word}"))
     }
 
-    fn rule(mut self) -> Result<Rule, String> {
+    fn rule(mut self) -> Result<Rule<A>, String> {
         while let Some(word) = self.next() {
             if word == "!" {
                 self.not = true;
@@ -171,7 +169,7 @@ impl<'a> Words<'a> {
             }
             "-p" | "--protocol" => match self.value(option)? {
                 "all" => return Ok(false),
-                name => Match::Protocol { is: protocol(name)?, not },
+                name => Match::Protocol { is: protocol::<A>(name)?, not },
             },
             "--sport" | "--source-port" => {
                 let (from, to) = ports(self.value(option)?)?;
@@ -219,8 +217,9 @@ impl<'a> Words<'a> {
 
     fn module(&mut self) -> Result<(), String> {
         match self.value("-m")? {
-            "comment" | "tcp" | "udp" | "sctp" | "icmp" | "mark" | "addrtype" | "physdev"
-            | "conntrack" | "state" => Ok(()),
+            "comment" | "tcp" | "udp" | "sctp" | "mark" | "addrtype" | "physdev" | "conntrack"
+            | "state" => Ok(()),
+            module if module == A::ICMP_MODULE => Ok(()),
             "statistic" => self.statistic(),
             "recent" => self.recent(),
             other => Err(format!("Couldn't load match `{other}':No such file or directory")),
@@ -261,7 +260,7 @@ impl<'a> Words<'a> {
                 "--name" => name = self.value(option)?.into(),
                 "--mask" => {
                     let mask = self.value(option)?;
-                    if mask != "255.255.255.255" {
+                    if mask.parse().ok() != Some(A::WHOLE) {
                         return Err(format!("recent --mask {mask} is not supported"));
                     }
                 }
@@ -292,12 +291,9 @@ impl<'a> Words<'a> {
             "REJECT" => self.reject()?,
             "DNAT" => {
                 self.expect("DNAT", "--to-destination")?;
-                let to = self.value("--to-destination")?;
-                let (to, port) = match to.split_once(':') {
-                    Some((ip, port)) => (address(ip)?, Some(ports(port)?.0)),
-                    None => (address(to)?, None),
-                };
-                Target::Dnat { to, port }
+                let (to, port) = A::split_port(self.value("--to-destination")?);
+                let port = port.map(ports).transpose()?.map(|(first, _)| first);
+                Target::Dnat { to: address(to)?, port }
             }
             "SNAT" => {
                 self.expect("SNAT", "--to-source")?;
@@ -322,23 +318,18 @@ impl<'a> Words<'a> {
         self.peek_of(&[option]).map(|_| ()).ok_or_else(|| format!("{target} wants {option}"))
     }
 
-    fn reject(&mut self) -> Result<Target, String> {
-        if self.peek_of(&["--reject-with"]).is_none() {
-            return Ok(Target::Reject(RejectWith::PortUnreachable));
-        }
-        let all = [
-            RejectWith::PortUnreachable,
-            RejectWith::HostUnreachable,
-            RejectWith::AdminProhibited,
-            RejectWith::TcpReset,
-        ];
-        let name = self.value("--reject-with")?;
-        let with = all.into_iter().find(|with| reject_name(*with) == name);
-        with.map(Target::Reject).ok_or_else(|| format!("unknown reject type \"{name}\""))
+    fn reject(&mut self) -> Result<Target<A>, String> {
+        let name = match self.peek_of(&["--reject-with"]) {
+            Some(option) => self.value(option)?,
+            None => return Ok(Target::Reject(A::REJECTS[0].0)),
+        };
+        let with = A::REJECTS.iter().find(|(_, known)| *known == name);
+        let with = with.ok_or_else(|| format!("unknown reject type \"{name}\""))?;
+        Ok(Target::Reject(with.0))
     }
 
     /// The five ways to say a mark (libxt_MARK.c).
-    fn mark(&mut self) -> Result<Target, String> {
+    fn mark(&mut self) -> Result<Target<A>, String> {
         let options = ["--set-xmark", "--set-mark", "--or-mark", "--and-mark", "--xor-mark"];
         let option = self.peek_of(&options).ok_or("MARK wants --set-xmark")?;
         let (value, mask) = masked(self.value(option)?)?;
@@ -352,23 +343,19 @@ impl<'a> Words<'a> {
         Ok(Target::Mark { value, mask })
     }
 
-    fn net(&mut self, option: &str) -> Result<Ipv4Net, String> {
+    fn net(&mut self, option: &str) -> Result<A::Net, String> {
         let word = self.value(option)?;
-        let net = match word.parse::<Ipv4Addr>() {
-            Ok(ip) => Ok(Ipv4Net::from(ip)),
-            Err(_) => word.parse::<Ipv4Net>().map(|net| net.trunc()),
-        };
-        net.map_err(|_| format!("host/network `{word}' not found"))
+        A::read_net(word).ok_or_else(|| format!("host/network `{word}' not found"))
     }
 }
 
-fn address(word: &str) -> Result<Ipv4Addr, String> {
+fn address<A: Address>(word: &str) -> Result<A, String> {
     word.parse().map_err(|_| format!("Bad IP address \"{word}\""))
 }
 
-fn protocol(name: &str) -> Result<Protocol, String> {
+fn protocol<A: Address>(name: &str) -> Result<Protocol, String> {
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp];
-    let found = all.into_iter().find(|protocol| protocol_name(*protocol) == name);
+    let found = all.into_iter().find(|protocol| protocol_word::<A>(*protocol) == name);
     found.ok_or_else(|| format!("unknown protocol \"{name}\" specified"))
 }
 

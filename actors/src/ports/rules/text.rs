@@ -1,11 +1,12 @@
 //! Rules as `iptables-save` of iptables 1.8 prints them, by either of its backends.
 
 use super::{
-    AddrType, BaseRule, Chain, ChainKey, ChainSet, CtStates, Match, Protocol, RejectWith, Rule,
-    Table, Target,
+    AddrType, Address, BaseRule, Chain, ChainKey, ChainSet, CtStates, Match, Protocol, Rule, Table,
+    Target,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// The whole of an owner's rules, filter table first as upstream's restore input has it; chains
@@ -48,12 +49,18 @@ pub fn table_name(table: Table) -> &'static str {
     }
 }
 
+/// In IPv4.
 pub fn protocol_name(protocol: Protocol) -> &'static str {
+    protocol_word::<Ipv4Addr>(protocol)
+}
+
+/// What `-p` says.
+pub fn protocol_word<A: Address>(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
-        Protocol::Icmp => "icmp",
+        Protocol::Icmp => A::ICMP,
     }
 }
 
@@ -66,24 +73,20 @@ pub fn addr_type_name(is: AddrType) -> &'static str {
     }
 }
 
-pub fn reject_name(with: RejectWith) -> &'static str {
-    match with {
-        RejectWith::PortUnreachable => "icmp-port-unreachable",
-        RejectWith::HostUnreachable => "icmp-host-unreachable",
-        RejectWith::AdminProhibited => "icmp-admin-prohibited",
-        RejectWith::TcpReset => "tcp-reset",
-    }
+pub fn reject_name<A: Address>(with: A::RejectWith) -> &'static str {
+    let named = A::REJECTS.iter().find(|(known, _)| *known == with);
+    named.map_or("unknown", |(_, name)| name)
 }
 
 /// `-A CHAIN …`: header fields in the order of `struct ipt_ip`, extensions as the rule has them.
-pub fn rule_line(chain: &str, rule: &Rule) -> String {
+pub fn rule_line<A: Address>(chain: &str, rule: &Rule<A>) -> String {
     let mut line = format!("-A {chain}");
     rule_text(&mut line, rule);
     line
 }
 
 /// A [`rule_line`] and the end of the line.
-pub fn write_rule(text: &mut String, chain: &str, rule: &Rule) {
+pub fn write_rule<A: Address>(text: &mut String, chain: &str, rule: &Rule<A>) {
     text.push_str("-A ");
     text.push_str(chain);
     rule_text(text, rule);
@@ -91,7 +94,7 @@ pub fn write_rule(text: &mut String, chain: &str, rule: &Rule) {
 }
 
 /// Matches and target, each with a space before it.
-pub fn rule_text(text: &mut String, rule: &Rule) {
+pub fn rule_text<A: Address>(text: &mut String, rule: &Rule<A>) {
     for rank in 0..5 {
         for found in rule.matches.iter().filter(|found| header_rank(found) == rank) {
             header(text, found);
@@ -110,7 +113,7 @@ pub fn rule_text(text: &mut String, rule: &Rule) {
 }
 
 /// Where iptables prints a match: the fields of `struct ipt_ip` come first, in this order.
-pub(super) fn header_rank(found: &Match) -> u32 {
+pub(super) fn header_rank<A: Address>(found: &Match<A>) -> u32 {
     match found {
         Match::Source { .. } => 0,
         Match::Destination { .. } => 1,
@@ -125,28 +128,36 @@ fn bang(not: bool) -> &'static str {
     if not { " !" } else { "" }
 }
 
-fn header(text: &mut String, found: &Match) {
+fn header<A: Address>(text: &mut String, found: &Match<A>) {
     let _ = match found {
-        Match::Source { net, not } => write!(text, "{} -s {}", bang(*not), net.trunc()),
-        Match::Destination { net, not } => write!(text, "{} -d {}", bang(*not), net.trunc()),
+        Match::Source { net, not } => write!(text, "{} -s {}", bang(*not), A::write_net(*net)),
+        Match::Destination { net, not } => write!(text, "{} -d {}", bang(*not), A::write_net(*net)),
         Match::InInterface { name, not } => write!(text, "{} -i {name}", bang(*not)),
         Match::OutInterface { name, not } => write!(text, "{} -o {name}", bang(*not)),
-        Match::Protocol { is, not } => write!(text, "{} -p {}", bang(*not), protocol_name(*is)),
+        Match::Protocol { is, not } => {
+            write!(text, "{} -p {}", bang(*not), protocol_word::<A>(*is))
+        }
         _ => Ok(()),
     };
 }
 
 /// Two options of one module that stand side by side are printed as one `-m`.
-fn extension(text: &mut String, before: Option<&Match>, found: &Match, protocol: Option<Protocol>) {
+fn extension<A: Address>(
+    text: &mut String,
+    before: Option<&Match<A>>,
+    found: &Match<A>,
+    protocol: Option<Protocol>,
+) {
+    let module = protocol.map_or("tcp", protocol_word::<A>);
     let _ = match found {
         Match::Comment(comment) => write!(text, " -m comment --comment {}", quoted(comment)),
         Match::SourcePort { from, to, not } => {
-            let _ = write!(text, " -m {}", protocol.map_or("tcp", protocol_name));
+            let _ = write!(text, " -m {module}");
             write!(text, "{} --sport {}", bang(*not), port_range(*from, *to))
         }
         Match::DestinationPort { from, to, not } => {
             if !matches!(before, Some(Match::SourcePort { .. })) {
-                let _ = write!(text, " -m {}", protocol.map_or("tcp", protocol_name));
+                let _ = write!(text, " -m {module}");
             }
             write!(text, "{} --dport {}", bang(*not), port_range(*from, *to))
         }
@@ -170,11 +181,11 @@ fn extension(text: &mut String, before: Option<&Match>, found: &Match, protocol:
         }
         Match::RecentCheck { name, seconds } => write!(
             text,
-            " -m recent --rcheck --seconds {seconds} --reap --name {name} \
-             --mask 255.255.255.255 --rsource"
+            " -m recent --rcheck --seconds {seconds} --reap --name {name} --mask {} --rsource",
+            A::WHOLE
         ),
         Match::RecentSet { name } => {
-            write!(text, " -m recent --set --name {name} --mask 255.255.255.255 --rsource")
+            write!(text, " -m recent --set --name {name} --mask {} --rsource", A::WHOLE)
         }
         Match::CtState { any, not } => {
             write!(text, " -m conntrack{} --ctstate {}", bang(*not), states(any))
@@ -218,17 +229,19 @@ pub(super) fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-fn target(text: &mut String, target: &Target) {
+fn target<A: Address>(text: &mut String, target: &Target<A>) {
     let _ = match target {
         Target::Jump(chain) => write!(text, " -j {chain}"),
         Target::Goto(chain) => write!(text, " -g {chain}"),
         Target::Return => write!(text, " -j RETURN"),
         Target::Accept => write!(text, " -j ACCEPT"),
         Target::Drop => write!(text, " -j DROP"),
-        Target::Reject(with) => write!(text, " -j REJECT --reject-with {}", reject_name(*with)),
+        Target::Reject(with) => {
+            write!(text, " -j REJECT --reject-with {}", reject_name::<A>(*with))
+        }
         Target::Dnat { to, port: None } => write!(text, " -j DNAT --to-destination {to}"),
         Target::Dnat { to, port: Some(port) } => {
-            write!(text, " -j DNAT --to-destination {to}:{port}")
+            write!(text, " -j DNAT --to-destination {}", to.with_port(*port))
         }
         Target::Snat { to } => write!(text, " -j SNAT --to-source {to}"),
         Target::Masquerade { random_fully: false } => write!(text, " -j MASQUERADE"),

@@ -1,10 +1,11 @@
 //! Asks for the memory that connection tracking touches (see `kubesim_runtime::near`).
 
 use super::conntrack::{Conntrack, GENERATION_SHIFT, SWEEP};
+use super::family::Filtered;
 use crate::kernel::index::hash_of;
 use kubesim_runtime::near;
 
-impl Conntrack {
+impl<F: Filtered> Conntrack<F> {
     /// Asks for what a new entry touches, and the old ones that it sweeps away.
     pub fn approach(&self, pass: usize) {
         let aged = self.ages.iter().take(SWEEP as usize);

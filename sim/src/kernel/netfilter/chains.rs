@@ -2,6 +2,7 @@
 
 use super::compile::{ChainId, Compiled};
 use super::table::id_bit;
+use crate::kernel::family::{Family, V4};
 use std::sync::Arc;
 
 /// Chains a bucket before the table gets four times as many.
@@ -10,26 +11,26 @@ const FULL: usize = 32;
 /// Every jump of a packet looks here: two steps, each to memory that other packets have just used.
 /// (A hash trie takes five, and wants its nodes aligned, which allocators are slow at.)
 #[derive(Clone, Debug)]
-pub(super) struct Chains {
+pub(super) struct Chains<F: Family = V4> {
     /// A power of two of them. A chain's number is a hash: its low bits spread the chains evenly.
-    buckets: Arc<[Bucket]>,
+    buckets: Arc<[Bucket<F>]>,
     len: usize,
     /// The [`id_bit`]s of all chains that are or were here.
     bits: u64,
 }
 
 /// Sorted by number.
-type Bucket = Arc<Vec<(ChainId, Arc<Compiled>)>>;
+type Bucket<F> = Arc<Vec<(ChainId, Arc<Compiled<F>>)>>;
 
-impl Default for Chains {
+impl<F: Family> Default for Chains<F> {
     fn default() -> Self {
-        Chains { buckets: Arc::new([Bucket::default()]), len: 0, bits: 0 }
+        Chains { buckets: Arc::new([Bucket::<F>::default()]), len: 0, bits: 0 }
     }
 }
 
-impl Chains {
+impl<F: Family> Chains<F> {
     #[inline]
-    pub fn get(&self, id: ChainId) -> Option<&Compiled> {
+    pub fn get(&self, id: ChainId) -> Option<&Compiled<F>> {
         let bucket = &self.buckets[id as usize & (self.buckets.len() - 1)];
         let at = bucket.binary_search_by_key(&id, |(held, _)| *held).ok()?;
         Some(&bucket[at].1)
@@ -40,7 +41,7 @@ impl Chains {
     }
 
     /// Adds a chain, or puts it in the place of the one with its number.
-    pub fn insert(&mut self, id: ChainId, chain: Arc<Compiled>) {
+    pub fn insert(&mut self, id: ChainId, chain: Arc<Compiled<F>>) {
         if self.len >= self.buckets.len() * FULL {
             self.grow();
         }
@@ -55,7 +56,7 @@ impl Chains {
         }
     }
 
-    pub fn remove(&mut self, id: ChainId) -> Option<Arc<Compiled>> {
+    pub fn remove(&mut self, id: ChainId) -> Option<Arc<Compiled<F>>> {
         let bucket = self.bucket(id);
         let at = bucket.binary_search_by_key(&id, |(held, _)| *held).ok()?;
         let (_, chain) = bucket.remove(at);
@@ -63,7 +64,7 @@ impl Chains {
         Some(chain)
     }
 
-    fn bucket(&mut self, id: ChainId) -> &mut Vec<(ChainId, Arc<Compiled>)> {
+    fn bucket(&mut self, id: ChainId) -> &mut Vec<(ChainId, Arc<Compiled<F>>)> {
         let at = id as usize & (self.buckets.len() - 1);
         Arc::make_mut(&mut Arc::make_mut(&mut self.buckets)[at])
     }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn a_version_keeps_its_chains() {
         let id = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let chain = || Arc::new(Compiled::new(Table::Nat, std::iter::empty()));
+        let chain = || Arc::new(Compiled::<V4>::new(Table::Nat, std::iter::empty()));
         let (mut chains, mut model) = (Chains::default(), BTreeMap::new());
         let mut versions = Vec::new();
         for number in 0..600 {

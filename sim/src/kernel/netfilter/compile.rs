@@ -4,13 +4,15 @@
 //! other, and a set follows a change by compiling the changed chains alone.
 
 use super::chains::Chains;
+use super::family::Bits;
 use super::matches::{Key, Test};
 use super::table;
 use super::walk::Outcome;
+use crate::kernel::family::{Family, V4};
 use crate::kernel::mutants::{Mutant, mutated};
 use imbl::{OrdMap, OrdSet};
 use kubesim_actors::ports::rules::{
-    Chain, ChainKey, ChainSet, Match, Protocol, Rule, Table, Target, text,
+    Address, Chain, ChainKey, ChainSet, Match, Protocol, Rule, Table, Target, text,
 };
 use kubesim_runtime::{Change, Hasher};
 use rustc_hash::FxHashMap;
@@ -33,19 +35,19 @@ const INDEX_FROM: usize = 12;
 
 /// A rule: a run of its chain's tests, and what to do when all hold.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CompiledRule {
+pub(super) struct CompiledRule<F: Family = V4> {
     from: u32,
     to: u32,
-    pub action: Action,
+    pub action: Action<F>,
 }
 
 /// A target, without names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum Action<F: Family = V4> {
     Jump(ChainId),
     Goto(ChainId),
     Return,
-    End(Outcome),
+    End(Outcome<F>),
     Mark {
         value: u32,
         mask: u32,
@@ -55,8 +57,8 @@ pub(super) enum Action {
     None,
 }
 
-impl Action {
-    fn of(table: Table, target: &Target) -> Action {
+impl<F: Family> Action<F> {
+    fn of(table: Table, target: &Target<F::Addr>) -> Action<F> {
         match target {
             Target::Jump(name) => Action::Jump(chain_id(table, name)),
             Target::Goto(name) => Action::Goto(chain_id(table, name)),
@@ -79,12 +81,16 @@ impl Action {
 
 /// Where the rule can be found without asking it. Stops at the first test with a side effect:
 /// from there on the rule has to be asked.
-fn probe_of(tests: &[Test]) -> Option<u64> {
+fn probe_of<F: Family>(tests: &[Test<F>]) -> Option<u64> {
+    let whole = F::Addr::WHOLE.bits();
+    let one = |addr: &Bits<F>| F::Addr::folded(*addr);
     let (mut src, mut dst, mut protocol, mut dport) = (None, None, None, None);
     for test in tests.iter().take_while(|test| !test.has_side_effect()) {
         match test {
-            Test::Source { addr, mask: u32::MAX, not: false } => src = Some(*addr),
-            Test::Destination { addr, mask: u32::MAX, not: false } => dst = Some(*addr),
+            Test::Source { addr, mask, not: false } if *mask == whole => src = Some(one(addr)),
+            Test::Destination { addr, mask, not: false } if *mask == whole => {
+                dst = Some(one(addr));
+            }
             Test::Protocol { is, not: false } => protocol = Some(*is),
             Test::DestinationPort { from, to, not: false } if from == to => {
                 dport = Some(*from);
@@ -101,7 +107,8 @@ fn probe_of(tests: &[Test]) -> Option<u64> {
     }
 }
 
-/// Keys of the index: two bits of kind, then what the kind needs.
+/// Keys of the index: two bits of kind, then what the kind needs. Addresses are folded: that two
+/// have one key costs a question, as each rule found is asked.
 mod probe {
     use super::Protocol;
 
@@ -121,10 +128,10 @@ mod probe {
 
 /// A chain. All its tests lie side by side: a short chain costs two cache lines, not one a rule.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Compiled {
-    pub table: Table,
-    pub rules: Vec<CompiledRule>,
-    pub tests: Vec<Test>,
+pub struct Compiled<F: Family = V4> {
+    pub(super) table: Table,
+    pub(super) rules: Vec<CompiledRule<F>>,
+    pub(super) tests: Vec<Test<F>>,
     index: Option<Box<Index>>,
 }
 
@@ -138,12 +145,15 @@ struct Index {
     kinds: [bool; 4],
 }
 
-/// A chain without rules, for one that somebody has emptied.
-pub(super) static EMPTY: Compiled =
-    Compiled { table: Table::Filter, rules: Vec::new(), tests: Vec::new(), index: None };
+impl<F: Family> Compiled<F> {
+    /// A chain without rules, for one that somebody has emptied.
+    pub(super) const EMPTY: &'static Compiled<F> =
+        &Compiled { table: Table::Filter, rules: Vec::new(), tests: Vec::new(), index: None };
 
-impl Compiled {
-    pub fn new<'a>(table: Table, rules: impl Iterator<Item = &'a Rule>) -> Compiled {
+    pub(super) fn new<'a>(
+        table: Table,
+        rules: impl Iterator<Item = &'a Rule<F::Addr>>,
+    ) -> Compiled<F> {
         let (mut compiled, mut tests) = (Vec::new(), Vec::new());
         for rule in rules {
             let from = tests.len();
@@ -163,23 +173,23 @@ impl Compiled {
     }
 
     #[inline]
-    pub fn tests(&self, rule: &CompiledRule) -> &[Test] {
+    pub(super) fn tests(&self, rule: &CompiledRule<F>) -> &[Test<F>] {
         &self.tests[rule.from as usize..rule.to as usize]
     }
 
-    pub fn needs_conntrack(&self) -> bool {
+    pub(super) fn needs_conntrack(&self) -> bool {
         self.tests.iter().any(Test::needs_conntrack)
             || self.rules.iter().any(|rule| rule.action == Action::NoTrack)
     }
 
     /// The lists of `-m recent` that its rules name.
-    pub fn recent_names(&self) -> impl Iterator<Item = &SmolStr> {
+    pub(super) fn recent_names(&self) -> impl Iterator<Item = &SmolStr> {
         self.tests.iter().filter_map(Test::recent_name)
     }
 
     /// The numbers of the rules that may match, ascending.
     #[inline]
-    pub fn candidates(&self, key: &Key) -> Candidates<'_> {
+    pub(super) fn candidates(&self, key: &Key<F>) -> Candidates<'_> {
         match &self.index {
             None => Candidates::All(0..self.rules.len() as u32),
             Some(index) => Candidates::Some(index.lists(key)),
@@ -190,11 +200,17 @@ impl Compiled {
 /// Chains that machines hold themselves and that are alike: a thousand nodes with the same rules in
 /// FORWARD walk one copy, which stays in the processor's cache. What comes out depends on the chain
 /// alone, so sharing changes nothing but the cost.
-#[derive(Clone, Debug, Default)]
-pub struct ChainPool(Arc<Mutex<Vec<Weak<Compiled>>>>);
+#[derive(Clone, Debug)]
+pub struct ChainPool<F: Family = V4>(Arc<Mutex<Vec<Weak<Compiled<F>>>>>);
 
-impl ChainPool {
-    pub(super) fn of(&self, chain: &Arc<Compiled>) -> Arc<Compiled> {
+impl<F: Family> Default for ChainPool<F> {
+    fn default() -> Self {
+        ChainPool(Arc::default())
+    }
+}
+
+impl<F: Family> ChainPool<F> {
+    pub(super) fn of(&self, chain: &Arc<Compiled<F>>) -> Arc<Compiled<F>> {
         let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = pool.iter().filter_map(Weak::upgrade).find(|known| known == chain) {
             return known;
@@ -206,7 +222,7 @@ impl ChainPool {
 }
 
 impl Index {
-    fn new(chain: &Compiled) -> Index {
+    fn new<F: Family>(chain: &Compiled<F>) -> Index {
         let mut index = Index::default();
         for (number, rule) in (0u32..).zip(&chain.rules) {
             match probe_of(chain.tests(rule)) {
@@ -220,7 +236,8 @@ impl Index {
         index
     }
 
-    fn lists(&self, key: &Key) -> SmallVec<[&[u32]; 5]> {
+    fn lists<F: Family>(&self, key: &Key<F>) -> SmallVec<[&[u32]; 5]> {
+        let (src, dst) = (F::Addr::folded(key.src), F::Addr::folded(key.dst));
         let mut lists: SmallVec<[&[u32]; 5]> = SmallVec::new();
         let mut add = |kind: usize, probe: u64| {
             if self.kinds[kind] {
@@ -228,11 +245,11 @@ impl Index {
             }
         };
         if let Some((_, dport)) = key.ports {
-            add(0, probe::service(key.dst, key.protocol, dport));
+            add(0, probe::service(dst, key.protocol, dport));
             add(2, probe::port(key.protocol, dport));
         }
-        add(1, probe::destination(key.dst));
-        add(3, probe::source(key.src));
+        add(1, probe::destination(dst));
+        add(3, probe::source(src));
         if !self.generic.is_empty() && !mutated(Mutant::IndexOverlooks) {
             lists.push(&self.generic);
         }
@@ -265,7 +282,7 @@ impl Iterator for Candidates<'_> {
 }
 
 /// What is wrong with a rule in this table, in x_tables' words.
-pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
+pub(super) fn refusal<A: Address>(table: Table, rule: &Rule<A>) -> Option<String> {
     let module =
         |words: &str| words.split(' ').find(|word| !word.starts_with('-')).map(String::from);
     for found in &rule.matches {
@@ -290,10 +307,10 @@ pub(super) fn refusal(table: Table, rule: &Rule) -> Option<String> {
 }
 
 /// A whole [`ChainSet`], compiled: shared by every machine at its version.
-#[derive(Clone, Debug, Default)]
-pub(super) struct CompiledSet {
+#[derive(Clone, Debug)]
+pub struct CompiledSet<F: Family = V4> {
     /// Looked up at every jump, never iterated.
-    chains: Chains,
+    chains: Chains<F>,
     /// Who is jumped to, and how often.
     referenced: OrdMap<ChainId, (ChainKey, u32)>,
     /// The targets of jumps that no chain of this set is.
@@ -303,18 +320,33 @@ pub(super) struct CompiledSet {
 }
 
 /// A compiled set and what it was made of, for the next version to start from.
-struct Made {
-    set: ChainSet,
-    compiled: Arc<CompiledSet>,
+struct Made<F: Family> {
+    set: ChainSet<F::Addr>,
+    compiled: Arc<CompiledSet<F>>,
 }
 
 /// The memo key of compiled sets.
 const MEMO: u64 = 0x6e66_7365_7400;
 
-impl CompiledSet {
+impl<F: Family> Default for CompiledSet<F> {
+    fn default() -> Self {
+        CompiledSet {
+            chains: Chains::default(),
+            referenced: OrdMap::new(),
+            unresolved: OrdSet::new(),
+            recent: OrdMap::new(),
+            refused: OrdMap::new(),
+        }
+    }
+}
+
+impl<F: Family> CompiledSet<F> {
     /// Compiled once per version; from `previous` by its difference where there is one.
-    pub fn of(set: &ChainSet, previous: Option<(&ChainSet, &CompiledSet)>) -> Arc<CompiledSet> {
-        let made = set.memo_after(MEMO, |last: Option<Arc<Made>>| {
+    pub fn of(
+        set: &ChainSet<F::Addr>,
+        previous: Option<(&ChainSet<F::Addr>, &CompiledSet<F>)>,
+    ) -> Arc<CompiledSet<F>> {
+        let made = set.memo_after(MEMO, |last: Option<Arc<Made<F>>>| {
             let last = last.as_deref().map(|last| (&last.set, &*last.compiled));
             let newest =
                 [last, previous].into_iter().flatten().max_by_key(|(old, _)| old.version());
@@ -327,7 +359,7 @@ impl CompiledSet {
         Arc::clone(&made.compiled)
     }
 
-    fn follow(mut self, old: &ChainSet, new: &ChainSet) -> CompiledSet {
+    fn follow(mut self, old: &ChainSet<F::Addr>, new: &ChainSet<F::Addr>) -> CompiledSet<F> {
         for change in old.diff(new) {
             match change {
                 Change::Added(key, chain) => self.put(key, chain),
@@ -341,9 +373,9 @@ impl CompiledSet {
         self
     }
 
-    fn put(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
+    fn put(&mut self, key: &ChainKey, chain: &Arc<Chain<F::Addr>>) {
         let id = chain_id(key.table, &key.name);
-        let compiled = Compiled::new(key.table, chain.rules.iter());
+        let compiled = Compiled::<F>::new(key.table, chain.rules.iter());
         for name in compiled.recent_names() {
             *self.recent.entry(name.clone()).or_insert(0) += 1;
         }
@@ -359,7 +391,7 @@ impl CompiledSet {
         self.judge(id);
     }
 
-    fn take(&mut self, key: &ChainKey, chain: &Arc<Chain>) {
+    fn take(&mut self, key: &ChainKey, chain: &Arc<Chain<F::Addr>>) {
         let id = chain_id(key.table, &key.name);
         if let Some(compiled) = self.chains.remove(id) {
             for name in compiled.recent_names() {
@@ -388,7 +420,7 @@ impl CompiledSet {
         self.chains.bits()
     }
     #[inline]
-    pub fn get(&self, id: ChainId) -> Option<&Compiled> {
+    pub fn get(&self, id: ChainId) -> Option<&Compiled<F>> {
         self.chains.get(id)
     }
     pub fn unresolved(&self) -> impl Iterator<Item = (ChainId, &ChainKey)> {
@@ -418,11 +450,11 @@ fn decrease<K: Ord + Clone, V: Clone>(
 }
 
 /// The chains that these rules jump or go to.
-pub(super) fn jumps(table: Table, rules: &[Rule]) -> impl Iterator<Item = ChainKey> {
+pub(super) fn jumps<A: Address>(table: Table, rules: &[Rule<A>]) -> impl Iterator<Item = ChainKey> {
     rules.iter().filter_map(move |rule| jump(table, rule))
 }
 
-pub(super) fn jump(table: Table, rule: &Rule) -> Option<ChainKey> {
+pub(super) fn jump<A: Address>(table: Table, rule: &Rule<A>) -> Option<ChainKey> {
     match &rule.target {
         Target::Jump(name) | Target::Goto(name) => Some(ChainKey { table, name: name.clone() }),
         _ => None,

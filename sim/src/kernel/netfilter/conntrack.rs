@@ -1,10 +1,12 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
 use super::entry::{Entry, directions};
+use super::family::Filtered;
 use super::moved::Moved;
 use super::tcp_state::{self, Segment, TcpState};
 use super::tcp_track::{Judgement, TcpTrack, Unanswered, unanswered};
 use super::tuple::Tuple;
+use crate::kernel::family::{Family, V4};
 use crate::kernel::index::{Index, hash_of};
 use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
@@ -18,9 +20,7 @@ const DEFAULT_MAX: u32 = 262_144;
 /// How many old entries each new one looks at, so that garbage cannot outgrow what lives.
 pub(super) const SWEEP: u32 = 2;
 /// An entry is looked at as late as this after the last time; short-lived ones sooner.
-const LOOK: Duration = Duration::from_secs(120);
-/// How many slots are searched for a victim when the table is full.
-const EVICTION_RANGE: u32 = 64;
+pub(super) const LOOK: Duration = Duration::from_secs(120);
 /// A packet passes its hooks in one go; an entry that is not (or no longer) in the table is kept
 /// this long for the packet that still refers to it.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
@@ -33,10 +33,14 @@ const UDP_STREAM: Duration = Duration::from_secs(120);
 const UDP_STREAM_AFTER: Duration = Duration::from_secs(2);
 const ICMP: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Slot {
+#[derive(Clone, Debug)]
+pub(super) struct Slot<F: Family = V4> {
     pub(super) generation: u16,
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<Entry<F>>,
+}
+
+impl<F: Family> Slot<F> {
+    const EMPTY: Slot<F> = Slot { generation: 0, entry: None };
 }
 
 /// Where a tuple leads: a slot, and whether the tuple is the reply's.
@@ -58,31 +62,31 @@ impl Place {
 /// The number of an entry, and when it may have expired.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Age {
-    at: Time,
+    pub(super) at: Time,
     pub(super) id: u32,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Conntrack {
-    pub(super) slots: Vec<Slot>,
+pub struct Conntrack<F: Family = V4> {
+    pub(super) slots: Vec<Slot<F>>,
     pub(super) free: Vec<u32>,
     /// Both tuples of every confirmed entry, as [`Place::number`]s.
     pub(super) tuples: Index,
-    confirmed: u32,
+    pub(super) confirmed: u32,
     /// How many of the confirmed ones have a rewritten destination.
     rewritten: u32,
     /// Entries in the order in which they were made or last looked at, and from when on that is
     /// worth while: the way to what has expired without a walk through what has not.
     pub(super) ages: VecDeque<Age>,
-    hand: u32,
-    pub moved: Moved,
+    pub(super) hand: u32,
+    pub(super) moved: Moved<F>,
     pub max: u32,
     /// `conntrack -S`: entries that lost their race, packets dropped because the table was full.
     pub insert_failed: u64,
     pub table_full: u64,
 }
 
-impl Default for Conntrack {
+impl<F: Family> Default for Conntrack<F> {
     fn default() -> Self {
         Conntrack {
             slots: Vec::new(),
@@ -104,11 +108,17 @@ impl Default for Conntrack {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TableFull;
 
-impl Conntrack {
+impl<F: Filtered> Conntrack<F> {
     /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
     /// must not be tracked is left alone.
-    pub fn track(&mut self, packet: &mut Packet, now: Time) -> Result<(), TableFull> {
+    pub(super) fn track(&mut self, packet: &mut Packet<F>, now: Time) -> Result<(), TableFull> {
         if !matches!(packet.ct, Ct::None | Ct::Attached) {
+            return Ok(());
+        }
+        // Who has an address is nobody's connection (nf_conntrack_icmpv6_error).
+        let discovery = matches!(packet.l4, L4::Icmp(Icmp::Discovery(_)));
+        if discovery && !mutated(Mutant::DiscoveryTracked) {
+            packet.ct = Ct::Untracked;
             return Ok(());
         }
         if let L4::Icmp(Icmp::Error { .. }) = packet.l4 {
@@ -154,7 +164,7 @@ impl Conntrack {
     /// An error belongs to the connection that it is about (`nf_conntrack_inet_error`): the quoted
     /// header, turned round, is the tuple of the direction that the error travels in, and the
     /// error must be addressed to the one who wrote the quoted packet.
-    fn related(&mut self, packet: &Packet, now: Time) -> Option<Ct> {
+    fn related(&mut self, packet: &Packet<F>, now: Time) -> Option<Ct> {
         let L4::Icmp(Icmp::Error { about, .. }) = &packet.l4 else { return None };
         let inner = Tuple::quoted(about).inverse();
         let place = self.find(&inner, now).filter(|_| inner.dst == packet.dst)?;
@@ -162,7 +172,7 @@ impl Conntrack {
         Some(Ct::Entry { id, reply: place.reply, new: false, related: true })
     }
 
-    fn place(&self, tuple: &Tuple) -> Option<Place> {
+    fn place(&self, tuple: &Tuple<F>) -> Option<Place> {
         let found = self.tuples.find(hash_of(tuple), |number| {
             let Place { slot, reply } = Place::of(number);
             let entry = self.slots[slot as usize].entry.as_ref();
@@ -171,7 +181,7 @@ impl Conntrack {
         found.map(Place::of)
     }
 
-    fn find(&mut self, tuple: &Tuple, now: Time) -> Option<Place> {
+    fn find(&mut self, tuple: &Tuple<F>, now: Time) -> Option<Place> {
         let place = self.place(tuple)?;
         let entry = self.slots[place.slot as usize].entry.as_ref()?;
         if entry.expires <= now {
@@ -185,8 +195,8 @@ impl Conntrack {
     /// such a packet cannot open a connection.
     fn create(
         &mut self,
-        packet: &Packet,
-        original: Tuple,
+        packet: &Packet<F>,
+        original: Tuple<F>,
         now: Time,
     ) -> Result<Option<Place>, TableFull> {
         let (mut tcp, mut timeout) = (None, UDP_UNREPLIED);
@@ -226,7 +236,7 @@ impl Conntrack {
             tcp,
         };
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(Slot::EMPTY);
             self.slots.len() as u32 - 1
         });
         self.slots[slot as usize].entry = Some(entry);
@@ -236,7 +246,7 @@ impl Conntrack {
     }
 
     /// The protocol's own view: moves its state and puts off the end.
-    fn update(&mut self, place: Place, packet: &Packet, now: Time) -> Judged {
+    fn update(&mut self, place: Place, packet: &Packet<F>, now: Time) -> Judged {
         let Some(entry) = &mut self.slots[place.slot as usize].entry else {
             return Judged::Invalid;
         };
@@ -286,7 +296,7 @@ impl Conntrack {
     ///
     /// Of two UDP packets that raced with the very same mapping, the second joins the first
     /// (`nf_ct_resolve_clash`); any other clash loses its packet.
-    pub fn confirm(&mut self, packet: &mut Packet, now: Time) -> bool {
+    pub fn confirm(&mut self, packet: &mut Packet<F>, now: Time) -> bool {
         let Ct::Entry { id, reply: false, .. } = packet.ct else {
             return true;
         };
@@ -319,7 +329,13 @@ impl Conntrack {
         true
     }
 
-    fn join(&mut self, rival: Place, packet: &mut Packet, original: Tuple, reply: Tuple) -> bool {
+    fn join(
+        &mut self,
+        rival: Place,
+        packet: &mut Packet<F>,
+        original: Tuple<F>,
+        reply: Tuple<F>,
+    ) -> bool {
         let same = self.slots[rival.slot as usize]
             .entry
             .as_ref()
@@ -331,27 +347,28 @@ impl Conntrack {
         true
     }
 
-    /// Whether a tuple belongs to an entry of the table (`nf_conntrack_tuple_taken`).
-    pub fn taken(&self, tuple: &Tuple, now: Time) -> bool {
+    /// Whether a tuple belongs to an entry of the table (`nf_conntrack_tuple_taken`), other than
+    /// of a packet that raced with the one at hand: what wrote this `original`.
+    pub fn taken(&self, tuple: &Tuple<F>, original: &Tuple<F>, now: Time) -> bool {
         let entry =
             self.place(tuple).and_then(|place| self.slots[place.slot as usize].entry.as_ref());
-        entry.is_some_and(|entry| entry.expires > now)
+        entry.is_some_and(|entry| entry.expires > now && entry.original != *original)
     }
 
     fn id(&self, slot: u32) -> u32 {
         let generation = u32::from(self.slots[slot as usize].generation);
         generation << GENERATION_SHIFT | slot
     }
-    fn slot(&self, id: u32) -> Option<u32> {
+    pub(super) fn slot(&self, id: u32) -> Option<u32> {
         let slot = id & ((1 << GENERATION_SHIFT) - 1);
         let generation = (id >> GENERATION_SHIFT) as u16;
         let found = self.slots.get(slot as usize)?;
         (found.generation == generation && found.entry.is_some()).then_some(slot)
     }
-    pub fn get(&self, id: u32) -> Option<&Entry> {
+    pub fn get(&self, id: u32) -> Option<&Entry<F>> {
         self.slots[self.slot(id)? as usize].entry.as_ref()
     }
-    pub fn get_mut(&mut self, id: u32) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut Entry<F>> {
         let slot = self.slot(id)?;
         self.slots[slot as usize].entry.as_mut()
     }
@@ -411,7 +428,7 @@ impl Conntrack {
         }
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
         self.unlink(slot);
         self.release(slot);
     }
@@ -424,55 +441,13 @@ impl Conntrack {
         self.free.push(slot);
     }
 
-    /// Collects what has expired, the oldest first. An entry that lives is looked at again when
-    /// it would expire, or after [`LOOK`]: whoever waits behind it does not wait longer.
-    fn sweep(&mut self, now: Time, entries: u32) {
-        for _ in 0..entries {
-            let Some(age) = self.ages.pop_front_if(|age| age.at <= now) else { return };
-            let Some(slot) = self.slot(age.id) else { continue };
-            match self.slots[slot as usize].entry.as_ref().map(|entry| entry.expires) {
-                Some(expires) if expires <= now => self.remove(slot),
-                Some(expires) => {
-                    let at = expires.min(now + LOOK);
-                    self.ages.push_back(Age { at, id: age.id });
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Makes room at the cost of a connection that is not assured or closes (`early_drop`). Looks
-    /// at a bounded number of slots, as the kernel looks at a few buckets only.
-    fn early_drop(&mut self, now: Time) -> Result<(), TableFull> {
-        self.sweep(now, EVICTION_RANGE);
-        if self.confirmed < self.max {
-            return Ok(());
-        }
-        let slots = self.slots.len() as u32;
-        let victim = (1..=EVICTION_RANGE.min(slots)).find_map(|_| {
-            self.hand = (self.hand + 1) % slots;
-            let slot = self.hand;
-            let entry = self.slots[slot as usize].entry.as_ref()?;
-            let closing = entry.tcp_state().is_some_and(TcpState::is_closing);
-            (entry.confirmed && (!entry.assured || closing)).then_some(slot)
-        });
-        match victim {
-            Some(slot) => self.remove(slot),
-            None => {
-                self.table_full += 1;
-                return Err(TableFull);
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the destination of any confirmed entry is rewritten.
     pub fn rewrites(&self) -> bool {
         self.rewritten > 0
     }
 
     /// Takes out every confirmed entry that is so; says how many.
-    pub fn delete(&mut self, now: Time, mut which: impl FnMut(&Entry) -> bool) -> u32 {
+    pub fn delete(&mut self, now: Time, mut which: impl FnMut(&Entry<F>) -> bool) -> u32 {
         let mut deleted = 0;
         for slot in 0..self.slots.len() as u32 {
             let entry = self.slots[slot as usize].entry.as_ref();

@@ -1,20 +1,22 @@
 //! A tracked connection.
 
 use super::conntrack::Conntrack;
+use super::family::Filtered;
 use super::tcp_state::TcpState;
 use super::tcp_track::TcpTrack;
 use super::tuple::Tuple;
+use crate::kernel::family::{Family, V4};
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Time;
 use std::time::Duration;
 
 /// One tracked connection.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct Entry<F: Family = V4> {
     /// What the client wrote.
-    pub original: Tuple,
+    pub original: Tuple<F>,
     /// What an answer looks like when it arrives here.
-    pub reply: Tuple,
+    pub reply: Tuple<F>,
     /// `IPS_SEEN_REPLY`; `[UNREPLIED]` without it.
     pub seen_reply: bool,
     /// `IPS_ASSURED`: not dropped early when the table is full.
@@ -37,7 +39,7 @@ pub struct Entry {
     pub(super) tcp: Option<TcpTrack>,
 }
 
-impl Entry {
+impl<F: Family> Entry<F> {
     pub fn tcp_state(&self) -> Option<TcpState> {
         self.tcp.map(|tcp| tcp.state)
     }
@@ -53,14 +55,17 @@ impl Entry {
 /// What the table finds a connection by, and whether it is the reply's. Somebody who talks to
 /// himself (same address, same port) has one tuple for both: the reply's is put before the
 /// original's (`__nf_conntrack_hash_insert`), so it alone is ever found.
-pub fn directions(original: Tuple, reply: Tuple) -> impl Iterator<Item = (Tuple, bool)> {
+pub fn directions<F: Family>(
+    original: Tuple<F>,
+    reply: Tuple<F>,
+) -> impl Iterator<Item = (Tuple<F>, bool)> {
     let first = (original != reply).then_some((original, false));
     first.into_iter().chain([(reply, true)])
 }
 
-impl Conntrack {
+impl<F: Filtered> Conntrack<F> {
     /// The confirmed ones, in a fixed order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &Entry<F>> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.confirmed)
     }
 }

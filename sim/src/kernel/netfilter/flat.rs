@@ -180,7 +180,7 @@ impl FlatTable {
             return Outcome::Drop;
         }
         let pod = self.settings.pods.contains(&packet.src);
-        let own = || (context.addr_type)(packet.src) == AddrType::Local;
+        let own = || (context.has_type)(packet.src, AddrType::Local);
         let (list, masquerade) = match treatment.policy {
             Policy::Inside => (List::Everywhere, !pod),
             Policy::InsideLocal => (List::Here, !pod),
@@ -253,6 +253,6 @@ fn front_of(packet: &Packet) -> Option<Front> {
 /// The same as a node port, if it is written to one of this node's addresses.
 fn node_port(packet: &Packet, context: &HookContext<'_>) -> Option<Front> {
     let front = front_of(packet).filter(|front| !front.ip.is_loopback())?;
-    let local = (context.addr_type)(front.ip) == AddrType::Local;
+    let local = (context.has_type)(front.ip, AddrType::Local);
     local.then_some(Front { ip: Ipv4Addr::UNSPECIFIED, ..front })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 impl Netfilter {
     /// Every element of the owners' flat tables.
     pub fn elements(&self) -> impl Iterator<Item = (FlatKey, FlatValue)> + '_ {
-        self.state.iter().flat_map(|state| &state.flat).flat_map(FlatTable::elements)
+        self.state.iter().flat_map(|state| &state.beside.flat).flat_map(FlatTable::elements)
     }
 
     /// A table as another kernel has it, to be looked at: no packet passes here.

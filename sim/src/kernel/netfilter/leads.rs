@@ -69,8 +69,8 @@ impl Netfilter {
             walk.chain(first.compiled(), Some(first), Written::default());
             found.append(&mut walk.found);
         }
-        let flat = state.flat.iter().flat_map(FlatTable::leads);
-        let virtuals = state.ipvs.as_deref().into_iter().flat_map(Ipvs::leads);
+        let flat = state.beside.flat.iter().flat_map(FlatTable::leads);
+        let virtuals = state.beside.ipvs.as_deref().into_iter().flat_map(Ipvs::leads);
         let others = flat.chain(virtuals);
         found.extend(others.map(|(front, to)| Lead { written: front.into(), to, by: None }));
         found.sort_unstable();

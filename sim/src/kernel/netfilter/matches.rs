@@ -1,32 +1,33 @@
 //! The matches of a rule, compiled: small, and without names where a number will do.
 
 use super::HookContext;
+use super::family::{Bits, Filtered};
 use super::recent::RecentLists;
+use crate::kernel::family::{Family, V4};
 use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, L4, Packet};
-use kubesim_actors::ports::rules::{AddrType, CtStates, Match, Protocol};
+use kubesim_actors::ports::rules::{AddrType, Address, CtStates, Match, Protocol};
 use kubesim_runtime::Rng;
 use smol_str::SmolStr;
-use std::net::Ipv4Addr;
 
 /// What rules look at, taken from the packet once per table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
-    pub src: u32,
-    pub dst: u32,
+pub(super) struct Key<F: Family = V4> {
+    pub src: Bits<F>,
+    pub dst: Bits<F>,
     pub protocol: Protocol,
     /// `None` for ICMP: port matches never hold there.
     pub ports: Option<(u16, u16)>,
 }
 
-impl Key {
-    pub fn of(packet: &Packet) -> Key {
+impl<F: Family> Key<F> {
+    pub fn of(packet: &Packet<F>) -> Key<F> {
         let ports = match &packet.l4 {
             L4::Tcp(tcp) => Some((tcp.sport, tcp.dport)),
             L4::Udp { sport, dport } => Some((*sport, *dport)),
             L4::Icmp(_) => None,
         };
-        let (src, dst) = (packet.src.to_bits(), packet.dst.to_bits());
+        let (src, dst) = (packet.src.bits(), packet.dst.bits());
         Key { src, dst, protocol: packet.protocol(), ports }
     }
 }
@@ -55,9 +56,9 @@ pub(super) fn state_of(ct: Ct) -> u8 {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Test {
-    Source { addr: u32, mask: u32, not: bool },
-    Destination { addr: u32, mask: u32, not: bool },
+pub(super) enum Test<F: Family = V4> {
+    Source { addr: Bits<F>, mask: Bits<F>, not: bool },
+    Destination { addr: Bits<F>, mask: Bits<F>, not: bool },
     InInterface { name: SmolStr, not: bool },
     OutInterface { name: SmolStr, not: bool },
     Protocol { is: Protocol, not: bool },
@@ -74,20 +75,20 @@ pub(super) enum Test {
     CtDnat,
 }
 
-impl Test {
+impl<F: Family> Test<F> {
     /// `None` for what only people read.
-    pub fn compile(from: &Match) -> Option<Test> {
+    pub fn compile(from: &Match<F::Addr>) -> Option<Test<F>> {
         Some(match from {
             // A rule with another match is refused before it is walked.
             Match::Comment(_) | Match::Other(_) => return None,
             Match::Protocol { is, not } => Test::Protocol { is: *is, not: *not },
             Match::Source { net, not } => {
-                let (addr, mask) = (net.network().to_bits(), net.netmask().to_bits());
-                Test::Source { addr, mask, not: *not }
+                let (addr, mask) = F::Addr::network(*net);
+                Test::Source { addr: addr.bits(), mask: mask.bits(), not: *not }
             }
             Match::Destination { net, not } => {
-                let (addr, mask) = (net.network().to_bits(), net.netmask().to_bits());
-                Test::Destination { addr, mask, not: *not }
+                let (addr, mask) = F::Addr::network(*net);
+                Test::Destination { addr: addr.bits(), mask: mask.bits(), not: *not }
             }
             Match::SourcePort { from, to, not } => {
                 Test::SourcePort { from: *from, to: *to, not: *not }
@@ -155,8 +156,8 @@ fn state_bits(any: &CtStates) -> u8 {
 }
 
 /// What a test may see and touch.
-pub(super) struct Scene<'a> {
-    pub key: Key,
+pub(super) struct Scene<'a, F: Family = V4> {
+    pub key: Key<F>,
     pub mark: u32,
     /// One bit of [`state`].
     pub state: u8,
@@ -164,17 +165,17 @@ pub(super) struct Scene<'a> {
     pub untouched: bool,
     /// The entry has `IPS_DST_NAT`.
     pub dnat: bool,
-    pub context: &'a HookContext<'a>,
-    pub recent: &'a mut RecentLists,
+    pub context: &'a HookContext<'a, F>,
+    pub recent: &'a mut RecentLists<F>,
     pub rng: &'a mut Rng,
 }
 
-impl Scene<'_> {
+impl<F: Filtered> Scene<'_, F> {
     #[inline]
-    pub fn holds(&mut self, test: &Test) -> bool {
+    pub fn holds(&mut self, test: &Test<F>) -> bool {
         match test {
-            Test::Source { addr, mask, not } => (self.key.src & mask == *addr) != *not,
-            Test::Destination { addr, mask, not } => (self.key.dst & mask == *addr) != *not,
+            Test::Source { addr, mask, not } => (self.key.src & *mask == *addr) != *not,
+            Test::Destination { addr, mask, not } => (self.key.dst & *mask == *addr) != *not,
             Test::Protocol { is, not } => (self.key.protocol == *is) != *not,
             Test::SourcePort { from, to, not } => match self.key.ports {
                 Some((port, _)) => (*from <= port && port <= *to) != *not,
@@ -193,10 +194,10 @@ impl Scene<'_> {
             Test::InInterface { name, not } => interface_is(self.context.input, name) != *not,
             Test::OutInterface { name, not } => interface_is(self.context.output, name) != *not,
             Test::SourceType { is, not } => {
-                ((self.context.addr_type)(Ipv4Addr::from_bits(self.key.src)) == *is) != *not
+                (self.context.has_type)(F::Addr::of(self.key.src), *is) != *not
             }
             Test::DestinationType { is, not } => {
-                ((self.context.addr_type)(Ipv4Addr::from_bits(self.key.dst)) == *is) != *not
+                (self.context.has_type)(F::Addr::of(self.key.dst), *is) != *not
             }
             Test::PhysdevIsIn { not } => self.context.physdev_in != *not,
             // The kernel compares 31 random bits with the threshold (xt_statistic.c).

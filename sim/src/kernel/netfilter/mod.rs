@@ -4,12 +4,15 @@
 //! [`conntrack`], bound and rewritten by [`nat`]. Packets are counted by rule in built-in and
 //! foreign chains; the chains of an owner are shared by many machines and have no counters.
 
+mod ages;
 mod approach;
 mod chains;
 mod compile;
 mod conntrack;
 mod entry;
+pub mod family;
 mod flat;
+mod hooks;
 mod inspect;
 mod ipvs;
 mod leads;
@@ -22,6 +25,7 @@ mod recent;
 mod request;
 mod restore;
 mod save;
+mod services;
 mod table;
 mod tcp_state;
 mod tcp_track;
@@ -39,18 +43,14 @@ pub use tcp_state::TcpState;
 pub use tuple::Tuple;
 pub use way::{Alike, Client, Led, To, Ways};
 
+use super::family::{Family, V4, V6};
 use super::packet::{Ct, Packet};
 use conntrack::Conntrack;
-use flat::FlatTable;
-use ipnet::Ipv4Net;
-use ipvs::Ipvs;
-use kubesim_actors::ports::rules::{AddrType, RejectWith, Reply, Request, Rule, Table};
+use family::{Filtered, RejectWith, said};
+use kubesim_actors::ports::rules::{AddrType, Rule, Table};
 use kubesim_runtime::{Rng, Time, near};
-use matches::{Key, Scene, state_of};
 use recent::RecentLists;
-use std::net::Ipv4Addr;
 use table::Ruleset;
-use walk::{Outcome, Walk};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
@@ -62,16 +62,16 @@ pub enum Hook {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<F: Family = V4> {
     Accept,
     Drop,
-    Reject(RejectWith),
+    Reject(RejectWith<F>),
     /// At INPUT only: it has another destination by now, and is to be sent there.
     SentOn,
 }
 
 /// What a hook may know beside the packet.
-pub struct HookContext<'a> {
+pub struct HookContext<'a, F: Family = V4> {
     pub now: Time,
     /// The link it came in by; `None` for locally made packets.
     pub input: Option<&'a str>,
@@ -81,28 +81,35 @@ pub struct HookContext<'a> {
     pub physdev_in: bool,
     /// IPVS has sent it on from INPUT, and does not look at it again (`skb->ipvs_property`).
     pub sent_on: bool,
-    /// `-m addrtype`, and whether an address is this namespace's own.
-    pub addr_type: &'a dyn Fn(Ipv4Addr) -> AddrType,
+    /// `-m addrtype`: of IPv4 an address has one type, of IPv6 it may have several.
+    pub has_type: &'a dyn Fn(F::Addr, AddrType) -> bool,
     /// The address MASQUERADE takes for a packet to this destination: the preferred one of the
     /// output link (`inet_select_addr`).
-    pub masquerade_to: &'a dyn Fn(Ipv4Addr) -> Option<Ipv4Addr>,
+    pub masquerade_to: &'a dyn Fn(F::Addr) -> Option<F::Addr>,
 }
 
-/// The netfilter of one namespace. One pointer until a rule is loaded.
-#[derive(Clone, Debug, Default)]
-pub struct Netfilter {
-    state: Option<Box<State>>,
+/// The netfilter of one namespace for one family. One pointer until a rule is loaded.
+#[derive(Clone, Debug)]
+pub struct Filter<F: Filtered = V4> {
+    state: Option<Box<State<F>>>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct State {
-    rules: Ruleset,
-    conntrack: Conntrack,
-    recent: RecentLists,
-    /// Tables of owners in nftables mode.
-    flat: Vec<FlatTable>,
-    /// There once somebody has asked for virtual services.
-    ipvs: Option<Box<Ipvs>>,
+/// What iptables writes, and what ip6tables does.
+pub type Netfilter = Filter<V4>;
+pub type Netfilter6 = Filter<V6>;
+
+impl<F: Filtered> Default for Filter<F> {
+    fn default() -> Self {
+        Filter { state: None }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct State<F: Filtered = V4> {
+    rules: Ruleset<F>,
+    conntrack: Conntrack<F>,
+    recent: RecentLists<F>,
+    beside: F::Beside,
     /// Something in the rules needs conntrack (`nf_ct_netns_get`).
     tracking: bool,
     /// The nat table is loaded: it stays so when its last rule goes, so that what is bound goes
@@ -114,7 +121,22 @@ struct State {
     loaded: u32,
 }
 
-impl Netfilter {
+impl<F: Filtered> Default for State<F> {
+    fn default() -> Self {
+        State {
+            rules: Ruleset::default(),
+            conntrack: Conntrack::default(),
+            recent: RecentLists::default(),
+            beside: F::Beside::default(),
+            tracking: false,
+            nat: false,
+            idle: false,
+            loaded: 0,
+        }
+    }
+}
+
+impl<F: Filtered> Filter<F> {
     /// Runs everything registered at a hook, by priority, and rewrites the packet where NAT says
     /// so (`include/uapi/linux/netfilter_ipv4.h`: raw -300, conntrack -200, mangle -150,
     /// nat destination -100, filter 0, nat source 100, confirm last).
@@ -124,10 +146,10 @@ impl Netfilter {
     pub fn hook(
         &mut self,
         hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
+        packet: &mut Packet<F>,
+        context: &HookContext<'_, F>,
         rng: &mut Rng,
-    ) -> Verdict {
+    ) -> Verdict<F> {
         match &mut self.state {
             Some(state) if !state.idle => state.hook(hook, packet, context, rng),
             _ => Verdict::Accept,
@@ -174,47 +196,17 @@ impl Netfilter {
         }
     }
 
-    /// Carries out a request of the rules port; all of it or nothing. Of virtual services, what is
-    /// netfilter's: see `Kernel::rules`.
-    pub fn request(&mut self, request: &Request, now: Time) -> Reply {
-        self.request_at(request, &[], now)
-    }
-
-    /// As [`Netfilter::request`], where node ports are on these addresses.
-    pub(super) fn request_at(&mut self, request: &Request, node: &[Ipv4Net], now: Time) -> Reply {
-        let state = self.state();
-        match request {
-            Request::Apply { owner, base, shared, local } => {
-                let result = state.apply(owner, base, shared, local);
-                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
-            }
-            Request::ApplyFlat { owner, settings, shared, local } => {
-                let (owner, version) = (owner.clone(), shared.version());
-                state.apply_flat(owner.clone(), *settings, shared.clone(), local.clone());
-                Reply::Applied { owner, version, result: Ok(()) }
-            }
-            Request::ApplyVirtual { owner, chains, shared, local } => {
-                let result = state.apply_virtual(owner, chains, shared, local, node, now);
-                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
-            }
-            Request::ReadBase { table, chain } => state.read_base(*table, chain),
-            Request::Verify { owner } => state.verify(owner, node, now),
-            Request::DeleteConntrack { filters } => state.delete_conntrack(filters, now),
-            Request::ListDnat => state.list_dnat(now),
-        }
-    }
-
     /// Chains that are alike in all namespaces with this pool are held once.
-    pub fn share(&mut self, pool: ChainPool) {
+    pub fn share(&mut self, pool: ChainPool<F>) {
         self.state().rules.pool = pool;
     }
 
-    fn state(&mut self) -> &mut State {
+    fn state(&mut self) -> &mut State<F> {
         self.state.get_or_insert_with(|| Box::new(State { idle: true, ..State::default() }))
     }
     fn edit<T>(
         &mut self,
-        change: impl FnOnce(&mut Ruleset) -> Result<T, String>,
+        change: impl FnOnce(&mut Ruleset<F>) -> Result<T, String>,
     ) -> Result<T, String> {
         let state = self.state();
         state.rules.edits += 1;
@@ -224,7 +216,7 @@ impl Netfilter {
     }
 
     /// `iptables -A`, by somebody who owns no chains here. Errors are iptables' own words.
-    pub fn append(&mut self, table: Table, chain: &str, rule: Rule) -> Result<(), String> {
+    pub fn append(&mut self, table: Table, chain: &str, rule: Rule<F::Addr>) -> Result<(), String> {
         self.edit(|rules| rules.put(table, chain, usize::MAX, rule))
     }
     /// `iptables -I chain at+1`: 0 is first.
@@ -233,12 +225,17 @@ impl Netfilter {
         table: Table,
         chain: &str,
         at: usize,
-        rule: Rule,
+        rule: Rule<F::Addr>,
     ) -> Result<(), String> {
         self.edit(|rules| rules.put(table, chain, at, rule))
     }
     /// `iptables -D`: the first rule equal to this one, whoever wrote it.
-    pub fn delete_rule(&mut self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+    pub fn delete_rule(
+        &mut self,
+        table: Table,
+        chain: &str,
+        rule: &Rule<F::Addr>,
+    ) -> Result<(), String> {
         self.edit(|rules| rules.delete(table, chain, rule))
     }
     /// `iptables -N`
@@ -252,7 +249,7 @@ impl Netfilter {
     /// `iptables -P`, in the filter table.
     pub fn set_policy(&mut self, chain: &str, drop: bool) -> Result<(), String> {
         let hook = table::built_in(Table::Filter, chain)
-            .ok_or_else(|| String::from("iptables: Bad built-in chain name."))?;
+            .ok_or_else(|| said::<F>("Bad built-in chain name."))?;
         self.edit(|rules| {
             rules.built_in_mut(Table::Filter, hook).policy_drop = drop;
             Ok(())
@@ -261,12 +258,6 @@ impl Netfilter {
     /// `iptables -F`: a chain, or every chain of a table, those of owners included.
     pub fn flush(&mut self, table: Table, chain: Option<&str>) -> Result<(), String> {
         self.edit(|rules| rules.flush(table, chain))
-    }
-    /// `nft delete table`: an owner's flat elements and what gives them their meaning.
-    pub fn delete_flat(&mut self, owner: &str) {
-        let state = self.state();
-        state.flat.iter_mut().filter(|table| table.owner == owner).for_each(|t| t.gone = true);
-        state.changed();
     }
     /// A command in iptables' own words, without the program's name:
     /// `-t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE`, `-P FORWARD DROP`, `-F`.
@@ -289,11 +280,11 @@ impl Netfilter {
 
     /// An address is gone: so are the connections masqueraded with it
     /// (`nf_nat_masquerade_inet_event`).
-    pub fn address_gone(&mut self, ip: Ipv4Addr, now: Time) -> u32 {
+    pub fn address_gone(&mut self, ip: F::Addr, now: Time) -> u32 {
         let Some(state) = &mut self.state else {
             return 0;
         };
-        let masked = |entry: &Entry| entry.masqueraded.is_some() && entry.reply.dst == ip;
+        let masked = |entry: &Entry<F>| entry.masqueraded.is_some() && entry.reply.dst == ip;
         state.conntrack.delete(now, masked)
     }
     /// A link went down: so do the connections masqueraded to leave by it.
@@ -305,11 +296,11 @@ impl Netfilter {
         state.conntrack.delete(now, |entry| entry.masqueraded == Some(link))
     }
     /// The tracked connections, in a fixed order. Those past [`Entry::expires`] count as absent.
-    pub fn conntrack(&self) -> impl Iterator<Item = &Entry> {
+    pub fn conntrack(&self) -> impl Iterator<Item = &Entry<F>> {
         self.state.iter().flat_map(|state| state.conntrack.iter())
     }
     /// The entry of a packet between its hooks.
-    pub fn entry(&self, ct: Ct) -> Option<&Entry> {
+    pub fn entry(&self, ct: Ct) -> Option<&Entry<F>> {
         let Ct::Entry { id, .. } = ct else {
             return None;
         };
@@ -328,171 +319,5 @@ impl Netfilter {
     pub fn conntrack_losses(&self) -> (u64, u64) {
         let conntrack = self.state.as_ref().map(|state| &state.conntrack);
         conntrack.map_or((0, 0), |table| (table.insert_failed, table.table_full))
-    }
-}
-
-impl State {
-    /// After every change of the rules.
-    fn changed(&mut self) {
-        let flat = self.flat.iter().any(|table| !table.is_empty());
-        self.nat |= self.rules.has_nat_rules() || flat;
-        let services = self.ipvs.as_ref().is_some_and(|ipvs| !ipvs.is_idle());
-        self.tracking = self.nat || self.rules.needs_conntrack() || services;
-        self.idle = !self.tracking && self.rules.is_empty();
-        self.loaded = self.rules.loaded();
-        self.rules.share();
-    }
-
-    fn hook(
-        &mut self,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-        rng: &mut Rng,
-    ) -> Verdict {
-        let verdict = self.stages(hook, packet, context, rng);
-        // The answer to a refused packet still needs its entry (see `Netfilter::attach`).
-        if verdict == Verdict::Drop {
-            self.conntrack.forget(packet.ct);
-        }
-        verdict
-    }
-
-    fn stages(
-        &mut self,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-        rng: &mut Rng,
-    ) -> Verdict {
-        let enters = matches!(hook, Hook::Prerouting | Hook::Output);
-        let leaves = matches!(hook, Hook::Input | Hook::Postrouting);
-        if enters {
-            if self.walk(Table::Raw, hook, packet, context, rng) == Outcome::Drop {
-                return Verdict::Drop;
-            }
-            if self.tracking && self.conntrack.track(packet, context.now).is_err() {
-                return Verdict::Drop;
-            }
-        }
-        if self.walk(Table::Mangle, hook, packet, context, rng) == Outcome::Drop {
-            return Verdict::Drop;
-        }
-        if enters && !self.translate(hook, packet, context, rng) {
-            return Verdict::Drop;
-        }
-        if hook == Hook::Output
-            && let Some(verdict) = self.virtual_services(hook, packet, context)
-        {
-            return verdict;
-        }
-        match self.walk(Table::Filter, hook, packet, context, rng) {
-            Outcome::Drop => return Verdict::Drop,
-            Outcome::Reject(with) => return Verdict::Reject(with),
-            _ => {}
-        }
-        for table in &self.flat {
-            match table.filter(hook, packet, context) {
-                Outcome::Drop => return Verdict::Drop,
-                Outcome::Reject(with) => return Verdict::Reject(with),
-                _ => {}
-            }
-        }
-        if matches!(hook, Hook::Input | Hook::Forward)
-            && let Some(verdict) = self.virtual_services(hook, packet, context)
-        {
-            return verdict;
-        }
-        if leaves {
-            let fine = self.translate(hook, packet, context, rng)
-                && self.conntrack.confirm(packet, context.now);
-            if !fine {
-                return Verdict::Drop;
-            }
-        }
-        Verdict::Accept
-    }
-
-    fn flat_nat(
-        &mut self,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-        rng: &mut Rng,
-    ) -> Outcome {
-        let dnat = self.is_dnat(packet);
-        let outcomes = self.flat.iter_mut().map(|t| t.nat(hook, packet, dnat, context, rng));
-        outcomes.into_iter().find(|outcome| *outcome != Outcome::Accept).unwrap_or(Outcome::Accept)
-    }
-
-    /// The packet's connection has a rewritten destination.
-    fn is_dnat(&self, packet: &Packet) -> bool {
-        match packet.ct {
-            Ct::Entry { id, .. } => self.conntrack.get(id).is_some_and(|entry| entry.dst_nat),
-            _ => false,
-        }
-    }
-
-    /// The nat table at a hook: chains for what is undecided, the rewriting for all.
-    fn translate(
-        &mut self,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-        rng: &mut Rng,
-    ) -> bool {
-        if !self.nat {
-            return true;
-        }
-        if nat::undecided(&self.conntrack, packet, hook) {
-            let mut outcome = self.walk(Table::Nat, hook, packet, context, rng);
-            if outcome == Outcome::Accept && !self.flat.is_empty() {
-                outcome = self.flat_nat(hook, packet, context, rng);
-            }
-            if outcome == Outcome::Drop
-                || !nat::bind(&mut self.conntrack, packet, hook, outcome, context, rng)
-            {
-                return false;
-            }
-        }
-        nat::translate(&mut self.conntrack, packet, hook, context)
-    }
-
-    /// What a table says at a hook; its policy at the end.
-    #[inline]
-    fn walk(
-        &mut self,
-        table: Table,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-        rng: &mut Rng,
-    ) -> Outcome {
-        if self.loaded & table::bit(table, hook) == 0 {
-            return Outcome::Accept;
-        }
-        let base = self.rules.built_in(table, hook);
-        let policy = if base.policy_drop { Outcome::Drop } else { Outcome::Accept };
-        if base.entries().is_empty() {
-            return policy;
-        }
-        let dnat = self.is_dnat(packet);
-        let scene = Scene {
-            key: Key::of(packet),
-            mark: packet.mark,
-            state: state_of(packet.ct),
-            untouched: packet.ct == Ct::None,
-            dnat,
-            context,
-            recent: &mut self.recent,
-            rng,
-        };
-        let mut walk = Walk { rules: &self.rules, scene, notrack: false };
-        let outcome = walk.chain(base.counted(), 0);
-        packet.mark = walk.scene.mark;
-        if walk.notrack && packet.ct == Ct::None {
-            packet.ct = Ct::Untracked;
-        }
-        outcome.unwrap_or(policy)
     }
 }

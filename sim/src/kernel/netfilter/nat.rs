@@ -3,14 +3,16 @@
 
 use super::conntrack::Conntrack;
 use super::entry::Entry;
+use super::family::Filtered;
 use super::port::{Range, unique};
 use super::tuple::Tuple;
 use super::walk::Outcome;
 use super::{Hook, HookContext};
+use crate::kernel::family::Family;
 use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
+use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::{Hasher, Rng};
-use std::net::Ipv4Addr;
 
 /// Which end a hook rewrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl Manip {
     }
 }
 
-impl Entry {
+impl<F: Family> Entry<F> {
     fn initialized(&self, manip: Manip) -> bool {
         match manip {
             Manip::Source => self.src_nat_done,
@@ -50,7 +52,7 @@ impl Entry {
             Manip::Destination => self.dst_nat,
         }
     }
-    fn tuple(&self, reply: bool) -> &Tuple {
+    fn tuple(&self, reply: bool) -> &Tuple<F> {
         if reply { &self.reply } else { &self.original }
     }
 }
@@ -58,25 +60,29 @@ impl Entry {
 /// Whether the nat chains have to be asked for this packet at this hook: only for the packet that
 /// opens a connection, and once for each end; but also for the reset that answers it where it was
 /// rejected before its end was decided (nf_nat_inet_fn).
-pub(super) fn undecided(conntrack: &Conntrack, packet: &Packet, hook: Hook) -> bool {
+pub(super) fn undecided<F: Filtered>(
+    conntrack: &Conntrack<F>,
+    packet: &Packet<F>,
+    hook: Hook,
+) -> bool {
     let id = match packet.ct {
         Ct::Entry { id, reply: false, new: true, .. } => id,
         Ct::Entry { id, related: true, .. } if !matches!(packet.l4, L4::Icmp(_)) => id,
         _ => return false,
     };
     let entry = conntrack.get(id);
-    let settled = |entry: &Entry| entry.confirmed || entry.dying;
+    let settled = |entry: &Entry<F>| entry.confirmed || entry.dying;
     entry.is_some_and(|entry| !settled(entry) && !entry.initialized(Manip::at(hook)))
 }
 
 /// Binds the connection as the nat chains said (`nf_nat_setup_info`). `false`: the packet goes,
 /// since the link it leaves by has no address to masquerade with.
-pub(super) fn bind(
-    conntrack: &mut Conntrack,
-    packet: &Packet,
+pub(super) fn bind<F: Filtered>(
+    conntrack: &mut Conntrack<F>,
+    packet: &Packet<F>,
     hook: Hook,
-    outcome: Outcome,
-    context: &HookContext<'_>,
+    outcome: Outcome<F>,
+    context: &HookContext<'_, F>,
     rng: &mut Rng,
 ) -> bool {
     let Ct::Entry { id, .. } = packet.ct else {
@@ -96,7 +102,7 @@ pub(super) fn bind(
         }
         (Outcome::Snat { to }, Manip::Source) => range.ip = to,
         // Locally made and without a source yet: not meant to be masqueraded.
-        (Outcome::Masquerade { random_fully }, Manip::Source) if !before.src.is_unspecified() => {
+        (Outcome::Masquerade { random_fully }, Manip::Source) if before.src != F::UNSPECIFIED => {
             let Some(ip) = (context.masquerade_to)(packet.dst) else {
                 return false;
             };
@@ -105,8 +111,9 @@ pub(super) fn bind(
         }
         _ => {}
     }
-    let taken = |tuple: &Tuple| {
-        !mutated(Mutant::TakenPort) && conntrack.taken(&tuple.inverse(), context.now)
+    let own = &entry.original;
+    let taken = |tuple: &Tuple<F>| {
+        !mutated(Mutant::TakenPort) && conntrack.taken(&tuple.inverse(), own, context.now)
     };
     let kept = conntrack.moved.port(&entry.original, range.ip);
     let after = unique(before, range, manip, kept, taken, rng);
@@ -137,7 +144,7 @@ pub(super) fn bind(
 
 /// No rule said anything: the address stays; a source port still moves if its tuple is taken
 /// (`nf_nat_alloc_null_binding`).
-fn null_range(before: &Tuple, manip: Manip) -> Range {
+fn null_range<F: Family>(before: &Tuple<F>, manip: Manip) -> Range<F> {
     let ip = match manip {
         Manip::Source => before.src,
         Manip::Destination => before.dst,
@@ -148,11 +155,11 @@ fn null_range(before: &Tuple, manip: Manip) -> Range {
 /// Rewrites a packet as its connection is bound (`nf_nat_packet`). `false`: the packet goes and
 /// so does the entry, since what was masqueraded for one link now leaves by another
 /// (`nf_nat_oif_changed`).
-pub(super) fn translate(
-    conntrack: &mut Conntrack,
-    packet: &mut Packet,
+pub(super) fn translate<F: Filtered>(
+    conntrack: &mut Conntrack<F>,
+    packet: &mut Packet<F>,
     hook: Hook,
-    context: &HookContext<'_>,
+    context: &HookContext<'_, F>,
 ) -> bool {
     let Ct::Entry { id, reply, .. } = packet.ct else {
         return true;
@@ -174,6 +181,7 @@ pub(super) fn translate(
     let other = *entry.tuple(!reply);
     let target = other.inverse();
     if let L4::Icmp(Icmp::Error { about, .. }) = &mut packet.l4 {
+        let quoted = *about;
         match manip {
             Manip::Source => {
                 (about.dst, about.dport) = (other.dst, other.dport);
@@ -184,8 +192,11 @@ pub(super) fn translate(
                 packet.dst = target.dst;
             }
         }
-        if about.protocol == kubesim_actors::ports::rules::Protocol::Icmp {
+        if about.protocol == Protocol::Icmp {
             (about.sport, about.dport) = (other.sport, 0);
+        }
+        if F::VERSION == 6 && mutated(Mutant::Icmp6QuoteKept) {
+            *about = quoted;
         }
         return true;
     }
@@ -193,8 +204,8 @@ pub(super) fn translate(
     true
 }
 
-fn rewrite(packet: &mut Packet, target: &Tuple, manip: Manip) {
-    let (mine, to): (&mut Ipv4Addr, _) = match manip {
+fn rewrite<F: Family>(packet: &mut Packet<F>, target: &Tuple<F>, manip: Manip) {
+    let (mine, to): (&mut F::Addr, _) = match manip {
         Manip::Source => (&mut packet.src, target.src),
         Manip::Destination => (&mut packet.dst, target.dst),
     };
@@ -207,7 +218,7 @@ fn rewrite(packet: &mut Packet, target: &Tuple, manip: Manip) {
         (L4::Icmp(Icmp::EchoRequest { id, .. } | Icmp::EchoReply { id, .. }), _) => {
             *id = target.sport;
         }
-        (L4::Icmp(Icmp::Error { .. }), _) => {}
+        (L4::Icmp(Icmp::Error { .. } | Icmp::Discovery(_)), _) => {}
     }
 }
 

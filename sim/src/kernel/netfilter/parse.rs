@@ -1,9 +1,10 @@
 //! Commands in iptables' own words.
 
-use super::{Netfilter, valid};
+use super::family::{Filtered, said};
+use super::{Filter, valid};
 use kubesim_actors::ports::rules::parse::{rule_of, split};
 use kubesim_actors::ports::rules::text::table_name;
-use kubesim_actors::ports::rules::{Rule, Table, Target};
+use kubesim_actors::ports::rules::{Address, Rule, Table, Target};
 
 /// Targets of iptables-extensions(8) that no rule here has.
 const LACKING: &[&str] = &[
@@ -39,32 +40,37 @@ const LACKING: &[&str] = &[
 ];
 
 /// A rule in iptables' words. What Linux may have and this model has not is said to be so.
-fn rule(words: &[String]) -> Result<Rule, String> {
+fn rule<A: Address>(words: &[String]) -> Result<Rule<A>, String> {
+    let program = A::PROGRAM;
     let rule = rule_of(words);
-    let rule =
-        rule.map_err(|why| format!("the simulator's model of iptables reads no such rule: {why}"))?;
+    let rule = rule
+        .map_err(|why| format!("the simulator's model of {program} reads no such rule: {why}"))?;
     match &rule.target {
         Target::Jump(name) if LACKING.contains(&name.as_str()) => {
-            Err(format!("the simulator's model of iptables has no target {name}"))
+            Err(format!("the simulator's model of {program} has no target {name}"))
         }
         _ => Ok(rule),
     }
 }
 
 /// `[-t table] -A|-I|-D|-N|-X|-F|-P …`
-pub(super) fn command(netfilter: &mut Netfilter, line: &str) -> Result<(), String> {
+pub(super) fn command<F: Filtered>(netfilter: &mut Filter<F>, line: &str) -> Result<(), String> {
     carry_out(netfilter, line, true)
 }
 
 /// The same of what a kernel has taken already, so that it makes sense.
-pub(super) fn taken(netfilter: &mut Netfilter, line: &str) -> Result<(), String> {
+pub(super) fn taken<F: Filtered>(netfilter: &mut Filter<F>, line: &str) -> Result<(), String> {
     carry_out(netfilter, line, false)
 }
 
-fn carry_out(netfilter: &mut Netfilter, line: &str, check: bool) -> Result<(), String> {
-    let put = |netfilter: &mut Netfilter, table, chain: &String, at, rule: Rule| {
+fn carry_out<F: Filtered>(
+    netfilter: &mut Filter<F>,
+    line: &str,
+    check: bool,
+) -> Result<(), String> {
+    let put = |netfilter: &mut Filter<F>, table, chain: &String, at, rule: Rule<F::Addr>| {
         if check {
-            valid::alone(table, chain, &rule)?;
+            valid::alone::<F>(table, chain, &rule)?;
         }
         netfilter.edit(|rules| {
             if check {
@@ -79,7 +85,8 @@ fn carry_out(netfilter: &mut Netfilter, line: &str, check: bool) -> Result<(), S
         && (flag == "-t" || flag == "--table")
     {
         let named = super::table::TABLES.into_iter().find(|table| table_name(*table) == name);
-        table = named.ok_or_else(|| format!("can't initialize iptables table `{name}'"))?;
+        table =
+            named.ok_or_else(|| format!("can't initialize {} table `{name}'", F::Addr::PROGRAM))?;
         rest = tail;
     }
     let (verb, rest) = rest.split_first().ok_or("no command specified")?;
@@ -109,11 +116,12 @@ fn carry_out(netfilter: &mut Netfilter, line: &str, check: bool) -> Result<(), S
         ("-P" | "--policy", [chain, policy]) if table == Table::Filter => match policy.as_str() {
             "ACCEPT" => netfilter.set_policy(chain, false),
             "DROP" => netfilter.set_policy(chain, true),
-            _ => Err("iptables: Bad policy name.".into()),
+            _ => Err(said::<F>("Bad policy name.")),
         },
         _ => Err(format!(
-            "the simulator's model of iptables has -A, -D, -I, -N, -X, -F and -P of the filter \
-             table, and does not understand: {line}"
+            "the simulator's model of {} has -A, -D, -I, -N, -X, -F and -P of the filter table, \
+             and does not understand: {line}",
+            F::Addr::PROGRAM
         )),
     }
 }

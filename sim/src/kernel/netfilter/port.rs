@@ -2,14 +2,14 @@
 
 use super::nat::Manip;
 use super::tuple::Tuple;
+use crate::kernel::family::Family;
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Rng;
-use std::net::Ipv4Addr;
 
 /// What a NAT target wants (`struct nf_nat_range2`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
-    pub ip: Ipv4Addr,
+pub(super) struct Range<F: Family> {
+    pub ip: F::Addr,
     pub port: Option<u16>,
     /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: never keep the port, start anywhere.
     pub random_fully: bool,
@@ -23,14 +23,14 @@ const MAX_ATTEMPTS: u32 = 128;
 ///
 /// `kept`: the port that the same source has at the wanted address towards another peer; it keeps
 /// it if it can (`find_appropriate_src`).
-pub(super) fn unique(
-    from: Tuple,
-    range: Range,
+pub(super) fn unique<F: Family>(
+    from: Tuple<F>,
+    range: Range<F>,
     manip: Manip,
     kept: Option<u16>,
-    taken: impl Fn(&Tuple) -> bool,
+    taken: impl Fn(&Tuple<F>) -> bool,
     rng: &mut Rng,
-) -> Tuple {
+) -> Tuple<F> {
     let mut tuple = from;
     match manip {
         Manip::Source => tuple.src = range.ip,
@@ -65,14 +65,14 @@ pub(super) fn unique(
     tuple
 }
 
-fn moved(tuple: Tuple, port: u16) -> Tuple {
+fn moved<F: Family>(tuple: Tuple<F>, port: u16) -> Tuple<F> {
     // The id of an echo is the same in both directions.
     Tuple { sport: port, ..tuple }
 }
 
 /// Source ports stay in their class: those of the r-services (RFC 1282) below 512, other privileged
 /// ones privileged (nf_nat_l4proto_unique_tuple).
-fn source_range(tuple: &Tuple) -> (u32, u32) {
+fn source_range<F: Family>(tuple: &Tuple<F>) -> (u32, u32) {
     match (tuple.protocol, tuple.sport) {
         (Protocol::Icmp, _) => (0, 65_536),
         (_, 0..512) => (1, 512 - 1),
@@ -81,12 +81,12 @@ fn source_range(tuple: &Tuple) -> (u32, u32) {
     }
 }
 
-fn search(
-    tuple: &mut Tuple,
+fn search<F: Family>(
+    tuple: &mut Tuple<F>,
     least: u32,
     size: u32,
     first: u32,
-    taken: impl Fn(&Tuple) -> bool,
+    taken: impl Fn(&Tuple<F>) -> bool,
     rng: &mut Rng,
 ) {
     let mut attempts = size.min(MAX_ATTEMPTS);

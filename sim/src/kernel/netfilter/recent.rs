@@ -1,5 +1,7 @@
 //! `-m recent`: who was here lately (net/netfilter/xt_recent.c).
 
+use super::family::Bits;
+use crate::kernel::family::{Family, V4};
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -12,12 +14,18 @@ const LIST_TOTAL: usize = 100;
 /// Lists by name. Within a list, addresses in order of their last stamp, oldest first.
 ///
 /// Only the latest stamp of an address is kept: without `--hitcount` no other is looked at.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RecentLists(BTreeMap<SmolStr, Vec<(u32, Time)>>);
+#[derive(Clone, Debug)]
+pub(super) struct RecentLists<F: Family = V4>(BTreeMap<SmolStr, Vec<(Bits<F>, Time)>>);
 
-impl RecentLists {
+impl<F: Family> Default for RecentLists<F> {
+    fn default() -> Self {
+        RecentLists(BTreeMap::new())
+    }
+}
+
+impl<F: Family> RecentLists<F> {
     /// `--set --rsource`
-    pub fn set(&mut self, name: &SmolStr, addr: u32, now: Time) {
+    pub fn set(&mut self, name: &SmolStr, addr: Bits<F>, now: Time) {
         let list = match self.0.get_mut(name) {
             Some(list) => list,
             None => self.0.entry(name.clone()).or_default(),
@@ -32,7 +40,7 @@ impl RecentLists {
 
     /// `--rcheck --seconds s --reap --rsource`. Reaping looks at the oldest address only, and
     /// only when the packet's own address is known.
-    pub fn check(&mut self, name: &SmolStr, addr: u32, seconds: u32, now: Time) -> bool {
+    pub fn check(&mut self, name: &SmolStr, addr: Bits<F>, seconds: u32, now: Time) -> bool {
         let Some(list) = self.0.get_mut(name) else {
             return false;
         };
@@ -60,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_address_is_recent_for_exactly_its_seconds() {
-        let (mut lists, name) = (RecentLists::default(), SmolStr::new("a"));
+        let (mut lists, name) = (RecentLists::<V4>::default(), SmolStr::new("a"));
         assert!(!lists.check(&name, 1, 10, Time::ZERO));
         lists.set(&name, 1, Time::from_secs(5));
         assert!(lists.check(&name, 1, 10, Time::from_secs(15)));
@@ -72,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_hundred_and_first_client_displaces_the_oldest() {
-        let (mut lists, name) = (RecentLists::default(), SmolStr::new("a"));
+        let (mut lists, name) = (RecentLists::<V4>::default(), SmolStr::new("a"));
         for addr in 0..100 {
             lists.set(&name, addr, Time::from_secs(u64::from(addr)));
         }

@@ -1,16 +1,16 @@
 //! The rules port: what an owner asks of the tables.
 
-use super::State;
 use super::compile::{ChainId, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
 use super::entry::Entry as Connection;
 use super::flat::FlatTable;
 use super::table::{self, Entry, HOOKS, Local, Owner, Ruleset, TABLES, built_in};
+use super::{Netfilter, State};
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatSet, FlatValue, Front};
 use kubesim_actors::ports::rules::virtuals::{DEVICE, Virtual, VirtualSet};
 use kubesim_actors::ports::rules::{
     BaseRule, Chain, ChainKey, ChainSet, Chains, CtEntry, CtFilter, FlatSettings, Place, Reply,
-    Rule, Table, text,
+    Request, Rule, Table, text,
 };
 use kubesim_runtime::Time;
 use smol_str::SmolStr;
@@ -19,6 +19,55 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type LocalChains = Arc<[(ChainKey, Arc<Chain>)]>;
+
+impl Netfilter {
+    /// Carries out a request of the rules port; all of it or nothing. Of virtual services, what is
+    /// netfilter's: see `Kernel::rules`.
+    pub fn request(&mut self, request: &Request, now: Time) -> Reply {
+        self.request_at(request, &[], now)
+    }
+
+    /// As [`Netfilter::request`], where node ports are on these addresses.
+    pub(in crate::kernel) fn request_at(
+        &mut self,
+        request: &Request,
+        node: &[Ipv4Net],
+        now: Time,
+    ) -> Reply {
+        let state = self.state();
+        match request {
+            Request::Apply { owner, base, shared, local } => {
+                let result = state.apply(owner, base, shared, local);
+                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+            }
+            Request::ApplyFlat { owner, settings, shared, local } => {
+                let (owner, version) = (owner.clone(), shared.version());
+                state.apply_flat(owner.clone(), *settings, shared.clone(), local.clone());
+                Reply::Applied { owner, version, result: Ok(()) }
+            }
+            Request::ApplyVirtual { owner, chains, shared, local } => {
+                let result = state.apply_virtual(owner, chains, shared, local, node, now);
+                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+            }
+            Request::ReadBase { table, chain } => state.read_base(*table, chain),
+            Request::Verify { owner } => state.verify(owner, node, now),
+            Request::DeleteConntrack { filters } => state.delete_conntrack(filters, now),
+            Request::ListDnat => state.list_dnat(now),
+        }
+    }
+
+    /// `nft delete table`: an owner's flat elements and what gives them their meaning.
+    pub fn delete_flat(&mut self, owner: &str) {
+        let state = self.state();
+        state
+            .beside
+            .flat
+            .iter_mut()
+            .filter(|table| table.owner == owner)
+            .for_each(|t| t.gone = true);
+        state.changed();
+    }
+}
 
 impl State {
     pub fn apply(
@@ -52,9 +101,9 @@ impl State {
         local: Arc<[(FlatKey, FlatValue)]>,
     ) {
         let next = FlatTable::new(owner, settings, shared, local);
-        match self.flat.iter_mut().find(|table| table.owner == next.owner) {
+        match self.beside.flat.iter_mut().find(|table| table.owner == next.owner) {
             Some(table) => table.apply(next),
-            None => self.flat.push(next),
+            None => self.beside.flat.push(next),
         }
         self.changed();
     }
@@ -69,12 +118,12 @@ impl State {
         now: Time,
     ) -> Result<(), String> {
         let other =
-            self.ipvs.as_ref().and_then(|ipvs| ipvs.owner()).filter(|other| *other != owner);
+            self.beside.ipvs.as_ref().and_then(|ipvs| ipvs.owner()).filter(|other| *other != owner);
         if let Some(other) = other {
             return Err(format!("{DEVICE} and its services are {other}'s"));
         }
         self.apply(owner, &chains.base, &chains.shared, &chains.local)?;
-        let ipvs = self.ipvs.get_or_insert_default();
+        let ipvs = self.beside.ipvs.get_or_insert_default();
         let (shared, local) = (shared.clone(), Arc::clone(local));
         ipvs.apply(owner.clone(), shared, local, node, &mut self.conntrack, now);
         self.changed();
@@ -83,7 +132,7 @@ impl State {
 
     pub fn verify(&mut self, owner: &SmolStr, node: &[Ipv4Net], now: Time) -> Reply {
         let mut reply = self.verify_rules(owner);
-        let ipvs = self.ipvs.as_mut().filter(|ipvs| ipvs.owner() == Some(owner));
+        let ipvs = self.beside.ipvs.as_mut().filter(|ipvs| ipvs.owner() == Some(owner));
         if let (Some(ipvs), Reply::Verified { intact, missing, .. }) = (ipvs, &mut reply) {
             missing.extend(ipvs.verify(node, &mut self.conntrack, now));
             *intact = missing.is_empty();
@@ -92,7 +141,7 @@ impl State {
     }
 
     fn verify_rules(&self, owner: &SmolStr) -> Reply {
-        if let Some(table) = self.flat.iter().find(|table| table.owner == *owner) {
+        if let Some(table) = self.beside.flat.iter().find(|table| table.owner == *owner) {
             let missing = match table.gone {
                 true => vec![format!("table ip {owner} is gone")],
                 false => Vec::new(),

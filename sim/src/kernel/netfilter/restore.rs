@@ -1,11 +1,12 @@
 //! Rules from the words of `iptables-save`.
 
-use super::{Netfilter, parse};
+use super::family::Filtered;
+use super::{Filter, parse};
 
 /// Adds everything that an `iptables-save` says, chains first. Returns what the model has no word
 /// for, a line each and after its table's name: rules, policies and chains that it refuses, and
 /// the program's own warnings of rules that it cannot print.
-pub(super) fn restore(netfilter: &mut Netfilter, save: &str) -> Vec<String> {
+pub(super) fn restore<F: Filtered>(netfilter: &mut Filter<F>, save: &str) -> Vec<String> {
     let (mut table, mut chains, mut rules, mut refused) = ("", Vec::new(), Vec::new(), Vec::new());
     for line in save.lines().map(str::trim_end) {
         if let Some(name) = line.strip_prefix('*') {
@@ -39,7 +40,7 @@ fn is_a_date(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::kernel::netfilter::Netfilter;
 
     #[test]
     fn what_the_model_has_no_word_for_is_handed_back() {

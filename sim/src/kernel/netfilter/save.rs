@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::table::{Ruleset, TABLES, hook_name};
+use crate::kernel::family::Family;
 use kubesim_actors::ports::rules::text::{protocol_name, rule_line, table_name};
 use kubesim_actors::ports::rules::{Protocol, Table};
 use kubesim_runtime::Time;
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// One table, or every table that holds something, each as a block from `*name` to `COMMIT`.
-pub(super) fn save(rules: Option<&Ruleset>, only: Option<Table>) -> String {
+pub(super) fn save<F: Family>(rules: Option<&Ruleset<F>>, only: Option<Table>) -> String {
     let mut text = String::new();
     let Some(rules) = rules else { return text };
     for table in TABLES.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
@@ -26,7 +27,7 @@ pub(super) fn save(rules: Option<&Ruleset>, only: Option<Table>) -> String {
     text
 }
 
-fn save_table(rules: &Ruleset, table: Table) -> String {
+fn save_table<F: Family>(rules: &Ruleset<F>, table: Table) -> String {
     let mut text = format!("*{}\n", table_name(table));
     let base: Vec<_> = rules.all_built_in().filter(|(of, _, _)| *of == table).collect();
     for (_, hook, chain) in &base {
@@ -53,14 +54,18 @@ fn save_table(rules: &Ruleset, table: Table) -> String {
 }
 
 /// One line of `conntrack -L`.
-pub(super) fn connection(entry: &Entry, now: Time) -> String {
+pub(super) fn connection<F: Family>(entry: &Entry<F>, now: Time) -> String {
     let number = match entry.protocol() {
-        Protocol::Icmp => 1,
+        Protocol::Icmp => F::ICMP,
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     };
-    let (name, seconds) = (protocol_name(entry.protocol()), entry.expires().since(now).as_secs());
+    let name = match entry.protocol() {
+        Protocol::Icmp if F::VERSION == 6 => "icmpv6",
+        protocol => protocol_name(protocol),
+    };
+    let seconds = entry.expires().since(now).as_secs();
     let mut text = format!("{name:<8} {number} {seconds} ");
     if let Some(state) = entry.tcp_state() {
         let _ = write!(text, "{} ", state.name());

@@ -1,11 +1,13 @@
 //! The tables of one namespace: built-in chains, foreign chains, and what owners have applied.
 
 use super::Hook;
-use super::compile::{
-    ChainId, ChainPool, Compiled, CompiledSet, EMPTY, chain_id, jump, jumps, refusal,
-};
+use super::compile::{ChainId, ChainPool, Compiled, CompiledSet, chain_id, jump, jumps, refusal};
+use super::family::said;
 use super::walk::Counted;
-use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Rule, Table, text};
+use crate::kernel::family::{Family, V4};
+use kubesim_actors::ports::rules::{
+    Address, BaseRule, Chain, ChainKey, ChainSet, Rule, Table, text,
+};
 use kubesim_runtime::near;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -46,7 +48,7 @@ pub(super) fn id_bit(id: ChainId) -> u64 {
     1 << (id & 63)
 }
 
-fn approach_compiled(chain: &Compiled, pass: usize) {
+fn approach_compiled<F: Family>(chain: &Compiled<F>, pass: usize) {
     if pass == 1 {
         near::value(chain);
     } else {
@@ -63,44 +65,44 @@ pub(super) fn built_in(table: Table, name: &str) -> Option<Hook> {
 
 /// A rule that this namespace holds itself.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub rule: Rule,
+pub(super) struct Entry<F: Family = V4> {
+    pub rule: Rule<F::Addr>,
     /// Whose base rule it is; `None` for foreign ones.
     pub owner: Option<SmolStr>,
 }
 
 /// A chain that this namespace holds itself, with its counters.
 #[derive(Clone, Debug)]
-pub(super) struct Chained {
+pub(super) struct Chained<F: Family = V4> {
     pub key: ChainKey,
     /// Only built-in chains have a policy.
     pub policy_drop: bool,
-    entries: Vec<Entry>,
-    compiled: Arc<Compiled>,
+    entries: Vec<Entry<F>>,
+    compiled: Arc<Compiled<F>>,
     /// `compiled` came out of the pool.
     pooled: bool,
     packets: SmallVec<[Cell<u64>; 8]>,
 }
 
-impl Chained {
-    pub fn new(key: ChainKey) -> Chained {
+impl<F: Family> Chained<F> {
+    pub fn new(key: ChainKey) -> Chained<F> {
         let compiled = Arc::new(Compiled::new(key.table, std::iter::empty()));
         let (entries, packets) = (Vec::new(), SmallVec::new());
         Chained { key, policy_drop: false, entries, compiled, pooled: false, packets }
     }
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Entry<F>] {
         &self.entries
     }
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &Rule<F::Addr>> {
         self.entries.iter().map(|entry| &entry.rule)
     }
-    pub fn compiled(&self) -> &Compiled {
+    pub fn compiled(&self) -> &Compiled<F> {
         &self.compiled
     }
     pub fn packets(&self, number: usize) -> Option<u64> {
         self.packets.get(number).map(Cell::get)
     }
-    pub fn counted(&self) -> Counted<'_> {
+    pub fn counted(&self) -> Counted<'_, F> {
         Counted { chain: &self.compiled, packets: &self.packets }
     }
     /// A rule in iptables' own words.
@@ -109,7 +111,7 @@ impl Chained {
         format!("-t {} {}", text::table_name(self.key.table), rule.unwrap_or_default())
     }
     /// Rewrites the rules; those that stay keep their counters.
-    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<(Entry, Cell<u64>)>)) {
+    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<(Entry<F>, Cell<u64>)>)) {
         let packets = std::mem::take(&mut self.packets);
         let mut rows: Vec<_> = std::mem::take(&mut self.entries).into_iter().zip(packets).collect();
         change(&mut rows);
@@ -118,7 +120,7 @@ impl Chained {
         self.compiled = Arc::new(Compiled::new(self.key.table, rules));
         self.pooled = false;
     }
-    fn share(&mut self, pool: &ChainPool) {
+    fn share(&mut self, pool: &ChainPool<F>) {
         if !self.pooled {
             self.compiled = pool.of(&self.compiled);
             self.pooled = true;
@@ -131,16 +133,16 @@ impl Chained {
 
 /// What one owner has applied.
 #[derive(Clone, Debug)]
-pub(super) struct Owner {
+pub(super) struct Owner<F: Family = V4> {
     pub name: SmolStr,
-    pub shared: ChainSet,
-    pub compiled: Arc<CompiledSet>,
+    pub shared: ChainSet<F::Addr>,
+    pub compiled: Arc<CompiledSet<F>>,
     /// [`CompiledSet::bits`]: most owners have few chains, and most jumps are not to them.
     pub shared_bits: u64,
-    pub local: BTreeMap<ChainId, Local>,
+    pub local: BTreeMap<ChainId, Local<F>>,
     /// One bit of each local chain's number: most jumps need not look into the map.
     pub local_bits: u64,
-    pub base: Arc<[BaseRule]>,
+    pub base: Arc<[BaseRule<F::Addr>]>,
     /// Somebody has emptied all chains of a table.
     pub flushed: [bool; 4],
     /// As of this change of the rules everything of it stood as applied.
@@ -148,14 +150,14 @@ pub(super) struct Owner {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Local {
+pub(super) struct Local<F: Family = V4> {
     pub key: ChainKey,
-    pub chain: Arc<Chain>,
-    pub compiled: Arc<Compiled>,
+    pub chain: Arc<Chain<F::Addr>>,
+    pub compiled: Arc<Compiled<F>>,
 }
 
-impl Owner {
-    fn find(&self, id: ChainId) -> Option<&Compiled> {
+impl<F: Family> Owner<F> {
+    fn find(&self, id: ChainId) -> Option<&Compiled<F>> {
         let overlaid = || self.local.get(&id).map(|local| &*local.compiled);
         let own = if self.local_bits & id_bit(id) != 0 { overlaid() } else { None };
         own.or_else(
@@ -165,14 +167,14 @@ impl Owner {
         )
     }
     /// The chain as applied, whatever has been done to it since.
-    pub fn applied(&self, key: &ChainKey) -> Option<&Arc<Chain>> {
+    pub fn applied(&self, key: &ChainKey) -> Option<&Arc<Chain<F::Addr>>> {
         match self.local.get(&chain_id(key.table, &key.name)) {
             Some(local) => Some(&local.chain),
             None => self.shared.get(key),
         }
     }
     /// All its chains as applied.
-    pub fn chains(&self) -> impl Iterator<Item = (&ChainKey, &Arc<Chain>)> {
+    pub fn chains(&self) -> impl Iterator<Item = (&ChainKey, &Arc<Chain<F::Addr>>)> {
         let overlaid = |key: &ChainKey| self.local.contains_key(&chain_id(key.table, &key.name));
         let shared = self.shared.iter().filter(move |(key, _)| !overlaid(key));
         shared.chain(self.local.values().map(|local| (&local.key, &local.chain)))
@@ -180,17 +182,17 @@ impl Owner {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Ruleset {
-    built_in: Vec<Chained>,
+pub(super) struct Ruleset<F: Family = V4> {
+    built_in: Vec<Chained<F>>,
     /// Foreign chains, and chains of owners that somebody else has changed since.
-    pub user: BTreeMap<ChainId, Chained>,
-    pub owners: Vec<Owner>,
-    pub pool: ChainPool,
+    pub user: BTreeMap<ChainId, Chained<F>>,
+    pub owners: Vec<Owner<F>>,
+    pub pool: ChainPool<F>,
     /// Counts changes that somebody other than an owner made.
     pub edits: u64,
 }
 
-impl Default for Ruleset {
+impl<F: Family> Default for Ruleset<F> {
     fn default() -> Self {
         let key = |table, hook| ChainKey { table, name: hook_name(hook).into() };
         let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
@@ -205,7 +207,7 @@ impl Default for Ruleset {
     }
 }
 
-impl Ruleset {
+impl<F: Family> Ruleset<F> {
     /// Asks for the memory of the built-in chains that are `loaded` and of owners' local ones.
     pub fn approach(&self, loaded: u32, pass: usize) {
         if pass == 0 {
@@ -226,10 +228,10 @@ impl Ruleset {
         }
     }
     #[inline]
-    pub fn built_in(&self, table: Table, hook: Hook) -> &Chained {
+    pub fn built_in(&self, table: Table, hook: Hook) -> &Chained<F> {
         &self.built_in[table as usize * HOOKS.len() + hook as usize]
     }
-    pub fn built_in_mut(&mut self, table: Table, hook: Hook) -> &mut Chained {
+    pub fn built_in_mut(&mut self, table: Table, hook: Hook) -> &mut Chained<F> {
         &mut self.built_in[table as usize * HOOKS.len() + hook as usize]
     }
     /// After a change: chains of this namespace's own that others have as well become theirs.
@@ -239,7 +241,7 @@ impl Ruleset {
         }
     }
     /// The built-in chains that exist, in the order of tables and hooks.
-    pub fn all_built_in(&self) -> impl Iterator<Item = (Table, Hook, &Chained)> {
+    pub fn all_built_in(&self) -> impl Iterator<Item = (Table, Hook, &Chained<F>)> {
         let all = TABLES.into_iter().flat_map(|table| HOOKS.map(|hook| (table, hook)));
         let existing = all.filter(|(table, hook)| is_built_in(*table, *hook));
         existing.map(|(table, hook)| (table, hook, self.built_in(table, hook)))
@@ -247,19 +249,19 @@ impl Ruleset {
 
     /// A chain by number: as somebody has changed it, else as its owner applied it.
     #[inline]
-    pub fn find(&self, id: ChainId) -> Option<Counted<'_>> {
+    pub fn find(&self, id: ChainId) -> Option<Counted<'_, F>> {
         if let Some(chain) = self.user.get(&id) {
             return Some(chain.counted());
         }
         self.owners.iter().find_map(|owner| {
             let applied = owner.find(id)?;
             let flushed = owner.flushed[applied.table as usize];
-            Some(Counted { chain: if flushed { &EMPTY } else { applied }, packets: &[] })
+            Some(Counted { chain: if flushed { Compiled::EMPTY } else { applied }, packets: &[] })
         })
     }
 
     /// All chains as they stand, by number, but for the built-in ones.
-    pub fn standing(&self) -> impl Iterator<Item = (ChainId, &Compiled)> {
+    pub fn standing(&self) -> impl Iterator<Item = (ChainId, &Compiled<F>)> {
         let applied = self.owners.iter().flat_map(Owner::chains);
         let ids = applied.map(|(key, _)| chain_id(key.table, &key.name));
         let ids = ids.filter(|id| !self.user.contains_key(id)).chain(self.user.keys().copied());
@@ -268,7 +270,7 @@ impl Ruleset {
 
     /// Whether a rule that this namespace holds itself is nobody's who has applied chains. In the
     /// picture of another kernel nobody has: there the proxy's chains are known by their names.
-    pub fn is_foreign(&self, chain: &Chained, number: usize) -> bool {
+    pub fn is_foreign(&self, chain: &Chained<F>, number: usize) -> bool {
         let Some(entry) = chain.entries.get(number).filter(|entry| entry.owner.is_none()) else {
             return false;
         };
@@ -283,7 +285,7 @@ impl Ruleset {
     }
 
     /// The owner of a chain as applied.
-    pub fn owner_of(&self, key: &ChainKey) -> Option<&Owner> {
+    pub fn owner_of(&self, key: &ChainKey) -> Option<&Owner<F>> {
         self.owners.iter().find(|owner| owner.applied(key).is_some())
     }
 
@@ -293,24 +295,30 @@ impl Ruleset {
     }
 
     /// The chain, to be changed: an owner's chain becomes this namespace's own first.
-    fn chain_mut(&mut self, table: Table, name: &str) -> Result<&mut Chained, String> {
+    fn chain_mut(&mut self, table: Table, name: &str) -> Result<&mut Chained<F>, String> {
         if let Some(hook) = built_in(table, name) {
             return Ok(self.built_in_mut(table, hook));
         }
         let key = ChainKey { table, name: name.into() };
         let id = chain_id(table, name);
         if !self.user.contains_key(&id) {
-            let rules = self.rules_of(&key).ok_or_else(no_chain)?;
+            let rules = self.rules_of(&key).ok_or_else(no_chain::<F>)?;
             let mut own = Chained::new(key);
             let row = |rule| (Entry { rule, owner: None }, Cell::new(0));
             own.edit(|rows| rows.extend(rules.into_iter().map(row)));
             self.user.insert(id, own);
         }
-        self.user.get_mut(&id).ok_or_else(no_chain)
+        self.user.get_mut(&id).ok_or_else(no_chain::<F>)
     }
 
     /// Puts a foreign rule at a place: 0 is first, `usize::MAX` last.
-    pub fn put(&mut self, table: Table, chain: &str, at: usize, rule: Rule) -> Result<(), String> {
+    pub fn put(
+        &mut self,
+        table: Table,
+        chain: &str,
+        at: usize,
+        rule: Rule<F::Addr>,
+    ) -> Result<(), String> {
         if let Some(text) = refusal(table, &rule) {
             return Err(text);
         }
@@ -322,7 +330,7 @@ impl Ruleset {
         let chain = self.chain_mut(table, chain)?;
         let rules = chain.entries.len();
         if at != usize::MAX && at > rules {
-            return Err("iptables: Index of insertion too big.".into());
+            return Err(said::<F>("Index of insertion too big."));
         }
         chain.edit(|rows| {
             let at = at.min(rules);
@@ -332,10 +340,16 @@ impl Ruleset {
     }
 
     /// Takes the first rule that is equal.
-    pub fn delete(&mut self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+    pub fn delete(
+        &mut self,
+        table: Table,
+        chain: &str,
+        rule: &Rule<F::Addr>,
+    ) -> Result<(), String> {
         let chain = self.chain_mut(table, chain)?;
         let at = chain.entries.iter().position(|entry| entry.rule == *rule);
-        let at = at.ok_or("iptables: Bad rule (does a matching rule exist in that chain?).")?;
+        let missing = "Bad rule (does a matching rule exist in that chain?).";
+        let at = at.ok_or_else(|| said::<F>(missing))?;
         chain.edit(|rows| {
             rows.remove(at);
         });
@@ -346,7 +360,7 @@ impl Ruleset {
     pub fn delete_at(&mut self, table: Table, chain: &str, at: usize) -> Result<(), String> {
         let chain = self.chain_mut(table, chain)?;
         if at >= chain.entries.len() {
-            return Err("iptables: Index of deletion too big.".into());
+            return Err(said::<F>("Index of deletion too big."));
         }
         chain.edit(|rows| {
             rows.remove(at);
@@ -357,7 +371,7 @@ impl Ruleset {
     pub fn new_chain(&mut self, table: Table, name: &str) -> Result<(), String> {
         let key = ChainKey { table, name: name.into() };
         if self.exists(&key) {
-            return Err("iptables: Chain already exists.".into());
+            return Err(said::<F>("Chain already exists."));
         }
         self.user.insert(chain_id(table, name), Chained::new(key));
         Ok(())
@@ -386,7 +400,7 @@ impl Ruleset {
         let key = ChainKey { table, name: name.into() };
         let id = chain_id(table, name);
         if !self.user.contains_key(&id) || self.owner_of(&key).is_some() {
-            return Err(no_chain());
+            return Err(no_chain::<F>());
         }
         self.may_go(&key)?;
         self.user.remove(&id);
@@ -406,26 +420,26 @@ impl Ruleset {
     /// In the order in which the kernel's library looks (TC_DELETE_CHAIN, libiptc/libiptc.c).
     fn may_go(&self, key: &ChainKey) -> Result<(), String> {
         let foreign = self.own_rules().any(|(table, rule)| jump(table, rule).as_ref() == Some(key));
-        let theirs = |owner: &Owner| {
+        let theirs = |owner: &Owner<F>| {
             owner.chains().any(|(at, chain)| jumps(at.table, &chain.rules).any(|to| to == *key))
         };
         if foreign || self.owners.iter().any(theirs) {
-            return Err("iptables: Too many links.".into());
+            return Err(said::<F>("Too many links."));
         }
         match self.rules_of(key) {
-            Some(rules) if !rules.is_empty() => Err("iptables: Directory not empty.".into()),
+            Some(rules) if !rules.is_empty() => Err(said::<F>("Directory not empty.")),
             _ => Ok(()),
         }
     }
 
     /// Every rule that this namespace holds itself, with its table.
-    pub fn own_rules(&self) -> impl Iterator<Item = (Table, &Rule)> {
+    pub fn own_rules(&self) -> impl Iterator<Item = (Table, &Rule<F::Addr>)> {
         let chains = self.built_in.iter().chain(self.user.values());
         chains.flat_map(|chain| chain.rules().map(move |rule| (chain.key.table, rule)))
     }
 
     /// The rules of a chain as they stand.
-    pub fn rules_of(&self, key: &ChainKey) -> Option<Vec<Rule>> {
+    pub fn rules_of(&self, key: &ChainKey) -> Option<Vec<Rule<F::Addr>>> {
         if let Some(hook) = built_in(key.table, &key.name) {
             return Some(self.built_in(key.table, hook).rules().cloned().collect());
         }
@@ -455,18 +469,18 @@ impl Ruleset {
     }
     /// The built-in chains that could do something to a packet, by [`bit`].
     pub fn loaded(&self) -> u32 {
-        let busy = |chain: &Chained| !chain.entries.is_empty() || chain.policy_drop;
+        let busy = |chain: &Chained<F>| !chain.entries.is_empty() || chain.policy_drop;
         self.built_in.iter().zip(0..).fold(0, |bits, (c, at)| bits | u32::from(busy(c)) << at)
     }
     /// No rule, no policy: nothing that could happen to a packet.
     pub fn is_empty(&self) -> bool {
-        let idle = |chain: &Chained| chain.entries.is_empty() && !chain.policy_drop;
+        let idle = |chain: &Chained<F>| chain.entries.is_empty() && !chain.policy_drop;
         self.owners.is_empty() && self.user.is_empty() && self.built_in.iter().all(idle)
     }
 }
 
-pub(super) fn no_chain() -> String {
-    "iptables: No chain/target/match by that name.".into()
+pub(super) fn no_chain<F: Family>() -> String {
+    said::<F>("No chain/target/match by that name.")
 }
 
 pub(super) fn no_target(name: &str) -> String {
@@ -474,6 +488,6 @@ pub(super) fn no_target(name: &str) -> String {
 }
 
 /// For messages: `-t nat -A PREROUTING …`.
-pub(super) fn line(table: Table, chain: &str, rule: &Rule) -> String {
+pub(super) fn line<A: Address>(table: Table, chain: &str, rule: &Rule<A>) -> String {
     format!("-t {} {}", text::table_name(table), text::rule_line(chain, rule))
 }

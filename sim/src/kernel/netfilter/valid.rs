@@ -2,21 +2,29 @@
 //! chain, and from where it may be reached.
 
 use super::compile::jump;
+use super::family::{Filtered, said};
 use super::table::{HOOKS, Ruleset, hook_name};
-use kubesim_actors::ports::rules::{ChainKey, Match, Protocol, RejectWith, Rule, Table, Target};
+use kubesim_actors::ports::rules::{
+    AddrType, Address, ChainKey, Match, Protocol, Rule, Table, Target,
+};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// The kernel's own answer to a rule that makes no sense (`xt_check_target`,
 /// net/netfilter/x_tables.c), as iptables prints it.
-const INVALID: &str = "iptables: Invalid argument. Run `dmesg' for more information.";
+const INVALID: &str = "Invalid argument. Run `dmesg' for more information.";
 
 /// Chains that lead to themselves (`translate_table`, net/ipv4/netfilter/ip_tables.c).
-const LOOP: &str = "iptables: Too many levels of symbolic links.";
+const LOOP: &str = "Too many levels of symbolic links.";
 
 /// What is wrong with a rule before the kernel sees it (do_command4, iptables/iptables.c), or by
 /// itself.
-pub(super) fn alone(table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
-    let says = |is: fn(&Match) -> bool| rule.matches.iter().any(is);
+pub(super) fn alone<F: Filtered>(
+    table: Table,
+    chain: &str,
+    rule: &Rule<F::Addr>,
+) -> Result<(), String> {
+    let says = |is: fn(&Match<F::Addr>) -> bool| rule.matches.iter().any(is);
     let into = matches!(chain, "PREROUTING" | "INPUT");
     if into && says(|found| matches!(found, Match::OutInterface { .. })) {
         return Err(format!("Can't use -o with {chain}"));
@@ -25,24 +33,47 @@ pub(super) fn alone(table: Table, chain: &str, rule: &Rule) -> Result<(), String
     if out_of && says(|found| matches!(found, Match::InInterface { .. })) {
         return Err(format!("Can't use -i with {chain}"));
     }
+    // addrtype_mt_checkentry_v1, net/netfilter/xt_addrtype.c.
+    let broadcast = |found: &Match<F::Addr>| {
+        let (Match::SourceType { is, .. } | Match::DestinationType { is, .. }) = found else {
+            return false;
+        };
+        *is == AddrType::Broadcast
+    };
+    if !F::Addr::BROADCASTS && says(broadcast) {
+        return Err(said::<F>(INVALID));
+    }
     match rule.target {
         Target::Drop if table == Table::Nat => Err("The \"nat\" table is not intended for \
              filtering, the use of DROP is therefore inhibited."
             .into()),
+        // parse_to, extensions/libxt_NAT.c: ICMP's number is asked for in both families.
+        Target::Dnat { port: Some(_), .. } if !says(has_ports) => {
+            Err("Need TCP, UDP, SCTP or DCCP with port specification".into())
+        }
         // reject_tg_check, net/ipv4/netfilter/ipt_REJECT.c.
-        Target::Reject(RejectWith::TcpReset)
-            if !says(|found| {
-                matches!(found, Match::Protocol { is: Protocol::Tcp, not: false })
-            }) =>
+        Target::Reject(with)
+            if with == F::Addr::TCP_RESET
+                && !says(|found| {
+                    matches!(found, Match::Protocol { is: Protocol::Tcp, not: false })
+                }) =>
         {
-            Err(INVALID.into())
+            Err(said::<F>(INVALID))
         }
         _ => Ok(()),
     }
 }
 
+fn has_ports<A: Address>(found: &Match<A>) -> bool {
+    match found {
+        Match::Protocol { is: Protocol::Icmp, .. } => A::PROGRAM == Ipv4Addr::PROGRAM,
+        Match::Protocol { .. } => true,
+        _ => false,
+    }
+}
+
 /// The hooks from which a rule with such a target may be reached; `None`: from all.
-fn hooks_of(target: &Target) -> Option<&'static [&'static str]> {
+fn hooks_of<A: Address>(target: &Target<A>) -> Option<&'static [&'static str]> {
     match target {
         // masquerade_tg_reg, net/netfilter/xt_MASQUERADE.c.
         Target::Masquerade { .. } => Some(&["POSTROUTING"]),
@@ -53,13 +84,18 @@ fn hooks_of(target: &Target) -> Option<&'static [&'static str]> {
     }
 }
 
-impl Ruleset {
+impl<F: Filtered> Ruleset<F> {
     /// Whether a rule may be in a chain: it, and all that a jump of it leads to, may be reached
     /// from every hook from which its chain is (`mark_source_chains`,
     /// net/ipv4/netfilter/ip_tables.c).
-    pub(super) fn reachable(&self, table: Table, chain: &str, rule: &Rule) -> Result<(), String> {
+    pub(super) fn reachable(
+        &self,
+        table: Table,
+        chain: &str,
+        rule: &Rule<F::Addr>,
+    ) -> Result<(), String> {
         if self.would_loop(table, chain, rule) {
-            return Err(LOOP.into());
+            return Err(said::<F>(LOOP));
         }
         let mut restricted: Vec<&[&str]> = hooks_of(&rule.target).into_iter().collect();
         let beyond = jump(table, rule).map(|to| self.all_from(to)).unwrap_or_default();
@@ -75,7 +111,7 @@ impl Ruleset {
         });
         for hook in hooks {
             if !restricted.iter().all(|allowed| allowed.contains(&hook)) {
-                return Err(INVALID.into());
+                return Err(said::<F>(INVALID));
             }
         }
         Ok(())
@@ -83,7 +119,7 @@ impl Ruleset {
 
     /// Whether a packet could walk in a circle, were the rule there. A circle that nobody comes to
     /// is none.
-    fn would_loop(&self, table: Table, chain: &str, rule: &Rule) -> bool {
+    fn would_loop(&self, table: Table, chain: &str, rule: &Rule<F::Addr>) -> bool {
         let here = ChainKey { table, name: chain.into() };
         let Some(to) = jump(table, rule) else { return false };
         let mut bases =
@@ -144,6 +180,10 @@ mod tests {
             ),
             ("-A INPUT -p udp -j REJECT --reject-with tcp-reset", "iptables: Invalid argument"),
             ("-A INPUT ! -p tcp -j REJECT --reject-with tcp-reset", "iptables: Invalid argument"),
+            (
+                "-t nat -A PREROUTING -j DNAT --to-destination 10.0.0.1:80",
+                "Need TCP, UDP, SCTP or DCCP",
+            ),
             ("-t nat -A POSTROUTING -j DROP", "The \"nat\" table is not intended for filtering"),
             ("-t nat -A POSTROUTING -i eth0 -j ACCEPT", "Can't use -i with POSTROUTING"),
             ("-A INPUT -o eth0 -j ACCEPT", "Can't use -o with INPUT"),

@@ -1,21 +1,21 @@
 //! A packet's way through the chains of one table.
 
 use super::compile::{Action, Compiled};
+use super::family::{Filtered, RejectWith};
 use super::matches::{Scene, state};
 use super::table::Ruleset;
+use crate::kernel::family::{Family, V4};
 use crate::kernel::mutants::{Mutant, mutated};
-use kubesim_actors::ports::rules::RejectWith;
 use std::cell::Cell;
-use std::net::Ipv4Addr;
 
 /// A table's last word about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome<F: Family = V4> {
     Accept,
     Drop,
-    Reject(RejectWith),
-    Dnat { to: Ipv4Addr, port: Option<u16> },
-    Snat { to: Ipv4Addr },
+    Reject(RejectWith<F>),
+    Dnat { to: F::Addr, port: Option<u16> },
+    Snat { to: F::Addr },
     Masquerade { random_fully: bool },
 }
 
@@ -23,23 +23,23 @@ pub(super) enum Outcome {
 /// when its jump stack is full. (The kernel refuses loops when they are loaded.)
 const MAX_DEPTH: u32 = 64;
 
-pub(super) struct Walk<'a> {
-    pub rules: &'a Ruleset,
-    pub scene: Scene<'a>,
+pub(super) struct Walk<'a, F: Family = V4> {
+    pub rules: &'a Ruleset<F>,
+    pub scene: Scene<'a, F>,
     /// `CT --notrack` was met.
     pub notrack: bool,
 }
 
 /// A chain with the packet counters of its rules, where it has any.
 #[derive(Clone, Copy)]
-pub(super) struct Counted<'a> {
-    pub chain: &'a Compiled,
+pub(super) struct Counted<'a, F: Family = V4> {
+    pub chain: &'a Compiled<F>,
     pub packets: &'a [Cell<u64>],
 }
 
-impl<'a> Walk<'a> {
+impl<'a, F: Filtered> Walk<'a, F> {
     /// `None`: the chain came to its end, or said RETURN.
-    pub fn chain(&mut self, at: Counted<'a>, depth: u32) -> Option<Outcome> {
+    pub fn chain(&mut self, at: Counted<'a, F>, depth: u32) -> Option<Outcome<F>> {
         if depth == MAX_DEPTH {
             return Some(Outcome::Drop);
         }

@@ -97,8 +97,9 @@ impl fmt::Display for Client {
 impl Netfilter {
     pub fn ways(&self) -> Ways<'_> {
         let state = self.state.as_deref();
-        let flat = state.into_iter().flat_map(|state| &state.flat).flat_map(FlatTable::leads);
-        let ipvs = state.and_then(|state| state.ipvs.as_deref());
+        let flat =
+            state.into_iter().flat_map(|state| &state.beside.flat).flat_map(FlatTable::leads);
+        let ipvs = state.and_then(|state| state.beside.ipvs.as_deref());
         let mut ways = Ways {
             state,
             flat: by_front(flat),
@@ -116,7 +117,7 @@ impl Netfilter {
     pub fn alike(&self, node: &[Ipv4Addr]) -> Alike {
         let mut alike = Alike { parts: Vec::new(), foreign: false };
         let Some(state) = self.state.as_deref() else { return alike };
-        if let Some(ipvs) = &state.ipvs {
+        if let Some(ipvs) = &state.beside.ipvs {
             alike.parts.push(virtuals(ipvs, node));
         }
         let mut reach = Reach { rules: &state.rules, seen: BTreeSet::new(), alike: &mut alike };
@@ -125,7 +126,7 @@ impl Netfilter {
                 reach.own(state.rules.built_in(table, hook));
             }
         }
-        alike.parts.extend(state.flat.iter().flat_map(FlatTable::alike));
+        alike.parts.extend(state.beside.flat.iter().flat_map(FlatTable::alike));
         alike
     }
 }

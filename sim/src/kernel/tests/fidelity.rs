@@ -150,7 +150,7 @@ pub fn settle(kernel: &mut Kernel, now: Time, mut out: Vec<Output>) -> Vec<(u32,
                 let frame = Frame { src: sender_mac, dst: Mac::default(), payload };
                 kernel.receive(now, link, frame, &mut out);
             }
-            Payload::Arp(_) => {}
+            Payload::Arp(_) | Payload::Ip6(_) => {}
         }
     }
     sent

@@ -316,3 +316,26 @@ fn what_dnat_sends_to_a_host_of_the_bridge_is_bridged_on() {
         assert_eq!((packet.dst, packet.ttl), (ip("10.9.0.11"), 64));
     }
 }
+
+/// bridge-filter seed 1, case 2019: two packets of one connection wait for whom DNAT sends them to,
+/// so the second is confirmed behind the first (nf_conntrack_tuple_taken leaves that to
+/// nf_ct_resolve_clash).
+#[test]
+fn two_packets_that_wait_for_a_host_of_the_bridge_both_go_on() {
+    let (mut kernel, legs, _) = bridged();
+    forwarding(&mut kernel, "1");
+    let mut out = Vec::new();
+    let key = "net.bridge.bridge-nf-call-iptables";
+    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
+    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
+    let command = "-t nat -A PREROUTING -d 10.9.0.13 -p udp -j DNAT --to-destination 10.9.0.11";
+    rules.command(command).expect("a rule");
+    let other = Mac([6, 0, 0, 0, 0, 2]);
+    for _ in 0..2 {
+        put(&mut kernel, legs[2], HOST_MAC, other, udp("10.9.0.12", "10.9.0.13"));
+    }
+    let answer = arp(false, (other, "10.9.0.11"), (BRIDGE, "10.9.0.1"));
+    let sent = put(&mut kernel, legs[1], other, BRIDGE, answer);
+    assert_eq!(sent.iter().map(|(by, _)| *by).collect::<Vec<_>>(), [legs[1], legs[1]]);
+    assert_eq!(kernel.netfilter(NsId::HOST).expect("rules").conntrack().count(), 1);
+}

@@ -1,6 +1,7 @@
 //! Kernels joined back to back by a wire, and what they do to each other.
 
 mod fidelity;
+mod fidelity6;
 mod fidelity_lan;
 mod fidelity_rules;
 mod heed;
@@ -97,6 +98,7 @@ impl Wire {
         match &frame.payload {
             Payload::Ip(packet) => self.seen.push((self.now, machine, (**packet).clone())),
             Payload::Arp(_) => self.arps.push((self.now, machine)),
+            Payload::Ip6(_) => {}
         }
         if (self.lose)(machine, &frame) {
             return;

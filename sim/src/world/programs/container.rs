@@ -184,7 +184,9 @@ impl Container {
                 self.gone(world, seat, socket);
             }
             SocketEvent::Closed | SocketEvent::Failed(_) => self.gone(world, seat, socket),
-            SocketEvent::EchoReply { .. } | SocketEvent::Icmp { .. } => {}
+            SocketEvent::Datagram6 { .. }
+            | SocketEvent::EchoReply { .. }
+            | SocketEvent::Icmp { .. } => {}
         }
     }
 

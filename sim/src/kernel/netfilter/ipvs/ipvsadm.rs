@@ -15,14 +15,14 @@ impl Netfilter {
     /// A command in ipvsadm's own words, without the program's name: `-C`.
     pub fn ipvsadm(&mut self, line: &str, now: Time) -> Result<(), String> {
         let state = self.state();
-        let ipvs = state.ipvs.get_or_insert_default();
+        let ipvs = state.beside.ipvs.get_or_insert_default();
         let done = ipvs.command(line, &mut state.conntrack, now);
         state.changed();
         done
     }
     /// Virtual services and their endpoints as `ipvsadm -Sn` prints them, sorted.
     pub fn ipvsadm_save(&self) -> Vec<String> {
-        let ipvs = self.state.iter().filter_map(|state| state.ipvs.as_deref());
+        let ipvs = self.state.iter().filter_map(|state| state.beside.ipvs.as_deref());
         ipvs.flat_map(Ipvs::saved).collect()
     }
     /// How many connections of a front to an endpoint are remembered.
@@ -33,7 +33,7 @@ impl Netfilter {
         endpoint: (Ipv4Addr, u16),
         now: Time,
     ) -> u64 {
-        let ipvs = self.state.as_ref().and_then(|state| state.ipvs.as_deref());
+        let ipvs = self.state.as_ref().and_then(|state| state.beside.ipvs.as_deref());
         ipvs.map_or(0, |ipvs| ipvs.connections.count(protocol, front, endpoint, now) as u64)
     }
     /// The addresses that virtual services of this owner are to have on a node with these.
@@ -42,7 +42,7 @@ impl Netfilter {
         owner: &str,
         node: &[Ipv4Net],
     ) -> Option<Vec<Ipv4Addr>> {
-        let ipvs = self.state.as_ref()?.ipvs.as_deref()?;
+        let ipvs = self.state.as_ref()?.beside.ipvs.as_deref()?;
         ipvs.owner().is_some_and(|known| known == owner).then(|| ipvs.addresses(node))
     }
 }

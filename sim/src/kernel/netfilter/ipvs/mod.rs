@@ -13,12 +13,12 @@ mod ipvsadm;
 mod services;
 
 use super::conntrack::Conntrack;
-use super::{Hook, HookContext, State, Verdict};
+use super::{Hook, HookContext};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet, Quoted, TcpFlags};
 use connection::{Answered, Asked, Connections};
 use kubesim_actors::ports::rules::flat::Front;
 use kubesim_actors::ports::rules::virtuals::{Virtual, VirtualSet};
-use kubesim_actors::ports::rules::{AddrType, Protocol, RejectWith};
+use kubesim_actors::ports::rules::{AddrType, Protocol};
 use kubesim_runtime::Time;
 use services::Service;
 use smol_str::SmolStr;
@@ -89,7 +89,7 @@ impl Ipvs {
 
     /// The new destination is here, or its way is only chosen now.
     fn stays(&self, packet: &Packet, hook: Hook, context: &HookContext<'_>) -> bool {
-        hook == Hook::Output || (context.addr_type)(packet.dst) == AddrType::Local
+        hook == Hook::Output || (context.has_type)(packet.dst, AddrType::Local)
     }
 
     /// Gives an answer, or an error about a request, the source that the client wrote to
@@ -204,24 +204,6 @@ impl Ipvs {
     /// Where each front leads new connections.
     pub fn leads(&self) -> impl Iterator<Item = (Front, (Ipv4Addr, u16))> + '_ {
         self.services.iter().flat_map(|(front, service)| service.active().map(|to| (*front, to)))
-    }
-}
-
-impl State {
-    /// What IPVS says where the packet's way through the hook ends with it.
-    pub(super) fn virtual_services(
-        &mut self,
-        hook: Hook,
-        packet: &mut Packet,
-        context: &HookContext<'_>,
-    ) -> Option<Verdict> {
-        let ipvs = self.ipvs.as_mut().filter(|ipvs| !context.sent_on && !ipvs.is_idle())?;
-        match ipvs.pass(hook, packet, &mut self.conntrack, context) {
-            Course::On => None,
-            Course::SentOn => Some(Verdict::SentOn),
-            Course::Refused => Some(Verdict::Reject(RejectWith::PortUnreachable)),
-            Course::Dropped => Some(Verdict::Drop),
-        }
     }
 }
 

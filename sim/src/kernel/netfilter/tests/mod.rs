@@ -4,15 +4,19 @@ mod conntrack;
 mod kube;
 mod port;
 mod round_trip;
+mod six;
 mod walk;
 
+use super::matches::{Key, Scene};
+use super::walk::{Outcome, Walk};
 use super::*;
 use crate::body::Body;
 use crate::kernel::packet::{Icmp, L4, Tcp, TcpFlags};
 use kubesim_actors::ports::rules::parse::parse_rule;
 use kubesim_actors::ports::rules::text;
-use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Place};
+use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, ChainSet, Place, Reply, Request};
 use kubesim_runtime::Stream;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 pub(super) fn ip(text: &str) -> Ipv4Addr {
@@ -113,7 +117,7 @@ impl Node {
             output: matches!(hook, Hook::Postrouting | Hook::Forward).then_some(self.output),
             physdev_in: false,
             sent_on: false,
-            addr_type: &local,
+            has_type: &|ip, is| local(ip) == is,
             masquerade_to: &|_| self.masquerade_to,
         };
         self.nf.hook(hook, packet, &context, &mut self.rng)

@@ -173,7 +173,7 @@ proptest! {
             output: None,
             physdev_in: false,
             sent_on: false,
-            addr_type: &|_| AddrType::Unicast,
+            has_type: &|_, is| is == AddrType::Unicast,
             masquerade_to: &|_| None,
         };
         let (mut recent, mut dice) = (RecentLists::default(), rng(7));
