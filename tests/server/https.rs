@@ -89,6 +89,18 @@ impl Connection {
 
     fn whole(&mut self, ask: Ask<'_>) -> io::Result<(u16, Vec<u8>)> {
         self.send(ask)?;
+        self.answer()
+    }
+
+    /// A part of a request, as it is written.
+    pub fn raw(&mut self, text: &str) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(text.as_bytes())?;
+        stream.flush()
+    }
+
+    /// The answer to what was sent.
+    pub fn answer(&mut self) -> io::Result<(u16, Vec<u8>)> {
         let (code, length) = self.head()?;
         let mut whole = Vec::new();
         match length {
@@ -137,9 +149,7 @@ impl Connection {
              Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let stream = self.stream.get_mut();
-        stream.write_all(text.as_bytes())?;
-        stream.flush()
+        self.raw(&text)
     }
 
     /// The code, and the body's length if that is told.

@@ -101,6 +101,16 @@ fn what_is_under_way_is_ended_well() {
     assert_eq!(ends.ask(0, &format!("POST {MAPS}"), &map, "").0, 201, "it serves meanwhile");
     let event = watch.event().expect("text").expect("an event");
     assert_eq!(event["object"]["metadata"]["name"], "late");
+    // A request of which the server has only a part when it takes no more.
+    let body = r#"{"metadata":{"name":"last"}}"#;
+    let length = body.len();
+    let head = format!("POST {MAPS} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    let mut slow = ends.open(0).expect("a connection");
+    slow.raw(&format!("{head}{}", &body[..10])).expect("sent");
     assert_eq!(watch.event().expect("its end, not a broken line"), None);
+    until("nobody more comes in", || ends.open(0).is_err());
+    slow.raw(&body[10..]).expect("sent");
+    assert_eq!(slow.answer().expect("an answer").0, 201);
     assert_eq!(cluster.servers[0].take().map(Server::waited), Some(Some(0)));
+    assert_eq!(ends.ask(1, &format!("GET {MAPS}/last"), &Value::Null, "").0, 200);
 }
