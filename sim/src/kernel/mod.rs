@@ -61,7 +61,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
 
 pub use self::address::Address;
 pub use self::heed::{Announced, ArpInterest};
-pub use self::ip6::Route6;
+pub use self::ip6::{Placing, Route6};
 pub use self::link::Link;
 pub use self::neigh::{NeighbourEntry, NeighbourState};
 pub use self::netfilter::ChainPool;

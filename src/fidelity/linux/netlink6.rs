@@ -3,9 +3,12 @@
 use super::netlink::Netlink;
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{Errno, Mac, Proto};
-use kubesim_sim::kernel::Route6;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use kubesim_sim::kernel::{Placing, Route6};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
@@ -59,9 +62,27 @@ impl Netlink {
         Ok(addresses.collect())
     }
 
-    pub fn add_route6(&mut self, route: &Route6, proto: Proto, link: u32) -> Result<(), Errno> {
+    pub fn add_route6(
+        &mut self,
+        route: &Route6,
+        proto: Proto,
+        placing: Placing,
+        link: u32,
+    ) -> Result<(), Errno> {
         let message = Message::NewRoute(message_of(route, proto, link));
-        self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
+        let how = match placing {
+            Placing::Alone => NLM_F_EXCL,
+            Placing::Behind => NLM_F_APPEND,
+            Placing::Instead => NLM_F_REPLACE,
+        };
+        self.ask(message, NLM_F_ACK | NLM_F_CREATE | how).map(|_| ())
+    }
+
+    pub fn set_mtu(&mut self, link: u32, mtu: u32) -> Result<(), Errno> {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.ask(Message::SetLink(message), NLM_F_ACK).map(|_| ())
     }
 
     /// As `ip -6 route del`, which names no type.

@@ -6,9 +6,9 @@ use crate::fidelity::step::{Case, LEGS, SOCKETS, Step};
 use crate::fidelity::wire;
 use kubesim_actors::ports::network::{Mac, Proto};
 use kubesim_actors::ports::rules::Protocol;
-use kubesim_sim::kernel::Route6;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Icmp, Icmp6Error, L4, Packet, Quoted, Tcp, TcpFlags};
+use kubesim_sim::kernel::{Placing, Route6};
 use std::net::Ipv6Addr;
 
 /// The router's address on each leg.
@@ -47,6 +47,7 @@ const GATEWAYS: [(&str, usize); 6] = [
     ("fe80::9", 2),
 ];
 const PACKETS: usize = 5;
+const MTUS: [u32; 3] = [1280, 1400, 1500];
 
 pub fn case(dice: &mut Dice) -> Case {
     let mut case: Case = Vec::new();
@@ -65,7 +66,7 @@ pub fn case(dice: &mut Dice) -> Case {
         let (to, dev) = (net(dice.one(&TARGETS)), LEGS[leg].into());
         let metric = 1 + dice.below(2) as u32;
         let route = Route6 { to, via, dev, onlink: false, metric };
-        case.push(Step::Six(Act::AddRoute(route, Proto::STATIC)));
+        case.push(Step::Six(Act::AddRoute(Placing::Alone, route, Proto::STATIC)));
     }
     for _ in 0..1 + dice.below(3) {
         case.push(sysctl(dice));
@@ -74,6 +75,9 @@ pub fn case(dice: &mut Dice) -> Case {
         case.push(incoming(dice));
         if dice.yes(5) {
             case.push(sysctl(dice));
+        }
+        if dice.yes(12) {
+            case.push(Step::Six(Act::Mtu(dice.leg(), dice.one(&MTUS))));
         }
     }
     case
@@ -122,8 +126,9 @@ fn packet_of(dice: &mut Dice) -> Packet<V6> {
             (L4::Icmp(Icmp::Error { kind: Icmp6Error::NoRoute, about }), 96)
         }
     };
-    // What is too long for any leg, if it is a datagram.
-    let len = if matches!(l4, L4::Udp { .. }) && dice.yes(6) { 1501 } else { len };
+    // What is too long for some leg, or just not, if it is a datagram.
+    let long = matches!(l4, L4::Udp { .. }) && dice.yes(4);
+    let len = if long { dice.one(&MTUS) + dice.below(2) as u32 } else { len };
     let ttl = if dice.yes(4) { 1 } else { 64 - dice.below(2) as u8 };
     Packet { ttl, ..packet(src, dst, l4, len) }
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 use tun_rs::SyncDevice;
 
 const LO: u32 = 1;
+/// Of a leg, at first.
+const MTU: u32 = 1500;
 
 /// Written before there are legs, which begin with what `default` has.
 const SYSCTLS: [(&str, &str); 22] = [
@@ -331,10 +333,11 @@ impl Linux {
         let done = match act {
             Act::AddAddress(leg, net) => self.netlink.add_address6(self.legs[*leg], *net),
             Act::DelAddress(leg, net) => self.netlink.del_address6(self.legs[*leg], *net),
-            Act::AddRoute(route, proto) => match link(&route.dev) {
-                Some(link) => self.netlink.add_route6(route, *proto, link),
+            Act::AddRoute(placing, route, proto) => match link(&route.dev) {
+                Some(link) => self.netlink.add_route6(route, *proto, *placing, link),
                 None => Err(Errno::Enodev),
             },
+            Act::Mtu(leg, mtu) => self.netlink.set_mtu(self.legs[*leg], *mtu),
             Act::DelRoute(route, proto) => match link(&route.dev) {
                 Some(link) => self.netlink.del_route6(route, *proto, link),
                 None => Err(Errno::Enodev),
@@ -386,6 +389,7 @@ impl Linux {
             // It may have got some while it was down.
             self.set_up(leg, true)?;
             self.set_up(leg, false)?;
+            self.netlink.set_mtu(self.legs[leg], MTU)?;
         }
         Ok(())
     }

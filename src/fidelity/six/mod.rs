@@ -16,10 +16,13 @@ use kubesim_actors::ports::network::{Mac, Proto};
 use kubesim_actors::ports::rules::text::{rule_line, table_name};
 use kubesim_actors::ports::rules::{Rule, Table};
 use kubesim_sim::body::Body;
-use kubesim_sim::kernel::Route6;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Advertised, Ct, Discovery, Frame, Icmp, L4, Packet, Payload};
+<<<<<<< HEAD
 use smol_str::SmolStr;
+=======
+use kubesim_sim::kernel::{Placing, Route6};
+>>>>>>> v6kernel
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -56,8 +59,10 @@ impl Six {
 pub enum Act {
     AddAddress(usize, Ipv6Net),
     DelAddress(usize, Ipv6Net),
-    AddRoute(Route6, Proto),
+    AddRoute(Placing, Route6, Proto),
     DelRoute(Route6, Proto),
+    /// At least 1280, below which there is no IPv6.
+    Mtu(usize, u32),
     /// `ip -6 route get`
     Get(Ipv6Addr),
     /// The router's own process sends an empty datagram from one of [`super::step::SOCKETS`].
@@ -178,7 +183,15 @@ impl fmt::Display for Act {
         match self {
             Act::AddAddress(leg, net) => write!(f, "ip addr add {net} dev {}", LEGS[*leg]),
             Act::DelAddress(leg, net) => write!(f, "ip addr del {net} dev {}", LEGS[*leg]),
-            Act::AddRoute(to, proto) => write!(f, "ip -6 route add {}", route_words(to, *proto)),
+            Act::AddRoute(placing, to, proto) => {
+                let verb = match placing {
+                    Placing::Alone => "add",
+                    Placing::Behind => "append",
+                    Placing::Instead => "replace",
+                };
+                write!(f, "ip -6 route {verb} {}", route_words(to, *proto))
+            }
+            Act::Mtu(leg, mtu) => write!(f, "ip link set {} mtu {mtu}", LEGS[*leg]),
             Act::DelRoute(to, proto) => write!(f, "ip -6 route del {}", route_words(to, *proto)),
             Act::Get(dst) => write!(f, "ip -6 route get {dst}"),
             Act::Send(from, to, port) => write!(f, "socket {from} sends to [{to}]:{port}"),

@@ -191,7 +191,10 @@ impl Model {
         let done = match act {
             Act::AddAddress(leg, net) => kernel.add_address6(now, HOST, legs[*leg], *net, &mut out),
             Act::DelAddress(leg, net) => kernel.del_address6(now, HOST, legs[*leg], *net, &mut out),
-            Act::AddRoute(route, proto) => kernel.add_route6(now, HOST, route, *proto, &mut out),
+            Act::AddRoute(placing, route, proto) => {
+                kernel.add_route6(now, HOST, (route, *proto), *placing, &mut out)
+            }
+            Act::Mtu(leg, mtu) => kernel.set_mtu(now, HOST, legs[*leg], *mtu, &mut out),
             Act::DelRoute(route, proto) => kernel.del_route6(now, HOST, route, *proto, &mut out),
             Act::Get(dst) => {
                 let found = kernel.ip_route_get6(HOST, *dst);

@@ -4,7 +4,7 @@ use super::{Act, ip, net};
 use crate::fidelity::dice::Dice;
 use crate::fidelity::step::{Case, LEGS, Step};
 use kubesim_actors::ports::network::Proto;
-use kubesim_sim::kernel::Route6;
+use kubesim_sim::kernel::{Placing, Route6};
 
 /// Some share a subnet, some lie within another's, some are of a link's edge; one is a link's own.
 const ADDRESSES: [&str; 13] = [
@@ -98,8 +98,14 @@ fn step(dice: &mut Dice, routes: &mut Vec<(Route6, Proto)>) -> Step {
         7 => Step::SetUp(leg, true),
         8..=13 => {
             let (route, proto) = (route(dice), dice.one(&[Proto::STATIC, Proto::BOOT, Proto(98)]));
+            let placing = match dice.below(6) {
+                0 => Placing::Instead,
+                // Two with gateways would be one route with two next hops.
+                1 if route.via.is_none() => Placing::Behind,
+                _ => Placing::Alone,
+            };
             routes.push((route.clone(), proto));
-            Step::Six(Act::AddRoute(route, proto))
+            Step::Six(Act::AddRoute(placing, route, proto))
         }
         14..=16 if !routes.is_empty() => {
             let (mut route, mut proto) = dice.one(routes);

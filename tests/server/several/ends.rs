@@ -111,6 +111,6 @@ fn what_is_under_way_is_ended_well() {
     until("nobody more comes in", || ends.open(0).is_err());
     slow.raw(&body[10..]).expect("sent");
     assert_eq!(slow.answer().expect("an answer").0, 201);
-    assert_eq!(cluster.servers[0].take().map(Server::waited), Some(Some(0)));
+    assert_eq!(cluster.servers[0].take().map(Server::wait), Some(Some(0)));
     assert_eq!(ends.ask(1, &format!("GET {MAPS}/last"), &Value::Null, "").0, 200);
 }

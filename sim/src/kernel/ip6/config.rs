@@ -2,7 +2,7 @@
 //! with a link, an address, forwarding and `disable_ipv6`.
 
 use super::address::{link_local, same_subnet, subnet_router};
-use super::route::{Entry6, Kind6, Route6};
+use super::route::{Entry6, Kind6, Placing, Route6};
 use super::{EACCES, Interface, Ip6};
 use crate::kernel::link::Link;
 use crate::kernel::mutants::{Mutant, mutated};
@@ -239,19 +239,20 @@ impl Kernel {
         interface.map_or(&[], |interface| &interface.addresses)
     }
 
-    /// `EEXIST` for a destination and metric that is there; `EHOSTUNREACH` for a gateway that is
-    /// not on-link, `EINVAL` for one that is no neighbour's address; `ENODEV`, `ENETDOWN`.
+    /// `EEXIST` for a destination and metric that is there, unless it may be, or for a next hop
+    /// that it has; `EHOSTUNREACH` for a gateway that is not on-link, `EINVAL` for one that is no
+    /// neighbour's address; `ENODEV`, `ENETDOWN`.
     pub fn add_route6(
         &mut self,
         now: Time,
         ns: NsId,
-        route: &Route6,
-        proto: Proto,
+        (route, proto): (&Route6, Proto),
+        placing: Placing,
         out: &mut Vec<Output>,
     ) -> Result<(), Errno> {
         self.within(now, ns, out, |space, cx| {
             let Namespace { ip6, links, .. } = space;
-            ip6.as_mut().ok_or(Errno::Enodev)?.add_route(route, proto, links)?;
+            ip6.as_mut().ok_or(Errno::Enodev)?.add_route(route, proto, placing, links)?;
             cx.changed(ns);
             Ok(())
         })

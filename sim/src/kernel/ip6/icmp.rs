@@ -79,7 +79,7 @@ impl Namespace {
         let dev = dev.filter(|_| is_of_one_link(about.src));
         // Nobody is told that an error could not be sent, nor whom many have in common.
         let Ok((hop, src)) = self.route_output6(about.src, src, dev) else { return };
-        if hop.kind == Kind6::Anycast {
+        if hop.is_anycast(about.src) {
             return;
         }
         let len = (HEADER + ERROR + about.len).min(QUOTED);

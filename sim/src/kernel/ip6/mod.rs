@@ -26,7 +26,7 @@ use super::neigh::Neighbours;
 use super::{Errno, Namespace};
 use ipnet::Ipv6Net;
 
-pub use self::route::Route6;
+pub use self::route::{Placing, Route6};
 pub(super) use self::sysctl::Key6;
 
 /// IPv6 is off on the interface that is meant.

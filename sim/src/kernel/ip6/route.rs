@@ -30,6 +30,18 @@ pub struct Route6 {
     pub metric: u32,
 }
 
+/// How a route is put beside those to its destination with its metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// `ip route add`: there may be none (`NLM_F_EXCL`).
+    Alone,
+    /// `ip route append`: behind them, unless one has its next hop. Of several with gateways Linux
+    /// makes one route with as many next hops; here the first is taken.
+    Behind,
+    /// `ip route replace`: instead of one (`NLM_F_REPLACE`).
+    Instead,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum Kind6 {
     Unicast,
@@ -113,6 +125,24 @@ impl Table6 {
         Ok(())
     }
 
+    /// In the place of the first of the same metric that has a gateway if this one has, and else
+    /// has none; if there is no such, of the first (fib6_add_rt2node with `NLM_F_REPLACE`).
+    fn replace(&mut self, entry: Entry6) -> Result<(), Errno> {
+        let key = |e: &Entry6| (e.place(), e.metric);
+        let wanted = key(&entry);
+        let from = self.entries.partition_point(|other| key(other) < wanted);
+        let count = self.entries[from..].iter().take_while(|other| key(other) == wanted).count();
+        let same = &self.entries[from..from + count];
+        let like = same.iter().position(|other| other.via.is_some() == entry.via.is_some());
+        match like.or((count > 0).then_some(0)) {
+            Some(at) => {
+                self.entries[from + at] = entry;
+                Ok(())
+            }
+            None => self.append(entry),
+        }
+    }
+
     pub fn retain(&mut self, keep: impl FnMut(&Entry6) -> bool) {
         self.entries.retain(keep);
         let Table6 { entries, lengths } = self;
@@ -179,9 +209,20 @@ pub(in crate::kernel) struct Hop6 {
     pub kind: Kind6,
     pub dev: u32,
     pub via: Option<Ipv6Addr>,
+    /// The first address of the network, where that is on the link and not of two only.
+    first: Option<Ipv6Addr>,
 }
 
 impl Hop6 {
+    fn of(entry: &Entry6) -> Hop6 {
+        let Entry6 { to, plen, kind, dev, via, .. } = *entry;
+        Hop6 { kind, dev, via, first: (plen < 127 && via.is_none()).then_some(to) }
+    }
+    /// Several may have the destination, be they known here or not (ipv6_anycast_destination; RFC
+    /// 4291, section 2.6.1).
+    pub fn is_anycast(&self, dst: Ipv6Addr) -> bool {
+        self.kind == Kind6::Anycast || self.first == Some(dst)
+    }
     /// It is for this machine (`RTF_LOCAL | RTF_ANYCAST`).
     pub fn is_here(&self) -> bool {
         matches!(self.kind, Kind6::Local | Kind6::Anycast)
@@ -202,7 +243,7 @@ impl Fib6 {
         let found = [&self.local, &self.main]
             .into_iter()
             .find_map(|table| table.lookup(dst, want).or_else(|| table.lookup(dst, &alive)));
-        found.map(|entry| Hop6 { kind: entry.kind, dev: entry.dev, via: entry.via })
+        found.map(Hop6::of)
     }
 
     /// Every route by a link goes with it (rt6_sync_down_dev).
@@ -224,11 +265,12 @@ impl Ip6 {
         self.fib.lookup(dst, &Want6 { dev, strict, dead: &dead })
     }
 
-    /// `ip -6 route add` (ip6_route_info_create, fib6_nh_init).
+    /// `ip -6 route add` and its kin (ip6_route_info_create, fib6_nh_init).
     pub(super) fn add_route(
         &mut self,
         route: &Route6,
         proto: Proto,
+        placing: Placing,
         links: &Links,
     ) -> Result<(), Errno> {
         let link = links.named(&route.dev).ok_or(Errno::Enodev)?;
@@ -249,11 +291,14 @@ impl Ip6 {
         let metric = if route.metric == 0 { METRIC } else { route.metric };
         let (onlink, via, dev) = (route.onlink, route.via, link.index);
         let kind = Kind6::Unicast;
-        // NLM_F_EXCL
-        if self.fib.main.exact(to, plen).iter().any(|entry| entry.metric == metric) {
-            return Err(Errno::Eexist);
+        let entry = Entry6 { to, plen, kind, proto, onlink, metric, via, dev };
+        let table = &mut self.fib.main;
+        let taken = || table.exact(to, plen).iter().any(|entry| entry.metric == metric);
+        match placing {
+            Placing::Alone if taken() => Err(Errno::Eexist),
+            Placing::Alone | Placing::Behind => table.append(entry),
+            Placing::Instead => table.replace(entry),
         }
-        self.fib.main.append(Entry6 { to, plen, kind, proto, onlink, metric, via, dev })
     }
 
     /// `ip6_validate_gw`: no address of one's own; of the link, or reached by it without another

@@ -5,7 +5,7 @@ use super::*;
 use crate::body::Body;
 use crate::kernel::family::V6;
 use crate::kernel::packet::{Advertised, Ct, Discovery, Icmp, Icmp6Error};
-use crate::kernel::{NeighbourState, Route6};
+use crate::kernel::{NeighbourState, Placing, Route6};
 use ipnet::Ipv6Net;
 use std::net::Ipv6Addr;
 
@@ -48,7 +48,8 @@ fn add_route(
 ) -> Result<(), Errno> {
     let (to, via) = (to.parse().expect("a network"), via.map(ip6));
     let route = Route6 { to, via, dev: dev.into(), onlink: false, metric };
-    kernel.add_route6(Time::ZERO, NsId::HOST, &route, Proto::STATIC, &mut Vec::new())
+    let (route, placing) = ((&route, Proto::STATIC), Placing::Alone);
+    kernel.add_route6(Time::ZERO, NsId::HOST, route, placing, &mut Vec::new())
 }
 
 fn get(kernel: &Kernel, dst: &str) -> String {
@@ -229,4 +230,40 @@ fn who_contradicts_without_overriding_makes_a_neighbour_doubtful() {
     assert_eq!(hear([8; 6], false), (Mac([6; 6]), NeighbourState::Stale));
     assert_eq!(hear([8; 6], false), (Mac([6; 6]), NeighbourState::Stale));
     assert_eq!(hear([8; 6], true), (Mac([8; 6]), NeighbourState::Reachable));
+}
+
+#[test]
+fn a_route_takes_the_place_of_one_like_it() {
+    let (mut kernel, legs) = router();
+    for leg in &legs[..2] {
+        add(&mut kernel, *leg, &format!("fd00:1::{leg}/64"));
+    }
+    let mut put = |via, placing| {
+        let (to, via) = ("fd00:1::/64".parse().expect("a network"), via);
+        let route = Route6 { to, via, dev: "leg2".into(), onlink: false, metric: 256 };
+        let route = (&route, Proto::STATIC);
+        kernel.add_route6(Time::ZERO, NsId::HOST, route, placing, &mut Vec::new())?;
+        let lines = kernel.ip_route6(NsId::HOST).into_iter();
+        Ok::<Vec<_>, Errno>(lines.filter(|line| line.starts_with("fd00:1::/64")).collect())
+    };
+    let line = |dev, proto| format!("fd00:1::/64 dev {dev} proto {proto} metric 256");
+    assert_eq!(put(None, Placing::Alone), Err(Errno::Eexist));
+    let all = [line("leg0", 2), line("leg1", 2), line("leg2", 4)];
+    assert_eq!(put(None, Placing::Behind).as_deref(), Ok(&all[..]));
+    assert_eq!(put(None, Placing::Behind), Err(Errno::Eexist));
+    // None has a gateway: it takes the first one's place.
+    let via = "fd00:1::/64 via fe80::9 dev leg2 proto 4 metric 256".to_owned();
+    let all = [via, line("leg1", 2), line("leg2", 4)];
+    assert_eq!(put(Some(ip6("fe80::9")), Placing::Instead).as_deref(), Ok(&all[..]));
+    let all = [all[0].clone(), line("leg2", 4), line("leg2", 4)];
+    assert_eq!(put(None, Placing::Instead).as_deref(), Ok(&all[..]));
+}
+
+/// Neighbours6 seed 7, case 2916.
+#[test]
+fn nobody_complains_to_the_first_address_of_a_subnet() {
+    let (mut kernel, [leg, ..]) = router();
+    add(&mut kernel, leg, "fd00:2::1/64");
+    assert_eq!(play(&mut kernel, leg, echo("fd00:2::9", "fd00:1::1")).len(), 1);
+    assert!(play(&mut kernel, leg, echo("fd00:2::", "fd00:1::1")).is_empty());
 }
