@@ -18,11 +18,8 @@ use kubesim_actors::ports::rules::{Rule, Table};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Advertised, Ct, Discovery, Frame, Icmp, L4, Packet, Payload};
-<<<<<<< HEAD
-use smol_str::SmolStr;
-=======
 use kubesim_sim::kernel::{Placing, Route6};
->>>>>>> v6kernel
+use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv6Addr;
 
