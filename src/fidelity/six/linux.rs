@@ -12,6 +12,7 @@ use crate::fidelity::{step, wire, words};
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{Errno, Proto};
 use kubesim_backends::network::errno;
+use kubesim_sim::kernel::Placing;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
 use std::io;
@@ -118,7 +119,7 @@ impl Linux {
         write_sysctl("net.ipv6.conf.all.forwarding", "1")?;
         self.begin().map_err(|errno| format!("setting legs up: {errno}"))?;
         let route = default_route();
-        let added = self.netlink.add_route6(&route, Proto::STATIC, self.legs[0]);
+        let added = self.netlink.add_route6(&route, Proto::STATIC, Placing::Alone, self.legs[0]);
         added.map_err(|errno| format!("adding a default route: {errno}"))?;
         self.wait()?;
         // Which groups it listens to is said twice, and rules would count it.

@@ -12,7 +12,7 @@ use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Frame, Packet, Payload};
-use kubesim_sim::kernel::{Kernel, NsId, Output, SocketEvent, SocketId};
+use kubesim_sim::kernel::{Kernel, NsId, Output, Placing, SocketEvent, SocketId};
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -64,7 +64,8 @@ impl Model {
         if let Six::Filtered(_) = self.six {
             let key = "net.ipv6.conf.all.forwarding";
             self.kernel.set_sysctl(now, HOST, key, "1", &mut out)?;
-            self.kernel.add_route6(now, HOST, &default_route(), Proto::STATIC, &mut out)?;
+            let route = (&default_route(), Proto::STATIC);
+            self.kernel.add_route6(now, HOST, route, Placing::Alone, &mut out)?;
             let tables = self.kernel.netfilter6_mut(HOST).ok_or(Errno::Einval)?;
             tables.begin().map_err(|_| Errno::Einval)?;
         }
