@@ -184,9 +184,8 @@ impl Container {
                 self.gone(world, seat, socket);
             }
             SocketEvent::Closed | SocketEvent::Failed(_) => self.gone(world, seat, socket),
-            SocketEvent::Datagram6 { .. }
-            | SocketEvent::EchoReply { .. }
-            | SocketEvent::Icmp { .. } => {}
+            SocketEvent::EchoReply { .. } | SocketEvent::Icmp { .. } => {}
+            SocketEvent::Datagram6 { .. } => {}
         }
     }
 
