@@ -230,3 +230,23 @@ fn who_contradicts_without_overriding_makes_a_neighbour_doubtful() {
     assert_eq!(hear([8; 6], false), (Mac([6; 6]), NeighbourState::Stale));
     assert_eq!(hear([8; 6], true), (Mac([8; 6]), NeighbourState::Reachable));
 }
+
+/// ip6tables-legacy seed 1, cases 110, 186 and 363: rules at INPUT hear of the loopback, whichever
+/// link has the address.
+#[test]
+fn what_a_machine_says_to_itself_comes_by_its_loopback() {
+    let (mut kernel, [leg, ..]) = router();
+    add(&mut kernel, leg, "fd00:1::1/64");
+    let rules = kernel.netfilter6_mut(NsId::HOST).expect("rules");
+    rules.command("-A INPUT -i leg+ -j DROP").expect("a rule");
+    let mut bind =
+        |port| kernel.udp6_bind(NsId::HOST, Ipv6Addr::UNSPECIFIED, port, 7).expect("a free port");
+    let (_, speaker) = (bind(5000), bind(5001));
+    let (mut out, to) = (Vec::new(), (ip6("fd00:1::1"), 5000));
+    let sent = kernel.udp6_send(Time::ZERO, speaker, to, Body::Empty, 0, &mut out);
+    sent.expect("a way");
+    let heard = |output: &Output| {
+        matches!(output, Output::Socket { event: SocketEvent::Datagram6 { .. }, .. })
+    };
+    assert_eq!(out.iter().filter(|output| heard(output)).count(), 1);
+}
