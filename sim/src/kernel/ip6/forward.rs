@@ -38,30 +38,33 @@ impl Namespace {
         // What this machine says to itself keeps the way that was found for it, and counts as come
         // by the link that has the address.
         let hop = ip6.route(packet.dst, Some(dev).filter(|_| !loopback), false);
-        let dev = hop.filter(|_| loopback).map_or(dev, |hop| hop.dev);
+        let (came, dev) = (dev, hop.filter(|_| loopback).map_or(dev, |hop| hop.dev));
         match hop {
             None => self.icmp6_error(cx, Icmp6Error::NoRoute, &packet, arrived(dev, arrival)),
             Some(hop) if hop.kind == Kind6::Multicast => {
                 // ip6_mc_input
                 if ip6.interface(dev).is_some_and(|i| i.listens_to(packet.dst)) {
-                    self.local_input6(cx, dev, packet, hop, arrival);
+                    self.local_input6(cx, (came, dev), packet, hop, arrival);
                 }
             }
-            Some(hop) if hop.is_here() => self.local_input6(cx, dev, packet, hop, arrival),
+            Some(hop) if hop.is_here() => {
+                self.local_input6(cx, (came, dev), packet, hop, arrival);
+            }
             Some(hop) => self.forward6(cx, dev, hop, packet, arrival),
         }
     }
 
-    /// `ip6_protocol_deliver_rcu`
+    /// ip6_input: INPUT, then whoever it is for (ip6_protocol_deliver_rcu). By which link it came,
+    /// which rules ask for, and by which it counts as come.
     fn local_input6(
         &mut self,
         cx: &mut Cx<'_>,
-        dev: u32,
+        (came, dev): (u32, u32),
         mut packet: Box<Packet<V6>>,
         hop: Hop6,
         arrival: Arrival,
     ) {
-        let way = Way { input: Some(dev), output: None, to_us: arrival.to_us };
+        let way = Way { input: Some(came), output: None, to_us: arrival.to_us };
         if !self.passes6(cx, Hook::Input, &mut packet, way) {
             return;
         }

@@ -267,3 +267,23 @@ fn nobody_complains_to_the_first_address_of_a_subnet() {
     assert_eq!(play(&mut kernel, leg, echo("fd00:2::9", "fd00:1::1")).len(), 1);
     assert!(play(&mut kernel, leg, echo("fd00:2::", "fd00:1::1")).is_empty());
 }
+
+/// ip6tables-legacy seed 1, cases 110, 186 and 363: rules at INPUT hear of the loopback, whichever
+/// link has the address.
+#[test]
+fn what_a_machine_says_to_itself_comes_by_its_loopback() {
+    let (mut kernel, [leg, ..]) = router();
+    add(&mut kernel, leg, "fd00:1::1/64");
+    let rules = kernel.netfilter6_mut(NsId::HOST).expect("rules");
+    rules.command("-A INPUT -i leg+ -j DROP").expect("a rule");
+    let mut bind =
+        |port| kernel.udp6_bind(NsId::HOST, Ipv6Addr::UNSPECIFIED, port, 7).expect("a free port");
+    let (_, speaker) = (bind(5000), bind(5001));
+    let (mut out, to) = (Vec::new(), (ip6("fd00:1::1"), 5000));
+    let sent = kernel.udp6_send(Time::ZERO, speaker, to, Body::Empty, 0, &mut out);
+    sent.expect("a way");
+    let heard = |output: &Output| {
+        matches!(output, Output::Socket { event: SocketEvent::Datagram6 { .. }, .. })
+    };
+    assert_eq!(out.iter().filter(|output| heard(output)).count(), 1);
+}
