@@ -1,5 +1,5 @@
-//! The official Python client (PyPI's `kubernetes`): `tests/clients/tour.py` and `survive.py`, which
-//! say what they do. The client is installed once, below the build's folder.
+//! The official Python client (PyPI's `kubernetes`): `tests/clients/tour.py` and `survive.py`,
+//! which say what they do. The client is installed once, below the build's folder.
 
 use super::ANY;
 use crate::stores::lasting;
