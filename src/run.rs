@@ -72,8 +72,8 @@ pub struct Args {
     /// With --serve or --world lab: after the scenario's end its time goes on, until ^C.
     #[arg(long)]
     pub hold: bool,
-    /// With --world lab: the nodes join the running `kubesim server` of this data directory, instead
-    /// of an API server, a scheduler and controllers of the lab's own.
+    /// With --world lab: the nodes join the running `kubesim server` of this data directory,
+    /// instead of an API server, a scheduler and controllers of the lab's own.
     #[arg(long, value_name = "DIR")]
     pub join: Option<PathBuf>,
     /// Show more: packets, events, api, and only node=NAME's; several with commas.

@@ -51,8 +51,8 @@ impl Joined {
 
 type Asked = oneshot::Sender<io::Result<TcpStream>>;
 
-/// Connects to the server in the network of the thread that made this value: a socket belongs to the
-/// namespace in which it was made, whoever uses it.
+/// Connects to the server in the network of the thread that made this value: a socket belongs to
+/// the namespace in which it was made, whoever uses it.
 #[derive(Clone)]
 pub struct Outside(Sender<Asked>);
 

@@ -7,7 +7,8 @@
 //! - `node`: what runs there; `identity`: as whom it asks the API
 //! - `workload`: the processes of pods
 //! - `wire`: frames in bytes
-//! - `visitors`: the API for programs of this machine; `joined`: a cluster that runs without the lab
+//! - `visitors`: the API for programs of this machine
+//! - `joined`: a cluster whose control plane runs without the lab
 //! - `parity`: both worlds side by side
 //! - `clean`: what a killed run leaves, and `kubesim lab clean`
 //!

@@ -117,7 +117,8 @@ impl Front {
 }
 
 impl Cluster {
-    /// Whether this component is the lab's: a cluster that is joined has a scheduler and controllers.
+    /// Whether this component is the lab's: a cluster that is joined has a scheduler and
+    /// controllers.
     fn plays(&self, kind: Kind) -> bool {
         self.joined.is_none() || !matches!(kind, Kind::Controllers | Kind::Scheduler)
     }

@@ -1,7 +1,7 @@
 //! `kubectl describe` of one object of each kind. What it must say was worked out from upstream's
 //! describers (kubectl `pkg/describe/describe.go`) and the objects, by hand:
-//! `tests/golden/describe/texts.txt`. Where it says nothing, a field was not kept, or not filled in as
-//! upstream's defaults are; where it says more, something was made up.
+//! `tests/golden/describe/texts.txt`. Where it says nothing, a field was not kept, or not filled in
+//! as upstream's defaults are; where it says more, something was made up.
 
 use super::each;
 use std::path::Path;

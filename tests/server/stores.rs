@@ -19,23 +19,29 @@ pub struct Store {
 
 /// Those that outlive a server: the embedded one, and etcd where this machine has it.
 pub fn lasting() -> Vec<Store> {
-    let mut stores = vec![here("embedded", true)];
-    #[cfg(feature = "etcd")]
-    if possible() {
-        let etcd = etcd::Server::start(pairs(1)[0]);
-        let endpoint = etcd.endpoint().replace("http://", "");
-        let option = format!("--store=etcd://{endpoint}");
-        stores.push(Store { name: "etcd", lasts: true, option, _etcd: Some(etcd) });
-    }
-    stores
+    [Some(embedded()), etcd()].into_iter().flatten().collect()
 }
 
-/// And the one in memory.
+pub fn embedded() -> Store {
+    here("embedded", true)
+}
+
 #[cfg(feature = "lab")]
-pub fn all() -> Vec<Store> {
-    let mut stores = lasting();
-    stores.push(here("memory", false));
-    stores
+pub fn memory() -> Store {
+    here("memory", false)
+}
+
+#[cfg(feature = "etcd")]
+pub fn etcd() -> Option<Store> {
+    let etcd = possible().then(|| etcd::Server::start(pairs(1)[0]))?;
+    let endpoint = etcd.endpoint().replace("http://", "");
+    let option = format!("--store=etcd://{endpoint}");
+    Some(Store { name: "etcd", lasts: true, option, _etcd: Some(etcd) })
+}
+
+#[cfg(not(feature = "etcd"))]
+pub fn etcd() -> Option<Store> {
+    None
 }
 
 fn here(name: &'static str, lasts: bool) -> Store {

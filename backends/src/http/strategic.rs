@@ -156,9 +156,9 @@ fn remove_texts(target: &mut Map<String, Value>, field: &str, gone: &Value) -> R
     Ok(())
 }
 
-/// What is named stands in the order of that, what is not in the order there was. The two lists are
-/// then merged: of what was there before, whichever was first; what is new stands before what is left
-/// (upstream's `normalizeElementOrder`).
+/// What is named stands in the order of that, what is not in the order there was. The two lists
+/// are then merged: of what was there before, whichever was first; what is new stands before what
+/// is left (upstream's `normalizeElementOrder`).
 fn in_order(list: Merged, merged: Vec<Value>, named: &[Value], before: &[Value]) -> Vec<Value> {
     let place = |among: &[Value], item: &Value| {
         among.iter().position(|other| match list {

@@ -1,5 +1,5 @@
-//! What a joined cluster has, for who judges the world: the lab's own server says what it publishes,
-//! and of another one its clients are told.
+//! What a joined cluster has, for who judges the world: the lab's own server says what it
+//! publishes, and of another one its clients are told.
 
 use crate::lab::mail::{Mail, News};
 use kubesim_actors::apiserver::Cache;
@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::task::spawn_local;
 
-/// Informers of every kind, for as long as the machine is on. Views of kinds are not of one instant,
-/// which an observer of the API cannot tell; until each has come, there is nothing to be told.
+/// Informers of every kind, for as long as the machine is on. Views of kinds are not of one
+/// instant, which an observer of the API cannot tell; until each has come, there is nothing to be
+/// told.
 pub fn keep(client: &Client, mail: &Mail) {
     let views: Rc<RefCell<BTreeMap<Kind, View>>> = Rc::default();
     for &kind in Kind::ALL {

@@ -65,11 +65,13 @@ crash = { after = "200ms", code = 0 }
 "#;
 
 /// On a machine that is busy.
-const TRIES: usize = 5;
+const TRIES: usize = 3;
 
 /// Until it is dropped.
 pub struct Lab {
     process: Child,
+    /// What it says goes there.
+    said: PathBuf,
 }
 
 /// Whether this machine has what the lab takes; if not, says so.
@@ -91,19 +93,21 @@ fn joins(place: &Place, file: &Path) -> Command {
     command
 }
 
-/// A scenario of the repository's, to its end: what the run says.
-pub fn play(place: &Place, file: &str) -> String {
+/// A scenario of the repository's, to its end: what its runs say, until one passes. What it expects
+/// within 2 s of a real clock, a machine that is busy with other tests may be late for.
+pub fn play(place: &Place, file: &str) -> Result<(), String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let mut said = String::new();
     for _ in 0..TRIES {
         let out = joins(place, &file).output().expect("the lab starts");
-        let [told, wrong] = [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-        said = format!("{told}{wrong}");
-        if !wrong.contains("the lab stood still") {
-            break;
+        if out.status.success() {
+            return Ok(());
+        }
+        for bytes in [&out.stdout, &out.stderr] {
+            said.push_str(&String::from_utf8_lossy(bytes));
         }
     }
-    said
+    Err(said)
 }
 
 impl Lab {
@@ -116,7 +120,7 @@ impl Lab {
             let mut command = joins(place, &file);
             let told = File::create(&said).expect("a file");
             let process = command.arg("--hold").stdout(told).spawn().expect("the lab starts");
-            let mut lab = Lab { process };
+            let mut lab = Lab { process, said: said.clone() };
             let ends = Instant::now() + Duration::from_secs(20);
             while lab.runs() && Instant::now() < ends {
                 if fs::read_to_string(&said).expect("text").contains("the lab stays until ^C") {
@@ -161,7 +165,9 @@ impl Lab {
     pub fn end(mut self) {
         let id = self.process.id();
         kill(Pid::from_raw(i32::try_from(id).expect("an id")), Signal::SIGINT).expect("it runs");
-        assert_eq!(self.process.wait().expect("it ends").code(), Some(0));
+        let code = self.process.wait().expect("it ends").code();
+        let said = fs::read_to_string(&self.said).unwrap_or_default();
+        assert_eq!(code, Some(0), "{said}");
         let homes = fs::read_dir("/run/kubesim-lab").into_iter().flatten().flatten();
         let left =
             homes.filter(|home| home.file_name().to_string_lossy().starts_with(&format!("{id}-")));

@@ -185,7 +185,7 @@ impl Story {
         let gone = || log.iter().any(|entry| matches!(entry, Entry::Gone(uid) if *uid == at.uid));
         let passed = list.is_some_and(|list| match list.items.get(&at.uid) {
             Some(item) => item.version > at.version,
-            // It was deleted before the list was made, and its writer knew of the state before that.
+            // It was deleted before the list was made, and its state was known before that.
             None => known < list.whole && gone(),
         });
         if passed { Ok(()) } else { Err(format!("{at:?} is never told")) }

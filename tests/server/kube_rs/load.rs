@@ -1,6 +1,6 @@
-//! Clients that write, each to objects of its own, and note what is known of them. Who got no answer
-//! looks when a server answers again: with its process ended whatever that had under way, so what is
-//! there then is what is known.
+//! Clients that write, each to objects of its own, and note what is known of them. Who got no
+//! answer looks when a server answers again: with its process ended whatever that had under way, so
+//! what is there then is what is known.
 
 use super::connect;
 use super::judge::{At, Entry};

@@ -12,7 +12,6 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Error, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::pin::pin;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -164,8 +163,10 @@ async fn managers(maps: &Api<ConfigMap>) {
         |data: Value| Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data}));
     let one = PatchParams::apply("one");
     let made = maps.patch("shared", &one, &wish(json!({"a": "1", "b": "1"}))).await;
-    let manager = made.expect("it is made").managed_fields()[0].manager.clone();
-    assert_eq!(manager.as_deref(), Some("one"));
+    // That it has no name beside the path's is no matter.
+    let managers = made.expect("it is made").managed_fields().to_vec();
+    let managers: Vec<_> = managers.iter().filter_map(|entry| entry.manager.as_deref()).collect();
+    assert_eq!(managers, ["one"]);
     let other = PatchParams::apply("other");
     let told =
         refused(maps.patch("shared", &other, &wish(json!({"a": "2"}))).await, 409, "Conflict");
@@ -197,10 +198,6 @@ async fn watches(maps: &Api<ConfigMap>) {
         other => format!("{other:?}"),
     };
     assert_eq!(told.iter().map(word).collect::<Vec<_>>(), ["added w", "modified w", "deleted w"]);
-    // From before all that a server remembers: an event says so, and the watcher lists anew.
-    let events = maps.watch(&WatchParams::default(), "1").await.expect("a watch");
-    let first = pin!(events).next().await.expect("an event").expect("an event");
-    assert!(matches!(&first, WatchEvent::Error(status) if status.code == 410), "{first:?}");
 }
 
 /// Scale, status, eviction; and waiting for what comes of them.

@@ -117,9 +117,11 @@ impl Write<'_> {
         self.remember(&mut new, config);
         let mut new = walk::without_nulls(writer.place(), new);
         let entries = managers.print();
-        if let Some(Value::Object(meta)) = new.get_mut("metadata") {
-            meta.insert("managedFields".to_owned(), json!(entries));
+        // Who applies says nothing of the metadata if the path has the name.
+        if !new["metadata"].is_object() {
+            new["metadata"] = Value::Object(Map::new());
         }
+        new["metadata"]["managedFields"] = json!(entries);
         Ok(new)
     }
 
