@@ -99,7 +99,8 @@ impl Namespace {
             return Err(Errno::Eperm);
         }
         if packet.dst != before {
-            let dev = Some(hop.dev).filter(|_| is_of_one_link(packet.dst));
+            // Of the loopback, where it was for this machine.
+            let dev = Some(out).filter(|_| is_of_one_link(packet.dst));
             let other = self.ip6.as_deref().and_then(|ip6| ip6.route(packet.dst, dev, false));
             hop = other.ok_or(Errno::Enetunreach)?;
         }
