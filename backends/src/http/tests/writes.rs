@@ -105,7 +105,8 @@ fn patches_of_every_kind_are_made() {
         let strategic = world.patch(&one, "strategic-merge-patch", &add).await.ok();
         let containers = &strategic["spec"]["template"]["spec"]["containers"];
         assert_eq!(containers.as_array().map(Vec::len), Some(2), "{containers}");
-        assert_eq!((&containers[0]["image"], &containers[1]["name"]), (&json!("i:2"), &json!("d")));
+        // In the patch's order.
+        assert_eq!((&containers[0]["name"], &containers[1]["image"]), (&json!("d"), &json!("i:2")));
         let ops = json!([{"op": "replace", "path": "/spec/replicas", "value": 5}]);
         assert_eq!(world.patch(&one, "json-patch", &ops).await.ok()["spec"]["replicas"], 5);
         let status = json!({"status": {"replicas": 3}, "spec": {"replicas": 9}});
