@@ -106,6 +106,15 @@ fn whatever_is_done_to_a_real_node_is_seen() {
     let third = "[[node]]\nname = \"three\"\nnetwork = \"lan\"\naddress = \"192.168.7.13\"\n\n";
     let text_of = SMALL.replacen("host-gw", "vxlan", 1);
     let text_of = text_of.replacen("[image.", &format!("{third}[image."), 1);
+    // Where the probes look for them.
+    let elsewhere = "{matchExpressions: [{key: kubernetes.io/hostname, operator: NotIn, \
+                     values: [three]}]}";
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let affinity =
+        format!("{{nodeAffinity: {{{required}: {{nodeSelectorTerms: [{elsewhere}]}}}}}}");
+    let containers = "      containers:";
+    let text_of =
+        text_of.replacen(containers, &format!("      affinity: {affinity}\n{containers}"), 1);
     let file = scenario("tampered", &text_of);
     for _ in 0..3 {
         let mut command = kubesim();

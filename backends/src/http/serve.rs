@@ -92,7 +92,8 @@ async fn connection(
         let under_way = UnderWay::new(activity);
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
         // As upstream's, which looks at the certificate again with each request (apiserver
-        // `pkg/authentication/request/x509/x509.go`), by this machine's time, as the handshake does.
+        // `pkg/authentication/request/x509/x509.go`), by this machine's time, as the handshake
+        // does.
         let ended = until.is_some_and(|until| civil() > until);
         let inner = Rc::clone(inner);
         async move {

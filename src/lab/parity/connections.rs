@@ -1,7 +1,8 @@
 //! Tracked connections, out of what `conntrack -L` prints: the model's words, `/proc`'s and the
 //! program's differ in their beginning only.
 
-use super::mask::Mask;
+use super::mask::{ANY_NODE, Mask};
+use kubesim_sim::world::api;
 use std::fs;
 use std::path::Path;
 
@@ -36,9 +37,15 @@ pub fn lines(text: &str) -> Vec<String> {
     alike(text.lines().filter_map(line))
 }
 
-/// Without what else dice decide: which of several pods of one owner asked or was asked, and on
-/// which node the endpoint is that a Service's client got.
+/// Without what else dice decide: which of several pods of one owner asked or was asked, on which
+/// node the endpoint is that a Service's client got, and whatever a pod has to do with that may be
+/// on any node, as on which nodes such a connection is seen follows from where its ends are.
+///
+/// And without those to the API: of a node's programs one or each has its own, made before the first
+/// rule or after it.
 pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
+    let to_the_api = format!(":{}: ", api::PORT);
+    let is_anywhere = |line: &String| line.contains(ANY_NODE) || line.contains(&to_the_api);
     let one_of = |line: String| {
         let line = without(&line, '#');
         match line.split_once(": ") {
@@ -48,7 +55,7 @@ pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
             _ => line,
         }
     };
-    alike(mask.lines(lines).into_iter().map(one_of))
+    alike(mask.lines(lines).into_iter().filter(|line| !is_anywhere(line)).map(one_of))
 }
 
 fn alike(lines: impl Iterator<Item = String>) -> Vec<String> {
@@ -159,5 +166,17 @@ mod tests {
         let direct = |pod: &str| format!("tcp {pod} asks 1.2.3.4:80: 1.2.3.4:80 answers to {pod}");
         assert_eq!(told(&[direct("<b@one#0>")]), told(&[direct("<b@one#1>")]));
         assert_ne!(told(&[direct("<b@one#0>")]), told(&[direct("<b@two#0>")]));
+    }
+
+    #[test]
+    fn where_dice_put_a_pod_and_when_the_api_was_called_is_no_difference() {
+        let told = |asked: &str, port: u16| {
+            let line =
+                format!("tcp 1.2.3.4 asks {asked}:{port}: {asked}:{port} answers to 1.2.3.4");
+            masked(&Mask::default(), vec![line])
+        };
+        assert_eq!(told("1.2.3.5", 80).len(), 1);
+        assert_eq!(told("<b@any node#0>", 80), [""; 0]);
+        assert_eq!(told("1.2.3.5", api::PORT), [""; 0]);
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub struct Mask(Vec<(String, String)>);
 
 /// Where a pod is that asked for no place.
-const ANY_NODE: &str = "any node";
+pub const ANY_NODE: &str = "any node";
 
 /// Whose a text is, and whose it was: a route or a tunnel's entry may outlive its node.
 #[derive(Debug, Default)]

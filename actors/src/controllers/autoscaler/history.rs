@@ -1,5 +1,6 @@
-//! What was recommended and done lately, which holds back what is done now (`stabilizeRecommendation`,
-//! `normalizeDesiredReplicas` and their like `WithBehaviors` in upstream's horizontal.go): pure.
+//! What was recommended and done lately, which holds back what is done now
+//! (`stabilizeRecommendation`, `normalizeDesiredReplicas` and their like `WithBehaviors` in
+//! upstream's horizontal.go): pure.
 
 use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior,

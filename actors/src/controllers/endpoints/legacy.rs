@@ -116,7 +116,8 @@ fn subsets(
             // Of a headless Service without ports, the addresses are all.
             false => vec![None],
         };
-        // One that is going is told of only if readiness does not matter (`ShouldPodBeInEndpoints`).
+        // One that is going is told of only if readiness does not matter
+        // (`ShouldPodBeInEndpoints`).
         for (uid, reachable) in endpoints.iter().filter(|(_, one)| publish || !one.is_going()) {
             for port in &ports {
                 let address = reachable.address();

@@ -71,8 +71,8 @@ impl Kernel {
     }
 
     /// Sends a datagram of `len` bytes, from the bound address, else from what suits the
-    /// destination best (udpv6_sendmsg). `ENETUNREACH`, `EADDRNOTAVAIL`, `EMSGSIZE`, `EPERM` where a
-    /// rule drops it.
+    /// destination best (udpv6_sendmsg). `ENETUNREACH`, `EADDRNOTAVAIL`, `EMSGSIZE`, `EPERM` where
+    /// a rule drops it.
     pub fn udp6_send(
         &mut self,
         now: Time,
