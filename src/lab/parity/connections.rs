@@ -39,13 +39,15 @@ pub fn lines(text: &str) -> Vec<String> {
 
 /// Without what else dice decide: which of several pods of one owner asked or was asked, on which
 /// node the endpoint is that a Service's client got, and whatever a pod has to do with that may be
-/// on any node, as on which nodes such a connection is seen follows from where its ends are.
+/// on any node, or was and is gone: on which nodes its connections are seen follows from where it is.
 ///
 /// And without those to the API: of a node's programs one or each has its own, made before the first
 /// rule or after it.
 pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
     let to_the_api = format!(":{}: ", api::PORT);
-    let is_anywhere = |line: &String| line.contains(ANY_NODE) || line.contains(&to_the_api);
+    let is_dices = |line: &String| {
+        line.contains(ANY_NODE) || Mask::is_of_the_gone(line) || line.contains(&to_the_api)
+    };
     let one_of = |line: String| {
         let line = without(&line, '#');
         match line.split_once(": ") {
@@ -55,7 +57,7 @@ pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
             _ => line,
         }
     };
-    alike(mask.lines(lines).into_iter().filter(|line| !is_anywhere(line)).map(one_of))
+    alike(mask.lines(lines).into_iter().filter(|line| !is_dices(line)).map(one_of))
 }
 
 fn alike(lines: impl Iterator<Item = String>) -> Vec<String> {
@@ -177,6 +179,7 @@ mod tests {
         };
         assert_eq!(told("1.2.3.5", 80).len(), 1);
         assert_eq!(told("<b@any node#0>", 80), [""; 0]);
+        assert_eq!(told("<one>.2", 80), [""; 0]);
         assert_eq!(told("1.2.3.5", api::PORT), [""; 0]);
     }
 }

@@ -144,6 +144,16 @@ impl Mask {
         rule.contains("-A KUBE-LOOP-BACK ") && rule.contains(ANY_NODE)
     }
 
+    /// Whether a masked line is about a pod that is gone: an address of a node's subnet is all that
+    /// is left of it, and which node's it was, is dice's. `.0` and `.1` are devices of the node.
+    pub fn is_of_the_gone(line: &str) -> bool {
+        line.split('>').skip(1).any(|rest| {
+            let rest = rest.strip_prefix('.').unwrap_or_default();
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest[..end].parse::<u32>().is_ok_and(|host| host > 1)
+        })
+    }
+
     /// An `iptables-save` table by table. The chain of an endpoint is called after its address.
     pub fn rules(&self, save: &str) -> Vec<String> {
         let mut names = BTreeMap::new();
@@ -207,6 +217,13 @@ fn replace_whole(text: &str, from: &str, to: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_gone_is_told_from_a_node() {
+        assert!(Mask::is_of_the_gone("tcp <a>.0 asks <two>.12:80: <two>.12:80 answers to <a>.0"));
+        assert!(!Mask::is_of_the_gone("tcp <a>.1 asks <web@a#0>:80: <web@a#0>:80 answers"));
+        assert!(!Mask::is_of_the_gone("-a -t 10.96.0.80:80 -r <web@a#0>:8080 -m -w 1"));
+    }
 
     #[test]
     fn only_whole_names_are_replaced() {

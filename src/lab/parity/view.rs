@@ -97,11 +97,14 @@ impl View {
             ("FDB", tables.fdb),
             ("neighbours", tables.neighbours),
             ("WireGuard devices and peers", tables.wireguard),
-            ("virtual services", tables.virtuals),
         ];
         for (what, lines) in others {
             self.0.insert(format!("{what} of {node}"), mask.lines(lines));
         }
+        // Whoever is asked no more is kept for those whom it knew.
+        let mut virtuals = mask.lines(tables.virtuals);
+        virtuals.retain(|line| !Mask::is_of_the_gone(line));
+        self.0.insert(format!("virtual services of {node}"), virtuals);
         let connections = connections::masked(mask, tables.connections);
         self.0.insert(format!("connections of {node}"), connections);
     }
