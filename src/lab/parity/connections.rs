@@ -39,10 +39,10 @@ pub fn lines(text: &str) -> Vec<String> {
 
 /// Without what else dice decide: which of several pods of one owner asked or was asked, on which
 /// node the endpoint is that a Service's client got, and whatever a pod has to do with that may be
-/// on any node, or was and is gone: on which nodes its connections are seen follows from where it is.
+/// on any node, or was and is gone: where its connections are seen follows from where it is.
 ///
-/// And without those to the API: of a node's programs one or each has its own, made before the first
-/// rule or after it.
+/// And without those to the API: of a node's programs one or each has its own, made before the
+/// first rule or after it.
 pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
     let to_the_api = format!(":{}: ", api::PORT);
     let is_dices = |line: &String| {
