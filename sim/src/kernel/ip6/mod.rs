@@ -6,8 +6,8 @@
 //! It is off in a new namespace, as with `ipv6.disable_ipv6=1`, until
 //! `net.ipv6.conf.all.disable_ipv6` is written, and costs nothing so long. Not modelled: duplicate
 //! address detection, router advertisements and solicitations, redirects, reports of group
-//! membership (MLD), fragments and other extension headers, and TCP sockets: a segment for this
-//! machine meets none.
+//! membership (MLD), fragments and other extension headers, that a machine hears what it sends to
+//! its own groups (`IPV6_MULTICAST_LOOP`), and TCP sockets: a segment for this machine meets none.
 
 mod address;
 mod config;

@@ -36,11 +36,12 @@ pub(super) fn unique<F: Family>(
         Manip::Source => tuple.src = range.ip,
         Manip::Destination => tuple.dst = range.ip,
     }
-    if tuple.protocol != Protocol::Icmp
-        && let (Some(port), Manip::Destination) = (range.port, manip)
-    {
-        // A range of one port: taken or not.
-        tuple.dport = port;
+    if let (Some(port), Manip::Destination) = (range.port, manip) {
+        // A range of one port: taken or not. An echo has an id for one (nf_nat_l4proto_unique_tuple).
+        match tuple.protocol {
+            Protocol::Icmp => tuple.sport = port,
+            _ => tuple.dport = port,
+        }
         return tuple;
     }
     if let (Some(port), Manip::Source, false) = (kept, manip, range.random_fully)

@@ -186,6 +186,15 @@ fn what_one_says_to_everybody_one_hears_as_well() {
     assert_eq!(router.count(Table::Filter, "INPUT"), 1);
 }
 
+/// iptables-legacy seed 208616115, case 1814: `portok` of libxt_DNAT holds for ICMP.
+#[test]
+fn the_port_of_a_dnat_is_the_id_of_an_echo() {
+    let rule = "-t nat -A PREROUTING -p icmp -j DNAT --to-destination 10.1.0.10:80";
+    let mut router = Router::new(&[rule]);
+    let sent = router.put(0, echo(CLIENT, "10.96.0.10", 1));
+    assert_eq!(sent[0].l4, echo(CLIENT, SERVER, 80).l4);
+}
+
 /// iptables-legacy seed 1, case 513 (icmp_xmit_lock, net/ipv4/icmp.c).
 #[test]
 fn nobody_is_told_that_an_echo_reply_was_rejected() {
