@@ -37,7 +37,8 @@ pub(super) fn unique<F: Family>(
         Manip::Destination => tuple.dst = range.ip,
     }
     if let (Some(port), Manip::Destination) = (range.port, manip) {
-        // A range of one port: taken or not. An echo has an id for one (nf_nat_l4proto_unique_tuple).
+        // A range of one port: taken or not. An echo has an id instead
+        // (nf_nat_l4proto_unique_tuple).
         match tuple.protocol {
             Protocol::Icmp => tuple.sport = port,
             _ => tuple.dport = port,
