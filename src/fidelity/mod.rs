@@ -58,7 +58,8 @@ pub struct Args {
     pub mutant: Option<String>,
 }
 
-/// How often Linux may be asked to do what the model did; of what happens once in 16 times one in 10^11 is missed.
+/// How often Linux may be asked to do what the model did; of what happens once in 16 times one in
+/// 10^11 is missed.
 const REVERSED_PLAYS: u64 = 400;
 
 /// How cases of one domain went.

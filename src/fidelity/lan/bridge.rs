@@ -14,7 +14,8 @@ use std::net::Ipv6Addr;
 const HOSTS: [&str; 4] = ["10.9.0.10", "10.9.0.11", "10.9.0.12", "10.9.0.13"];
 
 /// Whom DNAT sends to: the bridge itself, and hosts on it. Not who is on no route: how often
-/// somebody is told so depends on the clock (ip_error, net/ipv4/route.c), and no namespace can say otherwise.
+/// somebody is told so depends on the clock (ip_error, net/ipv4/route.c), and no namespace can say
+/// otherwise.
 const TARGETS: [&str; 3] = ["10.9.0.1", "10.9.0.11", "10.9.0.13"];
 
 fn mac(number: usize) -> Mac {

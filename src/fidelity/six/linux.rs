@@ -172,8 +172,8 @@ impl Linux {
         }))
     }
 
-    /// Who waits for one that is gone is told so, and may have to be asked for. Says whether anybody
-    /// did.
+    /// Who waits for one that is gone is told so, and may have to be asked for. Says whether
+    /// anybody did.
     fn forget_neighbours(&mut self) -> Result<bool, String> {
         let mut waited = false;
         for _ in 0..4 {
@@ -414,8 +414,8 @@ fn socket(port: u16) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// How often a host is told of a better way depends on the clock (ip6_forward), and rules would count
-/// that as well: it is dropped before they see it.
+/// How often a host is told of a better way depends on the clock (ip6_forward), and rules would
+/// count that as well: it is dropped before they see it.
 fn without_redirects() -> Result<(), String> {
     let rules = "table ip6 redirects { chain out { type filter hook output priority -450; \
                  icmpv6 type nd-redirect drop; }; }";
