@@ -30,80 +30,80 @@ fn agree(domain: Domain, cases: u64) {
 
 #[test]
 fn routes_are_as_linux_has_them() {
-    agree(Domain::Routes, 3000);
+    agree(Domain::Routes, 1500);
 }
 
 #[test]
 fn packets_are_forwarded_as_linux_does() {
-    agree(Domain::Forwarding, 3000);
+    agree(Domain::Forwarding, 1500);
 }
 
 #[test]
 fn rules_of_iptables_legacy_do_what_they_do_on_linux() {
-    agree(Domain::IptablesLegacy, 3000);
+    agree(Domain::IptablesLegacy, 1500);
 }
 
 #[test]
 fn rules_of_iptables_nft_do_what_they_do_on_linux() {
-    agree(Domain::IptablesNft, 3000);
+    agree(Domain::IptablesNft, 1500);
 }
 
 #[test]
 fn services_of_nftables_mode_do_what_they_do_on_linux() {
-    agree(Domain::Nftables, 3000);
+    agree(Domain::Nftables, 1500);
 }
 
 #[test]
 fn connections_live_as_on_linux() {
-    agree(Domain::Conntrack, 3000);
+    agree(Domain::Conntrack, 1500);
 }
 
 #[test]
 fn a_bridge_learns_and_forwards_as_on_linux() {
-    agree(Domain::Bridge, 3000);
+    agree(Domain::Bridge, 1500);
 }
 
 #[test]
 fn bridged_packets_meet_rules_as_on_linux() {
-    agree(Domain::BridgeFilter, 3000);
+    agree(Domain::BridgeFilter, 1500);
 }
 
 #[test]
 fn a_tunnel_takes_and_gives_as_on_linux() {
-    agree(Domain::Vxlan, 3000);
+    agree(Domain::Vxlan, 1500);
 }
 
 #[test]
 fn neighbours_are_asked_and_believed_as_on_linux() {
-    agree(Domain::Neighbours, 3000);
+    agree(Domain::Neighbours, 1500);
 }
 
 #[test]
 fn routes_of_ipv6_are_as_linux_has_them() {
-    agree(Domain::Routes6, 3000);
+    agree(Domain::Routes6, 1500);
 }
 
 #[test]
 fn packets_of_ipv6_are_forwarded_as_linux_does() {
-    agree(Domain::Forwarding6, 3000);
+    agree(Domain::Forwarding6, 1500);
 }
 
 #[test]
 fn neighbours_of_ipv6_are_asked_and_believed_as_on_linux() {
-    agree(Domain::Neighbours6, 3000);
+    agree(Domain::Neighbours6, 1500);
 }
 
 #[test]
 fn rules_of_ip6tables_legacy_do_what_they_do_on_linux() {
-    agree(Domain::Ip6tablesLegacy, 3000);
+    agree(Domain::Ip6tablesLegacy, 1500);
 }
 
 #[test]
 fn rules_of_ip6tables_nft_do_what_they_do_on_linux() {
-    agree(Domain::Ip6tablesNft, 3000);
+    agree(Domain::Ip6tablesNft, 1500);
 }
 
 #[test]
 fn connections_of_ipv6_live_as_on_linux() {
-    agree(Domain::Conntrack6, 3000);
+    agree(Domain::Conntrack6, 1500);
 }
