@@ -4,7 +4,8 @@ use super::frame6;
 use crate::frames;
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Slice, Icmpv4Type, IpHeaders, Ipv4Extensions, Ipv4Header,
-    LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice,
+    LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TcpOptionElement, TcpSlice,
+    TransportSlice,
 };
 use kubesim_actors::ports::network::Mac;
 use kubesim_sim::body::Body;
@@ -55,21 +56,7 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             builder.udp(*sport, *dport).write(to, &payload)
         }
         L4::Tcp(tcp) => {
-            let mut header = TcpHeader {
-                syn: tcp.flags.syn,
-                ack: tcp.flags.ack,
-                fin: tcp.flags.fin,
-                rst: tcp.flags.rst,
-                acknowledgment_number: tcp.ack,
-                ..TcpHeader::new(tcp.sport, tcp.dport, tcp.seq, 65_535)
-            };
-            // As every stack does; conntrack begins anew with a SYN's options (tcp_options).
-            if tcp.flags.syn
-                && header.set_options(&[TcpOptionElement::MaximumSegmentSize(1460)]).is_err()
-            {
-                return Err("no room for an option".to_owned());
-            }
-            builder.tcp_header(header).write(to, &vec![0; tcp.payload() as usize])
+            builder.tcp_header(tcp_header(tcp)?).write(to, &vec![0; tcp.payload() as usize])
         }
         L4::Icmp(Icmp::EchoRequest { id, seq }) => {
             builder.icmpv4_echo_request(*id, *seq).write(to, &[])
@@ -84,6 +71,33 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
         L4::Icmp(Icmp::Discovery(never)) => match *never {},
     };
     written.map_err(|error| format!("writing a packet: {error}"))
+}
+
+pub(super) fn tcp_header(tcp: &Tcp) -> Result<TcpHeader, String> {
+    let mut header = TcpHeader {
+        syn: tcp.flags.syn,
+        ack: tcp.flags.ack,
+        fin: tcp.flags.fin,
+        rst: tcp.flags.rst,
+        acknowledgment_number: tcp.ack,
+        ..TcpHeader::new(tcp.sport, tcp.dport, tcp.seq, 65_535)
+    };
+    // As every stack does; conntrack begins anew with a SYN's options (tcp_options).
+    if tcp.flags.syn && header.set_options(&[TcpOptionElement::MaximumSegmentSize(1460)]).is_err() {
+        return Err("no room for an option".to_owned());
+    }
+    Ok(header)
+}
+
+pub(super) fn read_tcp(tcp: &TcpSlice<'_>) -> Tcp {
+    Tcp {
+        sport: tcp.source_port(),
+        dport: tcp.destination_port(),
+        seq: tcp.sequence_number(),
+        ack: tcp.acknowledgment_number(),
+        flags: TcpFlags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst() },
+        len: tcp.payload().len() as u32,
+    }
 }
 
 /// `None` for what the model does not speak. The error is what else it is, in words.
@@ -114,17 +128,7 @@ fn decode_ip(sliced: &SlicedPacket<'_>) -> Option<Result<Packet, String>> {
             }
             L4::Udp { sport, dport }
         }
-        TransportSlice::Tcp(tcp) => {
-            let flags = TcpFlags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst() };
-            L4::Tcp(Tcp {
-                sport: tcp.source_port(),
-                dport: tcp.destination_port(),
-                seq: tcp.sequence_number(),
-                ack: tcp.acknowledgment_number(),
-                flags,
-                len: tcp.payload().len() as u32,
-            })
-        }
+        TransportSlice::Tcp(tcp) => L4::Tcp(read_tcp(tcp)),
         TransportSlice::Icmpv4(icmp) => match decode_icmp(icmp) {
             Ok(icmp) => L4::Icmp(icmp),
             Err(words) => return Some(Err(words)),

@@ -1,16 +1,17 @@
 //! IPv6 packets as bytes, and back.
 
+use super::frame::{read_tcp, tcp_header};
 use etherparse::icmpv6::{DestUnreachableCode as Unreachable, TimeExceededCode};
 use etherparse::{
     Icmpv6Slice, Icmpv6Type, IpHeaders, IpNumber, Ipv6Extensions, Ipv6Header, Ipv6HeaderSlice,
-    NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice,
+    NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{
-    Advertised, Ct, Discovery, Icmp, Icmp6Error, L4, Packet, Quoted, Tcp, TcpFlags,
+    Advertised, Ct, Discovery, Icmp, Icmp6Error, L4, Packet, Quoted,
 };
 use std::net::Ipv6Addr;
 
@@ -41,15 +42,7 @@ pub fn encode(
     let written = match &packet.l4 {
         L4::Udp { sport, dport } => builder.udp(*sport, *dport).write(to, &data),
         L4::Tcp(tcp) => {
-            let header = TcpHeader {
-                syn: tcp.flags.syn,
-                ack: tcp.flags.ack,
-                fin: tcp.flags.fin,
-                rst: tcp.flags.rst,
-                acknowledgment_number: tcp.ack,
-                ..TcpHeader::new(tcp.sport, tcp.dport, tcp.seq, 65_535)
-            };
-            builder.tcp_header(header).write(to, &vec![0; tcp.payload() as usize])
+            builder.tcp_header(tcp_header(tcp)?).write(to, &vec![0; tcp.payload() as usize])
         }
         L4::Icmp(Icmp::EchoRequest { id, seq }) => {
             builder.icmpv6_echo_request(*id, *seq).write(to, &data)
@@ -166,17 +159,7 @@ pub fn decode(sliced: &SlicedPacket<'_>) -> Option<Result<Packet<V6>, String>> {
         TransportSlice::Udp(udp) => {
             L4::Udp { sport: udp.source_port(), dport: udp.destination_port() }
         }
-        TransportSlice::Tcp(tcp) => {
-            let flags = TcpFlags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst() };
-            L4::Tcp(Tcp {
-                sport: tcp.source_port(),
-                dport: tcp.destination_port(),
-                seq: tcp.sequence_number(),
-                ack: tcp.acknowledgment_number(),
-                flags,
-                len: tcp.payload().len() as u32,
-            })
-        }
+        TransportSlice::Tcp(tcp) => L4::Tcp(read_tcp(tcp)),
         TransportSlice::Icmpv6(icmp) if UNHEARD.contains(&icmp.type_u8()) => return None,
         TransportSlice::Icmpv6(icmp) => match decode_icmp(icmp) {
             Ok(icmp) => L4::Icmp(icmp),
@@ -235,7 +218,7 @@ fn target_and_option(bytes: &[u8]) -> (Option<Ipv6Addr>, Option<Mac>) {
 mod tests {
     use super::*;
     use crate::fidelity::frame;
-    use kubesim_sim::kernel::packet::{Frame, Payload};
+    use kubesim_sim::kernel::packet::{Frame, Payload, Tcp, TcpFlags};
 
     const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 9);
     const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 9);
@@ -266,7 +249,7 @@ mod tests {
         back(L4::Udp { sport: 1, dport: 2 }, 1300);
         back(L4::Icmp(Icmp::EchoRequest { id: 5, seq: 6 }), 48);
         let flags = TcpFlags { syn: true, ..TcpFlags::default() };
-        back(L4::Tcp(Tcp { sport: 1, dport: 2, seq: 3, ack: 0, flags, len: 0 }), 60);
+        back(L4::Tcp(Tcp { sport: 1, dport: 2, seq: 3, ack: 0, flags, len: 0 }), 64);
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
             let (dport, seq) = if protocol == Protocol::Tcp { (8, 9) } else { (0, 0) };
             let about = Quoted { src: B, dst: A, protocol, sport: 7, dport, seq };
