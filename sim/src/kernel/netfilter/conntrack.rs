@@ -1,6 +1,6 @@
 //! Connection tracking of one namespace (net/netfilter/nf_conntrack_core.c).
 
-use super::entry::{Entry, directions};
+use super::entry::Entry;
 use super::family::Filtered;
 use super::moved::Moved;
 use super::tcp_state::{self, Segment, TcpState};
@@ -10,7 +10,6 @@ use crate::kernel::family::{Family, V4};
 use crate::kernel::index::{Index, hash_of};
 use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::packet::{Ct, Icmp, L4, Packet};
-use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,13 +44,13 @@ impl<F: Family> Slot<F> {
 
 /// Where a tuple leads: a slot, and whether the tuple is the reply's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    slot: u32,
-    reply: bool,
+pub(super) struct Place {
+    pub(super) slot: u32,
+    pub(super) reply: bool,
 }
 
 impl Place {
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         self.slot << 1 | u32::from(self.reply)
     }
     fn of(number: u32) -> Place {
@@ -74,7 +73,7 @@ pub struct Conntrack<F: Family = V4> {
     pub(super) tuples: Index,
     pub(super) confirmed: u32,
     /// How many of the confirmed ones have a rewritten destination.
-    rewritten: u32,
+    pub(super) rewritten: u32,
     /// Entries in the order in which they were made or last looked at, and from when on that is
     /// worth while: the way to what has expired without a walk through what has not.
     pub(super) ages: VecDeque<Age>,
@@ -151,7 +150,7 @@ impl<F: Filtered> Conntrack<F> {
         Ok(())
     }
 
-    fn ct(&mut self, place: Place) -> Ct {
+    pub(super) fn ct(&mut self, place: Place) -> Ct {
         let id = self.id(place.slot);
         let Some(entry) = &mut self.slots[place.slot as usize].entry else {
             return Ct::Invalid;
@@ -181,7 +180,7 @@ impl<F: Filtered> Conntrack<F> {
         found.map(Place::of)
     }
 
-    fn find(&mut self, tuple: &Tuple<F>, now: Time) -> Option<Place> {
+    pub(super) fn find(&mut self, tuple: &Tuple<F>, now: Time) -> Option<Place> {
         let place = self.place(tuple)?;
         let entry = self.slots[place.slot as usize].entry.as_ref()?;
         if entry.expires <= now {
@@ -229,6 +228,7 @@ impl<F: Filtered> Conntrack<F> {
             dst_nat_done: false,
             masqueraded: None,
             confirmed: false,
+            clashed: false,
             dying: false,
             expires: now + IN_FLIGHT,
             timeout,
@@ -280,6 +280,8 @@ impl<F: Filtered> Conntrack<F> {
                 }
                 entry.expires = now + timeout;
             }
+            // Its timeout is fixed (IPS_FIXED_TIMEOUT), and it is never assured.
+            (L4::Udp { .. }, _) if entry.clashed => {}
             (L4::Udp { .. }, _) => {
                 let at_once = mutated(Mutant::UdpStreamAtOnce);
                 let stream = entry.seen_reply && (at_once || now > entry.stream_from);
@@ -289,62 +291,6 @@ impl<F: Filtered> Conntrack<F> {
             _ => entry.expires = now + ICMP,
         }
         Judged::Fine
-    }
-
-    /// `__nf_conntrack_confirm`: the packet that made the entry leaves (or is received): from now
-    /// on the entry is everybody's. `false`: somebody else has a tuple of it by now.
-    ///
-    /// Of two UDP packets that raced with the very same mapping, the second joins the first
-    /// (`nf_ct_resolve_clash`); any other clash loses its packet.
-    pub fn confirm(&mut self, packet: &mut Packet<F>, now: Time) -> bool {
-        let Ct::Entry { id, reply: false, .. } = packet.ct else {
-            return true;
-        };
-        let Some(slot) = self.slot(id) else {
-            return true;
-        };
-        let Some(entry) = &mut self.slots[slot as usize].entry else {
-            return true;
-        };
-        if entry.confirmed || entry.dying || entry.expires <= now {
-            return true;
-        }
-        let (original, reply) = (entry.original, entry.reply);
-        let timeout = entry.timeout;
-        let rival = self.find(&original, now).or_else(|| self.find(&reply, now));
-        if let Some(rival) = rival {
-            self.insert_failed += 1;
-            self.release(slot);
-            return self.join(rival, packet, original, reply);
-        }
-        if let Some(entry) = &mut self.slots[slot as usize].entry {
-            entry.confirmed = true;
-            entry.expires = now + timeout;
-            self.rewritten += u32::from(entry.dst_nat);
-        }
-        for (tuple, reply) in directions(original, reply) {
-            self.tuples.insert(hash_of(&tuple), Place { slot, reply }.number());
-        }
-        self.confirmed += 1;
-        true
-    }
-
-    fn join(
-        &mut self,
-        rival: Place,
-        packet: &mut Packet<F>,
-        original: Tuple<F>,
-        reply: Tuple<F>,
-    ) -> bool {
-        let same = self.slots[rival.slot as usize]
-            .entry
-            .as_ref()
-            .is_some_and(|other| other.original == original && other.reply == reply);
-        if original.protocol != Protocol::Udp || !same {
-            return false;
-        }
-        packet.ct = self.ct(Place { slot: rival.slot, reply: false });
-        true
     }
 
     /// Whether a tuple belongs to an entry of the table (`nf_conntrack_tuple_taken`), other than
@@ -415,7 +361,7 @@ impl<F: Filtered> Conntrack<F> {
         if std::mem::take(&mut entry.confirmed) {
             self.confirmed -= 1;
             self.rewritten -= u32::from(entry.dst_nat);
-            for (tuple, reply) in directions(entry.original, entry.reply) {
+            for (tuple, reply) in entry.directions() {
                 self.tuples.remove(hash_of(&tuple), Place { slot, reply }.number());
             }
         }
@@ -433,7 +379,7 @@ impl<F: Filtered> Conntrack<F> {
         self.release(slot);
     }
 
-    fn release(&mut self, slot: u32) {
+    pub(super) fn release(&mut self, slot: u32) {
         self.forget_moved(slot);
         let held = &mut self.slots[slot as usize];
         held.entry = None;

@@ -29,6 +29,9 @@ pub struct Entry<F: Family = V4> {
     /// The hash of the link it was masqueraded to leave by (`masq_index`).
     pub(super) masqueraded: Option<u32>,
     pub(super) confirmed: bool,
+    /// Another entry has its original tuple, so that only answers find it, and nobody sees it
+    /// (`IPS_NAT_CLASH`).
+    pub(super) clashed: bool,
     /// Out of the table for good (`IPS_DYING`).
     pub(super) dying: bool,
     pub(super) expires: Time,
@@ -50,22 +53,20 @@ impl<F: Family> Entry<F> {
     pub fn protocol(&self) -> Protocol {
         self.original.protocol
     }
-}
-
-/// What the table finds a connection by, and whether it is the reply's. Somebody who talks to
-/// himself (same address, same port) has one tuple for both: the reply's is put before the
-/// original's (`__nf_conntrack_hash_insert`), so it alone is ever found.
-pub fn directions<F: Family>(
-    original: Tuple<F>,
-    reply: Tuple<F>,
-) -> impl Iterator<Item = (Tuple<F>, bool)> {
-    let first = (original != reply).then_some((original, false));
-    first.into_iter().chain([(reply, true)])
+    /// What the table finds it by, and whether that is the reply's tuple. Somebody who talks to
+    /// himself (same address, same port) has one tuple for both: the reply's is put before the
+    /// original's (`__nf_conntrack_hash_insert`), so it alone is ever found.
+    pub(super) fn directions(&self) -> impl Iterator<Item = (Tuple<F>, bool)> + use<F> {
+        let (original, reply) = (self.original, self.reply);
+        let first = (original != reply && !self.clashed).then_some((original, false));
+        first.into_iter().chain([(reply, true)])
+    }
 }
 
 impl<F: Filtered> Conntrack<F> {
-    /// The confirmed ones, in a fixed order.
+    /// The confirmed ones that are listed, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry<F>> {
-        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.confirmed)
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        entries.filter(|entry| entry.confirmed && !entry.clashed)
     }
 }

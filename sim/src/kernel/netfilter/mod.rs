@@ -8,6 +8,7 @@ mod ages;
 mod approach;
 mod chains;
 mod compile;
+mod confirm;
 mod conntrack;
 mod entry;
 pub mod family;

@@ -339,3 +339,45 @@ fn two_packets_that_wait_for_a_host_of_the_bridge_both_go_on() {
     assert_eq!(sent.iter().map(|(by, _)| *by).collect::<Vec<_>>(), [legs[1], legs[1]]);
     assert_eq!(kernel.netfilter(NsId::HOST).expect("rules").conntrack().count(), 1);
 }
+
+/// bridge-filter seed 20261127, case 3871: as above, but the address outside is taken, so that
+/// each of the two has a source port of its own. The second is not lost: it has an entry that
+/// only answers find, for a second, and that is not listed (nf_ct_resolve_clash_harder).
+#[test]
+fn of_two_that_wait_with_ports_of_their_own_the_second_has_an_entry_for_answers() {
+    let (mut kernel, legs, _) = bridged();
+    forwarding(&mut kernel, "1");
+    let mut out = Vec::new();
+    let key = "net.bridge.bridge-nf-call-iptables";
+    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
+    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
+    let command = "-t nat -A PREROUTING -d 10.9.0.10 -p udp -j DNAT --to-destination 10.9.0.11";
+    rules.command(command).expect("a rule");
+    let (client, other) = (Mac([6, 0, 0, 0, 0, 3]), Mac([6, 0, 0, 0, 0, 2]));
+    put(&mut kernel, legs[1], client, HOST_MAC, udp("10.9.0.13", "10.9.0.11"));
+    for leg in [legs[2], legs[0]] {
+        put(&mut kernel, leg, client, BRIDGE, udp("10.9.0.13", "10.9.0.10"));
+    }
+    let answer = arp(false, (other, "10.9.0.11"), (BRIDGE, "10.9.0.1"));
+    let sent = put(&mut kernel, legs[1], other, BRIDGE, answer);
+    let ports = |(_, frame): &(u32, Frame)| match &frame.payload {
+        Payload::Ip(packet) => packet.ports(),
+        payload => panic!("{payload:?}"),
+    };
+    let sent: Vec<(u16, u16)> = sent.iter().map(ports).collect();
+    assert_eq!(sent.len(), 2);
+    assert_ne!(sent[0].0, sent[1].0);
+    let listed = |kernel: &Kernel| kernel.netfilter(NsId::HOST).expect("rules").conntrack().count();
+    assert_eq!(listed(&kernel), 2);
+    // An answer to the second finds its way.
+    let Payload::Ip(mut reply) = udp("10.9.0.11", "10.9.0.13") else { unreachable!() };
+    reply.l4 = L4::Udp { sport: sent[1].1, dport: sent[1].0 };
+    let back = put(&mut kernel, legs[1], other, client, Payload::Ip(reply));
+    let Some((_, Frame { payload: Payload::Ip(back), .. })) = back.first() else {
+        panic!("{back:?}");
+    };
+    let Payload::Ip(asked) = udp("10.9.0.13", "10.9.0.10") else { unreachable!() };
+    assert_eq!((back.src, back.dst), (asked.dst, asked.src));
+    assert_eq!(back.ports(), (asked.ports().1, asked.ports().0));
+    assert_eq!(listed(&kernel), 2);
+}
