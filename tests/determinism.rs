@@ -134,6 +134,10 @@ fn debug_and_release_are_one_run() {
     build.arg(target);
     if other == "release" {
         build.arg("--release");
+    } else {
+        // As it is built in the least time: its overflow checks and assertions are asked for.
+        build.args(["--config", "profile.dev.opt-level=0"]);
+        build.args(["--config", "profile.dev.package.\"*\".opt-level=0"]);
     }
     let built = build.status().expect("cargo runs");
     assert!(built.success(), "the {other} build");

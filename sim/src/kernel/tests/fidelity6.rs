@@ -287,3 +287,28 @@ fn what_a_machine_says_to_itself_comes_by_its_loopback() {
     };
     assert_eq!(out.iter().filter(|output| heard(output)).count(), 1);
 }
+
+/// ip6tables-nft and ip6tables-legacy: what OUTPUT sends to a group leaves by the link that it was
+/// to leave by before, and so nowhere if it was for this machine (ip6_route_me_harder).
+#[test]
+fn what_output_sends_to_a_group_leaves_where_it_was_to_leave() {
+    let (mut kernel, [leg, ..]) = router();
+    add(&mut kernel, leg, "fd00:1::1/64");
+    let rules = kernel.netfilter6_mut(NsId::HOST).expect("rules");
+    rules.command("-t nat -A OUTPUT -p udp -j DNAT --to-destination ff02::9").expect("a rule");
+    let any = Ipv6Addr::UNSPECIFIED;
+    let speaker = kernel.udp6_bind(NsId::HOST, any, 5001, 7).expect("a free port");
+    let mut leaves_by = |to: &str| {
+        let (mut out, to) = (Vec::new(), (ip6(to), 5000));
+        let _ = kernel.udp6_send(Time::ZERO, speaker, to, Body::Empty, 0, &mut out);
+        let link = |output| match output {
+            Output::Transmit { link, frame: Frame { payload: Payload::Ip6(packet), .. } } => {
+                (packet.dst == ip6("ff02::9")).then_some(link)
+            }
+            _ => None,
+        };
+        out.into_iter().filter_map(link).collect::<Vec<u32>>()
+    };
+    assert_eq!(leaves_by("fd00:1::10"), [leg]);
+    assert!(leaves_by("fd00:1::1").is_empty());
+}
