@@ -9,7 +9,7 @@ use super::cells::{AGE, Column, NAME};
 use super::declaration::{Parts, STATUS};
 use super::{Declaration, Kind, Rules};
 use crate::objects::names;
-use crate::objects::strict::Strict;
+use crate::objects::strict::Reader;
 use kubesim_runtime::Hasher;
 use serde::Deserialize;
 use serde_json::{Error, Map, Value};
@@ -169,7 +169,7 @@ const RULES: Rules = Rules {
     update: |_, _, _| {},
 };
 
-fn shape(value: Strict<'_, '_>) -> Result<Parts, Error> {
+fn shape(value: Reader<'_, '_>) -> Result<Parts, Error> {
     let meta = value.field("metadata")?;
     let mut fields = Map::deserialize(value.value)?;
     for other in ["apiVersion", "kind", "metadata"] {

@@ -1,7 +1,7 @@
 //! What a kind is declared with.
 
 use super::{Column, Fields, Kind};
-use crate::objects::strict::Strict;
+use crate::objects::strict::Reader;
 use crate::objects::validation::Causes;
 use crate::objects::{ObjectMeta, Uid, names};
 use k8s_openapi::Metadata;
@@ -61,7 +61,7 @@ pub struct New<'a> {
 pub(in crate::objects) type Parts = (ObjectMeta, Map<String, Value>, Value);
 
 /// Reads an object of the kind by its type and takes it apart.
-pub(in crate::objects) type Shape = fn(Strict<'_, '_>) -> Result<Parts, Error>;
+pub(in crate::objects) type Shape = fn(Reader<'_, '_>) -> Result<Parts, Error>;
 
 /// Something below an object's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ where
     }
 }
 
-fn shape<T>(value: Strict<'_, '_>) -> Result<Parts, Error>
+fn shape<T>(value: Reader<'_, '_>) -> Result<Parts, Error>
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
 {
