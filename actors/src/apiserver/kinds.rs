@@ -123,13 +123,25 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
                     Body::Pod(old.clone())
                 }
                 (Body::Pod(new), Body::Pod(old)) => {
-                    Body::Pod(old.with_status(Arc::clone(new.status())))
+                    let status = same_class(new.status(), old.status());
+                    let same = same(&status, old.status());
+                    Body::Pod(if same { old.clone() } else { old.with_status(status) })
                 }
                 (Body::Plain(new), Body::Plain(old)) => Body::Plain(plain::with_status(new, old)?),
                 _ => return None,
             }
         };
     }
+/// A pod's class is what it was made with, whoever leaves it out (`podStatusStrategy` in
+/// pkg/registry/core/pod/strategy.go).
+fn same_class(new: &Arc<PodStatus>, old: &PodStatus) -> Arc<PodStatus> {
+    let mut status = Arc::clone(new);
+    if new.qos_class.is_none() && old.qos_class.is_some() {
+        Arc::make_mut(&mut status).qos_class.clone_from(&old.qos_class);
+    }
+    status
+}
+
     Some(join!(Namespace, Node, Service, Deployment, ReplicaSet, Subnet))
 }
 
