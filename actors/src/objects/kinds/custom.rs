@@ -144,6 +144,7 @@ impl Interner {
                 columns: COLUMNS,
                 generation: true,
                 name: names::subdomain,
+                deprecated: None,
                 rules: Some(RULES),
             },
             directory: self.text(&format!("{group}/{plural}")),

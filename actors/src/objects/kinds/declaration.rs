@@ -30,6 +30,8 @@ pub struct Declaration {
     pub generation: bool,
     /// What a name may be; for each thing that is wrong, a sentence.
     pub name: fn(&str) -> Vec<String>,
+    /// What whoever uses it is told, if it is not to be used any more.
+    pub deprecated: Option<&'static str>,
     /// Of a kind without types of its own: its objects are held as their fields.
     pub rules: Option<Rules>,
 }
@@ -144,6 +146,7 @@ pub(super) const fn namespaced(
         columns: &[],
         generation: false,
         name: names::subdomain,
+        deprecated: None,
         rules: None,
     }
 }

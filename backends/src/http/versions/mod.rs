@@ -175,11 +175,11 @@ impl Served {
             _ => None,
         }
     }
-    /// What a client of an old version is told.
+    /// What a client of an old version or kind is told.
     pub fn warning(&self) -> Option<&str> {
         match &self.version {
             Version::Declared(declared) => declared.version().warning.as_deref(),
-            _ => None,
+            Version::Held | Version::Other(_) => self.resource().deprecated,
         }
     }
     /// `v1`, `apps/v1`.
