@@ -217,6 +217,15 @@ impl Served {
         }
     }
 
+    /// Whether the kind says itself which fields objects are selected by.
+    pub fn selects_more(&self) -> bool {
+        match &self.version {
+            Version::Held => !self.resource().fields.is_empty(),
+            Version::Other(other) => !other.fields.is_empty(),
+            Version::Declared(_) => true,
+        }
+    }
+
     /// How a field that objects are selected by is called where they are held.
     pub fn selected(&self, field: &str) -> Option<String> {
         let own = |known: bool| known.then(|| field.to_owned());
