@@ -2,6 +2,7 @@
 //! which say what they do. The client is installed once, below the build's folder.
 
 use super::ANY;
+use crate::skip::skipped;
 use crate::stores::lasting;
 use crate::world::Place;
 use std::io::{BufRead, BufReader, Read};
@@ -21,15 +22,13 @@ fn client() -> Option<&'static Path> {
 }
 
 fn install() -> Option<PathBuf> {
-    let required = std::env::var("KUBESIM_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(CLIENT.replace("==", "-"));
     if place.join("kubernetes").is_dir() {
         return Some(place);
     }
     let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
     if !pip.is_ok_and(|out| out.status.success()) {
-        assert!(!required, "KUBESIM_REQUIRE_KERNEL is 1 and this machine lacks pip");
-        println!("skipped: needs python3-pip");
+        skipped("pip (Debian: python3-pip)");
         return None;
     }
     // Whole or not at all.

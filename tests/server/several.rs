@@ -4,6 +4,7 @@
 use crate::etcd;
 use crate::https::{Ask, Connection, identity};
 use crate::plane::until;
+use crate::skip::skipped;
 use crate::world::{Place, Server};
 use nix::sys::signal::Signal;
 use rustls::ClientConfig;
@@ -169,11 +170,9 @@ fn anybody() -> ClientConfig {
 
 /// False, and says so, where this machine has no etcd.
 pub(super) fn possible() -> bool {
-    let required = std::env::var("KUBESIM_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
     let possible = etcd::installed();
-    assert!(possible || !required, "KUBESIM_REQUIRE_KERNEL is 1 and this machine lacks etcd");
     if !possible {
-        println!("skipped: needs etcd-server");
+        skipped("the program `etcd` (Debian: etcd-server)");
     }
     possible
 }

@@ -1,7 +1,8 @@
 //! A day with kubectl: what a person does with it, one thing after the other, and what is printed.
 //! The texts are upstream's (kubectl `pkg/cmd`, `pkg/describe/describe.go`), written by hand.
 
-use super::{ANY, rows};
+use super::ANY;
+use super::transcript::play;
 use crate::node::Node;
 use crate::plane::until;
 use crate::world::{Place, Server, clients};
@@ -27,67 +28,9 @@ fn field<'a>(described: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {described}")).trim()
 }
 
-const SERVED: &str = "deployment \"web\" successfully rolled out\n";
-
 #[test]
 fn a_deployment_is_rolled_out_paused_restarted_and_undone() {
-    each(|_, server| {
-        let made =
-            server.kubectl("create deployment web --image=nginx:1.25 --replicas=2 --port=80");
-        assert_eq!(made, "deployment.apps/web created\n");
-        let rolled = || {
-            let told = server.kubectl("rollout status deploy/web --timeout=40s");
-            assert!(told.ends_with(SERVED), "{told}");
-        };
-        rolled();
-        assert_eq!(rows(&server.kubectl("get deploy web"))[1], ["web", "2/2", "2", "2"]);
-        let said = server.kubectl("describe deploy web");
-        let replicas = "2 desired | 2 updated | 2 total | 2 available | 0 unavailable";
-        assert_eq!(field(&said, "Replicas:"), replicas);
-        assert_eq!(field(&said, "StrategyType:"), "RollingUpdate");
-        assert_eq!(field(&said, "RollingUpdateStrategy:"), "25% max unavailable, 25% max surge");
-        assert_eq!(
-            field(&said, "Available").split_whitespace().collect::<Vec<_>>(),
-            ["True", "MinimumReplicasAvailable"]
-        );
-        assert_eq!(field(&said, "OldReplicaSets:"), "<none>");
-        assert!(field(&said, "NewReplicaSet:").ends_with("(2/2 replicas created)"), "{said}");
-
-        let told = server.kubectl("set env deploy/web A=b");
-        assert_eq!(told, "deployment.apps/web env updated\n");
-        rolled();
-        let told = server.kubectl("set resources deploy web --limits=cpu=200m");
-        assert_eq!(told, "deployment.apps/web resource requirements updated\n");
-        rolled();
-        let history = server.kubectl("rollout history deploy/web");
-        assert_eq!(
-            history,
-            "deployment.apps/web \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n\
-             3         <none>\n\n"
-        );
-        let second = server.kubectl("rollout history deploy/web --revision=2");
-        assert!(second.starts_with("deployment.apps/web with revision #2\n"), "{second}");
-        assert!(second.contains("A:\tb") && !second.contains("200m"), "{second}");
-        let told = server.kubectl("rollout undo deploy/web --to-revision=1");
-        assert_eq!(told, "deployment.apps/web rolled back\n");
-        rolled();
-        assert_eq!(server.kubectl("get deploy web -o jsonpath={..env}{..limits}"), "");
-
-        assert_eq!(server.kubectl("rollout pause deploy/web"), "deployment.apps/web paused\n");
-        assert!(server.fails("rollout pause deploy/web").contains("already paused"));
-        server.kubectl("set image deploy/web nginx=nginx:1.26");
-        assert!(server.fails("rollout restart deploy/web").contains("paused"));
-        assert_eq!(server.kubectl("rollout resume deploy/web"), "deployment.apps/web resumed\n");
-        rolled();
-        assert_eq!(
-            server.kubectl("get pods -o jsonpath={.items[*].spec.containers[0].image}"),
-            "nginx:1.26 nginx:1.26"
-        );
-        assert_eq!(server.kubectl("rollout restart deploy/web"), "deployment.apps/web restarted\n");
-        rolled();
-        let met = server.kubectl("wait --for=condition=Available deploy/web --timeout=20s");
-        assert_eq!(met, "deployment.apps/web condition met\n");
-    });
+    each(|place, server| play("rollouts.txt", place, server));
 }
 
 #[test]
@@ -191,52 +134,12 @@ fn files_are_compared_edited_pruned_and_put_together() {
         file("base/map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n");
         file("base/kustomization.yaml", "namePrefix: put-\nresources: [map.yaml]\n");
         let base = place.0.join("base").display().to_string();
-        assert_eq!(server.kubectl(&format!("apply -k {base}")), "configmap/put-m created\n");
+        let built = server.kubectl(&format!("kustomize {base}"));
+        assert_eq!(built, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: put-m\n");
+        assert_eq!(server.with("apply -f -", &built), "configmap/put-m created\n");
+        assert_eq!(server.kubectl(&format!("apply -k {base}")), "configmap/put-m unchanged\n");
         assert_eq!(server.kubectl(&format!("diff -k {base}")), "");
         let deleted = server.kubectl(&format!("delete -k {base}"));
         assert_eq!(deleted, "configmap \"put-m\" deleted\n");
-    });
-}
-
-#[test]
-fn what_is_there_is_shown_in_every_form() {
-    each(|_, server| {
-        server.with("create -f -", MAPS);
-        let shown = |form: &str| server.kubectl(&format!("get cm -l set=a {form}"));
-        assert_eq!(shown("-o name"), "configmap/m1\nconfigmap/m2\n");
-        assert_eq!(
-            shown("-o custom-columns=N:.metadata.name,K:.data.k"),
-            "N     K\nm1    one\nm2    two\n"
-        );
-        assert_eq!(shown("-o go-template={{range.items}}{{.data.k}},{{end}}"), "one,two,");
-        assert_eq!(
-            shown("-o jsonpath={range.items[*]}{.metadata.name}={.data.k};{end}"),
-            "m1=one;m2=two;"
-        );
-        assert_eq!(shown("--sort-by=.data.k -o jsonpath={.items[*].data.k}"), "one two");
-        let table = shown("-L set --show-labels");
-        assert_eq!(
-            rows(&table),
-            [
-                ["NAME", "DATA", "AGE", "SET", "LABELS"].to_vec(),
-                ["m1", "1", "a", "set=a"].to_vec(),
-                ["m2", "1", "a", "set=a"].to_vec(),
-            ]
-        );
-        assert!(shown("-o yaml").starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n"));
-        let said = server.kubectl("describe cm m1");
-        assert!(said.contains("\nData\n====\nk:\n----\none\n"), "{said}");
-        let dry = server.kubectl("run one --image=busybox --dry-run=client -o yaml");
-        assert!(dry.contains("\n  - image: busybox\n    name: one\n"), "{dry}");
-        for what in ["pods", "nodes"] {
-            assert_eq!(server.fails(&format!("top {what}")), "error: Metrics API not available\n");
-        }
-        assert!(server.run(&["get", "events"], "").status.success());
-        let info = server.kubectl("cluster-info");
-        assert!(info.contains(&server.url), "{info}");
-        let may = server.kubectl("auth can-i --list");
-        assert!(may.contains("*.*"), "{may}");
-        let words = server.kubectl("explain deployment.spec.strategy --recursive");
-        assert!(words.contains("maxSurge") && words.contains("rollingUpdate"), "{words}");
     });
 }

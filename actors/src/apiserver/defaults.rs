@@ -6,7 +6,7 @@ use crate::objects::pod_spec::{self as pod, default, text};
 use crate::objects::{DeploymentSpec, EndpointSlice, PodSpec, ReplicaSetSpec, ServiceSpec};
 use k8s_openapi::api::apps::v1::{DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    ClientIPConfig, PodStatus, PodTemplateSpec, SessionAffinityConfig,
+    ClientIPConfig, PodCondition, PodStatus, PodTemplateSpec, SessionAffinityConfig,
 };
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -35,11 +35,21 @@ impl LastPod {
     }
 }
 
-/// The status of a pod nobody has looked at yet.
+/// The status of a pod nobody has looked at yet. One that is not to be scheduled yet says so
+/// (`applySchedulingGatedCondition` in pkg/registry/core/pod/strategy.go).
 pub(super) fn pod_status(spec: &PodSpec) -> PodStatus {
+    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    let waits = || PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("SchedulingGated".to_owned()),
+        message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
+        ..PodCondition::default()
+    };
     PodStatus {
         phase: Some("Pending".to_owned()),
         qos_class: Some(qos_class(spec).to_owned()),
+        conditions: gated.then(|| vec![waits()]),
         ..PodStatus::default()
     }
 }

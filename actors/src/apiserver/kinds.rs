@@ -119,11 +119,10 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
                     let status = if same { before } else { status };
                     Body::$kind { spec: spec.clone(), status: status.clone() }
                 })*
-                (Body::Pod(new), Body::Pod(old)) if same(new.status(), old.status()) => {
-                    Body::Pod(old.clone())
-                }
                 (Body::Pod(new), Body::Pod(old)) => {
-                    Body::Pod(old.with_status(Arc::clone(new.status())))
+                    let status = same_class(new.status(), old.status());
+                    let same = same(&status, old.status());
+                    Body::Pod(if same { old.clone() } else { old.with_status(status) })
                 }
                 (Body::Plain(new), Body::Plain(old)) => Body::Plain(plain::with_status(new, old)?),
                 _ => return None,
@@ -131,6 +130,16 @@ pub(super) fn with_new_status(new: &Body, old: &Body) -> Option<Body> {
         };
     }
     Some(join!(Namespace, Node, Service, Deployment, ReplicaSet, Subnet))
+}
+
+/// A pod's class is what it was made with, whoever leaves it out (`podStatusStrategy` in
+/// pkg/registry/core/pod/strategy.go).
+fn same_class(new: &Arc<PodStatus>, old: &PodStatus) -> Arc<PodStatus> {
+    let mut status = Arc::clone(new);
+    if new.qos_class.is_none() && old.qos_class.is_some() {
+        Arc::make_mut(&mut status).qos_class.clone_from(&old.qos_class);
+    }
+    status
 }
 
 fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
@@ -214,15 +223,15 @@ fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
             }
         }
         Body::Deployment { spec, .. } => {
-            validate::selector(&spec.selector, Some(&spec.template), causes);
             validate::not_negative("spec.replicas", spec.replicas, causes);
+            validate::selector(&spec.selector, Some(&spec.template), causes);
             validate::strategy(spec, causes);
             let before = old.and_then(Object::deployment).map(|(spec, _)| &spec.selector);
             immutable_selector(&spec.selector, before, causes);
         }
         Body::ReplicaSet { spec, .. } => {
-            validate::selector(&spec.selector, spec.template.as_ref(), causes);
             validate::not_negative("spec.replicas", spec.replicas, causes);
+            validate::selector(&spec.selector, spec.template.as_ref(), causes);
             let before = old.and_then(Object::replica_set).map(|(spec, _)| &spec.selector);
             immutable_selector(&spec.selector, before, causes);
         }
@@ -262,7 +271,11 @@ fn immutable_selector(
     causes: &mut Causes,
 ) {
     if before.is_some_and(|before| before != now) {
-        causes.invalid("spec.selector", validate::json(now), "field is immutable");
+        causes.invalid(
+            "spec.selector",
+            validate::golang::label_selector(now),
+            "field is immutable",
+        );
     }
 }
 

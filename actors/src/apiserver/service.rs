@@ -104,7 +104,7 @@ fn address(state: &mut State<'_>, key: &Key, spec: &mut ServiceSpec) -> Result<(
 
 fn claim_address(state: &mut State<'_>, key: &Key, ip: &str) -> Result<(), Error> {
     let mut causes = Causes::default();
-    let shown = format!("[{ip:?}]");
+    let shown = validate::golang::list(Some(&[ip.to_owned()]));
     let Some(address) = validate::ipv4(ip) else {
         let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         causes.invalid("spec.clusterIPs[0]", format_args!("{ip:?}"), why);

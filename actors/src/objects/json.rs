@@ -1,7 +1,7 @@
 //! Objects from and to Kubernetes' JSON.
 
 use super::kinds::{Fields, Parts};
-use super::strict::{Log, Path, Strict, UnknownField};
+use super::strict::{Log, Path, Reader, UnknownField};
 use super::*;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -44,14 +44,14 @@ impl Object {
 
     /// Reads an object whose kind is known (as from a path).
     pub fn from_json_of(kind: Kind, value: Value) -> Result<Object, ParseError> {
-        shaped(kind, Strict::unlogged(&value)).map_err(|error| ParseError(error.to_string()))
+        shaped(kind, Reader::unlogged(&value)).map_err(|error| ParseError(error.to_string()))
     }
 
     /// Reads an object of which only the metadata are told (`PartialObjectMetadata`). Who wrote
     /// which field is left out: it is most of what they weigh.
     pub fn bare(kind: Kind, mut value: Value) -> Result<Object, ParseError> {
         let meta = value["metadata"].take();
-        let meta = ObjectMeta::deserialize(Strict::unlogged(&meta));
+        let meta = ObjectMeta::deserialize(Reader::unlogged(&meta));
         let meta = meta.map_err(|error| ParseError(error.to_string()))?;
         let meta = ObjectMeta { managed_fields: None, ..meta };
         Ok(plain(kind, (meta, Map::new(), Value::Null)))
@@ -64,7 +64,7 @@ impl Object {
         value: &Value,
     ) -> (Result<Object, (Path, ParseError)>, Vec<UnknownField>) {
         let log = Log::default();
-        let object = shaped(kind, Strict::logged(value, &log));
+        let object = shaped(kind, Reader::logged(value, &log));
         let object = object.map_err(|error| (log.failed(), ParseError(error.to_string())));
         (object, log.unknown())
     }
@@ -111,7 +111,7 @@ impl Object {
 }
 
 /// One of a kind without types of its own is brought into the shape of Kubernetes' type.
-fn shaped(kind: Kind, value: Strict<'_, '_>) -> Result<Object, serde_json::Error> {
+fn shaped(kind: Kind, value: Reader<'_, '_>) -> Result<Object, serde_json::Error> {
     match kind.rules() {
         Some(rules) => (rules.shape)(value).map(|parts| plain(kind, parts)),
         None => read(kind, value),
@@ -123,7 +123,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(kind: Kind, value: D) -> Result<Ob
     if kind.rules().is_some() {
         let mut fields = Map::deserialize(value)?;
         let meta = fields.remove("metadata");
-        let meta = meta.map(|meta| ObjectMeta::deserialize(Strict::unlogged(&meta))).transpose();
+        let meta = meta.map(|meta| ObjectMeta::deserialize(Reader::unlogged(&meta))).transpose();
         let meta = meta.map_err(D::Error::custom)?.unwrap_or_default();
         let status = fields.remove("status").unwrap_or_default();
         fields.remove("apiVersion");

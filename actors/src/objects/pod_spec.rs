@@ -3,7 +3,9 @@
 //! once for the spec that its pods share.
 
 use super::PodSpec;
-use k8s_openapi::api::core::v1::{Container, Probe, Toleration};
+use k8s_openapi::api::core::v1::{
+    Container, DownwardAPIVolumeFile, ObjectFieldSelector, Probe, Toleration, Volume,
+};
 
 /// Sets what is not there.
 pub fn default<T>(field: &mut Option<T>, value: impl FnOnce() -> T) {
@@ -38,6 +40,48 @@ pub fn defaults(spec: &mut PodSpec) {
     for each in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container(each, host_network);
     }
+    spec.volumes.iter_mut().flatten().for_each(volume);
+}
+
+/// The version of which a pod's own fields are.
+fn field_of_v1(field: &mut ObjectFieldSelector) {
+    text(&mut field.api_version, "v1");
+}
+
+/// Who may read the files that are made of objects: everybody, and the owner may write them.
+const FILES: i32 = 0o644;
+/// Of a token, in seconds.
+const LIFE: i64 = 3600;
+
+fn volume(volume: &mut Volume) {
+    let fields = |files: &mut Option<Vec<DownwardAPIVolumeFile>>| {
+        let files = files.iter_mut().flatten();
+        files.filter_map(|file| file.field_ref.as_mut()).for_each(field_of_v1);
+    };
+    if let Some(secret) = &mut volume.secret {
+        default(&mut secret.default_mode, || FILES);
+    }
+    if let Some(map) = &mut volume.config_map {
+        default(&mut map.default_mode, || FILES);
+    }
+    if let Some(downward) = &mut volume.downward_api {
+        default(&mut downward.default_mode, || FILES);
+        fields(&mut downward.items);
+    }
+    if let Some(projected) = &mut volume.projected {
+        default(&mut projected.default_mode, || FILES);
+        for source in projected.sources.iter_mut().flatten() {
+            if let Some(token) = &mut source.service_account_token {
+                default(&mut token.expiration_seconds, || LIFE);
+            }
+            if let Some(downward) = &mut source.downward_api {
+                fields(&mut downward.items);
+            }
+        }
+    }
+    if let Some(path) = &mut volume.host_path {
+        default(&mut path.type_, String::new);
+    }
 }
 
 fn container(container: &mut Container, host_network: bool) {
@@ -55,6 +99,8 @@ fn container(container: &mut Container, host_network: bool) {
             default(&mut port.host_port, || number);
         }
     }
+    let sources = container.env.iter_mut().flatten().filter_map(|env| env.value_from.as_mut());
+    sources.filter_map(|source| source.field_ref.as_mut()).for_each(field_of_v1);
     let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
@@ -117,6 +163,14 @@ fn toleration_seconds(spec: &mut PodSpec) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource};
+
+    fn own_name() -> EnvVar {
+        let field_path = "metadata.name".to_owned();
+        let field_ref = Some(ObjectFieldSelector { field_path, ..Default::default() });
+        let value_from = Some(EnvVarSource { field_ref, ..EnvVarSource::default() });
+        EnvVar { name: "NAME".to_owned(), value_from, ..EnvVar::default() }
+    }
 
     /// What a ReplicaSet's controller has made complete comes out of the API server as it went in.
     #[test]
@@ -124,6 +178,7 @@ mod tests {
         let limits = [("cpu".to_owned(), Default::default())].into_iter().collect();
         let container = Container {
             image: Some("web".to_owned()),
+            env: Some(vec![own_name()]),
             liveness_probe: Some(Probe::default()),
             resources: Some(k8s_openapi::api::core::v1::ResourceRequirements {
                 limits: Some(limits),
@@ -131,11 +186,19 @@ mod tests {
             }),
             ..Container::default()
         };
-        let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+        let volume = Volume { secret: Some(Default::default()), ..Volume::default() };
+        let volumes = Some(vec![volume]);
+        let spec = PodSpec { containers: vec![container], volumes, ..PodSpec::default() };
         let once = admitted(spec.clone());
         assert_ne!(once, spec);
         assert_eq!(once.containers[0].image_pull_policy.as_deref(), Some("Always"));
         assert_eq!(once.tolerations.as_ref().map(Vec::len), Some(2));
+        let mode =
+            once.volumes.iter().flatten().filter_map(|one| one.secret.as_ref()?.default_mode);
+        assert_eq!(mode.collect::<Vec<_>>(), [420]);
+        let env = once.containers[0].env.as_ref().and_then(|env| env[0].value_from.as_ref());
+        let field = env.and_then(|source| source.field_ref.as_ref()?.api_version.as_deref());
+        assert_eq!(field, Some("v1"));
         assert_eq!(admitted(once.clone()), once);
     }
 }

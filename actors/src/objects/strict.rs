@@ -52,7 +52,7 @@ pub fn retyped<T: DeserializeOwned + Serialize>(
     value: &Value,
 ) -> (Result<Value, (Path, ParseError)>, Vec<UnknownField>) {
     let log = Log::default();
-    let read = T::deserialize(Strict::logged(value, &log));
+    let read = T::deserialize(Reader::logged(value, &log));
     let written = read.and_then(|typed| serde_json::to_value(&typed));
     (written.map_err(|error| (log.failed(), ParseError(error.to_string()))), log.unknown())
 }
@@ -102,7 +102,7 @@ impl Log {
 
 /// A value that is read, with a log beside it if somebody asks for what was not understood.
 #[derive(Clone, Copy)]
-pub(super) struct Strict<'de, 'l> {
+pub(super) struct Reader<'de, 'l> {
     pub value: &'de Value,
     log: Option<&'l Log>,
 }
@@ -117,15 +117,15 @@ macro_rules! scalars {
 
 /// A value by its type: for what is not an object of its own.
 pub fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, ParseError> {
-    T::deserialize(Strict::unlogged(value)).map_err(|error| ParseError(error.to_string()))
+    T::deserialize(Reader::unlogged(value)).map_err(|error| ParseError(error.to_string()))
 }
 
-impl<'de, 'l> Strict<'de, 'l> {
+impl<'de, 'l> Reader<'de, 'l> {
     pub fn logged(value: &'de Value, log: &'l Log) -> Self {
-        Strict { value, log: Some(log) }
+        Reader { value, log: Some(log) }
     }
     pub fn unlogged(value: &'de Value) -> Self {
-        Strict { value, log: None }
+        Reader { value, log: None }
     }
 
     /// A field by its type; what the type is if nothing is said, if there is none.
@@ -142,7 +142,7 @@ impl<'de, 'l> Strict<'de, 'l> {
         step: impl FnOnce() -> Step,
         read: impl FnOnce(Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let inner = Strict { value, log: self.log };
+        let inner = Reader { value, log: self.log };
         match self.log {
             Some(log) => log.within(step(), || read(inner)),
             None => read(inner),
@@ -203,7 +203,7 @@ impl<'de, 'l> Strict<'de, 'l> {
     }
 }
 
-impl<'de> Deserializer<'de> for Strict<'de, '_> {
+impl<'de> Deserializer<'de> for Reader<'de, '_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -306,7 +306,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
         let Some((number, value)) = self.items.next() else { return Ok(None) };
-        let item = Strict { value, log: self.log };
+        let item = Reader { value, log: self.log };
         match self.log {
             Some(log) => log.within(Step::Item(number), || seed.deserialize(item)),
             None => seed.deserialize(item),
@@ -348,7 +348,7 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
         let Some((name, value)) = self.value.take() else {
             return Err(Error::custom("a value is read before its name"));
         };
-        let field = Strict { value, log: self.log };
+        let field = Reader { value, log: self.log };
         match self.log {
             Some(log) => log.within(Step::Field(name.to_owned()), || seed.deserialize(field)),
             None => seed.deserialize(field),

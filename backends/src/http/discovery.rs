@@ -88,6 +88,7 @@ pub fn group_version(group: &str, version: &str, definitions: &Definitions) -> V
         json!({"name": review.plural, "singularName": review.kind.to_lowercase(),
                "namespaced": review.namespaced, "kind": review.kind, "verbs": ["create"]})
     }));
+    by_name(&mut all, "name");
     let name = match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
@@ -130,7 +131,15 @@ fn all_at_once(
 fn aggregated_version(group: &str, version: &str, definitions: &Definitions) -> Vec<Value> {
     let kinds = resources::in_version(group, version, definitions);
     let kinds = kinds.map(|served| aggregated(&served));
-    kinds.chain(resources::reviews(group, version).map(aggregated_review)).collect()
+    let reviews = resources::reviews(group, version).map(aggregated_review);
+    let mut all: Vec<Value> = kinds.chain(reviews).collect();
+    by_name(&mut all, "resource");
+    all
+}
+
+/// As upstream installs them (apiserver's `pkg/endpoints/installer.go`).
+fn by_name(resources: &mut [Value], field: &str) {
+    resources.sort_by(|a, b| a[field].as_str().cmp(&b[field].as_str()));
 }
 
 fn aggregated(served: &Served) -> Value {
@@ -189,6 +198,19 @@ mod tests {
         one_by_one.sort();
         at_once.sort();
         assert_eq!(one_by_one, at_once);
+    }
+
+    #[test]
+    fn kinds_are_told_in_upstreams_order() {
+        let (mut all, none) = (Vec::new(), Definitions::default());
+        for group in [resources::core()].into_iter().chain(resources::groups(&none)) {
+            let kinds = aggregated_version(group.name, group.versions[0], &none);
+            let shown = kinds.iter().filter(|kind| kind["categories"] == json!(["all"]));
+            all.extend(shown.map(|kind| kind["resource"].as_str().expect("a name").to_owned()));
+        }
+        let expected = "pods replicationcontrollers services daemonsets deployments replicasets \
+                        statefulsets horizontalpodautoscalers cronjobs jobs";
+        assert_eq!(all.join(" "), expected);
     }
 
     #[test]

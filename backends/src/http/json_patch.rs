@@ -4,8 +4,8 @@
 
 use super::body::LARGEST;
 use super::status::Failure;
-use ::json_patch::{Patch, PatchError, PatchOperation, patch_unsafe};
-use serde_json::Value;
+use ::json_patch::{Patch, PatchOperation, patch_unsafe};
+use serde_json::{Value, json};
 
 /// Upstream's `maxJSONPatchOperations` (apiserver `pkg/endpoints/handlers/patch.go`).
 const MOST: usize = 10_000;
@@ -28,22 +28,18 @@ pub fn parse(bytes: &[u8]) -> Result<Patch, Failure> {
 
 /// An object that could not be patched is partly so.
 pub fn apply(patch: &Patch, object: &mut Value) -> Result<(), Failure> {
-    let invalid = |why: &dyn std::fmt::Display| {
-        let message =
-            format!("the server rejected our request due to an error in our request: {why}");
-        Failure::new(422, "Invalid", message)
-    };
     let mut spent = Spent::default();
-    for (index, operation) in patch.0.iter().enumerate() {
-        if let Err(why) = spent.within(operation, object) {
-            return Err(invalid(&why));
-        }
-        patch_unsafe(object, std::slice::from_ref(operation)).map_err(|mut why: PatchError| {
-            why.operation = index;
-            invalid(&why)
-        })?;
+    for operation in &patch.0 {
+        spent.within(operation, object)?;
+        patch_unsafe(object, std::slice::from_ref(operation)).map_err(|_| rejected())?;
     }
     Ok(())
+}
+
+/// Upstream tells nobody which operation failed (apimachinery's `NewGenericServerResponse`).
+fn rejected() -> Failure {
+    let message = "the server rejected our request due to an error in our request";
+    Failure { details: Some(json!({})), ..Failure::new(422, "Invalid", message) }
 }
 
 /// What a patch has cost so far.
@@ -56,7 +52,8 @@ struct Spent {
 }
 
 impl Spent {
-    fn within(&mut self, operation: &PatchOperation, object: &Value) -> Result<(), String> {
+    fn within(&mut self, operation: &PatchOperation, object: &Value) -> Result<(), Failure> {
+        let invalid = |why: String| Err(Failure::new(422, "Invalid", why));
         let put = match operation {
             PatchOperation::Add(add) => Some(&add.value),
             PatchOperation::Replace(replace) => Some(&replace.value),
@@ -69,7 +66,7 @@ impl Spent {
             self.copied += value.to_string().len();
             if self.copied > LARGEST {
                 // `AccumulatedCopySizeLimit` of evanphx/json-patch; upstream's is a body's.
-                return Err(format!(
+                return invalid(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {}, \
                      exceeding the limit {LARGEST}",
                     self.copied
@@ -78,10 +75,12 @@ impl Spent {
         }
         let path = operation.path();
         if path.count() + self.depth(value) > DEEPEST {
-            return Err(format!("{path}: what is put there is nested more than {DEEPEST} deep"));
+            return invalid(format!(
+                "{path}: what is put there is nested more than {DEEPEST} deep"
+            ));
         }
         if self.seen > LARGEST {
-            return Err(format!("{path}: the patch moves more than {LARGEST} values"));
+            return invalid(format!("{path}: the patch moves more than {LARGEST} values"));
         }
         Ok(())
     }
@@ -106,7 +105,6 @@ impl Spent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn patched(patch: &Value) -> Result<Value, Failure> {
         let mut object = json!({"a": {"b": "c"}, "d": {}});

@@ -68,7 +68,28 @@ pub struct Group {
     pub versions: Vec<&'static str>,
 }
 
-/// All groups but the core one.
+/// Groups in the order in which upstream names them, by their priorities (`aggregator.go` in
+/// pkg/controlplane/apiserver and cmd/kube-apiserver/app): a client that asks for several kinds at
+/// once shows them so.
+const ORDER: [&str; 15] = [
+    "apps",
+    "events.k8s.io",
+    AUTHENTICATION,
+    AUTHORIZATION,
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+];
+
+/// All groups but the core one. Those that upstream does not have come last.
 pub fn groups(definitions: &Definitions) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let kinds = Served::all(definitions).map(|served| (served.group(), served.version()));
@@ -89,6 +110,8 @@ pub fn groups(definitions: &Definitions) -> Vec<Group> {
     for group in groups.iter_mut().filter(declared).filter(|group| !ours(group)) {
         group.versions.sort_by(|a, b| preferred(a, b));
     }
+    let place = |group: &Group| ORDER.iter().position(|name| *name == group.name);
+    groups.sort_by_key(|group| place(group).unwrap_or(ORDER.len()));
     groups
 }
 

@@ -37,10 +37,7 @@ struct Field {
 
 impl Selector {
     pub fn parse(served: &Served, labels: &str, fields: &str) -> Result<Selector, Failure> {
-        let labels = parse_labels(labels).map_err(|why| {
-            let found = format!("unable to parse requirement: {why}");
-            Failure::bad_request(found)
-        })?;
+        let labels = parse_labels(labels).map_err(Failure::bad_request)?;
         Ok(Selector { labels, fields: parse_fields(served, fields)? })
     }
 
@@ -134,16 +131,22 @@ fn parse_fields(served: &Served, text: &str) -> Result<Vec<Field>, Failure> {
             return Err(Failure::bad_request(message));
         };
         let Some(held) = served.selected(name) else {
-            let message = format!(
-                "Unable to find {:?} that match label selector \"\", field selector {text:?}: \
-                 field label not supported: {name}",
-                format!("{}, Resource={}", served.api_version(), served.kind.plural())
-            );
-            return Err(Failure::bad_request(message));
+            return Err(Failure::bad_request(not_selected(served, name)));
         };
         fields.push(Field { name: held, value: unescape(value), equal });
     }
     Ok(fields)
+}
+
+/// As the kind's conversion has it (kubernetes `pkg/apis/core/v1/conversion.go`; apiextensions'
+/// `pkg/apiserver/conversion/converter.go`), or, of one that is selected by its metadata only,
+/// apimachinery's `DefaultMetaV1FieldSelectorConversion`.
+fn not_selected(served: &Served, name: &str) -> String {
+    if served.selects_more() {
+        return format!("field label not supported: {name}");
+    }
+    let metadata = r#"only "metadata.name", "metadata.namespace""#;
+    format!("{name:?} is not a known field selector: {metadata}")
 }
 
 fn split_unescaped(text: &str) -> Vec<String> {
@@ -187,17 +190,28 @@ fn parse_labels(text: &str) -> Result<Vec<Label>, String> {
     let mut labels = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        let (label, after) = parse_label(rest)?;
-        if let Some(why) = names::qualified(&label.key).first() {
-            return Err(format!("key: Invalid value: {:?}: {why}", label.key));
-        }
+        let requirement = parse_label(rest).and_then(|(label, after)| {
+            let wrong = names::qualified(&label.key);
+            match wrong.is_empty() {
+                true => Ok((label, after)),
+                // Upstream's has no path to tell of.
+                false => {
+                    Err(format!("<nil>: Invalid value: {:?}: {}", label.key, wrong.join("; ")))
+                }
+            }
+        });
+        let told = |why| format!("unable to parse requirement: {why}");
+        let (label, after) = requirement.map_err(told)?;
         labels.push(label);
         let after = after.trim_start();
         rest = match after.strip_prefix(',') {
             Some(more) if !more.trim().is_empty() => more.trim_start(),
             Some(_) => return Err("found '', expected: identifier after ','".to_owned()),
             None if after.is_empty() => after,
-            None => return Err(format!("found {after:?}, expected: ',' or 'end of string'")),
+            None => {
+                let found = token(after);
+                return Err(format!("found '{found}', expected: ',' or 'end of string'"));
+            }
         };
     }
     Ok(labels)
@@ -211,6 +225,14 @@ fn word(text: &str) -> (&str, &str) {
     text.split_at(text.find(is_sign).unwrap_or(text.len()))
 }
 
+/// The next thing that upstream's lexer would see.
+fn token(text: &str) -> &str {
+    match word(text) {
+        ("", rest) => &rest[..rest.chars().next().map_or(0, char::len_utf8)],
+        (word, _) => word,
+    }
+}
+
 fn parse_label(text: &str) -> Result<(Label, &str), String> {
     if let Some(rest) = text.strip_prefix('!') {
         let (key, rest) = word(rest.trim_start());
@@ -222,7 +244,7 @@ fn parse_label(text: &str) -> Result<(Label, &str), String> {
     for (sign, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some(rest) = rest.strip_prefix(sign) {
             let (value, rest) = word(rest.trim_start());
-            let values = vec![checked(value)?];
+            let values = checked(key, vec![value])?;
             let test = if equal { Test::In(values) } else { Test::NotIn(values) };
             return Ok((label(test), rest));
         }
@@ -230,8 +252,10 @@ fn parse_label(text: &str) -> Result<(Label, &str), String> {
     for (sign, above) in [(">", true), ("<", false)] {
         if let Some(rest) = rest.strip_prefix(sign) {
             let (value, rest) = word(rest.trim_start());
-            let wrong = || format!("for 'Gt', 'Lt' operators, {value:?} must be an integer");
-            let number = value.parse().map_err(|_| wrong())?;
+            let number = value.parse().map_err(|_| {
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                format!("values[0]: Invalid value: {value:?}: {why}")
+            })?;
             return Ok((
                 label(if above { Test::Above(number) } else { Test::Below(number) }),
                 rest,
@@ -242,7 +266,7 @@ fn parse_label(text: &str) -> Result<(Label, &str), String> {
     match operator {
         "" => Ok((label(Test::Exists), rest)),
         "in" | "notin" => {
-            let (values, rest) = parse_values(after.trim_start())?;
+            let (values, rest) = parse_values(key, after.trim_start())?;
             let test = if operator == "in" { Test::In(values) } else { Test::NotIn(values) };
             Ok((label(test), rest))
         }
@@ -250,19 +274,25 @@ fn parse_label(text: &str) -> Result<(Label, &str), String> {
     }
 }
 
-fn parse_values(text: &str) -> Result<(Vec<String>, &str), String> {
-    let open = text.strip_prefix('(').ok_or_else(|| format!("found {text:?}, expected: '('"))?;
-    let (inside, rest) =
-        open.split_once(')').ok_or_else(|| format!("found {text:?}, expected: ')'"))?;
-    let values = inside.split(',').map(|value| checked(value.trim()));
-    Ok((values.collect::<Result<_, _>>()?, rest))
+fn parse_values<'a>(key: &str, text: &'a str) -> Result<(Vec<String>, &'a str), String> {
+    let missing = || format!("found '{}' expected: '('", token(text));
+    let open = text.strip_prefix('(').ok_or_else(missing)?;
+    let missing = || "found '', expected: ',' or ')'".to_owned();
+    let (inside, rest) = open.split_once(')').ok_or_else(missing)?;
+    Ok((checked(key, inside.split(',').map(str::trim).collect())?, rest))
 }
 
-fn checked(value: &str) -> Result<String, String> {
-    match names::label_value(value).first() {
-        Some(why) => Err(format!("values: Invalid value: {value:?}: {why}")),
-        None => Ok(value.to_owned()),
+/// In upstream's order, which is how it numbers them.
+fn checked(key: &str, mut values: Vec<&str>) -> Result<Vec<String>, String> {
+    values.sort_unstable();
+    for (index, value) in values.iter().enumerate() {
+        let wrong = names::label_value(value);
+        if !wrong.is_empty() {
+            let why = wrong.join("; ");
+            return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {why}"));
+        }
     }
+    Ok(values.into_iter().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -303,12 +333,27 @@ mod tests {
             let selector = Selector::parse(&Served::held(Kind::Pod), text, "").expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
-        for wrong in
-            ["app in web", "app in (web", "=a", "a=b c", "a b", "a=b,", "a>x", "-a=b", "a=-"]
-        {
+        let requirement = "unable to parse requirement: ";
+        for (wrong, why) in [
+            ("app in web", "found 'web' expected: '('"),
+            ("app in (web", "found '', expected: ',' or ')'"),
+            ("a b", "found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("a>x", "values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value"),
+            ("-a=b", "<nil>: Invalid value: \"-a\": name part must consist of"),
+            ("a in (c,-)", "values[0][a]: Invalid value: \"-\": a valid label must be"),
+        ] {
             let failure = Selector::parse(&Served::held(Kind::Pod), wrong, "").expect_err(wrong);
-            assert_eq!(failure.code, 400, "{wrong}");
+            let told = failure.message.strip_prefix(requirement).expect(wrong);
+            assert_eq!((failure.code, told.starts_with(why)), (400, true), "{told}");
         }
+        for (wrong, why) in [
+            ("a=b c", "found 'c', expected: ',' or 'end of string'"),
+            ("a=b,", "found '', expected: identifier after ','"),
+        ] {
+            let failure = Selector::parse(&Served::held(Kind::Pod), wrong, "").expect_err(wrong);
+            assert_eq!((failure.code, failure.message.as_str()), (400, why));
+        }
+        assert!(Selector::parse(&Served::held(Kind::Pod), "=a", "").is_err());
     }
 
     #[test]
@@ -329,7 +374,14 @@ mod tests {
         }
         let failure = Selector::parse(&Served::held(Kind::Pod), "", "spec.image=x")
             .expect_err("no such field");
-        assert!(failure.message.ends_with("field label not supported: spec.image"));
+        assert_eq!(failure.message, "field label not supported: spec.image");
+        let failure = Selector::parse(&Served::held(Kind::ConfigMap), "", "data.a=x")
+            .expect_err("no such field");
+        let metadata = r#"only "metadata.name", "metadata.namespace""#;
+        assert_eq!(
+            failure.message,
+            format!("\"data.a\" is not a known field selector: {metadata}")
+        );
         assert!(Selector::parse(&Served::held(Kind::Pod), "", "metadata.name").is_err());
         let escaped = Selector::parse(&Served::held(Kind::Pod), "", r"metadata.name=a\,b\=c")
             .expect("escaped");

@@ -23,9 +23,12 @@ impl Failure {
     pub fn bad_request(message: impl Into<String>) -> Failure {
         Failure::new(400, "BadRequest", message)
     }
-    /// A path that nothing is at.
+    /// A path that nothing is at. Its details are there and say nothing, by which clients tell it
+    /// from an object that is not there (kubectl `pkg/cmd/debug/debug.go`, which reads them
+    /// unseen).
     pub fn no_such_resource() -> Failure {
-        Failure::new(404, "NotFound", "the server could not find the requested resource")
+        let message = "the server could not find the requested resource";
+        Failure { details: Some(json!({})), ..Failure::new(404, "NotFound", message) }
     }
     pub fn not_found(kind: Kind, name: &str) -> Failure {
         let message = format!("{} {name:?} not found", qualified(kind));

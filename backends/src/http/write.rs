@@ -9,7 +9,7 @@ use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
 use super::versions::Served;
-use super::{csr, evict, patch, scale, token};
+use super::{csr, evict, patch, scale, token, types};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
@@ -30,6 +30,18 @@ impl Sent<'_> {
     /// Who writes; `options` is the kind of the write's options.
     fn manager(&self, options: &str) -> Result<String, Failure> {
         apply::options::manager(self.query, self.agent, options)
+    }
+
+    /// What the client gets: what was written, and what it is told beside it.
+    fn written(
+        &self,
+        inner: &Inner,
+        new: &Arc<Object>,
+        old: Option<&Object>,
+        warnings: Vec<String>,
+    ) -> Answer {
+        let warnings = inner.advised(new, old, warnings);
+        Answer { warnings, ..Answer::json(&shown(new, &self.show)) }
     }
 }
 
@@ -84,9 +96,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     {
         created = call(inner, target.kind(), &name, request(), dry_run).await;
     }
-    let created = created?;
-    let warnings = inner.advised(&created, None, warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&created, &sent.show)).created() })
+    Ok(sent.written(inner, &created?, None, warnings).created())
 }
 
 /// What the front forbids by itself: what a version does, and to grant what one does not hold.
@@ -145,9 +155,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         write.track(Some(&live), &mut object);
         put(inner, &sent, target, object, dry_run).await
     });
-    let updated = updated.await?;
-    let warnings = inner.advised(&updated, before.as_deref(), warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&updated, &sent.show)) })
+    Ok(sent.written(inner, &updated.await?, before.as_deref(), warnings))
 }
 
 /// Tries a write anew on a newer object, unless the client wants no newer one.
@@ -188,18 +196,24 @@ async fn put(
     call(inner, target.kind(), &target.key().name, request, dry_run).await
 }
 
-/// The object is the one of the path.
+/// The object is the one of the path (`checkName` in apiserver's `pkg/endpoints/handlers/rest.go`).
 fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
     let key = target.key();
     if object.key.name.is_empty() {
         object.key.name = key.name.clone();
     }
-    if object.key.name != key.name {
-        let message = format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            object.key.name, key.name
-        );
-        return Err(Failure::bad_request(message));
+    let (ours, theirs) = (&key.name, &object.key.name);
+    if theirs != ours {
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({theirs}) does not match the name on the URL ({ours})"
+        )));
+    }
+    let (ours, theirs) = (&key.namespace, &object.key.namespace);
+    if !theirs.is_empty() && !ours.is_empty() && theirs != ours {
+        return Err(Failure::bad_request(format!(
+            "the namespace of the object ({theirs}) does not match the namespace on the request \
+             ({ours})"
+        )));
     }
     object.key.namespace = key.namespace;
     Ok(object)
@@ -232,10 +246,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         match put(inner, &sent, target, object, dry_run).await {
             Err(failure) if failure.reason == "Conflict" && !conditional && tries < TRIES => {}
             Err(failure) => return Err(failure),
-            Ok(patched) => {
-                let warnings = inner.advised(&patched, Some(&old), warnings);
-                return Ok(Answer { warnings, ..Answer::json(&shown(&patched, &sent.show)) });
-            }
+            Ok(patched) => return Ok(sent.written(inner, &patched, Some(&old), warnings)),
         }
     }
 }
@@ -266,9 +277,7 @@ async fn applied(
         if let Some(live) = live {
             Write::settle(&live, &mut object);
             let object = put(inner, &sent, target, object, dry_run).await?;
-            let warnings = inner.advised(&object, Some(&live), warnings);
-            let answer = Answer::json(&shown(&object, &sent.show));
-            return Ok(Answer { warnings, ..answer });
+            return Ok(sent.written(inner, &object, Some(&live), warnings));
         }
         let name = &target.key().name;
         if object.uid != Uid::NONE {
@@ -285,8 +294,7 @@ async fn applied(
                 _ => failure,
             }
         })?;
-        let warnings = inner.advised(&made, None, warnings);
-        Ok(Answer { warnings, ..Answer::json(&shown(&made, &sent.show)).created() })
+        Ok(sent.written(inner, &made, None, warnings).created())
     })
     .await
 }
@@ -333,9 +341,12 @@ fn decoded(
         Failure::bad_request(message)
     };
     let object = object.map_err(|(path, why)| {
-        let place = path.to_string();
-        let colon = if place.is_empty() { "" } else { ": " };
-        cannot(format!("{place}{colon}{why}"))
+        let ours = || {
+            let place = path.to_string();
+            let colon = if place.is_empty() { "" } else { ": " };
+            format!("{place}{colon}{why}")
+        };
+        cannot(types::mismatch(served.place(), &value, &path).unwrap_or_else(ours))
     })?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();

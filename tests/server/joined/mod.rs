@@ -10,6 +10,7 @@ mod stories;
 use super::ANY;
 use crate::plane::until;
 use crate::stores::{Store, embedded, etcd, memory};
+use crate::transcript;
 use crate::world::{Place, Server, clients};
 use lab::{Lab, can_run, play};
 use std::path::Path;
@@ -51,6 +52,8 @@ fn day(store: impl Fn() -> Option<Store>) {
         stories::a_deployment_and_its_service(&server, &lab);
         stories::a_drain_moves_pods(&server, &lab);
         stories::other_workloads(&server);
+        // Last: its node has run the image before.
+        transcript::play("joined.txt", &place, &server);
     }
     if store.lasts {
         server = survives(server, &store, &place, &lab);

@@ -164,7 +164,8 @@ fn a_deployment_is_defaulted_and_its_selector_stays() {
     assert_eq!(
         why,
         "Deployment.apps \"d\" is invalid: spec.selector: Invalid value: \
-         {\"matchLabels\":{\"app\":\"b\"}}: field is immutable"
+         v1.LabelSelector{MatchLabels:map[string]string{\"app\":\"b\"}, \
+         MatchExpressions:[]v1.LabelSelectorRequirement(nil)}: field is immutable"
     );
     let mut other = deployment("e");
     other["spec"]["template"]["metadata"]["labels"] = json!({"app": "z"});

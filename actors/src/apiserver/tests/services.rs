@@ -35,7 +35,7 @@ fn an_explicit_address_is_honoured_or_refused() {
     rig.create(service("a", json!({"clusterIP": "10.96.0.10"}))).unwrap();
     assert_eq!(
         rig.create(service("b", json!({"clusterIP": "10.96.0.10"}))).unwrap_err(),
-        "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.10\"]: failed to \
+        "Service \"b\" is invalid: spec.clusterIPs: Invalid value: []string{\"10.96.0.10\"}: failed to \
          allocate IP 10.96.0.10: provided IP is already allocated"
     );
     let why = rig.create(service("b", json!({"clusterIP": "10.0.0.10"}))).unwrap_err();

@@ -3,7 +3,7 @@
 use super::cells::{AGE, Cell, NAME, Shown, column, own, own_number, own_wide, wide};
 use super::declaration::{ALL, SCALED, STATUS, namespaced, rules};
 use super::{Column, Declaration, Fields, Kind, Rules, templates};
-use crate::objects::validation::{Causes, json};
+use crate::objects::validation::{Causes, golang, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::{Value, json};
@@ -88,7 +88,8 @@ fn replication_controller(fields: &Fields, causes: &mut Causes) {
     let chosen = |name: &str, value: &Value| labels.and_then(|all| all.get(name)) == Some(value);
     if !fields.map("spec.selector").all(|(name, value)| chosen(name, value)) {
         let why = "`selector` does not match template `labels`";
-        causes.invalid("spec.template.metadata.labels", json(&labels), why);
+        let labels = labels.map(|_| fields.part("spec.template.metadata.labels"));
+        causes.invalid("spec.template.metadata.labels", golang::map(labels.as_ref()), why);
     }
     templates::pod("spec.template", fields, causes);
 }
@@ -205,7 +206,7 @@ pub(super) static DAEMON_SET: Declaration = Declaration {
     rules: Some(Rules {
         defaults: complete_daemon_set,
         validate: templates::selected,
-        update: |new, old, causes| templates::immutable(new, old, &["spec.selector"], causes),
+        update: templates::immutable_selector,
         ..rules::<DaemonSet>()
     }),
     ..namespaced(Kind::DaemonSet, "apps/v1", "daemonsets")

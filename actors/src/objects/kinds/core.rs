@@ -148,6 +148,8 @@ pub(super) static SERVICE_ACCOUNT: Declaration = Declaration {
 pub(super) static ENDPOINTS: Declaration = Declaration {
     short: &["ep"],
     columns: &[NAME, column("Endpoints", Cell::Made(endpoints)), AGE],
+    // KEP-4974.
+    deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     rules: Some(Rules { defaults: protocols, ..rules::<Endpoints>() }),
     ..namespaced(Kind::Endpoints, "v1", "endpoints")
 };

@@ -9,7 +9,7 @@ use super::cells::{AGE, Column, NAME};
 use super::declaration::{Parts, STATUS};
 use super::{Declaration, Kind, Rules};
 use crate::objects::names;
-use crate::objects::strict::Strict;
+use crate::objects::strict::Reader;
 use kubesim_runtime::Hasher;
 use serde::Deserialize;
 use serde_json::{Error, Map, Value};
@@ -144,6 +144,7 @@ impl Interner {
                 columns: COLUMNS,
                 generation: true,
                 name: names::subdomain,
+                deprecated: None,
                 rules: Some(RULES),
             },
             directory: self.text(&format!("{group}/{plural}")),
@@ -169,7 +170,7 @@ const RULES: Rules = Rules {
     update: |_, _, _| {},
 };
 
-fn shape(value: Strict<'_, '_>) -> Result<Parts, Error> {
+fn shape(value: Reader<'_, '_>) -> Result<Parts, Error> {
     let meta = value.field("metadata")?;
     let mut fields = Map::deserialize(value.value)?;
     for other in ["apiVersion", "kind", "metadata"] {

@@ -1,7 +1,7 @@
 //! What a kind is declared with.
 
 use super::{Column, Fields, Kind};
-use crate::objects::strict::Strict;
+use crate::objects::strict::Reader;
 use crate::objects::validation::Causes;
 use crate::objects::{ObjectMeta, Uid, names};
 use k8s_openapi::Metadata;
@@ -30,6 +30,8 @@ pub struct Declaration {
     pub generation: bool,
     /// What a name may be; for each thing that is wrong, a sentence.
     pub name: fn(&str) -> Vec<String>,
+    /// What whoever uses it is told, if it is not to be used any more.
+    pub deprecated: Option<&'static str>,
     /// Of a kind without types of its own: its objects are held as their fields.
     pub rules: Option<Rules>,
 }
@@ -61,7 +63,7 @@ pub struct New<'a> {
 pub(in crate::objects) type Parts = (ObjectMeta, Map<String, Value>, Value);
 
 /// Reads an object of the kind by its type and takes it apart.
-pub(in crate::objects) type Shape = fn(Strict<'_, '_>) -> Result<Parts, Error>;
+pub(in crate::objects) type Shape = fn(Reader<'_, '_>) -> Result<Parts, Error>;
 
 /// Something below an object's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +146,7 @@ pub(super) const fn namespaced(
         columns: &[],
         generation: false,
         name: names::subdomain,
+        deprecated: None,
         rules: None,
     }
 }
@@ -172,7 +175,7 @@ where
     }
 }
 
-fn shape<T>(value: Strict<'_, '_>) -> Result<Parts, Error>
+fn shape<T>(value: Reader<'_, '_>) -> Result<Parts, Error>
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
 {

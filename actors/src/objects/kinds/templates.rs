@@ -54,6 +54,16 @@ pub fn labels_select(fields: &mut Fields) {
     }
 }
 
+/// A selector by sets must stay as it is.
+pub fn immutable_selector(new: &Fields, old: &Fields, causes: &mut Causes) {
+    let selector = |fields: &Fields| -> LabelSelector { fields.part("spec.selector") };
+    let now = selector(new);
+    if now != selector(old) {
+        let value = validation::golang::label_selector(&now);
+        causes.invalid("spec.selector", value, "field is immutable");
+    }
+}
+
 /// What must stay as it is.
 pub fn immutable(new: &Fields, old: &Fields, paths: &[&str], causes: &mut Causes) {
     for path in paths {

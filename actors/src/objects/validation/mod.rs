@@ -3,15 +3,18 @@
 mod amounts;
 mod causes;
 pub mod config;
+pub(crate) mod golang;
+mod service;
 
 pub use causes::Causes;
+pub(crate) use service::{service, service_update};
 
-use super::{DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, ServiceSpec, names};
-use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ServicePort};
+use super::{DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec, names};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' \
     (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
@@ -89,19 +92,19 @@ fn container<'a>(
     seen: &mut BTreeSet<&'a str>,
     causes: &mut Causes,
 ) {
-    if container.name.is_empty() {
+    let name = &container.name;
+    if name.is_empty() {
         causes.required(format_args!("{field}.name"), "");
-    } else {
-        let wrong = names::label(&container.name);
-        if wrong.is_empty() && !seen.insert(&container.name) {
-            causes.duplicate(format_args!("{field}.name"), format_args!("{:?}", container.name));
-        }
-        for why in wrong {
-            causes.invalid(format_args!("{field}.name"), format_args!("{:?}", container.name), why);
-        }
+    }
+    for why in names::label(name).into_iter().filter(|_| !name.is_empty()) {
+        causes.invalid(format_args!("{field}.name"), format_args!("{name:?}"), why);
     }
     if container.image.as_deref().is_none_or(str::is_empty) {
         causes.required(format_args!("{field}.image"), "");
+    }
+    let supported = ["Always", "IfNotPresent", "Never"];
+    if let Some(pull) = container.image_pull_policy.as_deref().filter(|p| !supported.contains(p)) {
+        causes.unsupported(format_args!("{field}.imagePullPolicy"), pull, &supported);
     }
     amounts::container(field, container, causes);
     for (index, port) in container.ports.iter().flatten().enumerate() {
@@ -111,6 +114,9 @@ fn container<'a>(
             causes,
         );
     }
+    if !seen.insert(name) {
+        causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
+    }
 }
 
 fn port_number(field: std::fmt::Arguments<'_>, port: i32, causes: &mut Causes) {
@@ -119,7 +125,8 @@ fn port_number(field: std::fmt::Arguments<'_>, port: i32, causes: &mut Causes) {
     }
 }
 
-/// The selector of a Deployment or ReplicaSet must be there and match the pods it makes.
+/// The selector of a Deployment or ReplicaSet must be there and match the pods it makes: one that
+/// is not there matches none (`ValidateDeploymentSpec`, pkg/apis/apps/validation).
 pub(crate) fn selector(
     selector: &LabelSelector,
     template: Option<&PodTemplateSpec>,
@@ -127,16 +134,14 @@ pub(crate) fn selector(
 ) {
     let labels = selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty);
     let expressions = selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-    if labels && expressions {
+    let missing = labels && expressions;
+    if missing {
         causes.required("spec.selector", "");
-        return;
     }
-    let empty = BTreeMap::new();
-    let pod_labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
-    let pod_labels = pod_labels.unwrap_or(&empty);
-    if !matches(selector, pod_labels) {
+    let labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
+    if missing || !matches(selector, labels.unwrap_or(&BTreeMap::new())) {
         let why = "`selector` does not match template `labels`";
-        causes.invalid("spec.template.metadata.labels", json(pod_labels), why);
+        causes.invalid("spec.template.metadata.labels", golang::map(labels), why);
     }
     match template.and_then(|t| t.spec.as_ref()) {
         None => causes.required("spec.template.spec.containers", ""),
@@ -188,11 +193,13 @@ pub(crate) fn strategy(spec: &DeploymentSpec, causes: &mut Causes) {
             int_or_percent(field, unavailable.as_ref(), causes);
             int_or_percent("spec.strategy.rollingUpdate.maxSurge", surge.as_ref(), causes);
             if amount(unavailable.as_ref()) == Some(0) && amount(surge.as_ref()) == Some(0) {
-                causes.invalid(field, json(unavailable), "may not be 0 when `maxSurge` is 0");
+                let value = golang::int_or_string(unavailable.as_ref());
+                causes.invalid(field, value, "may not be 0 when `maxSurge` is 0");
             }
             let share = matches!(unavailable, Some(IntOrString::String(_)));
             if share && amount(unavailable.as_ref()).is_some_and(|percent| percent > 100) {
-                causes.invalid(field, json(unavailable), "must not be greater than 100%");
+                let value = golang::int_or_string(unavailable.as_ref());
+                causes.invalid(field, value, "must not be greater than 100%");
             }
         }
         ("Recreate" | "RollingUpdate", _) => {}
@@ -223,101 +230,6 @@ fn amount(value: Option<&IntOrString>) -> Option<u64> {
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
         }
     }
-}
-
-pub(crate) fn service(spec: &ServiceSpec, causes: &mut Causes) {
-    let kind = spec.type_.as_deref().unwrap_or_default();
-    let supported = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-    if !supported.contains(&kind) {
-        causes.unsupported("spec.type", kind, &supported);
-    }
-    let headless = spec.cluster_ip.as_deref() == Some("None");
-    let ports = spec.ports.as_deref().unwrap_or_default();
-    if ports.is_empty() && !headless && kind != "ExternalName" {
-        causes.required("spec.ports", "");
-    }
-    service_ports(ports, kind, causes);
-    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        let why = format_args!("may not be set to 'None' for {kind} services");
-        causes.invalid("spec.clusterIPs[0]", "\"None\"", why);
-    }
-    if kind == "ExternalName" {
-        if spec.external_name.as_deref().is_none_or(str::is_empty) {
-            causes.required("spec.externalName", "");
-        }
-        if spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty()) {
-            causes.forbidden("spec.clusterIPs", "may not be set for ExternalName services");
-        }
-    }
-    let affinity = spec.session_affinity.as_deref().unwrap_or_default();
-    if !matches!(affinity, "None" | "ClientIP") {
-        causes.unsupported("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
-    }
-    for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
-        if let Some(why) = bad_external_ip(ip) {
-            causes.invalid(format_args!("spec.externalIPs[{index}]"), format_args!("{ip:?}"), why);
-        }
-    }
-    labels("spec.selector", spec.selector.as_ref(), causes);
-}
-
-fn service_ports(ports: &[ServicePort], kind: &str, causes: &mut Causes) {
-    let (mut seen, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-    let mut node_ports = BTreeSet::new();
-    for (index, port) in ports.iter().enumerate() {
-        let field = format!("spec.ports[{index}]");
-        port_number(format_args!("{field}.port"), port.port, causes);
-        let protocol = port.protocol.as_deref().unwrap_or_default();
-        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            let supported = ["SCTP", "TCP", "UDP"];
-            causes.unsupported(format_args!("{field}.protocol"), protocol, &supported);
-        }
-        let name = port.name.as_deref().unwrap_or_default();
-        if name.is_empty() {
-            if ports.len() > 1 {
-                causes.required(format_args!("{field}.name"), "");
-            }
-        } else {
-            let wrong = names::label(name);
-            if wrong.is_empty() && !seen.insert(name) {
-                causes.duplicate(format_args!("{field}.name"), format_args!("{name:?}"));
-            }
-            for why in wrong {
-                causes.invalid(format_args!("{field}.name"), format_args!("{name:?}"), why);
-            }
-        }
-        if !numbers.insert((port.port, protocol)) {
-            let value = format_args!("{{\"port\":{},\"protocol\":\"{protocol}\"}}", port.port);
-            causes.duplicate(&field, value);
-        }
-        let Some(node_port) = port.node_port.filter(|p| *p != 0) else {
-            continue;
-        };
-        if matches!(kind, "ClusterIP" | "ExternalName") {
-            let why = format_args!("may not be used when `type` is '{kind}'");
-            causes.forbidden(format_args!("{field}.nodePort"), why);
-        }
-        if !node_ports.insert((node_port, protocol)) {
-            causes.duplicate(format_args!("{field}.nodePort"), node_port);
-        }
-    }
-}
-
-fn bad_external_ip(text: &str) -> Option<&'static str> {
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        return Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-    };
-    if ip.is_unspecified() {
-        return Some("may not be unspecified (0.0.0.0 or ::)");
-    }
-    if ip.is_loopback() {
-        return Some("may not be in the loopback range (127.0.0.0/8, ::1/128)");
-    }
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    link_local.then_some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
 }
 
 const POD_FIELDS: &str = "pod updates may not change fields other than \
@@ -352,21 +264,6 @@ pub(crate) fn pod_update(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
     }
     if same != *old {
         causes.forbidden("spec", POD_FIELDS);
-    }
-}
-
-/// `spec.clusterIP` may be left out of an update, but not changed.
-pub(crate) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut Causes) {
-    let set = |spec: &ServiceSpec| spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
-    let external = |spec: &ServiceSpec| spec.type_.as_deref() == Some("ExternalName");
-    if external(new) || external(old) {
-        return;
-    }
-    if let Some(before) = set(old)
-        && set(new) != Some(before)
-    {
-        let value = format_args!("{:?}", new.cluster_ip.as_deref().unwrap_or_default());
-        causes.invalid("spec.clusterIPs[0]", value, "may not change once set");
     }
 }
 

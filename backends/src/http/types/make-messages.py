@@ -29,6 +29,10 @@ IMPORTS = {"metav1": "meta/v1", "v1": "core/v1", "corev1": "core/v1", "apiv1": "
            "rbacv1": "rbac/v1", "types": None}
 # What has an encoding of its own.
 SPECIAL = {"Time", "MicroTime", "Quantity", "IntOrString", "RawExtension", "FieldsV1"}
+# What Go calls what is in the table, where it has no group before it.
+GO = {"string": "string", "bool": "bool", "int": "int32", "bytes": "[]uint8", "strings": "[]string",
+      "Time": "v1.Time", "MicroTime": "v1.MicroTime", "Quantity": "resource.Quantity",
+      "IntOrString": "intstr.IntOrString"}
 # What is one thing or another in JSON, and numbers with fractions: nobody sends them in protobuf.
 BASIC = {"string": "string", "bool": "bool", "int32": "int", "int64": "int", "float64": "int",
          "JSON": "RawExtension", "JSONSchemaPropsOrArray": "RawExtension",
@@ -43,6 +47,7 @@ HEAD = """\
 # what else is said of it.
 # "*": its fields are the message's own. "[]" many, "{{}}" a map by names, "?" a pointer: a zero is
 # said. "strings" is a message of many strings.
+# ":": what Go calls the type, where that does not follow.
 # "merge", "merge=KEY", "retainKeys", "merge=KEY,retainKeys": patchStrategy and patchMergeKey.
 # "set", "map=KEY,KEY", "atomic", "granular": +listType, +listMapKey, +mapType, +structType.
 # "always": of a list or a map that Go writes even if it is empty.
@@ -170,6 +175,22 @@ class Types:
             text = f"{group}.{type_}"
         return many + text + ("?" if pointer else ""), message
 
+    def go(self, group, type_):
+        """What Go's reflection calls a type (`reflect.Type.String`)."""
+        if type_.startswith("*"):
+            return "*" + self.go(group, type_[1:])
+        if type_.startswith("[]"):
+            return "[]" + self.go(group, type_[2:])
+        mapped = re.match(r"map\[([\w.]+)\](.*)", type_)
+        if mapped:
+            return f"map[{self.go(group, mapped[1])}]{self.go(group, mapped[2])}"
+        package, dot, name = type_.rpartition(".")
+        if not dot:
+            simple = {"byte": "uint8"}.get(type_, type_)
+            return simple if type_ in BASIC or type_ == "byte" else f"{group.split('/')[1]}.{name}"
+        home = IMPORTS.get(package)
+        return f"{home.split('/')[1]}.{name}" if home else type_
+
     def reached(self):
         """All messages that bodies consist of, and the fields by which lists know elements."""
         todo = list(MORE_ROOTS)
@@ -189,6 +210,15 @@ class Types:
                     todo.append(message)
                     keys |= {(message, key) for key in field.markers.get("listMapKey", [])}
         return sorted(seen), keys
+
+
+def follows(type_):
+    """What Go calls a type if nothing is said of it."""
+    type_ = type_.rstrip("?")
+    for mark, before in ("[]", "[]"), ("{}", "map[string]"):
+        if type_.startswith(mark):
+            return before + follows(type_[len(mark):])
+    return GO.get(type_) or type_.split("/")[-1]
 
 
 def said(field, is_key, type_):
@@ -230,7 +260,9 @@ def main():
         for field in sorted(source.structs[name], key=lambda field: field.number):
             type_, _ = types.spelled(group, field)
             words = said(field, ((group, name), field.name) in keys, type_)
-            print(" ".join([f" {field.number} {field.name} {type_}"] + words))
+            go = types.go(group, field.type.lstrip("*"))
+            other = "" if field.name == "*" or go == follows(type_) else f":{go}"
+            print(" ".join([f" {field.number} {field.name} {type_}{other}"] + words))
 
 
 if __name__ == "__main__":

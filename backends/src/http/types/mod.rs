@@ -5,9 +5,11 @@
 //! Owned (KEP-555): what has one owner as a whole is atomic. A list of which nothing is said is so,
 //! but for one that a strategic patch merges (kube-openapi `pkg/schemaconv/smd.go`).
 
+mod mismatch;
 mod place;
 mod read;
 
+pub use mismatch::mismatch;
 pub use place::Place;
 
 use read::Table;
@@ -36,6 +38,8 @@ pub struct Field {
     pub many: Many,
     /// Of each, if there are many.
     pub kind: Type,
+    /// What Go calls the type of all, where that does not follow.
+    go: Option<&'static str>,
     /// A zero was said by somebody: the type behind it is a pointer.
     pub pointer: bool,
     /// Go writes it even if it is empty: a list or a map.

@@ -34,7 +34,7 @@ impl Field {
     pub fn one(name: &'static str, kind: Type) -> Field {
         let (merged, owned) = (Merged::Fields, Owned::Granular);
         let (many, pointer, always) = (Many::One, false, false);
-        Field { name, many, kind, pointer, always, merged, owned, default: None }
+        Field { name, many, kind, go: None, pointer, always, merged, owned, default: None }
     }
 }
 
@@ -72,6 +72,7 @@ pub fn table(text: &'static str) -> Table {
 fn field(line: &'static str) -> Option<(u32, Field, bool)> {
     let mut words = line.split(' ');
     let (number, name, kind) = (words.next()?, words.next()?, words.next()?);
+    let (kind, go) = kind.split_once(':').map_or((kind, None), |(kind, go)| (kind, Some(go)));
     let (kind, pointer) = match kind.strip_suffix('?') {
         Some(kind) => (kind, true),
         None => (kind, false),
@@ -82,7 +83,7 @@ fn field(line: &'static str) -> Option<(u32, Field, bool)> {
         _ => (Many::One, kind),
     };
     let merged = if many == Many::List { Merged::Whole } else { Merged::Fields };
-    let mut field = Field { many, pointer, merged, ..Field::one(name, type_of(kind)) };
+    let mut field = Field { many, pointer, merged, go, ..Field::one(name, type_of(kind)) };
     let mut said = None;
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {

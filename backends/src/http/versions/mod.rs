@@ -175,11 +175,11 @@ impl Served {
             _ => None,
         }
     }
-    /// What a client of an old version is told.
+    /// What a client of an old version or kind is told.
     pub fn warning(&self) -> Option<&str> {
         match &self.version {
             Version::Declared(declared) => declared.version().warning.as_deref(),
-            _ => None,
+            Version::Held | Version::Other(_) => self.resource().deprecated,
         }
     }
     /// `v1`, `apps/v1`.
@@ -214,6 +214,15 @@ impl Served {
         match &self.version {
             Version::Declared(declared) => declared.place(),
             _ => Place::Object(self.message()),
+        }
+    }
+
+    /// Whether the kind says itself which fields objects are selected by.
+    pub fn selects_more(&self) -> bool {
+        match &self.version {
+            Version::Held => !self.resource().fields.is_empty(),
+            Version::Other(other) => !other.fields.is_empty(),
+            Version::Declared(_) => true,
         }
     }
 

@@ -10,7 +10,7 @@ use super::cells::{Cell, NAME, column};
 use super::declaration::{Parts, STATUS, cluster, rules};
 use super::{Declaration, Fields, Kind, Rules, templates};
 use crate::objects::names;
-use crate::objects::strict::Strict;
+use crate::objects::strict::Reader;
 use crate::objects::validation::Causes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Error, Value, json};
@@ -38,7 +38,7 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION: Declaration = Declaration {
 };
 
 /// Bounds in schemas are numbers with fractions by their type: one without is written without.
-fn shape(value: Strict<'_, '_>) -> Result<Parts, Error> {
+fn shape(value: Reader<'_, '_>) -> Result<Parts, Error> {
     let (meta, mut fields, status) = (rules::<CustomResourceDefinition>().shape)(value)?;
     fields.values_mut().for_each(whole);
     Ok((meta, fields, status))
