@@ -3,7 +3,9 @@
 //!
 //! - `lab`: the nodes
 //! - `stories`: what is done with them
+//! - `guests`: what they bring into the cluster, and take away
 
+mod guests;
 mod lab;
 mod stories;
 
@@ -56,6 +58,7 @@ fn day(store: impl Fn() -> Option<Store>) {
         server = survives(server, &store, &place, &lab);
     }
     lab.end();
+    guests::are_gone(&server);
     assert_eq!(server.end(), Some(0));
 }
 

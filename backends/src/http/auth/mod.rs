@@ -22,6 +22,7 @@ pub use authenticate::unauthorized;
 pub use jwt::KNOWN;
 pub use node::Change;
 pub use node::is_others as is_others_label;
+pub use policy::roles;
 pub use reviews::expect_type;
 pub use user::{MASTERS, User, account_name};
 
