@@ -3,10 +3,12 @@
 //!
 //! - `lab`: the nodes
 //! - `stories`: what is done with them
+//! - `rights`: what each of their components may do
 //! - `guests`: what they bring into the cluster, and take away
 
 mod guests;
 mod lab;
+mod rights;
 mod stories;
 
 use super::ANY;
@@ -54,6 +56,7 @@ fn day(store: impl Fn() -> Option<Store>) {
         stories::a_drain_moves_pods(&server, &lab);
         stories::other_workloads(&server);
     }
+    rights::of_each(&server);
     if store.lasts {
         server = survives(server, &store, &place, &lab);
     }
