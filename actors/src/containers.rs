@@ -32,6 +32,8 @@ pub struct Delays {
     /// Of an image that `pulls` does not name.
     pub pull: Duration,
     pub pulls: BTreeMap<SmolStr, Duration>,
+    /// How large the image is, in bytes.
+    pub size: u64,
 }
 
 impl Default for Delays {
@@ -42,6 +44,7 @@ impl Default for Delays {
             remove: Duration::from_millis(26),
             pull: Duration::from_secs(1),
             pulls: BTreeMap::new(),
+            size: 0,
         }
     }
 }
@@ -101,6 +104,8 @@ pub struct Runtime {
     images: BTreeSet<SmolStr>,
     unpullable: BTreeSet<SmolStr>,
     observer: Option<Asker>,
+    /// Who is told of pulls.
+    pull_observer: Option<Asker>,
     jobs: u64,
 }
 
@@ -135,9 +140,18 @@ struct Kept {
 
 #[derive(Clone, Debug)]
 enum Life {
-    Starting { job: u64, refuse: bool, askers: Vec<Asker>, stop: Option<Duration> },
+    Starting { job: u64, pull: Option<Pull>, askers: Vec<Asker>, stop: Option<Duration> },
     Running,
     Exited(i32),
+}
+
+/// An image that has to be fetched first.
+#[derive(Clone, Copy, Debug)]
+struct Pull {
+    takes: Duration,
+    size: u64,
+    /// The registry does not give it.
+    refused: bool,
 }
 
 impl Runtime {
@@ -160,6 +174,10 @@ impl Runtime {
             Request::Observe => {
                 self.observer = Some(asker);
                 vec![Step::Reply { to: asker, reply: Reply::Listed { sandboxes: self.list() } }]
+            }
+            Request::ObservePulls => {
+                self.pull_observer = Some(asker);
+                Vec::new()
             }
             Request::RunSandbox { pod, spec } => self.run_sandbox(*pod, spec, asker, delays),
             Request::RemoveSandbox { pod } => self.remove_sandbox(*pod, asker, delays),
@@ -196,7 +214,7 @@ impl Runtime {
     /// Nothing runs any more and nothing is known of what ran; images stay on the disk.
     pub fn power_loss(&mut self) {
         self.pods.clear();
-        self.observer = None;
+        (self.observer, self.pull_observer) = (None, None);
     }
 
     pub fn disk_loss(&mut self) {
@@ -363,6 +381,7 @@ impl Runtime {
             vec![Step::Reply { to: asker, reply }]
         };
         let ready = |pod: &&mut Pod| matches!(pod.phase, Phase::Ready);
+        let told = self.pull_observer;
         let Some(pod) = self.pods.get_mut(&uid).filter(ready) else {
             return refuse("the pod has no sandbox");
         };
@@ -384,32 +403,40 @@ impl Runtime {
                 Life::Exited(_) => {}
             }
         }
-        let pulled = self.images.contains(&spec.image);
-        let refuse = !pulled && self.unpullable.contains(&spec.image);
-        let pull = delays.pulls.get(&spec.image).copied().unwrap_or(delays.pull);
-        let after = match (pulled, refuse) {
-            (true, _) => delays.start,
-            (false, true) => pull,
-            (false, false) => pull + delays.start,
+        let pull = (!self.images.contains(&spec.image)).then(|| Pull {
+            takes: delays.pulls.get(&spec.image).copied().unwrap_or(delays.pull),
+            size: delays.size,
+            refused: self.unpullable.contains(&spec.image),
+        });
+        let after = match pull {
+            None => delays.start,
+            Some(Pull { takes, refused: true, .. }) => takes,
+            Some(Pull { takes, .. }) => takes + delays.start,
         };
-        let life = Life::Starting { job: job.number, refuse, askers: vec![asker], stop: None };
+        let life = Life::Starting { job: job.number, pull, askers: vec![asker], stop: None };
         let id = container_id(uid, &spec.name, spec.attempt);
         pod.containers.insert(spec.name.clone(), Kept { spec: spec.clone(), id, life });
-        vec![Step::Later { job, after }]
+        let pulling = |to| {
+            let reply = Reply::Pulling { pod: uid, name: spec.name.clone() };
+            Step::Reply { to, reply }
+        };
+        let told = told.filter(|_| pull.is_some()).map(pulling);
+        told.into_iter().chain([Step::Later { job, after }]).collect()
     }
 
     fn finish_start(&mut self, uid: Uid, name: &SmolStr, number: u64) -> Vec<Step> {
+        let told = self.pull_observer;
         let Some(pod) = self.pods.get_mut(&uid) else { return Vec::new() };
         let Some(kept) = pod.containers.get_mut(name) else { return Vec::new() };
-        let Life::Starting { job, refuse, askers, stop } = &mut kept.life else {
+        let Life::Starting { job, pull, askers, stop } = &mut kept.life else {
             return Vec::new();
         };
         if *job != number {
             return Vec::new();
         }
-        let (refuse, stop, askers) = (*refuse, *stop, std::mem::take(askers));
+        let (pull, stop, askers) = (*pull, *stop, std::mem::take(askers));
         let image = kept.spec.image.clone();
-        if refuse {
+        if pull.is_some_and(|pull| pull.refused) {
             pod.containers.remove(name);
             let why =
                 SmolStr::from(format!("failed to pull and unpack image {image:?}: not found"));
@@ -426,7 +453,12 @@ impl Runtime {
         kept.life = Life::Running;
         let (sandbox, spec, id) = (pod.spec.clone(), kept.spec.clone(), kept.id.clone());
         let attempt = spec.attempt;
-        let mut steps = vec![Step::StartProgram { pod: uid, sandbox, spec, id }];
+        let pulled = told.zip(pull).map(|(to, Pull { takes: took, size, .. })| {
+            let reply = Reply::Pulled { pod: uid, name: name.clone(), took, size };
+            Step::Reply { to, reply }
+        });
+        let mut steps: Vec<Step> = pulled.into_iter().collect();
+        steps.push(Step::StartProgram { pod: uid, sandbox, spec, id });
         steps.extend(askers.into_iter().map(|to| Step::Reply { to, reply: kept.started(uid) }));
         if let Some(grace) = stop {
             steps.push(Step::KillProgram { pod: uid, name: name.clone(), attempt, grace });
@@ -632,6 +664,33 @@ mod tests {
         assert!(missing(&refused[0]), "{refused:?}");
         runtime.set_pullable("nginx", true);
         assert!(matches!(ask(&mut runtime, start())[0], Step::StartProgram { .. }));
+    }
+
+    #[test]
+    fn who_observes_pulls_is_told_of_each_and_of_no_image_that_is_there() {
+        let mut runtime = Runtime::default();
+        assert_eq!(ask(&mut runtime, Request::ObservePulls), []);
+        ask(&mut runtime, Request::RunSandbox { pod: POD, spec: sandbox(2) });
+        let start = |attempt| Request::StartContainer { pod: POD, spec: container(attempt) };
+        let steps = ask(&mut runtime, start(0));
+        let took = Delays::default().pull;
+        let pulling = reply(Reply::Pulling { pod: POD, name: "c".into() });
+        let pulled = reply(Reply::Pulled { pod: POD, name: "c".into(), took, size: 0 });
+        assert_eq!(steps[..2], [pulling.clone(), pulled]);
+        assert!(matches!(steps[2], Step::StartProgram { .. }), "{steps:?}");
+        runtime.exited(POD, "c", 0, 1);
+        let steps = ask(&mut runtime, start(1));
+        assert!(matches!(steps[0], Step::StartProgram { .. }), "{steps:?}");
+        // One that does not come is begun all the same.
+        runtime.disk_loss();
+        runtime.set_pullable("nginx", false);
+        ask(&mut runtime, Request::ObservePulls);
+        ask(&mut runtime, Request::RunSandbox { pod: POD, spec: sandbox(2) });
+        let steps = ask(&mut runtime, start(2));
+        let refused = |step: &Step| {
+            matches!(step, Step::Reply { reply: Reply::Refused { image_missing: true, .. }, .. })
+        };
+        assert!(steps[0] == pulling && refused(&steps[1]) && steps.len() == 2, "{steps:?}");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct World {
     pub starts: Vec<(Uid, SmolStr, u32)>,
     pub specs: Vec<Arc<container::Container>>,
     pub missing_images: BTreeSet<SmolStr>,
+    /// No image is on the machine, at any start.
+    pub pulls: bool,
     pub address: Ipv4Addr,
     pub subnet_env: Option<Arc<str>>,
     pub manifests: BTreeMap<Name, Arc<str>>,
@@ -119,6 +121,7 @@ impl World {
             starts: Vec::new(),
             specs: Vec::new(),
             missing_images: BTreeSet::new(),
+            pulls: false,
             address: Ipv4Addr::new(192, 168, 1, 11),
             subnet_env: Some(SUBNET_ENV.into()),
             manifests: BTreeMap::new(),
@@ -408,6 +411,7 @@ impl World {
                 };
                 Some(Reply::Listed { sandboxes: self.sandboxes.iter().map(state).collect() })
             }
+            Request::ObservePulls => None,
             Request::RunSandbox { pod, spec } => {
                 let (pod, spec) = (*pod, spec.clone());
                 let new = Sandbox { spec, containers: BTreeMap::new() };
@@ -449,6 +453,12 @@ impl World {
         let Some(sandbox) = self.sandboxes.get_mut(&pod) else {
             return refused("no sandbox", false);
         };
+        if self.pulls {
+            let pulling = Reply::Pulling { pod, name: name.clone() };
+            let (took, size) = (Duration::from_millis(1200), 77);
+            let pulled = Reply::Pulled { pod, name: name.clone(), took, size };
+            self.events.extend([pulling, pulled].map(Event::Container));
+        }
         if self.missing_images.contains(&spec.image) {
             return refused("not found", true);
         }
