@@ -6,6 +6,7 @@
 //! - `aggregate`: roles that others are part of
 //! - `lead`: which server's of them work
 //! - `renew`: their certificates, before they end
+//! - `tokens`: the keys of tokens, when their file changes
 //! - `data`, `backup`: what it keeps, and a copy of that
 
 mod aggregate;
@@ -16,6 +17,7 @@ mod host;
 mod lead;
 mod renew;
 mod signer;
+mod tokens;
 
 use self::host::Place;
 use self::lead::Election;
