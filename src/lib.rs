@@ -15,6 +15,8 @@ mod frames;
 mod kubeconfig;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod networks;
 mod output;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod patient;

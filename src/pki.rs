@@ -15,6 +15,8 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+#[cfg(feature = "server")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use x509_cert::ext::pkix::name::GeneralNames;
@@ -30,7 +32,8 @@ const AUTHORITY: Duration = Duration::from_secs(3650 * 86_400);
 pub const LEAF: Duration = Duration::from_secs(365 * 86_400);
 
 /// What is in the directory and cannot be made again.
-pub const KEPT: [&str; 3] = ["ca.crt", "ca.key", "sa.key"];
+pub const KEPT: [&str; 3] = ["ca.crt", "ca.key", TOKENS];
+const TOKENS: &str = "sa.key";
 
 pub struct Pki {
     /// As PEM.
@@ -169,9 +172,15 @@ fn authority(place: &Path) -> Result<(String, String), String> {
     Ok((made, pair.serialize_pem()))
 }
 
-/// Made once, as tokens are good as long as it is there; its file is called as kubeadm's.
+/// Where the keys of tokens are, called as kubeadm's.
+#[cfg(feature = "server")]
+pub fn token_file(place: &Path) -> PathBuf {
+    place.join(TOKENS)
+}
+
+/// Made once, as tokens are good as long as it is there.
 fn token_key(place: &Path) -> Result<String, String> {
-    let path = place.join("sa.key");
+    let path = place.join(TOKENS);
     if path.exists() {
         return read(&path);
     }

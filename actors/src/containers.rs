@@ -32,6 +32,8 @@ pub struct Delays {
     /// Of an image that `pulls` does not name.
     pub pull: Duration,
     pub pulls: BTreeMap<SmolStr, Duration>,
+    /// How large the image is, in bytes.
+    pub size: u64,
 }
 
 impl Default for Delays {
@@ -42,6 +44,7 @@ impl Default for Delays {
             remove: Duration::from_millis(26),
             pull: Duration::from_secs(1),
             pulls: BTreeMap::new(),
+            size: 0,
         }
     }
 }
@@ -101,6 +104,8 @@ pub struct Runtime {
     images: BTreeSet<SmolStr>,
     unpullable: BTreeSet<SmolStr>,
     observer: Option<Asker>,
+    /// Who is told of pulls.
+    pull_observer: Option<Asker>,
     jobs: u64,
 }
 
@@ -135,9 +140,22 @@ struct Kept {
 
 #[derive(Clone, Debug)]
 enum Life {
-    Starting { job: u64, refuse: Option<Fault>, askers: Vec<Asker>, stop: Option<Duration> },
+    Starting {
+        job: u64,
+        fetch: Option<Fetch>,
+        refuse: Option<Fault>,
+        askers: Vec<Asker>,
+        stop: Option<Duration>,
+    },
     Running,
     Exited(i32),
+}
+
+/// What is asked of the registry first.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    takes: Duration,
+    size: u64,
 }
 
 impl Runtime {
@@ -160,6 +178,10 @@ impl Runtime {
             Request::Observe => {
                 self.observer = Some(asker);
                 vec![Step::Reply { to: asker, reply: Reply::Listed { sandboxes: self.list() } }]
+            }
+            Request::ObservePulls => {
+                self.pull_observer = Some(asker);
+                Vec::new()
             }
             Request::RunSandbox { pod, spec } => self.run_sandbox(*pod, spec, asker, delays),
             Request::RemoveSandbox { pod } => self.remove_sandbox(*pod, asker, delays),
@@ -196,7 +218,7 @@ impl Runtime {
     /// Nothing runs any more and nothing is known of what ran; images stay on the disk.
     pub fn power_loss(&mut self) {
         self.pods.clear();
-        self.observer = None;
+        (self.observer, self.pull_observer) = (None, None);
     }
 
     pub fn disk_loss(&mut self) {
@@ -357,13 +379,14 @@ impl Runtime {
         delays: &Delays,
     ) -> Vec<Step> {
         let job = self.next_job(uid, Some(spec.name.clone()));
-        let fault = self.refuses_image(spec);
+        let (fault, fetch) = (self.refuses_image(spec), self.fetches(spec, delays));
         let refuse = |why| {
             let (what, why) = (spec.name.clone(), SmolStr::new_static(why));
             let reply = Reply::Refused { pod: uid, what, why, fault: Fault::Create };
             vec![Step::Reply { to: asker, reply }]
         };
         let ready = |pod: &&mut Pod| matches!(pod.phase, Phase::Ready);
+        let told = self.pull_observer;
         let Some(pod) = self.pods.get_mut(&uid).filter(ready) else {
             return refuse("the pod has no sandbox");
         };
@@ -385,23 +408,38 @@ impl Runtime {
                 Life::Exited(_) => {}
             }
         }
-        let pulled = self.images.contains(&spec.image);
-        let pull = delays.pulls.get(&spec.image).copied().unwrap_or(delays.pull);
-        let after = match (pulled, fault) {
-            (true, None) => delays.start,
-            (_, Some(Fault::NeverPull)) => Duration::ZERO,
-            (_, Some(_)) => pull,
-            (false, None) => pull + delays.start,
-        };
-        let life =
-            Life::Starting { job: job.number, refuse: fault, askers: vec![asker], stop: None };
+        let takes = fetch.map_or(Duration::ZERO, |fetch| fetch.takes);
+        let after = if fault.is_some() { takes } else { takes + delays.start };
+        let (refuse, askers) = (fault, vec![asker]);
+        let life = Life::Starting { job: job.number, fetch, refuse, askers, stop: None };
         let id = container_id(uid, &spec.name, spec.attempt);
         pod.containers.insert(spec.name.clone(), Kept { spec: spec.clone(), id, life });
-        vec![Step::Later { job, after }]
+        let pulling = |to| {
+            let reply = Reply::Pulling { pod: uid, name: spec.name.clone() };
+            Step::Reply { to, reply }
+        };
+        let told = told.filter(|_| fetch.is_some()).map(pulling);
+        told.into_iter().chain([Step::Later { job, after }]).collect()
     }
 
-    /// As upstream's pkg/kubelet/images/image_manager.go decides. What is there and asked of the
-    /// registry again (`Always`) is not fetched again, as its layers are there.
+    /// What is asked of the registry, if anything is. What is there and asked for again (`Always`)
+    /// is not fetched again, as its layers are there.
+    fn fetches(&self, spec: &Container, delays: &Delays) -> Option<Fetch> {
+        let there = self.images.contains(&spec.image);
+        let asks = match spec.pull {
+            Pull::Always => true,
+            Pull::IfNotPresent => !there,
+            Pull::Never => false,
+        };
+        let takes = if there && !self.unpullable.contains(&spec.image) {
+            Duration::ZERO
+        } else {
+            delays.pulls.get(&spec.image).copied().unwrap_or(delays.pull)
+        };
+        asks.then_some(Fetch { takes, size: delays.size })
+    }
+
+    /// As upstream's pkg/kubelet/images/image_manager.go decides.
     fn refuses_image(&self, spec: &Container) -> Option<Fault> {
         let pulled = self.images.contains(&spec.image);
         let unpullable = self.unpullable.contains(&spec.image);
@@ -414,15 +452,16 @@ impl Runtime {
     }
 
     fn finish_start(&mut self, uid: Uid, name: &SmolStr, number: u64) -> Vec<Step> {
+        let told = self.pull_observer;
         let Some(pod) = self.pods.get_mut(&uid) else { return Vec::new() };
         let Some(kept) = pod.containers.get_mut(name) else { return Vec::new() };
-        let Life::Starting { job, refuse, askers, stop } = &mut kept.life else {
+        let Life::Starting { job, fetch, refuse, askers, stop } = &mut kept.life else {
             return Vec::new();
         };
         if *job != number {
             return Vec::new();
         }
-        let (refuse, stop, askers) = (*refuse, *stop, std::mem::take(askers));
+        let (fetch, refuse, stop, askers) = (*fetch, *refuse, *stop, std::mem::take(askers));
         let image = kept.spec.image.clone();
         if let Some(fault) = refuse {
             pod.containers.remove(name);
@@ -443,7 +482,12 @@ impl Runtime {
         kept.life = Life::Running;
         let (sandbox, spec, id) = (pod.spec.clone(), kept.spec.clone(), kept.id.clone());
         let attempt = spec.attempt;
-        let mut steps = vec![Step::StartProgram { pod: uid, sandbox, spec, id }];
+        let pulled = told.zip(fetch).map(|(to, Fetch { takes: took, size })| {
+            let reply = Reply::Pulled { pod: uid, name: name.clone(), took, size };
+            Step::Reply { to, reply }
+        });
+        let mut steps: Vec<Step> = pulled.into_iter().collect();
+        steps.push(Step::StartProgram { pod: uid, sandbox, spec, id });
         steps.extend(askers.into_iter().map(|to| Step::Reply { to, reply: kept.started(uid) }));
         if let Some(grace) = stop {
             steps.push(Step::KillProgram { pod: uid, name: name.clone(), attempt, grace });
@@ -664,6 +708,33 @@ mod tests {
         assert_eq!(fault(Pull::IfNotPresent, false, false), Some(Fault::Pull));
         assert_eq!(fault(Pull::Never, true, false), None);
         assert_eq!(fault(Pull::Never, false, true), Some(Fault::NeverPull));
+    }
+
+    #[test]
+    fn who_observes_pulls_is_told_of_each_and_of_no_image_that_is_there() {
+        let mut runtime = Runtime::default();
+        assert_eq!(ask(&mut runtime, Request::ObservePulls), []);
+        ask(&mut runtime, Request::RunSandbox { pod: POD, spec: sandbox(2) });
+        let start = |attempt| Request::StartContainer { pod: POD, spec: container(attempt) };
+        let steps = ask(&mut runtime, start(0));
+        let took = Delays::default().pull;
+        let pulling = reply(Reply::Pulling { pod: POD, name: "c".into() });
+        let pulled = reply(Reply::Pulled { pod: POD, name: "c".into(), took, size: 0 });
+        assert_eq!(steps[..2], [pulling.clone(), pulled]);
+        assert!(matches!(steps[2], Step::StartProgram { .. }), "{steps:?}");
+        runtime.exited(POD, "c", 0, 1);
+        let steps = ask(&mut runtime, start(1));
+        assert!(matches!(steps[0], Step::StartProgram { .. }), "{steps:?}");
+        // One that does not come is begun all the same.
+        runtime.disk_loss();
+        runtime.set_pullable("nginx", false);
+        ask(&mut runtime, Request::ObservePulls);
+        ask(&mut runtime, Request::RunSandbox { pod: POD, spec: sandbox(2) });
+        let steps = ask(&mut runtime, start(2));
+        let refused = |step: &Step| {
+            matches!(step, Step::Reply { reply: Reply::Refused { fault: Fault::Pull, .. }, .. })
+        };
+        assert!(steps[0] == pulling && refused(&steps[1]) && steps.len() == 2, "{steps:?}");
     }
 
     #[test]

@@ -1,20 +1,27 @@
-//! Whether a world has settled: every fault has been over for a while, and none is left that
-//! lasts. Only then must what faults broke be whole again.
+//! Whether a world has settled: its machines have been on for a while, every fault has been over
+//! for a while, and none is left that lasts. Only then must what faults broke be whole again.
 
 use crate::scenario::{ActorName, FaultKind, Loss};
 use crate::world::{Happened, World, words};
 use kubesim_actors::objects::Name;
+use kubesim_runtime::Time;
 use std::time::Duration;
 
 /// Faults have to be over for so long before what they broke must be whole again. A killed
 /// kubelet's pods come back after at most a restart back-off and a few probe periods.
 const SETTLED: Duration = Duration::from_secs(30);
+/// And the run has to last so long: nodes that boot have their subnets after a second or two, and
+/// each hears of the others' a little later.
+const JOINED: Duration = Duration::from_secs(10);
 
 /// Why the world has not settled, in words; `None` when it has.
 pub fn unsettled(world: &World) -> Option<String> {
     let begun = || world.happened.iter().filter(|fault| fault.began.is_some());
     if let Some((fault, why)) = begun().find_map(|fault| Some((fault, lasting(world, fault)?))) {
         return Some(format!("the fault `{}` lasts: {why}", fault.name));
+    }
+    if let Some(why) = joining(world) {
+        return Some(why);
     }
     begun().find_map(|fault| {
         let over = fault.address_acquired.or(fault.ended).or(fault.began)?;
@@ -27,6 +34,18 @@ pub fn unsettled(world: &World) -> Option<String> {
                 SETTLED.as_secs()
             )
         })
+    })
+}
+
+/// That the cluster has only begun, in words.
+fn joining(world: &World) -> Option<String> {
+    let lasted = world.now.since(Time::ZERO);
+    (lasted < JOINED).then(|| {
+        format!(
+            "the run lasted {:.3} s, and it takes {} s until nodes have found each other",
+            lasted.as_secs_f64(),
+            JOINED.as_secs()
+        )
     })
 }
 
@@ -65,6 +84,7 @@ mod tests {
     use crate::report::{NotJudged, Report, Trace};
     use crate::scenario::Invariant;
     use crate::world::testing::{self, Said};
+    use std::time::Duration;
 
     fn play(judged: &[Invariant], more: &str) -> (Report, Said) {
         let mut scenario = testing::scenario("", more);
@@ -108,6 +128,28 @@ mod tests {
         let late = not_judged(&format!("{cut} = \"125s\"\n"));
         let why = "the fault `it` was over 15.000 s before the end, and it takes 30 s to settle";
         assert_eq!(late, told(why));
+    }
+
+    /// A run of a second failed now and then, as it ended between a node's subnet and its peers'
+    /// routes to it.
+    #[test]
+    fn a_run_that_ends_while_nodes_join_is_not_judged_by_their_routes() {
+        let more = node("w1", 12, "") + &node("w2", 13, "");
+        let mut scenario = testing::scenario("", &more);
+        scenario.invariants = vec![Invariant::I1, Invariant::I2];
+        let mut stale = 0;
+        for tenths in 1..=40 {
+            scenario.duration = Duration::from_millis(100 * tenths);
+            let world = testing::world_after(scenario.clone());
+            stale += usize::from(!crate::oracles::stale_routes(&world, &[]).is_empty());
+            let (report, _) = testing::play(&scenario, Trace::default());
+            assert_eq!(report.failure, None);
+            assert_eq!(report.not_judged.len(), 1, "{:?}", report.not_judged);
+        }
+        assert!(stale > 0, "no run ends while a route is missing");
+        scenario.duration = Duration::from_secs(10);
+        let (report, _) = testing::play(&scenario, Trace::default());
+        assert_eq!((report.failure, report.not_judged), (None, Vec::new()));
     }
 
     #[test]

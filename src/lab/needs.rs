@@ -78,15 +78,6 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
     Some(format!("the lab cannot play {name}: in fault `{fault}` a disk is lost, and it has none"))
 }
 
-/// What in the scenario no lab can play whose nodes join somebody's cluster, in a sentence.
-pub fn beyond_joining(scenario: &Scenario) -> Option<String> {
-    let profile = scenario.profile.as_ref()?;
-    let name = &profile.name;
-    Some(format!(
-        "--join: the roles of --profile {name}'s components are in no cluster but the lab's own"
-    ))
-}
-
 /// What only this kernel lacks.
 fn elsewhere(what: &str, why: &str) -> String {
     let ways = "the simulator plays it without, and tests/vm.rs plays it on a kernel that has it";

@@ -244,8 +244,10 @@ impl Images {
             let pull = rng.between(image.pull.from, image.pull.to);
             let text = serde_json::to_string(&workload::Image::of(image)).unwrap_or_default();
             let args = ["workload".to_owned(), "image".to_owned()].into();
+            // There is no more of it.
+            let size = text.len() as u64;
             let env = vec![(workload::IMAGE.to_owned(), text)];
-            (name.clone(), Launch { pull, args, env })
+            (name.clone(), Launch { pull, size, args, env })
         });
         Images(launches.collect())
     }

@@ -1,7 +1,7 @@
 //! The thread that moves the world: its time is the machine's.
 
 use super::clean::Home;
-use super::joined::Joined;
+use super::joined::{Guest, Joined};
 use super::machine::Machine;
 use super::mail::{MailBox, News};
 use super::needs;
@@ -40,14 +40,9 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Report, String> {
     let mut lab = Lab::new(scenario, options, visit)?;
-    lab.play(observer, &mut |_, _| Ok(()))?;
-    let report = lab.stage.finish();
-    if visit.hold {
-        let text = "the scenario is over; the lab stays until ^C";
-        observer.line(lab.stage.world.now, "lab", text);
-        lab.hold(observer)?;
-    }
-    Ok(report)
+    let report = lab.run(visit.hold, observer);
+    lab.leave(observer);
+    report
 }
 
 /// Sees the world after each step, and the machines that are on. An error ends the run.
@@ -73,6 +68,8 @@ struct Lab {
     begun: Instant,
     signals: SignalFd,
     buffer: Vec<u8>,
+    /// In a cluster that was joined.
+    guest: Option<Guest>,
     _visitors: Option<Visitors>,
     /// Last: the machines are off before their files go.
     home: Home,
@@ -83,20 +80,17 @@ impl Lab {
         if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
             return Err(lacks);
         }
-        if let (Some(_), Some(lacks)) = (&visit.join, needs::beyond_joining(scenario)) {
-            return Err(lacks);
-        }
         // Before any thread is made.
         let signals = signals()?;
         let mut stage = Stage::external(&Arc::new(scenario.clone()), options);
         let program = std::env::current_exe()
             .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
         let home = Home::new()?;
-        let joined = visit.join.as_deref().map(Joined::open).transpose()?;
-        let (pki, joined) = match joined {
-            Some(Joined { pki, outside }) => (pki, Some(outside)),
+        let joined = visit.join.as_deref().map(|place| Joined::open(place, scenario));
+        let (pki, joined, guest) = match joined.transpose()? {
+            Some(Joined { pki, outside, guest }) => (pki, Some(outside), Some(guest)),
             // By its name: the addresses change.
-            None => (Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?), None),
+            None => (Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?), None, None),
         };
         let visitors = match &visit.kubeconfig {
             Some(path) => Some(Visitors::new(&pki, path)?),
@@ -106,10 +100,15 @@ impl Lab {
             stage.world.remark("lab", visitors.invitation());
         }
         let listener = visitors.as_ref().map(Visitors::listener);
+        let mail = MailBox::new()?;
+        if let Some(guest) = &guest {
+            guest.arrive().map_err(|why| format!("--join: {why}"))?;
+        }
         Ok(Lab {
             stage,
             machines: BTreeMap::new(),
-            mail: MailBox::new()?,
+            mail,
+            guest,
             cluster: Cluster { store: Arc::default(), pki, listener, joined, program },
             begun: Instant::now(),
             signals,
@@ -121,6 +120,17 @@ impl Lab {
 
     fn now(&self) -> Time {
         Time::ZERO + self.begun.elapsed()
+    }
+
+    fn run(&mut self, hold: bool, observer: &mut dyn Observer) -> Result<Report, String> {
+        self.play(observer, &mut |_, _| Ok(()))?;
+        let report = self.stage.finish();
+        if hold {
+            let text = "the scenario is over; the lab stays until ^C";
+            observer.line(self.stage.world.now, "lab", text);
+            self.hold(observer)?;
+        }
+        Ok(report)
     }
 
     fn play(
@@ -192,7 +202,12 @@ impl Lab {
                 News::Failed(cell, cause) => world.failed(cell, &cause),
                 News::Refused(cell, why) => world.refused_to_run(cell, why),
                 News::Published(cache) => world.published(cache),
-                News::Operated(call, result) => world.operated(call, result),
+                News::Operated(call, result) => {
+                    if let Some(guest) = &mut self.guest {
+                        guest.told(call, &result);
+                    }
+                    world.operated(call, result);
+                }
                 News::File(path, content) => world.file_seen(machine, &path, content),
                 News::Pictured(picture) => world.pictured(machine, &picture),
                 News::Tried(slot, number, outcome) => world.tried(slot, number, outcome),
@@ -235,6 +250,11 @@ impl Lab {
                 Order::PowerOn => self.power_on(machine)?,
                 Order::PowerOff(_) => drop(self.machines.remove(&machine)),
                 order => {
+                    if let (Order::Operate { call, request }, Some(guest)) =
+                        (&order, &mut self.guest)
+                    {
+                        guest.asks(*call, request);
+                    }
                     if let Some(host) = self.machines.get(&machine) {
                         host.order(order);
                     }
@@ -268,6 +288,23 @@ impl Lab {
         }
     }
 
+    /// Off, all at once: each waits for its thread.
+    fn power_off(&mut self) {
+        for host in self.machines.values() {
+            host.order(Order::PowerOff(kubesim_runtime::Loss::Power));
+        }
+        self.machines.clear();
+    }
+
+    /// A cluster that was joined is as it was before.
+    fn leave(&mut self, observer: &mut dyn Observer) {
+        self.power_off();
+        if let Some(Err(why)) = self.guest.as_ref().map(Guest::leave) {
+            let text = format!("what it brought stays in the cluster: {why}");
+            observer.line(self.stage.world.now, "lab", &text);
+        }
+    }
+
     /// ^C, or a polite end.
     fn interrupted(&mut self) -> bool {
         matches!(self.signals.read_signal(), Ok(Some(_)))
@@ -295,10 +332,6 @@ fn signals() -> Result<SignalFd, String> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // All at once: each waits for its thread.
-        for host in self.machines.values() {
-            host.order(Order::PowerOff(kubesim_runtime::Loss::Power));
-        }
-        self.machines.clear();
+        self.power_off();
     }
 }

@@ -1,7 +1,8 @@
 //! The data directory: of which version it is, and that no restore ended in it half-way.
 //!
 //! Version 1 has `pki/` (see [`Pki`](crate::pki::Pki)), `store/` (which has a format of its own),
-//! `admin.conf`, and for as long as a server runs on its store, `backup.sock`.
+//! `admin.conf` and `networks` (see [`Networks`](crate::networks::Networks)), both written at each
+//! start, and for as long as a server runs on its store, `backup.sock`.
 
 use crate::pki::{self, write};
 use std::fs::{self, File};

@@ -3,7 +3,9 @@
 use super::backup;
 use super::clients::{Clients, Plan};
 use super::renew::Renewal;
+use super::tokens::Tokens;
 use crate::Exit;
+use crate::pki::token_file;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Config;
 use kubesim_backends::http::host::{Heard, Server, Store};
@@ -100,6 +102,8 @@ async fn serve(
         () = end(&mut signals) => return Ok(()),
     }
     front.reconcile_roles().await.map_err(environment)?;
+    let tokens = Tokens { file: token_file(&keys), said: token_key, url: url.clone() };
+    let tokens = spawn_local(tokens.follow(front.clone()));
     let backups = copier.map(|copier| {
         let source = backup::Source { copier, keys };
         spawn_local(backup::serve(place.0.to_owned(), source))
@@ -117,7 +121,7 @@ async fn serve(
         // Asked again, it does not wait.
         () = end(&mut signals) => {}
     }
-    [backups, Some(renews)].iter().flatten().for_each(JoinHandle::abort);
+    [backups, Some(renews), Some(tokens)].iter().flatten().for_each(JoinHandle::abort);
     server.stop().await;
     ended
 }

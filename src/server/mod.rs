@@ -6,6 +6,7 @@
 //! - `aggregate`: roles that others are part of
 //! - `lead`: which server's of them work
 //! - `renew`: their certificates, before they end
+//! - `tokens`: the keys of tokens, when their file changes
 //! - `data`, `backup`: what it keeps, and a copy of that
 
 mod aggregate;
@@ -16,10 +17,12 @@ mod host;
 mod lead;
 mod renew;
 mod signer;
+mod tokens;
 
 use self::host::Place;
 use self::lead::Election;
 use self::renew::Renewal;
+use crate::networks::Networks;
 use crate::pki::Pki;
 use crate::seed::seed;
 use crate::{Exit, Output};
@@ -194,7 +197,9 @@ fn run(args: &Serve, output: &mut Output) -> Result<(), (Exit, String)> {
     let tls = tls.map_err(environment)?;
     let data_dir = args.data_dir.clone();
     let kubeconfig = data_dir.join("admin.conf");
+    let networks = Networks { pods: args.pod_network, services: args.service_network };
     let mut ready = |url: &str| {
+        networks.write(&data_dir)?;
         pki.admin(&kubeconfig, url)?;
         output.begin("where the server is");
         output.line(&format!("the API is at {url}, its data in {}", data_dir.display()));
@@ -204,7 +209,7 @@ fn run(args: &Serve, output: &mut Output) -> Result<(), (Exit, String)> {
         output.flush();
         Ok(())
     };
-    let mut plan = plan(args, reached, &pki).map_err(environment)?;
+    let mut plan = plan(args, networks.share(), reached, &pki).map_err(environment)?;
     plan.election = election(args).map_err(|why| (Exit::Input, why))?;
     let token_key = pki.token_key.clone();
     let renewal = Renewal {
@@ -230,8 +235,9 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
     Ok(matches!(args.store, Place::Etcd(_)).then_some(election))
 }
 
-/// Periods are upstream's, and so is the scheduler's name.
-fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
+/// Periods are upstream's, and so is the scheduler's name. `share`: the prefix length of a node's
+/// share of the pod network.
+fn plan(args: &Serve, share: u8, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
     let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
     if with(Part::Scheduler) {
@@ -242,8 +248,7 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
     if with(Part::Controllers) {
         let config = controllers::Config {
             pod_network: args.pod_network,
-            // Wider than the network itself, a share is all of it.
-            node_mask: args.pod_network.prefix_len().max(24),
+            node_mask: share,
             node_grace: args.node_monitor_grace_period,
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),

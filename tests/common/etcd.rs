@@ -53,6 +53,12 @@ impl Server {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
+    /// Its clients'.
+    #[allow(dead_code, reason = "for tests that cut it off")]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// On what it kept.
     pub fn run(&mut self) {
         let peer = format!("http://127.0.0.1:{}", self.port + 1);

@@ -128,6 +128,10 @@ fn look(kubectl: &Kubectl<'_>) -> Option<()> {
     let made = kubectl.says("run visitor --image=web:1")?;
     assert!(made.is_ok(), "{made:?}");
     kubectl.waits_for("get pod visitor -o jsonpath={.status.phase}", |said| said == "Running")?;
+    // Nobody asked for what it may not.
+    let metrics = kubectl.says("get --raw /metrics")?.expect("metrics");
+    let refused: Vec<&str> = metrics.lines().filter(|line| line.contains("code=\"403\"")).collect();
+    assert!(metrics.contains("code=\"201\"") && refused.is_empty(), "{refused:?}");
     Some(())
 }
 

@@ -26,7 +26,7 @@ fn launch(spec: &Container) -> Option<Launch> {
             "crash": {crash}}}"#
     );
     let env = vec![("KUBESIM_IMAGE".to_owned(), image)];
-    Some(Launch { pull: Duration::from_millis(10), args, env })
+    Some(Launch { pull: Duration::from_millis(10), size: 0, args, env })
 }
 
 impl Linux {

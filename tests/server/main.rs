@@ -26,6 +26,9 @@ mod joined;
 mod kinds;
 #[cfg(feature = "kube-rs")]
 mod kube_rs;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "only the stores' ways are cut"))]
+#[path = "../common/namespace.rs"]
+mod namespace;
 mod node;
 mod openapi;
 mod plane;
@@ -35,8 +38,6 @@ mod sessions;
 #[cfg(feature = "etcd")]
 mod several;
 mod simulated;
-#[path = "../common/skip.rs"]
-mod skip;
 mod stores;
 mod tour;
 mod transcript;
@@ -45,6 +46,7 @@ mod wire;
 mod workloads;
 mod world;
 
+use namespace::skip;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use world::{Place, Server, clients};

@@ -100,6 +100,35 @@ fn tokens_of_a_former_key_are_good_while_it_is_kept() {
     assert!(!known(&server, &old) && known(&server, &new));
 }
 
+/// Nor does one that makes no sense end what is good.
+#[test]
+fn a_new_key_is_found_by_a_server_that_runs() {
+    let Some(client) = clients().into_iter().next() else { return };
+    let place = Place::new();
+    let alone = ["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
+    let server = Server::start_with(&place, ANY, &client, &alone);
+    server.kubectl("create serviceaccount robot");
+    let keys = || server.kubectl("get --raw /openid/v1/jwks");
+    let file = place.0.join("data/pki/sa.key");
+    let first = fs::read_to_string(&file).expect("a key");
+    let before = keys();
+    fs::write(&file, "nothing").expect("written");
+    sleep(Duration::from_secs(6));
+    assert_eq!(keys(), before);
+    let second = KeyPair::generate().expect("a key").serialize_pem();
+    fs::write(&file, format!("{second}{first}")).expect("written");
+    until("both keys", || keys().matches("\"kid\"").count() == 2);
+    let token = server.kubectl("create token robot");
+    fs::write(&file, &second).expect("written");
+    until("the second key", || keys().matches("\"kid\"").count() == 1);
+    let head = format!("Authorization: Bearer {}\r\n", token.trim());
+    let ask = Ask { words: "GET /api/v1/pods", head: &head, ..Ask::default() };
+    let stranger = stranger(&kubeconfig(&place));
+    let line = Connection::open(server.at(), &stranger, Duration::from_secs(20));
+    let (code, why) = line.expect("a connection").ask(ask).expect("an answer");
+    assert_eq!(code, 403, "the second key has signed it: {why}");
+}
+
 /// An authority of a person's own, with so many days left.
 fn authority(keys: &Path, days: u64) {
     let mut params = CertificateParams::default();

@@ -14,11 +14,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 mod ends;
+mod fenced;
 mod load;
 mod services;
+mod silent;
 mod watcher;
 
 const SERVERS: usize = 3;
@@ -185,29 +188,42 @@ fn what_was_acknowledged_survives_whatever_is_killed() {
     let alone = &["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
     let mut cluster = Cluster::start(alone, |_| {});
     let ends = cluster.ends.clone();
-    let from = ends.get(0, MAPS)["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    let from: u64 = from.and_then(|text| text.parse().ok()).expect("a version");
-    let watchers: Vec<_> = (0..2)
-        .map(|index| {
-            let ends = ends.clone();
-            std::thread::spawn(move || watcher::follow(&ends, index, from))
-        })
-        .collect();
-    let load = load::start(&ends);
+    let clients = Clients::start(&ends);
     std::thread::sleep(Duration::from_secs(1));
-    cluster.restart_server(0);
-    cluster.restart_member(1);
-    cluster.restart_server(1);
-    cluster.restart_member(0);
-    cluster.restart_server(2);
-    let acknowledged = load.end();
-    let marker = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "end"}});
-    let (code, _) = ends.ask(0, &format!("POST {MAPS}"), &marker, "");
-    assert_eq!(code, 201);
-    let told: Vec<_> =
-        watchers.into_iter().map(|one| one.join().expect("a watch to its end")).collect();
-    assert_eq!(told[0], told[1], "every watch tells the same");
-    acknowledged.check(&ends, &told[0]);
+    // Whichever server, and whichever member: etcd's leader is one of them.
+    for index in 0..SERVERS {
+        cluster.restart_member((index + 1) % SERVERS);
+        cluster.restart_server(index);
+    }
+    clients.end(&ends);
+}
+
+/// Some who write, and two who watch.
+struct Clients {
+    load: load::Load,
+    watchers: Vec<JoinHandle<Vec<watcher::Told>>>,
+}
+
+impl Clients {
+    fn start(ends: &Ends) -> Clients {
+        let from = watcher::version(&ends.get(0, MAPS));
+        let watch = |first: usize| {
+            let ends = ends.clone();
+            std::thread::spawn(move || watcher::follow(&ends, first, from))
+        };
+        Clients { load: load::start(ends), watchers: (0..2).map(watch).collect() }
+    }
+
+    /// All servers have what was acknowledged, and all who watched were told of it.
+    fn end(self, ends: &Ends) {
+        let acknowledged = self.load.end();
+        let (code, _) = ends.ask(0, &format!("POST {MAPS}"), &load::map("end", 0), "");
+        assert_eq!(code, 201);
+        let ended = |one: JoinHandle<_>| one.join().expect("a watch to its end");
+        let told: Vec<_> = self.watchers.into_iter().map(ended).collect();
+        assert_eq!(told[0], told[1], "every watch tells the same");
+        acknowledged.check(ends, &told[0]);
+    }
 }
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";

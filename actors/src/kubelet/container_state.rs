@@ -22,6 +22,8 @@ pub struct Ctr {
     pub id: SmolStr,
     pub crashes: Backoff,
     pub failures: Backoff,
+    /// Its image was fetched for the start under way, and people were told.
+    pub pulled: bool,
     /// A stop was asked for and not answered.
     pub stopping: bool,
     pub probes: Probes,
@@ -79,6 +81,7 @@ impl Ctr {
             state: State::Waiting { reason: "", message: String::new(), until: Time::ZERO },
             last: None,
             id: SmolStr::default(),
+            pulled: false,
             crashes: Backoff::default(),
             failures: Backoff::default(),
             stopping: false,
@@ -143,6 +146,7 @@ impl Ctr {
             self.crashes.next(*at, now);
             self.last = Some(how.clone());
         }
+        self.pulled = false;
         self.state = State::Starting;
     }
 

@@ -139,6 +139,9 @@ impl Actor for Kubelet {
 
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
         ctx.perform(Effect::Container(container::Request::Observe));
+        if config.events {
+            ctx.perform(Effect::Container(container::Request::ObservePulls));
+        }
         ctx.perform(Effect::Network(network::Request::Observe));
         for path in [&config.subnet_env, &config.resolv_conf, &config.manifests] {
             if !path.is_empty() {
@@ -324,6 +327,8 @@ impl Kubelet {
             }
             Reply::SandboxReady { pod, .. }
             | Reply::SandboxRemoved { pod }
+            | Reply::Pulling { pod, .. }
+            | Reply::Pulled { pod, .. }
             | Reply::Started { pod, .. }
             | Reply::Exited { pod, .. }
             | Reply::Refused { pod, .. }
@@ -342,6 +347,10 @@ impl Kubelet {
             Reply::Listed { .. } | Reply::Down { .. } => {}
             Reply::SandboxReady { ip, .. } => pod.on_sandbox_ready(ip, &mut self.local, ctx),
             Reply::SandboxRemoved { .. } => pod.on_sandbox_removed(&mut self.local, ctx),
+            Reply::Pulling { name, .. } => return pod.tell_pulling(&name, &mut self.local),
+            Reply::Pulled { name, took, size, .. } => {
+                return pod.tell_pulled(&name, took, size, &mut self.local);
+            }
             Reply::Started { name, attempt, id, .. } => {
                 pod.on_started(&name, attempt, id, &mut self.local, ctx);
             }

@@ -2,8 +2,8 @@
 //! pkg/kubelet/events/event.go; the words stand where they are used: kuberuntime/, prober/,
 //! kubelet.go and kubelet_node_status.go in pkg/kubelet).
 //!
-//! An image is pulled where a container is started, by the runtime, which does not say whether it
-//! had to: of a container that started it is told that its image is there, and nothing of a pull.
+//! An image is pulled where a container is started, by the runtime, which says when it has to. Of
+//! one that was not pulled it is told that it was there, once its container has started.
 
 use super::container_state::{Ctr, Role, State};
 use super::local::Local;
@@ -13,6 +13,7 @@ use crate::ports::container::Fault;
 use crate::ports::probe::Purpose;
 use crate::recorder::{Reference, Tidings};
 use std::sync::Arc;
+use std::time::Duration;
 
 const COMPONENT: &str = "kubelet";
 
@@ -69,10 +70,33 @@ impl Pod {
         });
     }
 
-    pub(super) fn tell_started(&self, name: &str, k: &mut Local) {
-        self.tell_of(name, k, Tidings::normal("Pulled"), |_, image| {
-            format!("Container image {image:?} already present on machine")
+    /// As pkg/kubelet/images/image_manager.go.
+    pub(super) fn tell_pulling(&self, name: &str, k: &mut Local) {
+        self.tell_of(name, k, Tidings::normal("Pulling"), |_, image| {
+            format!("Pulling image {image:?}")
         });
+    }
+
+    /// No pull waits for another one, so what it took is what it took with its waiting.
+    pub(super) fn tell_pulled(&mut self, name: &str, took: Duration, size: u64, k: &mut Local) {
+        let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else { return };
+        ctr.pulled = true;
+        self.tell_of(name, k, Tidings::normal("Pulled"), |_, image| {
+            let took = as_go(took);
+            format!(
+                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image \
+                 size: {size} bytes."
+            )
+        });
+    }
+
+    pub(super) fn tell_started(&self, name: &str, k: &mut Local) {
+        let pulled = self.containers.iter().any(|ctr| ctr.name == name && ctr.pulled);
+        if !pulled {
+            self.tell_of(name, k, Tidings::normal("Pulled"), |_, image| {
+                format!("Container image {image:?} already present on machine")
+            });
+        }
         let created = Tidings::normal("Created");
         self.tell_of(name, k, created, |_, _| format!("Created container: {name}"));
         let started = Tidings::normal("Started");
@@ -132,5 +156,34 @@ impl Pod {
             let probe = if of == Purpose::Startup { "startup" } else { "liveness" };
             format!("Container {name} failed {probe} probe, will be restarted")
         });
+    }
+}
+
+/// As Go prints a duration of whole milliseconds: `400ms`, `1.5s`, `1m2s`.
+fn as_go(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+    let (seconds, rest) = (millis / 1000 % 60, millis % 1000);
+    let whole = format!("{seconds}.{rest:03}");
+    let short = whole.trim_end_matches('0').trim_end_matches('.');
+    match (hours, minutes, seconds) {
+        (0, 0, 0) if rest > 0 => format!("{rest}ms"),
+        (0, 0, _) => format!("{short}s"),
+        (0, ..) => format!("{minutes}m{short}s"),
+        _ => format!("{hours}h{minutes}m{short}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_go;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_are_gos() {
+        let told = |millis| as_go(Duration::from_millis(millis));
+        assert_eq!([0, 50, 1000, 1500].map(told), ["0s", "50ms", "1s", "1.5s"]);
+        assert_eq!([10_000, 60_000, 62_030].map(told), ["10s", "1m0s", "1m2.03s"]);
+        assert_eq!([3_600_000, 3_725_004].map(told), ["1h0m0s", "1h2m5.004s"]);
     }
 }

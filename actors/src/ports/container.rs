@@ -24,6 +24,8 @@ pub enum Request {
     /// ([`Reply::SandboxRemoved`]) and to the runtime's being away ([`Reply::Down`]), and lists
     /// what runs ([`Reply::Listed`]).
     Observe,
+    /// Subscribes to what is pulled ([`Reply::Pulling`], [`Reply::Pulled`]), for who tells people.
+    ObservePulls,
     RunSandbox {
         pod: Uid,
         spec: Arc<Sandbox>,
@@ -178,6 +180,19 @@ pub enum Reply {
     SandboxRemoved {
         pod: Uid,
     },
+    /// A container's image is not on the machine: it is fetched.
+    Pulling {
+        pod: Uid,
+        name: SmolStr,
+    },
+    /// It has come, and the container is started.
+    Pulled {
+        pod: Uid,
+        name: SmolStr,
+        took: Duration,
+        /// In bytes.
+        size: u64,
+    },
     Started {
         pod: Uid,
         name: SmolStr,
@@ -279,7 +294,7 @@ pub struct ContainerState {
 impl Effect for Request {
     fn answers(&self) -> Answers {
         match self {
-            Request::Observe => Answers::Stream,
+            Request::Observe | Request::ObservePulls => Answers::Stream,
             _ => Answers::One,
         }
     }

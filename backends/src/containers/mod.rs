@@ -35,6 +35,8 @@ pub use sandbox::Space;
 pub struct Launch {
     /// How long its image takes to be pulled when it is not there.
     pub pull: Duration,
+    /// How large it is, in bytes.
+    pub size: u64,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
 }
@@ -118,7 +120,7 @@ impl Port for Processes {
 
     fn perform(&self, request: Request, answer: Answer<Reply>) -> Local<()> {
         let (send, mut replies) = mpsc::unbounded_channel();
-        let observes = matches!(request, Request::Observe);
+        let observes = matches!(request, Request::Observe | Request::ObservePulls);
         let (asker, steps) = self.0.request(&request, send);
         Inner::take(&self.0, steps);
         let inner = Rc::clone(&self.0);
@@ -149,11 +151,12 @@ impl Inner {
             remove: Duration::ZERO,
             pull: Duration::ZERO,
             pulls: BTreeMap::new(),
+            size: 0,
         };
         match request {
             Request::Observe => state.observer = Some(asker),
             Request::StartContainer { spec, .. } => match (self.settings.launch)(spec) {
-                Some(launch) => delays.pull = launch.pull,
+                Some(launch) => (delays.pull, delays.size) = (launch.pull, launch.size),
                 None => state.runtime.set_pullable(&spec.image, false),
             },
             Request::StopContainer { pod, name, .. } => {

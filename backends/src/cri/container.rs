@@ -43,16 +43,21 @@ impl Inner {
                 _ => {}
             }
         }
-        let id = self.create(&sandbox, spec).await?;
+        let id = self.create(pod, &sandbox, spec).await?;
         self.forget_old(&sandbox, &all, spec).await;
         let metadata = ContainerMetadata { name: spec.name.to_string(), attempt: spec.attempt };
         let made = Found { id, metadata: Some(metadata), ..Found::default() };
         self.start(pod, &made).await
     }
 
-    async fn create(&self, sandbox: &PodSandbox, spec: &Container) -> Result<String, Refusal> {
+    async fn create(
+        &self,
+        pod: Uid,
+        sandbox: &PodSandbox,
+        spec: &Container,
+    ) -> Result<String, Refusal> {
         let sandbox_config = config::existing(sandbox, &self.settings.logs);
-        let image = self.image(spec, &sandbox_config).await?;
+        let image = self.image(pod, spec, &sandbox_config).await?;
         if let Some(why) = image::breaks_non_root(spec, &image) {
             return Err((Fault::Config, why));
         }

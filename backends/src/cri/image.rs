@@ -2,16 +2,40 @@
 
 use super::Inner;
 use super::messages::{Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
-use kubesim_actors::ports::container::{Container, Fault, Pull};
+use crate::port::Answer;
+use kubesim_actors::objects::Uid;
+use kubesim_actors::ports::container::{Container, Fault, Pull, Reply};
 use smol_str::{SmolStr, format_smolstr};
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// No registry is slower.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
 impl Inner {
+    /// The newest observer is told; with the next one, a stream ends.
+    pub(super) async fn observe_pulls(this: Rc<Inner>, answer: Answer<Reply>) {
+        let (send, mut told) = mpsc::unbounded_channel();
+        *this.pulls.borrow_mut() = Some(send);
+        drop(this);
+        while let Some(reply) = told.recv().await {
+            if answer.send(reply).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    fn tell_of_pull(&self, reply: Reply) {
+        if let Some(observer) = &*self.pulls.borrow() {
+            // One that is gone has nobody to tell.
+            let _ = observer.send(reply);
+        }
+    }
+
     pub(super) async fn image(
         &self,
+        pod: Uid,
         spec: &Container,
         sandbox: &PodSandboxConfig,
     ) -> Result<Image, (Fault, SmolStr)> {
@@ -27,9 +51,14 @@ impl Inner {
             }
             _ => {}
         }
+        let (name, begun) = (spec.name.clone(), Instant::now());
+        self.tell_of_pull(Reply::Pulling { pod, name: name.clone() });
         self.pull(&spec.image, sandbox).await?;
         let none = || (Fault::Pull, format_smolstr!("image {:?} is gone again", spec.image));
-        self.find(&spec.image).await?.ok_or_else(none)
+        let image = self.find(&spec.image).await?.ok_or_else(none)?;
+        let (took, size) = (begun.elapsed(), image.size);
+        self.tell_of_pull(Reply::Pulled { pod, name, took, size });
+        Ok(image)
     }
 
     async fn find(&self, image: &str) -> Result<Option<Image>, (Fault, SmolStr)> {
@@ -91,7 +120,7 @@ mod tests {
             spec.security.non_root = true;
             spec.security.user = user;
             let uid = uid.map(|value| Int64Value { value });
-            let image = Image { id: String::new(), uid, username: name.to_owned() };
+            let image = Image { uid, username: name.to_owned(), ..Image::default() };
             breaks_non_root(&spec, &image).is_some()
         };
         assert!(broken(Some(0), Some(7), ""));

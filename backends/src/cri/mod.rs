@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// Where the runtime is, and how much time it has.
@@ -74,6 +75,8 @@ struct Inner {
     client: Client,
     turns: RefCell<BTreeMap<Uid, Rc<Turns<()>>>>,
     watch: RefCell<Watch>,
+    /// Who is told of pulls.
+    pulls: RefCell<Option<UnboundedSender<Reply>>>,
     /// Somebody began to observe and waits for a list.
     asked: Notify,
     /// The runtime was found to be down: who waits without a deadline gives up.
@@ -91,6 +94,7 @@ impl Cri {
             client,
             turns: RefCell::default(),
             watch: RefCell::default(),
+            pulls: RefCell::default(),
             asked: Notify::new(),
             down: Notify::new(),
         }))
@@ -113,6 +117,7 @@ impl Port for Cri {
         let this = Rc::clone(&self.0);
         let work: Local<Reply> = match request {
             Request::Observe => return Box::pin(Inner::observe(inner, answer)),
+            Request::ObservePulls => return Box::pin(Inner::observe_pulls(inner, answer)),
             Request::RunSandbox { pod, spec } => {
                 let turn = this.turn(pod);
                 Box::pin(async move {

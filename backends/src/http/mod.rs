@@ -42,7 +42,7 @@ mod versions;
 mod watch;
 mod write;
 
-pub use auth::is_others_label;
+pub use auth::{is_others_label, roles};
 pub use tls::Tls;
 
 use self::auth::Auth;

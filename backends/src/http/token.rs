@@ -53,7 +53,8 @@ pub fn create(
     user: &User,
     mut asked: Value,
 ) -> Result<Answer, Failure> {
-    let key = &inner.auth.issuer().ok_or_else(Failure::no_such_resource)?.keys.first;
+    let issuer = inner.auth.issuer().ok_or_else(Failure::no_such_resource)?;
+    let key = &issuer.keys.first;
     auth::expect_type(&mut asked, &format!("{GROUP}/v1"), KIND)?;
     let account = inner.object(target)?;
     settle_name(&mut asked, &account.key)?;

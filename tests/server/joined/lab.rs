@@ -99,15 +99,29 @@ pub fn play(place: &Place, file: &str) -> Result<(), String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let mut said = String::new();
     for _ in 0..TRIES {
-        let out = joins(place, &file).output().expect("the lab starts");
-        if out.status.success() {
+        let (code, told) = once(joins(place, &file));
+        if code == Some(0) {
             return Ok(());
         }
-        for bytes in [&out.stdout, &out.stderr] {
-            said.push_str(&String::from_utf8_lossy(bytes));
-        }
+        said.push_str(&told);
     }
     Err(said)
+}
+
+/// The nodes with more of a scenario, and with more words on the command line, for one run: its
+/// exit status, and all that it says.
+pub fn try_nodes(place: &Place, more: &str, words: &[&str]) -> (Option<i32>, String) {
+    let file = place.0.join("once.toml");
+    fs::write(&file, format!("{NODES}{more}")).expect("a file");
+    let mut command = joins(place, &file);
+    command.args(words);
+    once(command)
+}
+
+fn once(mut command: Command) -> (Option<i32>, String) {
+    let out = command.output().expect("the lab starts");
+    let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (out.status.code(), said.concat())
 }
 
 impl Lab {
@@ -161,7 +175,7 @@ impl Lab {
         File::open(path).expect("its network")
     }
 
-    /// ^C; nothing of it stays.
+    /// ^C; nothing of it stays on this machine.
     pub fn end(mut self) {
         let id = self.process.id();
         kill(Pid::from_raw(i32::try_from(id).expect("an id")), Signal::SIGINT).expect("it runs");

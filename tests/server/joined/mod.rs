@@ -3,8 +3,12 @@
 //!
 //! - `lab`: the nodes
 //! - `stories`: what is done with them
+//! - `rights`: what each of their components may do
+//! - `guests`: what they bring into the cluster, and take away
 
+mod guests;
 mod lab;
+mod rights;
 mod stories;
 
 use super::ANY;
@@ -55,10 +59,12 @@ fn day(store: impl Fn() -> Option<Store>) {
         // Last: its node has run the image before.
         transcript::play("joined.txt", &place, &server);
     }
+    rights::of_each(&server);
     if store.lasts {
         server = survives(server, &store, &place, &lab);
     }
     lab.end();
+    guests::are_gone(&server);
     assert_eq!(server.end(), Some(0));
 }
 

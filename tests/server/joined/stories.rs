@@ -2,7 +2,7 @@
 //! it.
 
 use super::lab::Lab;
-use crate::plane::until;
+use crate::plane::{get, until};
 use crate::world::Server;
 use serde_json::{Value, json};
 
@@ -61,6 +61,24 @@ fn answers(lab: &Lab, expected: &str) {
     }
 }
 
+/// What a kubelet has to tell of a pod's start, in upstream's words.
+fn people_are_told(server: &Server) {
+    let text = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
+    let events = get(server, "events");
+    let told: Vec<String> = events
+        .iter()
+        .map(|event| format!("{}:{}", text(event, "reason"), text(event, "message")))
+        .collect();
+    for line in [
+        "Pulling:Pulling image \"web:1\"",
+        "Pulled:Successfully pulled image \"web:1\" in 50ms (50ms including waiting). Image size: ",
+        "Created:Created container: web",
+        "Started:Started container web",
+    ] {
+        assert!(told.iter().any(|told| told.starts_with(line)), "{line} is not in {told:#?}");
+    }
+}
+
 /// Rolled out, asked, changed, undone, scaled.
 pub fn a_deployment_and_its_service(server: &Server, lab: &Lab) {
     make_web(server, 3);
@@ -71,6 +89,7 @@ pub fn a_deployment_and_its_service(server: &Server, lab: &Lab) {
         assert!(words[5].starts_with("10.244.") && NODES.contains(&words[6]), "{table}");
     }
     answers(lab, "one");
+    people_are_told(server);
 
     // By name, from a pod: it is ready when the Service answers it.
     let probe = json!({"httpGet": {"port": 8080, "path": "/"}, "periodSeconds": 1});

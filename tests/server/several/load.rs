@@ -179,7 +179,8 @@ impl Client {
     }
 }
 
-fn map(name: &str, number: u64) -> Value {
+/// An object, and the number that it was written with.
+pub fn map(name: &str, number: u64) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
            "data": {"n": number.to_string()}})
 }

@@ -54,6 +54,27 @@ fn a_pod_that_comes_and_goes() {
     assert_eq!((pulled, told(&world).len()), (1, 5), "{:#?}", told(&world));
 }
 
+/// In upstream's order.
+#[test]
+fn an_image_that_is_pulled() {
+    let mut world = world();
+    world.pulls = true;
+    world.apply(pod("a", json!({})));
+    world.run(secs(5));
+    let image = "\"nginx\"";
+    let expected = [
+        format!("Normal Pulling a spec.containers{{c}}: Pulling image {image}"),
+        format!(
+            "Normal Pulled a spec.containers{{c}}: Successfully pulled image {image} in 1.2s \
+             (1.2s including waiting). Image size: 77 bytes."
+        ),
+        "Normal Created a spec.containers{c}: Created container: c".to_owned(),
+        "Normal Started a spec.containers{c}: Started container c".to_owned(),
+    ];
+    let of_it = told(&world).into_iter().filter(|line| line.contains(" a spec.containers"));
+    assert_eq!(of_it.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn what_crashes_backs_off_and_what_is_ill_is_killed() {
     let mut world = world();

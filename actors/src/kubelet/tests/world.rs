@@ -46,6 +46,8 @@ pub struct World {
     pub specs: Vec<Arc<container::Container>>,
     /// Images that no container is started of, and why.
     pub refused_images: BTreeMap<SmolStr, Fault>,
+    /// No image is on the machine, at any start.
+    pub pulls: bool,
     pub address: Ipv4Addr,
     pub subnet_env: Option<Arc<str>>,
     pub manifests: BTreeMap<Name, Arc<str>>,
@@ -121,6 +123,7 @@ impl World {
             starts: Vec::new(),
             specs: Vec::new(),
             refused_images: BTreeMap::new(),
+            pulls: false,
             address: Ipv4Addr::new(192, 168, 1, 11),
             subnet_env: Some(SUBNET_ENV.into()),
             manifests: BTreeMap::new(),
@@ -410,6 +413,7 @@ impl World {
                 };
                 Some(Reply::Listed { sandboxes: self.sandboxes.iter().map(state).collect() })
             }
+            Request::ObservePulls => None,
             Request::RunSandbox { pod, spec } => {
                 let (pod, spec) = (*pod, spec.clone());
                 let new = Sandbox { spec, containers: BTreeMap::new() };
@@ -451,6 +455,12 @@ impl World {
         let Some(sandbox) = self.sandboxes.get_mut(&pod) else {
             return refused("no sandbox", Fault::Create);
         };
+        if self.pulls {
+            let pulling = Reply::Pulling { pod, name: name.clone() };
+            let (took, size) = (Duration::from_millis(1200), 77);
+            let pulled = Reply::Pulled { pod, name: name.clone(), took, size };
+            self.events.extend([pulling, pulled].map(Event::Container));
+        }
         if let Some(fault) = self.refused_images.get(&spec.image) {
             return refused("not found", *fault);
         }

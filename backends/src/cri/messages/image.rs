@@ -29,6 +29,9 @@ pub struct ImageStatusResponse {
 pub struct Image {
     #[prost(string, tag = "1")]
     pub id: String,
+    /// In bytes.
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
     #[prost(message, tag = "5")]
     pub uid: Option<Int64Value>,
     #[prost(string, tag = "6")]

@@ -45,7 +45,9 @@ impl Inner {
             let user = bootstrap_token::bearer_of(cache, token, now);
             known = user.map(|user| Ok((user, vec![ISSUER.to_owned()])));
         }
-        if let (None, Some(issuer)) = (&known, self.auth.issuer()) {
+        if known.is_none()
+            && let Some(issuer) = self.auth.issuer()
+        {
             known = account_token::bearer_of(cache, &issuer.keys, token, audiences, now);
         }
         Ok(match known {

@@ -22,6 +22,7 @@ pub use authenticate::unauthorized;
 pub use jwt::KNOWN;
 pub use node::Change;
 pub use node::is_others as is_others_label;
+pub use policy::roles;
 pub use reviews::expect_type;
 pub use user::{MASTERS, User, account_name};
 
@@ -31,14 +32,14 @@ use super::Inner;
 use super::read::initializing;
 use super::status::Failure;
 use serde_json::{Value, json};
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// What is kept between requests.
 #[derive(Debug, Default)]
 pub struct Auth {
     index: RefCell<Option<(index::Version, Rc<Index>)>>,
-    issuer: OnceCell<Issuer>,
+    issuer: RefCell<Option<Rc<Issuer>>>,
 }
 
 /// Who issues tokens of service accounts.
@@ -50,16 +51,16 @@ pub struct Issuer {
 }
 
 impl Auth {
-    /// The one issuer for this server's life: whoever comes second is not needed.
+    /// From now on; tokens of keys that are no more among these are good no more.
     pub fn issue(&self, keys: &[u8], url: &str) -> Result<(), String> {
         let keys = jwt::Keys::from_pem(keys)?;
-        let _ = self.issuer.set(Issuer { keys, url: url.to_owned() });
+        *self.issuer.borrow_mut() = Some(Rc::new(Issuer { keys, url: url.to_owned() }));
         Ok(())
     }
 
     /// None if tokens are not issued.
-    pub fn issuer(&self) -> Option<&Issuer> {
-        self.issuer.get()
+    pub fn issuer(&self) -> Option<Rc<Issuer>> {
+        self.issuer.borrow().clone()
     }
 }
 

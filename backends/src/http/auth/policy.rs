@@ -168,6 +168,13 @@ pub fn rules_of(role: &str) -> &'static [PolicyRule] {
     RULES.get(role).map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The objects of a table of the form of `policy.txt`, for who gives them to an API server as a
+/// client. The error is for people.
+pub fn roles(text: &str) -> Result<Vec<Object>, String> {
+    let read = |value| Object::from_json(value).map_err(|error| error.to_string());
+    table(text).into_iter().map(read).collect()
+}
+
 /// The objects of a table.
 fn table(text: &str) -> Vec<Value> {
     let mut objects: Vec<Value> = Vec::new();

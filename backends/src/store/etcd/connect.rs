@@ -6,6 +6,7 @@ use kubesim_runtime::{Backoff, Rng, Stream};
 use smol_str::{SmolStr, format_smolstr};
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 // gRPC's status codes by number (https://grpc.io/docs/guides/status-codes/).
 const OUT_OF_RANGE: i32 = 11;
@@ -38,6 +39,8 @@ pub struct Connections {
     endpoints: Vec<String>,
     options: ConnectOptions,
     current: Cell<usize>,
+    /// Rung when it is another one's turn.
+    turned: Notify,
     client: RefCell<Option<Client>>,
     dice: RefCell<Rng>,
 }
@@ -94,6 +97,7 @@ impl Connections {
             endpoints,
             options: connect,
             current: Cell::new(0),
+            turned: Notify::new(),
             client: RefCell::new(None),
             dice: RefCell::new(dice),
         })
@@ -123,6 +127,20 @@ impl Connections {
         if self.current.get() == number {
             self.current.set(number.wrapping_add(1));
             *self.client.borrow_mut() = None;
+            self.turned.notify_waiters();
+        }
+    }
+
+    /// Until somebody finds that this endpoint does not answer. Of one that fell silent, without a
+    /// word to its clients' kernels, a request hears sooner than a stream, which asks for a sign of
+    /// life every 10 s.
+    pub async fn given_up(&self, number: usize) {
+        loop {
+            let turned = self.turned.notified();
+            if self.current.get() != number {
+                return;
+            }
+            turned.await;
         }
     }
 

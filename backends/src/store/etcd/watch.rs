@@ -104,16 +104,20 @@ impl Watch<'_> {
             .with_start_revision(start)
             .with_progress_notify();
         let opening = async {
-            let (_, client) = self.inner.connections.client().await?;
+            let (number, client) = self.inner.connections.client().await?;
             let mut client = client.watch_client().max_decoding_message_size(LARGEST);
-            client.watch(prefix, Some(options)).await
+            Ok::<_, Error>((number, client.watch(prefix, Some(options)).await?))
         };
         let opened = timeout(self.inner.deadline, opening).await.map_err(|_| End::Lost)?;
-        let mut stream = opened?;
-        while let Some(told) = stream.message().await? {
+        let (number, mut stream) = opened?;
+        loop {
+            let told = tokio::select! {
+                told = stream.message() => told?,
+                () = self.inner.connections.given_up(number) => return Err(End::Lost),
+            };
+            let Some(told) = told else { return Ok(()) };
             self.pass_on(&told).await?;
         }
-        Ok(())
     }
 
     /// An etcd that was restored from a backup counts the same revisions again, for other changes
