@@ -20,8 +20,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-/// Words of a golden line that stand for what nobody can know, and the characters of it.
-const ANYTHING: [(&str, fn(char) -> bool); 7] = [
+/// Whether a character may be in it.
+type Of = fn(char) -> bool;
+
+/// Words of a golden line that stand for what nobody can know.
+const ANYTHING: [(&str, Of); 7] = [
     ("<AGE>", |c| c.is_ascii_digit() || "smhdy".contains(c)),
     ("<ID>", |c| c.is_ascii_lowercase() || c.is_ascii_digit()),
     ("<IP>", |c| c.is_ascii_digit() || c == '.'),
