@@ -86,7 +86,18 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     }
     let created = created?;
     let warnings = inner.advised(&created, None, warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&created, &sent.show)).created() })
+    Ok(Answer { warnings, ..inner.written(&created, &sent.show).created() })
+}
+
+impl Inner {
+    /// The answer to a write. Its text is there already, for those who watch.
+    fn written(&self, object: &Arc<Object>, show: &Show) -> Answer {
+        let text = show.is_held().then(|| self.state.borrow().history.text(object)).flatten();
+        match text {
+            Some(text) => Answer::bytes(body::JSON, text),
+            None => Answer::json(&shown(object, show)),
+        }
+    }
 }
 
 /// What the front forbids by itself: what a version does, and to grant what one does not hold.
@@ -147,7 +158,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     });
     let updated = updated.await?;
     let warnings = inner.advised(&updated, before.as_deref(), warnings);
-    Ok(Answer { warnings, ..Answer::json(&shown(&updated, &sent.show)) })
+    Ok(Answer { warnings, ..inner.written(&updated, &sent.show) })
 }
 
 /// Tries a write anew on a newer object, unless the client wants no newer one.
@@ -234,7 +245,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
             Err(failure) => return Err(failure),
             Ok(patched) => {
                 let warnings = inner.advised(&patched, Some(&old), warnings);
-                return Ok(Answer { warnings, ..Answer::json(&shown(&patched, &sent.show)) });
+                return Ok(Answer { warnings, ..inner.written(&patched, &sent.show) });
             }
         }
     }
@@ -267,8 +278,7 @@ async fn applied(
             Write::settle(&live, &mut object);
             let object = put(inner, &sent, target, object, dry_run).await?;
             let warnings = inner.advised(&object, Some(&live), warnings);
-            let answer = Answer::json(&shown(&object, &sent.show));
-            return Ok(Answer { warnings, ..answer });
+            return Ok(Answer { warnings, ..inner.written(&object, &sent.show) });
         }
         let name = &target.key().name;
         if object.uid != Uid::NONE {
@@ -286,7 +296,7 @@ async fn applied(
             }
         })?;
         let warnings = inner.advised(&made, None, warnings);
-        Ok(Answer { warnings, ..Answer::json(&shown(&made, &sent.show)).created() })
+        Ok(Answer { warnings, ..inner.written(&made, &sent.show).created() })
     })
     .await
 }
