@@ -6,13 +6,16 @@
 
 #[path = "common/https.rs"]
 mod https;
+#[path = "common/process.rs"]
+mod process;
 
-use criterion::measurement::{Measurement, ValueFormatter};
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{Criterion, Throughput};
 use https::Connection;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use process::{Cpu, cpu, resident, settled};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
-use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -27,6 +30,10 @@ const WATCHERS: usize = 1_000;
 /// Changes that all watchers are told of, one after the other.
 const EVENTS: usize = 20;
 const WRITERS: usize = 16;
+const STARTS: usize = 7;
+/// A server of nothing but the API.
+const ALONE: &[&str] =
+    &["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
 
 const PATH: &str = "/api/v1/namespaces/default/pods";
 
@@ -46,11 +53,11 @@ impl Drop for Place {
 }
 
 impl Server {
-    fn start(place: &Place) -> Server {
+    fn start(place: &Place, arguments: &[&str]) -> Server {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kubesim"))
-            .args(["server", "--listen=127.0.0.1:0", "--without=scheduler,controllers"])
-            .args(["--disable-admission-plugins=ServiceAccount", "--data-dir"])
+            .args(["server", "--listen=127.0.0.1:0", "--data-dir"])
             .arg(&place.0)
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -86,62 +93,26 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The CPU time that something costs it.
+    fn spent(&self, work: impl FnOnce()) -> u64 {
+        let before = settled(self.process.id());
+        work();
+        settled(self.process.id()) - before
+    }
+
+    /// Ends it as an administrator does.
+    fn stop(mut self) {
+        let process = i32::try_from(self.process.id()).expect("a process");
+        kill(Pid::from_raw(process), Signal::SIGTERM).expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// Nanoseconds that a process has run, all its threads together.
-fn cpu(process: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
-    let of = |task: PathBuf| {
-        let stat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-        stat.split(' ').next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or_default()
-    };
-    tasks.map(|task| of(task.expect("a task").path())).sum()
-}
-
-struct Cpu(u32);
-
-impl Measurement for Cpu {
-    type Intermediate = u64;
-    type Value = u64;
-    fn start(&self) -> u64 {
-        cpu(self.0)
-    }
-    fn end(&self, start: u64) -> u64 {
-        cpu(self.0) - start
-    }
-    fn add(&self, one: &u64, other: &u64) -> u64 {
-        one + other
-    }
-    fn zero(&self) -> u64 {
-        0
-    }
-    fn to_f64(&self, value: &u64) -> f64 {
-        *value as f64
-    }
-    fn formatter(&self) -> &dyn ValueFormatter {
-        &Micros
-    }
-}
-
-struct Micros;
-
-impl ValueFormatter for Micros {
-    fn scale_values(&self, _: f64, values: &mut [f64]) -> &'static str {
-        values.iter_mut().for_each(|value| *value /= 1e3);
-        "us of CPU"
-    }
-    fn scale_throughputs(&self, _: f64, of: &Throughput, values: &mut [f64]) -> &'static str {
-        let Throughput::Elements(count) = of else { return "" };
-        values.iter_mut().for_each(|value| *value /= 1e3 * *count as f64);
-        "us of CPU each"
-    }
-    fn scale_for_machines(&self, _: &mut [f64]) -> &'static str {
-        "ns"
     }
 }
 
@@ -168,11 +139,27 @@ fn made(connection: &mut Connection, name: &str) {
     assert_eq!(code, 201, "{}", String::from_utf8_lossy(&answer));
 }
 
+/// Each by one of these.
+fn all_made(connections: &mut [Connection], names: &[String]) {
+    let each = names.len().div_ceil(connections.len()).max(1);
+    thread::scope(|scope| {
+        for (connection, names) in connections.iter_mut().zip(names.chunks(each)) {
+            scope.spawn(move || names.iter().for_each(|name| made(connection, name)));
+        }
+    });
+}
+
 fn changed(connection: &mut Connection, name: &str, number: usize) {
     let patch = json!({"metadata": {"annotations": {"changed": number.to_string()}}}).to_string();
     let path = format!("{PATH}/{name}");
     let (code, answer) = connection.ask("PATCH", &path, "application/merge-patch+json", &patch);
     assert_eq!(code, 200, "{}", String::from_utf8_lossy(&answer));
+}
+
+fn got(connection: &mut Connection, path: &str) -> Vec<u8> {
+    let (code, answer) = connection.ask("GET", path, "", "");
+    assert_eq!(code, 200, "{}", String::from_utf8_lossy(&answer));
+    answer
 }
 
 fn gone(connection: &mut Connection, name: &str) {
@@ -181,63 +168,91 @@ fn gone(connection: &mut Connection, name: &str) {
 }
 
 fn costs(server: &Server) {
-    let measurement = Cpu(server.process.id());
-    let mut criterion = Criterion::default().with_measurement(measurement).configure_from_args();
+    let mut criterion = Criterion::default().with_measurement(Cpu).configure_from_args();
     let mut group = criterion.benchmark_group("front");
+    group.sample_size(20);
     let mut connection = server.open();
-    let number = Cell::new(0);
-    let next = || {
-        number.set(number.get() + 1);
-        format!("more-{}", number.get())
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        number
     };
+    let mut more = Vec::new();
     group.bench_function("create", |bench| {
-        bench.iter_batched(next, |name| made(&mut connection, &name), BatchSize::PerIteration);
+        bench.iter_custom(|count| {
+            let names: Vec<String> = (0..count).map(|_| format!("more-{}", next())).collect();
+            let spent = server.spent(|| names.iter().for_each(|name| made(&mut connection, name)));
+            more.extend(names);
+            spent
+        });
     });
-    for number in 1..=number.get() {
-        gone(&mut connection, &format!("more-{number}"));
-    }
+    more.iter().for_each(|name| gone(&mut connection, name));
+    let mut writers: Vec<Connection> = (0..WRITERS).map(|_| server.open()).collect();
+    let mut more = Vec::new();
+    group.bench_function("create, 16 at once", |bench| {
+        bench.iter_custom(|count| {
+            let names: Vec<String> = (0..count).map(|_| format!("more-{}", next())).collect();
+            let spent = server.spent(|| all_made(&mut writers, &names));
+            more.extend(names);
+            spent
+        });
+    });
+    more.iter().for_each(|name| gone(&mut connection, name));
     group.bench_function("get", |bench| {
         let path = format!("{PATH}/pod-77");
-        bench.iter(|| assert_eq!(connection.ask("GET", &path, "", "").0, 200));
+        bench.iter_custom(|count| {
+            server.spent(|| (0..count).for_each(|_| drop(got(&mut connection, &path))))
+        });
     });
     group.bench_function("patch", |bench| {
-        bench.iter_batched(
-            || number.replace(number.get() + 1),
-            |number| changed(&mut connection, "pod-77", number),
-            BatchSize::PerIteration,
-        );
+        bench.iter_custom(|count| {
+            server.spent(|| (0..count).for_each(|_| changed(&mut connection, "pod-77", next())))
+        });
     });
-    group.sample_size(20);
-    group.bench_function("list of 10,000", |bench| {
-        bench.iter(|| assert_eq!(connection.ask("GET", PATH, "", "").0, 200));
-    });
-    let mut watchers: Vec<Connection> = (0..WATCHERS).map(|_| server.open()).collect();
-    let list = connection.ask("GET", &format!("{PATH}?limit=1"), "", "").1;
-    let list: Value = serde_json::from_slice(&list).expect("JSON");
-    let from = list["metadata"]["resourceVersion"].as_str().expect("a version");
-    for watcher in &mut watchers {
-        watcher.watch(&format!("{PATH}?watch=1&resourceVersion={from}&timeoutSeconds=3000"));
-    }
     group.sample_size(10);
-    // A change is part of what is measured: some hundred us in (1,000 watchers) x (one event).
+    group.bench_function("list of 10,000", |bench| {
+        bench.iter_custom(|count| {
+            server.spent(|| (0..count).for_each(|_| drop(got(&mut connection, PATH))))
+        });
+    });
+    let mut watchers = watchers(server, &mut connection);
+    // The changes are part of what is measured: each is a 1,000th of its events.
     group.throughput(Throughput::Elements((WATCHERS * EVENTS) as u64));
+    let spread = |connection: &mut Connection, watchers: &mut [Connection], at: &[usize]| {
+        at.iter().for_each(|at| changed(connection, "pod-78", *at));
+        watchers.iter_mut().for_each(|watcher| watcher.events(EVENTS));
+    };
     group.bench_function("20 events to 1,000 watchers", |bench| {
-        bench.iter(|| {
-            for _ in 0..EVENTS {
-                let at = number.replace(number.get() + 1);
-                changed(&mut connection, "pod-78", at);
+        bench.iter_custom(|count| {
+            let mut spent = 0;
+            for _ in 0..count {
+                let at: Vec<usize> = (0..EVENTS).map(|_| next()).collect();
+                spent += server.spent(|| spread(&mut connection, &mut watchers, &at));
             }
-            watchers.iter_mut().for_each(|watcher| watcher.events(EVENTS));
+            spent
         });
     });
     group.finish();
     criterion.final_summary();
 }
 
+fn watchers(server: &Server, connection: &mut Connection) -> Vec<Connection> {
+    let list: Value =
+        serde_json::from_slice(&got(connection, &format!("{PATH}?limit=1"))).expect("JSON");
+    let from = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let path = format!("{PATH}?watch=1&resourceVersion={from}&timeoutSeconds=3000");
+    let watcher = |_| {
+        let mut connection = server.open();
+        connection.watch(&path);
+        connection
+    };
+    (0..WATCHERS).map(watcher).collect()
+}
+
 /// Many at once: creations, changes and deletions.
 fn mixed(server: &Server) {
     const EACH: usize = 200;
-    let (began, ran) = (Instant::now(), cpu(server.process.id()));
+    let (began, ran) = (Instant::now(), settled(server.process.id()));
     let mut times: Vec<Duration> = thread::scope(|scope| {
         let writer = |writer: usize| {
             let mut connection = server.open();
@@ -259,7 +274,8 @@ fn mixed(server: &Server) {
             (0..WRITERS).map(|number| scope.spawn(move || writer(number))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect()
     });
-    let (took, ran) = (began.elapsed(), cpu(server.process.id()) - ran);
+    let took = began.elapsed();
+    let ran = settled(server.process.id()) - ran;
     times.sort();
     let at = |part: usize| times[times.len() * part / 1000].as_secs_f64() * 1e3;
     println!(
@@ -289,48 +305,72 @@ fn latencies(server: &Server) {
         made(connection, &format!("late-{number}"));
     });
     told("get", 1000, &mut |connection, number| {
-        assert_eq!(connection.ask("GET", &format!("{PATH}/pod-{number}"), "", "").0, 200);
+        got(connection, &format!("{PATH}/pod-{number}"));
     });
     told("list of 11,000", 50, &mut |connection, _| {
-        assert_eq!(connection.ask("GET", PATH, "", "").0, 200);
+        got(connection, PATH);
     });
 }
 
-fn idle(server: &Server) {
+/// With no client but its own components.
+fn idle(server: &Server, what: &str, seconds: u64) {
     let process = server.process.id();
+    thread::sleep(Duration::from_secs(2));
     let before = cpu(process);
-    thread::sleep(Duration::from_secs(10));
-    let share = (cpu(process) - before) as f64 / 1e8;
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    println!("idle: {share:.3} % of a core, {} resident", resident.unwrap_or_default().trim());
+    thread::sleep(Duration::from_secs(seconds));
+    let share = (cpu(process) - before) as f64 / 1e7 / seconds as f64;
+    println!("idle for {seconds} s, {what}: {share:.3} % of a core, {:.1} MiB", resident(process));
+}
+
+/// From the start of the program to `/readyz`, in a directory that it left in order.
+fn starts(place: &Place, what: &str, arguments: &[&str]) {
+    let start = |_| {
+        let began = Instant::now();
+        let server = Server::start(place, arguments);
+        drop(server.ready());
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        server.stop();
+        took
+    };
+    let mut times: Vec<f64> = (0..STARTS).map(start).collect();
+    times.sort_by(f64::total_cmp);
+    let (least, middle, most) = (times[0], times[STARTS / 2], times[STARTS - 1]);
+    println!("start to readyz, {what}: {middle:.1} ms ({least:.1} to {most:.1})");
+}
+
+fn place(name: &str) -> Place {
+    let place = std::env::temp_dir().join(format!("kubesim-front-{}-{name}", std::process::id()));
+    fs::create_dir_all(&place).expect("a directory");
+    Place(place)
+}
+
+fn fill(server: &Server) {
+    let mut writers: Vec<Connection> = (0..WRITERS).map(|_| server.open()).collect();
+    let names: Vec<String> = (0..PODS).map(|number| format!("pod-{number}")).collect();
+    all_made(&mut writers, &names);
+    let mut connection = server.open();
+    let one = got(&mut connection, &format!("{PATH}/pod-0")).len();
+    let all = got(&mut connection, PATH).len();
+    println!("a pod: {} bytes sent, {one} kept; all: {all} bytes", pod("pod-0").len());
 }
 
 fn main() {
-    let place = std::env::temp_dir().join(format!("kubesim-front-{}", std::process::id()));
-    fs::create_dir_all(&place).expect("a directory");
-    let place = Place(place);
-    let server = Server::start(&place);
+    let whole = place("whole");
+    let server = Server::start(&whole, &[]);
     drop(server.ready());
-    idle(&server);
-    thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let server = &server;
-            scope.spawn(move || {
-                let mut connection = server.open();
-                for number in (writer..PODS).step_by(WRITERS) {
-                    made(&mut connection, &format!("pod-{number}"));
-                }
-            });
-        }
-    });
+    idle(&server, "with all its components", 60);
+    server.stop();
+    starts(&whole, "a cluster without nodes", &[]);
+    let place = place("pods");
+    let server = Server::start(&place, ALONE);
+    fill(&server);
+    server.stop();
+    starts(&place, "10,000 pods", ALONE);
+    let server = Server::start(&place, ALONE);
+    drop(server.ready());
+    idle(&server, "10,000 pods that nobody has asked for", 60);
     costs(&server);
     latencies(&server);
     mixed(&server);
-    idle(&server);
-    drop(server);
-    let began = Instant::now();
-    let server = Server::start(&place);
-    drop(server.ready());
-    println!("start to readyz, with what it keeps: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    idle(&server, "after all that", 10);
 }

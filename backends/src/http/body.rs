@@ -1,8 +1,10 @@
 //! Bodies: what a client may send, and what it gets.
 
 use super::pace::Held;
+use super::pieces::Pieces;
 use super::protobuf;
 use super::status::Failure;
+use crate::port::Local;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -20,11 +22,42 @@ use tokio::time::timeout;
 
 /// The largest body of a request, as upstream's `MaxRequestBodyBytes`.
 pub const LARGEST: usize = 3 << 20;
+/// An answer goes out in pieces of this many bytes, so that the rest of it is in no other buffer.
+pub const PIECE: usize = 64 << 10;
 
 /// What a client gets: all of it, or piece by piece.
 pub enum Body {
     Whole(Bytes),
-    Stream(mpsc::Receiver<Bytes>),
+    /// All of it, and it is put together as it is taken.
+    Pieces(Pieces),
+    Stream(Stream),
+}
+
+/// What comes piece by piece. Its source works when its client can take more, on the connection's
+/// own task: an event wakes one task for each who watch, and not two.
+pub struct Stream {
+    /// Until it has ended.
+    source: Option<Local<()>>,
+    pieces: mpsc::Receiver<Bytes>,
+}
+
+impl Stream {
+    /// `source` sends pieces there.
+    pub fn new(source: Local<()>, pieces: mpsc::Receiver<Bytes>) -> Stream {
+        Stream { source: Some(source), pieces }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Ok(piece) = self.pieces.try_recv() {
+            return Poll::Ready(Some(piece));
+        }
+        if let Some(source) = &mut self.source
+            && source.as_mut().poll(context).is_ready()
+        {
+            self.source = None;
+        }
+        self.pieces.poll_recv(context)
+    }
 }
 
 impl HttpBody for Body {
@@ -38,19 +71,26 @@ impl HttpBody for Body {
         match &mut *self {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Body::Pieces(pieces) if pieces.is_empty() => Poll::Ready(None),
+            Body::Pieces(pieces) => Poll::Ready(Some(Ok(Frame::data(pieces.take(PIECE))))),
             Body::Stream(pieces) => {
-                pieces.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+                pieces.poll(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(bytes) if bytes.is_empty())
+        match self {
+            Body::Whole(bytes) => bytes.is_empty(),
+            Body::Pieces(pieces) => pieces.is_empty(),
+            Body::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Pieces(pieces) => SizeHint::with_exact(pieces.len() as u64),
             Body::Stream(_) => SizeHint::default(),
         }
     }
@@ -159,8 +199,12 @@ impl Answer {
         Answer::of(content_type, Body::Whole(bytes.into()))
     }
 
-    pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Answer {
-        Answer::of(JSON, Body::Stream(pieces))
+    pub fn stream(stream: Stream) -> Answer {
+        Answer::of(JSON, Body::Stream(stream))
+    }
+
+    pub fn pieces(pieces: Pieces) -> Answer {
+        Answer::of(JSON, Body::Pieces(pieces))
     }
 
     fn of(content_type: &'static str, body: Body) -> Answer {

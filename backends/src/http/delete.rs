@@ -81,8 +81,8 @@ pub async fn delete_collection(
         }
     }
     let page = read::Page { revision, objects, next: None };
-    let texts = &mut inner.state.borrow_mut().texts;
-    Ok(Answer::bytes(body::JSON, read::render(target, &page, &sent.show, texts)))
+    let state = &mut inner.state.borrow_mut();
+    Ok(Answer::pieces(read::render(target, &page, &sent.show, state)))
 }
 
 const OPTIONS: &str = "DeleteOptions";

@@ -2,6 +2,7 @@
 //! `pkg/endpoints/handlers/responsewriters/writers.go`).
 
 use super::body::Body;
+use super::pieces::Pieces;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -26,14 +27,17 @@ pub fn accepted(headers: &HeaderMap) -> bool {
 
 /// The same answer, smaller if it is large.
 pub fn compressed(mut response: Response<Body>) -> Response<Body> {
-    let Body::Whole(bytes) = response.body() else { return response };
-    if bytes.len() < SHORTEST {
+    let text = match response.body() {
+        Body::Whole(bytes) => Pieces::from(vec![bytes.clone()]),
+        Body::Pieces(pieces) => pieces.clone(),
+        Body::Stream(_) => return response,
+    };
+    if text.len() < SHORTEST {
         return response;
     }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), LEVEL);
-    let Ok(small) = encoder.write_all(bytes).and_then(|()| encoder.finish()) else {
-        return response;
-    };
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), LEVEL);
+    let written = text.parts().try_for_each(|part| encoder.write_all(&part));
+    let Ok(small) = written.and_then(|()| encoder.finish()) else { return response };
     *response.body_mut() = Body::Whole(Bytes::from(small));
     let headers = response.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -48,15 +52,21 @@ mod tests {
     use flate2::read::GzDecoder;
     use std::io::Read;
 
+    fn unpacked(response: Response<Body>) -> String {
+        assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+        let Body::Whole(bytes) = response.into_body() else { panic!("it is whole") };
+        let mut read = String::new();
+        GzDecoder::new(&bytes[..]).read_to_string(&mut read).expect("gzip");
+        read
+    }
+
     #[test]
     fn only_what_is_large_is_compressed() {
         let text = "an answer ".repeat(20_000);
-        let large = compressed(Answer::bytes("text/plain", text.clone()).response());
-        assert_eq!(large.headers()[CONTENT_ENCODING], "gzip");
-        let Body::Whole(bytes) = large.body() else { panic!("it is whole") };
-        let mut read = String::new();
-        GzDecoder::new(&bytes[..]).read_to_string(&mut read).expect("gzip");
-        assert_eq!(read, text);
+        let large = Answer::bytes("text/plain", text.clone()).response();
+        assert_eq!(unpacked(compressed(large)), text);
+        let parts = vec![Bytes::from_static(b"an answer "); 20_000];
+        assert_eq!(unpacked(compressed(Answer::pieces(parts.into()).response())), text);
         let small = compressed(Answer::bytes("text/plain", "small").response());
         assert!(!small.headers().contains_key(CONTENT_ENCODING));
     }

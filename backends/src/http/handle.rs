@@ -2,7 +2,7 @@
 
 use super::accept;
 use super::auth::{Attributes, User};
-use super::body::{self, Answer, Body};
+use super::body::{self, Answer, Body, Stream};
 use super::metrics::One;
 use super::pace::Held;
 use super::read::{self, Age, Show};
@@ -20,7 +20,6 @@ use kubesim_runtime::Wall;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
 
 /// The version of Kubernetes whose API this is, and ours.
 pub const GIT_VERSION: &str = concat!("v1.33.0+kubesim.", env!("CARGO_PKG_VERSION"));
@@ -40,6 +39,7 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    inner.state.borrow_mut().history.remember();
     let mut asked = Asked { verb: "other", resource: "" };
     let gzip = gzip::accepted(request.headers());
     let outcome = answer(&inner, user.as_deref(), request, &mut asked).await;
@@ -289,13 +289,13 @@ async fn reads(
         let selector = selector(target, query)?;
         let state = &mut *inner.state.borrow_mut();
         let page = read::list(&mut state.history, target, query, &selector)?;
-        return Ok(Answer::bytes(body::JSON, read::render(target, &page, &show, &mut state.texts)));
+        return Ok(Answer::pieces(read::render(target, &page, &show, state)));
     }
     let object = inner.object(target)?;
     match target.sub {
         None | Some(Sub::Status | Sub::Approval) => {
-            let texts = &mut inner.state.borrow_mut().texts;
-            Ok(Answer::bytes(body::JSON, read::text(&object, &show, texts)))
+            let state = &mut inner.state.borrow_mut();
+            Ok(Answer::bytes(body::JSON, read::text(&object, &show, state)))
         }
         Some(Sub::Scale) => Ok(Answer::json(&scale::read(&target.served, &object)?)),
         Some(Sub::Binding | Sub::Eviction | Sub::Token) => Err(Failure::no_such_method()),
@@ -321,9 +321,9 @@ async fn open_watch(
     let watch = watch::open(inner, target, query, selector, show)?;
     let (send, pieces) = mpsc::channel(1);
     let inner = Rc::clone(inner);
-    spawn_local(async move {
+    let source = async move {
         let _one = One::of(&inner.metrics.watches);
         watch.run(Rc::clone(&inner), send).await;
-    });
-    Ok(Answer::stream(pieces))
+    };
+    Ok(Answer::stream(Stream::new(Box::pin(source), pieces)))
 }

@@ -1,11 +1,13 @@
 //! What happened, for watches that come back: the newest changes, and the versions that lists which
 //! are read in pages go on in. Both are bounded: who stayed away for longer starts anew (410).
 
+use super::event::Event;
 use super::status::Failure;
 use bytes::Bytes;
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_runtime::Change;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ const BYTES: usize = 64 << 20;
 const VERSIONS: usize = 16;
 const KEPT: Duration = Duration::from_secs(300);
 
-/// One object, before and after one write.
+/// One object, before and after one write. One of them is there.
 #[derive(Clone, Debug)]
 pub struct Happened {
     pub revision: u64,
@@ -27,8 +29,26 @@ pub struct Happened {
     pub key: Key,
     pub old: Option<Arc<Object>>,
     pub new: Option<Arc<Object>>,
-    /// The new object as text, or the old one as it went: written once for all who watch.
-    pub text: Bytes,
+    /// See [`History::event`].
+    event: OnceCell<Event>,
+}
+
+impl Happened {
+    fn told(&self) -> Event {
+        let what = if self.old.is_some() { "MODIFIED" } else { "ADDED" };
+        match &self.new {
+            Some(new) => Event::new(what, &new.to_text()),
+            None => {
+                Event::new("DELETED", &self.gone().map(|gone| gone.to_text()).unwrap_or_default())
+            }
+        }
+    }
+
+    /// The object as it was last, at the revision at which it went.
+    pub fn gone(&self) -> Option<Object> {
+        let old = self.old.as_ref()?;
+        Some(Object { version: self.revision, ..(**old).clone() })
+    }
 }
 
 /// A place between two changes.
@@ -47,8 +67,10 @@ pub struct History {
     first: u64,
     /// All that happened after this revision is among them.
     since: u64,
-    /// Of all the changes.
-    bytes: usize,
+    /// Of all the events that were written.
+    bytes: Cell<usize>,
+    /// Somebody has asked for something.
+    remembers: bool,
     kept: BTreeMap<u64, (Instant, Cache)>,
     /// How many changes are remembered and how many bytes of them: a test remembers fewer.
     limits: (usize, usize),
@@ -61,7 +83,8 @@ impl Default for History {
             changes: VecDeque::new(),
             first: 0,
             since: 0,
-            bytes: 0,
+            bytes: Cell::new(0),
+            remembers: false,
             kept: BTreeMap::new(),
             limits: (CHANGES, BYTES),
         }
@@ -110,6 +133,29 @@ impl History {
         Ok(Place(self.first + known as u64))
     }
 
+    /// A change as watches tell it: the new object, or the old one as it went. It is written when
+    /// somebody first wants it, once for all who watch, list and get it. Clients get what they
+    /// wrote, so all that comes from outside is written, and counted; of what comes from inside,
+    /// nothing need be, and a simulated cluster writes thousands of leases a second.
+    pub fn event<'a>(&self, change: &'a Happened) -> &'a Event {
+        change.event.get_or_init(|| {
+            let event = change.told();
+            self.bytes.set(self.bytes.get() + event.line().len());
+            event
+        })
+    }
+
+    /// The text of an object that was just written: of this very value, as what a dry run made says
+    /// of itself that it is a version that it is not.
+    pub fn text(&self, object: &Arc<Object>) -> Option<Bytes> {
+        let first = self.changes.partition_point(|change| change.revision < object.version);
+        let is =
+            |change: &&Happened| change.new.as_ref().is_some_and(|new| Arc::ptr_eq(new, object));
+        let since = self.changes.range(first..);
+        let mut written = since.take_while(|change| change.revision == object.version);
+        written.find(is).map(|change| self.event(change).object())
+    }
+
     /// What happened at a place, and the place after it; none if nothing has yet.
     pub fn next(&self, place: Place) -> Result<Option<(&Happened, Place)>, Forgotten> {
         let index = place.0.checked_sub(self.first).ok_or(Forgotten)?;
@@ -120,12 +166,18 @@ impl History {
         Ok(change.map(|change| (change, Place(place.0 + 1))))
     }
 
+    /// From now on somebody may come back to what there is now. Until then nothing is remembered:
+    /// a simulation that is served and that nobody looks into costs what it costs without.
+    pub fn remember(&mut self) {
+        self.remembers = true;
+    }
+
     pub fn publish(&mut self, cache: Cache) {
         let goes_on = self
             .cache
             .as_ref()
             .is_some_and(|old| old.revision <= cache.revision && cache.goes_on(old));
-        if !goes_on {
+        if !goes_on || !self.remembers {
             return self.begin(cache);
         }
         let mut changes = Vec::new();
@@ -135,14 +187,14 @@ impl History {
             between(&old, cache, &mut changes);
         }
         changes.sort_by_key(|change| change.revision);
-        self.bytes += changes.iter().map(|change| change.text.len()).sum::<usize>();
         self.changes.extend(changes);
         let (count, bytes) = self.limits;
-        while self.changes.len() > count || self.bytes > bytes {
+        while self.changes.len() > count || self.bytes.get() > bytes {
             let Some(gone) = self.changes.pop_front() else { break };
             self.first += 1;
             self.since = gone.revision;
-            self.bytes -= gone.text.len();
+            let length = gone.event.get().map_or(0, |event| event.line().len());
+            self.bytes.set(self.bytes.get() - length);
         }
         self.kept.retain(|_, (since, _)| since.elapsed() < KEPT);
     }
@@ -164,7 +216,7 @@ impl History {
 
     fn forget(&mut self) {
         self.changes.clear();
-        self.bytes = 0;
+        self.bytes.set(0);
         self.kept.clear();
     }
 }
@@ -201,13 +253,10 @@ fn push(
     new: Option<Arc<Object>>,
 ) {
     let mut change = |revision, old: Option<Arc<Object>>, new: Option<Arc<Object>>| {
-        // The object before is the newer one of the change before it.
-        let text = match (&old, &new) {
-            (_, Some(new)) => new.to_text(),
-            (Some(old), None) => Object { version: revision, ..(**old).clone() }.to_text(),
-            (None, None) => Vec::new(),
-        };
-        changes.push(Happened { revision, kind, key: key.clone(), old, new, text: text.into() });
+        if old.is_some() || new.is_some() {
+            let (key, event) = (key.clone(), OnceCell::new());
+            changes.push(Happened { revision, kind, key, old, new, event });
+        }
     };
     match (&old, &new) {
         (Some(before), Some(after)) if before.uid != after.uid => {
@@ -240,6 +289,11 @@ mod tests {
         Cache { views, revision, ..Cache::default() }
     }
 
+    /// One that somebody has asked.
+    fn asked(limits: (usize, usize)) -> History {
+        History { limits, remembers: true, ..History::default() }
+    }
+
     fn told(history: &History, mut place: Place) -> Vec<(u64, bool)> {
         let mut told = Vec::new();
         while let Some((change, next)) = history.next(place).expect("remembered") {
@@ -251,7 +305,7 @@ mod tests {
 
     #[test]
     fn several_writes_at_once_are_told_in_their_order_and_a_new_object_as_one() {
-        let mut history = History::default();
+        let mut history = asked((CHANGES, BYTES));
         history.publish(cache(10, &[object("a", 1, 5), object("b", 2, 6)]));
         let start = history.after(10).expect("now");
         history.publish(cache(14, &[object("c", 4, 11), object("a", 3, 14)]));
@@ -263,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_expired() {
-        let mut history = History::of(2);
+        let mut history = asked((2, BYTES));
         history.publish(cache(10, &[]));
         let start = history.after(10).expect("now");
         assert_eq!(history.after(9).expect_err("before the beginning").code, 410);
@@ -280,20 +334,54 @@ mod tests {
 
     #[test]
     fn large_objects_are_remembered_for_less_long() {
-        let size = object("a", 1, 11).to_text().len();
-        let mut history = History { limits: (CHANGES, 3 * size), ..History::default() };
+        let size = Event::new("MODIFIED", &object("a", 1, 11).to_text()).line().len();
+        let mut history = asked((CHANGES, 3 * size));
         history.publish(cache(10, &[]));
         for version in 11..=20 {
+            let new = object("a", 1, version);
+            history.publish(cache(version, &[Arc::clone(&new)]));
+            assert!(history.text(&new).is_some(), "as the client that wrote it gets it");
+        }
+        history.publish(cache(21, &[object("a", 1, 21)]));
+        assert_eq!(history.after(16).expect_err("forgotten").code, 410);
+        assert_eq!(told(&history, history.after(17).expect("remembered")).len(), 4);
+        assert_eq!(history.bytes.get(), 3 * size);
+    }
+
+    #[test]
+    fn an_event_is_written_when_somebody_wants_it_and_then_once() {
+        let mut history = asked((CHANGES, BYTES));
+        history.publish(cache(10, &[]));
+        let (place, new) = (history.end(), object("a", 1, 11));
+        history.publish(cache(11, &[Arc::clone(&new)]));
+        assert_eq!(history.bytes.get(), 0, "nobody wants it");
+        let (change, _) = history.next(place).expect("remembered").expect("a change");
+        let line = history.event(change).line().clone();
+        let others = history.event(change).line().as_ptr();
+        assert_eq!((others, history.bytes.get()), (line.as_ptr(), line.len()));
+        let text = history.text(&new).expect("it was just written");
+        assert_eq!(text, new.to_text());
+        assert!(line.as_ptr_range().contains(&text.as_ptr()), "part of the same");
+        let tried = object("a", 1, 11);
+        assert_eq!(history.text(&tried), None, "what was only tried says the same version");
+    }
+
+    #[test]
+    fn nothing_is_remembered_for_nobody() {
+        let mut history = History::default();
+        for version in 10..=12 {
             history.publish(cache(version, &[object("a", 1, version)]));
         }
-        assert_eq!(history.after(16).expect_err("forgotten").code, 410);
-        assert_eq!(told(&history, history.after(17).expect("remembered")).len(), 3);
-        assert_eq!(history.bytes, 3 * size);
+        assert_eq!(history.after(11).expect_err("nobody was told of it").code, 410);
+        let place = history.after(12).expect("now");
+        history.remember();
+        history.publish(cache(13, &[object("a", 1, 13)]));
+        assert_eq!(told(&history, place), [(13, true)]);
     }
 
     #[test]
     fn another_history_begins_anew() {
-        let mut history = History::default();
+        let mut history = asked((CHANGES, BYTES));
         history.publish(cache(10, &[]));
         let place = history.end();
         history.reset();
@@ -305,7 +393,7 @@ mod tests {
 
     #[test]
     fn versions_are_kept_for_the_pages_that_follow() {
-        let mut history = History::default();
+        let mut history = asked((CHANGES, BYTES));
         history.publish(cache(10, &[object("a", 1, 5)]));
         history.keep();
         history.publish(cache(11, &[]));

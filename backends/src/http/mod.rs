@@ -11,6 +11,7 @@ pub mod client;
 mod csr;
 mod delete;
 mod discovery;
+mod event;
 mod evict;
 mod gzip;
 mod handle;
@@ -22,6 +23,7 @@ mod metrics;
 mod openapi;
 mod pace;
 mod patch;
+mod pieces;
 mod protobuf;
 mod read;
 mod resources;
@@ -53,6 +55,7 @@ use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
 use self::texts::Texts;
+use bytes::Bytes;
 use kubesim_actors::apiserver::{Cache, Hold, RequestId, warnings_of};
 use kubesim_actors::objects::{Definitions, Key, Kind, Object};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -154,12 +157,19 @@ struct State {
 }
 
 impl State {
+    /// An object as text: written once in a version, whoever asks first and in which way.
+    fn text(&mut self, object: &Arc<Object>) -> Bytes {
+        let history = &self.history;
+        let write = || history.text(object).unwrap_or_else(|| object.to_text().into());
+        self.texts.of(object, write)
+    }
+
     fn publish(&mut self, cache: Cache) {
         let mut place = self.history.end();
         self.history.publish(cache);
         while let Ok(Some((change, next))) = self.history.next(place) {
-            let new = change.new.as_ref().map(|new| (new, &change.text));
-            self.texts.changed(change.old.as_ref(), new);
+            let text = || self.history.event(change).object();
+            self.texts.changed(change.old.as_ref(), change.new.as_ref(), text);
             place = next;
         }
     }
@@ -302,7 +312,13 @@ impl Inner {
         let unknown =
             |why: &str| Error::new(Reason::Unknown, format!("{why}: it may have happened"));
         match timeout(self.limits.request, answer).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                if let (Ok(Reply::Object(object)), false) = (&result, dry_run) {
+                    // Of what clients write, the history is to know how much it is.
+                    self.state.borrow().history.text(object);
+                }
+                result
+            }
             Ok(Err(_)) => Err(unknown("the API server ended under the request")),
             Err(_) => Err(unknown("the API server did not answer in time")),
         }

@@ -10,7 +10,7 @@
 //!   if there are `Limits::connections` and another one comes.
 
 use super::Inner;
-use super::body::Body;
+use super::body::{Body, PIECE};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::cell::{Cell, RefCell};
@@ -26,8 +26,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// A connection on which nothing is asked for so long is ended.
 pub const IDLE: Duration = Duration::from_secs(90);
-/// An answer goes out in pieces of this many bytes, so that the rest of it is in no other buffer.
-const PIECE: usize = 64 << 10;
 
 /// What goes on on a connection.
 pub struct Activity {
@@ -158,10 +156,9 @@ pub struct Paced {
 
 impl Paced {
     pub fn new(body: Body, under_way: UnderWay, inner: &Rc<Inner>) -> Paced {
-        let large = match &body {
-            Body::Whole(bytes) if bytes.len() > PIECE => Some(bytes.len()),
-            _ => None,
-        };
+        // A stream says nothing of how long it is.
+        let large = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let large = large.filter(|length| *length > PIECE);
         let held = large.map(|length| {
             let mut held = Held::none(inner, |inner| &inner.metrics.answers);
             // It is there; what is too much is known before it is made.

@@ -1,12 +1,13 @@
 //! Get and list: pure functions of a version of the cache.
 
+use super::State;
 use super::accept::Form;
 use super::history::History;
+use super::pieces::Pieces;
 use super::route::{Query, Target};
 use super::selector::Selector;
 use super::status::Failure;
 use super::table::{self, Include};
-use super::texts::Texts;
 use super::versions::Served;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -27,11 +28,18 @@ pub struct Show {
     pub now: Wall,
 }
 
+impl Show {
+    /// Objects are shown as they are held, so that one text is for all who ask so.
+    pub fn is_held(&self) -> bool {
+        self.form == Form::Plain && self.served.is_held()
+    }
+}
+
 /// One object as a client wants it, as text.
-pub fn text(object: &Arc<Object>, show: &Show, texts: &mut Texts) -> Bytes {
-    match show.form {
-        Form::Plain if show.served.is_held() => texts.of(object),
-        _ => shown(object, show).to_string().into(),
+pub fn text(object: &Arc<Object>, show: &Show, state: &mut State) -> Bytes {
+    match show.is_held() {
+        true => state.text(object),
+        false => shown(object, show).to_string().into(),
     }
 }
 
@@ -191,7 +199,7 @@ fn parse_continue(token: &str) -> Result<(u64, Key), Failure> {
 }
 
 /// The list's text.
-pub fn render(target: &Target, page: &Page, show: &Show, texts: &mut Texts) -> Vec<u8> {
+pub fn render(target: &Target, page: &Page, show: &Show, state: &mut State) -> Pieces {
     let mut meta = json!({"resourceVersion": page.revision.to_string()});
     if let Some((next, rest)) = &page.next {
         meta["continue"] = continue_token(page.revision, next).into();
@@ -203,7 +211,7 @@ pub fn render(target: &Target, page: &Page, show: &Show, texts: &mut Texts) -> V
     let (api_version, name, list) = match show.form {
         Form::Table => {
             let table = table::table(target.kind(), &page.objects, meta, show, true);
-            return table.to_string().into_bytes();
+            return vec![Bytes::from(table.to_string())].into();
         }
         Form::Metadata => {
             let name = "PartialObjectMetadata";
@@ -212,32 +220,27 @@ pub fn render(target: &Target, page: &Page, show: &Show, texts: &mut Texts) -> V
         Form::Plain => (show.served.api_version(), target.kind().name(), list),
     };
     let head = json!({"apiVersion": api_version, "kind": list, "metadata": meta});
-    let mut text = head.to_string().into_bytes();
+    let mut head = head.to_string();
+    head.pop();
+    head += ",\"items\":[";
+    // In a list of its kind, an item does not say its kind, if Go has a type for it (as upstream's).
     let typed = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{name}\",");
-    // One object after the other, so that the list is there as text only.
-    text.pop();
-    text.extend_from_slice(b",\"items\":[");
+    let bare = show.form == Form::Plain && !show.served.is_declared();
+    let mut parts = Vec::with_capacity(2 * page.objects.len() + 2);
+    parts.push(Bytes::from(head));
     for (index, object) in page.objects.iter().enumerate() {
-        if index > 0 {
-            text.push(b',');
-        }
-        match show.form {
-            Form::Metadata | Form::Table => {
-                text.extend_from_slice(shown(object, show).to_string().as_bytes());
-            }
-            Form::Plain => {
-                // In a list of its kind, an item does not say its kind, if Go has a type for it (as
-                // upstream's).
-                let item = self::text(object, show, texts);
-                let rest = item.strip_prefix(typed.as_bytes());
-                let rest = rest.filter(|_| !show.served.is_declared());
-                text.extend_from_slice(if rest.is_some() { b"{" } else { b"" });
-                text.extend_from_slice(rest.unwrap_or(&item));
-            }
-        }
+        let item = text(object, show, state);
+        let begins = bare && item.starts_with(typed.as_bytes());
+        let (before, skipped) = match (begins, index) {
+            (true, 0) => ("{", typed.len()),
+            (true, _) => (",{", typed.len()),
+            (false, 0) => ("", 0),
+            (false, _) => (",", 0),
+        };
+        parts.extend([Bytes::from_static(before.as_bytes()), item.slice(skipped..)]);
     }
-    text.extend_from_slice(b"]}");
-    text
+    parts.push(Bytes::from_static(b"]}"));
+    parts.into()
 }
 
 #[cfg(test)]

@@ -16,15 +16,14 @@ pub struct Texts {
 }
 
 impl Texts {
-    pub fn of(&mut self, object: &Object) -> Bytes {
+    /// The text of an object; `write` makes it if it is not there.
+    pub fn of(&mut self, object: &Object, write: impl FnOnce() -> Bytes) -> Bytes {
         match self.known.get(&object.uid) {
             Some((version, text)) if *version == object.version => text.clone(),
-            newer if newer.is_some_and(|(version, _)| *version > object.version) => {
-                // A page of an older version.
-                object.to_text().into()
-            }
+            // A page of an older version.
+            Some((version, _)) if *version > object.version => write(),
             _ => {
-                let text = Bytes::from(object.to_text());
+                let text = write();
                 self.keep(object, text.clone());
                 text
             }
@@ -32,12 +31,17 @@ impl Texts {
     }
 
     /// There is a newer version of an object, or none any more. What nobody asked for is not kept.
-    pub fn changed(&mut self, old: Option<&Arc<Object>>, new: Option<(&Arc<Object>, &Bytes)>) {
+    pub fn changed(
+        &mut self,
+        old: Option<&Arc<Object>>,
+        new: Option<&Arc<Object>>,
+        text: impl FnOnce() -> Bytes,
+    ) {
         let Some(old) = old else { return };
-        let Some((_, text)) = self.known.remove(&old.uid) else { return };
-        self.bytes -= text.len();
-        if let Some((new, text)) = new.filter(|(new, _)| new.uid == old.uid) {
-            self.keep(new, text.clone());
+        let Some((_, before)) = self.known.remove(&old.uid) else { return };
+        self.bytes -= before.len();
+        if let Some(new) = new.filter(|new| new.uid == old.uid) {
+            self.keep(new, text());
         }
     }
 
@@ -73,17 +77,21 @@ mod tests {
     fn a_text_is_of_its_version_and_goes_with_it() {
         let mut texts = Texts::default();
         let (old, new) = (object(1), object(2));
-        let first = texts.of(&old);
+        let written = |object: &Arc<Object>| Bytes::from(object.to_text());
+        let first = texts.of(&old, || written(&old));
         assert_eq!(first, old.to_text());
-        assert_eq!(texts.of(&old).as_ptr(), first.as_ptr(), "written once");
+        let again = texts.of(&old, || panic!("written once"));
+        assert_eq!(again.as_ptr(), first.as_ptr());
         let text = Bytes::from(new.to_text());
-        texts.changed(Some(&old), Some((&new, &text)));
-        assert_eq!(texts.of(&new).as_ptr(), text.as_ptr());
-        assert_eq!(texts.of(&old), first, "of a page that goes on in its version");
-        assert_eq!(texts.of(&new).as_ptr(), text.as_ptr(), "which takes no place");
-        texts.changed(Some(&new), None);
+        texts.changed(Some(&old), Some(&new), || text.clone());
+        let newest = |texts: &mut Texts| texts.of(&new, || panic!("it is there")).as_ptr();
+        assert_eq!(newest(&mut texts), text.as_ptr());
+        let page = texts.of(&old, || written(&old));
+        assert_eq!(page, first, "of a page that goes on in its version");
+        assert_eq!(newest(&mut texts), text.as_ptr(), "which takes no place");
+        texts.changed(Some(&new), None, || panic!("there is none"));
         assert_eq!((texts.known.len(), texts.bytes), (0, 0));
-        texts.changed(None, Some((&new, &text)));
+        texts.changed(None, Some(&new), || panic!("nobody wants it"));
         assert_eq!(texts.bytes, 0, "nobody has asked");
     }
 }

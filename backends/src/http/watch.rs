@@ -6,7 +6,9 @@
 
 use super::Inner;
 use super::accept::Form;
-use super::history::{Happened, Place};
+use super::event::Event;
+use super::history::{Happened, History, Place};
+use super::pieces::Pieces;
 use super::read::{self, Show, initializing};
 use super::route::{Query, Target};
 use super::selector::Selector;
@@ -15,11 +17,12 @@ use super::table;
 use bytes::Bytes;
 use kubesim_actors::objects::{Object, ObjectMeta};
 use serde_json::{Value, json};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A watch that does not say how long it lasts ends after so long and up to twice that, as
 /// upstream's (`--min-request-timeout`).
@@ -96,17 +99,17 @@ impl Watch {
     /// Tells until the time is over or nobody listens.
     pub async fn run(mut self, inner: Rc<Inner>, send: mpsc::Sender<Bytes>) {
         let mut news = inner.news.subscribe();
-        let mut bookmark = Instant::now() + BOOKMARKS;
+        let (mut ends, mut bookmark) = (pin!(sleep_until(self.ends)), pin!(sleep(BOOKMARKS)));
         self.show.now = inner.now();
-        if self.begin(&send).await.is_err() {
+        if self.begin(&inner, &send).await.is_err() {
             return;
         }
         loop {
             news.borrow_and_update();
             // Ages are of when they are told.
             self.show.now = inner.now();
-            let (text, more) = self.gather(&inner);
-            if !text.is_empty() && send.send(Bytes::from(text)).await.is_err() {
+            let (lines, more) = self.gather(&inner);
+            if lines.len > 0 && send.send(lines.joined()).await.is_err() {
                 return;
             }
             match more {
@@ -116,12 +119,10 @@ impl Watch {
             }
             tokio::select! {
                 heard = news.changed() => if heard.is_err() { return },
-                () = sleep_until(self.ends) => return,
-                () = send.closed() => return,
-                () = sleep_until(bookmark), if self.bookmarks => {
-                    bookmark = Instant::now() + BOOKMARKS;
-                    let text = self.bookmark(false);
-                    if send.send(Bytes::from(text)).await.is_err() {
+                () = ends.as_mut() => return,
+                () = bookmark.as_mut(), if self.bookmarks => {
+                    bookmark.as_mut().reset(Instant::now() + BOOKMARKS);
+                    if send.send(self.bookmark(false)).await.is_err() {
                         return;
                     }
                 }
@@ -131,44 +132,49 @@ impl Watch {
 
     async fn begin(
         &mut self,
+        inner: &Inner,
         send: &mpsc::Sender<Bytes>,
     ) -> Result<(), mpsc::error::SendError<Bytes>> {
-        let mut text = Vec::new();
+        let mut lines = Lines::default();
         for object in std::mem::take(&mut self.initial) {
-            self.event("ADDED", &object, None, &mut text);
-            if text.len() > GATHER {
-                send.send(Bytes::from(std::mem::take(&mut text))).await?;
+            let text = || Event::new("ADDED", &inner.state.borrow_mut().text(&object));
+            lines.push(self.told("ADDED", &object, text));
+            if lines.len > GATHER {
+                send.send(std::mem::take(&mut lines).joined()).await?;
             }
         }
         if self.marks_the_end {
-            text.extend(self.bookmark(true));
+            lines.push(self.bookmark(true));
         }
-        if text.is_empty() { Ok(()) } else { send.send(Bytes::from(text)).await }
+        if lines.len == 0 { Ok(()) } else { send.send(lines.joined()).await }
     }
 
     /// What happened since, up to some length.
-    fn gather(&mut self, inner: &Inner) -> (Vec<u8>, More) {
+    fn gather(&mut self, inner: &Inner) -> (Lines, More) {
         let state = inner.state.borrow();
-        let mut text = Vec::new();
-        while text.len() < GATHER {
+        let mut lines = Lines::default();
+        while lines.len < GATHER {
             let next = match &self.place {
                 Ok(place) => state.history.next(*place),
                 Err(failure) => {
-                    line("ERROR", failure.status().to_string().as_bytes(), &mut text);
-                    return (text, More::Never);
+                    let status = failure.status().to_string();
+                    lines.push(Event::new("ERROR", status.as_bytes()).into_line());
+                    return (lines, More::Never);
                 }
             };
             match next {
                 Ok(Some((change, next))) => {
                     self.place = Ok(next);
-                    self.change(change, &mut text);
+                    if let Some(line) = self.change(&state.history, change) {
+                        lines.push(line);
+                    }
                     self.revision = self.revision.max(change.revision);
                 }
-                Ok(None) if state.ending => return (text, More::Never),
+                Ok(None) if state.ending => return (lines, More::Never),
                 Ok(None) => {
                     let newest = state.history.cache().map_or(0, |cache| cache.revision);
                     self.revision = self.revision.max(newest);
-                    return (text, More::Later);
+                    return (lines, More::Later);
                 }
                 Err(_) => {
                     let message = format!("too old resource version: {}", self.revision);
@@ -176,48 +182,47 @@ impl Watch {
                 }
             }
         }
-        (text, More::Now)
+        (lines, More::Now)
     }
 
-    fn change(&mut self, change: &Happened, text: &mut Vec<u8>) {
+    /// What a change is to this watch, if it is anything.
+    fn change(&mut self, history: &History, change: &Happened) -> Option<Bytes> {
         let target = &self.target;
         let here = change.kind == target.kind()
             && (target.namespace.is_empty() || change.key.namespace == target.namespace)
             && target.name.as_ref().is_none_or(|name| change.key.name == *name);
         if !here {
-            return;
+            return None;
         }
         let chosen = |object: &Option<Arc<Object>>| {
             object.clone().filter(|object| self.selector.matches(object))
         };
-        match (chosen(&change.old), chosen(&change.new)) {
-            (None, None) => {}
-            (None, Some(new)) => self.event("ADDED", &new, Some(&change.text), text),
-            (Some(_), Some(new)) => self.event("MODIFIED", &new, Some(&change.text), text),
-            (Some(old), None) => {
-                // As it was last, at the revision at which it went.
-                let gone = Object { version: change.revision, ..(*old).clone() };
-                let written = Some(&change.text).filter(|_| change.new.is_none());
-                self.event("DELETED", &Arc::new(gone), written, text);
-            }
-        }
+        let (what, object) = match (chosen(&change.old), chosen(&change.new)) {
+            (None, None) => return None,
+            (None, Some(new)) => ("ADDED", new),
+            (Some(_), Some(new)) => ("MODIFIED", new),
+            (Some(_), None) => ("DELETED", Arc::new(change.gone()?)),
+        };
+        let held = || match (what, &change.new) {
+            // It is there still, and not for this watch.
+            ("DELETED", Some(_)) => Event::new(what, &object.to_text()),
+            _ => history.event(change).told_as(what),
+        };
+        Some(self.told(what, &object, held))
     }
 
-    /// `written` is the object as text, if somebody wrote it.
-    fn event(
+    /// A line of the stream; `held` is the event as it is told to those who want objects as they
+    /// are held.
+    fn told(
         &mut self,
-        what: &str,
+        what: &'static str,
         object: &Arc<Object>,
-        written: Option<&Bytes>,
-        text: &mut Vec<u8>,
-    ) {
+        held: impl FnOnce() -> Event,
+    ) -> Bytes {
+        if self.show.is_held() {
+            return held().into_line();
+        }
         let shown = match self.show.form {
-            Form::Plain if self.show.served.is_held() => {
-                return match written {
-                    Some(written) => line(what, written, text),
-                    None => line(what, &object.to_text(), text),
-                };
-            }
             Form::Table => {
                 let meta = json!({"resourceVersion": object.version.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
@@ -226,10 +231,10 @@ impl Watch {
             }
             Form::Plain | Form::Metadata => read::shown(object, &self.show),
         };
-        line(what, shown.to_string().as_bytes(), text);
+        Event::new(what, shown.to_string().as_bytes()).into_line()
     }
 
-    fn bookmark(&self, initial_end: bool) -> Vec<u8> {
+    fn bookmark(&self, initial_end: bool) -> Bytes {
         let kind = self.target.kind();
         let meta = ObjectMeta {
             resource_version: Some(self.revision.to_string()),
@@ -247,9 +252,7 @@ impl Watch {
             }
         };
         object["metadata"] = serde_json::to_value(meta).unwrap_or_default();
-        let mut text = Vec::new();
-        line("BOOKMARK", object.to_string().as_bytes(), &mut text);
-        text
+        Event::new("BOOKMARK", object.to_string().as_bytes()).into_line()
     }
 }
 
@@ -259,10 +262,21 @@ enum More {
     Never,
 }
 
-fn line(what: &str, object: &[u8], text: &mut Vec<u8>) {
-    text.extend_from_slice(b"{\"type\":\"");
-    text.extend_from_slice(what.as_bytes());
-    text.extend_from_slice(b"\",\"object\":");
-    text.extend_from_slice(object);
-    text.extend_from_slice(b"}\n");
+/// Lines that are sent together.
+#[derive(Default)]
+struct Lines {
+    all: Vec<Bytes>,
+    len: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: Bytes) {
+        self.len += line.len();
+        self.all.push(line);
+    }
+
+    /// One alone is not copied: all who watch share it.
+    fn joined(self) -> Bytes {
+        Pieces::from(self.all).take(self.len)
+    }
 }

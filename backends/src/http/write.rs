@@ -41,7 +41,13 @@ impl Sent<'_> {
         warnings: Vec<String>,
     ) -> Answer {
         let warnings = inner.advised(new, old, warnings);
-        Answer { warnings, ..Answer::json(&shown(new, &self.show)) }
+        // Its text is there already, for those who watch.
+        let held = || inner.state.borrow().history.text(new);
+        let answer = match self.show.is_held().then(held).flatten() {
+            Some(text) => Answer::bytes(body::JSON, text),
+            None => Answer::json(&shown(new, &self.show)),
+        };
+        Answer { warnings, ..answer }
     }
 }
 

@@ -132,8 +132,20 @@ impl Set {
     pub fn insert(&mut self, path: &[Step]) {
         match path {
             [] => {}
-            [last] => self.0.entry(last.clone()).or_default().member = true,
-            [first, rest @ ..] => self.0.entry(first.clone()).or_default().below.insert(rest),
+            [last] => self.at(last, |node| node.member = true),
+            [first, rest @ ..] => self.at(first, |node| node.below.insert(rest)),
+        }
+    }
+
+    /// A step is copied only where there was nothing yet: most paths share theirs.
+    fn at(&mut self, step: &Step, change: impl FnOnce(&mut Node)) {
+        match self.0.get_mut(step) {
+            Some(node) => change(node),
+            None => {
+                let mut node = Node::default();
+                change(&mut node);
+                self.0.insert(step.clone(), node);
+            }
         }
     }
 
@@ -158,9 +170,10 @@ impl Set {
 
     fn extend(&mut self, other: &Set) {
         for (step, node) in &other.0 {
-            let ours = self.0.entry(step.clone()).or_default();
-            ours.member |= node.member;
-            ours.below.extend(&node.below);
+            self.at(step, |ours| {
+                ours.member |= node.member;
+                ours.below.extend(&node.below);
+            });
         }
     }
 
@@ -183,8 +196,9 @@ impl Set {
     }
 
     /// What is below one of these steps at the top, and no other.
-    pub fn only(&self, keep: impl Fn(&Step) -> bool) -> Set {
-        self.each(|step, node| keep(step).then(|| node.clone()))
+    pub fn only(mut self, keep: impl Fn(&Step) -> bool) -> Set {
+        self.0.retain(|step, _| keep(step));
+        self
     }
 
     fn each(&self, node: impl Fn(&Step, &Node) -> Option<Node>) -> Set {

@@ -87,7 +87,7 @@ impl Write<'_> {
         let mut defaulted = new.clone();
         apiserver::default(&mut defaulted);
         let old = live.map_or_else(|| Value::Object(Map::new()), |live| self.bare(live));
-        self.writer().update(&old, &self.bare(&defaulted), managers).ok()
+        self.writer().update(old, self.bare(&defaulted), managers).ok()
     }
 
     /// The object that the configuration makes of `live`, with its owners, as JSON.

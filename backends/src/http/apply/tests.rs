@@ -33,7 +33,7 @@ impl Story {
 
     fn update(&mut self, manager: &str, new: Value) -> &mut Self {
         let writer = self.writer(manager);
-        let managers = writer.update(&self.object, &new, self.managers.clone());
+        let managers = writer.update(self.object.clone(), new.clone(), self.managers.clone());
         (self.managers, self.object) = (managers.expect("it is compared"), new);
         self
     }

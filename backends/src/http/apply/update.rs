@@ -80,34 +80,35 @@ impl Writer<'_> {
     /// What changes, in this version and in those in which somebody owns something.
     fn changes(
         &self,
-        old: &Value,
-        new: &Value,
+        old: Value,
+        new: Value,
         managers: &Managers,
     ) -> Result<BTreeMap<&'static str, Comparison>, String> {
         let mut changes = BTreeMap::new();
         let versions = managers.0.values().map(|owned| owned.version);
-        for version in versions.chain([self.version()]) {
+        for version in versions.filter(|version| *version != self.version()) {
             if changes.contains_key(version) {
                 continue;
             }
             let there = self.at(version);
             let value = |value: &Value| self.served.converted(value.clone(), &there.served);
-            changes.insert(version, there.compare(&value(old), &value(new))?);
+            changes.insert(version, there.compare(value(&old), value(&new))?);
         }
+        // Mostly the only one: that one copies nothing.
+        changes.insert(self.version(), self.compare(old, new)?);
         Ok(changes)
     }
 
-    fn compare(&self, old: &Value, new: &Value) -> Result<Comparison, String> {
-        let comparison =
-            compare(self.place(), &filled(self.place(), old), &filled(self.place(), new))?;
-        Ok(comparison.only(|step| self.writes(step)))
+    fn compare(&self, old: Value, new: Value) -> Result<Comparison, String> {
+        let (old, new) = (filled(self.place(), old), filled(self.place(), new));
+        Ok(compare(self.place(), &old, &new)?.only(|step| self.writes(step)))
     }
 
     /// A write that is no apply: what it changes is its manager's from now on.
     pub fn update(
         &self,
-        old: &Value,
-        new: &Value,
+        old: Value,
+        new: Value,
         mut managers: Managers,
     ) -> Result<Managers, String> {
         let changes = self.changes(old, new, &managers)?;
@@ -137,7 +138,7 @@ impl Writer<'_> {
         if managers.0.is_empty() {
             let (served, now) = (self.served.clone(), self.now.clone());
             let before = Writer { manager: BEFORE, served, now, ..*self };
-            managers = before.update(&Value::Object(Map::new()), live, managers)?;
+            managers = before.update(Value::Object(Map::new()), live.clone(), managers)?;
         }
         let me = self.manager(true);
         let merged = merge::merge(self.place(), Some(live), config)?;
@@ -146,7 +147,7 @@ impl Writer<'_> {
         let (version, time) = (self.version(), last.time.clone());
         managers.0.insert(me.clone(), Owned { set: set.clone(), version, time });
         let new = self.prune(merged, &managers, &last)?;
-        let changes = self.changes(live, &new, &managers)?;
+        let changes = self.changes(live.clone(), new.clone(), &managers)?;
         let others = || managers.0.iter().filter(|(manager, _)| **manager != me);
         let conflicts = others().flat_map(|(manager, owned)| {
             let theirs = owned.set.intersection(&changes[owned.version].written()).paths();
@@ -237,8 +238,8 @@ impl Writer<'_> {
 
     /// In which places what was applied by a client (`kubectl apply` of old) is as it was.
     pub fn unchanged_since(&self, applied: &Value, live: &Value) -> Result<Set, String> {
-        let applied = filled(self.place(), applied);
-        let comparison = compare(self.place(), &applied, &filled(self.place(), live))?;
+        let applied = filled(self.place(), applied.clone());
+        let comparison = compare(self.place(), &applied, &filled(self.place(), live.clone()))?;
         let differs = comparison.all();
         Ok(set_of(self.place(), &applied)?.difference(&differs))
     }

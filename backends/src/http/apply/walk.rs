@@ -4,7 +4,7 @@
 use super::fields::{Scalar, Set, Step};
 use crate::http::types::{Many, Owned, Place, Type};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which element of a list this is. The error says why it is none of its list.
 pub fn step_of(element: Place<'_>, owned: &Owned<'_>, item: &Value) -> Result<Step, String> {
@@ -148,11 +148,12 @@ impl Comparison {
         let list = is(Value::is_array);
         match place.owned(list) {
             Owned::Granular if !leaf && is(Value::is_object) => {
-                let fields = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
-                let (old, new) = (fields(old).unwrap_or_default(), fields(new).unwrap_or_default());
-                for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+                let [old, new] = [old, new].map(|value| value.and_then(Value::as_object));
+                let names = [old, new].into_iter().flatten().flat_map(Map::keys);
+                for name in names.collect::<BTreeSet<_>>() {
+                    let [old, new] = [old, new].map(|fields| fields?.get(name));
                     path.push(Step::field(name));
-                    self.walk(place.field(name), old.get(name), new.get(name), path)?;
+                    self.walk(place.field(name), old, new, path)?;
                     path.pop();
                 }
             }
@@ -184,33 +185,34 @@ impl Comparison {
         lists: [Option<&Value>; 2],
         path: &mut Vec<Step>,
     ) -> Result<(), String> {
-        let items = |list: Option<&'_ Value>| list.and_then(Value::as_array).cloned();
-        let [old, new] = lists.map(|list| items(list).unwrap_or_default());
-        let (old, new) = (steps(place, owned, &old)?, steps(place, owned, &new)?);
-        let all: BTreeSet<&Step> = old.iter().chain(&new).map(|(step, _)| step).collect();
-        for step in all {
-            let of = |list: &[(Step, &'_ Value)]| -> Vec<Value> {
-                let these = list.iter().filter(|(known, _)| known == step);
-                these.map(|(_, item)| (*item).clone()).collect()
-            };
-            let (before, after) = (of(&old), of(&new));
-            path.push(step.clone());
-            let element = place.element();
+        let mut all: BTreeMap<Step, [Vec<&Value>; 2]> = BTreeMap::new();
+        for (side, list) in lists.into_iter().enumerate() {
+            let items = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            for (step, item) in steps(place, owned, items)? {
+                all.entry(step).or_default()[side].push(item);
+            }
+        }
+        let element = place.element();
+        for (step, [before, after]) in all {
+            path.push(step);
             match (&before[..], &after[..]) {
-                ([] | [_], [] | [_]) => self.walk(element, before.first(), after.first(), path)?,
+                ([] | [_], [] | [_]) => {
+                    let (before, after) = (before.first().copied(), after.first().copied());
+                    self.walk(element, before, after, path)?;
+                }
                 ([_, _, ..], [_, _, ..]) => {
                     if before != after {
                         self.modified.insert(path);
                     }
                 }
                 (_, [_, _, ..]) => {
-                    if let Some(one) = before.first() {
+                    if let Some(one) = before.first().copied() {
                         self.walk(element, Some(one), None, path)?;
                     }
                     self.added.insert(path);
                 }
                 _ => {
-                    if let Some(one) = after.first() {
+                    if let Some(one) = after.first().copied() {
                         self.walk(element, None, Some(one), path)?;
                     }
                     self.removed.insert(path);
@@ -239,30 +241,32 @@ fn equal(a: &Value, b: &Value) -> bool {
 
 /// As Go's types have it: structs that are no pointers are there even if nothing in them is, and
 /// so are some lists. What is compared is compared in this form.
-pub fn filled(place: Place<'_>, value: &Value) -> Value {
+pub fn filled(place: Place<'_>, mut value: Value) -> Value {
+    fill(place, &mut value);
+    value
+}
+
+fn fill(place: Place<'_>, value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            let mut filled: Map<String, Value> = fields
-                .iter()
-                .map(|(name, value)| (name.clone(), self::filled(place.field(name), value)))
-                .collect();
+            fields.iter_mut().for_each(|(name, value)| fill(place.field(name), value));
             for field in place.message().map(|message| message.fields()).unwrap_or_default() {
+                if fields.contains_key(field.name) {
+                    continue;
+                }
                 if field.many != Many::One && field.always {
-                    filled.entry(field.name).or_insert(Value::Null);
+                    fields.insert(field.name.to_owned(), Value::Null);
                 }
                 let is_struct = field.many == Many::One && matches!(field.kind, Type::Message(_));
-                if is_struct && !field.pointer && !filled.contains_key(field.name) {
+                if is_struct && !field.pointer {
                     let empty = Value::Object(Map::new());
-                    let inner = self::filled(place.field(field.name), &empty);
-                    filled.insert(field.name.to_owned(), inner);
+                    let inner = filled(place.field(field.name), empty);
+                    fields.insert(field.name.to_owned(), inner);
                 }
             }
-            Value::Object(filled)
         }
-        Value::Array(items) => {
-            items.iter().map(|item| self::filled(place.element(), item)).collect()
-        }
-        other => other.clone(),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(place.element(), item)),
+        _ => {}
     }
 }
 

@@ -1,5 +1,8 @@
-use super::world::play;
+use super::world::{Ask, play};
 use super::*;
+use crate::http::body::Body;
+use bytes::Bytes;
+use http_body_util::BodyExt;
 
 #[test]
 fn a_watch_goes_on_from_a_list() {
@@ -96,4 +99,46 @@ fn a_watch_ends_with_its_server() {
         assert_eq!(watch.told().await, "ADDED a");
         assert_eq!(watch.next().await, None);
     });
+}
+
+/// The client that made it, who watch and who gets or lists it: nobody has a copy of their own.
+#[test]
+fn an_object_is_written_once_in_a_version_for_everybody() {
+    play(|world| async move {
+        let from = version(&world.get(MAPS).await.ok()).to_owned();
+        let watch = format!("GET {MAPS}?watch=1&resourceVersion={from}");
+        let mut pieces = Vec::new();
+        let mut watches = Vec::new();
+        for _ in 0..2 {
+            watches.push(world.response(Ask { words: &watch, ..Ask::default() }).await.into_body());
+        }
+        let (post, made) = (format!("POST {MAPS}"), map("a", "1").to_string());
+        let one = format!("GET {MAPS}/a");
+        for ask in [
+            Ask { words: &post, body: made, ..Ask::default() },
+            Ask { words: &one, ..Ask::default() },
+        ] {
+            let mut body = world.response(ask).await.into_body();
+            pieces.push(piece(&mut body).await);
+        }
+        for watch in &mut watches {
+            pieces.push(piece(watch).await);
+        }
+        let line = pieces[3].clone();
+        for piece in &pieces {
+            assert!(line.as_ptr_range().contains(&piece.as_ptr()), "part of the same text");
+        }
+        let event: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(
+            (&event["type"], &event["object"]["data"]["key"]),
+            (&json!("ADDED"), &json!("1"))
+        );
+        let object: Value = serde_json::from_slice(&pieces[0]).expect("JSON");
+        assert_eq!(object, event["object"]);
+    });
+}
+
+async fn piece(body: &mut Body) -> Bytes {
+    let frame = body.frame().await.expect("more").expect("it comes");
+    frame.into_data().expect("bytes")
 }
