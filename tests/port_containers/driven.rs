@@ -73,7 +73,8 @@ impl<D: Port<Request = Request, Reply = Reply> + Clone> World for Driven<D> {
     }
 
     fn news(&mut self) -> Vec<Reply> {
-        self.block_on(sleep(self.pace.quiet));
+        let quiet = self.pace.quiet;
+        self.block_on(async { sleep(quiet).await });
         self.observed.take()
     }
 

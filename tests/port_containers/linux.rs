@@ -8,7 +8,7 @@ use kubesim_backends::containers::{Launch, Processes, Settings};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-const PACE: Pace = Pace { soon: Duration::from_secs(5), quiet: Duration::from_millis(400) };
+const PACE: Pace = Pace { soon: Duration::from_secs(5), quiet: Duration::from_secs(1) };
 
 pub struct Linux(Driven<Processes>);
 
