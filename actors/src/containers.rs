@@ -9,7 +9,7 @@
 
 use crate::objects::Uid;
 use crate::ports::container::{
-    Container, ContainerState, PodNetwork, Reply, Request, Sandbox, SandboxState,
+    Container, ContainerState, Exit, Fault, PodNetwork, Pull, Reply, Request, Sandbox, SandboxState,
 };
 use kubesim_runtime::Hasher;
 use smol_str::SmolStr;
@@ -135,7 +135,7 @@ struct Kept {
 
 #[derive(Clone, Debug)]
 enum Life {
-    Starting { job: u64, refuse: bool, askers: Vec<Asker>, stop: Option<Duration> },
+    Starting { job: u64, refuse: Option<Fault>, askers: Vec<Asker>, stop: Option<Duration> },
     Running,
     Exited(i32),
 }
@@ -268,7 +268,7 @@ impl Runtime {
                 let why = why.clone();
                 Step::Reply {
                     to,
-                    reply: Reply::Refused { pod: uid, what, why, image_missing: false },
+                    reply: Reply::Refused { pod: uid, what, why, fault: Fault::Sandbox },
                 }
             };
             return askers.into_iter().map(refuse).collect();
@@ -313,7 +313,7 @@ impl Runtime {
         let mut steps = Vec::new();
         let refused = |what: &str, to| {
             let (what, why) = (SmolStr::from(what), SmolStr::new_static("the sandbox is removed"));
-            Step::Reply { to, reply: Reply::Refused { pod: uid, what, why, image_missing: false } }
+            Step::Reply { to, reply: Reply::Refused { pod: uid, what, why, fault: Fault::Sandbox } }
         };
         match &mut pod.phase {
             Phase::Removing { askers, again, .. } => {
@@ -357,9 +357,10 @@ impl Runtime {
         delays: &Delays,
     ) -> Vec<Step> {
         let job = self.next_job(uid, Some(spec.name.clone()));
+        let fault = self.refuses_image(spec);
         let refuse = |why| {
             let (what, why) = (spec.name.clone(), SmolStr::new_static(why));
-            let reply = Reply::Refused { pod: uid, what, why, image_missing: false };
+            let reply = Reply::Refused { pod: uid, what, why, fault: Fault::Create };
             vec![Step::Reply { to: asker, reply }]
         };
         let ready = |pod: &&mut Pod| matches!(pod.phase, Phase::Ready);
@@ -385,17 +386,31 @@ impl Runtime {
             }
         }
         let pulled = self.images.contains(&spec.image);
-        let refuse = !pulled && self.unpullable.contains(&spec.image);
         let pull = delays.pulls.get(&spec.image).copied().unwrap_or(delays.pull);
-        let after = match (pulled, refuse) {
-            (true, _) => delays.start,
-            (false, true) => pull,
-            (false, false) => pull + delays.start,
+        let after = match (pulled, fault) {
+            (true, None) => delays.start,
+            (_, Some(Fault::NeverPull)) => Duration::ZERO,
+            (_, Some(_)) => pull,
+            (false, None) => pull + delays.start,
         };
-        let life = Life::Starting { job: job.number, refuse, askers: vec![asker], stop: None };
+        let life =
+            Life::Starting { job: job.number, refuse: fault, askers: vec![asker], stop: None };
         let id = container_id(uid, &spec.name, spec.attempt);
         pod.containers.insert(spec.name.clone(), Kept { spec: spec.clone(), id, life });
         vec![Step::Later { job, after }]
+    }
+
+    /// As upstream's pkg/kubelet/images/image_manager.go decides. What is there and asked of the
+    /// registry again (`Always`) is not fetched again, as its layers are there.
+    fn refuses_image(&self, spec: &Container) -> Option<Fault> {
+        let pulled = self.images.contains(&spec.image);
+        let unpullable = self.unpullable.contains(&spec.image);
+        match spec.pull {
+            Pull::Always if unpullable => Some(Fault::Pull),
+            Pull::IfNotPresent if !pulled && unpullable => Some(Fault::Pull),
+            Pull::Never if !pulled => Some(Fault::NeverPull),
+            _ => None,
+        }
     }
 
     fn finish_start(&mut self, uid: Uid, name: &SmolStr, number: u64) -> Vec<Step> {
@@ -409,16 +424,18 @@ impl Runtime {
         }
         let (refuse, stop, askers) = (*refuse, *stop, std::mem::take(askers));
         let image = kept.spec.image.clone();
-        if refuse {
+        if let Some(fault) = refuse {
             pod.containers.remove(name);
-            let why =
-                SmolStr::from(format!("failed to pull and unpack image {image:?}: not found"));
+            let why = match fault {
+                Fault::NeverPull => {
+                    format!("Container image {image:?} is not present with pull policy of Never")
+                }
+                _ => format!("failed to pull and unpack image {image:?}: not found"),
+            };
+            let why = SmolStr::from(why);
             let reply = |to| {
                 let (what, why) = (name.clone(), why.clone());
-                Step::Reply {
-                    to,
-                    reply: Reply::Refused { pod: uid, what, why, image_missing: true },
-                }
+                Step::Reply { to, reply: Reply::Refused { pod: uid, what, why, fault } }
             };
             return askers.into_iter().map(reply).collect();
         }
@@ -482,14 +499,15 @@ impl Kept {
         Reply::Started { pod, name, attempt, id: self.id.clone() }
     }
     fn exit(&self, pod: Uid, code: i32) -> Reply {
-        Reply::Exited { pod, name: self.spec.name.clone(), attempt: self.spec.attempt, code }
+        let (name, attempt) = (self.spec.name.clone(), self.spec.attempt);
+        Reply::Exited { pod, name, attempt, exit: Exit::of(code) }
     }
     /// One that is not started yet is not listed.
     fn state(&self) -> Option<ContainerState> {
         let exited = match self.life {
             Life::Starting { .. } => return None,
             Life::Running => None,
-            Life::Exited(code) => Some(code),
+            Life::Exited(code) => Some(Exit::of(code)),
         };
         let (name, attempt) = (self.spec.name.clone(), self.spec.attempt);
         Some(ContainerState { name, attempt, id: self.id.clone(), exited })
@@ -520,19 +538,11 @@ mod tests {
             mtu: 1500,
         };
         let pod = Key::new("default", "a");
-        Arc::new(Sandbox { pod, hostname: "a".into(), network, resolv_conf: "".into() })
+        Arc::new(Sandbox { network, ..Sandbox::of(pod) })
     }
 
     fn container(attempt: u32) -> Arc<Container> {
-        Arc::new(Container {
-            name: "c".into(),
-            image: "nginx".into(),
-            command: vec![],
-            args: vec![],
-            service_env: Arc::default(),
-            env: vec![],
-            attempt,
-        })
+        Arc::new(Container { attempt, ..Container::of("c", "nginx") })
     }
 
     /// Carries out what takes time at once; the steps that are left, in order.
@@ -581,7 +591,7 @@ mod tests {
     #[test]
     fn an_ended_attempt_is_not_run_again_and_the_next_one_is() {
         let mut runtime = running();
-        let exit = Reply::Exited { pod: POD, name: "c".into(), attempt: 0, code: 3 };
+        let exit = Reply::Exited { pod: POD, name: "c".into(), attempt: 0, exit: Exit::of(3) };
         assert_eq!(runtime.exited(POD, "c", 0, 3), [reply(exit.clone())]);
         assert_eq!(runtime.exited(POD, "c", 0, 3), []);
         let again = ask(&mut runtime, Request::StartContainer { pod: POD, spec: container(0) });
@@ -604,7 +614,7 @@ mod tests {
     fn a_removal_kills_tells_and_overtakes_what_was_under_way() {
         let (mut runtime, delays) = (running(), Delays::default());
         let steps = ask(&mut runtime, Request::RemoveSandbox { pod: POD });
-        let exit = Reply::Exited { pod: POD, name: "c".into(), attempt: 0, code: 137 };
+        let exit = Reply::Exited { pod: POD, name: "c".into(), attempt: 0, exit: Exit::of(137) };
         assert!(
             steps.contains(&reply(exit)) && steps.contains(&Step::RemoveNamespace { pod: POD })
         );
@@ -627,11 +637,33 @@ mod tests {
         let start = || Request::StartContainer { pod: POD, spec: container(0) };
         let refused = ask(&mut runtime, start());
         let missing = |step: &Step| {
-            matches!(step, Step::Reply { reply: Reply::Refused { image_missing: true, .. }, .. })
+            matches!(step, Step::Reply { reply: Reply::Refused { fault: Fault::Pull, .. }, .. })
         };
         assert!(missing(&refused[0]), "{refused:?}");
         runtime.set_pullable("nginx", true);
         assert!(matches!(ask(&mut runtime, start())[0], Step::StartProgram { .. }));
+    }
+
+    #[test]
+    fn a_pull_policy_says_whether_the_registry_is_asked() {
+        let fault = |pull, there: bool, pullable: bool| {
+            let images = there.then(|| SmolStr::from("nginx"));
+            let mut runtime = Runtime::with_images(images);
+            runtime.set_pullable("nginx", pullable);
+            ask(&mut runtime, Request::RunSandbox { pod: POD, spec: sandbox(2) });
+            let spec = Arc::new(Container { pull, ..(*container(0)).clone() });
+            match ask(&mut runtime, Request::StartContainer { pod: POD, spec }).remove(0) {
+                Step::Reply { reply: Reply::Refused { fault, .. }, .. } => Some(fault),
+                Step::StartProgram { .. } => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(fault(Pull::Always, true, false), Some(Fault::Pull));
+        assert_eq!(fault(Pull::Always, false, true), None);
+        assert_eq!(fault(Pull::IfNotPresent, true, false), None);
+        assert_eq!(fault(Pull::IfNotPresent, false, false), Some(Fault::Pull));
+        assert_eq!(fault(Pull::Never, true, false), None);
+        assert_eq!(fault(Pull::Never, false, true), Some(Fault::NeverPull));
     }
 
     #[test]

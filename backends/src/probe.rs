@@ -8,12 +8,23 @@ use smol_str::{SmolStr, format_smolstr};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// What a command in a container comes to.
-type Exec = dyn Fn(Uid, &str) -> Result<(), SmolStr>;
+/// A command in a container.
+#[derive(Clone, Debug)]
+pub struct Command {
+    pub pod: Uid,
+    pub container: SmolStr,
+    pub words: Vec<String>,
+    /// How long it may take.
+    pub within: Duration,
+}
+
+/// What a command comes to.
+type Exec = dyn Fn(Command) -> Local<Result<(), SmolStr>>;
 
 /// The driver.
 #[derive(Clone)]
@@ -22,8 +33,8 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// `exec` runs a command in a container of a pod, by their uid and name.
-    pub fn new(exec: impl Fn(Uid, &str) -> Result<(), SmolStr> + 'static) -> Probes {
+    /// `exec` runs a command in a container.
+    pub fn new(exec: impl Fn(Command) -> Local<Result<(), SmolStr>> + 'static) -> Probes {
         Probes { exec: Rc::new(exec) }
     }
 }
@@ -40,7 +51,10 @@ impl Port for Probes {
                 match &check {
                     Check::Tcp { ip, port } => connect(*ip, *port).await.map(|_| ()),
                     Check::Http { ip, port, path } => http(*ip, *port, path).await,
-                    Check::Exec { .. } => exec(pod, &container),
+                    Check::Exec { command } => {
+                        let (container, words) = (container.clone(), command.clone());
+                        exec(Command { pod, container, words, within }).await
+                    }
                 }
             };
             let result = timeout(within, checked).await.unwrap_or_else(|_| {

@@ -1,29 +1,16 @@
 //! The machine as it is: the driver in a network namespace, and kubesim's own workloads.
 
 use crate::World;
+use crate::driven::{Driven, Pace};
 use crate::namespace::ip;
 use kubesim_actors::ports::container::{Container, Reply, Request};
 use kubesim_backends::containers::{Launch, Processes, Settings};
-use kubesim_backends::port::{Answer, Port};
-use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::rc::Rc;
+use std::net::Ipv4Addr;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::runtime::Runtime;
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep, timeout};
 
-/// What is asked for is done by then, and what was not told is not told.
-const SOON: Duration = Duration::from_secs(5);
-const QUIET: Duration = Duration::from_millis(400);
+const PACE: Pace = Pace { soon: Duration::from_secs(5), quiet: Duration::from_secs(1) };
 
-pub struct Linux {
-    runtime: Runtime,
-    local: LocalSet,
-    driver: Processes,
-    observed: Rc<RefCell<Vec<Reply>>>,
-}
+pub struct Linux(Driven<Processes>);
 
 fn launch(spec: &Container) -> Option<Launch> {
     let args = match spec.image.as_str() {
@@ -50,55 +37,24 @@ impl Linux {
         ip("addr add 10.244.1.1/24 dev cni0");
         let program = env!("CARGO_BIN_EXE_kubesim").into();
         let driver = Processes::new(Settings { program, launch: Box::new(launch) });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let (runtime, local) = (runtime.expect("a runtime"), LocalSet::new());
-        Linux { runtime, local, driver, observed: Rc::default() }
+        Linux(Driven::new(driver, PACE))
     }
 }
 
 impl Drop for Linux {
     fn drop(&mut self) {
-        self.driver.power_off();
+        self.0.driver.power_off();
     }
 }
 
 impl World for Linux {
     fn ask(&mut self, request: Request) -> Vec<Reply> {
-        let observes = matches!(request, Request::Observe);
-        let told = if observes { Rc::clone(&self.observed) } else { Rc::default() };
-        let replies = Rc::clone(&told);
-        let answer = Answer::new(move |reply| {
-            replies.borrow_mut().push(reply);
-            async { Ok(()) }
-        });
-        let (driver, heard) = (self.driver.clone(), Rc::clone(&told));
-        self.local.block_on(&self.runtime, async move {
-            spawn_local(driver.perform(request, answer));
-            let deadline = Instant::now() + SOON;
-            while heard.borrow().is_empty() && Instant::now() < deadline {
-                sleep(Duration::from_millis(5)).await;
-            }
-        });
-        told.take()
+        self.0.ask(request)
     }
-
     fn news(&mut self) -> Vec<Reply> {
-        self.local.block_on(&self.runtime, async { sleep(QUIET).await });
-        self.observed.take()
+        self.0.news()
     }
-
     fn accepts(&mut self, ip: Ipv4Addr, port: u16) -> bool {
-        let to = SocketAddrV4::new(ip, port);
-        self.local.block_on(&self.runtime, async {
-            // A program takes a moment to open its ports.
-            for _ in 0..20 {
-                let tried = timeout(Duration::from_millis(200), TcpStream::connect(to)).await;
-                if matches!(tried, Ok(Ok(_))) {
-                    return true;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-            false
-        })
+        self.0.accepts(ip, port)
     }
 }

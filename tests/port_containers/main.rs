@@ -1,16 +1,21 @@
-//! The container port: its driver on network namespaces and processes does what its model in the
-//! simulator does. Each body here runs twice, on the model and on this machine.
+//! The container port: its drivers, on network namespaces and processes and (feature `cri`) on
+//! containerd, do what its model in the simulator does. Each body here runs on all of them.
 
 #![cfg(target_os = "linux")]
 
 #[path = "../common/namespace.rs"]
 mod namespace;
 
+#[cfg(feature = "cri")]
+mod containerd;
+mod driven;
 mod linux;
 mod model;
 
 use kubesim_actors::objects::{Key, Uid};
-use kubesim_actors::ports::container::{Container, PodNetwork, Reply, Request, Sandbox};
+use kubesim_actors::ports::container::{
+    Container, Exit, Fault, PodNetwork, Reply, Request, Sandbox,
+};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +32,7 @@ pub trait World {
     fn accepts(&mut self, ip: Ipv4Addr, port: u16) -> bool;
 }
 
-/// Two tests of each body.
+/// A test of each body for each that is behind the port.
 macro_rules! alike {
     ($($body:ident)*) => {
         mod on_the_model {
@@ -37,6 +42,12 @@ macro_rules! alike {
             $(#[test] fn $body() {
                 let body = || crate::$body(&mut crate::linux::Linux::new());
                 crate::namespace::in_namespace(body);
+            })*
+        }
+        #[cfg(feature = "cri")]
+        mod on_containerd {
+            $(#[test] fn $body() {
+                crate::containerd::on_containerd(|world| crate::$body(world));
             })*
         }
     };
@@ -62,23 +73,15 @@ fn sandbox(ip: Ipv4Addr) -> Arc<Sandbox> {
         mtu: 1400,
     };
     let pod = Key::new("default", "a");
-    Arc::new(Sandbox { pod, hostname: "a".into(), network, resolv_conf: "".into() })
+    Arc::new(Sandbox { network, ..Sandbox::of(pod) })
 }
 
 fn container(image: &str, attempt: u32) -> Arc<Container> {
-    Arc::new(Container {
-        name: "c".into(),
-        image: image.into(),
-        command: Vec::new(),
-        args: Vec::new(),
-        service_env: Arc::default(),
-        env: Vec::new(),
-        attempt,
-    })
+    Arc::new(Container { attempt, ..Container::of("c", image) })
 }
 
 fn exited(code: i32) -> Reply {
-    Reply::Exited { pod: POD, name: "c".into(), attempt: 0, code }
+    Reply::Exited { pod: POD, name: "c".into(), attempt: 0, exit: Exit::of(code) }
 }
 
 fn run(world: &mut impl World, image: &str) {
@@ -120,10 +123,10 @@ fn a_crash_is_told_to_who_observes(world: &mut impl World) {
 
 fn what_is_not_there_is_refused(world: &mut impl World) {
     let none = world.ask(Request::StartContainer { pod: POD, spec: container("echo", 0) });
-    assert!(matches!(&none[..], [Reply::Refused { image_missing: false, .. }]), "{none:?}");
+    assert!(matches!(&none[..], [Reply::Refused { fault: Fault::Create, .. }]), "{none:?}");
     world.ask(Request::RunSandbox { pod: POD, spec: sandbox(IP) });
     let none = world.ask(Request::StartContainer { pod: POD, spec: container("nothing", 0) });
-    assert!(matches!(&none[..], [Reply::Refused { image_missing: true, .. }]), "{none:?}");
+    assert!(matches!(&none[..], [Reply::Refused { fault: Fault::Pull, .. }]), "{none:?}");
     let gone = world.ask(Request::RemoveSandbox { pod: OTHER });
     assert_eq!(gone, [Reply::SandboxRemoved { pod: OTHER }]);
 }

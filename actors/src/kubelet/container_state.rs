@@ -2,6 +2,7 @@
 
 use super::probes::Probes;
 use crate::objects::time;
+use crate::ports::container::{Exit, Fault};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus};
 use kubesim_runtime::{Time, Wall};
 use smol_str::SmolStr;
@@ -158,27 +159,27 @@ impl Ctr {
     }
 
     /// False if the news is old.
-    pub fn on_exited(&mut self, attempt: u32, code: i32, now: Time, wall: Wall) -> bool {
+    pub fn on_exited(&mut self, attempt: u32, exit: &Exit, now: Time, wall: Wall) -> bool {
         let fresh = attempt >= self.next || self.is_running() && attempt + 1 == self.next;
         if fresh {
             self.next = self.next.max(attempt + 1);
-            self.ended(code, if code == 0 { "Completed" } else { "Error" }, now, wall);
+            self.ended(exit, now, wall);
         }
         fresh
     }
 
     /// Notes an end, whoever told of it.
-    pub fn ended(&mut self, code: i32, reason: &str, now: Time, wall: Wall) {
+    pub fn ended(&mut self, exit: &Exit, now: Time, wall: Wall) {
         let started = match &self.state {
             State::Running { since } => Some(time(*since)),
             _ => None,
         };
         let how = ContainerStateTerminated {
             container_id: Some(container_id(&self.id)),
-            exit_code: code,
+            exit_code: exit.code,
             finished_at: Some(time(wall)),
-            message: None,
-            reason: Some(reason.to_owned()),
+            message: (!exit.message.is_empty()).then(|| exit.message.to_string()),
+            reason: Some(exit.reason().to_owned()),
             signal: None,
             started_at: started.or_else(|| Some(time(wall))),
         };
@@ -188,14 +189,19 @@ impl Ctr {
     }
 
     /// The runtime would not start it. False if the news is old.
-    pub fn on_refused(&mut self, why: &str, image_missing: bool, now: Time) -> bool {
+    pub fn on_refused(&mut self, why: &str, fault: Fault, now: Time) -> bool {
         if !matches!(self.state, State::Starting) {
             return false;
         }
-        let reason = match (image_missing, self.failures.delay.is_zero()) {
-            (true, true) => "ErrImagePull",
-            (true, false) => "ImagePullBackOff",
-            (false, _) => "RunContainerError",
+        let first = self.failures.delay.is_zero();
+        // pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go.
+        let reason = match fault {
+            Fault::Pull if first => "ErrImagePull",
+            Fault::Pull => "ImagePullBackOff",
+            Fault::NeverPull => "ErrImageNeverPull",
+            Fault::Config => "CreateContainerConfigError",
+            Fault::Create => "CreateContainerError",
+            Fault::Sandbox | Fault::Start => "RunContainerError",
         };
         self.failures.next(now, now);
         let until = self.failures.due(now);
@@ -220,7 +226,7 @@ impl Ctr {
             Some(how) if state.is_none_or(|s| s.running.is_none()) => {
                 self.state = State::Exited { how: Box::new(how.clone()), at: now };
             }
-            _ => self.ended(255, "Unknown", now, wall),
+            _ => self.ended(&Exit::because("Unknown", 255), now, wall),
         }
     }
 

@@ -3,6 +3,7 @@
 //! of times.
 
 use super::admit::{self, Demand};
+use super::confine;
 use super::container_state::{Ctr, Next, Role, State};
 use super::env::{self, Facts};
 use super::local::{Call, Local};
@@ -11,7 +12,7 @@ use super::probes::Question;
 use super::resolv::{self, ClusterDns};
 use super::{Effect, Kubelet};
 use crate::objects::PodSpec;
-use crate::ports::container;
+use crate::ports::container::{self, Fault};
 use crate::ports::probe::Request;
 use crate::recorder::Tidings;
 use ipnet::Ipv4Net;
@@ -144,6 +145,10 @@ impl Pod {
                 &k.resolv_conf,
                 dns,
             ),
+            qos: confine::qos(&spec),
+            privileged: confine::is_privileged(&spec),
+            host_pid: spec.host_pid == Some(true),
+            host_ipc: spec.host_ipc == Some(true),
         };
         let (pod, spec) = (self.uid, Arc::new(sandbox));
         ctx.perform(Effect::Container(container::Request::RunSandbox { pod, spec }));
@@ -218,7 +223,7 @@ impl Pod {
                 let (name, why) = (ctr.name.clone(), message.clone());
                 ctr.state = State::Waiting { reason, message, until };
                 self.report.dirty = true;
-                self.tell_refused(&name, &why, false, k);
+                self.tell_refused(&name, &why, Fault::Config, k);
                 return false;
             }
         };
@@ -232,10 +237,17 @@ impl Pod {
         let container = container::Container {
             name: ctr.name.clone(),
             image: SmolStr::from(wanted.image.as_deref().unwrap_or_default()),
+            pull: confine::pull(wanted),
             command: expand(&wanted.command),
             args: expand(&wanted.args),
+            working_dir: SmolStr::from(wanted.working_dir.as_deref().unwrap_or_default()),
             service_env: service_env.clone(),
             env: env.clone(),
+            stdin: wanted.stdin == Some(true),
+            stdin_once: wanted.stdin_once == Some(true),
+            tty: wanted.tty == Some(true),
+            resources: confine::resources(wanted, &spec, k.config.memory_bytes),
+            security: Box::new(confine::security(wanted, &spec)),
             attempt: ctr.next,
         };
         ctr.starting(now);

@@ -8,6 +8,7 @@ use crate::objects::{Object, Uid, View};
 use crate::ports::api;
 use crate::recorder::Recorder;
 use kubesim_runtime::Context;
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct Local {
     pub config: Arc<Config>,
     /// The runtime has said what runs. Nothing is started before.
     pub listed: bool,
+    /// Why the runtime does not answer, while it does not.
+    pub down: Option<SmolStr>,
     /// Which Node is this one, once the API has it.
     pub node_uid: Option<Uid>,
     /// The interface's first address; the last one it had while it has none.
@@ -53,6 +56,7 @@ impl Local {
         Local {
             config: Arc::new(config.clone()),
             listed: false,
+            down: None,
             node_uid: None,
             address: None,
             subnet: None,

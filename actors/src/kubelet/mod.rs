@@ -6,6 +6,7 @@
 //! cannot tell it again after a crash.
 
 mod admit;
+mod confine;
 mod container_state;
 mod drive;
 mod env;
@@ -312,7 +313,13 @@ impl Kubelet {
         use container::Reply;
         let uid = match &reply {
             Reply::Listed { sandboxes } => {
+                self.local.down = None;
                 self.on_listed(sandboxes, ctx);
+                return self.sync_node(ctx);
+            }
+            Reply::Down { why } => {
+                ctx.note(|| why.to_string());
+                self.local.down = Some(why.clone());
                 return self.sync_node(ctx);
             }
             Reply::SandboxReady { pod, .. }
@@ -324,26 +331,26 @@ impl Kubelet {
         };
         let Some(pod) = self.pods.get_mut(&uid) else {
             return match reply {
-                Reply::Exited { name, attempt, code, .. } => {
-                    self.on_unclaimed_exit(uid, &name, attempt, code);
+                Reply::Exited { name, attempt, exit, .. } => {
+                    self.on_unclaimed_exit(uid, &name, attempt, exit);
                 }
                 Reply::SandboxRemoved { .. } => self.on_unclaimed_removed(uid),
                 _ => {}
             };
         };
         match reply {
-            Reply::Listed { .. } => {}
+            Reply::Listed { .. } | Reply::Down { .. } => {}
             Reply::SandboxReady { ip, .. } => pod.on_sandbox_ready(ip, &mut self.local, ctx),
             Reply::SandboxRemoved { .. } => pod.on_sandbox_removed(&mut self.local, ctx),
             Reply::Started { name, attempt, id, .. } => {
                 pod.on_started(&name, attempt, id, &mut self.local, ctx);
             }
-            Reply::Exited { name, attempt, code, .. } => {
-                pod.on_exited(&name, attempt, code, &mut self.local, ctx);
+            Reply::Exited { name, attempt, exit, .. } => {
+                pod.on_exited(&name, attempt, &exit, &mut self.local, ctx);
             }
             Reply::NotRunning { name, .. } => pod.on_not_running(&name, ctx),
-            Reply::Refused { what, why, image_missing, .. } => {
-                pod.on_refused(&what, &why, image_missing, &mut self.local, ctx);
+            Reply::Refused { what, why, fault, .. } => {
+                pod.on_refused(&what, &why, fault, &mut self.local, ctx);
             }
         }
         self.sync(uid, ctx);

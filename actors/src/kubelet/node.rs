@@ -352,13 +352,14 @@ fn capacity(k: &Local) -> BTreeMap<String, Quantity> {
 
 /// Heartbeats alone are no change: they are written with the next change or period.
 fn conditions(k: &Local, told: &NodeStatus, now: Wall, heartbeat: bool) -> Vec<NodeCondition> {
-    let ready = match (k.listed, k.subnet) {
-        (false, _) => Err("container runtime is down".to_owned()),
-        (true, None) => Err("container runtime network not ready: NetworkReady=false \
+    let ready = match (&k.down, k.listed, k.subnet) {
+        (Some(why), ..) => Err(why.to_string()),
+        (None, false, _) => Err("container runtime is down".to_owned()),
+        (None, true, None) => Err("container runtime network not ready: NetworkReady=false \
              reason:NetworkPluginNotReady message:Network plugin returns error: cni config \
              uninitialized"
             .to_owned()),
-        (true, Some(_)) => Ok(()),
+        (None, true, Some(_)) => Ok(()),
     };
     let (status, reason, message) = match ready {
         Ok(()) => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),

@@ -7,6 +7,7 @@ use super::local::{self, Local};
 use super::probes::Verdict;
 use super::{Effect, Kubelet};
 use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
+use crate::ports::container::{Exit, Fault};
 use crate::ports::{api, container, probe};
 use crate::recorder::Tidings;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
@@ -233,14 +234,20 @@ impl Pod {
         ctx.perform(Effect::Container(container::Request::RemoveSandbox { pod }));
     }
 
+    /// As asked, or by itself: then its containers went with it, and it is made again.
     pub fn on_sandbox_removed(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        if self.sandbox == Sandbox::Up && !self.ending() {
+            self.tell(k, Tidings::normal("SandboxChanged"), || {
+                "Pod sandbox changed, it will be killed and re-created.".to_owned()
+            });
+        }
         self.sandbox = Sandbox::None;
         if let Some(ip) = self.ip.take() {
             k.ipam.release(ip, self.uid);
         }
         let (now, wall) = (ctx.now(), ctx.wall());
         for ctr in self.containers.iter_mut().filter(|ctr| ctr.is_active()) {
-            ctr.ended(137, "Error", now, wall);
+            ctr.ended(&Exit::of(137), now, wall);
         }
     }
 
@@ -249,7 +256,7 @@ impl Pod {
         &mut self,
         what: &str,
         why: &str,
-        image_missing: bool,
+        fault: Fault,
         k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) {
@@ -259,8 +266,8 @@ impl Pod {
         let stepping = self.sandbox == Sandbox::Creating;
         match self.containers.iter_mut().find(|ctr| ctr.name == what) {
             Some(ctr) if !stepping => {
-                if ctr.on_refused(why, image_missing, now) {
-                    self.tell_refused(what, why, image_missing, k);
+                if ctr.on_refused(why, fault, now) {
+                    self.tell_refused(what, why, fault, k);
                 }
             }
             _ => self.on_sandbox_refused(why, k, ctx),
@@ -303,7 +310,7 @@ impl Pod {
         &mut self,
         name: &str,
         attempt: u32,
-        code: i32,
+        exit: &Exit,
         k: &mut Local,
         ctx: &mut Context<'_, Kubelet>,
     ) {
@@ -312,8 +319,8 @@ impl Pod {
         let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
             return;
         };
-        if ctr.on_exited(attempt, code, now, wall) && !ending {
-            let key = &self.object.key;
+        if ctr.on_exited(attempt, exit, now, wall) && !ending {
+            let (key, code) = (&self.object.key, exit.code);
             ctx.note(|| {
                 format!("container {name} of {key} ended with code {code} (attempt {attempt})")
             });
@@ -330,7 +337,7 @@ impl Pod {
             return;
         };
         if ctr.stopping && ctr.is_running() {
-            ctr.ended(137, "ContainerStatusUnknown", now, wall);
+            ctr.ended(&Exit::because("ContainerStatusUnknown", 137), now, wall);
         }
         ctr.stopping = false;
     }
@@ -467,10 +474,10 @@ fn take_over(
     ctr.id = found.id.clone();
     ctr.last = told.and_then(|told| told.last_state.as_ref()?.terminated.clone()).map(Box::new);
     ctr.state = State::Running { since: since.unwrap_or(wall_now) };
-    match (found.exited, same) {
-        (Some(code), same) => {
+    match (&found.exited, same) {
+        (Some(exit), same) => {
             let known = same.and_then(|told| told.state.as_ref()?.terminated.clone());
-            ctr.ended(code, if code == 0 { "Completed" } else { "Error" }, now, wall_now);
+            ctr.ended(exit, now, wall_now);
             if let (Some(known), State::Exited { how, .. }) = (known, &mut ctr.state) {
                 **how = known;
             }

@@ -166,13 +166,19 @@ impl Kubelet {
     }
 
     /// An exit of a container whose pod is not known (yet).
-    pub(super) fn on_unclaimed_exit(&mut self, pod: Uid, name: &str, attempt: u32, code: i32) {
+    pub(super) fn on_unclaimed_exit(
+        &mut self,
+        pod: Uid,
+        name: &str,
+        attempt: u32,
+        exit: container::Exit,
+    ) {
         let Some(unclaimed) = self.sources.unclaimed.get_mut(&pod) else {
             return;
         };
         for container in &mut unclaimed.found.containers {
             if container.name == name && container.attempt == attempt {
-                container.exited = Some(code);
+                container.exited = Some(exit.clone());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! How a pod is, in the words of the API (pkg/kubelet/kubelet_pods.go, status/generate.go).
 
 use super::Kubelet;
+use super::confine;
 use super::container_state::{Ctr, Role, State, container_id};
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox, container_specs};
@@ -85,7 +86,10 @@ impl Pod {
             pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
             pod_ip,
             phase: Some(phase.to_owned()),
-            qos_class: told.qos_class.clone().or_else(|| Some(qos_class(&spec).to_owned())),
+            qos_class: told
+                .qos_class
+                .clone()
+                .or_else(|| Some(confine::qos(&spec).name().to_owned())),
             start_time: told.start_time.clone().or_else(|| Some(time(now))),
             reason: told.reason.clone().filter(|_| terminal),
             message: told.message.clone().filter(|_| terminal),
@@ -271,25 +275,5 @@ fn container_status(
         started: Some(ctr.started()),
         state: Some(state),
         ..ContainerStatus::default()
-    }
-}
-
-/// pkg/apis/core/v1/helper/qos.
-fn qos_class(spec: &PodSpec) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    for container in container_specs(spec) {
-        let resources = container.resources.clone().unwrap_or_default();
-        let (requests, limits) =
-            (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
-        any |= !requests.is_empty() || !limits.is_empty();
-        guaranteed &= ["cpu", "memory"].iter().all(|name| {
-            let limit = limits.get(*name);
-            limit.is_some() && requests.get(*name).is_none_or(|request| Some(request) == limit)
-        });
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
     }
 }

@@ -9,6 +9,7 @@ use super::container_state::{Ctr, Role, State};
 use super::local::Local;
 use super::pod::{Pod, container_specs};
 use crate::objects::Object;
+use crate::ports::container::Fault;
 use crate::ports::probe::Purpose;
 use crate::recorder::{Reference, Tidings};
 use std::sync::Arc;
@@ -93,10 +94,16 @@ impl Pod {
     }
 
     /// The runtime would not start it, or it cannot be asked to.
-    pub(super) fn tell_refused(&self, name: &str, why: &str, image_missing: bool, k: &mut Local) {
+    pub(super) fn tell_refused(&self, name: &str, why: &str, fault: Fault, k: &mut Local) {
         let failed = || Tidings::warning("Failed");
-        if !image_missing {
-            return self.tell_of(name, k, failed(), |_, _| format!("Error: {why}"));
+        match fault {
+            Fault::Pull => {}
+            Fault::NeverPull => {
+                let never = "ErrImageNeverPull";
+                self.tell_of(name, k, Tidings::warning(never), |_, _| why.to_owned());
+                return self.tell_of(name, k, failed(), |_, _| format!("Error: {never}"));
+            }
+            _ => return self.tell_of(name, k, failed(), |_, _| format!("Error: {why}")),
         }
         self.tell_of(name, k, failed(), |_, image| {
             format!("Failed to pull image {image:?}: {why}")

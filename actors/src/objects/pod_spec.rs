@@ -73,7 +73,7 @@ fn container(container: &mut Container, host_network: bool) {
 }
 
 /// The tag is `latest` or missing, and no digest pins the image.
-fn is_latest(image: &str) -> bool {
+pub fn is_latest(image: &str) -> bool {
     if image.contains('@') {
         return false;
     }

@@ -1,18 +1,28 @@
 //! The container runtime, as the CRI has it: sandboxes (with their network) and containers.
+//!
+//! It is the runtime's part to make of one request several of the CRI's (StartContainer is
+//! ImageStatus, PullImage, CreateContainer and StartContainer there) and to find out what it is
+//! not told; which of them failed is [`Fault`].
+
+mod isolation;
+
+pub use self::isolation::{Capabilities, Resources, Seccomp, Security};
 
 use crate::objects::{Key, Uid};
 use crate::ports::network::IfName;
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher};
 use smol_str::SmolStr;
-use std::hash::Hash;
+use std::hash::{self, Hash};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// Subscribes to exits ([`Reply::Exited`]) and lists what runs ([`Reply::Listed`]).
+    /// Subscribes to exits ([`Reply::Exited`]), to sandboxes that went by themselves
+    /// ([`Reply::SandboxRemoved`]) and to the runtime's being away ([`Reply::Down`]), and lists
+    /// what runs ([`Reply::Listed`]).
     Observe,
     RunSandbox {
         pod: Uid,
@@ -22,7 +32,7 @@ pub enum Request {
     RemoveSandbox {
         pod: Uid,
     },
-    /// Pulls the image if it must, creates and starts.
+    /// Pulls the image as its policy says, creates and starts.
     StartContainer {
         pod: Uid,
         spec: Arc<Container>,
@@ -42,6 +52,48 @@ pub struct Sandbox {
     pub network: PodNetwork,
     /// The pod's /etc/resolv.conf.
     pub resolv_conf: Arc<str>,
+    /// Below which cgroup it is.
+    pub qos: Qos,
+    /// Some container of it is privileged.
+    pub privileged: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+}
+
+impl Sandbox {
+    /// One that asks for nothing, on the machine's own network.
+    pub fn of(pod: Key) -> Sandbox {
+        Sandbox {
+            hostname: SmolStr::from(&*pod.name),
+            pod,
+            network: PodNetwork::Host,
+            resolv_conf: Arc::from(""),
+            qos: Qos::BestEffort,
+            privileged: false,
+            host_pid: false,
+            host_ipc: false,
+        }
+    }
+}
+
+/// The quality-of-service class of a pod (pkg/apis/core/v1/helper/qos).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Qos {
+    Guaranteed,
+    Burstable,
+    #[default]
+    BestEffort,
+}
+
+impl Qos {
+    /// The API's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Qos::Guaranteed => "Guaranteed",
+            Qos::Burstable => "Burstable",
+            Qos::BestEffort => "BestEffort",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,16 +108,55 @@ pub enum PodNetwork {
 pub struct Container {
     pub name: SmolStr,
     pub image: SmolStr,
+    pub pull: Pull,
+    /// The image's own, if empty; so are `args` if both are.
     pub command: Vec<String>,
     pub args: Vec<String>,
+    /// The image's, if empty.
+    pub working_dir: SmolStr,
     /// Variables that containers of a namespace share: its services. `env` overrides them.
     pub service_env: Arc<[(String, String)]>,
     pub env: Vec<(String, String)>,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
+    pub resources: Resources,
+    pub security: Box<Security>,
     /// 0 for the first start of this container in this pod.
     pub attempt: u32,
 }
 
+/// `imagePullPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Pull {
+    /// The registry is asked at each start.
+    Always,
+    #[default]
+    IfNotPresent,
+    Never,
+}
+
 impl Container {
+    /// The first start of one that asks for nothing.
+    pub fn of(name: &str, image: &str) -> Container {
+        Container {
+            name: SmolStr::from(name),
+            image: SmolStr::from(image),
+            pull: Pull::IfNotPresent,
+            command: Vec::new(),
+            args: Vec::new(),
+            working_dir: SmolStr::default(),
+            service_env: Arc::default(),
+            env: Vec::new(),
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+            resources: Resources::default(),
+            security: Box::default(),
+            attempt: 0,
+        }
+    }
+
     /// The whole environment, each name once.
     pub fn variables(&self) -> impl Iterator<Item = &(String, String)> {
         let own = |name: &str| self.env.iter().any(|(other, _)| other == name);
@@ -82,6 +173,8 @@ pub enum Reply {
         pod: Uid,
         ip: Option<Ipv4Addr>,
     },
+    /// Asked for, or found gone or broken (the machine was off, somebody killed it): it is no
+    /// more, and neither are its containers.
     SandboxRemoved {
         pod: Uid,
     },
@@ -96,20 +189,91 @@ pub enum Reply {
         pod: Uid,
         name: SmolStr,
         attempt: u32,
-        code: i32,
+        exit: Exit,
     },
     /// What was asked for this pod could not be done; `what` is `sandbox` or the container's name.
     Refused {
         pod: Uid,
         what: SmolStr,
         why: SmolStr,
-        image_missing: bool,
+        fault: Fault,
     },
     /// StopContainer for one that does not run.
     NotRunning {
         pod: Uid,
         name: SmolStr,
     },
+    /// The runtime has not answered for too long, or says that it cannot work: `why`, as the
+    /// node's condition has it. What runs may go on; the next [`Reply::Listed`] says that the
+    /// runtime is back.
+    Down {
+        why: SmolStr,
+    },
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub code: i32,
+    /// The runtime's word for it if it knows more than the code (`OOMKilled`, `StartError`), else
+    /// empty.
+    pub reason: SmolStr,
+    pub message: SmolStr,
+}
+
+impl Exit {
+    /// Of which nothing is known but the code.
+    pub fn of(code: i32) -> Exit {
+        Exit { code, reason: SmolStr::default(), message: SmolStr::default() }
+    }
+
+    pub fn because(reason: &'static str, code: i32) -> Exit {
+        Exit { reason: SmolStr::new_static(reason), ..Exit::of(code) }
+    }
+
+    /// As a container's status has it.
+    pub fn reason(&self) -> &str {
+        match (self.reason.as_str(), self.code) {
+            ("", 0) => "Completed",
+            ("", _) => "Error",
+            (reason, _) => reason,
+        }
+    }
+}
+
+/// What is not known adds nothing, so that an exit that says its code only is hashed as its code.
+impl Hash for Exit {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.code.hash(state);
+        for word in [&self.reason, &self.message] {
+            if !word.is_empty() {
+                word.hash(state);
+            }
+        }
+    }
+}
+
+/// At which step something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The sandbox is not made, or there is none.
+    Sandbox,
+    /// The registry does not give the image.
+    Pull,
+    /// It is not there and may not be pulled.
+    NeverPull,
+    /// What is asked contradicts the image: a user that may not be root and is.
+    Config,
+    Create,
+    /// It was made and does not start.
+    Start,
+}
+
+/// That an image is missing is one byte, and so are all other faults together.
+impl Hash for Fault {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        matches!(self, Fault::Pull | Fault::NeverPull).hash(state);
+    }
 }
 
 /// A sandbox that exists, found at start.
@@ -127,8 +291,8 @@ pub struct ContainerState {
     pub name: SmolStr,
     pub attempt: u32,
     pub id: SmolStr,
-    /// `None` while it runs, else its exit code.
-    pub exited: Option<i32>,
+    /// `None` while it runs, else how it ended.
+    pub exited: Option<Exit>,
 }
 
 impl Effect for Request {

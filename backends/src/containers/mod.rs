@@ -12,7 +12,7 @@ mod sandbox;
 use crate::port::{Answer, Closed, Local, Port};
 use kubesim_actors::containers::{Asker, Delays, Runtime, Step};
 use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{Container, Reply, Request};
+use kubesim_actors::ports::container::{Container, Fault, Reply, Request};
 use process::Process;
 
 use smol_str::SmolStr;
@@ -198,8 +198,8 @@ impl Inner {
                     if failed.contains_key(&pod) =>
                 {
                     let (what, why) = ("sandbox".into(), failed[&pod].clone());
-                    let image_missing = false;
-                    this.reply(to, Reply::Refused { pod, what, why, image_missing });
+                    let fault = Fault::Sandbox;
+                    this.reply(to, Reply::Refused { pod, what, why, fault });
                 }
                 Step::Reply { to, reply } => this.reply(to, reply),
             }

@@ -40,6 +40,7 @@ use kubesim_backends::rules::Rules;
 use kubesim_sim::world::SUBNET_ENV;
 use kubesim_sim::world::external::Order;
 use server::Person;
+use std::future::ready;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -184,7 +185,9 @@ impl Ports {
             files: Files::below(&plan.root).with_manifests(MANIFESTS),
             dns: Packets::new(Codec::Dns),
             peers: Packets::new(Codec::Peer),
-            probes: Probes::new(move |pod, name| inside.exec(pod, name)),
+            probes: Probes::new(move |command| {
+                Box::pin(ready(inside.exec(command.pod, &command.container)))
+            }),
             containers,
         })
     }

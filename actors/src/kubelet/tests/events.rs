@@ -3,6 +3,7 @@
 use super::world::{World, config, pod};
 use super::*;
 use crate::kubelet::Config;
+use crate::ports::container::Fault;
 
 fn world() -> World {
     World::of(Config { events: true, ..config() })
@@ -83,7 +84,7 @@ fn an_image_that_is_not_there() {
     let mut world = world();
     let manifest = pod("a", json!({}));
     let image = manifest["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
-    world.missing_images.insert(image.as_str().into());
+    world.refused_images.insert(image.as_str().into(), Fault::Pull);
     world.apply(manifest);
     world.run(secs(5));
     for line in [

@@ -1,11 +1,13 @@
 //! The kubelet in a small world: what it makes of pods, crashes, probes, deletions and roaming.
 
 mod events;
+mod runtime;
 mod world;
 
 use self::world::{NODE, SUBNET_ENV, World, pod};
 use super::env;
 use crate::objects::{Key, Kind, Object, Uid};
+use crate::ports::container::Fault;
 use crate::ports::probe::Purpose;
 use k8s_openapi::api::core::v1::{ContainerStatus, NodeStatus, PodStatus};
 use kubesim_runtime::{Loss, Snapshot, Time};
@@ -310,13 +312,13 @@ fn init_containers_run_in_order_before_the_others() {
 #[test]
 fn an_image_that_is_missing_is_tried_again_with_back_off() {
     let mut world = World::new();
-    world.missing_images.insert("nginx".into());
+    world.refused_images.insert("nginx".into(), Fault::Pull);
     world.apply(pod("a", json!({})));
     world.run(secs(5));
     assert_eq!(waiting(&world.status("a")).as_deref(), Some("ErrImagePull"));
     world.run(secs(10));
     assert_eq!(waiting(&world.status("a")).as_deref(), Some("ImagePullBackOff"));
-    world.missing_images.clear();
+    world.refused_images.clear();
     world.run(secs(30));
     assert!(is_ready(&world.status("a")));
     assert_eq!(container(&world.status("a")).restart_count, 0);

@@ -3,13 +3,14 @@
 
 use crate::kubelet::{Config, Effect, Event, Kubelet, Timer};
 use crate::objects::{Key, Kind, Name, Object, PodStatus, Uid, View};
+use crate::ports::container::{Exit, Fault};
 use crate::ports::{api, container, files, network, probe};
 use kubesim_runtime::{
     Actor, Clocks, Context, Loss, Outbox, Rng, Snapshot, Stream, Time, TimerOp, Wall,
 };
 use serde_json::{Value, json};
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,8 @@ pub struct World {
     /// Every program ever started.
     pub starts: Vec<(Uid, SmolStr, u32)>,
     pub specs: Vec<Arc<container::Container>>,
-    pub missing_images: BTreeSet<SmolStr>,
+    /// Images that no container is started of, and why.
+    pub refused_images: BTreeMap<SmolStr, Fault>,
     pub address: Ipv4Addr,
     pub subnet_env: Option<Arc<str>>,
     pub manifests: BTreeMap<Name, Arc<str>>,
@@ -118,7 +120,7 @@ impl World {
             sandboxes: BTreeMap::new(),
             starts: Vec::new(),
             specs: Vec::new(),
-            missing_images: BTreeSet::new(),
+            refused_images: BTreeMap::new(),
             address: Ipv4Addr::new(192, 168, 1, 11),
             subnet_env: Some(SUBNET_ENV.into()),
             manifests: BTreeMap::new(),
@@ -415,7 +417,7 @@ impl World {
                 let taken = new.ip().is_some() && others.clone().any(|(_, o)| o.ip() == new.ip());
                 if taken {
                     let (what, why) = ("sandbox".into(), "the address is not available".into());
-                    return Some(Reply::Refused { pod, what, why, image_missing: false });
+                    return Some(Reply::Refused { pod, what, why, fault: Fault::Sandbox });
                 }
                 let ip = self.sandboxes.entry(pod).or_insert(new).ip();
                 Some(Reply::SandboxReady { pod, ip })
@@ -431,7 +433,7 @@ impl World {
                 match found {
                     Some((attempt, exited @ None)) => {
                         *exited = Some(143);
-                        Some(Reply::Exited { pod, name, attempt: *attempt, code: 143 })
+                        Some(Reply::Exited { pod, name, attempt: *attempt, exit: Exit::of(143) })
                     }
                     _ => Some(Reply::NotRunning { pod, name }),
                 }
@@ -442,15 +444,15 @@ impl World {
     fn start(&mut self, pod: Uid, spec: &Arc<container::Container>) -> container::Reply {
         use container::Reply;
         let (name, attempt) = (spec.name.clone(), spec.attempt);
-        let refused = |why: &str, image_missing| {
+        let refused = |why: &str, fault| {
             let (what, why) = (spec.name.clone(), why.into());
-            Reply::Refused { pod, what, why, image_missing }
+            Reply::Refused { pod, what, why, fault }
         };
         let Some(sandbox) = self.sandboxes.get_mut(&pod) else {
-            return refused("no sandbox", false);
+            return refused("no sandbox", Fault::Create);
         };
-        if self.missing_images.contains(&spec.image) {
-            return refused("not found", true);
+        if let Some(fault) = self.refused_images.get(&spec.image) {
+            return refused("not found", *fault);
         }
         let id = |attempt| SmolStr::from(format!("{name}-{attempt}"));
         match sandbox.containers.get(&name) {
@@ -458,7 +460,7 @@ impl World {
                 return Reply::Started { pod, id: id(*old), name, attempt: *old };
             }
             Some((old, Some(code))) if *old >= attempt => {
-                return Reply::Exited { pod, name, attempt: *old, code: *code };
+                return Reply::Exited { pod, name, attempt: *old, exit: Exit::of(*code) };
             }
             _ => {}
         }
@@ -468,13 +470,21 @@ impl World {
         Reply::Started { pod, id: id(attempt), name, attempt }
     }
 
+    /// The runtime tells of something unasked.
+    pub fn hear(&mut self, reply: container::Reply) {
+        if let container::Reply::SandboxRemoved { pod } = &reply {
+            self.sandboxes.remove(pod);
+        }
+        self.events.push_back(Event::Container(reply));
+    }
+
     /// A container ends by itself.
     pub fn exit(&mut self, pod: Uid, name: &str, code: i32) {
         let sandbox = self.sandboxes.get_mut(&pod).expect("the pod runs");
         let (attempt, exited) = sandbox.containers.get_mut(name).expect("the container runs");
         *exited = Some(code);
         let (name, attempt) = (SmolStr::from(name), *attempt);
-        let reply = container::Reply::Exited { pod, name, attempt, code };
+        let reply = container::Reply::Exited { pod, name, attempt, exit: Exit::of(code) };
         self.events.push_back(Event::Container(reply));
     }
 
@@ -491,7 +501,8 @@ fn container_state(
     (name, (attempt, exited)): (&SmolStr, &(u32, Option<i32>)),
 ) -> container::ContainerState {
     let id = SmolStr::from(format!("{name}-{attempt}"));
-    container::ContainerState { name: name.clone(), attempt: *attempt, id, exited: *exited }
+    let exited = exited.map(Exit::of);
+    container::ContainerState { name: name.clone(), attempt: *attempt, id, exited }
 }
 
 /// A pod of one container, bound to the node; `spec` adds to its container's spec.
