@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod containers;
+#[cfg(all(target_os = "linux", feature = "cri"))]
+pub mod cri;
 #[cfg(target_os = "linux")]
 pub mod files;
 #[cfg(feature = "http")]

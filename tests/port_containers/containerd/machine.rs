@@ -1,0 +1,204 @@
+//! A machine with containerd: processes and mounts of its own, which end with the test, in the
+//! network namespace of the thread that starts it.
+
+use super::image::{Image, Layout};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What the bodies of the tests run, and the sandboxes' own.
+const IMAGES: [Image; 5] = [
+    Image { name: "pause", command: &["/bin/busybox", "sleep", "1000000"], user: "" },
+    Image {
+        name: "echo",
+        // The first process of a container is asked to end in vain unless it listens.
+        command: &[
+            "/bin/sh",
+            "-c",
+            "trap 'exit 143' TERM; busybox nc -ll -p 7000 -e busybox cat & wait",
+        ],
+        user: "",
+    },
+    Image { name: "crash", command: &["/bin/sh", "-c", "busybox usleep 100000; exit 3"], user: "" },
+    Image { name: "shell", command: &["/bin/sh"], user: "" },
+    Image { name: "named", command: &["/bin/sh"], user: "www" },
+];
+
+/// What the first process does until its input ends; with it, all others end.
+const INIT: &str = "
+mount --make-rprivate / && mount -t tmpfs tmpfs /run || exit 1
+while read -r line; do eval \"$line\"; done";
+
+pub fn images() -> Layout {
+    Layout::of(&IMAGES, Path::new(BUSYBOX)).expect("busybox")
+}
+
+/// What is not installed.
+pub fn missing() -> Option<&'static str> {
+    let lacks = |program: &str| Command::new(program).arg("--version").output().is_err();
+    if lacks("containerd") || lacks("ctr") {
+        return Some("containerd (Debian: containerd)");
+    }
+    if lacks("runc") {
+        return Some("runc (Debian: runc)");
+    }
+    (!Path::new(BUSYBOX).exists()).then_some("busybox (Debian: busybox-static)")
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+
+pub struct Machine {
+    init: Child,
+    /// Commands for the first process.
+    input: Option<ChildStdin>,
+    folder: PathBuf,
+    name: String,
+}
+
+impl Machine {
+    pub fn start() -> Machine {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kubesim-cri-{}-{count}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        let plugins = folder.join("cni");
+        fs::create_dir_all(&plugins).expect("a folder");
+        fs::write(folder.join("config.toml"), config(&folder)).expect("a file");
+        fs::write(plugins.join("10-pods.conflist"), NETWORK).expect("a file");
+        for name in ["plug", "loopback"] {
+            let path = plugins.join(name);
+            fs::write(&path, include_str!("plug.sh")).expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+        }
+        let mut init = Command::new("unshare");
+        init.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", INIT]);
+        init.env("KUBESIM_ADDRESSES", folder.join("addresses")).stdin(Stdio::piped());
+        let mut init = init.spawn().expect("unshare runs");
+        let input = init.stdin.take();
+        let mut machine = Machine { init, input, folder, name };
+        machine.start_runtime();
+        machine.import();
+        machine
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+    pub fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
+    }
+    pub fn cgroup(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// A command for the machine's shell; `$runtime` is containerd.
+    pub fn run(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("it runs");
+        writeln!(input, "{line}").expect("it listens");
+    }
+
+    pub fn start_runtime(&mut self) {
+        let folder = self.folder.display().to_string();
+        self.run(&format!(
+            "containerd -c {folder}/config.toml >>{folder}/containerd.log 2>&1 & runtime=$!"
+        ));
+    }
+
+    /// `ctr` with these words succeeds in the end: after its start containerd takes a moment.
+    pub fn ctr(&self, words: &[&str]) -> String {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let socket = self.socket().display().to_string();
+            let mut ctr = Command::new("ctr");
+            let done = ctr.args(["-a", &socket, "-n", "k8s.io"]).args(words).output();
+            let done = done.expect("ctr runs");
+            if done.status.success() {
+                return String::from_utf8_lossy(&done.stdout).into_owned();
+            }
+            let log = fs::read_to_string(self.folder.join("containerd.log")).unwrap_or_default();
+            let error = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(Instant::now() < deadline, "ctr {words:?}: {error}\n{log}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn import(&self) {
+        let path = self.folder.join("images.tar");
+        fs::write(&path, images().tar()).expect("a file");
+        let path = path.display().to_string();
+        self.ctr(&["images", "import", "--snapshotter", "native", &path]);
+        // The part of containerd that serves the CRI hears of images a moment later, and names
+        // each by its id as well.
+        let deadline = Instant::now() + SOON;
+        let known = |listed: &str| listed.matches("io.cri-containerd.image=managed").count();
+        while known(&self.ctr(&["images", "ls"])) < 2 * IMAGES.len() {
+            assert!(Instant::now() < deadline, "the images are not taken over");
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.init.wait();
+        // What runc would have removed.
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove_cgroups(&controller.path().join(&self.name));
+        }
+        remove_cgroups(&Path::new("/sys/fs/cgroup").join(&self.name));
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A cgroup is removed as a folder, once it has none below it; its files are none.
+fn remove_cgroups(folder: &Path) {
+    for below in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&below.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+/// The native snapshotter asks nothing of the file system below it.
+fn config(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r#"version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+address = "{folder}/socket"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "docker.io/library/pause:latest"
+restrict_oom_score_adj = true
+disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{folder}/cni"
+conf_dir = "{folder}/cni"
+"#
+    )
+}
+
+/// The plugin is told what the kubelet says of the pod's network, by the sandbox's annotations.
+const NETWORK: &str = r#"{
+    "cniVersion": "0.4.0",
+    "name": "pods",
+    "plugins": [
+        { "type": "plug", "capabilities": { "io.kubernetes.cri.pod-annotations": true } }
+    ]
+}"#;

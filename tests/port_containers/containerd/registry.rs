@@ -1,0 +1,93 @@
+//! A registry on loopback that gives the images of `image.rs` (the pull half of
+//! github.com/opencontainers/distribution-spec, spec.md).
+
+use super::image::{Layout, MANIFEST};
+use super::machine;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+pub struct Registry {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    /// How often somebody asked which manifest a tag is.
+    resolved: AtomicUsize,
+}
+
+impl Registry {
+    /// In the calling thread's network namespace.
+    pub fn start() -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (shared, images) = (Arc::new(Shared::default()), machine::images());
+        let serving = Arc::clone(&shared);
+        let serve = move || {
+            for caller in listener.incoming().flatten() {
+                if serving.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                // A caller that goes away is no matter of ours.
+                let _ = answer(caller, &images, &serving);
+            }
+        };
+        Registry { address, shared, thread: Some(thread::spawn(serve)) }
+    }
+
+    /// By which name a runtime finds an image here.
+    pub fn name(&self, image: &str) -> String {
+        format!("{}/{image}:1", self.address)
+    }
+
+    pub fn resolved(&self) -> usize {
+        self.shared.resolved.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Registry {
+    /// The port is closed when this is done.
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(caller: TcpStream, images: &Layout, shared: &Shared) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&caller).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut words = first.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let parts: Vec<_> = path.trim_start_matches("/v2/").split('/').collect();
+    let found = match parts[..] {
+        [name, "manifests", "1"] => {
+            shared.resolved.fetch_add(1, Ordering::Relaxed);
+            images.manifest(name).map(|digest| (MANIFEST, digest))
+        }
+        [_, "manifests", digest] => Some((MANIFEST, digest)),
+        [_, "blobs", digest] => Some(("application/octet-stream", digest)),
+        _ => None,
+    };
+    let found = found.and_then(|(kind, digest)| Some((kind, digest, images.blob(digest)?)));
+    let mut to = &caller;
+    let Some((kind, digest, content)) = found else {
+        return to.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    };
+    write!(
+        to,
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+         Docker-Content-Digest: {digest}\r\nConnection: close\r\n\r\n",
+        content.len()
+    )?;
+    to.write_all(if method == "HEAD" { &[] } else { content })
+}
