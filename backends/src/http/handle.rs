@@ -66,6 +66,9 @@ where
     let definitions = inner.definitions();
     let route = route::route(path, &definitions);
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    if let Ok(Route::Object(target)) = &route {
+        asked.resource = target.kind().plural();
+    }
     // Who has nothing to read roles in tells everybody so.
     let unwell = matches!(route, Ok(Route::Health(_))) && !inner.is_open();
     let user = if unwell {
@@ -188,7 +191,6 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    asked.resource = target.kind().plural();
     let method = request.method().clone();
     let watches = method == Method::GET && target.sub.is_none() && query.flag("watch");
     if watches {

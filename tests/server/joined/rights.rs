@@ -29,7 +29,7 @@ impl Who {
         let out = server.run(&words.split_whitespace().collect::<Vec<_>>(), input);
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(!out.status.success(), "kubectl {words} succeeds");
-        assert!(said.contains("(Forbidden)"), "kubectl {words}: {said}");
+        assert!(said.contains("is forbidden"), "kubectl {words}: {said}");
     }
 
     fn may(&self, server: &Server, words: &str, input: &str) -> String {
