@@ -223,7 +223,8 @@ pub fn render(target: &Target, page: &Page, show: &Show, state: &mut State) -> P
     let mut head = head.to_string();
     head.pop();
     head += ",\"items\":[";
-    // In a list of its kind, an item does not say its kind, if Go has a type for it (as upstream's).
+    // In a list of its kind, an item does not say its kind, if Go has a type for it (as
+    // upstream's).
     let typed = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{name}\",");
     let bare = show.form == Form::Plain && !show.served.is_declared();
     let mut parts = Vec::with_capacity(2 * page.objects.len() + 2);
