@@ -19,7 +19,7 @@ impl Causes {
         let colon = if why.is_empty() { "" } else { ": " };
         self.0.push(format!("{field}: Required value{colon}{why}"));
     }
-    /// The value as it is to be printed: strings quoted, structures as JSON.
+    /// The value as it is to be printed: strings quoted, structures as Go has them.
     pub fn invalid(
         &mut self,
         field: impl fmt::Display,

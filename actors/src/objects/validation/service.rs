@@ -131,7 +131,8 @@ pub(crate) fn service_update(new: &ServiceSpec, old: &ServiceSpec, causes: &mut 
     if let Some(before) = set(old)
         && set(new) != Some(before)
     {
-        let now = new.cluster_ips.clone().or(new.cluster_ip.clone().map(|ip| vec![ip]));
+        // Who changes the one means the list as well (`NormalizeClusterIPs`).
+        let now = set(new).map(|ip| vec![ip]).or(new.cluster_ips.clone());
         let value = golang::list(now.as_deref());
         causes.invalid("spec.clusterIPs[0]", value, "may not change once set");
     }
