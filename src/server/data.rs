@@ -15,6 +15,8 @@ const VERSION: u32 = 1;
 const NAME: &str = "version";
 /// There while a restore is under way.
 const RESTORING: &str = "restoring";
+/// What [`write`] makes of it first: all there is of a restore that ended as it began.
+const BEGINNING: &str = "restoring.new";
 
 /// Makes it if it is not there, and brings it to our version.
 pub fn open(place: &Path) -> Result<(), String> {
@@ -81,7 +83,7 @@ impl Restoring {
         let names = fs::read_dir(place).map_err(wrong)?;
         for name in names {
             let name = name.map_err(wrong)?.file_name();
-            if name == RESTORING {
+            if name == RESTORING || name == BEGINNING {
                 continue;
             }
             if !again {
@@ -139,6 +141,19 @@ mod tests {
         fs::write(place.join(NAME), "one").expect("written");
         let why = open(&place).expect_err("a word");
         assert!(why.contains("\"one\""), "{why}");
+    }
+
+    /// A restore that was killed between the mark's two names left a directory that no other one
+    /// took.
+    #[test]
+    fn what_a_restore_leaves_that_ends_as_it_begins_is_in_nobodys_way() {
+        let folder = Folder::new();
+        fs::write(folder.0.join(BEGINNING), "").expect("written");
+        let restoring = Restoring::begin(&folder.0).expect("as empty as can be");
+        assert!(folder.0.join(RESTORING).exists() && !folder.0.join(BEGINNING).exists());
+        restoring.end().expect("whole");
+        fs::write(folder.0.join("other"), "").expect("written");
+        assert!(Restoring::begin(&folder.0).is_err(), "somebody's");
     }
 
     #[test]
