@@ -301,10 +301,7 @@ fn one(
     recorded: &OnceLock<PathBuf>,
     output: &mut Output,
 ) -> Exit {
-    let bar = output.progress.then(|| {
-        let until = args.until.unwrap_or(scenario.duration);
-        bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
-    });
+    let bar = output.progress.then(|| progress_bar(args.until.unwrap_or(scenario.duration)));
     if args.format == Format::Text {
         output::header(output, scenario, args.seed);
     }
@@ -371,6 +368,11 @@ fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any +
         failure: Some(format!("the simulator panicked: {text}")),
         violations: Vec::new(),
     }
+}
+
+/// Of one run that goes on until then.
+pub(crate) fn progress_bar(until: Duration) -> ProgressBar {
+    bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
 }
 
 fn bar(length: u64, template: &str) -> ProgressBar {

@@ -251,6 +251,25 @@ fn an_environment_that_lacks_something_exits_3() {
     }
 }
 
+/// A look before the run begins sees nothing, in either world.
+#[test]
+#[cfg(all(feature = "lab", target_os = "linux"))]
+fn a_look_before_the_beginning_is_refused() {
+    for (before, why) in [("1000h", "the run ends at "), ("40s", "the fault to-cafe comes at ")] {
+        let (exit, out, err) = kubesim(&["parity", FILE, "--before", before]);
+        assert_eq!((exit, out.as_str()), (Exit::Input, ""), "{err}");
+        assert!(err.starts_with(&format!("error: --before: {why}")), "{err}");
+    }
+}
+
+#[test]
+#[cfg(all(feature = "fidelity", target_os = "linux"))]
+fn to_stop_before_the_first_mismatch_is_refused() {
+    let (exit, out, err) = kubesim(&["fidelity", "--mismatches", "0"]);
+    assert_eq!((exit, out.as_str()), (Exit::Input, ""), "{err}");
+    assert!(err.contains("0 is not in 1.."), "{err}");
+}
+
 /// What a default build leaves out is no unknown word: it says how to get it.
 #[test]
 #[cfg(not(any(feature = "lab", feature = "fidelity", feature = "server")))]

@@ -50,7 +50,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub domain: Option<Domain>,
     /// Go on until so many differ.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub mismatches: usize,
     /// Put this bug into the model first.
     #[cfg(feature = "mutants")]

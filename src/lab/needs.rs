@@ -27,9 +27,9 @@ pub fn lacking() -> Option<String> {
 }
 
 /// What comes of it in a network namespace that is gone afterwards.
-fn in_a_namespace(
-    body: impl FnOnce() -> Result<(), String> + Send + 'static,
-) -> Result<(), String> {
+pub fn in_a_namespace<T: Send + 'static>(
+    body: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| errno.to_string())?;
         body()

@@ -75,11 +75,19 @@ fn outside() -> Vec<String> {
         let words = |line: &str| line.split("valid_lft").next().unwrap_or_default().to_owned();
         seen.extend(text.lines().map(words));
     }
-    for program in ["iptables-save", "ip6tables-save"] {
-        if let Ok(said) = Command::new(program).output() {
-            let text = String::from_utf8_lossy(&said.stdout).into_owned();
-            seen.extend(text.lines().filter(|line| line.starts_with('-')).map(str::to_owned));
-        }
+    // Policies, chains and rules, and tables that only `nft` shows; counters count.
+    for (program, arguments) in
+        [("iptables-save", ""), ("ip6tables-save", ""), ("nft", "-s list ruleset")]
+    {
+        let said = Command::new(program).args(arguments.split_whitespace()).output();
+        let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+        let text = text.unwrap_or_default();
+        let lines = text.lines().filter(|line| !line.starts_with("# "));
+        let bare = lines.map(|line| match line.split_once(" [") {
+            Some((chain, _)) if line.starts_with(':') => chain,
+            _ => line,
+        });
+        seen.extend(bare.map(|line| format!("{program}: {line}")));
     }
     sysctls(Path::new("/proc/sys/net"), &mut seen);
     seen

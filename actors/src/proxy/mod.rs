@@ -316,6 +316,11 @@ impl Proxy {
     }
 }
 
+/// What the table of nftables mode depends on beside its elements.
+pub fn flat_settings(cluster_cidr: Ipv4Net) -> rules::FlatSettings {
+    rules::FlatSettings { pods: cluster_cidr.trunc(), mark: names::MASQUERADE_MARK }
+}
+
 fn delete(filters: Arc<[rules::CtFilter]>, ctx: &mut Context<'_, Proxy>) {
     if !filters.is_empty() {
         ctx.perform(Effect::Rules(rules::Request::DeleteConntrack { filters }));
@@ -348,10 +353,7 @@ impl Program {
             },
             Mode::Nftables => rules::Request::ApplyFlat {
                 owner: OWNER.into(),
-                settings: rules::FlatSettings {
-                    pods: cluster_cidr.trunc(),
-                    mark: names::MASQUERADE_MARK,
-                },
+                settings: flat_settings(cluster_cidr),
                 shared: self.compiled.flat.set.clone(),
                 local: Arc::clone(&self.flat),
             },

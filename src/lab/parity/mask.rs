@@ -100,7 +100,13 @@ impl Mask {
         Mask(pairs)
     }
 
-    fn text(&self, line: &str) -> String {
+    /// Of these texts and what they stand for.
+    #[cfg(test)]
+    pub fn of_pairs(pairs: &[(&str, &str)]) -> Mask {
+        Mask(pairs.iter().map(|(text, word)| ((*text).into(), (*word).into())).collect())
+    }
+
+    pub fn text(&self, line: &str) -> String {
         let mut text = line.to_owned();
         for (from, to) in &self.0 {
             text = replace_whole(&text, from, to);
@@ -139,9 +145,9 @@ impl Mask {
         (elsewhere, there)
     }
 
-    /// Whether a masked rule is on the node of a pod that may be anywhere.
-    pub fn follows_a_pod(rule: &str) -> bool {
-        rule.contains("-A KUBE-LOOP-BACK ") && rule.contains(ANY_NODE)
+    /// Whether a masked line is about a pod that may be on any node.
+    pub fn may_be_anywhere(line: &str) -> bool {
+        line.contains(ANY_NODE)
     }
 
     /// Whether a masked line is about a pod that is gone: an address of a node's subnet is all that
@@ -153,35 +159,6 @@ impl Mask {
             rest[..end].parse::<u32>().is_ok_and(|host| host > 1)
         })
     }
-
-    /// An `iptables-save` table by table. The chain of an endpoint is called after its address.
-    pub fn rules(&self, save: &str) -> Vec<String> {
-        let mut names = BTreeMap::new();
-        for line in save.lines() {
-            let mut words = line.split_whitespace();
-            if let (Some("-A"), Some(chain)) = (words.next(), words.next())
-                && chain.starts_with("KUBE-SEP-")
-                && let Some((_, to)) = line.split_once("--to-destination ")
-            {
-                names.insert(chain.to_owned(), format!("<endpoint {}>", self.text(to.trim())));
-            }
-        }
-        let mut table = "";
-        let mut lines = Vec::new();
-        for line in save.lines().filter(|line| *line != "COMMIT") {
-            if let Some(name) = line.strip_prefix('*') {
-                table = name;
-                continue;
-            }
-            let mut text = without_share(line);
-            for (chain, name) in &names {
-                text = replace_whole(&text, chain, name);
-            }
-            lines.push(format!("{table}: {}", self.text(&text)));
-        }
-        lines.sort();
-        lines
-    }
 }
 
 /// A Service's own address.
@@ -190,16 +167,8 @@ fn cluster_ip(object: &Object) -> Option<String> {
     spec.cluster_ip.clone().filter(|ip| !["", "None"].contains(&ip.as_str()))
 }
 
-/// A rule's share depends on its place, and that on addresses; the last one takes what is left.
-fn without_share(line: &str) -> String {
-    let share = " -m statistic --mode random --probability ";
-    let Some((before, after)) = line.split_once(share) else { return line.to_owned() };
-    let rest = after.split_once(' ').map_or("", |(_, rest)| rest);
-    format!("{before} {rest}")
-}
-
 /// Where `from` is not part of a longer number or name; one that ends in `.` or `-` is a prefix.
-fn replace_whole(text: &str, from: &str, to: &str) -> String {
+pub fn replace_whole(text: &str, from: &str, to: &str) -> String {
     let part = |c: char| c.is_ascii_alphanumeric();
     let prefix = from.ends_with(['.', '-']);
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
@@ -237,10 +206,10 @@ mod tests {
     /// MAC address leads where was not looked at.
     #[test]
     fn a_tunnels_entry_is_its_nodes() {
-        let macs = [("02:00:00:00:00:01", "one"), ("02:00:00:00:00:02", "two")];
-        let mask = Mask(
-            macs.iter().map(|(mac, of)| ((*mac).to_owned(), format!("<tunnel of {of}>"))).collect(),
-        );
+        let mask = Mask::of_pairs(&[
+            ("02:00:00:00:00:01", "<tunnel of one>"),
+            ("02:00:00:00:00:02", "<tunnel of two>"),
+        ]);
         let entry = |mac: &str, to: &str| format!("{mac} dev kubesim.1 dst {to} self permanent");
         let as_it_was = mask.lines([
             entry("02:00:00:00:00:01", "10.0.0.1"),
@@ -252,20 +221,5 @@ mod tests {
         ]);
         assert_eq!(as_it_was[0], "<tunnel of one> dev kubesim.1 dst 10.0.0.1 self permanent");
         assert_ne!(as_it_was, swapped);
-    }
-
-    #[test]
-    fn endpoints_are_called_after_what_they_are() {
-        let mask = Mask(vec![("10.244.1.2".to_owned(), "<pod>".to_owned())]);
-        let save = "*nat\n:KUBE-SEP-ABC - [0:0]\n\
-                    -A KUBE-SVC-X -m statistic --mode random --probability 0.5 -j KUBE-SEP-ABC\n\
-                    -A KUBE-SEP-ABC -p tcp -j DNAT --to-destination 10.244.1.2:80\nCOMMIT\n";
-        let lines = mask.rules(save);
-        let expected = [
-            "nat: -A <endpoint <pod>:80> -p tcp -j DNAT --to-destination <pod>:80",
-            "nat: -A KUBE-SVC-X -j <endpoint <pod>:80>",
-            "nat: :<endpoint <pod>:80> - [0:0]",
-        ];
-        assert_eq!(lines, expected);
     }
 }

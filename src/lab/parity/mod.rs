@@ -4,24 +4,29 @@
 //! is masked (`mask`): who got which pod subnet, names and addresses that dice gave, times.
 //!
 //! - `tables`: what the network of a node has; of the lab's nodes their kernel says it itself.
-//!   `connections` and `others` are parts of it
+//!   `chains`, `connections` and `others` are parts of it
 //! - `look`: one look at the lab
 //! - `view`: what both worlds show at a moment
+//! - `diff`: two lists of lines side by side
 
+mod chains;
 mod connections;
+mod diff;
 mod look;
 mod mask;
 mod others;
 mod tables;
 mod view;
 
-use super::play;
-use crate::output::Silent;
-use crate::{Exit, Output};
+use super::{needs, play};
+use crate::output::{self, Live, Silent};
+use crate::{Exit, Output, run};
+use diff::{Difference, difference};
+use kubesim_actors::proxy;
 use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::{self, Scenario};
-use kubesim_sim::{Options, Report};
+use kubesim_sim::{Observer, Options, Report};
 use look::Look;
 use mask::{Mask, Memory};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,15 +73,19 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         }
     };
     let options = Options { seed: args.seed, ..Options::default() };
-    let modelled = in_the_simulator(&scenario, &options, args.before);
-    let real = match in_the_lab(&scenario, &options, args.before) {
-        Ok(real) => real,
+    let stage = Stage::modelled(&Arc::new(scenario.clone()), &options);
+    if let Err(wrong) = fits(&stage, args.before) {
+        output.complain(&format!("error: {wrong}"));
+        return Exit::Input;
+    }
+    output.begin("the comparison of both worlds");
+    let (modelled, real) = match both(&scenario, stage, &options, args.before, output) {
+        Ok(both) => both,
         Err(lacks) => {
             output.complain(&format!("error: {lacks}"));
             return Exit::Environment;
         }
     };
-    output.begin("the comparison of both worlds");
     let differences = compare(&modelled, &real, output);
     let name = &scenario.name;
     if differences == 0 {
@@ -87,6 +96,49 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         output.line(&format!("{name}: {differences} differences, seed {}", args.seed));
     }
     if differences == 0 { Exit::Held } else { Exit::Failed }
+}
+
+/// Whether there is something to look at that long before what happens in this run.
+fn fits(stage: &Stage, before: Duration) -> Result<(), String> {
+    let end = stage.end();
+    if Time::ZERO + before >= end {
+        return Err(format!("--before: the run ends at {end}; give less than that"));
+    }
+    let faults = stage.world.happened.iter().filter(|fault| fault.at < end);
+    match faults.min_by_key(|fault| fault.at) {
+        Some(first) if first.at <= Time::ZERO + before => {
+            let why = format!("the fault {} comes at {}", first.name, first.at);
+            Err(format!("--before: {why}, and so long before it there is nothing to look at"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Plays the scenario in both worlds, one after the other, and says what it is doing.
+fn both(
+    scenario: &Scenario,
+    stage: Stage,
+    options: &Options,
+    before: Duration,
+    output: &mut Output,
+) -> Result<(Played, Played), String> {
+    if let Some(lacks) = needs::lacking().or_else(lacking) {
+        return Err(lacks);
+    }
+    output::header(output, scenario, options.seed);
+    output.line("first in the simulator");
+    output.flush();
+    let modelled = in_the_simulator(stage, before)?;
+    let (looks, time) = (modelled.views.len(), scenario.duration.as_secs_f64());
+    output.line(&format!("then in the lab, for {time} s of real time, with {looks} looks"));
+    output.flush();
+    let bar = output.progress.then(|| run::progress_bar(scenario.duration));
+    let mut live = Live::new(output, bar.as_ref(), true);
+    let real = in_the_lab(scenario, options, before, &mut live);
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok((modelled, real?))
 }
 
 /// A moment before each fault, and one before the end.
@@ -101,9 +153,9 @@ fn moments(stage: &Stage, before: Duration) -> VecDeque<(String, Time)> {
     moments.into()
 }
 
-fn in_the_simulator(scenario: &Scenario, options: &Options, before: Duration) -> Played {
-    let mut stage = Stage::modelled(&Arc::new(scenario.clone()), options);
+fn in_the_simulator(mut stage: Stage, before: Duration) -> Result<Played, String> {
     let (mut views, mut memory) = (Vec::new(), Memory::default());
+    let settings = proxy::flat_settings(stage.world.scenario.cluster.pod_network);
     for (name, at) in moments(&stage, before) {
         stage.advance_to(at, &mut Silent);
         let world = &stage.world;
@@ -112,22 +164,25 @@ fn in_the_simulator(scenario: &Scenario, options: &Options, before: Duration) ->
         for index in (0..world.machines.len() as u32).filter(|index| world.is_node(*index)) {
             let machine = &world.machines[index as usize];
             if machine.on {
-                view.add(&machine.name, Tables::modelled(&machine.kernel, world.now), &mask);
+                let tables = Tables::modelled(&machine.kernel, world.now, settings)?;
+                view.add(&machine.name, tables, &mask);
             }
         }
         views.push((name, view));
     }
     stage.advance_to(stage.end(), &mut Silent);
-    Played { views, report: stage.finish() }
+    Ok(Played { views, report: stage.finish() })
 }
 
-fn in_the_lab(scenario: &Scenario, options: &Options, before: Duration) -> Result<Played, String> {
-    if let Some(lacks) = lacking() {
-        return Err(lacks);
-    }
+fn in_the_lab(
+    scenario: &Scenario,
+    options: &Options,
+    before: Duration,
+    observer: &mut dyn Observer,
+) -> Result<Played, String> {
     let mut left: Option<VecDeque<(String, Time)>> = None;
     let (mut looks, mut memory) = (Vec::new(), Memory::default());
-    let report = play::run_watched(scenario, options, &mut Silent, &mut |stage, machines| {
+    let report = play::run_watched(scenario, options, observer, &mut |stage, machines| {
         let left = left.get_or_insert_with(|| moments(stage, before));
         let now = stage.world.now;
         while let Some((name, at)) = left.pop_front_if(|(_, at)| *at <= now) {
@@ -165,8 +220,7 @@ fn compare(modelled: &Played, real: &Played, output: &mut Output) -> usize {
             if left != right {
                 differences += 1;
                 output.line(&format!("{moment}: {section} differ"));
-                show(output, "sim", &left, &right);
-                show(output, "lab", &right, &left);
+                show(output, &left, &right);
             }
         }
     }
@@ -195,8 +249,7 @@ fn reports(modelled: &Report, real: &Report, output: &mut Output) -> usize {
     if left != right {
         differences += 1;
         output.line("what made the runs fail differs");
-        show(output, "sim", &left, &right);
-        show(output, "lab", &right, &left);
+        show(output, &left, &right);
     }
     if modelled.outcome != real.outcome && differences == 0 {
         differences += 1;
@@ -222,14 +275,11 @@ fn is_an_invariant(name: &str) -> bool {
     name.strip_prefix('I').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// The lines of one side that the other has not.
-fn show(output: &mut Output, side: &str, lines: &[String], others: &[String]) {
-    let mut others = others.to_vec();
-    for line in lines {
-        match others.iter().position(|other| other == line) {
-            Some(at) => drop(others.swap_remove(at)),
-            None => output.line(&format!("    {side} only: {line}")),
-        }
+/// The lines of one side that the other has not, or has elsewhere.
+fn show(output: &mut Output, modelled: &[String], real: &[String]) {
+    let Difference { first, second, moved } = difference(modelled, real);
+    for (what, lines) in [("sim only", first), ("lab only", second), ("in another order", moved)] {
+        lines.iter().for_each(|line| output.line(&format!("    {what}: {line}")));
     }
 }
 

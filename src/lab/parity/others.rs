@@ -1,12 +1,16 @@
 //! What a network may have that not every one does: WireGuard's devices, virtual services of IPVS,
-//! tables of nf_tables that are neither the proxy's nor iptables'.
+//! tables of nf_tables: the proxy's, and those that are neither the proxy's nor iptables'.
 
 use super::tables::said;
+use crate::lab::needs::in_a_namespace;
 use kubesim_actors::ports::network::{PublicKey, WireguardPeer};
+use kubesim_actors::ports::rules::FlatSettings;
+use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_actors::proxy;
 use kubesim_backends::network::wireguard::{self, Standing};
 use kubesim_backends::rules::nftables;
 use kubesim_sim::kernel::{Kernel, NsId};
+use std::collections::BTreeSet;
 use std::fs;
 
 /// Devices of WireGuard and their peers, as `wg show` has them but for what was sent and when,
@@ -73,36 +77,99 @@ pub fn foreign_tables(of_iptables: bool) -> Result<Vec<String>, String> {
         let nftables::Table { family, name, flags } = table;
         let named = format!("{} {name}", family_name(*family));
         lines.push(format!("nftables: table {named} flags {flags}"));
-        // Without counters: they count packets of this run.
-        lines.extend(content(&named, &said("nft", &format!("-s list table {named}"))?));
+        lines.extend(content(&named, &listed(&named)?));
     }
     Ok(lines)
 }
 
+/// The proxy's own table in the calling thread's network namespace, as the kernel has it: its sets
+/// and maps, its chains with their hooks, priorities and policies, the rules of each in their
+/// order, and which treatment leads to which chain. All other elements the kernel is asked for by
+/// the proxy's driver (`view`).
+pub fn own_table() -> Result<Vec<String>, String> {
+    let is_own = |table: &nftables::Table| table.family == IPV4 && table.name == proxy::OWNER;
+    if !nftables::tables()?.iter().any(is_own) {
+        return Ok(Vec::new());
+    }
+    let table = format!("ip {}", proxy::OWNER);
+    Ok(content(&table, &bare(&listed(&table)?)))
+}
+
+/// Of elements a listed table keeps those that lead to chains, each on a line and in an order of
+/// their own: that of a hash says nothing.
+fn bare(listed: &str) -> String {
+    let (mut text, mut rest) = (String::new(), listed);
+    while let Some((before, after)) = rest.split_once("elements = {") {
+        text += before;
+        let (elements, behind) = after.split_once('}').unwrap_or((after, ""));
+        let head = before.rsplit('{').nth(1).unwrap_or_default();
+        if head.ends_with("map treatments ") {
+            let each: BTreeSet<&str> = elements.split(',').map(str::trim).collect();
+            each.into_iter().for_each(|element| text += &format!("{element}\n"));
+        }
+        rest = behind;
+    }
+    text + rest
+}
+
+/// The same of a modelled kernel, which has no chains but what they do: as a real kernel lists the
+/// table that the driver makes for these elements, in a network namespace of its own.
+pub fn modelled_table(
+    settings: FlatSettings,
+    elements: Vec<(FlatKey, FlatValue)>,
+) -> Result<Vec<String>, String> {
+    if elements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let made = in_a_namespace(move || {
+        nftables::make_table(proxy::OWNER, settings, elements.into())?;
+        own_table()
+    });
+    made.map_err(|why| format!("making the simulator's nf_tables in a network namespace: {why}"))
+}
+
+/// What `nft` lists of a table, without counters: they count packets of this run.
+fn listed(table: &str) -> Result<String, String> {
+    said("nft", &format!("-s list table {table}"))
+}
+
 fn is_foreign(table: &nftables::Table, of_iptables: bool) -> bool {
-    const IPV4: u8 = 2;
     const IPTABLES: [&str; 4] = ["raw", "mangle", "nat", "filter"];
     let name = table.name.as_str();
     let known = name == proxy::OWNER || of_iptables && IPTABLES.contains(&name);
     !(table.family == IPV4 && known && table.flags == 0)
 }
 
-/// What stands in the braces of a listed table, each line with what it stands in.
+/// What stands in the braces of a listed table, each line with what it stands in: block by block,
+/// a block's lines in their order. Which block is listed first says when it was made, and no more.
 fn content(table: &str, listed: &str) -> Vec<String> {
-    let (mut within, mut lines) = (Vec::new(), Vec::new());
-    for line in listed.lines().map(str::trim).skip(1) {
-        match (line.strip_suffix(" {"), line) {
-            (Some(opened), _) => within.push(opened),
-            (None, "}") => drop(within.pop()),
-            (None, "") => continue,
-            (None, _) => lines.push(format!("nftables: {table}: {}: {line}", within.join(" "))),
+    let (mut within, mut blocks) = (Vec::new(), Vec::<Vec<String>>::new());
+    for line in listed.lines().map(str::trim).skip(1).filter(|line| !line.is_empty()) {
+        if line == "}" {
+            within.pop();
+            continue;
         }
-        if line.ends_with(" {") {
-            lines.push(format!("nftables: {table}: {}", within.join(" ")));
+        if within.is_empty() {
+            blocks.push(Vec::new());
+        }
+        let told = match line.strip_suffix(" {") {
+            Some(opened) => {
+                within.push(opened);
+                within.join(" ")
+            }
+            None if within.is_empty() => line.to_owned(),
+            None => format!("{}: {line}", within.join(" ")),
+        };
+        if let Some(block) = blocks.last_mut() {
+            block.push(format!("nftables: {table}: {told}"));
         }
     }
-    lines
+    blocks.sort_unstable();
+    blocks.concat()
 }
+
+/// `NFPROTO_IPV4`
+const IPV4: u8 = 2;
 
 /// `NFPROTO_*` as `nft` calls them.
 fn family_name(family: u8) -> &'static str {
@@ -137,12 +204,46 @@ mod tests {
         let listed = "table ip evil {\n\tset s {\n\t\ttype ipv4_addr\n\t}\n\n\tchain c {\n\
                       \t\tip saddr 1.2.3.4 drop\n\t}\n}\n";
         let told = [
-            "nftables: ip evil: set s",
-            "nftables: ip evil: set s: type ipv4_addr",
             "nftables: ip evil: chain c",
             "nftables: ip evil: chain c: ip saddr 1.2.3.4 drop",
+            "nftables: ip evil: set s",
+            "nftables: ip evil: set s: type ipv4_addr",
         ];
         assert_eq!(content("ip evil", listed), told);
+    }
+
+    /// All lines of a table were sorted.
+    #[test]
+    fn the_order_within_a_chain_is_told_and_that_of_chains_is_not() {
+        let chain = |name: &str, rules: &str| format!("\tchain {name} {{\n{rules}\t}}\n");
+        let table = |chains: [String; 2]| {
+            content("ip t", &format!("table ip t {{\n{}}}\n", chains.concat()))
+        };
+        let (one, other) = ("\t\tdrop\n", "\t\taccept\n");
+        let [a, b] = [chain("a", &(one.to_owned() + other)), chain("b", one)];
+        let first = table([a.clone(), b.clone()]);
+        assert_eq!(table([b.clone(), a]), first);
+        assert_ne!(table([chain("a", &(other.to_owned() + one)), b]), first);
+    }
+
+    #[test]
+    fn of_elements_those_that_lead_to_chains_are_told() {
+        let map = |name: &str| {
+            format!(
+                "\tmap {name} {{\n\t\ttype classid : verdict\n\t\telements = \
+                 {{ 2:40 : goto b,\n\t\t\t     1:40 : goto a }}\n\t}}\n\n"
+            )
+        };
+        let table = format!("table ip t {{\n{}{}}}\n", map("members"), map("treatments"));
+        let told = [
+            "nftables: ip t: map members",
+            "nftables: ip t: map members: type classid : verdict",
+            "nftables: ip t: map treatments",
+            "nftables: ip t: map treatments: type classid : verdict",
+            "nftables: ip t: map treatments: 1:40 : goto a",
+            "nftables: ip t: map treatments: 2:40 : goto b",
+        ];
+        assert_eq!(content("ip t", &bare(&table)), told);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a node's network has, in the words of the tools that print it: the modelled kernel's, and
-//! the real one's, asked itself and not by way of the model. Each line that only one of the two
-//! has is a difference, so nothing is left out because the model has no word for it.
+//! the real one's, asked itself and not by way of the model: its lines are read by nothing that
+//! could lose a word of them. Each line that only one of the two has is a difference, so nothing is
+//! left out because the model has no word for it.
 
 use super::{connections, others};
 use kubesim_actors::ports::network::LinkKind;
+use kubesim_actors::ports::rules::FlatSettings;
 use kubesim_runtime::Time;
 use kubesim_sim::kernel::netfilter::Netfilter;
 use kubesim_sim::kernel::{Kernel, Link, NsId};
@@ -17,7 +19,7 @@ pub struct Tables {
     /// Device by device but the pods': its kind, MTU and whether it is up.
     pub links: Vec<String>,
     pub addresses: Vec<String>,
-    /// `ip route show table all`, without what the cables decide.
+    /// `ip route show table all`, with what the cables say of them.
     pub routes: Vec<String>,
     /// `ip rule`
     pub routing_rules: Vec<String>,
@@ -27,8 +29,8 @@ pub struct Tables {
     pub neighbours: Vec<String>,
     /// `iptables-save`
     pub rules: String,
-    /// Rules that the model has no word for.
-    pub foreign: Vec<String>,
+    /// The proxy's own table of nf_tables, and those that the model has no word for.
+    pub nftables: Vec<String>,
     /// `conntrack -L`, of each connection what two runs have in common.
     pub connections: Vec<String>,
     /// `wg show`, without times and counts.
@@ -41,7 +43,8 @@ pub struct Tables {
 pub const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("bridge", "iproute2")];
 
 impl Tables {
-    pub fn modelled(kernel: &Kernel, now: Time) -> Tables {
+    /// `settings`: what a table of the proxy depends on beside its elements.
+    pub fn modelled(kernel: &Kernel, now: Time, settings: FlatSettings) -> Result<Tables, String> {
         let host = NsId::HOST;
         let links = || kernel.links(host).filter(|link| !is_a_pods(link));
         let addresses = links().flat_map(|link| {
@@ -50,7 +53,8 @@ impl Tables {
         let rules = kernel.netfilter(host);
         let connections = rules.map(|rules| rules.conntrack_list(now)).unwrap_or_default();
         let routes = kernel.ip_route(host) + &kernel.ip_route_local(host);
-        Tables {
+        let elements = rules.into_iter().flat_map(Netfilter::elements).collect();
+        Ok(Tables {
             links: links()
                 .map(|link| {
                     described(&link.name, kind_name(link.link_kind()), link.mtu.into(), link.up)
@@ -62,24 +66,22 @@ impl Tables {
             fdb: kernel.bridge_fdb(host).lines().filter(|line| is_given(line)).map(words).collect(),
             neighbours: permanent(&kernel.ip_neigh(host)),
             rules: rules.map(|rules| rules.save(None)).unwrap_or_default(),
-            foreign: Vec::new(),
+            nftables: others::modelled_table(settings, elements)?,
             connections: connections::lines(&connections),
             wireguard: others::modelled_tunnels(kernel),
             virtuals: rules.map(Netfilter::ipvsadm_save).unwrap_or_default(),
-        }
+        })
     }
 
-    /// Of a network namespace. Takes as long as six processes, and one more for each foreign
-    /// table and for virtual services.
+    /// Of a network namespace. Takes as long as six processes, and one more for each table of
+    /// nf_tables and for virtual services.
     pub fn real(namespace: &File) -> Result<Tables, String> {
         setns(namespace, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| format!("entering a node's network namespace: {errno}"))?;
         let Devices { links, addresses, wireguard } = links(&said("ip", "-j -d addr show")?)?;
-        let saved = said("iptables-save", "")?;
-        // Its chains and rules as the model has them; what it has no word for stays as it is.
-        let mut netfilter = Netfilter::default();
-        let mut foreign = netfilter.restore(&without_counters(&saved));
-        foreign.extend(others::foreign_tables(saved.contains(" (nf_tables) "))?);
+        let rules = said("iptables-save", "")?;
+        let mut nftables = others::own_table()?;
+        nftables.extend(others::foreign_tables(rules.contains(" (nf_tables) "))?);
         Ok(Tables {
             links,
             addresses,
@@ -91,8 +93,8 @@ impl Tables {
                 .map(words)
                 .collect(),
             neighbours: permanent(&said("ip", "-4 neigh show nud permanent")?),
-            rules: netfilter.save(None),
-            foreign,
+            rules,
+            nftables,
             connections: connections::real()?,
             wireguard: others::real_tunnels(&wireguard)?,
             virtuals: others::real_virtuals()?,
@@ -183,15 +185,13 @@ fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A route. Which next hop object has its gateway says nothing, nor whether a cable was noticed to
-/// be out by then.
+/// A route. Which next hop object has its gateway says nothing.
 fn route(line: &str) -> String {
     let mut kept = Vec::new();
     let mut all = line.split_whitespace();
     while let Some(word) = all.next() {
         match word {
             "nhid" => drop(all.next()),
-            "linkdown" | "dead" => {}
             word => kept.push(word),
         }
     }
@@ -208,15 +208,6 @@ fn permanent(neighbours: &str) -> Vec<String> {
     neighbours.lines().filter(permanent).map(words).collect()
 }
 
-/// `:INPUT ACCEPT [3:180]` is `:INPUT ACCEPT`.
-fn without_counters(save: &str) -> String {
-    let bare = save.lines().map(|line| match line.split_once(" [") {
-        Some((chain, _)) if line.starts_with(':') => chain,
-        _ => line,
-    });
-    bare.collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +215,7 @@ mod tests {
     #[test]
     fn a_route_is_what_it_says_and_not_how() {
         let line = "10.244.1.0/24 nhid 7 via 10.0.0.2 dev eth0 proto 98 onlink linkdown ";
-        assert_eq!(route(line), "10.244.1.0/24 via 10.0.0.2 dev eth0 proto 98 onlink");
+        assert_eq!(route(line), "10.244.1.0/24 via 10.0.0.2 dev eth0 proto 98 onlink linkdown");
         assert_eq!(route("blackhole 10.97.0.0/16 "), "blackhole 10.97.0.0/16");
     }
 

@@ -1,8 +1,8 @@
 //! What an operator could see of a world at one moment.
 
-use super::connections;
 use super::mask::Mask;
 use super::tables::Tables;
+use super::{chains, connections};
 use kubesim_actors::objects::Kind;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_sim::kernel::NsId;
@@ -56,7 +56,7 @@ impl View {
             let kernel = &machine.kernel;
             let elements = kernel.netfilter(NsId::HOST).into_iter().flat_map(Netfilter::elements);
             let (everywhere, here) = mask.by_place(elements.map(element), is_of_place);
-            sections.insert(format!("nftables of {}", machine.name), everywhere);
+            sections.insert(format!("nftables elements of {}", machine.name), everywhere);
             placed.extend(here);
         }
         sections.insert(PLACED.to_owned(), placed);
@@ -82,9 +82,10 @@ impl View {
 
     /// And what the network of a node has.
     pub fn add(&mut self, node: &str, tables: Tables, mask: &Mask) {
-        let (here, mut rules): (Vec<_>, Vec<_>) =
-            mask.rules(&tables.rules).into_iter().partition(|rule| Mask::follows_a_pod(rule));
-        rules.extend(mask.lines(tables.foreign));
+        let (here, mut rules): (Vec<_>, Vec<_>) = chains::lines(mask, &tables.rules)
+            .into_iter()
+            .partition(|rule| chains::follows_a_pod(rule));
+        rules.extend(tables.nftables.iter().map(|line| mask.text(line)));
         let placed = self.0.entry(PLACED.to_owned()).or_default();
         placed.extend(here);
         placed.sort();

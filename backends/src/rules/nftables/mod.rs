@@ -174,6 +174,18 @@ pub fn elements_of(name: &str) -> Result<Vec<(FlatKey, FlatValue)>, String> {
     Ok(all)
 }
 
+/// Makes an owner's table, with these elements, in the calling thread's network namespace, as
+/// [`Nftables::apply`] would: for who wants to see how it should stand.
+pub fn make_table(
+    name: &str,
+    settings: FlatSettings,
+    elements: Arc<[(FlatKey, FlatValue)]>,
+) -> Result<(), String> {
+    let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    let nothing = FlatSet::empty(0);
+    Nftables::default().apply(&mut netlink, &name.into(), settings, nothing, elements)
+}
+
 /// Every table of every family in the calling thread's network namespace.
 pub fn tables() -> Result<Vec<Table>, String> {
     let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
