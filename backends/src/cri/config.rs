@@ -294,11 +294,7 @@ mod tests {
 
     #[test]
     fn who_runs_is_the_specs_word_and_else_the_images() {
-        let image = Image {
-            id: String::new(),
-            uid: Some(Int64Value { value: 8 }),
-            username: String::new(),
-        };
+        let image = Image { uid: Some(Int64Value { value: 8 }), ..Image::default() };
         let of = |user| Security { user, group: Some(1), ..Security::default() };
         let options = NamespaceOption::default();
         assert_eq!(security(&of(Some(5)), options, &image).run_as_user.unwrap().value, 5);
