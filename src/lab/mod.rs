@@ -14,7 +14,7 @@
 //! - `home`: the files of a run; `clean`: what a killed one leaves, and `kubesim lab clean`
 //!
 //! Nothing outlives this process: namespaces, TAPs and veths are held by its threads and
-//! descriptors, pods' processes ask to die with it. Files lie below [`home::HOME`].
+//! descriptors, pods' processes ask to die with it. Files lie below `/run/kubesim-lab` (`home`).
 
 mod clean;
 mod enter;
