@@ -12,6 +12,8 @@ pub mod fidelity;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
 mod frames;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod interrupt;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod kubeconfig;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod lab;
@@ -62,6 +64,8 @@ pub enum Exit {
     Input = 2,
     /// The environment lacks something.
     Environment = 3,
+    /// It was ended by hand before it was over: what a shell makes of SIGINT.
+    Interrupted = 130,
 }
 
 /// A Kubernetes-compatible cluster and a deterministic, packet-level simulator of one.

@@ -102,7 +102,11 @@ impl Result {
         modelled.then(|| format!("{:016x}", self.report.digest))
     }
     fn verdict(&self) -> &'static str {
-        if self.failed() { "failed" } else { "passed" }
+        match self.failed() {
+            true => "failed",
+            false if self.report.interrupted => "interrupted",
+            false => "passed",
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! steps of its world (`lab/play.rs`), so a line into a pipe that nobody reads, or to a terminal
 //! that was told to stop, must not be where it waits for ever.
 
+use crate::interrupt;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -12,6 +13,12 @@ use std::os::fd::AsFd;
 /// So many bytes a pipe takes at once that takes any (`PIPE_BUF`, pipe(7)).
 const AT_ONCE: usize = 4096;
 
+/// The signals that end a run.
+pub fn ending() -> SigSet {
+    let hangup = interrupt::hears_hangups().then_some(Signal::SIGHUP);
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().chain(hangup).collect()
+}
+
 pub struct Patient<W> {
     inner: W,
     /// Readable while a signal is pending that the calling thread has blocked. It is only looked
@@ -21,9 +28,7 @@ pub struct Patient<W> {
 
 impl<W: Write + AsFd> Patient<W> {
     pub fn new(inner: W) -> io::Result<Patient<W>> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGINT);
-        set.add(Signal::SIGTERM);
+        let set = ending();
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Patient { inner, signals })
     }

@@ -129,6 +129,20 @@ pub fn server_of(kubeconfig: &str) -> Option<SocketAddrV4> {
     server?.parse().ok()
 }
 
+/// The authority whose keys are in this directory, as PEM.
+#[cfg(feature = "lab")]
+pub fn authority_in(place: &Path) -> Option<String> {
+    fs::read_to_string(place.join("ca.crt")).ok()
+}
+
+/// Whether a kubeconfig of [`Pki::admin`]'s is of the cluster with this authority.
+#[cfg(feature = "lab")]
+pub fn trusts(kubeconfig: &str, authority: &str) -> bool {
+    let key = "certificate-authority-data: ";
+    let data = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(key));
+    data == Some(BASE64.encode(authority).as_str())
+}
+
 /// One for its owner alone.
 pub fn directory(place: &Path) -> Result<(), String> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);

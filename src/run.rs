@@ -329,8 +329,16 @@ fn one(
                     }
                 }
             }
-            if shown.failed() { Exit::Failed } else { Exit::Held }
+            exit(&shown)
         }
+    }
+}
+
+fn exit(shown: &Shown) -> Exit {
+    match shown.failed() {
+        _ if shown.report.interrupted => Exit::Interrupted,
+        true => Exit::Failed,
+        false => Exit::Held,
     }
 }
 
@@ -359,6 +367,7 @@ fn panicked(scenario: &Scenario, options: &Options, panic: &(dyn std::any::Any +
         profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
         seed: options.seed,
         outcome: Outcome::Failed,
+        interrupted: false,
         digest: 0,
         virtual_time: Duration::ZERO,
         events: 0,

@@ -38,6 +38,7 @@ fn pretend(
         profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
         seed,
         outcome,
+        interrupted: false,
         digest: 0xabc + seed,
         virtual_time: options.until.unwrap_or(scenario.duration),
         events: 1000,

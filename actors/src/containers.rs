@@ -148,7 +148,7 @@ enum Life {
         stop: Option<Duration>,
     },
     Running,
-    Exited(i32),
+    Exited(Exit),
 }
 
 /// What is asked of the registry first.
@@ -203,15 +203,15 @@ impl Runtime {
     }
 
     /// A program ended. Old news (of an earlier attempt, or told already) change nothing.
-    pub fn exited(&mut self, pod: Uid, name: &str, attempt: u32, code: i32) -> Vec<Step> {
+    pub fn exited(&mut self, pod: Uid, name: &str, attempt: u32, exit: Exit) -> Vec<Step> {
         let observer = self.observer;
         let kept = self.pods.get_mut(&pod).and_then(|pod| pod.containers.get_mut(name));
         let Some(kept) = kept else { return Vec::new() };
         if kept.spec.attempt != attempt || !matches!(kept.life, Life::Running) {
             return Vec::new();
         }
-        kept.life = Life::Exited(code);
-        let reply = kept.exit(pod, code);
+        kept.life = Life::Exited(exit.clone());
+        let reply = kept.exit(pod, exit);
         observer.map(|to| Step::Reply { to, reply }).into_iter().collect()
     }
 
@@ -356,7 +356,7 @@ impl Runtime {
                         }
                         Life::Running => {
                             let (attempt, grace) = (kept.spec.attempt, Duration::ZERO);
-                            let reply = kept.exit(uid, 137);
+                            let reply = kept.exit(uid, Exit::of(137));
                             steps.push(Step::KillProgram { pod: uid, name, attempt, grace });
                             steps.extend(observer.map(|to| Step::Reply { to, reply }));
                         }
@@ -401,9 +401,9 @@ impl Runtime {
                 Life::Running => {
                     return vec![Step::Reply { to: asker, reply: kept.started(uid) }];
                 }
-                Life::Exited(code) if !newer => {
-                    let code = *code;
-                    return vec![Step::Reply { to: asker, reply: kept.exit(uid, code) }];
+                Life::Exited(exit) if !newer => {
+                    let exit = exit.clone();
+                    return vec![Step::Reply { to: asker, reply: kept.exit(uid, exit) }];
                 }
                 Life::Exited(_) => {}
             }
@@ -542,16 +542,16 @@ impl Kept {
         let (name, attempt) = (self.spec.name.clone(), self.spec.attempt);
         Reply::Started { pod, name, attempt, id: self.id.clone() }
     }
-    fn exit(&self, pod: Uid, code: i32) -> Reply {
+    fn exit(&self, pod: Uid, exit: Exit) -> Reply {
         let (name, attempt) = (self.spec.name.clone(), self.spec.attempt);
-        Reply::Exited { pod, name, attempt, exit: Exit::of(code) }
+        Reply::Exited { pod, name, attempt, exit }
     }
     /// One that is not started yet is not listed.
     fn state(&self) -> Option<ContainerState> {
-        let exited = match self.life {
+        let exited = match &self.life {
             Life::Starting { .. } => return None,
             Life::Running => None,
-            Life::Exited(code) => Some(Exit::of(code)),
+            Life::Exited(exit) => Some(exit.clone()),
         };
         let (name, attempt) = (self.spec.name.clone(), self.spec.attempt);
         Some(ContainerState { name, attempt, id: self.id.clone(), exited })
@@ -636,8 +636,8 @@ mod tests {
     fn an_ended_attempt_is_not_run_again_and_the_next_one_is() {
         let mut runtime = running();
         let exit = Reply::Exited { pod: POD, name: "c".into(), attempt: 0, exit: Exit::of(3) };
-        assert_eq!(runtime.exited(POD, "c", 0, 3), [reply(exit.clone())]);
-        assert_eq!(runtime.exited(POD, "c", 0, 3), []);
+        assert_eq!(runtime.exited(POD, "c", 0, Exit::of(3)), [reply(exit.clone())]);
+        assert_eq!(runtime.exited(POD, "c", 0, Exit::of(3)), []);
         let again = ask(&mut runtime, Request::StartContainer { pod: POD, spec: container(0) });
         assert_eq!(again, [reply(exit)]);
         let next = ask(&mut runtime, Request::StartContainer { pod: POD, spec: container(1) });
@@ -722,7 +722,7 @@ mod tests {
         let pulled = reply(Reply::Pulled { pod: POD, name: "c".into(), took, size: 0 });
         assert_eq!(steps[..2], [pulling.clone(), pulled]);
         assert!(matches!(steps[2], Step::StartProgram { .. }), "{steps:?}");
-        runtime.exited(POD, "c", 0, 1);
+        runtime.exited(POD, "c", 0, Exit::of(1));
         let steps = ask(&mut runtime, start(1));
         assert!(matches!(steps[0], Step::StartProgram { .. }), "{steps:?}");
         // One that does not come is begun all the same.

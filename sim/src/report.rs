@@ -53,6 +53,8 @@ pub struct Report {
     pub profile: Option<String>,
     pub seed: u64,
     pub outcome: Outcome,
+    /// Somebody ended it before it was over: what was due later is not judged.
+    pub interrupted: bool,
     /// Of every event of every actor and every packet.
     /// Zero for a run on real kernels, which do nothing twice alike.
     pub digest: u64,

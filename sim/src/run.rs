@@ -190,6 +190,7 @@ impl Stage {
             profile: world.scenario.profile.as_ref().map(|profile| profile.name.clone()),
             seed: self.seed,
             outcome: if failed { Outcome::Failed } else { Outcome::Passed },
+            interrupted: false,
             // Real kernels do nothing twice alike.
             digest: if world.knobs.external { 0 } else { world.digest.finish() },
             virtual_time: world.now.since(Time::ZERO),
@@ -244,6 +245,7 @@ fn panicked(
         profile: scenario.profile.as_ref().map(|profile| profile.name.clone()),
         seed: options.seed,
         outcome: Outcome::Failed,
+        interrupted: false,
         digest: world.digest.finish(),
         virtual_time: world.now.since(Time::ZERO),
         events: world.counts.events,

@@ -1,7 +1,8 @@
 //! What a run leaves when it is killed: files, and for a moment processes. Namespaces, TAPs and
 //! veths end with the process that held them.
 
-use kubesim_backends::containers::PARENT;
+use super::home::{self, HOME};
+use kubesim_backends::containers::{Instance, PARENT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -10,79 +11,62 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// A directory for each run, called after its process and that one's start, with a directory for
-/// each of its nodes.
-pub const HOME: &str = "/run/kubesim-lab";
-
-/// The directory of this run; removed when it is dropped.
-#[derive(Debug)]
-pub struct Home(PathBuf);
-
-impl Home {
-    pub fn new() -> Result<Home, String> {
-        let id = std::process::id();
-        let started = started(id).ok_or("/proc does not show this process")?;
-        let path = Path::new(HOME).join(format!("{id}-{started}"));
-        let failed = |error: io::Error| format!("making {}: {error}", path.display());
-        fs::create_dir_all(&path).map_err(failed)?;
-        Ok(Home(path))
-    }
-
-    pub fn of(&self, node: &str) -> PathBuf {
-        self.0.join(node)
-    }
-
-    /// For the cluster's keys. No node is called so.
-    pub fn of_cluster(&self) -> PathBuf {
-        self.0.join(".cluster")
-    }
+/// What came of it, each as a sentence names it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    pub removed: Vec<String>,
+    /// With the reason.
+    pub left: Vec<String>,
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-        // The last one to go.
-        let _ = fs::remove_dir(HOME);
-    }
-}
-
-/// Removes what runs that are over left; returns what it was.
-pub fn clean() -> Result<Vec<String>, String> {
+/// Removes what runs that are over left. The error says why nothing could be looked at.
+pub fn clean() -> Result<Cleaned, String> {
     if !nix::unistd::geteuid().is_root() {
         let why = "what runs of the lab left is root's, and others see neither processes nor files";
         return Err(format!("{why}: run it as root"));
     }
-    let mut removed = processes();
-    let found = match fs::read_dir(HOME) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
+    let mut cleaned = Cleaned { removed: processes(), left: Vec::new() };
+    match homes(Path::new(HOME)) {
+        Ok(homes) => homes.iter().for_each(|home| cleaned.home(home)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("reading {HOME}: {error}")),
-    };
-    for entry in found.flatten() {
-        if is_over(&entry.file_name().to_string_lossy()) {
-            let path = entry.path();
-            fs::remove_dir_all(&path)
-                .map_err(|error| format!("removing {}: {error}", path.display()))?;
-            removed.push(path.display().to_string());
-        }
     }
     let _ = fs::remove_dir(HOME);
-    Ok(removed)
+    Ok(cleaned)
 }
 
-/// Whether the run that a directory is called after has ended.
-fn is_over(name: &str) -> bool {
-    let Some((id, start)) = name.split_once('-') else { return false };
-    let Ok(id) = id.parse() else { return false };
-    started(id).is_none_or(|now| now.to_string() != start)
+impl Cleaned {
+    /// The directory of a run. It goes last: what it says of the run is needed until then.
+    fn home(&mut self, home: &Path) {
+        let kubeconfig = home::kubeconfig_of(home);
+        if kubeconfig.is_none_or(|path| self.took(&path, fs::remove_file(&path))) {
+            self.took(home, fs::remove_dir_all(home));
+        }
+    }
+
+    /// Whether it could be removed.
+    fn took(&mut self, path: &Path, removed: io::Result<()>) -> bool {
+        let path = path.display();
+        match &removed {
+            Ok(()) => self.removed.push(path.to_string()),
+            Err(error) => self.left.push(format!("{path}: {error}")),
+        }
+        removed.is_ok()
+    }
 }
 
-/// When a process started, in clock ticks after boot: field 22 of proc_pid_stat(5). The second
-/// field is in parentheses and may hold anything.
-fn started(id: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+/// What is called after runs that are over, in order.
+fn homes(all: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut homes = Vec::new();
+    for entry in fs::read_dir(all)? {
+        let entry = entry?;
+        let run = entry.file_name().to_str().and_then(Instance::parse);
+        if run.is_some_and(|run| !run.lives()) {
+            homes.push(entry.path());
+        }
+    }
+    homes.sort();
+    Ok(homes)
 }
 
 /// Ends processes of pods whose parent is gone: they asked for that themselves, but one that was
@@ -106,10 +90,9 @@ fn is_orphan(id: i32) -> bool {
     let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
     let parent = environment.split(|byte| *byte == 0).find_map(|variable| {
         let text = std::str::from_utf8(variable).ok()?;
-        text.strip_prefix(PARENT)?.strip_prefix('=')?.parse::<u32>().ok()
+        Instance::parse(text.strip_prefix(PARENT)?.strip_prefix('=')?)
     });
-    let lives = |parent: u32| Path::new(&format!("/proc/{parent}")).exists();
-    parent.is_some_and(|parent| !lives(parent))
+    parent.is_some_and(|parent| !parent.lives())
 }
 
 fn wait_for(id: i32) {
@@ -124,14 +107,58 @@ fn wait_for(id: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::{LEAF, Pki};
 
+    /// Directories of runs; no process has these numbers.
+    fn place(name: &str) -> PathBuf {
+        let place = std::env::temp_dir().join(format!("kubesim-{name}-{}", std::process::id()));
+        fs::create_dir_all(&place).expect("a directory");
+        place
+    }
+
+    /// The first odd entry was the end of it, and what came after it stayed.
     #[test]
-    fn a_run_is_over_when_its_process_is_another() {
-        let id = std::process::id();
-        let start = started(id).expect("this process");
-        assert!(!is_over(&format!("{id}-{start}")));
-        assert!(is_over(&format!("{id}-{}", start + 1)));
-        assert!(is_over(&format!("{}-1", u32::MAX)));
-        assert!(!is_over("somebody's"));
+    fn what_cannot_be_removed_does_not_end_it() {
+        let place = place("odd");
+        let of = |name: &str| place.join(name);
+        let own = Instance::own().expect("this process").to_string();
+        for name in ["4294967293-1", "4294967295-1", "somebody's", &own] {
+            fs::create_dir_all(of(name).join("one/etc")).expect("a directory");
+        }
+        fs::write(of("4294967294-2"), "").expect("a file");
+        let mut cleaned = Cleaned::default();
+        homes(&place).expect("entries").iter().for_each(|home| cleaned.home(home));
+        let removed = ["4294967293-1", "4294967295-1"].map(|name| of(name).display().to_string());
+        assert_eq!(cleaned.removed, removed);
+        let left = format!("{}: Not a directory", of("4294967294-2").display());
+        assert!(matches!(&cleaned.left[..], [one] if one.starts_with(&left)), "{cleaned:?}");
+        assert!(of("somebody's").exists() && of(&own).exists());
+        fs::remove_dir_all(&place).expect("it goes");
+    }
+
+    /// A killed run's kubeconfig was in the next one's way.
+    #[test]
+    fn a_kubeconfig_goes_with_its_cluster_only() {
+        let place = place("kubeconfigs");
+        let keys =
+            |run: &str| Pki::open(&place.join(run).join(".cluster"), &[], LEAF).expect("keys");
+        let conf = |name: &str| place.join(name);
+        let runs = ["4294967293-1", "4294967294-1", "4294967295-1"];
+        for (run, conf) in runs.iter().zip(["own.conf", "others.conf", "gone.conf"].map(conf)) {
+            let pki = keys(run);
+            fs::write(place.join(run).join(".kubeconfig"), conf.to_str().expect("a path"))
+                .expect("a note");
+            if conf.ends_with("own.conf") {
+                pki.admin(&conf, "https://127.0.0.1:1").expect("a kubeconfig");
+            }
+        }
+        // Meanwhile somebody else's.
+        keys("others").admin(&conf("others.conf"), "https://127.0.0.1:1").expect("a kubeconfig");
+        let mut cleaned = Cleaned::default();
+        homes(&place).expect("entries").iter().for_each(|home| cleaned.home(home));
+        let removed = ["own.conf", runs[0], runs[1], runs[2]];
+        assert_eq!(cleaned.removed, removed.map(|name| conf(name).display().to_string()));
+        assert!(!conf("own.conf").exists() && conf("others.conf").exists());
+        fs::remove_dir_all(&place).expect("it goes");
     }
 }

@@ -21,8 +21,17 @@ pub struct Machine {
     pub tap: SyncDevice,
     /// Its network, for whoever looks into it.
     pub namespace: Arc<File>,
+    /// The number of its thread.
+    pub id: u32,
     orders: UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a machine's thread has made before it lives.
+struct Ready {
+    tap: SyncDevice,
+    namespace: File,
+    id: u32,
 }
 
 /// A namespace starts with what its creator's has (inetdev_init, net/ipv4/devinet.c), so all that
@@ -66,8 +75,8 @@ impl Machine {
             })
             .map_err(|error| format!("starting a thread: {error}"))?;
         let started = started.recv().map_err(|_| "a machine's thread ended at once".to_owned())?;
-        let (tap, namespace) = started?;
-        Ok(Machine { tap, namespace: Arc::new(namespace), orders, thread: Some(thread) })
+        let Ready { tap, namespace, id } = started?;
+        Ok(Machine { tap, namespace: Arc::new(namespace), id, orders, thread: Some(thread) })
     }
 
     pub fn order(&self, order: Order) {
@@ -90,7 +99,7 @@ fn live(
     plan: Plan,
     mail: Mail,
     orders: UnboundedReceiver<Order>,
-    ready: &SyncSender<Result<(SyncDevice, File), String>>,
+    ready: &SyncSender<Result<Ready, String>>,
 ) {
     match prepare(&plan) {
         Ok(there) => {
@@ -112,7 +121,7 @@ fn live(
 }
 
 /// Moves the calling thread into a namespace with a card.
-fn prepare(plan: &Plan) -> Result<(SyncDevice, File), String> {
+fn prepare(plan: &Plan) -> Result<Ready, String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
         format!("the lab needs CAP_SYS_ADMIN, for network namespaces (run as root): {errno}")
     })?;
@@ -134,7 +143,7 @@ fn prepare(plan: &Plan) -> Result<(SyncDevice, File), String> {
     tap.set_nonblocking(true).map_err(|error| format!("a TAP that does not wait: {error}"))?;
     let namespace =
         File::open(NAMESPACE).map_err(|error| format!("opening {NAMESPACE}: {error}"))?;
-    Ok((tap, namespace))
+    Ok(Ready { tap, namespace, id: nix::unistd::gettid().as_raw().unsigned_abs() })
 }
 
 pub fn write(path: &str, value: &str) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! The thread that moves the world: its time is the machine's.
 
-use super::clean::Home;
+use super::home::Home;
 use super::joined::{Guest, Joined};
 use super::machine::Machine;
 use super::mail::{MailBox, News};
@@ -8,6 +8,7 @@ use super::needs;
 use super::plan::{Cluster, Plan};
 use super::visitors::Visitors;
 use super::wire::frame;
+use crate::patient;
 use crate::pki::{LEAF, Pki};
 use crate::run::Visit;
 use kubesim_runtime::Time;
@@ -17,17 +18,19 @@ use kubesim_sim::world::external::Order;
 use kubesim_sim::{Observer, Options, Report};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Frames read of one card before the others have their turn.
 const BURST: usize = 64;
 const LARGEST_FRAME: usize = 64 << 10;
+/// This very program, for the pods: also when its file was replaced by a newer one or removed.
+const PROGRAM: &str = "/proc/self/exe";
 /// The loop goes round at least every look, and probes give up after half a second.
 const STALL: Duration = Duration::from_millis(500);
 
@@ -56,8 +59,16 @@ pub fn run_watched(
     watcher: &mut Watcher<'_>,
 ) -> Result<Report, String> {
     let mut lab = Lab::new(scenario, options, &Visit::default())?;
-    lab.play(observer, watcher)?;
-    Ok(lab.stage.finish())
+    let end = lab.play(observer, watcher)?;
+    Ok(lab.judge(&end, observer))
+}
+
+/// How a scenario's play ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    Over,
+    /// By hand, before.
+    Interrupted,
 }
 
 struct Lab {
@@ -83,8 +94,7 @@ impl Lab {
         // Before any thread is made.
         let signals = signals()?;
         let mut stage = Stage::external(&Arc::new(scenario.clone()), options);
-        let program = std::env::current_exe()
-            .map_err(|error| format!("finding this program's own file, for the pods: {error}"))?;
+        let program = PathBuf::from(PROGRAM);
         let home = Home::new()?;
         let joined = visit.join.as_deref().map(|place| Joined::open(place, scenario));
         let (pki, joined, guest) = match joined.transpose()? {
@@ -93,7 +103,10 @@ impl Lab {
             None => (Arc::new(Pki::open(&home.of_cluster(), &[], LEAF)?), None, None),
         };
         let visitors = match &visit.kubeconfig {
-            Some(path) => Some(Visitors::new(&pki, path)?),
+            Some(path) => {
+                home.note_kubeconfig(path)?;
+                Some(Visitors::new(&pki, path)?)
+            }
             None => None,
         };
         if let Some(visitors) = &visitors {
@@ -123,9 +136,9 @@ impl Lab {
     }
 
     fn run(&mut self, hold: bool, observer: &mut dyn Observer) -> Result<Report, String> {
-        self.play(observer, &mut |_, _| Ok(()))?;
-        let report = self.stage.finish();
-        if hold {
+        let end = self.play(observer, &mut |_, _| Ok(()))?;
+        let report = self.judge(&end, observer);
+        if hold && end == End::Over {
             let text = "the scenario is over; the lab stays until ^C";
             observer.line(self.stage.world.now, "lab", text);
             self.hold(observer)?;
@@ -133,11 +146,21 @@ impl Lab {
         Ok(report)
     }
 
+    fn judge(&mut self, end: &End, observer: &mut dyn Observer) -> Report {
+        let interrupted = *end == End::Interrupted;
+        if interrupted {
+            self.stage.world.remark("lab", "interrupted: what was due later is not judged".into());
+            self.stage.look(observer);
+            self.stage.end_here();
+        }
+        Report { interrupted, ..self.stage.finish() }
+    }
+
     fn play(
         &mut self,
         observer: &mut dyn Observer,
         watcher: &mut Watcher<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<End, String> {
         // Who is on from the start is there before the clock begins.
         self.stage.world.run_until(Time::ZERO);
         self.carry_out()?;
@@ -145,7 +168,7 @@ impl Lab {
         let mut look = Time::ZERO;
         loop {
             if self.interrupted() {
-                return Err("interrupted: what the lab had made is removed".to_owned());
+                return Ok(End::Interrupted);
             }
             self.kept_pace()?;
             self.turn(self.now().min(self.stage.end()))?;
@@ -156,7 +179,7 @@ impl Lab {
                 look = now + self.stage.period();
             }
             if now >= self.stage.end() {
-                return Ok(());
+                return Ok(End::Over);
             }
             let next = self.stage.world.next_at().unwrap_or(look).min(look);
             self.wait(next)?;
@@ -266,9 +289,10 @@ impl Lab {
 
     fn power_on(&mut self, machine: u32) -> Result<(), String> {
         let world = &self.stage.world;
-        let root = self.home.of(&world.machines[machine as usize].name);
-        let plan = Plan::new(world, machine, root, &self.cluster)?;
+        let name = &world.machines[machine as usize].name;
+        let plan = Plan::new(world, machine, self.home.of(name), &self.cluster)?;
         let host = Machine::start(plan, self.mail.of(machine))?;
+        self.home.note_thread(name, host.id)?;
         self.machines.insert(machine, host);
         Ok(())
     }
@@ -320,11 +344,9 @@ pub fn stood_still(behind: Duration) -> String {
     )
 }
 
-/// ^C and SIGTERM as something to read. Threads that are made later have them blocked as well.
+/// What ends a run, as something to read. Threads that are made later have it blocked as well.
 fn signals() -> Result<SignalFd, String> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set.add(Signal::SIGTERM);
+    let set = patient::ending();
     set.thread_block().map_err(|errno| format!("blocking signals: {errno}"))?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|errno| format!("a descriptor for signals: {errno}"))

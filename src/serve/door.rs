@@ -4,20 +4,23 @@
 //! The roles that every cluster has are made with the first write: until somebody writes, a run is
 //! what it is without visitors, uid by uid, and afterwards it is another one anyway.
 
+use crate::interrupt;
 use crate::pki::Pki;
 use kubesim_actors::apiserver::{Cache, RequestId};
 use kubesim_actors::ports::api::{Error, Reply, Request};
 use kubesim_backends::http::{Front, Limits, Tls};
 use kubesim_runtime::Wall;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as from_front;
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -169,11 +172,21 @@ fn serve(inside: Inside) -> Result<(), String> {
     LocalSet::new().block_on(&runtime, host(inside))
 }
 
+/// Until one of them comes.
+async fn any(signals: &mut [Signal]) {
+    poll_fn(|context| {
+        let came = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 async fn host(inside: Inside) -> Result<(), String> {
     let Inside { listener, tls, token_key, url, told: mut hears, inbox, clock } = inside;
     let listen_to = |kind| signal(kind).map_err(|error| format!("hearing of signals: {error}"));
-    let (mut interrupt, mut terminate) =
-        (listen_to(SignalKind::interrupt())?, listen_to(SignalKind::terminate())?);
+    let hangup = interrupt::hears_hangups().then(SignalKind::hangup);
+    let ending = [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup);
+    let mut ending = ending.map(listen_to).collect::<Result<Vec<_>, _>>()?;
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = listener.map_err(|error| format!("listening for visitors: {error}"))?;
     let wrote = Rc::new(Notify::new());
@@ -194,8 +207,7 @@ async fn host(inside: Inside) -> Result<(), String> {
                 Some(news) => news.into_iter().for_each(|news| hear(&front, news)),
                 None => break,
             },
-            _ = interrupt.recv() => drop(inbox.send(Inward::Interrupted)),
-            _ = terminate.recv() => drop(inbox.send(Inward::Interrupted)),
+            () = any(&mut ending) => drop(inbox.send(Inward::Interrupted)),
         }
     }
     serving.abort();

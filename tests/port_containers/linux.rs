@@ -3,9 +3,11 @@
 use crate::World;
 use crate::driven::{Driven, Pace};
 use crate::namespace::ip;
-use kubesim_actors::ports::container::{Container, Reply, Request};
+use kubesim_actors::objects::{Key, Uid};
+use kubesim_actors::ports::container::{Container, Reply, Request, Sandbox};
 use kubesim_backends::containers::{Launch, Processes, Settings};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const PACE: Pace = Pace { soon: Duration::from_secs(5), quiet: Duration::from_secs(1) };
@@ -39,6 +41,23 @@ impl Linux {
         let driver = Processes::new(Settings { program, launch: Box::new(launch) });
         Linux(Driven::new(driver, PACE))
     }
+}
+
+/// Why a program does not start was thrown away.
+#[test]
+fn what_does_not_start_says_why() {
+    let program = "/nowhere/kubesim".into();
+    let driver = Processes::new(Settings { program, launch: Box::new(launch) });
+    let mut world = Linux(Driven::new(driver, PACE));
+    world.ask(Request::Observe);
+    let (pod, spec) = (Uid(1), Arc::new(Sandbox::of(Key::new("default", "a"))));
+    world.ask(Request::RunSandbox { pod, spec });
+    world.ask(Request::StartContainer { pod, spec: Arc::new(Container::of("c", "echo")) });
+    let news = world.news();
+    let [Reply::Exited { exit, .. }] = &news[..] else { panic!("{news:?}") };
+    assert_eq!((exit.code, exit.reason.as_str()), (128, "StartError"));
+    let why = "starting /nowhere/kubesim: No such file or directory";
+    assert!(exit.message.starts_with(why), "{}", exit.message);
 }
 
 impl Drop for Linux {

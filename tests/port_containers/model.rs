@@ -3,7 +3,7 @@
 use crate::World;
 use kubesim_actors::containers::{Delays, Runtime, Step};
 use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{Container, PodNetwork, Reply, Request};
+use kubesim_actors::ports::container::{Container, Exit, PodNetwork, Reply, Request};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Model {
                 Step::StartProgram { pod, spec, .. } => drop(self.programs.insert(pod, spec)),
                 Step::KillProgram { pod, name, attempt, .. } => {
                     self.programs.remove(&pod);
-                    let steps = self.runtime.exited(pod, &name, attempt, 143);
+                    let steps = self.runtime.exited(pod, &name, attempt, Exit::of(143));
                     self.take(steps, stops);
                 }
                 // The simulator answers a stop by the exit that every observer hears.
@@ -74,7 +74,7 @@ impl World for Model {
         for (pod, spec) in self.programs.clone() {
             if spec.image == "crash" {
                 self.programs.remove(&pod);
-                let steps = self.runtime.exited(pod, &spec.name, spec.attempt, 3);
+                let steps = self.runtime.exited(pod, &spec.name, spec.attempt, Exit::of(3));
                 self.take(steps, false);
             }
         }

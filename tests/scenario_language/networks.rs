@@ -40,13 +40,25 @@ cidr = "192.168.0.0/16""##,
     (
         r##"role = "server""##,
         r##"role = "server"
+interface = "eth%d""##,
+        r##"error: `eth%d` is no name of a link
+  --> a.toml:10:13
+   |
+10 | interface = "eth%d"
+   |             ^^^^^^^
+   = help: 1 to 15 bytes without `/`, `:`, `%` and blanks, not all or default, like eth0
+"##,
+    ),
+    (
+        r##"role = "server""##,
+        r##"role = "server"
 interface = "all""##,
         r##"error: `all` is no name of a link
   --> a.toml:10:13
    |
 10 | interface = "all"
    |             ^^^^^
-   = help: 1 to 15 bytes without `/`, `:` and blanks, not all or default, like eth0
+   = help: 1 to 15 bytes without `/`, `:`, `%` and blanks, not all or default, like eth0
 "##,
     ),
     (

@@ -6,15 +6,15 @@
 //! Everything ends with this process: the namespaces are held by its descriptors only, and a child
 //! asks the kernel to be killed when its parent goes.
 
+mod instance;
 mod process;
 mod sandbox;
 
 use crate::port::{Answer, Closed, Local, Port};
 use kubesim_actors::containers::{Asker, Delays, Runtime, Step};
 use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{Container, Fault, Reply, Request};
+use kubesim_actors::ports::container::{Container, Exit, Fault, Reply, Request};
 use process::Process;
-
 use smol_str::SmolStr;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
+pub use instance::Instance;
 pub use process::{NETNS, PARENT, RESOLV_CONF};
 pub use sandbox::Space;
 
@@ -222,20 +223,19 @@ impl Inner {
                 this.state.borrow_mut().processes.insert(key.clone(), process);
                 exit
             }
-            Err(_) => {
-                // What a runtime says of a program that cannot be started.
+            Err(why) => {
                 let (send, exit) = oneshot::channel();
-                let _ = send.send(128);
+                let _ = send.send(not_started(why));
                 exit
             }
         };
         let this = Rc::clone(this);
         spawn_local(async move {
-            let code = exit.await.unwrap_or(255);
+            let exit = exit.await.unwrap_or_else(|_| Exit::of(255));
             let steps = {
                 let mut state = this.state.borrow_mut();
                 state.processes.remove(&key);
-                state.runtime.exited(key.0, &key.1, key.2, code)
+                state.runtime.exited(key.0, &key.1, key.2, exit)
             };
             Inner::take(&this, steps);
         });
@@ -277,4 +277,10 @@ impl Inner {
             let _ = observer.send(reply);
         }
     }
+}
+
+/// What containerd says of a program that cannot be started (errorStartReason and
+/// errorStartExitCode, pkg/cri/server/helpers.go of containerd 1.6).
+fn not_started(why: String) -> Exit {
+    Exit { message: why.into(), ..Exit::because("StartError", 128) }
 }

@@ -1,8 +1,8 @@
 //! A container's process.
 
-use super::Launch;
 use super::sandbox::Space;
-use kubesim_actors::ports::container::Container;
+use super::{Instance, Launch};
+use kubesim_actors::ports::container::{Container, Exit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 /// Variables by which the process is told of its network namespace (a path), of its parent (whose
-/// end is its own: a process id), and of its resolv.conf (the text).
+/// end is its own: an [`Instance`]), and of its resolv.conf (the text).
 pub const NETNS: &str = "KUBESIM_NETNS";
 pub const PARENT: &str = "KUBESIM_PARENT";
 pub const RESOLV_CONF: &str = "KUBESIM_RESOLV_CONF";
@@ -40,18 +40,20 @@ struct Shared {
 }
 
 impl Process {
-    /// Its exit code comes by the channel: 128 and the signal's number if one ended it.
+    /// How it ended comes by the channel: with 128 and the signal's number if one ended it.
     pub fn start(
         program: &Path,
         launch: Launch,
         spec: &Container,
         space: &Space,
-    ) -> Result<(Process, oneshot::Receiver<i32>), String> {
+    ) -> Result<(Process, oneshot::Receiver<Exit>), String> {
         let mut command = Command::new(program);
+        // A path like /proc/self/exe would tell who lists processes nothing.
+        command.arg0("kubesim");
         command.args(launch.args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
         command.kill_on_drop(true);
         command.envs(spec.variables().cloned()).envs(launch.env);
-        command.env(PARENT, std::process::id().to_string());
+        command.env(PARENT, Instance::own()?.to_string());
         command.env(RESOLV_CONF, &*space.resolv_conf);
         if let Some(namespace) = &space.namespace {
             command.env(NETNS, namespace.path());
@@ -94,7 +96,7 @@ fn signal(id: Pid, shared: &Shared, what: Signal) {
     }
 }
 
-async fn watch(mut child: Child, shared: Rc<Shared>, exit: oneshot::Sender<i32>) {
+async fn watch(mut child: Child, shared: Rc<Shared>, exit: oneshot::Sender<Exit>) {
     if let Some(out) = child.stdout.take() {
         let mut lines = BufReader::new(out).lines();
         // Until it closes its output, which is when it ends.
@@ -106,7 +108,7 @@ async fn watch(mut child: Child, shared: Rc<Shared>, exit: oneshot::Sender<i32>)
     }
     let status = child.wait().await;
     shared.over.set(true);
-    let _ = exit.send(status.map_or(255, code));
+    let _ = exit.send(Exit::of(status.map_or(255, code)));
 }
 
 fn code(status: ExitStatus) -> i32 {

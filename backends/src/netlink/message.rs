@@ -10,6 +10,8 @@ const NESTED: u16 = 0x8000;
 pub struct Messages {
     bytes: Vec<u8>,
     sequence: u32,
+    /// The sequence number before the first one's.
+    before: u32,
     /// Where the last message begins.
     last: usize,
 }
@@ -18,6 +20,7 @@ impl Messages {
     /// Ready for others. What one large batch took is not kept.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.before = self.sequence;
         self.bytes.shrink_to(256 << 10);
     }
     pub fn is_empty(&self) -> bool {
@@ -29,6 +32,12 @@ impl Messages {
     /// The sequence number of the last message.
     pub fn sequence(&self) -> u32 {
         self.sequence
+    }
+
+    /// Whether one of them has this sequence number.
+    pub fn have(&self, sequence: u32) -> bool {
+        let place = sequence.wrapping_sub(self.before);
+        place > 0 && place <= self.sequence.wrapping_sub(self.before)
     }
 
     /// Adds a message of a netfilter subsystem. `resource` is `nfgenmsg.res_id`.

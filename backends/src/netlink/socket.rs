@@ -119,7 +119,7 @@ impl Netlink {
         messages: &Messages,
         mut each: impl FnMut(Incoming<'_>),
     ) -> Result<(), Refusal> {
-        self.send(messages.bytes()).map_err(|error| Refusal::of(&error))?;
+        self.send(messages).map_err(|error| Refusal::of(&error))?;
         let mut refused = None;
         loop {
             match self.receive() {
@@ -132,6 +132,7 @@ impl Netlink {
             while let Some((header, body, tail)) = split_message(rest) {
                 rest = tail;
                 match header.kind {
+                    _ if !messages.have(header.sequence) => {}
                     ERROR => refused = refused.or(refusal(&header, body)),
                     kind => each(Incoming { kind, body }),
                 }
@@ -161,13 +162,16 @@ impl Netlink {
         messages: &Messages,
         mut each: impl FnMut(Incoming<'_>),
     ) -> Result<bool, Refusal> {
-        self.send(messages.bytes()).map_err(|error| Refusal::of(&error))?;
+        self.send(messages).map_err(|error| Refusal::of(&error))?;
         let mut whole = true;
         loop {
             self.receive().map_err(|error| Refusal::of(&error))?;
             let mut rest = &self.buffer[..];
             while let Some((header, body, tail)) = split_message(rest) {
                 rest = tail;
+                if !messages.have(header.sequence) {
+                    continue;
+                }
                 whole &= header.flags & DUMP_INTERRUPTED == 0;
                 match header.kind {
                     DONE => return Ok(whole),
@@ -181,7 +185,9 @@ impl Netlink {
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, messages: &Messages) -> io::Result<()> {
+        self.forget_unread();
+        let bytes = messages.bytes();
         let sent = match self.socket.send(bytes, 0) {
             // A message has to fit into the send buffer (`netlink_sendmsg`): make it larger.
             Err(error) if is_too_long(&error) => {
@@ -192,6 +198,14 @@ impl Netlink {
             other => other?,
         };
         if sent == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
+    }
+
+    /// Answers that an earlier request left when it failed may have the numbers of the next one's:
+    /// each collection of messages counts for itself. That some were lost as well is told once.
+    fn forget_unread(&mut self) {
+        const LOST: i32 = nix::errno::Errno::ENOBUFS as i32;
+        let lost = |error: io::Error| error.raw_os_error() == Some(LOST);
+        while self.receive().map_or_else(lost, |()| true) {}
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -216,4 +230,40 @@ fn refusal(header: &Header, body: &[u8]) -> Option<Refusal> {
     let words = Attributes(body.get(20..).filter(|_| capped).unwrap_or_default());
     let text = words.str(ERROR_TEXT).unwrap_or_default().to_owned();
     Some(Refusal { sequence: header.sequence, code: -code, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{family, flag};
+    use super::*;
+
+    /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_NAME`
+    /// (include/uapi/linux/genetlink.h)
+    fn asks_for(name: &str) -> Messages {
+        let mut messages = Messages::default();
+        messages.push_generic(0x10, flag::REQUEST, 3, |message| message.str(2, name));
+        messages
+    }
+
+    /// A request whose answers were not read left its refusals to the next one.
+    #[test]
+    fn a_refusal_is_not_the_next_requests() {
+        let mut netlink = Netlink::open_generic().expect("a socket");
+        netlink.send(&asks_for("nobody")).expect("sent");
+        assert_eq!(family(&mut netlink, "nlctrl"), Ok(0x10));
+        let refused = netlink.request(&asks_for("nobody"), |_| {}).expect_err("no such family");
+        assert!(refused.is_absent(), "{refused}");
+    }
+
+    /// An answer to something else, which the kernel sends nobody here, is nobody's.
+    #[test]
+    fn a_collection_knows_its_own_numbers() {
+        let mut messages = asks_for("one");
+        messages.clear();
+        assert!(!messages.have(1), "what was cleared is not asked any more");
+        messages.push_generic(0x10, flag::REQUEST, 3, |message| message.str(2, "two"));
+        messages.push_generic(0x10, flag::REQUEST, 3, |message| message.str(2, "three"));
+        let own: Vec<u32> = (0..5).filter(|number| messages.have(*number)).collect();
+        assert_eq!(own, [2, 3]);
+    }
 }

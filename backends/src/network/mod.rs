@@ -17,7 +17,7 @@ mod node;
 mod observe;
 mod routes;
 mod socket;
-pub(crate) mod sysctl;
+pub mod sysctl;
 pub mod wireguard;
 
 pub(crate) use self::errno::from_io as errno_of;

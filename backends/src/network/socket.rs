@@ -30,6 +30,8 @@ const HEADER: usize = 16;
 const DATAGRAM: usize = 64 << 10;
 /// A dump that was disturbed by a change is begun anew so often.
 const DUMPS: usize = 8;
+/// It was disturbed each time. The kernel's own answer to it is a flag (NLM_F_DUMP_INTR), no number.
+const DISTURBED: Errno = Errno::Other(nix::errno::Errno::EAGAIN as u16);
 
 /// Opens a socket of the calling thread's network namespace, in the multicast groups of `groups`
 /// (a bit each: `1 << (RTNLGRP_… - 1)`), with so many bytes of room for what waits.
@@ -123,11 +125,17 @@ impl Socket {
     }
 
     fn send(&mut self) -> Result<(), Errno> {
-        // What an earlier request left unread when it failed.
-        while self.receive().is_ok() {}
+        self.forget_unread();
         let kernel = SocketAddr::new(0, 0);
         let sent = self.raw.send_to(&self.out, &kernel, 0);
         sent.map(|_| ()).map_err(|error| errno::from_io(&error))
+    }
+
+    /// What an earlier request left when it failed takes up room. That some was lost as well
+    /// (ENOBUFS) is told first (__skb_try_recv_datagram, net/core/datagram.c), once.
+    fn forget_unread(&mut self) {
+        const LOST: Errno = Errno::Other(nix::errno::Errno::ENOBUFS as u16);
+        while matches!(self.receive(), Ok(()) | Err(LOST)) {}
     }
 
     /// Reads until the last of `count` messages is answered.
@@ -160,19 +168,16 @@ impl Socket {
         got.map(|_| ()).map_err(|error| errno::from_io(&error))
     }
 
-    /// Everything of a kind. What cannot be understood is left out.
+    /// Everything of a kind, as of one moment. What cannot be understood is left out. EAGAIN: it
+    /// changed each time while it was read.
     pub fn dump(&mut self, request: &impl NetlinkSerializable) -> Result<Vec<Message>, Errno> {
-        let mut found = Vec::new();
-        for _ in 0..DUMPS {
-            found.clear();
-            let undisturbed = self.dump_once(request, |buffer| {
+        undisturbed(|| {
+            let mut found = Vec::new();
+            let whole = self.dump_once(request, |buffer| {
                 found.extend(Message::parse(buffer.message_type(), buffer.payload()));
             })?;
-            if undisturbed {
-                break;
-            }
-        }
-        Ok(found)
+            Ok(whole.then_some(found))
+        })
     }
 
     /// False: something changed meanwhile, so that parts may not fit together.
@@ -203,8 +208,36 @@ impl Socket {
     }
 }
 
+/// Begins anew what was disturbed (`None`), but not for ever.
+fn undisturbed<T>(mut read: impl FnMut() -> Result<Option<T>, Errno>) -> Result<T, Errno> {
+    for _ in 0..DUMPS {
+        if let Some(whole) = read()? {
+            return Ok(whole);
+        }
+    }
+    Err(DISTURBED)
+}
+
 /// The number that an answer begins with: 0 if all is well, else negative.
 fn error_of(answer: &NetlinkBuffer<&[u8]>) -> Option<Errno> {
     let number = answer.payload().first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     (number < 0).then(|| errno::from_raw(-number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was disturbed each time was taken for whole.
+    #[test]
+    fn what_never_was_whole_is_no_answer() {
+        assert_eq!(undisturbed(|| Ok(None::<()>)), Err(DISTURBED));
+        let mut reads = 0;
+        let third = undisturbed(|| {
+            reads += 1;
+            Ok((reads == 3).then_some(reads))
+        });
+        assert_eq!(third, Ok(3));
+        assert_eq!(undisturbed(|| Err::<Option<()>, _>(Errno::Eperm)), Err(Errno::Eperm));
+    }
 }

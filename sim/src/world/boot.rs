@@ -112,7 +112,7 @@ impl World {
             }
         }
         if let Some(conf) = network.dhcp.clone() {
-            let mut server = DhcpServer::new(conf, network.cidr, network.gateway, lan);
+            let mut server = DhcpServer::new(conf, network, lan);
             for (client, address) in self.reservations(&network.name) {
                 server.reserve(client, address);
             }

@@ -333,6 +333,12 @@ impl World {
     pub(super) fn router_of(&self, network: &str) -> Option<u32> {
         self.places.routers.get(network).copied()
     }
+    /// The machine with this card.
+    pub(super) fn name_of_card(&self, mac: Mac) -> Option<&str> {
+        let has = |cards: &[Card]| cards.iter().any(|card| card.mac == mac);
+        let (machine, _) = self.places.cards.iter().find(|(_, cards)| has(cards))?;
+        Some(&self.machines[*machine as usize].name)
+    }
     pub(super) fn link_ports(&self, name: &str) -> Vec<crate::wire::PortId> {
         self.places.links.get(name).cloned().unwrap_or_default()
     }

@@ -11,7 +11,7 @@ use crate::models::runtime::{Delays, Step};
 use crate::scenario::{Image, Span};
 use ipnet::Ipv4Net;
 use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{self, PodNetwork, Sandbox};
+use kubesim_actors::ports::container::{self, Exit, PodNetwork, Sandbox};
 use kubesim_actors::ports::network::{Mac, Proto, Route};
 use kubesim_actors::ports::probe;
 use kubesim_runtime::Ticket;
@@ -232,7 +232,8 @@ impl World {
             space.programs.retain(|known| *known != slot);
         }
         self.end_program(slot);
-        let steps = self.machines[machine as usize].runtime.exited(pod, name, attempt, code);
+        let exit = Exit::of(code);
+        let steps = self.machines[machine as usize].runtime.exited(pod, name, attempt, exit);
         self.take_steps(machine, steps);
     }
 

@@ -23,7 +23,6 @@ mod software;
 mod streams;
 mod tries;
 
-use super::machine::write;
 use super::mail::{Mail, News};
 use super::plan::Plan;
 use actors::{Hosts, Ports};
@@ -33,6 +32,7 @@ use kubesim_backends::containers::{Processes, Settings};
 use kubesim_backends::files::Files;
 use kubesim_backends::network::Network;
 use kubesim_backends::network::admin::Admin;
+use kubesim_backends::network::sysctl;
 use kubesim_backends::packets::{Codec, Packets};
 use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::probe::Probes;
@@ -91,9 +91,8 @@ impl Node {
         let card = admin.link(&plan.card.name).map_err(refused("finding the card"))?;
         admin.set_up(card, true).map_err(refused("setting the card up"))?;
         for (key, value) in &plan.sysctls {
-            let done = write(&format!("/proc/sys/{}", key.replace('.', "/")), value);
-            if let Err(why) = done {
-                mail.send(News::Disobeyed(format!("sysctl {key}={value} at its boot: {why}")));
+            if let Err(errno) = sysctl::set(key, value) {
+                mail.send(News::Disobeyed(format!("sysctl {key}={value} at its boot: {errno}")));
             }
         }
         for (path, text) in &plan.files {

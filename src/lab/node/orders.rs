@@ -1,10 +1,10 @@
 //! What is ordered of a node: faults, people's writes, tries of probes.
 
 use super::{Node, address, below, put_file, software, streams, tries};
-use crate::lab::machine::write;
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_backends::network::sysctl;
 use kubesim_sim::scenario::WriteHow;
 use kubesim_sim::world::external::Order;
 use std::net::Ipv4Addr;
@@ -18,8 +18,8 @@ impl Node {
             Order::Readdress { address, gateway } => self.readdress(address, gateway),
             Order::AskDhcp => self.ask_dhcp(),
             Order::Sysctl { key, value } => {
-                let done = write(&format!("/proc/sys/{}", key.replace('.', "/")), &value);
-                done.map_err(|why| format!("sysctl {key}={value}: {why}"))
+                let done = sysctl::set(&key, &value);
+                done.map_err(|errno| format!("sysctl {key}={value}: {errno}"))
             }
             Order::Iptables(command) => software::iptables(&command).await,
             Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),

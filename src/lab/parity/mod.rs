@@ -26,7 +26,7 @@ use kubesim_actors::proxy;
 use kubesim_runtime::Time;
 use kubesim_sim::run::Stage;
 use kubesim_sim::scenario::{self, Scenario};
-use kubesim_sim::{Observer, Options, Report};
+use kubesim_sim::{Observer, Options, Outcome, Report};
 use look::Look;
 use mask::{Mask, Memory};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -79,13 +79,16 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         return Exit::Input;
     }
     output.begin("the comparison of both worlds");
-    let (modelled, real) = match both(&scenario, stage, &options, args.before, output) {
+    let (mut modelled, real) = match both(&scenario, stage, &options, args.before, output) {
         Ok(both) => both,
         Err(lacks) => {
             output.complain(&format!("error: {lacks}"));
             return Exit::Environment;
         }
     };
+    if real.report.interrupted {
+        modelled.end_with(&real);
+    }
     let differences = compare(&modelled, &real, output);
     let name = &scenario.name;
     if differences == 0 {
@@ -95,7 +98,32 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     } else {
         output.line(&format!("{name}: {differences} differences, seed {}", args.seed));
     }
-    if differences == 0 { Exit::Held } else { Exit::Failed }
+    match differences {
+        _ if real.report.interrupted => {
+            let at = real.report.virtual_time.as_secs_f64();
+            output.line(&format!("interrupted at {at:.3} s: what was due later is not compared"));
+            Exit::Interrupted
+        }
+        0 => Exit::Held,
+        _ => Exit::Failed,
+    }
+}
+
+impl Played {
+    /// Leaves out what a run that was interrupted did not come to: the later looks, what was not
+    /// judged, and what else made this run fail, whenever that was.
+    fn end_with(&mut self, interrupted: &Played) {
+        let (own, other) = (&mut self.report, &interrupted.report);
+        self.views.truncate(interrupted.views.len());
+        for (own, other) in own.expectations.iter_mut().zip(&other.expectations) {
+            if other.outcome == Outcome::Skipped {
+                *own = other.clone();
+            }
+        }
+        own.outcome = other.outcome;
+        own.failure.clone_from(&other.failure);
+        own.violations.clone_from(&other.violations);
+    }
 }
 
 /// Whether there is something to look at that long before what happens in this run.
@@ -286,7 +314,6 @@ fn show(output: &mut Output, modelled: &[String], real: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubesim_sim::Outcome;
 
     fn report(violations: &[&str], failure: Option<&str>) -> Report {
         let failed = failure.is_some() || !violations.is_empty();
@@ -295,6 +322,7 @@ mod tests {
             profile: None,
             seed: 1,
             outcome: if failed { Outcome::Failed } else { Outcome::Passed },
+            interrupted: false,
             digest: 0,
             virtual_time: Duration::ZERO,
             events: 0,
@@ -324,6 +352,31 @@ mod tests {
         assert_eq!(differences(&broken, &report(&["I3 at 3.000s: a"], None)), 1);
         // The same one, at another time.
         assert_eq!(differences(&broken, &report(&["I2 at 3.100s: c"], Some("I2 at 3.1s: c"))), 0);
+    }
+
+    /// What a run did not come to is no difference; what it came to is.
+    #[test]
+    fn an_interrupted_run_is_compared_as_far_as_it_came() {
+        let expectation = |outcome| kubesim_sim::report::Expectation {
+            name: "e".to_owned(),
+            outcome,
+            measured: String::new(),
+            reason: String::new(),
+        };
+        let played = |outcomes: [Outcome; 2], violations: &[&str]| Played {
+            views: Vec::new(),
+            report: Report {
+                expectations: outcomes.map(expectation).to_vec(),
+                ..report(violations, None)
+            },
+        };
+        let cut = played([Outcome::Passed, Outcome::Skipped], &[]);
+        let mut late = played([Outcome::Passed, Outcome::Failed], &["I2 at 9.000s: a"]);
+        late.end_with(&cut);
+        assert_eq!(differences(&late.report, &cut.report), 0);
+        let mut early = played([Outcome::Failed, Outcome::Passed], &[]);
+        early.end_with(&cut);
+        assert_eq!(differences(&early.report, &cut.report), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use call::answer_of;
 pub use image::Image;
 
 use crate::{Exit, Output};
-use kubesim_backends::containers::{NETNS, PARENT};
+use kubesim_backends::containers::{Instance, NETNS, PARENT};
 use kubesim_runtime::{Rng, Stream};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
@@ -131,7 +131,8 @@ fn settle_in() -> Result<(), String> {
     if let Ok(parent) = std::env::var(PARENT) {
         set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("PR_SET_PDEATHSIG: {errno}"))?;
         // It may have gone before the kernel was told.
-        if nix::unistd::getppid().to_string() != parent {
+        let id = u32::try_from(nix::unistd::getppid().as_raw()).unwrap_or_default();
+        if Instance::of(id).map(|now| now.to_string()).as_ref() != Some(&parent) {
             return Err(format!("process {parent} is not its parent any more"));
         }
     }

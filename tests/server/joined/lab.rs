@@ -212,11 +212,11 @@ fn get(at: SocketAddrV4) -> io::Result<String> {
 
 /// Processes of pods say in their environment whose they are.
 fn pods_of(parent: u32) -> usize {
-    let wanted = format!("KUBESIM_PARENT={parent}");
+    let wanted = format!("KUBESIM_PARENT={parent}-");
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let theirs = processes.filter(|process| {
         let environment = fs::read(process.path().join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
     });
     theirs.count()
 }

@@ -99,10 +99,40 @@ impl<'a> Line<'a> {
         matches!((parsed(self.rule), parsed(text)), (Ok(this), Ok(that)) if this == that)
     }
 
-    /// The name behind the last `-j` or `-g`: a chain, or a target.
+    /// The name behind `-j` or `-g`: a chain, or a target. A target's own options follow it.
     pub fn target(&self) -> Option<&'a str> {
-        let at = self.rule.rfind(" -j ").or_else(|| self.rule.rfind(" -g "))?;
-        self.rule[at + 4..].split(' ').next()
+        let mut words = Words(self.rule);
+        while let Some(word) = words.next() {
+            match word {
+                "-j" | "-g" => return words.next(),
+                // The text may be any word, and is written without quotes if it needs none.
+                "--comment" | "--string" => drop(words.next()),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// The words of a rule, as they stand there: one with quotes is one, in which a backslash takes the
+/// meaning from what follows it (xtables_save_string, libxtables/xtables.c of iptables).
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0.trim_start_matches(' ');
+        let (mut quoted, mut escaped) = (false, false);
+        let end = text.find(|c| {
+            let ends = c == ' ' && !quoted;
+            quoted ^= c == '"' && !escaped;
+            escaped = quoted && c == '\\' && !escaped;
+            ends
+        });
+        let (word, rest) = text.split_at(end.unwrap_or(text.len()));
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
     }
 }
 
@@ -130,6 +160,22 @@ mod tests {
         assert_eq!((line.counters, line.rule), ("[3:4]", " -i x -j A"));
         let targets = saved.lines(Table::Nat, "A").iter().map(Line::target);
         assert_eq!(targets.collect::<Vec<_>>(), [Some("DNAT"), None]);
+    }
+
+    /// A rule of somebody else's that only speaks of a chain was taken for the chain's owner's.
+    #[test]
+    fn what_is_quoted_is_no_target() {
+        for (rule, target) in [
+            (r#" -i x -j LOG --log-prefix " -j KUBE-X""#, Some("LOG")),
+            (r#" -j LOG --log-prefix "\" -j KUBE-X \"""#, Some("LOG")),
+            (r#" -m comment --comment "\" -j \\" -g KUBE-X"#, Some("KUBE-X")),
+            (" -m comment --comment -j -j A", Some("A")),
+            (r#" -m comment --comment " -j KUBE-X ""#, None),
+            (" -s 10.0.0.1/32 -j DNAT --to-destination 1.1.1.1", Some("DNAT")),
+            (" -j", None),
+        ] {
+            assert_eq!(Line { counters: "", rule }.target(), target, "{rule}");
+        }
     }
 
     #[test]

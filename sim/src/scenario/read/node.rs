@@ -117,17 +117,19 @@ impl Reader<'_> {
     }
 
     /// The name of a link that the kernel takes (dev_valid_name, net/core/dev.c), and that is none
-    /// of its sysctls' (sysctl_dev_name_is_allowed, include/net/ip.h).
+    /// of its sysctls' (sysctl_dev_name_is_allowed, include/net/ip.h). With a `%` it is a pattern,
+    /// in whose place the kernel takes a free number (__dev_alloc_name, net/core/dev.c).
     fn link_name(&self, f: Fields<'_>, key: &str, default: &str, taken: &[&str]) -> Name {
         const LONGEST: usize = 15;
         let name = f.text(key).unwrap_or(default);
-        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
+        let odd = |c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace();
         if name.is_empty()
             || name.len() > LONGEST
             || name.contains(odd)
             || [".", "..", "all", "default"].contains(&name)
         {
-            let help = "1 to 15 bytes without `/`, `:` and blanks, not all or default, like eth0";
+            let help =
+                "1 to 15 bytes without `/`, `:`, `%` and blanks, not all or default, like eth0";
             f.error(key, format!("`{name}` is no name of a link"), help);
         } else if taken.contains(&name) || name.starts_with("kubesim.") {
             let message = format!("`{name}` is the name of another link of every node");

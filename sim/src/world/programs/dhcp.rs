@@ -1,5 +1,4 @@
-//! DHCP (RFC 2131): a router's server and a machine's client, the latter as NetworkManager runs
-//! it: an address lost with the carrier is taken off the link at once. A lease is renewed as
+//! A machine's DHCP client (RFC 2131), as NetworkManager runs it: an address lost with the carrier is taken off the link at once. A lease is renewed as
 //! [`crate::dhcp`] says. As long as somebody has given the card a fixed address, it asks nobody.
 
 use super::Seat;
@@ -12,102 +11,17 @@ use ipnet::Ipv4Net;
 use kubesim_actors::objects::Name;
 use kubesim_actors::ports::network::{Mac, Proto, Route};
 use kubesim_runtime::Time;
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-const SERVER_PORT: u16 = 67;
-const CLIENT_PORT: u16 = 68;
+pub(super) const SERVER_PORT: u16 = 67;
+pub(super) const CLIENT_PORT: u16 = 68;
 /// Of a DHCP message with its options, UDP header not counted.
 const LEN: u32 = 300;
 
-pub struct DhcpServer {
-    conf: scenario::Dhcp,
-    network: Ipv4Net,
-    router: Ipv4Addr,
-    link: u32,
-    socket: Option<SocketId>,
-    /// A client gets the address it had.
-    leases: BTreeMap<Mac, Ipv4Addr>,
-}
-
-impl DhcpServer {
-    pub fn new(conf: scenario::Dhcp, network: Ipv4Net, router: Ipv4Addr, link: u32) -> Self {
-        DhcpServer { conf, network, router, link, socket: None, leases: BTreeMap::new() }
-    }
-
-    /// This client gets this address and nobody else does.
-    pub fn reserve(&mut self, client: Mac, address: Ipv4Addr) {
-        self.leases.insert(client, address);
-    }
-
-    pub(super) fn start(&mut self, world: &mut World, seat: &mut Seat) {
-        let (ns, owner) = (seat.ns, seat.owner());
-        let any = Ipv4Addr::UNSPECIFIED;
-        let bound = world.kernel(seat.machine, |k, _, _| k.udp_bind(ns, any, SERVER_PORT, owner));
-        self.socket = bound.ok();
-    }
-
-    /// Other DNS servers from now on; every client is told by an unasked ACK, as with
-    /// FORCERENEW (RFC 3203) and the renewal that follows it.
-    pub fn push_dns(&mut self, world: &mut World, seat: &mut Seat, dns: Vec<Ipv4Addr>) {
-        self.conf.dns = dns;
-        for (client, address) in self.leases.clone() {
-            let ack = self.message(DhcpKind::Ack, client, address, 0);
-            self.say(world, seat, ack);
-        }
-    }
-
-    pub(super) fn socket(&mut self, world: &mut World, seat: &mut Seat, event: SocketEvent) {
-        let SocketEvent::Datagram { body: Body::Dhcp(asked), .. } = event else { return };
-        let kind = match asked.kind {
-            DhcpKind::Discover => DhcpKind::Offer,
-            DhcpKind::Request => DhcpKind::Ack,
-            DhcpKind::Release => {
-                self.leases.remove(&asked.client);
-                return;
-            }
-            _ => return,
-        };
-        let Some(address) = self.address_for(asked.client) else { return };
-        let refused = kind == DhcpKind::Ack && asked.address != address;
-        let kind = if refused { DhcpKind::Nak } else { kind };
-        let answer = self.message(kind, asked.client, address, asked.transaction);
-        self.say(world, seat, answer);
-    }
-
-    fn address_for(&mut self, client: Mac) -> Option<Ipv4Addr> {
-        if let Some(&address) = self.leases.get(&client) {
-            return Some(address);
-        }
-        let (first, last) = (self.conf.first.to_bits(), self.conf.last.to_bits());
-        let taken = |ip: &Ipv4Addr| self.leases.values().any(|leased| leased == ip);
-        let free = (first..=last).map(Ipv4Addr::from_bits).find(|ip| !taken(ip))?;
-        self.leases.insert(client, free);
-        Some(free)
-    }
-
-    fn message(&self, kind: DhcpKind, client: Mac, address: Ipv4Addr, transaction: u32) -> Dhcp {
-        Dhcp {
-            kind,
-            transaction,
-            client,
-            address,
-            prefix_length: self.network.prefix_len(),
-            router: Some(self.router),
-            dns: self.conf.dns.clone(),
-            lease: self.conf.lease,
-            server: self.router,
-        }
-    }
-
-    fn say(&self, world: &mut World, seat: &Seat, message: Dhcp) {
-        broadcast(world, seat, self.socket, self.link, CLIENT_PORT, message);
-    }
-}
-
-fn broadcast(
+/// Out of a card that may have no address yet.
+pub(super) fn broadcast(
     world: &mut World,
     seat: &Seat,
     socket: Option<SocketId>,

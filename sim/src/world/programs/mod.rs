@@ -5,12 +5,14 @@ mod approach;
 mod by_hand;
 mod container;
 mod dhcp;
+mod dhcp_server;
 pub mod resolver;
 pub mod software;
 mod upstream;
 
 pub use container::{Container, draw};
-pub use dhcp::{DhcpClient, DhcpServer, Dropped};
+pub use dhcp::{DhcpClient, Dropped};
+pub use dhcp_server::DhcpServer;
 pub use upstream::Upstream;
 
 use super::{Due, Owner, World};
