@@ -6,6 +6,22 @@
 #[path = "../common/namespace.rs"]
 mod namespace;
 
+/// Two tests of each body.
+macro_rules! alike {
+    ($($body:ident)*) => {
+        mod on_the_model {
+            $(#[test] fn $body() { super::$body(&mut crate::model::Model::new()); })*
+        }
+        mod on_linux {
+            $(#[test] fn $body() {
+                let body = || super::$body(&mut crate::linux::Linux::new());
+                crate::namespace::in_namespace(body);
+            })*
+        }
+    };
+}
+
+mod connections;
 mod linux;
 mod model;
 mod world;
@@ -20,21 +36,6 @@ use kubesim_backends::packets::Codec;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Two tests of each body.
-macro_rules! alike {
-    ($($body:ident)*) => {
-        mod on_the_model {
-            $(#[test] fn $body() { crate::$body(&mut crate::model::Model::new()); })*
-        }
-        mod on_linux {
-            $(#[test] fn $body() {
-                let body = || crate::$body(&mut crate::linux::Linux::new());
-                crate::namespace::in_namespace(body);
-            })*
-        }
-    };
-}
 
 alike! {
     who_asks_an_address_is_answered_from_it

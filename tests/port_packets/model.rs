@@ -1,5 +1,5 @@
-//! The machine as the simulator models it; a thin copy of what `sim/src/world/ports.rs` does
-//! between an actor and its machine's kernel.
+//! The machine as the simulator models it; a thin copy of what `sim/src/world/ports.rs` and
+//! `sim/src/world/connections.rs` do between an actor and its machine's kernel.
 
 use crate::world::{ADDRESSES, Client, Server, Who, World};
 use ipnet::Ipv4Net;
@@ -8,12 +8,15 @@ use kubesim_actors::ports::packets::{self, Reply, Request};
 use kubesim_runtime::{Rng, Stream, Time};
 use kubesim_sim::body::Body;
 use kubesim_sim::kernel::{Kernel, NsId, Output, SocketEvent, SocketId};
+use kubesim_sim::models::connections::{Connections, Means};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 pub struct Model {
     kernel: Kernel,
     now: Time,
     sockets: Vec<(Who, u16, SocketId)>,
+    connections: Connections<Who>,
     told: Vec<(Who, Reply)>,
 }
 
@@ -25,7 +28,13 @@ impl Model {
     pub fn new() -> Model {
         let stream = Stream { seed: 1, label: "kernel", index: 0, incarnation: 0 };
         let kernel = Kernel::new(Rng::new(stream));
-        let mut model = Model { kernel, now: Time::ZERO, sockets: Vec::new(), told: Vec::new() };
+        let mut model = Model {
+            kernel,
+            now: Time::ZERO,
+            sockets: Vec::new(),
+            connections: Connections::default(),
+            told: Vec::new(),
+        };
         model.act(|kernel, now, out| {
             let index = kernel.add_uplink("eth0", Mac([2; 6]), 1500).expect("new");
             kernel.set_up(now, NsId::HOST, index, true, out).expect("a link");
@@ -41,14 +50,32 @@ impl Model {
         let mut out = Vec::new();
         let result = act(&mut self.kernel, self.now, &mut out);
         for output in out {
-            let Output::Socket { owner, event, .. } = output else { continue };
+            let Output::Socket { owner, socket, event } = output else { continue };
             let who = if owner == self::owner(Server) { Server } else { Client };
-            self.hear(who, event);
+            self.hear(who, socket, event);
         }
         result
     }
 
-    fn hear(&mut self, who: Who, event: SocketEvent) {
+    fn connected<R>(&mut self, act: impl FnOnce(&mut Connections<Who>, &mut Means<'_>) -> R) -> R {
+        let mut connections = std::mem::take(&mut self.connections);
+        // What the kernel puts out is for these connections: it is heard when they are back.
+        let (mut out, now) = (Vec::new(), self.now);
+        let mut means = Means { kernel: &mut self.kernel, now, out: &mut out };
+        let result = act(&mut connections, &mut means);
+        self.connections = connections;
+        self.act(|_, _, put| put.append(&mut out));
+        result
+    }
+
+    fn have_address(&mut self, address: Ipv4Addr) {
+        if !address.is_unspecified() {
+            let (lo, net) = (Kernel::LO, Ipv4Net::from(address));
+            let _ = self.act(|kernel, now, out| kernel.add_address(now, NsId::HOST, lo, net, out));
+        }
+    }
+
+    fn hear(&mut self, who: Who, socket: SocketId, event: SocketEvent) {
         let reply = match event {
             SocketEvent::Datagram { from, local, body, .. } => {
                 let body = match body {
@@ -59,7 +86,13 @@ impl Model {
                 Reply::Datagram { local, from, body }
             }
             SocketEvent::Icmp { to, .. } => Reply::Unreachable { to },
-            other => panic!("{other:?}"),
+            event => {
+                let act = |connections: &mut Connections<Who>, means: &mut Means<'_>| {
+                    connections.event(means, socket, event)
+                };
+                let told = self.connected(act);
+                return self.told.extend(told);
+            }
         };
         self.told.push((who, reply));
     }
@@ -69,12 +102,7 @@ impl World for Model {
     fn ask(&mut self, who: Who, request: Request) {
         match request {
             Request::Bind { address, port } => {
-                if !address.is_unspecified() {
-                    let net = Ipv4Net::from(address);
-                    let lo = Kernel::LO;
-                    let _ = self
-                        .act(|kernel, now, out| kernel.add_address(now, NsId::HOST, lo, net, out));
-                }
+                self.have_address(address);
                 match self.kernel.udp_bind(NsId::HOST, address, port, owner(who)) {
                     Ok(socket) => self.sockets.push((who, port, socket)),
                     Err(why) => self.told.push((who, Reply::BindFailed { port, why })),
@@ -96,6 +124,24 @@ impl World for Model {
                     self.told.push((who, Reply::Unreachable { to }));
                 }
             }
+            Request::Listen { address, port } => {
+                self.have_address(address);
+                match self.kernel.tcp_listen(NsId::HOST, address, port, owner(who)) {
+                    Ok(socket) => self.connections.listen(who, socket),
+                    Err(why) => self.told.push((who, Reply::ListenFailed { port, why })),
+                }
+            }
+            Request::Respond { connection, message } => {
+                self.connected(|connections, means| {
+                    connections.respond(means, connection, message)
+                });
+            }
+            Request::Ask { to, message } => {
+                let told = self.connected(|connections, means| {
+                    connections.ask(means, owner(who), who, to, message)
+                });
+                self.told.extend(told.map(|reply| (who, reply)));
+            }
         }
     }
 
@@ -109,14 +155,20 @@ impl World for Model {
     fn crash(&mut self, who: Who) {
         self.sockets.retain(|(w, _, _)| *w != who);
         self.told.retain(|(w, _)| *w != who);
+        self.connected(|connections, means| connections.forget(means, |whose| whose == who));
         self.act(|kernel, now, out| kernel.close_all(now, owner(who), out));
     }
 
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(due) = self.kernel.next_deadline().filter(|due| *due <= end) {
+        loop {
+            let deadlines = [self.kernel.next_deadline(), self.connections.next_deadline()];
+            let due = deadlines.into_iter().flatten().min();
+            let Some(due) = due.filter(|due| *due <= end) else { break };
             self.now = due;
             self.act(|kernel, now, out| kernel.timeout(now, out));
+            let told = self.connected(|connections, means| connections.timeout(means));
+            self.told.extend(told);
         }
         self.now = end;
     }

@@ -1,13 +1,18 @@
 //! Questions for others: asked of one server after the other, under ids of our own, answered to
 //! everyone who asked, and remembered.
+//!
+//! A question goes on the way it came, as with CoreDNS (plugin/pkg/proxy/connect.go, without
+//! `force_tcp` and `prefer_udp`): who asks by datagram is told that the answer was too long (TC),
+//! comes again by TCP if he wants the rest (RFC 7766, section 5), and then it is TCP all the way.
 
 use super::cache::{Cache, Question};
 use super::message::{Message, Rcode, Record};
 use super::upstream::{Servers, State};
-use super::{Dns, Timer, send_from_port, send_reply};
+use super::way::{Transport, Way};
+use super::{Dns, Timer};
 use kubesim_runtime::{Context, Time};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +29,7 @@ const MAX_PENDING: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub query: Arc<Message>,
-    pub from: SocketAddrV4,
-    /// The address it asked, which the answer leaves from.
-    pub local: Ipv4Addr,
+    pub way: Way,
     /// Aliases within the cluster that led to the question.
     pub aliases: Vec<Record>,
 }
@@ -34,6 +37,7 @@ pub struct Client {
 #[derive(Clone, Debug)]
 struct Pending {
     question: Question,
+    transport: Transport,
     clients: Vec<Client>,
     /// Who is asked now; nobody while no server is known.
     server: Option<SocketAddrV4>,
@@ -54,7 +58,7 @@ pub struct Forwarder {
     rotate: bool,
     turn: usize,
     pending: BTreeMap<u16, Pending>,
-    asked: BTreeMap<Question, u16>,
+    asked: BTreeMap<(Question, Transport), u16>,
     deadlines: BTreeSet<(Time, u16)>,
     armed: Option<Time>,
     cache: Cache,
@@ -114,7 +118,9 @@ impl Forwarder {
         if let Some(reply) = self.cache.get(&question, ctx.now()) {
             return deliver(&client, &reply, ctx);
         }
-        if let Some(id) = self.asked.get(&question) {
+        let transport = client.way.transport();
+        let asked = (question.clone(), transport);
+        if let Some(id) = self.asked.get(&asked) {
             return self.join(*id, client, ctx);
         }
         if self.pending.len() >= MAX_PENDING {
@@ -123,7 +129,8 @@ impl Forwarder {
         let id = self.free_id(ctx);
         let give_up = ctx.now() + GIVE_UP;
         let pending = Pending {
-            question: question.clone(),
+            question,
+            transport,
             clients: vec![client],
             server: None,
             tries: Vec::new(),
@@ -132,7 +139,7 @@ impl Forwarder {
             give_up,
         };
         self.pending.insert(id, pending);
-        self.asked.insert(question, id);
+        self.asked.insert(asked, id);
         self.deadlines.insert((give_up, id));
         self.turn += usize::from(self.rotate);
         self.send(id, ctx);
@@ -143,7 +150,7 @@ impl Forwarder {
     /// come back through the server that was asked, so that one is probed.
     fn join(&mut self, id: u16, client: Client, ctx: &mut Context<'_, Dns>) {
         let Some(pending) = self.pending.get_mut(&id) else { return };
-        let again = |one: &Client| one.from == client.from && one.query.id == client.query.id;
+        let again = |one: &Client| one.way == client.way && one.query.id == client.query.id;
         if pending.clients.iter().any(again) {
             return;
         }
@@ -153,9 +160,10 @@ impl Forwarder {
         }
     }
 
-    /// A datagram came to the port that queries leave from.
-    pub fn datagram(
+    /// A datagram came to the port that queries leave from, or an answer over a connection.
+    pub fn heard(
         &mut self,
+        transport: Transport,
         from: SocketAddrV4,
         reply: &Arc<Message>,
         ctx: &mut Context<'_, Dns>,
@@ -169,6 +177,9 @@ impl Forwarder {
         }
         let question = (name, reply.qtype);
         let Some(pending) = self.pending.get_mut(&reply.id) else { return };
+        if pending.transport != transport {
+            return;
+        }
         let asked = pending.tries.iter().any(|(server, _)| *server == from);
         // Anything else is forged or meant for someone who was here before.
         if !asked || pending.question != question || !self.servers.contains(from) {
@@ -187,13 +198,27 @@ impl Forwarder {
         self.arm(ctx);
     }
 
+    /// No connection, or it ended too early. That a server has no TCP does not make it an ill one:
+    /// whether it lives, a probe finds out (as CoreDNS' forward does after an error).
+    pub fn unanswered(&mut self, by: SocketAddrV4, id: u16, ctx: &mut Context<'_, Dns>) {
+        let Some(pending) = self.pending.get(&id) else { return };
+        if pending.transport != Transport::Tcp || pending.server != Some(by) {
+            return;
+        }
+        self.servers.probe(by, ctx);
+        self.send(id, ctx);
+        self.arm(ctx);
+    }
+
     /// An ICMP error says that nobody listens there.
     pub fn unreachable(&mut self, to: SocketAddrV4, ctx: &mut Context<'_, Dns>) {
         if !self.servers.contains(to) {
             return;
         }
         self.servers.failed(to, ctx);
-        self.resend(|pending| pending.server == Some(to), ctx);
+        let sent =
+            |pending: &Pending| pending.transport == Transport::Udp && pending.server == Some(to);
+        self.resend(sent, ctx);
         self.arm(ctx);
     }
 
@@ -250,7 +275,7 @@ impl Forwarder {
         pending.deadline = pending.give_up.min(ctx.now() + self.try_timeout);
         self.deadlines.insert((pending.deadline, id));
         let (name, qtype) = pending.question.clone();
-        send_from_port(self.port, server, Message::query(id, name, qtype), ctx);
+        pending.transport.ask(self.port, server, Message::query(id, name, qtype), ctx);
     }
 
     /// The healthiest of those tried least, in the order of the list.
@@ -275,7 +300,7 @@ impl Forwarder {
     /// Answers everyone who asked; without a reply, with a failure.
     fn finish(&mut self, id: u16, reply: Option<&Arc<Message>>, ctx: &mut Context<'_, Dns>) {
         let Some(pending) = self.pending.remove(&id) else { return };
-        self.asked.remove(&pending.question);
+        self.asked.remove(&(pending.question, pending.transport));
         self.deadlines.remove(&(pending.deadline, id));
         let refusal = pending.refusal.as_ref();
         for client in &pending.clients {
@@ -315,5 +340,5 @@ fn deliver(client: &Client, reply: &Message, ctx: &mut Context<'_, Dns>) {
     own.truncated = reply.truncated;
     own.answers = client.aliases.iter().chain(&reply.answers).cloned().collect();
     own.additional.clone_from(&reply.additional);
-    send_reply(client.local, client.from, own, ctx);
+    client.way.answer(own, ctx);
 }

@@ -166,10 +166,10 @@ impl Message {
         len + if self.udp_size > PLAIN_SIZE { OPT } else { 0 }
     }
 
-    /// Takes records away until the message fits into `udp_size`: first the additional ones,
+    /// Takes records away until the message fits into `limit` bytes: first the additional ones,
     /// which nobody needs, then answers, and then it says that it is truncated (RFC 2181, 9).
-    pub fn fit(&mut self) {
-        let limit = usize::from(self.udp_size.max(PLAIN_SIZE));
+    pub fn fit(&mut self, limit: u16) {
+        let limit = usize::from(limit);
         if self.wire_len() <= limit {
             return;
         }
@@ -180,6 +180,8 @@ impl Message {
     }
 }
 
+/// The longest message of all: over TCP two bytes say how long it is (RFC 1035, section 4.2.2).
+pub const LONGEST: u16 = u16::MAX;
 /// What a resolver without EDNS takes.
 pub const PLAIN_SIZE: u16 = 512;
 /// What one without fragments takes (DNS flag day 2020).

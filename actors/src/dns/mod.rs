@@ -11,6 +11,7 @@ mod forward;
 pub mod message;
 mod resolv;
 mod upstream;
+mod way;
 mod zone;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 pub use zone::{Basis, Entry, Zone, zone, zone_anew};
 
 use crate::objects::{Kind, Name, View};
+use crate::ports::network::Errno;
 use crate::ports::{api, files, packets};
 use answer::Answer;
 use forward::{Client, Forwarder};
@@ -26,8 +28,10 @@ use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
 use message::{Data, Message, Rcode, Record, Type};
 use resolv::ResolvConf;
 use smol_str::{SmolStr, StrExt};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use way::{Transport, Way};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -105,8 +109,8 @@ pub struct Dns {
     slices: Option<View>,
     basis: Option<Basis>,
     forwarder: Forwarder,
-    /// The port for queries could not be bound: tried again.
-    deaf: bool,
+    /// The port for queries could not be had: tried again.
+    deaf: BTreeSet<Transport>,
     health_armed: bool,
 }
 
@@ -129,11 +133,13 @@ impl Actor for Dns {
             slices: None,
             basis: None,
             forwarder: Forwarder::new(nonce, port),
-            deaf: false,
+            deaf: BTreeSet::new(),
             health_armed: false,
         };
-        bind(config.listen, PORT, ctx);
-        bind(Ipv4Addr::UNSPECIFIED, port, ctx);
+        for transport in Transport::ALL {
+            transport.listen(config.listen, ctx);
+        }
+        way::bind(Ipv4Addr::UNSPECIFIED, port, ctx);
         match &config.upstreams {
             Upstreams::Explicit(servers) => {
                 let conf = ResolvConf { servers: servers.clone(), ..ResolvConf::default() };
@@ -173,8 +179,8 @@ impl Actor for Dns {
             Timer::Deadline => self.forwarder.deadline(ctx),
             Timer::Health => {
                 self.health_armed = false;
-                if std::mem::take(&mut self.deaf) {
-                    bind(self.config.listen, PORT, ctx);
+                for transport in std::mem::take(&mut self.deaf) {
+                    transport.listen(self.config.listen, ctx);
                 }
                 self.forwarder.servers.health(ctx);
             }
@@ -188,47 +194,53 @@ impl Dns {
         match reply {
             packets::Reply::Datagram { local, from, body: packets::Body::Dns(message) } => {
                 if local.port() == self.forwarder.port() {
-                    self.forwarder.datagram(from, &message, ctx);
+                    self.forwarder.heard(Transport::Udp, from, &message, ctx);
                 } else if local.port() == PORT && !message.response {
-                    self.query(*local.ip(), from, message, ctx);
+                    self.query(Way::Datagram { local: *local.ip(), from }, message, ctx);
                 }
             }
             packets::Reply::Datagram { .. } => {}
+            packets::Reply::Query { connection, message } => {
+                self.query(Way::Connection(connection), message, ctx);
+            }
             packets::Reply::BindFailed { port, why } if port == PORT => {
-                let listen = self.config.listen;
-                ctx.note(|| format!("cannot listen on {listen}:{PORT}: {why}"));
-                self.deaf = true;
+                self.deafened(Transport::Udp, why, ctx);
             }
             packets::Reply::BindFailed { port, .. } if port == self.forwarder.port() => {
                 let port = source_port(ctx);
                 self.forwarder.set_port(port);
-                bind(Ipv4Addr::UNSPECIFIED, port, ctx);
+                way::bind(Ipv4Addr::UNSPECIFIED, port, ctx);
             }
             packets::Reply::BindFailed { .. } => {}
+            packets::Reply::ListenFailed { why, .. } => self.deafened(Transport::Tcp, why, ctx),
             packets::Reply::Unreachable { to } => self.forwarder.unreachable(to, ctx),
+            packets::Reply::Answer { from, message } => {
+                self.forwarder.heard(Transport::Tcp, from, &message, ctx);
+            }
+            packets::Reply::Unanswered { by, id } => self.forwarder.unanswered(by, id, ctx),
         }
     }
 
-    fn query(
-        &mut self,
-        local: Ipv4Addr,
-        from: SocketAddrV4,
-        query: Arc<Message>,
-        ctx: &mut Context<'_, Self>,
-    ) {
+    fn deafened(&mut self, transport: Transport, why: Errno, ctx: &mut Context<'_, Self>) {
+        let listen = self.config.listen;
+        ctx.note(|| format!("cannot listen on {listen}:{PORT}/{transport}: {why}"));
+        self.deaf.insert(transport);
+    }
+
+    fn query(&mut self, way: Way, query: Arc<Message>, ctx: &mut Context<'_, Self>) {
         let mut name = canonical(&query.name);
         if self.forwarder.looped(&name, ctx) {
-            return send_reply(local, from, query.reply(Rcode::Refused), ctx);
+            return way.answer(query.reply(Rcode::Refused), ctx);
         }
         let config = Arc::clone(&self.config);
         let Some(zone) = self.zone() else {
-            return self.unsynced(local, from, name, query, ctx);
+            return self.unsynced(way, name, query, ctx);
         };
         let mut aliases: Vec<Record> = Vec::new();
         loop {
             match answer::answer(&zone, &config, &name, query.qtype) {
                 Answer::Elsewhere => {
-                    let client = Client { query: Arc::clone(&query), from, local, aliases };
+                    let client = Client { query: Arc::clone(&query), way, aliases };
                     return self.forwarder.ask((name, query.qtype), client, ctx);
                 }
                 Answer::Alias { cname, target }
@@ -242,7 +254,7 @@ impl Dns {
                     shuffle(&mut reply.answers, ctx);
                     aliases.append(&mut reply.answers);
                     reply.answers = aliases;
-                    return send_reply(local, from, reply, ctx);
+                    return way.answer(reply, ctx);
                 }
             }
         }
@@ -251,8 +263,7 @@ impl Dns {
     /// What the zone would say is not known yet; what it has no say in is.
     fn unsynced(
         &mut self,
-        local: Ipv4Addr,
-        from: SocketAddrV4,
+        way: Way,
         name: SmolStr,
         query: Arc<Message>,
         ctx: &mut Context<'_, Self>,
@@ -260,10 +271,10 @@ impl Dns {
         match answer::answer(&Zone::default(), &self.config, &name, query.qtype) {
             Answer::Elsewhere => {
                 let question = (name, query.qtype);
-                let client = Client { query, from, local, aliases: Vec::new() };
+                let client = Client { query, way, aliases: Vec::new() };
                 self.forwarder.ask(question, client, ctx);
             }
-            _ => send_reply(local, from, query.reply(Rcode::ServFail), ctx),
+            _ => way.answer(query.reply(Rcode::ServFail), ctx),
         }
     }
 
@@ -309,7 +320,7 @@ impl Dns {
     }
 
     fn watch_health(&mut self, ctx: &mut Context<'_, Self>) {
-        let needed = self.deaf || self.forwarder.servers.any_ill();
+        let needed = !self.deaf.is_empty() || self.forwarder.servers.any_ill();
         if needed && !self.health_armed {
             self.health_armed = true;
             ctx.set_timer(Timer::Health, upstream::HEALTH);
@@ -343,22 +354,4 @@ fn shuffle(answers: &mut [Record], ctx: &mut Context<'_, Dns>) {
 fn source_port(ctx: &mut Context<'_, Dns>) -> u16 {
     let (first, last) = (*SOURCE_PORTS.start(), *SOURCE_PORTS.end());
     first + ctx.rng().below(u64::from(last - first) + 1) as u16
-}
-
-fn bind(address: Ipv4Addr, port: u16, ctx: &mut Context<'_, Dns>) {
-    ctx.perform(Effect::Packets(packets::Request::Bind { address, port }));
-}
-
-fn send_from_port(port: u16, to: SocketAddrV4, message: Message, ctx: &mut Context<'_, Dns>) {
-    let body = packets::Body::Dns(Arc::new(message));
-    let send = packets::Request::Send { from: None, from_port: port, to, body };
-    ctx.perform(Effect::Packets(send));
-}
-
-/// From the address that was asked, cut to what the asker takes.
-fn send_reply(local: Ipv4Addr, to: SocketAddrV4, mut reply: Message, ctx: &mut Context<'_, Dns>) {
-    reply.fit();
-    let body = packets::Body::Dns(Arc::new(reply));
-    let send = packets::Request::Send { from: Some(local), from_port: PORT, to, body };
-    ctx.perform(Effect::Packets(send));
 }

@@ -1,5 +1,6 @@
 //! The actor driven by hand: one node's DNS, its clock and what it sends.
 
+mod connections;
 mod forwarding;
 mod spec;
 

@@ -1,7 +1,8 @@
 //! The servers that are asked for everything outside the cluster, and how they fare.
 
+use super::Dns;
 use super::message::{Message, Type};
-use super::{Dns, send_from_port};
+use super::way::Transport;
 use kubesim_runtime::{Context, Time};
 use smol_str::{SmolStr, format_smolstr};
 use std::net::SocketAddrV4;
@@ -96,7 +97,7 @@ impl Servers {
         server.probe = Some(Probe { name: name.clone(), sent: now });
         self.probes += 1;
         let id = ctx.rng().u64() as u16;
-        send_from_port(port, address, Message::query(id, name, Type::Txt), ctx);
+        Transport::Udp.ask(port, address, Message::query(id, name, Type::Txt), ctx);
     }
 
     /// A query came in. If it is a probe of ours, the server it went to leads back to us.

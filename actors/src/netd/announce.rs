@@ -239,6 +239,11 @@ impl Netd {
                 ctx.note(|| format!("UDP port {port} could not be bound: {why}"));
             }
             Reply::Datagram { .. } | Reply::Unreachable { .. } => {}
+            // Netds say everything by datagram.
+            Reply::Query { .. }
+            | Reply::ListenFailed { .. }
+            | Reply::Answer { .. }
+            | Reply::Unanswered { .. } => {}
         }
     }
 

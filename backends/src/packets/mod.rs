@@ -1,12 +1,15 @@
-//! The packets port on UDP sockets, for the network namespace of the thread that binds them. Its
-//! model is in `sim/src/world/ports.rs` and `sim/src/kernel/udp.rs`; `tests/port_packets.rs`
-//! proves both alike.
+//! The packets port on UDP and TCP sockets, for the network namespace of the thread that opens
+//! them. Its model is in `sim/src/world/ports.rs` and `sim/src/models/connections.rs`;
+//! `tests/port_packets` proves both alike.
 
 pub mod dns;
 pub mod peer;
 mod socket;
+mod tcp;
 
 use self::socket::{Datagram, Udp};
+use self::tcp::Tcp;
+pub use self::tcp::exchange;
 use crate::network;
 use crate::port::{Answer, Closed, Local, Port};
 use kubesim_actors::ports::network::Errno;
@@ -36,6 +39,7 @@ pub enum Codec {
 pub struct Packets {
     codec: Codec,
     ports: Ports,
+    tcp: Tcp,
 }
 
 /// By local port.
@@ -74,7 +78,7 @@ impl Drop for Reader {
 impl Packets {
     /// For datagrams of one kind: an actor speaks one language.
     pub fn new(codec: Codec) -> Packets {
-        Packets { codec, ports: Rc::default() }
+        Packets { codec, ports: Rc::default(), tcp: Tcp::default() }
     }
 
     /// A port that this driver has bound already is taken over: who asks has started anew.
@@ -132,6 +136,22 @@ impl Port for Packets {
                 }
                 Box::pin(async {})
             }
+            Request::Listen { address, port } => {
+                match self.tcp.listen(SocketAddrV4::new(address, port)) {
+                    Ok(listener) => Box::pin(listener.run(answer)),
+                    Err(why) => Box::pin(async move {
+                        let _ = answer.send(Reply::ListenFailed { port, why }).await;
+                    }),
+                }
+            }
+            Request::Respond { connection, message } => {
+                self.tcp.respond(connection, message);
+                Box::pin(async {})
+            }
+            Request::Ask { to, message } => Box::pin(async move {
+                // Nobody waits any more: the answer is for nobody.
+                let _ = answer.send(tcp::ask(to, &message).await).await;
+            }),
         }
     }
 }

@@ -2,8 +2,10 @@
 //! and what power does to all of them.
 
 use super::api::Client;
+use super::connections::Whose;
 use super::{Cell, Due, Kind, Life, World};
 use crate::kernel::{Kernel, NsId, SocketId};
+use crate::models::connections::Connections;
 use crate::models::files::Files;
 use crate::models::runtime::Runtime;
 use crate::wire::{PortId, SwitchId};
@@ -50,6 +52,9 @@ pub struct Machine {
     pub programs: Vec<u32>,
     /// UDP sockets of actors.
     pub sockets: Vec<(Life, u16, SocketId)>,
+    /// Their DNS over TCP, and when it has something to give up.
+    pub(super) connections: Connections<Whose>,
+    pub(super) connections_due: Time,
     /// Who is told of the network's state, and what was told last.
     pub observers: Vec<Life>,
     pub told: Option<Arc<network::State>>,
@@ -94,6 +99,8 @@ impl Machine {
             cells: Vec::new(),
             programs: Vec::new(),
             sockets: Vec::new(),
+            connections: Connections::default(),
+            connections_due: Time::NEVER,
             observers: Vec::new(),
             told: None,
             left_out: BTreeSet::new(),
@@ -267,6 +274,7 @@ impl World {
         for (_, _, socket) in gone {
             self.kernel(machine, |kernel, now, out| kernel.close(now, socket, out));
         }
+        self.connections_forget(machine, cell);
         self.client_forgets(machine, cell);
         if cell.kind == Kind::ApiServer {
             self.front_dies();
@@ -294,6 +302,8 @@ impl World {
         let boots = host.boots;
         host.kernel = Kernel::sharing(kernel_rng(seed, machine, boots), self.shared.clone());
         host.sockets.clear();
+        host.connections = Connections::default();
+        host.connections_due = Time::NEVER;
         host.observers.clear();
         host.told = None;
         host.runtime.power_loss();

@@ -19,6 +19,7 @@ mod boot;
 mod build;
 mod cables;
 mod configs;
+mod connections;
 mod containers;
 pub mod external;
 mod faults;
@@ -109,6 +110,7 @@ enum Due {
     Start { life: Life },
     Frame { slot: u32 },
     Kernel { machine: u32 },
+    Connections { machine: u32 },
     Netlink { machine: u32 },
     Work { slot: u32 },
     ApiClient { machine: u32 },
@@ -354,6 +356,7 @@ impl World {
             Due::Start { life } => self.dispatch_start(life),
             Due::Frame { slot } => self.frame_arrives(slot as usize),
             Due::Kernel { machine } => self.kernel_alarm(machine),
+            Due::Connections { machine } => self.connections_due(machine),
             Due::Netlink { machine } => self.netlink(machine),
             Due::Work { slot } => self.do_work(slot as usize),
             Due::ApiClient { machine } => self.client_alarm(machine),

@@ -10,8 +10,8 @@ pub(crate) enum Owner {
     ApiClient,
     ApiFront,
     KubeletProbe(u32),
-    /// A UDP port of an actor.
-    Udp(Cell),
+    /// A socket of an actor.
+    Actor(Cell),
     Program(u32),
     Probe(u32),
 }
@@ -22,7 +22,7 @@ impl Owner {
             Owner::ApiClient => 1 << 56,
             Owner::ApiFront => 2 << 56,
             Owner::KubeletProbe(slot) => 3 << 56 | u64::from(slot),
-            Owner::Udp(cell) => 4 << 56 | (cell.kind as u64) << 32 | u64::from(cell.index),
+            Owner::Actor(cell) => 4 << 56 | (cell.kind as u64) << 32 | u64::from(cell.index),
             Owner::Program(slot) => 5 << 56 | u64::from(slot),
             Owner::Probe(slot) => 6 << 56 | u64::from(slot),
         }
@@ -41,7 +41,7 @@ impl Owner {
                     k if k == Kind::KubeDns as u8 => Kind::KubeDns,
                     _ => return None,
                 };
-                Owner::Udp(Cell { kind, index: low })
+                Owner::Actor(Cell { kind, index: low })
             }
             5 => Owner::Program(low),
             6 => Owner::Probe(low),
@@ -62,7 +62,7 @@ impl World {
             Some(Owner::ApiClient) => self.client_socket(machine, socket, event),
             Some(Owner::ApiFront) => self.front_socket(machine, socket, event),
             Some(Owner::KubeletProbe(slot)) => self.kubelet_probe_socket(slot, socket, event),
-            Some(Owner::Udp(cell)) => self.actor_datagram(cell, event),
+            Some(Owner::Actor(cell)) => self.actor_socket(machine, cell, socket, event),
             Some(Owner::Program(slot)) => self.program_socket(slot, socket, event),
             Some(Owner::Probe(slot)) => self.probe_socket(slot, socket, event),
             None => {}

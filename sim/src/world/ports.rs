@@ -4,7 +4,7 @@
 use super::fleet::Fleet;
 use super::{Cell, Component, Due, Kind, Life, Owner, World};
 use crate::body::Body;
-use crate::kernel::{Kernel, NsId, SocketEvent};
+use crate::kernel::{Kernel, NsId, SocketEvent, SocketId};
 use crate::models::usage::usage;
 use crate::profiles::flannel::Flannel;
 use crate::profiles::kube_dns::KubeDns;
@@ -19,7 +19,7 @@ use kubesim_actors::ports::{
 use kubesim_actors::proxy::{self, Proxy};
 use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_runtime::{Ticket, Time};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// One netlink request.
@@ -299,9 +299,9 @@ impl World {
         }
     }
 
-    // UDP of actors.
+    // Datagrams of actors; their connections are in `connections`.
 
-    fn packets_effect(&mut self, life: Life, _ticket: Ticket, request: packets::Request) {
+    fn packets_effect(&mut self, life: Life, ticket: Ticket, request: packets::Request) {
         let Some(machine) = self.is_on(life) else { return };
         match request {
             packets::Request::Bind { address, port } => self.bind(machine, life, address, port),
@@ -323,39 +323,63 @@ impl World {
                     k.udp_send(now, socket, from, to, body, len, out)
                 });
                 if sent.is_err() {
-                    self.tell_packets(life, packets::Reply::Unreachable { to });
+                    self.tell_packets(life, None, packets::Reply::Unreachable { to });
                 }
+            }
+            packets::Request::Listen { address, port } => {
+                self.listen(machine, life, address, port);
+            }
+            packets::Request::Respond { connection, message } => {
+                self.respond(machine, connection, message);
+            }
+            packets::Request::Ask { to, message } => {
+                self.ask_over_tcp(machine, (life, ticket), to, message);
             }
         }
     }
 
     fn bind(&mut self, machine: u32, life: Life, address: Ipv4Addr, port: u16) {
-        let owner = Owner::Udp(life.cell).pack();
+        self.have_address(machine, address);
+        let owner = Owner::Actor(life.cell).pack();
+        match self.kernel(machine, |k, _, _| k.udp_bind(NsId::HOST, address, port, owner)) {
+            Ok(socket) => self.machines[machine as usize].sockets.push((life, port, socket)),
+            Err(why) => self.tell_packets(life, None, packets::Reply::BindFailed { port, why }),
+        }
+    }
+
+    /// An address that is the service's own lives on lo, as node-local DNS caches have it.
+    pub(super) fn have_address(&mut self, machine: u32, address: Ipv4Addr) {
         if !address.is_unspecified() {
-            // An address that is the service's own lives on lo, as node-local DNS caches have it.
             let net = ipnet::Ipv4Net::new_assert(address, 32);
             let lo = Kernel::LO;
             let _ =
                 self.kernel(machine, |k, now, out| k.add_address(now, NsId::HOST, lo, net, out));
         }
-        match self.kernel(machine, |k, _, _| k.udp_bind(NsId::HOST, address, port, owner)) {
-            Ok(socket) => self.machines[machine as usize].sockets.push((life, port, socket)),
-            Err(why) => self.tell_packets(life, packets::Reply::BindFailed { port, why }),
-        }
     }
 
-    fn tell_packets(&mut self, life: Life, reply: packets::Reply) {
+    pub(super) fn tell_packets(
+        &mut self,
+        life: Life,
+        ticket: Option<Ticket>,
+        reply: packets::Reply,
+    ) {
         let at = self.now;
         match life.cell.kind {
-            Kind::Netd => self.send::<Netd>(life, at, None, netd::Event::Packets(reply)),
-            Kind::Flannel => self.send::<Flannel>(life, at, None, netd::Event::Packets(reply)),
-            Kind::Dns => self.send::<Dns>(life, at, None, dns::Event::Packets(reply)),
-            Kind::KubeDns => self.send::<KubeDns>(life, at, None, dns::Event::Packets(reply)),
+            Kind::Netd => self.send::<Netd>(life, at, ticket, netd::Event::Packets(reply)),
+            Kind::Flannel => self.send::<Flannel>(life, at, ticket, netd::Event::Packets(reply)),
+            Kind::Dns => self.send::<Dns>(life, at, ticket, dns::Event::Packets(reply)),
+            Kind::KubeDns => self.send::<KubeDns>(life, at, ticket, dns::Event::Packets(reply)),
             _ => {}
         }
     }
 
-    pub(super) fn actor_datagram(&mut self, cell: Cell, event: SocketEvent) {
+    pub(super) fn actor_socket(
+        &mut self,
+        machine: u32,
+        cell: Cell,
+        socket: SocketId,
+        event: SocketEvent,
+    ) {
         let life = self.life(cell);
         match event {
             SocketEvent::Datagram { from, local, body, .. } => {
@@ -364,15 +388,12 @@ impl World {
                     Body::Peer(signed) => packets::Body::Peer(signed),
                     _ => return,
                 };
-                self.tell_packets(life, packets::Reply::Datagram { local, from, body });
+                self.tell_packets(life, None, packets::Reply::Datagram { local, from, body });
             }
             SocketEvent::Icmp { to, .. } => {
-                self.tell_packets(
-                    life,
-                    packets::Reply::Unreachable { to: SocketAddrV4::new(*to.ip(), to.port()) },
-                );
+                self.tell_packets(life, None, packets::Reply::Unreachable { to });
             }
-            _ => {}
+            event => self.connection_event(machine, socket, event),
         }
     }
 }
