@@ -153,6 +153,11 @@ fn upstream_nobody_undoes_what_docker_ufw_and_others_did_to_forwarding() {
 }
 
 #[test]
+fn dns_over_tcp_passes() {
+    passes("dns-over-tcp");
+}
+
+#[test]
 fn resolv_conf_change_passes() {
     passes("resolv-conf-change");
 }

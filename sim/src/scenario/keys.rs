@@ -346,6 +346,7 @@ sections! {
     PROBE_DIG "[[probe]] kind = \"dig\"" {
         "query": "text" = "required",
         "record": "`A`, `AAAA`, `SRV`, `PTR`" = "A",
+        "tcp": "boolean" = "false",
     }
     FROM "[probe.from]" {
         "node": "node" = "",

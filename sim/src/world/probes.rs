@@ -6,6 +6,7 @@ use super::programs::resolver::{Lookup, Next};
 use super::{Due, Owner, Role, World};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
+use crate::models::connections::framed_len;
 use crate::scenario::{self, PodRef, ProbeFrom, ProbeKind, ProbeTarget, RecordType, ServiceVia};
 use k8s_openapi::api::core::v1::ServiceSpec;
 use kubesim_actors::dns::message::{Data, Message, Rcode, Type};
@@ -157,10 +158,20 @@ impl World {
                 self.probe_opened(slot, number, opened.map_err(refuse)?);
                 Ok(())
             }
-            ProbeKind::Dig { query, record } => {
+            ProbeKind::Dig { query, record, tcp } => {
                 let id = self.probes[slot].rng.u64() as u16;
                 let message = question(&query, record, id);
-                self.probe_ask(slot, number, (machine, ns), target, message)
+                if !tcp {
+                    return self.probe_ask(slot, number, (machine, ns), target, message);
+                }
+                let opened =
+                    self.kernel(machine, |k, now, out| k.tcp_connect(now, ns, target, owner, out));
+                let socket = opened.map_err(refuse)?;
+                self.probe_opened(slot, number, socket);
+                let len = framed_len(&message);
+                let body = Body::Dns(Arc::new(message));
+                self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, len, out))
+                    .map_err(refuse)
             }
         }
     }
@@ -274,7 +285,8 @@ impl World {
                 let result = self.judge_status(slot, status, &text);
                 self.probe_done(slot, number, result);
             }
-            SocketEvent::Datagram { body: Body::Dns(message), .. } => {
+            SocketEvent::Datagram { body: Body::Dns(message), .. }
+            | SocketEvent::Received { body: Body::Dns(message), .. } => {
                 self.probe_dns(slot, number, &message);
             }
             SocketEvent::Failed(errno) => {

@@ -6,7 +6,7 @@ use crate::lab::workload::answer_of;
 use kubesim_actors::dns::message::{Data, Message, Rcode, Type};
 use kubesim_actors::objects::Uid;
 use kubesim_backends::containers::Space;
-use kubesim_backends::packets::dns;
+use kubesim_backends::packets::{dns, exchange};
 use kubesim_backends::probe::status_of;
 use kubesim_sim::scenario::{ProbeKind, RecordType};
 use kubesim_sim::world::external::{Destination, Tried, Try};
@@ -97,7 +97,14 @@ async fn go(attempt: &Try, ports: &Ports, resolv_conf: &PathBuf) -> Result<Tried
             }
             http(stream, to, path).await
         }
-        ProbeKind::Dig { query, record } => dig(&place, to, query, *record, id).await,
+        ProbeKind::Dig { query, record, tcp } => {
+            let question = question(query, *record, id);
+            let answer = match tcp {
+                true => exchange(&mut place.connect(to).await.map_err(words)?, &question).await,
+                false => ask(&place, to, &question).await,
+            };
+            records(&answer.map_err(words)?)
+        }
         ProbeKind::TcpStream => Err("a stream is no single try".into()),
     }
 }
@@ -142,13 +149,7 @@ async fn http(
     }
 }
 
-async fn dig(
-    place: &Place,
-    to: SocketAddrV4,
-    query: &str,
-    record: RecordType,
-    id: u16,
-) -> Result<Tried, SmolStr> {
+fn question(query: &str, record: RecordType, id: u16) -> Message {
     let qtype = match record {
         RecordType::A => Type::A,
         RecordType::Aaaa => Type::Aaaa,
@@ -156,27 +157,37 @@ async fn dig(
         RecordType::Ptr => Type::Ptr,
     };
     let name = query.trim_end_matches('.').to_lowercase();
-    let message = Message { udp_size: 1232, ..Message::query(id, name.into(), qtype) };
-    let bytes = dns::encode(&message).map_err(|_| "the name cannot be asked for")?;
-    let socket = place.udp().map_err(words)?;
+    Message { udp_size: 1232, ..Message::query(id, name.into(), qtype) }
+}
+
+/// By datagram.
+async fn ask(place: &Place, to: SocketAddrV4, question: &Message) -> io::Result<Message> {
+    let unspeakable = |_| io::Error::other("the name cannot be asked for");
+    let bytes = dns::encode(question).map_err(unspeakable)?;
+    let socket = place.udp()?;
     // Connected, so that an ICMP error is heard.
-    socket.connect(SocketAddr::V4(to)).await.map_err(words)?;
-    socket.send(&bytes).await.map_err(words)?;
+    socket.connect(SocketAddr::V4(to)).await?;
+    socket.send(&bytes).await?;
     let mut buffer = [0; 4096];
     loop {
-        let length = socket.recv(&mut buffer).await.map_err(words)?;
-        let dns::Incoming::Message(answer) = dns::decode(&buffer[..length]) else { continue };
-        if answer.id != id || !answer.response {
-            continue;
+        let length = socket.recv(&mut buffer).await?;
+        if let dns::Incoming::Message(answer) = dns::decode(&buffer[..length])
+            && answer.id == question.id
+            && answer.response
+        {
+            return Ok(answer);
         }
-        let address = |data: &Data| if let Data::A(ip) = data { Some(*ip) } else { None };
-        let mut found: Vec<_> = answer.answers.iter().filter_map(|r| address(&r.data)).collect();
-        found.sort_unstable();
-        return match answer.rcode {
-            Rcode::NoError if answer.answers.is_empty() => Err("no records".into()),
-            Rcode::NoError => Ok(Tried::Records(found)),
-            rcode => Err(format_smolstr!("{rcode}")),
-        };
+    }
+}
+
+fn records(answer: &Message) -> Result<Tried, SmolStr> {
+    let address = |data: &Data| if let Data::A(ip) = data { Some(*ip) } else { None };
+    let mut found: Vec<_> = answer.answers.iter().filter_map(|r| address(&r.data)).collect();
+    found.sort_unstable();
+    match answer.rcode {
+        Rcode::NoError if answer.answers.is_empty() => Err("no records".into()),
+        Rcode::NoError => Ok(Tried::Records(found)),
+        rcode => Err(format_smolstr!("{rcode}")),
     }
 }
 

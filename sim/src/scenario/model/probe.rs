@@ -34,6 +34,8 @@ pub enum ProbeKind {
     Dig {
         query: Name,
         record: RecordType,
+        /// Over a connection, which brings the whole of a long answer.
+        tcp: bool,
     },
 }
 

@@ -88,6 +88,7 @@ impl Reader<'_> {
             Word::Dig => ProbeKind::Dig {
                 query: self.dns_name(f, "query"),
                 record: f.word("record", RECORDS).unwrap_or(RecordType::A),
+                tcp: f.bool("tcp", false),
             },
         })
     }
