@@ -30,7 +30,7 @@ const HEADER: usize = 16;
 const DATAGRAM: usize = 64 << 10;
 /// A dump that was disturbed by a change is begun anew so often.
 const DUMPS: usize = 8;
-/// It was disturbed each time. The kernel's own answer to it is a flag (NLM_F_DUMP_INTR), no number.
+/// It was disturbed each time. The kernel says so by a flag (NLM_F_DUMP_INTR) and no number.
 const DISTURBED: Errno = Errno::Other(nix::errno::Errno::EAGAIN as u16);
 
 /// Opens a socket of the calling thread's network namespace, in the multicast groups of `groups`

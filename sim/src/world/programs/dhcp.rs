@@ -1,5 +1,6 @@
-//! A machine's DHCP client (RFC 2131), as NetworkManager runs it: an address lost with the carrier is taken off the link at once. A lease is renewed as
-//! [`crate::dhcp`] says. As long as somebody has given the card a fixed address, it asks nobody.
+//! A machine's DHCP client (RFC 2131), as NetworkManager runs it: an address lost with the carrier
+//! is taken off the link at once. A lease is renewed as [`crate::dhcp`] says. As long as somebody
+//! has given the card a fixed address, it asks nobody.
 
 use super::Seat;
 use crate::body::{Body, Dhcp, DhcpKind};
