@@ -1,6 +1,6 @@
-//! The keys of service accounts' tokens, as their file has them: who puts another key there need not
-//! start the server anew. Of several servers each looks for itself, so a key that is to sign is put
-//! behind the present one first, and before it when all have had time to look.
+//! The keys of service accounts' tokens, as their file has them: who puts another key there need
+//! not start the server anew. Of several servers each looks for itself, so a key that is to sign is
+//! put behind the present one first, and before it when all have had time to look.
 
 use kubesim_backends::http::Front;
 use std::fs;

@@ -1,5 +1,6 @@
 //! What the kubelet asks for, in the words of the CRI (upstream's
-//! pkg/kubelet/kuberuntime/kuberuntime_sandbox.go, kuberuntime_container.go, labels.go, helpers.go).
+//! pkg/kubelet/kuberuntime/kuberuntime_sandbox.go, kuberuntime_container.go, labels.go,
+//! helpers.go).
 
 use super::messages::{
     Capability, ContainerConfig, ContainerMetadata, DnsConfig, Image, ImageSpec, Int64Value,

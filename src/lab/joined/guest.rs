@@ -1,7 +1,7 @@
 //! What the lab brings into a cluster that is somebody else's, and takes away when it ends: roles
-//! that its components have in no other cluster, Nodes with the pods on them, and what the scenario's
-//! workloads and faults made. So the next run finds what this one found. What was there before and
-//! was changed stays changed.
+//! that its components have in no other cluster, Nodes with the pods on them, and what the
+//! scenario's workloads and faults made. So the next run finds what this one found. What was there
+//! before and was changed stays changed.
 
 use crate::lab::identity::{Known, PROFILES};
 use crate::seed::seed;

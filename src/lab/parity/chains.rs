@@ -2,11 +2,11 @@
 //! packet decides, so a chain's rules are compared in their order; which of two chains is listed
 //! first says nothing, so chains are sorted.
 //!
-//! Two things are sorted within a chain. What only addresses order: the rules of adjacent endpoints,
-//! in each of which one endpoint has its turn. The chances of these turns are told apart from them,
-//! in their order, since which endpoint has which of them is addresses' as well. And the jumps that
-//! netd and the proxy put at the head of a built-in chain, but only by whose they are: the one that
-//! begins some milliseconds later has its jumps before the other's.
+//! Two things are sorted within a chain. What only addresses order: the rules of adjacent
+//! endpoints, in each of which one endpoint has its turn. The chances of these turns are told apart
+//! from them, in their order, since which endpoint has which of them is addresses' as well. And the
+//! jumps that netd and the proxy put at the head of a built-in chain, but only by whose they are:
+//! the one that begins some milliseconds later has its jumps before the other's.
 
 use super::mask::{Mask, replace_whole};
 use std::collections::BTreeMap;

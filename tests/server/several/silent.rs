@@ -1,5 +1,5 @@
-//! A member of etcd that falls silent: nothing of what is sent to it or by it arrives, and no kernel
-//! says so, as when a cable is cut between two switches.
+//! A member of etcd that falls silent: nothing of what is sent to it or by it arrives, and no
+//! kernel says so, as when a cable is cut between two switches.
 
 use super::load::map;
 use super::{Clients, Cluster, MAPS, SERVERS, possible};
