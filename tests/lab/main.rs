@@ -244,9 +244,12 @@ fn a_killed_run_leaves_nothing_after_clean() {
     let before = outside();
     for (name, signal) in [("killed", "KILL"), ("interrupted", "INT"), ("hung up", "HUP")] {
         let kubeconfig = scenario(name, SMALL).with_file_name("admin.conf");
-        let mut command = lab(name, SMALL);
+        let run = lab(name, SMALL);
+        // Under nohup nobody hears of a hang-up, and that is inherited.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP").arg(run.get_program()).args(run.get_args());
         command.arg("--kubeconfig").arg(&kubeconfig).stdout(Stdio::piped());
-        let child = command.spawn().expect("kubesim runs");
+        let child = command.spawn().expect("env runs kubesim");
         let id = child.id();
         wait_until("a pod", Duration::from_secs(14), || !children_of(id).is_empty());
         let sent = Command::new("kill").args(["-s", signal, &id.to_string()]).status();

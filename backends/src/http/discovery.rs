@@ -88,7 +88,7 @@ pub fn group_version(group: &str, version: &str, definitions: &Definitions) -> V
         json!({"name": review.plural, "singularName": review.kind.to_lowercase(),
                "namespaced": review.namespaced, "kind": review.kind, "verbs": ["create"]})
     }));
-    by_name(&mut all, "name");
+    by_name(&mut all, "name", definitions, group);
     let name = match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
@@ -133,12 +133,17 @@ fn aggregated_version(group: &str, version: &str, definitions: &Definitions) -> 
     let kinds = kinds.map(|served| aggregated(&served));
     let reviews = resources::reviews(group, version).map(aggregated_review);
     let mut all: Vec<Value> = kinds.chain(reviews).collect();
-    by_name(&mut all, "resource");
+    by_name(&mut all, "resource", definitions, group);
     all
 }
 
-/// As upstream installs them (apiserver's `pkg/endpoints/installer.go`).
-fn by_name(resources: &mut [Value], field: &str) {
+/// As upstream installs them (apiserver's `pkg/endpoints/installer.go`). Declared kinds are told one
+/// after the other, each with its subresources behind it (apiextensions-apiserver's
+/// `customresource_discovery_controller.go`).
+fn by_name(resources: &mut [Value], field: &str, definitions: &Definitions, group: &str) {
+    if resources::is_declared(group, definitions) {
+        return;
+    }
     resources.sort_by(|a, b| a[field].as_str().cmp(&b[field].as_str()));
 }
 

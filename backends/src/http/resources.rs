@@ -102,17 +102,18 @@ pub fn groups(definitions: &Definitions) -> Vec<Group> {
         }
     }
     // Several definitions of a group have versions of their own.
-    let declared = |group: &&mut Group| {
-        let mut kinds = definitions.iter().map(|definition| definition.kind.group());
-        kinds.any(|name| name == group.name)
-    };
-    let ours = |group: &Group| Kind::ALL.iter().any(|kind| kind.group() == group.name);
-    for group in groups.iter_mut().filter(declared).filter(|group| !ours(group)) {
+    for group in groups.iter_mut().filter(|group| is_declared(group.name, definitions)) {
         group.versions.sort_by(|a, b| preferred(a, b));
     }
     let place = |group: &Group| ORDER.iter().position(|name| *name == group.name);
     groups.sort_by_key(|group| place(group).unwrap_or(ORDER.len()));
     groups
+}
+
+/// Whether all kinds of a group are declared ones.
+pub fn is_declared(group: &str, definitions: &Definitions) -> bool {
+    let ours = Kind::ALL.iter().any(|kind| kind.group() == group);
+    !ours && definitions.iter().any(|definition| definition.kind.group() == group)
 }
 
 /// The core group.

@@ -192,7 +192,11 @@ async fn put(
     if let Some(live) = &live {
         csr::update(inner, sent.user, target.sub, live, &mut object)?;
         let change = Change { sub: target.sub, old: Some(live), new: Some(&object) };
-        inner.restrict(sent.user, change)?;
+        // A write upon an older version conflicts, whatever it changes: the version is compared
+        // before admission validates (`Store.Update` in apiserver's registry/generic).
+        if object.version >= live.version {
+            inner.restrict(sent.user, change)?;
+        }
     }
     let object = Arc::new(object);
     let request = match target.sub {

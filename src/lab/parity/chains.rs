@@ -42,9 +42,10 @@ pub fn lines(mask: &Mask, save: &str) -> Vec<String> {
         }
     }
     let tell = |((table, name), chain)| Told { mask, names: &names, table, name }.chain(&chain);
-    let mut told: Vec<Vec<String>> = chains.into_iter().map(tell).collect();
+    // By their rules: a policy of its own moves no chain.
+    let mut told: Vec<(Vec<String>, Option<String>)> = chains.into_iter().map(tell).collect();
     told.sort_unstable();
-    others.extend(told.into_iter().flatten());
+    others.extend(told.into_iter().flat_map(|(rules, policy)| policy.into_iter().chain(rules)));
     others
 }
 
@@ -88,12 +89,12 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn chain(&self, chain: &Chain<'_>) -> Vec<String> {
+    /// Its rules, and what it is.
+    fn chain(&self, chain: &Chain<'_>) -> (Vec<String>, Option<String>) {
         let mut lines = Vec::new();
         // Every built-in chain is there and accepts, whether its table is shown or not.
-        if !matches!(chain.policy, "ACCEPT" | "") {
-            lines.push(self.line(&format!(":{} {}", self.name, chain.policy)));
-        }
+        let policy = (!matches!(chain.policy, "ACCEPT" | ""))
+            .then(|| self.line(&format!(":{} {}", self.name, chain.policy)));
         let mut rules = chain.rules.clone();
         if chain.policy != "-" {
             let owned = |one: &&str, next: &&str| owner(one).is_some() && owner(next).is_some();
@@ -105,7 +106,7 @@ impl Told<'_> {
         }) {
             self.turns(turns, &mut lines);
         }
-        lines
+        (lines, policy)
     }
 
     /// Rules that only addresses order, or one rule.

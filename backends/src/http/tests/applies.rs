@@ -85,8 +85,9 @@ fn of_any_kind_what_is_applied_twice_is_written_once() {
     let subnet = json!({"spec": {"node": "n", "cidr": "10.244.0.0/24"}});
     // What has defaults in what has one owner as a whole differs for others from what they say, as
     // upstream has it.
+    let field = ".spec.template.spec.containers[name=\"c\"].env[name=\"A\"].valueFrom.fieldRef";
     let cases = [
-        ("apis/apps/v1", "statefulsets", "StatefulSet", set, ".spec.volumeClaimTemplates"),
+        ("apis/apps/v1", "statefulsets", "StatefulSet", set, field),
         ("apis/networking.k8s.io/v1", "ingresses", "Ingress", ingress, ""),
         ("apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", policy, ".spec.ingress"),
         ("apis/batch/v1", "jobs", "Job", job, ""),
