@@ -148,6 +148,7 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     if target.sub == Some(Sub::Scale) {
         return scale::update(inner, target, &value, write, dry_run).await;
     }
+    confirm_namespace(target, &value)?;
     let (object, warnings) = decoded(&target.served, value, sent.query)?;
     let object = at(target, object)?;
     let mut before = None;
@@ -218,15 +219,21 @@ fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
             "the name of the object ({theirs}) does not match the name on the URL ({ours})"
         )));
     }
-    let (ours, theirs) = (&key.namespace, &object.key.namespace);
-    if !theirs.is_empty() && !ours.is_empty() && theirs != ours {
-        return Err(Failure::bad_request(format!(
-            "the namespace of the object ({theirs}) does not match the namespace on the request \
-             ({ours})"
-        )));
-    }
     object.key.namespace = key.namespace;
     Ok(object)
+}
+
+/// An object that names a namespace names the path's (`EnsureObjectNamespaceMatchesRequestNamespace`
+/// in apiserver's `pkg/registry/rest/meta.go`).
+fn confirm_namespace(target: &Target, value: &Value) -> Result<(), Failure> {
+    let ours = target.key().namespace;
+    let theirs = value["metadata"]["namespace"].as_str().unwrap_or_default();
+    if theirs.is_empty() || ours.is_empty() || theirs == ours.as_str() {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "the namespace of the object ({theirs}) does not match the namespace on the request ({ours})"
+    )))
 }
 
 pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Answer, Failure> {
@@ -248,6 +255,7 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         let old = inner.object(target)?;
         let mut value = target.served.json(&old);
         patch.apply(&target.served, &mut value)?;
+        confirm_namespace(target, &value)?;
         let (object, warnings) = decoded(&target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         // One that names another version than that of the object wants no newer one.
@@ -282,6 +290,7 @@ async fn applied(
             live => Some(live?),
         };
         let value = write.apply(live.as_deref(), &config, force)?;
+        confirm_namespace(target, &value)?;
         let (object, warnings) = decoded(&target.served, value, sent.query)?;
         let mut object = at(target, object)?;
         if let Some(live) = live {
