@@ -223,8 +223,8 @@ fn at(target: &Target, mut object: Object) -> Result<Object, Failure> {
     Ok(object)
 }
 
-/// An object that names a namespace names the path's (`EnsureObjectNamespaceMatchesRequestNamespace`
-/// in apiserver's `pkg/registry/rest/meta.go`).
+/// An object that names a namespace names the path's
+/// (`EnsureObjectNamespaceMatchesRequestNamespace` in apiserver's `pkg/registry/rest/meta.go`).
 fn confirm_namespace(target: &Target, value: &Value) -> Result<(), Failure> {
     let ours = target.key().namespace;
     let theirs = value["metadata"]["namespace"].as_str().unwrap_or_default();
