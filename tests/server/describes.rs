@@ -26,8 +26,8 @@ const PASSED: [&str; 11] = [
     "Time Zone:",
 ];
 
-/// Older releases tell what is in a Secret or a ConfigMap in the order of a Go map, which is another
-/// each time (`describeSecret`, `ConfigMapDescriber` in `pkg/describe/describe.go`).
+/// Older releases tell what is in a Secret or a ConfigMap in the order of a Go map, which is
+/// another each time (`describeSecret`, `ConfigMapDescriber` in `pkg/describe/describe.go`).
 fn in_any_order(mut lines: Vec<String>) -> Vec<String> {
     if let Some(data) = lines.iter().position(|line| line == "Data") {
         lines[data..].sort();

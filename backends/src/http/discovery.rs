@@ -137,8 +137,8 @@ fn aggregated_version(group: &str, version: &str, definitions: &Definitions) -> 
     all
 }
 
-/// As upstream installs them (apiserver's `pkg/endpoints/installer.go`). Declared kinds are told one
-/// after the other, each with its subresources behind it (apiextensions-apiserver's
+/// As upstream installs them (apiserver's `pkg/endpoints/installer.go`). Declared kinds are told
+/// one after the other, each with its subresources behind it (apiextensions-apiserver's
 /// `customresource_discovery_controller.go`).
 fn by_name(resources: &mut [Value], field: &str, definitions: &Definitions, group: &str) {
     if resources::is_declared(group, definitions) {
