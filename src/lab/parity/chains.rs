@@ -42,10 +42,10 @@ pub fn lines(mask: &Mask, save: &str) -> Vec<String> {
         }
     }
     let tell = |((table, name), chain)| Told { mask, names: &names, table, name }.chain(&chain);
-    // By their rules: a policy of its own moves no chain.
-    let mut told: Vec<(Vec<String>, Option<String>)> = chains.into_iter().map(tell).collect();
+    // By their names: what is in a chain moves none.
+    let mut told: Vec<(String, Vec<String>)> = chains.into_iter().map(tell).collect();
     told.sort_unstable();
-    others.extend(told.into_iter().flat_map(|(rules, policy)| policy.into_iter().chain(rules)));
+    others.extend(told.into_iter().flat_map(|(_, lines)| lines));
     others
 }
 
@@ -89,12 +89,13 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Its rules, and what it is.
-    fn chain(&self, chain: &Chain<'_>) -> (Vec<String>, Option<String>) {
+    /// What it is called, and what it is: its policy and its rules.
+    fn chain(&self, chain: &Chain<'_>) -> (String, Vec<String>) {
         let mut lines = Vec::new();
         // Every built-in chain is there and accepts, whether its table is shown or not.
-        let policy = (!matches!(chain.policy, "ACCEPT" | ""))
-            .then(|| self.line(&format!(":{} {}", self.name, chain.policy)));
+        if !matches!(chain.policy, "ACCEPT" | "") {
+            lines.push(self.line(&format!(":{} {}", self.name, chain.policy)));
+        }
         let mut rules = chain.rules.clone();
         if chain.policy != "-" {
             let owned = |one: &&str, next: &&str| owner(one).is_some() && owner(next).is_some();
@@ -106,7 +107,7 @@ impl Told<'_> {
         }) {
             self.turns(turns, &mut lines);
         }
-        (lines, policy)
+        (self.line(self.name), lines)
     }
 
     /// Rules that only addresses order, or one rule.
