@@ -95,7 +95,7 @@ fn what_is_done_to_services_and_tunnels_is_seen() {
 
 const PROGRAMS: [&str; 5] = ["iptables", "ip", "bridge", "ipvsadm", "nsenter"];
 const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/services.toml");
-const ROOM: Duration = Duration::from_secs(120);
+const ROOM: Duration = Duration::from_secs(240);
 
 fn compare() -> String {
     format!("/kubesim parity {SCENARIO} --before 15s")
