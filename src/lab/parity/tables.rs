@@ -185,13 +185,15 @@ fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A route. Which next hop object has its gateway says nothing.
+/// A route. Which next hop object has its gateway says nothing; and whether the pods' bridge has a
+/// carrier says whether a pod of those that may be anywhere is here.
 fn route(line: &str) -> String {
-    let mut kept = Vec::new();
+    let (mut kept, pods) = (Vec::new(), line.contains(" dev cni0 "));
     let mut all = line.split_whitespace();
     while let Some(word) = all.next() {
         match word {
             "nhid" => drop(all.next()),
+            "linkdown" if pods => {}
             word => kept.push(word),
         }
     }
@@ -216,6 +218,8 @@ mod tests {
     fn a_route_is_what_it_says_and_not_how() {
         let line = "10.244.1.0/24 nhid 7 via 10.0.0.2 dev eth0 proto 98 onlink linkdown ";
         assert_eq!(route(line), "10.244.1.0/24 via 10.0.0.2 dev eth0 proto 98 onlink linkdown");
+        let own = "10.244.1.0/24 dev cni0 proto kernel scope link src 10.244.1.1";
+        assert_eq!(route(&format!("{own} linkdown ")), own);
         assert_eq!(route("blackhole 10.97.0.0/16 "), "blackhole 10.97.0.0/16");
     }
 
