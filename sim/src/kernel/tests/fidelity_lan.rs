@@ -288,18 +288,23 @@ fn what_is_due_together_is_done_last_armed_first() {
     assert_eq!(states, expected);
 }
 
+/// A bridge through iptables, where what is sent to this address goes to 10.9.0.11.
+fn bridged_with_dnat(of: &str) -> (Kernel, [u32; 3]) {
+    let (mut kernel, legs, _) = bridged();
+    forwarding(&mut kernel, "1");
+    let (mut out, key) = (Vec::new(), "net.bridge.bridge-nf-call-iptables");
+    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
+    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
+    let command = format!("-t nat -A PREROUTING -d {of} -p udp -j DNAT --to-destination 10.9.0.11");
+    rules.command(&command).expect("a rule");
+    (kernel, legs)
+}
+
 /// What bridge-filter draws since DNAT goes to hosts of the bridge: bridged on with the client's
 /// MAC address and its TTL, once the host was asked for (br_nf_pre_routing_finish_bridge).
 #[test]
 fn what_dnat_sends_to_a_host_of_the_bridge_is_bridged_on() {
-    let (mut kernel, legs, _) = bridged();
-    forwarding(&mut kernel, "1");
-    let mut out = Vec::new();
-    let key = "net.bridge.bridge-nf-call-iptables";
-    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
-    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
-    let command = "-t nat -A PREROUTING -d 10.96.0.1 -p udp -j DNAT --to-destination 10.9.0.11";
-    rules.command(command).expect("a rule");
+    let (mut kernel, legs) = bridged_with_dnat("10.96.0.1");
     let request = udp("10.9.0.10", "10.96.0.1");
     let asked = put(&mut kernel, legs[0], HOST_MAC, BRIDGE, request.clone());
     assert!(asked.iter().all(|(_, frame)| matches!(frame.payload, Payload::Arp(_))));
@@ -322,14 +327,7 @@ fn what_dnat_sends_to_a_host_of_the_bridge_is_bridged_on() {
 /// nf_ct_resolve_clash).
 #[test]
 fn two_packets_that_wait_for_a_host_of_the_bridge_both_go_on() {
-    let (mut kernel, legs, _) = bridged();
-    forwarding(&mut kernel, "1");
-    let mut out = Vec::new();
-    let key = "net.bridge.bridge-nf-call-iptables";
-    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
-    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
-    let command = "-t nat -A PREROUTING -d 10.9.0.13 -p udp -j DNAT --to-destination 10.9.0.11";
-    rules.command(command).expect("a rule");
+    let (mut kernel, legs) = bridged_with_dnat("10.9.0.13");
     let other = Mac([6, 0, 0, 0, 0, 2]);
     for _ in 0..2 {
         put(&mut kernel, legs[2], HOST_MAC, other, udp("10.9.0.12", "10.9.0.13"));
@@ -345,14 +343,7 @@ fn two_packets_that_wait_for_a_host_of_the_bridge_both_go_on() {
 /// only answers find, for a second, and that is not listed (nf_ct_resolve_clash_harder).
 #[test]
 fn of_two_that_wait_with_ports_of_their_own_the_second_has_an_entry_for_answers() {
-    let (mut kernel, legs, _) = bridged();
-    forwarding(&mut kernel, "1");
-    let mut out = Vec::new();
-    let key = "net.bridge.bridge-nf-call-iptables";
-    kernel.set_sysctl(now(), NsId::HOST, key, "1", &mut out).expect("br_netfilter");
-    let rules = kernel.netfilter_mut(NsId::HOST).expect("rules");
-    let command = "-t nat -A PREROUTING -d 10.9.0.10 -p udp -j DNAT --to-destination 10.9.0.11";
-    rules.command(command).expect("a rule");
+    let (mut kernel, legs) = bridged_with_dnat("10.9.0.10");
     let (client, other) = (Mac([6, 0, 0, 0, 0, 3]), Mac([6, 0, 0, 0, 0, 2]));
     put(&mut kernel, legs[1], client, HOST_MAC, udp("10.9.0.13", "10.9.0.11"));
     for leg in [legs[2], legs[0]] {
