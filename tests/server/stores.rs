@@ -5,7 +5,7 @@ use crate::etcd;
 #[cfg(feature = "etcd")]
 use crate::several::{pairs, possible};
 use crate::world::{Place, Server};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// It lasts as long as this value, whatever becomes of its servers.
 pub struct Store {
@@ -26,7 +26,6 @@ pub fn embedded() -> Store {
     here("embedded", true)
 }
 
-#[cfg(feature = "lab")]
 pub fn memory() -> Store {
     here("memory", false)
 }
@@ -42,6 +41,17 @@ pub fn etcd() -> Option<Store> {
 #[cfg(not(feature = "etcd"))]
 pub fn etcd() -> Option<Store> {
     None
+}
+
+/// Each store and each of these kubectls, in pairs.
+pub fn by_turns(clients: &[PathBuf]) -> impl Iterator<Item = (Store, &PathBuf)> {
+    let stores: [fn() -> Option<Store>; 3] = [|| Some(embedded()), etcd, || Some(memory())];
+    let turns = if clients.is_empty() { 0 } else { clients.len().max(stores.len()) };
+    let turn = move |turn: usize| {
+        let store = stores[turn % stores.len()]();
+        store.map(|store| (store, &clients[turn % clients.len()]))
+    };
+    (0..turns).filter_map(turn)
 }
 
 fn here(name: &'static str, lasts: bool) -> Store {

@@ -5,16 +5,17 @@ use super::ANY;
 use super::transcript::play;
 use crate::node::Node;
 use crate::plane::until;
+use crate::stores::by_turns;
 use crate::world::{Place, Server, clients};
 use std::fs;
 use std::process::Output;
 
-/// With a node on which pods become ready.
+/// On every store, with a node on which pods become ready.
 fn each(story: impl Fn(&Place, &Server)) {
-    for client in clients() {
-        println!("with {}", client.display());
+    for (store, client) in by_turns(&clients()) {
+        println!("on {} with {}", store.name, client.display());
         let place = Place::new();
-        let server = Server::start_with(&place, ANY, &client, &[]);
+        let server = store.serve(&place, ANY, client, &[]);
         let node = Node::start(&place, &server, "n1");
         story(&place, &server);
         drop(node);

@@ -25,6 +25,10 @@ pub fn clients() -> Vec<PathBuf> {
     if beside.is_empty() { vec![stock] } else { beside }
 }
 
+/// Of a server on which nothing happens by itself.
+pub const ALONE: [&str; 2] =
+    ["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
+
 /// What the server keeps; removed in the end.
 pub struct Place(pub PathBuf);
 
@@ -58,9 +62,7 @@ impl Server {
     /// The API server alone, on what the place keeps: what is made stays as it is. `listen` is an
     /// address, with port 0 for any.
     pub fn start(place: &Place, listen: &str, client: &Path) -> Server {
-        let alone =
-            ["--without=scheduler,controllers", "--disable-admission-plugins=ServiceAccount"];
-        Server::start_with(place, listen, client, &alone)
+        Server::start_with(place, listen, client, &ALONE)
     }
 
     /// With more words on its command line.

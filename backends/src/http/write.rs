@@ -367,6 +367,10 @@ fn decoded(
         };
         cannot(types::mismatch(served.place(), &value, &path).unwrap_or_else(ours))
     })?;
+    let message = served.place().message();
+    if let Some(why) = message.and_then(|message| types::no_quantity(message, &value)) {
+        return Err(cannot(why.to_owned()));
+    }
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match query.text("fieldValidation") {

@@ -1,13 +1,9 @@
 //! What is told of a value that its place's type cannot be read of, in the words of Go's decoder
 //! (`UnmarshalTypeError` in sigs.k8s.io/json, which is encoding/json's).
 
-use super::{Field, Many, Place, Type};
+use super::{Field, Many, Place, Type, quantities};
 use kubesim_actors::objects::{Path, Step};
 use serde_json::Value;
-
-/// What a value that is no quantity is told (apimachinery's `ErrFormatWrong`).
-const QUANTITY: &str = "quantities must match the regular expression \
-    '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 /// Of an object that stands at `place` and that cannot be read because of what is at the path in
 /// it. `None` where Go has no word of its own.
@@ -34,7 +30,7 @@ pub fn mismatch(place: Place<'_>, object: &Value, path: &Path) -> Option<String>
     let whole = field.many == Many::One || matches!(here, Place::Each(_));
     let word = word(value, whole && field.kind == Type::Int);
     match field.kind {
-        Type::Quantity if whole => return Some(QUANTITY.to_owned()),
+        Type::Quantity if whole => return Some(quantities::FORM.to_owned()),
         // Those have readers of their own, which know of no place.
         Type::IntOrString if whole => return Some(simple(&word, "int32")),
         Type::Time | Type::MicroTime if whole && !value.is_string() => {

@@ -7,14 +7,16 @@
 
 mod mismatch;
 mod place;
+mod quantities;
 mod read;
 
 pub use mismatch::mismatch;
 pub use place::Place;
+pub use quantities::no_quantity;
 
 use read::Table;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 /// A struct of the API.
@@ -118,6 +120,11 @@ impl Message {
         fields
     }
 
+    /// Whether there may be amounts in it, at any depth.
+    fn has_quantities(&self) -> bool {
+        WITH_QUANTITIES.contains(self.name)
+    }
+
     /// By its name in JSON, here or in what is embedded.
     pub fn field(&self, name: &str) -> Option<&Field> {
         if let Some(number) = self.numbers.get(name) {
@@ -139,6 +146,9 @@ impl Field {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| read::table(include_str!("messages.txt")));
+
+static WITH_QUANTITIES: LazyLock<BTreeSet<&'static str>> =
+    LazyLock::new(|| quantities::messages_with(&TABLE));
 
 /// By its name in the table, `core/v1.Pod`.
 pub fn named(message: &str) -> Option<&'static Message> {

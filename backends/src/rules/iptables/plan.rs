@@ -216,7 +216,10 @@ fn arrange<'a>(
     BuiltInEdits { chain, gone: stood.map(|line| line.rule).collect(), first, last }
 }
 
-/// What of an owner's does not stand in the kernel as it was applied, in iptables' words.
+/// What of an owner's does not stand in the kernel as it was applied, in iptables' words. Where a
+/// rule of a built-in chain stands is nobody's loss: others put theirs before it, as docker does,
+/// and upstream asks only whether it is there (`EnsureRule`, pkg/util/iptables/iptables.go). The
+/// next write puts it back in its place.
 pub fn missing(saved: &Saved<'_>, name: &str, owner: &Owner) -> Vec<String> {
     let mut missing = Vec::new();
     for table in TABLES {
