@@ -88,7 +88,7 @@ impl Place for V4 {
         Step::Answer(which, answer)
     }
     fn send(dice: &mut Dice, to: Self::Addr, port: u16) -> Option<Step> {
-        Some(Step::Send(dice.one(&SOCKETS), to, port))
+        Some(Step::Send(dice.one(&SOCKETS), to, port, 0))
     }
     fn rules(kernel: &Kernel) -> Option<&Filter<V4>> {
         kernel.netfilter(NsId::HOST)

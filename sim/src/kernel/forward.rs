@@ -241,7 +241,10 @@ impl Namespace {
         }
     }
 
-    /// ip_forward: the TTL, the MTU, then the hook.
+    /// ip_forward: the TTL, the MTU, then the hook. What is too long and may be cut up goes on
+    /// whole: here one packet stands for a datagram and for all its fragments, of which Linux
+    /// would make some now (ip_do_fragment, net/ipv4/ip_output.c), and which arrive or get lost
+    /// together.
     fn forward(
         &mut self,
         cx: &mut Cx<'_>,
@@ -359,7 +362,9 @@ impl Namespace {
             }
         }
         let mtu = self.links.get(hop.dev).map_or(0, |link| link.mtu);
-        if hop.kind == Kind::Unicast && packet.dont_fragment && packet.segment > mtu {
+        // Its own datagrams a machine may cut up whatever they say (`ignore_df`, __ip_make_skb).
+        let whole = packet.dont_fragment && !matches!(packet.l4, L4::Udp { .. });
+        if hop.kind == Kind::Unicast && whole && packet.segment > mtu {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }

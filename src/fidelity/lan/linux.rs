@@ -365,10 +365,10 @@ impl Router for Linux {
             Step::Lan(act) => return self.act_on(act),
             Step::Packet(leg, packet) => return self.inject(*leg, &wire::inbound(*leg, packet)),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),
-            Step::Send(from, to, port) => {
+            Step::Send(from, to, port, len) => {
                 let at = SOCKETS.iter().position(|socket| socket == from);
                 let socket = &self.sockets[at.ok_or("no such socket")?];
-                let sent = socket.send_to(&[], SocketAddrV4::new(*to, *port));
+                let sent = socket.send_to(&vec![0; *len as usize], SocketAddrV4::new(*to, *port));
                 sent.map(|_| ()).map_err(|error| errno::from_io(&error))
             }
             other => return Err(format!("not here: {other}")),

@@ -28,7 +28,7 @@ pub fn case(dice: &mut Dice) -> Case {
 fn step(dice: &mut Dice) -> Step {
     let (host, leg) = dice.one(&HOSTS);
     match dice.below(10) {
-        0 | 1 => Step::Send(dice.one(&SOCKETS), ip(host), 80),
+        0 | 1 => Step::Send(dice.one(&SOCKETS), ip(host), 80, 0),
         2 | 3 => Step::Lan(Act::Tell(dice.below(2), dice.yes(4).then(|| mac(dice)))),
         4 => {
             let src = ip(host);

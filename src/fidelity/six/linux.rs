@@ -7,7 +7,7 @@ use crate::fidelity::lan::PAUSE;
 use crate::fidelity::linux::{
     Connections, Netlink, Tables, Tables6, begin_namespace, tap, write_sysctl,
 };
-use crate::fidelity::step::{LEGS, LIST, Router, Rules, SOCKETS, Step};
+use crate::fidelity::step::{LEGS, LIST, MTU, Router, Rules, SOCKETS, Step};
 use crate::fidelity::{step, wire, words};
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{Errno, Proto};
@@ -22,8 +22,6 @@ use std::time::Duration;
 use tun_rs::SyncDevice;
 
 const LO: u32 = 1;
-/// Of a leg, at first.
-const MTU: u32 = 1500;
 
 /// Written before there are legs, which begin with what `default` has.
 const SYSCTLS: [(&str, &str); 22] = [
@@ -338,7 +336,6 @@ impl Linux {
                 Some(link) => self.netlink.add_route6(route, *proto, *placing, link),
                 None => Err(Errno::Enodev),
             },
-            Act::Mtu(leg, mtu) => self.netlink.set_mtu(self.legs[*leg], *mtu),
             Act::DelRoute(route, proto) => match link(&route.dev) {
                 Some(link) => self.netlink.del_route6(route, *proto, link),
                 None => Err(Errno::Enodev),
@@ -452,6 +449,7 @@ impl Router for Linux {
         let done = match step {
             Step::Six(act) => return self.act_on(act),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),
+            Step::Mtu(leg, mtu) => self.netlink.set_mtu(self.legs[*leg], *mtu),
             Step::Sysctl(key, value) => {
                 self.sysctls.push(key.clone());
                 write_sysctl(key, &value.to_string())?;
