@@ -18,7 +18,9 @@ const SPECIAL: [&str; 7] =
 /// Nobody sends from these: the router always has the first.
 const MARTIANS: [&str; 3] = ["10.0.0.1", "127.0.0.9", "224.0.0.9"];
 const TARGETS: [&str; 4] = ["172.16.0.0/16", "172.17.0.0/17", "0.0.0.0/0", "192.168.7.7/32"];
-const GATEWAYS: [(&str, usize); 3] = [("10.0.0.9", 0), ("10.1.0.9", 1), ("10.2.0.9", 2)];
+/// Several to a leg, so that it shows which one a packet is handed to.
+const GATEWAYS: [(&str, usize); 5] =
+    [("10.0.0.8", 0), ("10.0.0.9", 0), ("10.1.0.8", 1), ("10.1.0.9", 1), ("10.2.0.9", 2)];
 /// Whom the router itself sends to.
 const PEERS: [&str; 4] = ["10.0.0.77", "10.1.0.77", "172.16.0.77", "10.1.255.255"];
 /// Of legs and of the ways behind them; the first is the least that is believed

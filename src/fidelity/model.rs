@@ -171,7 +171,7 @@ impl Model {
     ) {
         match frame.payload {
             Payload::Ip(packet) => {
-                seen.push(format!("out by {}: {}", LEGS[leg], self.ports.packet(&packet)));
+                seen.push(wire::departed(leg, frame.dst, &self.ports.packet(&packet)));
                 self.left.push((leg, *packet));
             }
             Payload::Arp(arp) => {

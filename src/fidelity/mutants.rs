@@ -4,10 +4,12 @@ use super::Domain;
 use kubesim_sim::kernel::mutants::{Mutant, activate};
 
 /// Each bug with its name and a domain whose cases find it.
-pub const ALL: [(Mutant, &str, Domain); 29] = [
+pub const ALL: [(Mutant, &str, Domain); 31] = [
     (Mutant::BroadcastGateway, "broadcast-gateway", Domain::Routes),
     (Mutant::NoBroadcastRoute, "no-broadcast-route", Domain::Routes),
     (Mutant::TtlOnePasses, "ttl-one-passes", Domain::Forwarding),
+    (Mutant::DfOverlooked, "df-overlooked", Domain::Forwarding),
+    (Mutant::GatewayOverlooked, "gateway-overlooked", Domain::Forwarding),
     (Mutant::ForwardingForNewLinks, "forwarding-for-new-links", Domain::Forwarding),
     (Mutant::RpFilterOfLinkOnly, "rp-filter-of-link-only", Domain::Forwarding),
     (Mutant::ReturnAccepts, "return-accepts", Domain::IptablesLegacy),

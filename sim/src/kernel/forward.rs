@@ -257,7 +257,8 @@ impl Namespace {
             return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
         }
         let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
-        if packet.segment > mtu && packet.dont_fragment {
+        let whole = packet.dont_fragment && !mutated(Mutant::DfOverlooked);
+        if packet.segment > mtu && whole {
             return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
         }
         packet.ttl = packet.ttl.saturating_sub(1);
@@ -390,7 +391,8 @@ impl Namespace {
         }
         match hop.kind {
             Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.asks_nobody()) => {
-                let next = hop.via.unwrap_or(packet.dst);
+                let via = hop.via.filter(|_| !mutated(Mutant::GatewayOverlooked));
+                let next = via.unwrap_or(packet.dst);
                 self.send_to_neighbour(cx, dev, next, packet);
             }
             Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),

@@ -15,6 +15,10 @@ pub enum Mutant {
     NoBroadcastRoute,
     /// A packet with a TTL of one is forwarded.
     TtlOnePasses,
+    /// Routers cut up what says that it may not be.
+    DfOverlooked,
+    /// A gateway's packets are handed to their destination.
+    GatewayOverlooked,
     /// `conf.all.forwarding` does not reach links that are there.
     ForwardingForNewLinks,
     /// `rp_filter` of a link counts alone, without that of `all`.

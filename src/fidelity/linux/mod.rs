@@ -261,7 +261,7 @@ impl Linux {
                 Ok(None)
             }
             Payload::Ip(packet) => {
-                let words = format!("out by {}: {}", LEGS[leg], self.ports.packet(&packet));
+                let words = wire::departed(leg, frame.dst, &self.ports.packet(&packet));
                 self.left.push((leg, *packet));
                 Ok(Some(words))
             }

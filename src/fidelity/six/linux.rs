@@ -293,7 +293,7 @@ impl Linux {
                 Ok(frame) => match (self.six.answers(), &frame.payload) {
                     (true, Payload::Ip6(packet)) => {
                         self.left.push((leg, (**packet).clone()));
-                        self.seen.packet(leg, packet)
+                        self.seen.packet(leg, frame.dst, packet)
                     }
                     _ => self.seen.frame(leg, &frame),
                 },

@@ -139,8 +139,8 @@ impl Seen {
         self.asked.extend(asked(frame).map(|question| (leg, question)));
         format!("out by {}: {}", LEGS[leg], self.ports.frame(frame))
     }
-    fn packet(&mut self, leg: usize, packet: &Packet<V6>) -> String {
-        format!("out by {}: {}", LEGS[leg], self.ports.packet(packet))
+    fn packet(&mut self, leg: usize, to: Mac, packet: &Packet<V6>) -> String {
+        wire::departed(leg, to, &self.ports.packet(packet))
     }
     fn answer(&self, which: usize, mac: Option<Mac>) -> Option<(usize, Frame)> {
         let (leg, question) = self.asked.get(self.asked.len().checked_sub(which + 1)?)?;

@@ -152,7 +152,7 @@ impl Model {
             lines.push(match (self.six.answers(), &frame.payload) {
                 (true, Payload::Ip6(packet)) => {
                     self.left.push((leg, (**packet).clone()));
-                    self.seen.packet(leg, packet)
+                    self.seen.packet(leg, frame.dst, packet)
                 }
                 _ => self.seen.frame(leg, &frame),
             });
