@@ -65,7 +65,8 @@ pub fn case(dice: &mut Dice) -> Case {
 
 fn sysctl(dice: &mut Dice) -> Step {
     let conf = dice.one(&["all", "default", LEGS[0], LEGS[1], LEGS[2]]);
-    match dice.below(5) {
+    match dice.below(6) {
+        5 => Step::Sysctl(format!("net.ipv4.conf.{conf}.route_localnet"), u8::from(!dice.yes(4))),
         0 => Step::Sysctl("net.ipv4.ip_forward".to_owned(), u8::from(!dice.yes(4))),
         1 | 2 => Step::Sysctl(format!("net.ipv4.conf.{conf}.forwarding"), u8::from(!dice.yes(3))),
         _ => Step::Sysctl(format!("net.ipv4.conf.{conf}.rp_filter"), dice.below(3) as u8),

@@ -2,6 +2,7 @@
 //! ip_forward.c, ip_output.c, route.c).
 
 use super::address::{masquerade_address, select_address};
+use super::link::Link;
 use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
@@ -49,7 +50,7 @@ impl Namespace {
         if self.netfilter.is_idle() {
             return Verdict::Accept;
         }
-        let Namespace { netfilter, links, fib, .. } = self;
+        let Namespace { netfilter, links, fib, sysctls, .. } = self;
         let masquerade_to = |dst: Ipv4Addr| {
             let dev = output.filter(|_| hook == Hook::Postrouting)?;
             let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
@@ -60,7 +61,8 @@ impl Namespace {
             now: cx.now,
             input: input.and_then(|dev| links.name(dev)),
             output: output.and_then(|dev| links.name(dev)),
-            physdev_in: arrival.bridged,
+            // The port is noted by br_netfilter (nf_bridge_info_get).
+            physdev_in: arrival.bridged && sysctls.bridge_nf_call_iptables,
             sent_on: arrival.sent_on,
             has_type: &|ip, is| fib.addr_type(ip) == is,
             masquerade_to: &masquerade_to,
@@ -180,12 +182,16 @@ impl Namespace {
         if src.is_unspecified() {
             return !dst.is_broadcast();
         }
-        let localnet = link.route_localnet || self.sysctls.localnet_all;
-        (!localnet && (src.is_loopback() || dst.is_loopback()))
+        (!self.routes_localnet(link) && (src.is_loopback() || dst.is_loopback()))
             || src.is_multicast()
             || src.is_broadcast()
             || dst.is_multicast()
             || dst.is_unspecified()
+    }
+
+    /// `IN_DEV_ROUTE_LOCALNET`
+    fn routes_localnet(&self, link: &Link) -> bool {
+        link.route_localnet || self.sysctls.localnet_all || mutated(Mutant::LocalnetRouted)
     }
 
     /// One's own address, and reverse-path filtering (fib_validate_source).
@@ -326,7 +332,7 @@ impl Namespace {
     /// the route, but for broadcasts by a link without an address. A rewrite of the destination
     /// in OUTPUT routes anew (ip_route_me_harder).
     ///
-    /// `EINVAL` for a source that is not ours (any more), `ENETUNREACH` without a route, `EPERM`
+    /// `EINVAL` for a source that is not ours (any more) or may not leave, `ENETUNREACH` without a route, `EPERM`
     /// where OUTPUT dropped it, `EMSGSIZE`.
     pub(super) fn output(
         &mut self,
@@ -344,6 +350,15 @@ impl Namespace {
         self.output_by(cx, hop, packet, dev)
     }
 
+    /// Whether a local packet may have its source where it leaves (__mkroute_output,
+    /// net/ipv4/route.c).
+    fn may_leave_by(&self, hop: &Hop, src: Ipv4Addr) -> Result<(), Errno> {
+        let stays = !src.is_loopback() || hop.kind == Kind::Local;
+        let link = self.links.get(hop.dev);
+        let leaves = link.is_some_and(|link| link.is_loopback() || self.routes_localnet(link));
+        if stays || leaves { Ok(()) } else { Err(Errno::Einval) }
+    }
+
     /// As [`Namespace::output`] from whatever source the packet has (FLOWI_FLAG_ANYSRC).
     pub(super) fn output_by(
         &mut self,
@@ -352,6 +367,7 @@ impl Namespace {
         mut packet: Box<Packet>,
         dev: Option<u32>,
     ) -> Result<(), Errno> {
+        self.may_leave_by(&hop, packet.src)?;
         if !self.netfilter.is_idle() {
             let before = packet.dst;
             let out = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
@@ -360,6 +376,7 @@ impl Namespace {
             }
             if before != packet.dst {
                 hop = self.route_output(packet.dst, dev)?;
+                self.may_leave_by(&hop, packet.src)?;
             }
         }
         let mtu = self.links.get(hop.dev).map_or(0, |link| link.mtu);

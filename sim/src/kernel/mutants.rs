@@ -55,6 +55,10 @@ pub enum Mutant {
     AnyVni,
     /// Neighbours are learned from whoever announces itself.
     LearnsFromAnnouncements,
+    /// `arp_ignore` is not asked.
+    IgnoresNothing,
+    /// 127.0.0.0/8 is no stranger on any link.
+    LocalnetRouted,
     /// An answer within a second of another overwrites it.
     NoLocktime,
     /// Neighbour discovery is a connection.

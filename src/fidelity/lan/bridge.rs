@@ -1,6 +1,6 @@
 //! Frames through a bridge: who is learned by which port, and what goes where.
 
-use super::{Act, BRIDGE, OWN_MAC};
+use super::{Act, BRIDGE, CALLED, OWN_MAC};
 use crate::fidelity::dice::Dice;
 use crate::fidelity::six;
 use crate::fidelity::step::{Case, SOCKETS, Step, ip};
@@ -37,6 +37,7 @@ pub fn filtered(dice: &mut Dice) -> Case {
             0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80, 0),
             1..=3 => Step::Lan(Act::Tell(dice.below(2), None)),
             4 if dice.yes(3) => Step::Lan(Act::Hairpin(dice.leg(), !dice.yes(4))),
+            4 if dice.yes(3) => Step::Sysctl(CALLED.to_owned(), u8::from(dice.yes(2))),
             _ => Step::Lan(Act::Frame(dice.leg(), Box::new(plain(dice)))),
         });
     }

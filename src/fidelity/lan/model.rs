@@ -242,6 +242,9 @@ impl Router for Model {
                 return Ok(self.inject(*leg, wire::inbound(*leg, packet)));
             }
             Step::SetUp(leg, up) => self.kernel.set_up(now, HOST, self.legs[*leg], *up, &mut out),
+            Step::Sysctl(key, value) => {
+                self.kernel.set_sysctl(now, HOST, key, &value.to_string(), &mut out)
+            }
             Step::Send(from, to, port, len) => {
                 let at = SOCKETS.iter().position(|socket| socket == from);
                 let socket = self.sockets[at.ok_or("no such socket")?];

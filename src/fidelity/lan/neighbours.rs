@@ -43,6 +43,10 @@ fn step(dice: &mut Dice) -> Step {
             Step::Packet(leg, Box::new(wire::packet(src, dst, l4, len)))
         }
         5 if dice.yes(8) => Step::SetUp(leg, dice.yes(2)),
+        5 if dice.yes(3) => {
+            let variable = dice.one(&["arp_ignore", "arp_announce"]);
+            Step::Sysctl(format!("net.ipv4.conf.all.{variable}"), dice.below(3) as u8)
+        }
         _ => {
             let leg = if dice.yes(8) { dice.leg() } else { leg };
             Step::Lan(Act::Frame(leg, Box::new(arp(dice, ip(host), leg))))
