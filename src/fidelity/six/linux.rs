@@ -66,6 +66,8 @@ pub struct Linux {
     sockets: Vec<UdpSocket>,
     /// Sysctls that were written.
     sysctls: Vec<String>,
+    /// Legs whose MTU may be another one.
+    resized: Vec<usize>,
     seen: Seen,
     /// What the tables begin with.
     first: Option<Vec<String>>,
@@ -98,10 +100,22 @@ impl Linux {
         }
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
         let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
-        let (sysctls, seen, first, up) = Default::default();
+        let (sysctls, resized, seen, first, up) = Default::default();
         let (left, filter) = (Vec::new(), None);
-        let mut linux =
-            Linux { six, netlink, taps, legs, sockets, sysctls, seen, first, up, left, filter };
+        let mut linux = Linux {
+            six,
+            netlink,
+            taps,
+            legs,
+            sockets,
+            sysctls,
+            resized,
+            seen,
+            first,
+            up,
+            left,
+            filter,
+        };
         let lo = linux.netlink.set_up(LO, true);
         lo.map_err(|errno| format!("setting the loopback up: {errno}"))?;
         if let Six::Filtered(rules) = six {
@@ -387,7 +401,6 @@ impl Linux {
             // It may have got some while it was down.
             self.set_up(leg, true)?;
             self.set_up(leg, false)?;
-            self.netlink.set_mtu(self.legs[leg], MTU)?;
         }
         Ok(())
     }
@@ -426,6 +439,10 @@ fn without_redirects() -> Result<(), String> {
 
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
+        for leg in std::mem::take(&mut self.resized) {
+            let done = self.netlink.set_mtu(self.legs[leg], MTU);
+            done.map_err(|errno| format!("putting an MTU back: {errno}"))?;
+        }
         if self.reset_filtered()? {
             return Ok(());
         }
@@ -449,7 +466,10 @@ impl Router for Linux {
         let done = match step {
             Step::Six(act) => return self.act_on(act),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),
-            Step::Mtu(leg, mtu) => self.netlink.set_mtu(self.legs[*leg], *mtu),
+            Step::Mtu(leg, mtu) => {
+                self.resized.push(*leg);
+                self.netlink.set_mtu(self.legs[*leg], *mtu)
+            }
             Step::Sysctl(key, value) => {
                 self.sysctls.push(key.clone());
                 write_sysctl(key, &value.to_string())?;
