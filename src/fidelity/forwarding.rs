@@ -1,10 +1,11 @@
-//! Random routers: who forwards, what is filtered by its source, and what comes out of which leg.
+//! Random routers: who forwards, what is filtered by its source, what is too long, and what comes
+//! out of which leg.
 
 use super::dice::Dice;
-use super::step::{Case, LEGS, Step, ip, net};
+use super::step::{Answer, Case, LEGS, SOCKETS, Step, ip, net};
 use super::wire;
 use kubesim_actors::ports::network::{Proto, Route};
-use kubesim_sim::kernel::packet::{Icmp, L4, Packet, Tcp, TcpFlags};
+use kubesim_sim::kernel::packet::{Icmp, IcmpError, L4, Packet, Tcp, TcpFlags};
 use std::net::Ipv4Addr;
 
 /// The router's address on each leg.
@@ -17,7 +18,16 @@ const SPECIAL: [&str; 7] =
 /// Nobody sends from these: the router always has the first.
 const MARTIANS: [&str; 3] = ["10.0.0.1", "127.0.0.9", "224.0.0.9"];
 const TARGETS: [&str; 4] = ["172.16.0.0/16", "172.17.0.0/17", "0.0.0.0/0", "192.168.7.7/32"];
-const GATEWAYS: [(&str, usize); 3] = [("10.0.0.9", 0), ("10.1.0.9", 1), ("10.2.0.9", 2)];
+/// Several to a leg, so that it shows which one a packet is handed to.
+const GATEWAYS: [(&str, usize); 5] =
+    [("10.0.0.8", 0), ("10.0.0.9", 0), ("10.1.0.8", 1), ("10.1.0.9", 1), ("10.2.0.9", 2)];
+/// Whom the router itself sends to.
+const PEERS: [&str; 4] = ["10.0.0.77", "10.1.0.77", "172.16.0.77", "10.1.255.255"];
+/// Of legs and of the ways behind them; the first is the least that is believed
+/// (`ip_rt_min_pmtu`).
+const MTUS: [u32; 4] = [552, 576, 1400, 1500];
+/// Of IPv4 and UDP.
+const HEADERS: u32 = 28;
 /// Fewer than the errors that one destination is told at once.
 const PACKETS: usize = 5;
 
@@ -37,8 +47,15 @@ pub fn case(dice: &mut Dice) -> Case {
     for _ in 0..1 + dice.below(5) {
         case.push(sysctl(dice));
     }
+    if dice.yes(2) {
+        case.push(Step::Mtu(dice.leg(), dice.one(&MTUS)));
+    }
     for _ in 0..1 + dice.below(PACKETS) {
-        case.push(Step::Packet(dice.leg(), Box::new(packet(dice))));
+        case.push(match dice.below(8) {
+            0 => send(dice),
+            1 => Step::Answer(dice.below(2), answer(dice)),
+            _ => Step::Packet(dice.leg(), Box::new(packet(dice))),
+        });
         if dice.yes(4) {
             case.push(sysctl(dice));
         }
@@ -48,7 +65,8 @@ pub fn case(dice: &mut Dice) -> Case {
 
 fn sysctl(dice: &mut Dice) -> Step {
     let conf = dice.one(&["all", "default", LEGS[0], LEGS[1], LEGS[2]]);
-    match dice.below(5) {
+    match dice.below(6) {
+        5 => Step::Sysctl(format!("net.ipv4.conf.{conf}.route_localnet"), u8::from(!dice.yes(4))),
         0 => Step::Sysctl("net.ipv4.ip_forward".to_owned(), u8::from(!dice.yes(4))),
         1 | 2 => Step::Sysctl(format!("net.ipv4.conf.{conf}.forwarding"), u8::from(!dice.yes(3))),
         _ => Step::Sysctl(format!("net.ipv4.conf.{conf}.rp_filter"), dice.below(3) as u8),
@@ -62,10 +80,30 @@ fn packet(dice: &mut Dice) -> Packet {
         1 => (L4::Tcp(syn(ports)), 40),
         _ => (L4::Icmp(Icmp::EchoRequest { id: ports.0, seq: 1 }), 28),
     };
+    // Too long for some leg, or just not; segments are as short as they get.
+    let long = !matches!(l4, L4::Tcp(_)) && dice.yes(3);
+    let len = if long { dice.one(&MTUS) + dice.below(2) as u32 } else { len };
+    let dont_fragment = dice.yes(2);
     let ttl = if dice.yes(4) { 1 } else { 64 - dice.below(2) as u8 };
     let src = if dice.yes(8) { ip(dice.one(&MARTIANS)) } else { host(dice) };
     let dst = if dice.yes(4) { ip(dice.one(&SPECIAL)) } else { host(dice) };
-    Packet { ttl, ..wire::packet(src, dst, l4, len) }
+    Packet { ttl, dont_fragment, ..wire::packet(src, dst, l4, len) }
+}
+
+/// Twice to few destinations, so that what was learned of the way to them counts.
+fn send(dice: &mut Dice) -> Step {
+    let to = ip(dice.one(&PEERS));
+    let most = dice.one(&MTUS) - HEADERS;
+    let len = if dice.yes(2) { 1 } else { most + dice.below(2) as u32 };
+    Step::Send(dice.one(&SOCKETS), to, 80, len)
+}
+
+/// What may be said of a packet on its way; mostly that it was too long.
+fn answer(dice: &mut Dice) -> Answer {
+    match dice.below(4) {
+        0 => Answer::Error(IcmpError::HostUnreachable),
+        _ => Answer::Error(IcmpError::FragmentationNeeded { mtu: dice.one(&MTUS) }),
+    }
 }
 
 /// Hardly ever the same one in two cases: Linux limits errors by whom they go to, and remembers

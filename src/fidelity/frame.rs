@@ -13,8 +13,8 @@ use kubesim_sim::kernel::packet::{Ct, Frame, Icmp, L4, Packet, Payload, Tcp, Tcp
 
 /// Where vxlan is expected (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;
-/// Headers of IPv4 with UDP.
-const UDP: u32 = 28;
+/// Headers of IPv4 with UDP, or with an echo.
+const HEADERS: u32 = 28;
 
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, String> {
     let (src, dst) = (frame.src.0, frame.dst.0);
@@ -42,6 +42,7 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
     };
     let ip = IpHeaders::Ipv4(header, Ipv4Extensions::default());
     let builder = PacketBuilder::ethernet2(src, dst).ip(ip);
+    let data = vec![0; packet.len.saturating_sub(HEADERS) as usize];
     let written = match &packet.l4 {
         L4::Udp { sport, dport } => {
             let payload = match &packet.body {
@@ -51,7 +52,7 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
                     payload.extend(encode(frame)?);
                     payload
                 }
-                _ => vec![0; packet.len.saturating_sub(UDP) as usize],
+                _ => data,
             };
             builder.udp(*sport, *dport).write(to, &payload)
         }
@@ -59,10 +60,10 @@ fn encode_ip(src: [u8; 6], dst: [u8; 6], packet: &Packet, to: &mut Vec<u8>) -> R
             builder.tcp_header(tcp_header(tcp)?).write(to, &vec![0; tcp.payload() as usize])
         }
         L4::Icmp(Icmp::EchoRequest { id, seq }) => {
-            builder.icmpv4_echo_request(*id, *seq).write(to, &[])
+            builder.icmpv4_echo_request(*id, *seq).write(to, &data)
         }
         L4::Icmp(Icmp::EchoReply { id, seq }) => {
-            builder.icmpv4_echo_reply(*id, *seq).write(to, &[])
+            builder.icmpv4_echo_reply(*id, *seq).write(to, &data)
         }
         L4::Icmp(Icmp::Error { kind, about }) => {
             let quoted = frames::quoted_bytes(about).ok_or("an error about nothing")?;

@@ -36,6 +36,9 @@ pub fn case<F: Place>(dice: &mut Dice, rules: Case) -> Case {
     let mut case = rules;
     let chance = case.iter().any(has_chance);
     let mut known = Vec::new();
+    if dice.yes(6) {
+        case.push(Step::Mtu(dice.leg(), dice.one(&F::MTUS)));
+    }
     for _ in 0..2 + dice.below(8) {
         if dice.yes(5)
             && let Some(step) = refusals::attempt::<F>(dice, &case)
@@ -320,7 +323,19 @@ fn first<F: Place>(dice: &mut Dice, src: F::Addr) -> Packet<F> {
         _ => Protocol::Icmp,
     };
     let (dst, port) = (address::<F>(dice), dice.one(&PORTS));
-    first_of(dice, protocol, src, dst, port)
+    let packet = first_of(dice, protocol, src, dst, port);
+    // Too long for some leg, or just not; segments are as short as they get. Who answers a long
+    // echo of IPv6 sends fragments, which are not modelled.
+    let fits = match protocol {
+        Protocol::Icmp => F::VERSION == 6,
+        other => other == Protocol::Tcp,
+    };
+    if fits || !dice.yes(5) {
+        return packet;
+    }
+    let len = dice.one(&F::MTUS) + dice.below(2) as u32;
+    let dont_fragment = packet.dont_fragment || dice.yes(2);
+    Packet { len, segment: len, dont_fragment, ..packet }
 }
 
 /// The first packet of a connection; nearly always.

@@ -6,6 +6,7 @@ mod conntrack;
 mod dice;
 mod domain;
 mod forwarding;
+mod fragments;
 mod frame;
 mod frame6;
 mod iptables;

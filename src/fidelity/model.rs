@@ -4,8 +4,8 @@ use super::connection::{self, Entry, Tuple};
 use super::place::Place;
 use super::refusals;
 use super::step::{
-    ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, OWNERS, PAUSE, Router, Rules, SOCKETS, Setup,
-    Step, flat_settings, ip, net, route_line,
+    ADDRESSES, CHAINS, DEFAULT_GATEWAY, KEPT, LEGS, MTU, OWNERS, PAUSE, Router, Rules, SOCKETS,
+    Setup, Step, flat_settings, ip, net, route_line,
 };
 use super::wire;
 use super::words::{self, Ports};
@@ -81,9 +81,12 @@ impl Model {
     fn begin(&mut self) -> Result<(), Errno> {
         let (now, mut out) = (self.now, Vec::new());
         for (leg, name) in LEGS.iter().enumerate() {
-            let index = self.kernel.add_uplink(name, wire::router_mac(leg), 1500)?;
+            let index = self.kernel.add_uplink(name, wire::router_mac(leg), MTU)?;
             self.kernel.set_up(now, HOST, index, true, &mut out)?;
             self.legs.push(index);
+        }
+        for (owner, port) in (0..).zip(SOCKETS) {
+            self.sockets.push(self.kernel.udp_bind(HOST, [0; 4].into(), port, owner)?);
         }
         if let Setup::Router(_) = self.setup {
             self.begin_routing()?;
@@ -104,9 +107,6 @@ impl Model {
         let (to, via, dev) = (net("0.0.0.0/0"), Some(ip(DEFAULT_GATEWAY)), LEGS[0].into());
         let route = Route { to, via, dev, onlink: false, metric: 0 };
         kernel.add_route(now, HOST, &route, Proto::STATIC, &mut out)?;
-        for (owner, port) in (0..).zip(SOCKETS) {
-            self.sockets.push(kernel.udp_bind(HOST, [0; 4].into(), port, owner)?);
-        }
         let Some(tables) = kernel.netfilter_mut(HOST) else { return Err(Errno::Einval) };
         if self.setup == Setup::Router(Rules::Flat) {
             apply_flat(tables, OWNERS[1], FlatSet::empty(2), vec![KEPT], now);
@@ -171,7 +171,7 @@ impl Model {
     ) {
         match frame.payload {
             Payload::Ip(packet) => {
-                seen.push(format!("out by {}: {}", LEGS[leg], self.ports.packet(&packet)));
+                seen.push(wire::departed(leg, frame.dst, &self.ports.packet(&packet)));
                 self.left.push((leg, *packet));
             }
             Payload::Arp(arp) => {
@@ -184,11 +184,11 @@ impl Model {
         }
     }
 
-    fn send_from(&mut self, port: u16, to: SocketAddrV4) -> Result<Vec<String>, String> {
+    fn send_from(&mut self, port: u16, to: SocketAddrV4, len: u32) -> Result<Vec<String>, String> {
         let at = SOCKETS.iter().position(|socket| *socket == port);
         let socket = self.sockets[at.ok_or("no such socket")?];
         let mut out = Vec::new();
-        let sent = self.kernel.udp_send(self.now, socket, None, to, Body::Empty, 0, &mut out);
+        let sent = self.kernel.udp_send(self.now, socket, None, to, Body::Empty, len, &mut out);
         let mut seen = vec![words::outcome(sent)];
         seen.extend(self.settle(out));
         Ok(seen)
@@ -326,6 +326,7 @@ impl Router for Model {
             Step::AddAddress(leg, net) => kernel.add_address(now, HOST, self.legs[*leg], *net, out),
             Step::DelAddress(leg, net) => kernel.del_address(now, HOST, self.legs[*leg], *net, out),
             Step::SetUp(leg, up) => kernel.set_up(now, HOST, self.legs[*leg], *up, out),
+            Step::Mtu(leg, mtu) => kernel.set_mtu(now, HOST, self.legs[*leg], *mtu, out),
             Step::AddRoute(route, proto) => kernel.add_route(now, HOST, route, *proto, out),
             Step::DelRoute(route, proto) => kernel.del_route(now, HOST, route, *proto, out),
             Step::Sysctl(key, value) => kernel.set_sysctl(now, HOST, key, &value.to_string(), out),
@@ -342,8 +343,8 @@ impl Router for Model {
                     None => Vec::new(),
                 });
             }
-            Step::Send(from, to, port) => {
-                return self.send_from(*from, SocketAddrV4::new(*to, *port));
+            Step::Send(from, to, port, len) => {
+                return self.send_from(*from, SocketAddrV4::new(*to, *port), *len);
             }
             Step::Append(table, chain, rule) => {
                 self.rules.append::<V4>(kernel, *table, chain, rule)?;

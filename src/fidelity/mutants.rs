@@ -4,10 +4,13 @@ use super::Domain;
 use kubesim_sim::kernel::mutants::{Mutant, activate};
 
 /// Each bug with its name and a domain whose cases find it.
-pub const ALL: [(Mutant, &str, Domain); 29] = [
+pub const ALL: [(Mutant, &str, Domain); 33] = [
     (Mutant::BroadcastGateway, "broadcast-gateway", Domain::Routes),
     (Mutant::NoBroadcastRoute, "no-broadcast-route", Domain::Routes),
     (Mutant::TtlOnePasses, "ttl-one-passes", Domain::Forwarding),
+    (Mutant::DfOverlooked, "df-overlooked", Domain::Forwarding),
+    (Mutant::GatewayOverlooked, "gateway-overlooked", Domain::Forwarding),
+    (Mutant::LocalnetRouted, "localnet-routed", Domain::Forwarding),
     (Mutant::ForwardingForNewLinks, "forwarding-for-new-links", Domain::Forwarding),
     (Mutant::RpFilterOfLinkOnly, "rp-filter-of-link-only", Domain::Forwarding),
     (Mutant::ReturnAccepts, "return-accepts", Domain::IptablesLegacy),
@@ -26,6 +29,7 @@ pub const ALL: [(Mutant, &str, Domain); 29] = [
     (Mutant::FloodKnown, "flood-known", Domain::Bridge),
     (Mutant::AnyVni, "any-vni", Domain::Vxlan),
     (Mutant::LearnsFromAnnouncements, "learns-from-announcements", Domain::Neighbours),
+    (Mutant::IgnoresNothing, "ignores-nothing", Domain::Neighbours),
     (Mutant::NoLocktime, "no-locktime", Domain::Neighbours),
     (Mutant::SubnetOutlivesAddress, "subnet-outlives-address", Domain::Routes6),
     (Mutant::SameForAllIsNoNews, "same-for-all-is-no-news", Domain::Routes6),

@@ -108,7 +108,7 @@ pub fn case(dice: &mut Dice, services: Case, number: u64) -> Case {
                 if sticky || front.protocol != Protocol::Udp {
                     continue;
                 }
-                Step::Send(dice.one(&SOCKETS), address(dice, front), front.port)
+                Step::Send(dice.one(&SOCKETS), address(dice, front), front.port, 0)
             }
             1..=3 => Step::Answer(usize::from(dice.yes(4)), answer(dice)),
             4 | 5 if !known.is_empty() => {

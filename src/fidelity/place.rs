@@ -25,6 +25,8 @@ pub trait Place: Filtered + Told {
     const INSIDE: [&'static str; 2];
     const ERRORS: [Self::Error; 4];
     const TYPES: [AddrType; 3];
+    /// What a leg's MTU may be lowered to.
+    const MTUS: [u32; 2];
 
     fn append(table: Table, chain: SmolStr, rule: Rule<Self::Addr>) -> Step;
     fn attempt(table: Table, chain: SmolStr, rule: Rule<Self::Addr>) -> Step;
@@ -74,6 +76,7 @@ impl Place for V4 {
         IcmpError::FragmentationNeeded { mtu: 1400 },
     ];
     const TYPES: [AddrType; 3] = [AddrType::Local, AddrType::Unicast, AddrType::Broadcast];
+    const MTUS: [u32; 2] = [576, 1400];
 
     fn append(table: Table, chain: SmolStr, rule: Rule) -> Step {
         Step::Append(table, chain, rule)
@@ -88,7 +91,7 @@ impl Place for V4 {
         Step::Answer(which, answer)
     }
     fn send(dice: &mut Dice, to: Self::Addr, port: u16) -> Option<Step> {
-        Some(Step::Send(dice.one(&SOCKETS), to, port))
+        Some(Step::Send(dice.one(&SOCKETS), to, port, 0))
     }
     fn rules(kernel: &Kernel) -> Option<&Filter<V4>> {
         kernel.netfilter(NsId::HOST)
@@ -128,6 +131,7 @@ impl Place for V6 {
         Icmp6Error::PacketTooBig { mtu: 1400 },
     ];
     const TYPES: [AddrType; 3] = [AddrType::Local, AddrType::Unicast, AddrType::Multicast];
+    const MTUS: [u32; 2] = [1280, 1400];
 
     fn append(table: Table, chain: SmolStr, rule: Rule<Self::Addr>) -> Step {
         Step::Six(six::Act::Append(table, chain, rule))

@@ -18,12 +18,17 @@ use std::time::Duration;
 /// The router's links. The far end of each is the test's.
 pub const LEGS: [&str; 3] = ["leg0", "leg1", "leg2"];
 
+/// Of a leg, at first.
+pub const MTU: u32 = 1500;
+
 /// One thing done to a router.
 #[derive(Clone, Debug)]
 pub enum Step {
     AddAddress(usize, Ipv4Net),
     DelAddress(usize, Ipv4Net),
     SetUp(usize, bool),
+    /// Of IPv6 at least 1280, below which there is none.
+    Mtu(usize, u32),
     AddRoute(Route, Proto),
     DelRoute(Route, Proto),
     /// `ip route get`
@@ -31,8 +36,8 @@ pub enum Step {
     Sysctl(String, u8),
     /// Comes in by a leg.
     Packet(usize, Box<Packet>),
-    /// The router's own process sends an empty datagram from one of [`SOCKETS`].
-    Send(u16, Ipv4Addr, u16),
+    /// The router's own process sends a datagram of so many bytes from one of [`SOCKETS`].
+    Send(u16, Ipv4Addr, u16, u32),
     /// Whoever got a packet that left answers it: the last one at 0, the one before at 1.
     Answer(usize, Answer),
     /// `iptables -t … -A …`
@@ -161,6 +166,7 @@ impl fmt::Display for Step {
             Step::SetUp(leg, up) => {
                 write!(f, "ip link set {} {}", LEGS[*leg], if *up { "up" } else { "down" })
             }
+            Step::Mtu(leg, mtu) => write!(f, "ip link set {} mtu {mtu}", LEGS[*leg]),
             Step::AddRoute(to, proto) => write!(f, "ip route add {}", route_words(to, *proto)),
             Step::DelRoute(to, proto) => write!(f, "ip route del {}", route_words(to, *proto)),
             Step::Get(dst) => write!(f, "ip route get {dst}"),
@@ -168,7 +174,9 @@ impl fmt::Display for Step {
             Step::Packet(leg, packet) => {
                 write!(f, "in by {}: {}", LEGS[*leg], Ports::default().packet(packet))
             }
-            Step::Send(from, to, port) => write!(f, "socket {from} sends to {to}:{port}"),
+            Step::Send(from, to, port, len) => {
+                write!(f, "socket {from} sends {len} bytes to {to}:{port}")
+            }
             Step::Answer(which, answer) => f.write_str(&answer.words(*which)),
             Step::Append(table, chain, rule) | Step::Try(table, chain, rule) => {
                 write!(f, "iptables -t {} {}", table_name(*table), rule_line(chain, rule))

@@ -1,6 +1,7 @@
 //! The hosts at the far ends of the legs: whoever is asked for there is there.
 
-use super::step::Answer;
+use super::step::{Answer, LEGS};
+use super::words::mac_words;
 use kubesim_actors::ports::network::Mac;
 use kubesim_sim::kernel::family::Family;
 use kubesim_sim::kernel::packet::{
@@ -17,6 +18,15 @@ pub fn router_mac(leg: usize) -> Mac {
 pub fn far_mac(leg: usize, ip: Ipv4Addr) -> Mac {
     let [a, b, c, d] = ip.octets();
     Mac([0x06 | (leg as u8) << 4, a, b, c, d, 0])
+}
+
+/// A packet that left by a leg, in words, and whom it was handed to: the host at the far end that
+/// has the address, or a MAC address that is no such host's.
+pub fn departed(leg: usize, to: Mac, packet: &str) -> String {
+    let [_, a, b, c, d, _] = to.0;
+    let ip = Ipv4Addr::new(a, b, c, d);
+    let to = if to == far_mac(leg, ip) { ip.to_string() } else { mac_words(to) };
+    format!("out by {} to {to}: {packet}", LEGS[leg])
 }
 
 /// The answer of the host that is asked for; nobody answers an announcement.

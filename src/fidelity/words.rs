@@ -55,7 +55,7 @@ impl Ports {
             L4::Icmp(Icmp::Error { kind, about }) => format!("{kind} about {}", self.quoted(about)),
             L4::Icmp(Icmp::Discovery(message)) => format!("{message:?}"),
         };
-        format!("{src} > {dst} ttl {ttl} {what}")
+        format!("{src} > {dst} ttl {ttl} {what}{}", extent(packet))
     }
 
     fn inner<F: Family>(&mut self, packet: &Packet<F>) -> String {
@@ -83,6 +83,20 @@ impl Ports {
         };
         format!("{} > {} {what}", mac_words(frame.src), mac_words(frame.dst))
     }
+}
+
+/// How much it carries, and whether it may be cut up. Not of what an error quotes, which is up to
+/// who sends it.
+fn extent<F: Family>(packet: &Packet<F>) -> String {
+    let bytes = match &packet.l4 {
+        L4::Tcp(tcp) => tcp.payload(),
+        L4::Icmp(Icmp::Error { .. } | Icmp::Discovery(_)) => 0,
+        _ if matches!(packet.body, Body::Vxlan { .. }) => 0,
+        L4::Udp { .. } | L4::Icmp(_) => packet.len.saturating_sub(F::HEADER + 8),
+    };
+    let bytes = if bytes > 0 { format!(" {bytes} bytes") } else { String::new() };
+    let whole = F::VERSION == 4 && packet.dont_fragment;
+    bytes + if whole { " DF" } else { "" }
 }
 
 pub fn mac_words(mac: Mac) -> String {

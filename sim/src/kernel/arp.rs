@@ -9,6 +9,7 @@ use super::neigh::{Entry, NeighbourEntry, NeighbourState, Neighbours, News, Reso
 use super::packet::{Arp, Frame, IcmpError, Packet, Payload};
 use super::timers::TimerKey;
 use super::{Cx, Kernel, Mac, Namespace, NsId};
+use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::Neighbour;
 use kubesim_actors::ports::rules::AddrType;
 use std::net::Ipv4Addr;
@@ -89,11 +90,15 @@ impl PermanentSet {
 impl Namespace {
     /// Sends an ARP request. Its sender is the last queued packet's source if that is ours, else
     /// the link's best address towards the target (arp_solicit, arp_announce 0); with arp_announce
-    /// 2 always the latter.
+    /// 1 only if the target is in its subnet on this link (inet_addr_onlink), with 2 never.
     fn arp_solicit(&mut self, cx: &mut Cx<'_>, dev: u32, ip: Ipv4Addr, dst: Mac) {
         let queued = self.neighbours.get_mut(dev, ip).and_then(|entry| entry.queue.last());
         let own = queued.map(|waiting| waiting.packet.src).filter(|src| self.fib.is_local(*src));
-        let own = own.filter(|_| self.sysctls.arp_announce < 2);
+        let own = own.filter(|own| match self.sysctls.arp_announce {
+            0 => true,
+            1 => self.are_neighbours(dev, *own, ip),
+            _ => false,
+        });
         let chosen = own.or_else(|| select_address(&self.links, dev, Some(ip)));
         let sender_ip = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
         self.send_arp(cx, dev, dst, true, sender_ip, Mac::default(), ip);
@@ -132,17 +137,19 @@ impl Namespace {
         }
     }
 
-    /// `arp_process`: requests for a local address are answered (arp_ignore 0: one of any link; 1:
-    /// of this one) and teach us their sender, if a packet could come from there; anything else
-    /// only updates what we know already (arp_accept 0).
+    /// `arp_process`: requests for a local address are answered and teach us their sender, if a
+    /// packet could come from there, or are ignored whole; anything else only updates what we know
+    /// already (arp_accept 0).
     pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
-        let answered = arp.request
+        let asks_us = arp.request
             && arp.sender_ip != arp.target_ip
             && self.fib.addr_type(arp.target_ip) == AddrType::Local
             && !arp.target_ip.is_loopback()
-            && !self.ignores(dev, arp.target_ip)
             && self.source_is_valid(dev, arp.sender_ip);
-        if answered {
+        if asks_us {
+            if self.ignores(dev, arp) && !mutated(Mutant::IgnoresNothing) {
+                return;
+            }
             if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
                 self.neighbours.obtain(dev, arp.sender_ip);
                 self.arp_learn(cx, dev, arp, NeighbourState::Stale, true);
@@ -176,10 +183,23 @@ impl Namespace {
         self.learn::<V4>(cx, dev, arp.sender_ip, news);
     }
 
-    /// `arp_ignore`
-    fn ignores(&self, dev: u32, target: Ipv4Addr) -> bool {
-        let link = self.links.get(dev).filter(|_| self.sysctls.arp_ignore > 0);
-        link.is_some_and(|link| !link.addresses.iter().any(|address| address.ip() == target))
+    /// `arp_ignore`: 0 answers for an address of any link, 1 of this one, 2 of this one to who is in
+    /// its subnet (inet_confirm_addr, net/ipv4/devinet.c).
+    fn ignores(&self, dev: u32, arp: &Arp) -> bool {
+        let how = self.sysctls.arp_ignore;
+        let link = self.links.get(dev).filter(|_| how > 0);
+        link.is_some_and(|link| {
+            let here = link.addresses.iter().any(|address| address.ip() == arp.target_ip);
+            let anybody = how == 1 || arp.sender_ip.is_unspecified();
+            !here || !(anybody || self.are_neighbours(dev, arp.target_ip, arp.sender_ip))
+        })
+    }
+
+    /// Whether some subnet of a link has both.
+    fn are_neighbours(&self, dev: u32, one: Ipv4Addr, other: Ipv4Addr) -> bool {
+        let both = |net: &Ipv4Net| net.contains(&one) && net.contains(&other);
+        let link = self.links.get(dev);
+        link.is_some_and(|link| link.addresses.iter().any(|address| both(&address.net)))
     }
 
     /// The permanent neighbours of a link are others: what was learned of them is no more, and

@@ -2,6 +2,7 @@
 //! ip_forward.c, ip_output.c, route.c).
 
 use super::address::{masquerade_address, select_address};
+use super::link::Link;
 use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
@@ -49,7 +50,7 @@ impl Namespace {
         if self.netfilter.is_idle() {
             return Verdict::Accept;
         }
-        let Namespace { netfilter, links, fib, .. } = self;
+        let Namespace { netfilter, links, fib, sysctls, .. } = self;
         let masquerade_to = |dst: Ipv4Addr| {
             let dev = output.filter(|_| hook == Hook::Postrouting)?;
             let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
@@ -60,7 +61,8 @@ impl Namespace {
             now: cx.now,
             input: input.and_then(|dev| links.name(dev)),
             output: output.and_then(|dev| links.name(dev)),
-            physdev_in: arrival.bridged,
+            // The port is noted by br_netfilter (nf_bridge_info_get).
+            physdev_in: arrival.bridged && sysctls.bridge_nf_call_iptables,
             sent_on: arrival.sent_on,
             has_type: &|ip, is| fib.addr_type(ip) == is,
             masquerade_to: &masquerade_to,
@@ -180,12 +182,16 @@ impl Namespace {
         if src.is_unspecified() {
             return !dst.is_broadcast();
         }
-        let localnet = link.route_localnet || self.sysctls.localnet_all;
-        (!localnet && (src.is_loopback() || dst.is_loopback()))
+        (!self.routes_localnet(link) && (src.is_loopback() || dst.is_loopback()))
             || src.is_multicast()
             || src.is_broadcast()
             || dst.is_multicast()
             || dst.is_unspecified()
+    }
+
+    /// `IN_DEV_ROUTE_LOCALNET`
+    fn routes_localnet(&self, link: &Link) -> bool {
+        link.route_localnet || self.sysctls.localnet_all || mutated(Mutant::LocalnetRouted)
     }
 
     /// One's own address, and reverse-path filtering (fib_validate_source).
@@ -241,7 +247,10 @@ impl Namespace {
         }
     }
 
-    /// ip_forward: the TTL, the MTU, then the hook.
+    /// ip_forward: the TTL, the MTU, then the hook. What is too long and may be cut up goes on
+    /// whole: here one packet stands for a datagram and for all its fragments, of which Linux
+    /// would make some now (ip_do_fragment, net/ipv4/ip_output.c), and which arrive or get lost
+    /// together.
     fn forward(
         &mut self,
         cx: &mut Cx<'_>,
@@ -254,7 +263,8 @@ impl Namespace {
             return self.icmp_error(cx, IcmpError::TtlExceeded, &packet);
         }
         let Some(mtu) = self.links.get(hop.dev).map(|link| link.mtu) else { return };
-        if packet.segment > mtu && packet.dont_fragment {
+        let whole = packet.dont_fragment && !mutated(Mutant::DfOverlooked);
+        if packet.segment > mtu && whole {
             return self.icmp_error(cx, IcmpError::FragmentationNeeded { mtu }, &packet);
         }
         packet.ttl = packet.ttl.saturating_sub(1);
@@ -322,7 +332,7 @@ impl Namespace {
     /// the route, but for broadcasts by a link without an address. A rewrite of the destination
     /// in OUTPUT routes anew (ip_route_me_harder).
     ///
-    /// `EINVAL` for a source that is not ours (any more), `ENETUNREACH` without a route, `EPERM`
+    /// `EINVAL` for a source that is not ours (any more) or may not leave, `ENETUNREACH` without a route, `EPERM`
     /// where OUTPUT dropped it, `EMSGSIZE`.
     pub(super) fn output(
         &mut self,
@@ -340,6 +350,15 @@ impl Namespace {
         self.output_by(cx, hop, packet, dev)
     }
 
+    /// Whether a local packet may have its source where it leaves (__mkroute_output,
+    /// net/ipv4/route.c).
+    fn may_leave_by(&self, hop: &Hop, src: Ipv4Addr) -> Result<(), Errno> {
+        let stays = !src.is_loopback() || hop.kind == Kind::Local;
+        let link = self.links.get(hop.dev);
+        let leaves = link.is_some_and(|link| link.is_loopback() || self.routes_localnet(link));
+        if stays || leaves { Ok(()) } else { Err(Errno::Einval) }
+    }
+
     /// As [`Namespace::output`] from whatever source the packet has (FLOWI_FLAG_ANYSRC).
     pub(super) fn output_by(
         &mut self,
@@ -348,6 +367,7 @@ impl Namespace {
         mut packet: Box<Packet>,
         dev: Option<u32>,
     ) -> Result<(), Errno> {
+        self.may_leave_by(&hop, packet.src)?;
         if !self.netfilter.is_idle() {
             let before = packet.dst;
             let out = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
@@ -356,10 +376,13 @@ impl Namespace {
             }
             if before != packet.dst {
                 hop = self.route_output(packet.dst, dev)?;
+                self.may_leave_by(&hop, packet.src)?;
             }
         }
         let mtu = self.links.get(hop.dev).map_or(0, |link| link.mtu);
-        if hop.kind == Kind::Unicast && packet.dont_fragment && packet.segment > mtu {
+        // Its own datagrams a machine may cut up whatever they say (`ignore_df`, __ip_make_skb).
+        let whole = packet.dont_fragment && !matches!(packet.l4, L4::Udp { .. });
+        if hop.kind == Kind::Unicast && whole && packet.segment > mtu {
             self.learn_path_mtu(cx, packet.dst, mtu);
             return Err(Errno::Emsgsize);
         }
@@ -385,7 +408,8 @@ impl Namespace {
         }
         match hop.kind {
             Kind::Unicast if !self.links.get(dev).is_some_and(|link| link.asks_nobody()) => {
-                let next = hop.via.unwrap_or(packet.dst);
+                let via = hop.via.filter(|_| !mutated(Mutant::GatewayOverlooked));
+                let next = via.unwrap_or(packet.dst);
                 self.send_to_neighbour(cx, dev, next, packet);
             }
             Kind::Unicast | Kind::Local => self.transmit_raw(cx, dev, Mac::default(), packet),

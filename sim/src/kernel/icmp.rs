@@ -146,6 +146,8 @@ impl Namespace {
         let ack = ack.unwrap_or(0);
         let l4 = L4::Tcp(Tcp { sport, dport, seq, ack, flags, len: 0 });
         let mut packet = icmp_packet(about.dst, about.src, 40, l4, Body::Empty);
+        // tcp_sk_init (net/ipv4/tcp_ipv4.c), nf_reject_iphdr_put (nf_reject_ipv4.c)
+        packet.dont_fragment = true;
         packet.ct = ct;
         // Nobody is told that a reset could not be sent.
         if let Ok(hop) = self.route_output(packet.dst, None) {
@@ -178,11 +180,9 @@ impl Namespace {
         }
     }
 
-    /// An error about something this namespace sent (icmp_unreach).
+    /// An error about something this namespace sent (icmp_unreach): who sent it is told, and only
+    /// if there is somebody, the path's MTU is learned (tcp_v4_err, __udp4_lib_err, ping_err).
     fn error_input(&mut self, cx: &mut Cx<'_>, kind: IcmpError, about: &Quoted) {
-        if let IcmpError::FragmentationNeeded { mtu } = kind {
-            self.learn_path_mtu(cx, about.dst, mtu.max(MIN_PATH_MTU));
-        }
         let to = SocketAddrV4::new(about.dst, about.dport);
         match about.protocol {
             Protocol::Tcp => self.tcp_error(cx, kind, about),
@@ -191,10 +191,18 @@ impl Namespace {
                 let demux = Demux::Ping { ns: self.id, id: about.sport };
                 let Some(socket) = cx.core.sockets.lookup(&demux) else { return };
                 if let Some(owner) = cx.core.sockets.owner(socket) {
+                    self.heed_path_mtu(cx, kind, about.dst);
                     cx.tell(owner, socket, SocketEvent::Icmp { kind, to });
                 }
             }
             Protocol::Sctp => {}
+        }
+    }
+
+    /// What an error says of the way to a destination, if it says that.
+    pub(super) fn heed_path_mtu(&mut self, cx: &mut Cx<'_>, kind: IcmpError, dst: Ipv4Addr) {
+        if let IcmpError::FragmentationNeeded { mtu } = kind {
+            self.learn_path_mtu(cx, dst, mtu.max(MIN_PATH_MTU));
         }
     }
 

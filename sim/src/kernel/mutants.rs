@@ -15,6 +15,10 @@ pub enum Mutant {
     NoBroadcastRoute,
     /// A packet with a TTL of one is forwarded.
     TtlOnePasses,
+    /// Routers cut up what says that it may not be.
+    DfOverlooked,
+    /// A gateway's packets are handed to their destination.
+    GatewayOverlooked,
     /// `conf.all.forwarding` does not reach links that are there.
     ForwardingForNewLinks,
     /// `rp_filter` of a link counts alone, without that of `all`.
@@ -51,6 +55,10 @@ pub enum Mutant {
     AnyVni,
     /// Neighbours are learned from whoever announces itself.
     LearnsFromAnnouncements,
+    /// `arp_ignore` is not asked.
+    IgnoresNothing,
+    /// 127.0.0.0/8 is no stranger on any link.
+    LocalnetRouted,
     /// An answer within a second of another overwrites it.
     NoLocktime,
     /// Neighbour discovery is a connection.

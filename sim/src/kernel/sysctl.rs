@@ -18,8 +18,7 @@ pub(super) struct Sysctls {
     /// `route_localnet`: 127.0.0.0/8 may come from and go to the network.
     pub localnet_all: bool,
     pub localnet_default: bool,
-    /// `net.ipv4.conf.all.arp_ignore` and `arp_announce`, of which the model acts on 0, and on 1
-    /// and 2.
+    /// `net.ipv4.conf.all.arp_ignore` and `arp_announce`, 0 to 2.
     pub arp_ignore: u8,
     pub arp_announce: u8,
     /// `net.bridge.bridge-nf-call-iptables`. Linux starts with 1 once br_netfilter is loaded,
@@ -115,6 +114,9 @@ pub fn is_known(key: &str) -> bool {
 pub fn takes(key: &str, value: i64) -> Result<(), &'static str> {
     match parse(key) {
         Some(Key::IcmpRatelimit) if value != 0 => Err("the model takes 0, no limit, and no other"),
+        Some(Key::ArpIgnore | Key::ArpAnnounce) if !(0..=2).contains(&value) => {
+            Err("the model takes 0 to 2")
+        }
         Some(Key::Ip6(key)) if value != 0 && key.takes_only_zero() => {
             Err("the model takes 0 and no other")
         }

@@ -16,7 +16,6 @@ fn datagram(src: SocketAddrV4, dst: SocketAddrV4, body: Body, len: u32) -> Box<P
         src: *src.ip(),
         dst: *dst.ip(),
         ttl: 64,
-        // IP_PMTUDISC_WANT sets DF and falls back to fragments, which we send at once.
         dont_fragment: false,
         len: HEADERS + len,
         segment: HEADERS + len,
@@ -28,6 +27,19 @@ fn datagram(src: SocketAddrV4, dst: SocketAddrV4, body: Body, len: u32) -> Box<P
 }
 
 impl Namespace {
+    /// As a socket with IP_PMTUDISC_WANT: what fits the path, as far as it is known, says DF; what
+    /// does not leaves in fragments (__ip_make_skb, net/ipv4/ip_output.c).
+    fn send_datagram(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut packet: Box<Packet>,
+        dev: Option<u32>,
+    ) -> Result<(), Errno> {
+        let hop = self.route_output(packet.dst, dev)?;
+        packet.dont_fragment = packet.len <= self.path_mtu(packet.dst, &hop, cx.now);
+        self.output(cx, packet, dev)
+    }
+
     fn udp_socket(&self, cx: &Cx<'_>, addr: Ipv4Addr, port: u16) -> Option<SocketId> {
         let at = |addr| cx.core.sockets.lookup(&Demux::Udp { ns: self.id, addr, port });
         at(addr).or_else(|| at(Ipv4Addr::UNSPECIFIED))
@@ -75,6 +87,7 @@ impl Namespace {
     ) {
         let Some(socket) = self.udp_socket(cx, about.src, about.sport) else { return };
         if let Some(owner) = cx.core.sockets.owner(socket) {
+            self.heed_path_mtu(cx, kind, about.dst);
             cx.tell(owner, socket, SocketEvent::Icmp { kind, to });
         }
     }
@@ -142,7 +155,7 @@ impl Kernel {
                 return Err(Errno::Einval);
             }
             let src = SocketAddrV4::new(from.unwrap_or(bound), port);
-            space.output(cx, datagram(src, to, body, len), None)
+            space.send_datagram(cx, datagram(src, to, body, len), None)
         })
     }
 
@@ -171,7 +184,8 @@ impl Kernel {
                 let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
                 return space.output_by(cx, hop, datagram(from, to, body, len), Some(link));
             };
-            space.output(cx, datagram(SocketAddrV4::new(src, port), to, body, len), Some(link))
+            let src = SocketAddrV4::new(src, port);
+            space.send_datagram(cx, datagram(src, to, body, len), Some(link))
         })
     }
 

@@ -1,6 +1,6 @@
 //! Frames through a bridge: who is learned by which port, and what goes where.
 
-use super::{Act, BRIDGE, OWN_MAC};
+use super::{Act, BRIDGE, CALLED, OWN_MAC};
 use crate::fidelity::dice::Dice;
 use crate::fidelity::six;
 use crate::fidelity::step::{Case, SOCKETS, Step, ip};
@@ -34,9 +34,10 @@ pub fn filtered(dice: &mut Dice) -> Case {
     }
     for _ in 0..4 + dice.below(8) {
         case.push(match dice.below(12) {
-            0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80),
+            0 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80, 0),
             1..=3 => Step::Lan(Act::Tell(dice.below(2), None)),
             4 if dice.yes(3) => Step::Lan(Act::Hairpin(dice.leg(), !dice.yes(4))),
+            4 if dice.yes(3) => Step::Sysctl(CALLED.to_owned(), u8::from(dice.yes(2))),
             _ => Step::Lan(Act::Frame(dice.leg(), Box::new(plain(dice)))),
         });
     }
@@ -96,7 +97,7 @@ fn step(dice: &mut Dice) -> Step {
     match dice.below(16) {
         0 => Step::SetUp(dice.below(2), dice.yes(2)),
         1 => Step::Lan(Act::Port(dice.below(2), dice.yes(2))),
-        2 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80),
+        2 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&HOSTS)), 80, 0),
         3 => Step::Lan(Act::Tell(0, None)),
         _ => Step::Lan(Act::Frame(dice.leg(), Box::new(frame(dice)))),
     }

@@ -1,6 +1,6 @@
 //! As this machine's kernel has it, in a network namespace of one thread's own.
 
-use super::{Act, BEHIND, BRIDGE, Lan, OWN_MAC, PAUSE, Seen, VNI, VXLAN, fdb_line, local};
+use super::{Act, BEHIND, BRIDGE, CALLED, Lan, OWN_MAC, PAUSE, Seen, VNI, VXLAN, fdb_line, local};
 use super::{hairpin_words, neighbour_line};
 use crate::fidelity::frame::{self, VXLAN_PORT};
 use crate::fidelity::linux::{
@@ -30,6 +30,8 @@ pub struct Linux {
     up: [bool; 3],
     port: [bool; 3],
     hairpin: [bool; 3],
+    /// Sysctls that were written.
+    sysctls: Vec<String>,
     fdb: Vec<FdbEntry>,
     permanent: Vec<Neighbour>,
     seen: Seen,
@@ -63,6 +65,7 @@ impl Linux {
             up: [true; 3],
             port: [lan.has_bridge(); 3],
             hairpin: [false; 3],
+            sysctls: Vec::new(),
             filter: None,
             fdb: Vec::new(),
             permanent: Vec::new(),
@@ -86,11 +89,11 @@ impl Linux {
         if self.lan.has_bridge() {
             ip(&format!("link add {BRIDGE} address {OWN_MAC} type bridge"))?;
             // Where there is no br_netfilter, nobody is called.
-            let called = write_sysctl("net.bridge.bridge-nf-call-iptables", "0");
+            let called = write_sysctl(CALLED, "0");
             let _ = write_sysctl("net.bridge.bridge-nf-call-ip6tables", "0");
             if self.lan == Lan::Filtered {
                 called.map_err(|error| format!("needs br_netfilter: {error}"))?;
-                write_sysctl("net.bridge.bridge-nf-call-iptables", "1")?;
+                write_sysctl(CALLED, "1")?;
                 self.filter = Some((Tables::new(Rules::Legacy)?, Connections::new()?));
             }
             for leg in LEGS {
@@ -320,6 +323,9 @@ impl Router for Linux {
                 ip(&hairpin_words(leg, false))?;
             }
         }
+        for key in std::mem::take(&mut self.sysctls) {
+            write_sysctl(&key, if key == CALLED { "1" } else { "0" })?;
+        }
         if let Some((tables, _)) = &mut self.filter {
             tables.reset();
             // No rule stands in the way of what is left.
@@ -365,10 +371,15 @@ impl Router for Linux {
             Step::Lan(act) => return self.act_on(act),
             Step::Packet(leg, packet) => return self.inject(*leg, &wire::inbound(*leg, packet)),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),
-            Step::Send(from, to, port) => {
+            Step::Sysctl(key, value) => {
+                self.sysctls.push(key.clone());
+                write_sysctl(key, &value.to_string())?;
+                Ok(())
+            }
+            Step::Send(from, to, port, len) => {
                 let at = SOCKETS.iter().position(|socket| socket == from);
                 let socket = &self.sockets[at.ok_or("no such socket")?];
-                let sent = socket.send_to(&[], SocketAddrV4::new(*to, *port));
+                let sent = socket.send_to(&vec![0; *len as usize], SocketAddrV4::new(*to, *port));
                 sent.map(|_| ()).map_err(|error| errno::from_io(&error))
             }
             other => return Err(format!("not here: {other}")),

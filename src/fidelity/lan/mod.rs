@@ -29,6 +29,8 @@ pub enum Lan {
 }
 
 pub const BRIDGE: &str = "br0";
+/// Whether what is bridged meets the rules.
+pub const CALLED: &str = "net.bridge.bridge-nf-call-iptables";
 pub const VXLAN: &str = "vx0";
 /// The MAC address of either.
 pub const OWN_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0xbb]);

@@ -242,11 +242,14 @@ impl Router for Model {
                 return Ok(self.inject(*leg, wire::inbound(*leg, packet)));
             }
             Step::SetUp(leg, up) => self.kernel.set_up(now, HOST, self.legs[*leg], *up, &mut out),
-            Step::Send(from, to, port) => {
+            Step::Sysctl(key, value) => {
+                self.kernel.set_sysctl(now, HOST, key, &value.to_string(), &mut out)
+            }
+            Step::Send(from, to, port, len) => {
                 let at = SOCKETS.iter().position(|socket| socket == from);
                 let socket = self.sockets[at.ok_or("no such socket")?];
                 let to = SocketAddrV4::new(*to, *port);
-                self.kernel.udp_send(now, socket, None, to, Body::Empty, 0, &mut out)
+                self.kernel.udp_send(now, socket, None, to, Body::Empty, *len, &mut out)
             }
             other => return Err(format!("not here: {other}")),
         };

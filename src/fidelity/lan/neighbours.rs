@@ -28,7 +28,7 @@ pub fn case(dice: &mut Dice) -> Case {
 fn step(dice: &mut Dice) -> Step {
     let (host, leg) = dice.one(&HOSTS);
     match dice.below(10) {
-        0 | 1 => Step::Send(dice.one(&SOCKETS), ip(host), 80),
+        0 | 1 => Step::Send(dice.one(&SOCKETS), ip(host), 80, 0),
         2 | 3 => Step::Lan(Act::Tell(dice.below(2), dice.yes(4).then(|| mac(dice)))),
         4 => {
             let src = ip(host);
@@ -43,6 +43,10 @@ fn step(dice: &mut Dice) -> Step {
             Step::Packet(leg, Box::new(wire::packet(src, dst, l4, len)))
         }
         5 if dice.yes(8) => Step::SetUp(leg, dice.yes(2)),
+        5 if dice.yes(3) => {
+            let variable = dice.one(&["arp_ignore", "arp_announce"]);
+            Step::Sysctl(format!("net.ipv4.conf.all.{variable}"), dice.below(3) as u8)
+        }
         _ => {
             let leg = if dice.yes(8) { dice.leg() } else { leg };
             Step::Lan(Act::Frame(leg, Box::new(arp(dice, ip(host), leg))))

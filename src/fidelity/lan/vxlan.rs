@@ -55,7 +55,7 @@ fn step(dice: &mut Dice) -> Step {
     match dice.below(12) {
         0 => fdb(dice),
         1 => permanent(dice),
-        2 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&FAR)), 80),
+        2 => Step::Send(dice.one(&SOCKETS), ip(dice.one(&FAR)), 80, 0),
         3..=6 => Step::Packet(1, Box::new(inner(dice, dice_host, dice_far))),
         _ => {
             let packet = inner(dice, dice_far, dice_target);

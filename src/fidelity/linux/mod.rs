@@ -14,8 +14,10 @@ use self::flat::Flat;
 pub use self::netlink::Netlink;
 pub use self::netlink6::{Found6, Tables6};
 pub use self::tables::Tables;
+use super::fragments::Fragments;
 use super::step::{
-    ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip, net,
+    ADDRESSES, DEFAULT_GATEWAY, LEGS, LIST, MTU, PAUSE, Router, Rules, SOCKETS, Setup, Step, ip,
+    net,
 };
 use super::words::{self, Ports};
 use super::{frame, wire};
@@ -38,7 +40,11 @@ pub struct Linux {
     addresses: Vec<(usize, Ipv4Net)>,
     /// Sysctls that were written.
     sysctls: Vec<String>,
+    /// Legs whose MTU may be another one.
+    resized: Vec<usize>,
+    sockets: Vec<UdpSocket>,
     router: Option<Filtering>,
+    fragments: Fragments,
     /// Packets that left, and by which leg.
     left: Vec<(usize, Packet)>,
     ports: Ports,
@@ -48,7 +54,6 @@ pub struct Linux {
 struct Filtering {
     writer: Writer,
     connections: Connections,
-    sockets: Vec<UdpSocket>,
 }
 
 enum Writer {
@@ -129,13 +134,18 @@ impl Linux {
         let taps = taps.map_err(|error| format!("needs /dev/net/tun, for taps: {error}"))?;
         let legs: io::Result<Vec<u32>> = taps.iter().map(|tap| tap.if_index()).collect();
         let legs = legs.map_err(|error| format!("the index of a tap: {error}"))?;
+        let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
+        let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
         let mut linux = Linux {
             netlink,
             taps,
             legs,
             addresses: Vec::new(),
             sysctls: Vec::new(),
+            resized: Vec::new(),
+            sockets,
             router: None,
+            fragments: Fragments::default(),
             left: Vec::new(),
             ports: Ports::default(),
         };
@@ -162,10 +172,8 @@ impl Linux {
         let route = Route { to, via, dev, onlink: false, metric: 0 };
         let added = self.netlink.add_route(&route, Proto::STATIC, self.legs[0]);
         added.map_err(|errno| format!("adding a default route: {errno}"))?;
-        let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
-        let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
         let connections = Connections::new()?;
-        self.router = Some(Filtering { writer, connections, sockets });
+        self.router = Some(Filtering { writer, connections });
         // What the addresses have set off.
         self.settle().map(|_| ())
     }
@@ -221,7 +229,10 @@ impl Linux {
             for (leg, name) in LEGS.iter().enumerate() {
                 while let Ok(length) = self.taps[leg].recv(&mut buffer) {
                     quiet = false;
-                    match frame::decode(&buffer[..length]) {
+                    let Some(bytes) = self.fragments.whole(leg, &buffer[..length])? else {
+                        continue;
+                    };
+                    match frame::decode(&bytes) {
                         Some(Ok(frame)) => seen.extend(self.outbound(leg, frame)?),
                         Some(Err(words)) => seen.push(format!("out by {name}: {words}")),
                         None => {}
@@ -229,13 +240,13 @@ impl Linux {
                 }
             }
         }
-        if let Some(router) = &mut self.router {
-            for (socket, port) in router.sockets.iter().zip(SOCKETS) {
-                while let Ok((_, SocketAddr::V4(from))) = socket.recv_from(&mut buffer) {
-                    let sport = self.ports.name(from.port());
-                    seen.push(format!("socket {port} got something from {}:{sport}", from.ip()));
-                }
+        for (socket, port) in self.sockets.iter().zip(SOCKETS) {
+            while let Ok((_, SocketAddr::V4(from))) = socket.recv_from(&mut buffer) {
+                let sport = self.ports.name(from.port());
+                seen.push(format!("socket {port} got something from {}:{sport}", from.ip()));
             }
+        }
+        if let Some(router) = &mut self.router {
             seen.extend(router.connections.list(&mut self.ports)?);
         }
         Ok(seen)
@@ -250,7 +261,7 @@ impl Linux {
                 Ok(None)
             }
             Payload::Ip(packet) => {
-                let words = format!("out by {}: {}", LEGS[leg], self.ports.packet(&packet));
+                let words = wire::departed(leg, frame.dst, &self.ports.packet(&packet));
                 self.left.push((leg, *packet));
                 Ok(Some(words))
             }
@@ -258,11 +269,11 @@ impl Linux {
         }
     }
 
-    fn send_from(&mut self, port: u16, to: SocketAddrV4) -> Result<Vec<String>, String> {
-        let Some(router) = &self.router else { return Err("no sockets here".to_owned()) };
+    fn send_from(&mut self, port: u16, to: SocketAddrV4, len: u32) -> Result<Vec<String>, String> {
         let at = SOCKETS.iter().position(|socket| *socket == port);
-        let socket = &router.sockets[at.ok_or("no such socket")?];
-        let sent = socket.send_to(&[], to).map(|_| ()).map_err(|error| errno::from_io(&error));
+        let socket = &self.sockets[at.ok_or("no such socket")?];
+        let sent = socket.send_to(&vec![0; len as usize], to).map(|_| ());
+        let sent = sent.map_err(|error| errno::from_io(&error));
         let mut seen = vec![words::outcome(sent)];
         seen.extend(self.settle()?);
         Ok(seen)
@@ -314,7 +325,7 @@ pub fn tap(leg: usize) -> io::Result<SyncDevice> {
         .name(LEGS[leg])
         .layer(Layer::L2)
         .mac_addr(wire::router_mac(leg).0)
-        .mtu(1500)
+        .mtu(MTU as u16)
         .enable(false)
         .build_sync()?;
     device.set_nonblocking(true)?;
@@ -329,6 +340,11 @@ pub fn write_sysctl(key: &str, value: &str) -> Result<(), String> {
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
         self.left.clear();
+        self.fragments = Fragments::default();
+        for leg in std::mem::take(&mut self.resized) {
+            let done = self.netlink.set_mtu(self.legs[leg], MTU);
+            done.map_err(|errno| format!("putting an MTU back: {errno}"))?;
+        }
         match &mut self.router {
             None => self.reset_bare()?,
             Some(router) => {
@@ -363,6 +379,10 @@ impl Router for Linux {
             }
             Step::DelAddress(leg, net) => self.netlink.del_address(self.legs[*leg], *net),
             Step::SetUp(leg, up) => self.netlink.set_up(self.legs[*leg], *up),
+            Step::Mtu(leg, mtu) => {
+                self.resized.push(*leg);
+                self.netlink.set_mtu(self.legs[*leg], *mtu)
+            }
             Step::AddRoute(route, proto) => self.add_route(route, *proto),
             Step::DelRoute(route, proto) => {
                 self.link(&route.dev).and_then(|link| self.netlink.del_route(route, *proto, link))
@@ -380,8 +400,8 @@ impl Router for Linux {
                     None => Ok(Vec::new()),
                 };
             }
-            Step::Send(from, to, port) => {
-                return self.send_from(*from, SocketAddrV4::new(*to, *port));
+            Step::Send(from, to, port, len) => {
+                return self.send_from(*from, SocketAddrV4::new(*to, *port), *len);
             }
             Step::Try(table, chain, rule) => {
                 return match &mut self.filtering()?.writer {

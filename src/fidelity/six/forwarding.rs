@@ -77,7 +77,7 @@ pub fn case(dice: &mut Dice) -> Case {
             case.push(sysctl(dice));
         }
         if dice.yes(12) {
-            case.push(Step::Six(Act::Mtu(dice.leg(), dice.one(&MTUS))));
+            case.push(Step::Mtu(dice.leg(), dice.one(&MTUS)));
         }
     }
     case

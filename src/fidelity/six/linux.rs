@@ -7,7 +7,7 @@ use crate::fidelity::lan::PAUSE;
 use crate::fidelity::linux::{
     Connections, Netlink, Tables, Tables6, begin_namespace, tap, write_sysctl,
 };
-use crate::fidelity::step::{LEGS, LIST, Router, Rules, SOCKETS, Step};
+use crate::fidelity::step::{LEGS, LIST, MTU, Router, Rules, SOCKETS, Step};
 use crate::fidelity::{step, wire, words};
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{Errno, Proto};
@@ -22,8 +22,6 @@ use std::time::Duration;
 use tun_rs::SyncDevice;
 
 const LO: u32 = 1;
-/// Of a leg, at first.
-const MTU: u32 = 1500;
 
 /// Written before there are legs, which begin with what `default` has.
 const SYSCTLS: [(&str, &str); 22] = [
@@ -68,6 +66,8 @@ pub struct Linux {
     sockets: Vec<UdpSocket>,
     /// Sysctls that were written.
     sysctls: Vec<String>,
+    /// Legs whose MTU may be another one.
+    resized: Vec<usize>,
     seen: Seen,
     /// What the tables begin with.
     first: Option<Vec<String>>,
@@ -100,10 +100,22 @@ impl Linux {
         }
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
         let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;
-        let (sysctls, seen, first, up) = Default::default();
+        let (sysctls, resized, seen, first, up) = Default::default();
         let (left, filter) = (Vec::new(), None);
-        let mut linux =
-            Linux { six, netlink, taps, legs, sockets, sysctls, seen, first, up, left, filter };
+        let mut linux = Linux {
+            six,
+            netlink,
+            taps,
+            legs,
+            sockets,
+            sysctls,
+            resized,
+            seen,
+            first,
+            up,
+            left,
+            filter,
+        };
         let lo = linux.netlink.set_up(LO, true);
         lo.map_err(|errno| format!("setting the loopback up: {errno}"))?;
         if let Six::Filtered(rules) = six {
@@ -295,7 +307,7 @@ impl Linux {
                 Ok(frame) => match (self.six.answers(), &frame.payload) {
                     (true, Payload::Ip6(packet)) => {
                         self.left.push((leg, (**packet).clone()));
-                        self.seen.packet(leg, packet)
+                        self.seen.packet(leg, frame.dst, packet)
                     }
                     _ => self.seen.frame(leg, &frame),
                 },
@@ -338,7 +350,6 @@ impl Linux {
                 Some(link) => self.netlink.add_route6(route, *proto, *placing, link),
                 None => Err(Errno::Enodev),
             },
-            Act::Mtu(leg, mtu) => self.netlink.set_mtu(self.legs[*leg], *mtu),
             Act::DelRoute(route, proto) => match link(&route.dev) {
                 Some(link) => self.netlink.del_route6(route, *proto, link),
                 None => Err(Errno::Enodev),
@@ -390,7 +401,6 @@ impl Linux {
             // It may have got some while it was down.
             self.set_up(leg, true)?;
             self.set_up(leg, false)?;
-            self.netlink.set_mtu(self.legs[leg], MTU)?;
         }
         Ok(())
     }
@@ -429,6 +439,10 @@ fn without_redirects() -> Result<(), String> {
 
 impl Router for Linux {
     fn reset(&mut self) -> Result<(), String> {
+        for leg in std::mem::take(&mut self.resized) {
+            let done = self.netlink.set_mtu(self.legs[leg], MTU);
+            done.map_err(|errno| format!("putting an MTU back: {errno}"))?;
+        }
         if self.reset_filtered()? {
             return Ok(());
         }
@@ -452,6 +466,10 @@ impl Router for Linux {
         let done = match step {
             Step::Six(act) => return self.act_on(act),
             Step::SetUp(leg, up) => self.set_up(*leg, *up),
+            Step::Mtu(leg, mtu) => {
+                self.resized.push(*leg);
+                self.netlink.set_mtu(self.legs[*leg], *mtu)
+            }
             Step::Sysctl(key, value) => {
                 self.sysctls.push(key.clone());
                 write_sysctl(key, &value.to_string())?;

@@ -58,8 +58,6 @@ pub enum Act {
     DelAddress(usize, Ipv6Net),
     AddRoute(Placing, Route6, Proto),
     DelRoute(Route6, Proto),
-    /// At least 1280, below which there is no IPv6.
-    Mtu(usize, u32),
     /// `ip -6 route get`
     Get(Ipv6Addr),
     /// The router's own process sends an empty datagram from one of [`super::step::SOCKETS`].
@@ -141,8 +139,8 @@ impl Seen {
         self.asked.extend(asked(frame).map(|question| (leg, question)));
         format!("out by {}: {}", LEGS[leg], self.ports.frame(frame))
     }
-    fn packet(&mut self, leg: usize, packet: &Packet<V6>) -> String {
-        format!("out by {}: {}", LEGS[leg], self.ports.packet(packet))
+    fn packet(&mut self, leg: usize, to: Mac, packet: &Packet<V6>) -> String {
+        wire::departed(leg, to, &self.ports.packet(packet))
     }
     fn answer(&self, which: usize, mac: Option<Mac>) -> Option<(usize, Frame)> {
         let (leg, question) = self.asked.get(self.asked.len().checked_sub(which + 1)?)?;
@@ -188,7 +186,6 @@ impl fmt::Display for Act {
                 };
                 write!(f, "ip -6 route {verb} {}", route_words(to, *proto))
             }
-            Act::Mtu(leg, mtu) => write!(f, "ip link set {} mtu {mtu}", LEGS[*leg]),
             Act::DelRoute(to, proto) => write!(f, "ip -6 route del {}", route_words(to, *proto)),
             Act::Get(dst) => write!(f, "ip -6 route get {dst}"),
             Act::Send(from, to, port) => write!(f, "socket {from} sends to [{to}]:{port}"),

@@ -152,7 +152,7 @@ impl Model {
             lines.push(match (self.six.answers(), &frame.payload) {
                 (true, Payload::Ip6(packet)) => {
                     self.left.push((leg, (**packet).clone()));
-                    self.seen.packet(leg, packet)
+                    self.seen.packet(leg, frame.dst, packet)
                 }
                 _ => self.seen.frame(leg, &frame),
             });
@@ -195,7 +195,6 @@ impl Model {
             Act::AddRoute(placing, route, proto) => {
                 kernel.add_route6(now, HOST, (route, *proto), *placing, &mut out)
             }
-            Act::Mtu(leg, mtu) => kernel.set_mtu(now, HOST, legs[*leg], *mtu, &mut out),
             Act::DelRoute(route, proto) => kernel.del_route6(now, HOST, route, *proto, &mut out),
             Act::Get(dst) => {
                 let found = kernel.ip_route_get6(HOST, *dst);
@@ -265,6 +264,7 @@ impl Router for Model {
         let done = match step {
             Step::Six(act) => return self.act_on(act),
             Step::SetUp(leg, up) => self.kernel.set_up(now, HOST, self.legs[*leg], *up, &mut out),
+            Step::Mtu(leg, mtu) => self.kernel.set_mtu(now, HOST, self.legs[*leg], *mtu, &mut out),
             Step::Sysctl(key, value) => {
                 self.kernel.set_sysctl(now, HOST, key, &value.to_string(), &mut out)
             }

@@ -338,6 +338,7 @@ impl Namespace {
             return true;
         }
         if let IcmpError::FragmentationNeeded { .. } = kind {
+            self.heed_path_mtu(cx, kind, *connection.peer.ip());
             self.mtu_reduced(cx, connection);
             return true;
         }

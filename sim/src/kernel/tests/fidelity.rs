@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::body::Body;
-use crate::kernel::packet::{Arp, Ct, Icmp, IcmpError, Tcp, TcpFlags};
+use crate::kernel::packet::{Arp, Ct, Icmp, IcmpError, Quoted, Tcp, TcpFlags};
 use kubesim_actors::ports::network::{Request, RouteSet};
+use kubesim_actors::ports::rules::Protocol;
 
 /// A router with three legs, up.
 pub fn router() -> (Kernel, [u32; 3]) {
@@ -214,4 +215,93 @@ fn a_machine_without_an_address_complains_from_the_dummy_one() {
     forwarding(&mut kernel, "0");
     let sent = syn(&mut kernel, legs[1], "172.16.50.243", "10.0.81.97");
     assert!(matches!(&sent[..], [Packet { src, .. }] if *src == ip("192.0.0.8")), "{sent:?}");
+}
+
+/// Forwarding of what says DF and what does not (tcp_sk_init, net/ipv4/tcp_ipv4.c).
+#[test]
+fn a_reset_says_that_it_may_not_be_cut_up() {
+    let (mut kernel, legs) = router();
+    add(&mut kernel, legs[1], "10.1.0.1/16");
+    let sent = syn(&mut kernel, legs[1], "10.1.0.10", "10.1.0.1");
+    assert!(matches!(&sent[..], [Packet { dont_fragment: true, .. }]), "{sent:?}");
+}
+
+/// A machine with a process that sends datagrams to one neighbour.
+struct Sender {
+    kernel: Kernel,
+    leg: u32,
+    socket: SocketId,
+}
+
+impl Sender {
+    fn new() -> Sender {
+        let (mut kernel, [leg, ..]) = router();
+        add(&mut kernel, leg, "10.0.0.1/16");
+        let socket = kernel.udp_bind(NsId::HOST, Ipv4Addr::UNSPECIFIED, 5000, 7);
+        Sender { kernel, leg, socket: socket.expect("a free port") }
+    }
+
+    /// Whether the datagram of so many bytes says DF.
+    fn send(&mut self, len: u32) -> bool {
+        let (now, to, mut out) = (Time::ZERO, at("10.0.0.77:80"), Vec::new());
+        let sent = self.kernel.udp_send(now, self.socket, None, to, Body::Empty, len, &mut out);
+        sent.expect("a way");
+        let sent = settle(&mut self.kernel, now, out);
+        let [(_, packet)] = &sent[..] else { panic!("{sent:?}") };
+        packet.dont_fragment
+    }
+
+    /// Somebody says that what the process at a port sent is too long.
+    fn too_long(&mut self, sport: u16, mtu: u32) {
+        let (src, dst) = (ip("10.0.0.1"), ip("10.0.0.77"));
+        let about = Quoted { src, dst, protocol: Protocol::Udp, sport, dport: 80, seq: 0 };
+        let kind = IcmpError::FragmentationNeeded { mtu };
+        let l4 = L4::Icmp(Icmp::Error { kind, about });
+        let packet = Packet {
+            src: dst,
+            dst: src,
+            ttl: 64,
+            dont_fragment: false,
+            len: 56,
+            segment: 56,
+            l4,
+            body: Body::Empty,
+            mark: 0,
+            ct: Ct::None,
+        };
+        assert!(play(&mut self.kernel, Time::ZERO, self.leg, packet).is_empty());
+    }
+}
+
+/// Forwarding, sends (__ip_make_skb, net/ipv4/ip_output.c).
+#[test]
+fn a_datagram_says_df_if_it_fits_and_leaves_in_any_case() {
+    let mut sender = Sender::new();
+    assert_eq!([1472, 1473].map(|len| sender.send(len)), [true, false]);
+}
+
+/// Forwarding, answers (__udp4_lib_err, net/ipv4/udp.c).
+#[test]
+fn a_path_is_narrow_if_somebody_is_told_who_asked_for_it() {
+    let mut sender = Sender::new();
+    sender.too_long(5001, 1400);
+    assert!(sender.send(1472), "nobody is at that port");
+    sender.too_long(5000, 1400);
+    assert_eq!([1372, 1373].map(|len| sender.send(len)), [true, false]);
+}
+
+/// Forwarding seed 405, case 467 (__mkroute_output, net/ipv4/route.c).
+#[test]
+fn nothing_leaves_from_the_loopbacks_network_by_a_link_that_does_not_route_it() {
+    let (mut kernel, legs) = router();
+    let routes_localnet = |kernel: &mut Kernel, link: &str| {
+        let key = format!("net.ipv4.conf.{link}.route_localnet");
+        let done = kernel.set_sysctl(Time::ZERO, NsId::HOST, &key, "1", &mut Vec::new());
+        done.expect("a key");
+    };
+    add_route(&mut kernel, &route("172.17.0.0/17", None, "leg0"));
+    routes_localnet(&mut kernel, "leg1");
+    assert!(syn(&mut kernel, legs[1], "172.17.83.127", "127.0.0.9").is_empty());
+    routes_localnet(&mut kernel, "leg0");
+    assert_eq!(syn(&mut kernel, legs[1], "172.17.83.127", "127.0.0.9").len(), 1);
 }

@@ -7,6 +7,7 @@ use crate::body::Body;
 use crate::kernel::NeighbourState;
 use crate::kernel::packet::{Arp, Ct, Tcp, TcpFlags};
 use kubesim_actors::ports::network::{Neighbour, Request, Vxlan};
+use kubesim_actors::ports::rules::Table;
 
 const BRIDGE: Mac = Mac([2, 0, 0, 0, 0, 0xbb]);
 const HOST_MAC: Mac = Mac([6, 0, 0, 0, 0, 1]);
@@ -222,6 +223,65 @@ fn nobody_is_answered_who_asks_from_an_address_of_ones_own() {
     assert_eq!(ask("10.0.0.9"), 1);
 }
 
+/// neighbours with sysctls (arp_process drops what arp_ignore ignores).
+#[test]
+fn of_a_question_that_is_ignored_nothing_is_learned() {
+    let (mut kernel, legs) = routed();
+    let question = |mac, of| arp(true, (mac, "10.0.0.9"), (Mac::default(), of));
+    let ask = |kernel: &mut Kernel, mac, of| {
+        put(kernel, legs[0], mac, Mac::BROADCAST, question(mac, of)).len()
+    };
+    assert_eq!(ask(&mut kernel, HOST_MAC, "10.1.0.1"), 1);
+    sysctl(&mut kernel, "net.ipv4.conf.all.arp_ignore", "1");
+    let other = Mac([6, 0, 0, 0, 0, 2]);
+    assert_eq!(ask(&mut kernel, other, "10.1.0.1"), 0);
+    let known = (ip("10.0.0.9"), Some(HOST_MAC), NeighbourState::Stale);
+    assert_eq!(states(&kernel), [known]);
+    assert_eq!(ask(&mut kernel, other, "10.0.0.1"), 1);
+}
+
+/// neighbours with sysctls (inet_confirm_addr).
+#[test]
+fn who_is_in_no_subnet_of_an_address_is_told_of_it_unless_arp_ignore_is_2() {
+    let (mut kernel, legs) = routed();
+    let question = || arp(true, (HOST_MAC, "10.2.0.9"), (Mac::default(), "10.0.0.1"));
+    for (how, answers) in [("0", 1), ("1", 1), ("2", 0)] {
+        sysctl(&mut kernel, "net.ipv4.conf.all.arp_ignore", how);
+        let answered = put(&mut kernel, legs[0], HOST_MAC, Mac::BROADCAST, question());
+        assert_eq!(answered.len(), answers, "arp_ignore {how}");
+    }
+}
+
+fn sysctl(kernel: &mut Kernel, key: &str, value: &str) {
+    kernel.set_sysctl(now(), NsId::HOST, key, value, &mut Vec::new()).expect("a key");
+}
+
+/// neighbours with sysctls (arp_solicit).
+#[test]
+fn arp_announce_says_in_whose_name_one_asks() {
+    let (here, secondary, elsewhere) = ("10.0.0.1", "10.0.0.2", "10.1.0.2");
+    for (how, from, asker) in [
+        ("0", elsewhere, elsewhere),
+        ("1", elsewhere, here),
+        ("1", secondary, secondary),
+        ("2", secondary, here),
+    ] {
+        let (mut kernel, legs) = routed();
+        add(&mut kernel, legs[0], "10.0.0.2/16");
+        add(&mut kernel, legs[1], "10.1.0.2/16");
+        sysctl(&mut kernel, "net.ipv4.conf.all.arp_announce", how);
+        let mut out = Vec::new();
+        let any = Ipv4Addr::UNSPECIFIED;
+        let socket = kernel.udp_bind(NsId::HOST, any, 5000, 7).expect("a free port");
+        let (from, to) = (Some(ip(from)), at("10.0.0.9:80"));
+        kernel.udp_send(now(), socket, from, to, Body::Empty, 0, &mut out).expect("a way");
+        let [(_, Frame { payload: Payload::Arp(arp), .. })] = &left(out)[..] else {
+            panic!("nobody is asked");
+        };
+        assert_eq!(arp.sender_ip, ip(asker), "arp_announce {how}, from {from:?}");
+    }
+}
+
 /// neighbours seed 21, case 38458 (neigh_probe looks at the last packet that waits).
 #[test]
 fn one_asks_again_on_behalf_of_the_latest() {
@@ -371,4 +431,19 @@ fn of_two_that_wait_with_ports_of_their_own_the_second_has_an_entry_for_answers(
     assert_eq!((back.src, back.dst), (asked.dst, asked.src));
     assert_eq!(back.ports(), (asked.ports().1, asked.ports().0));
     assert_eq!(listed(&kernel), 2);
+}
+
+/// bridge-filter seed 24520, case 18 (br_nf_pre_routing notes the port).
+#[test]
+fn by_which_port_it_came_is_known_only_where_br_netfilter_is_at_work() {
+    let (mut kernel, legs, _) = bridged();
+    let rules = kernel.netfilter_mut(NsId::HOST).expect("the host");
+    let rule = "-t mangle -A PREROUTING -m physdev --physdev-is-in -j MARK --set-xmark 0x1/0x1";
+    rules.command(rule).expect("a rule");
+    for (called, matched) in [("0", 0), ("1", 1)] {
+        sysctl(&mut kernel, "net.bridge.bridge-nf-call-iptables", called);
+        put(&mut kernel, legs[1], HOST_MAC, BRIDGE, udp("10.9.0.10", "10.9.0.1"));
+        let rules = kernel.netfilter(NsId::HOST).expect("the host");
+        assert_eq!(rules.counter(Table::Mangle, "PREROUTING", 0), Some(matched), "{called}");
+    }
 }
