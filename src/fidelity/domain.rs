@@ -6,9 +6,11 @@ use super::six::Six;
 use super::step::{Case, Rules, Setup};
 use super::{conntrack, forwarding, iptables, lan, nftables, routes, six};
 use kubesim_sim::kernel::family::{V4, V6};
+use serde::{Deserialize, Serialize};
 
 /// What a case is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Domain {
     /// Addresses, links, routes and look-ups.
     Routes,
