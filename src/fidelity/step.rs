@@ -1,6 +1,6 @@
 //! What a case is made of, and how it is written down.
 
-use super::lan::{Act, Lan};
+use super::lan::{self, Act, Lan};
 use super::six::{self, Six};
 use super::spelling;
 use super::words::Ports;
@@ -141,17 +141,27 @@ pub trait Router {
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String>;
 }
 
+impl Setup {
+    /// It has rules, and chance may decide what they do.
+    pub fn has_rules(self) -> bool {
+        use self::Lan::Filtered;
+        matches!(self, Setup::Router(_) | Setup::Lan(Filtered) | Setup::Six(Six::Filtered(_)))
+    }
+}
+
 impl Step {
-    /// Whether chance may decide what comes of it.
+    /// Whether chance may decide what comes of it, where there are rules.
     pub fn throws_dice(&self) -> bool {
-        use six::Act::{Answer, Packet};
+        use lan::Act::{Frame, Tell};
+        use six::Act::{Answer, Packet, Send};
         matches!(
             self,
             Step::Packet(..)
                 | Step::Send(..)
                 | Step::Answer(..)
                 | Step::Counted(_)
-                | Step::Six(Packet(..) | Answer(..))
+                | Step::Lan(Frame(..) | Tell(..))
+                | Step::Six(Packet(..) | Answer(..) | Send(..))
         )
     }
 }
