@@ -23,6 +23,7 @@ mod routes;
 mod shrink;
 mod six;
 mod spelling;
+mod spread;
 mod step;
 mod wire;
 mod words;
