@@ -271,6 +271,25 @@ fn to_stop_before_the_first_mismatch_is_refused() {
     assert!(err.contains("0 is not in 1.."), "{err}");
 }
 
+/// What is wrong with a case's file is said before anything is played.
+#[test]
+#[cfg(all(feature = "fidelity", target_os = "linux"))]
+fn a_case_that_cannot_be_read_is_refused_with_its_line() {
+    let file = std::env::temp_dir().join(format!("kubesim-case-{}.json", std::process::id()));
+    let name = file.to_str().expect("a name in UTF-8");
+    let head = "{\"domain\": \"routes\", \"found\": \"\", \"steps\": [";
+    let step = "{\"set_up\": [\"leg7\", true]}";
+    std::fs::write(&file, format!("{head}\n{step}\n]}}\n")).expect("a file");
+    let (exit, out, err) = kubesim(&["fidelity", "--case", name]);
+    std::fs::remove_file(&file).expect("the file is there");
+    assert_eq!((exit, out.as_str()), (Exit::Input, ""), "{err}");
+    let why = "no leg is called leg7; there are leg0, leg1, leg2 at line 2 column ";
+    assert!(err.starts_with(&format!("error: {name}: {why}")), "{err}");
+    let (exit, _, err) = kubesim(&["fidelity", "--case", name]);
+    assert_eq!(exit, Exit::Input, "{err}");
+    assert!(err.starts_with(&format!("error: reading {name}: No such file")), "{err}");
+}
+
 /// What a default build leaves out is no unknown word: it says how to get it.
 #[test]
 #[cfg(not(any(feature = "lab", feature = "fidelity", feature = "server")))]

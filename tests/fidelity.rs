@@ -1,13 +1,15 @@
 //! The modelled kernel beside this machine's: fresh random cases of each domain. What they find
-//! is left in sim/src/kernel/tests/fidelity*.rs.
+//! is left in tests/golden/fidelity, and as tests of the model alone in
+//! sim/src/kernel/tests/fidelity*.rs.
 
 #![cfg(target_os = "linux")]
 
 #[path = "common/namespace.rs"]
 mod namespace;
 
-use kubesim::fidelity::{Domain, compare};
+use kubesim::fidelity::{Domain, compare, replay};
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 
 /// Another one each time, unless it is given.
 fn seed() -> u64 {
@@ -23,8 +25,29 @@ fn agree(domain: Domain, cases: u64) {
         println!("seed {seed}");
         let outcome = compare(domain, seed, 0..cases, 1).expect("a machine that makes namespaces");
         println!("{} cases in {:.1} s", outcome.agreed, outcome.took.as_secs_f64());
-        assert!(outcome.mismatches.is_empty(), "{}", outcome.mismatches[0].1);
+        assert!(outcome.mismatches.is_empty(), "{}", outcome.mismatches[0].story);
         assert_eq!(outcome.agreed, cases);
+    });
+}
+
+/// What was found once.
+fn recorded() -> Vec<PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/fidelity");
+    let files = std::fs::read_dir(folder).expect("the folder of recorded cases");
+    let mut files: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn recorded_cases_agree() {
+    namespace::in_namespace(|| {
+        let files = recorded();
+        assert!(!files.is_empty(), "there are recorded cases");
+        for file in files {
+            let story = replay(&file).expect("a case that can be played");
+            assert_eq!(story, None, "{}", file.display());
+        }
     });
 }
 

@@ -6,7 +6,7 @@
 #[path = "common/namespace.rs"]
 mod namespace;
 
-use kubesim::fidelity::{compare, mutants};
+use kubesim::fidelity::{Mismatch, compare, mutants};
 
 /// As many cases as a bug may take to be found.
 const CASES: u64 = 20_000;
@@ -18,7 +18,7 @@ fn every_mutant_is_found() {
         for (_, name, domain) in mutants::ALL {
             mutants::put_in(name).expect("a mutant");
             let outcome = compare(domain, 1, 0..CASES, 1).expect("a machine that makes namespaces");
-            let [(index, story)] = &outcome.mismatches[..] else {
+            let [Mismatch { index, story, .. }] = &outcome.mismatches[..] else {
                 panic!("{name} is not found by {CASES} cases of {domain:?}");
             };
             println!("{name}: case {index} of {domain:?}{story}");

@@ -3,6 +3,7 @@
 
 use kubesim_actors::dns::message::Message as DnsMessage;
 use kubesim_actors::netd::peer::Signed;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,34 +11,36 @@ use std::time::Duration;
 
 use crate::kernel::packet::Frame;
 
-#[derive(Clone, Debug, Default)]
+/// Of these only [`Body::Empty`] and [`Body::Vxlan`] can be written down.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Body {
     #[default]
     Empty,
     /// A frame inside a vxlan datagram.
-    Vxlan {
-        vni: u32,
-        frame: Box<Frame>,
-    },
+    Vxlan { vni: u32, frame: Box<Frame> },
+    #[serde(skip)]
     Wireguard(Box<crate::kernel::WireguardMessage>),
+    #[serde(skip)]
     Dns(Arc<DnsMessage>),
+    #[serde(skip)]
     Peer(Arc<Signed>),
+    #[serde(skip)]
     Dhcp(Arc<Dhcp>),
-    HttpRequest {
-        path: SmolStr,
-    },
-    HttpResponse {
-        status: u16,
-        text: SmolStr,
-    },
+    #[serde(skip)]
+    HttpRequest { path: SmolStr },
+    #[serde(skip)]
+    HttpResponse { status: u16, text: SmolStr },
     /// Number `seq` of an application's stream of small messages.
-    Stream {
-        seq: u64,
-    },
+    #[serde(skip)]
+    Stream { seq: u64 },
+    #[serde(skip)]
     Text(SmolStr),
     /// What a machine played elsewhere sent and no model reads.
+    #[serde(skip)]
     Raw(Arc<Raw>),
     /// A message between an API client and an API server.
+    #[serde(skip)]
     Api(Arc<crate::world::api::Message>),
 }
 

@@ -73,10 +73,9 @@ impl<F: Family> Entry<F> {
 impl<F: Family> Tuple<F> {
     fn words(&self, ports: &mut Ports) -> String {
         let Tuple { src, dst, sport, dport, .. } = self;
-        let sport = ports.name(*sport);
-        match self.protocol == F::ICMP {
-            true => format!("{src} > {dst} id {sport} type {}", dport >> 8),
-            false => format!("{src}:{sport} > {dst}:{}", ports.name(*dport)),
+        if self.protocol == F::ICMP {
+            return format!("{src} > {dst} id {} type {}", ports.id(*sport), dport >> 8);
         }
+        format!("{src}:{} > {dst}:{}", ports.name(*sport), ports.name(*dport))
     }
 }

@@ -4,11 +4,13 @@ use super::dice::Dice;
 use super::lan::Lan;
 use super::six::Six;
 use super::step::{Case, Rules, Setup};
-use super::{conntrack, forwarding, iptables, lan, nftables, routes, six};
+use super::{conntrack, forwarding, iptables, lan, nftables, routes, six, spread};
 use kubesim_sim::kernel::family::{V4, V6};
+use serde::{Deserialize, Serialize};
 
 /// What a case is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Domain {
     /// Addresses, links, routes and look-ups.
     Routes,
@@ -136,13 +138,20 @@ impl Domain {
 
     /// A case to be played the other way round, where this is one.
     pub(super) fn reversed(self, seed: u64, index: u64) -> Option<Case> {
-        if self != Domain::Nftables || !index.is_multiple_of(REVERSED) {
+        if !index.is_multiple_of(REVERSED) {
             return None;
         }
         let mut dice = Dice::new(seed, self.name(), index);
-        // Another block's, so that all come up.
-        let services = nftables::services(&mut self.block(seed ^ index, index));
-        Some(nftables::twice(&mut dice, services, index % BLOCK))
+        match self {
+            Domain::Nftables => {
+                // Another block's, so that all come up.
+                let services = nftables::services(&mut self.block(seed ^ index, index));
+                Some(nftables::twice(&mut dice, services, index % BLOCK))
+            }
+            Domain::IptablesLegacy | Domain::IptablesNft => Some(spread::case::<V4>(&mut dice)),
+            Domain::Ip6tablesLegacy | Domain::Ip6tablesNft => Some(spread::case::<V6>(&mut dice)),
+            _ => None,
+        }
     }
 
     pub(super) fn setup(self) -> Setup {

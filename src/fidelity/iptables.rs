@@ -52,7 +52,7 @@ pub fn case<F: Place>(dice: &mut Dice, rules: Case) -> Case {
     case
 }
 
-fn has_chance(step: &Step) -> bool {
+pub fn has_chance(step: &Step) -> bool {
     match step {
         Step::Append(_, _, rule) => throws_dice(rule),
         Step::Six(six::Act::Append(_, _, rule)) => throws_dice(rule),

@@ -16,23 +16,26 @@ mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod nftables;
+mod pair;
 mod place;
+mod recorded;
 mod refusals;
 mod routes;
 mod shrink;
 mod six;
+mod spelling;
+mod spread;
 mod step;
 mod wire;
 mod words;
 
 pub use self::domain::Domain;
-use self::linux::Linux;
-use self::model::Model;
-use self::six::Six;
-use self::step::{Case, Router, Setup, Step};
+use self::pair::{Pair, Verdict};
+use self::recorded::Recorded;
 use crate::Exit;
 use crate::output::Output;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -54,27 +57,56 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1,
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub mismatches: usize,
+    /// Where cases that differ are written to, as small as they get, each a file.
+    #[arg(long, value_name = "DIR", default_value = "fidelity-cases")]
+    pub write: PathBuf,
+    /// Play the case of such a file instead.
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["cases", "first", "seed", "domain", "mismatches", "write"])]
+    pub case: Option<PathBuf>,
     /// Put this bug into the model first.
     #[cfg(feature = "mutants")]
     #[arg(long, value_name = "NAME")]
     pub mutant: Option<String>,
 }
 
-/// How often Linux may be asked to do what the model did; of what happens once in 16 times one in
-/// 10^11 is missed.
-const REVERSED_PLAYS: u64 = 400;
+/// Beside the story of a difference that went away.
+const AT_TIMES: &str =
+    "\ndiffers on some plays only, though the model never does that: it is no chance that it knows";
 
 /// How cases of one domain went.
 pub struct Outcome {
     /// How many agreed.
     pub agreed: u64,
     pub took: Duration,
-    /// Those that did not, as small as they get, each with its number.
-    pub mismatches: Vec<(u64, String)>,
-    /// Of the agreed those that did so on two plays of three only: a port drawn at random can be
-    /// one that the case names, or another's, which is not worth the model's throwing its dice
-    /// that often.
+    pub mismatches: Vec<Mismatch>,
+    /// Of the agreed those that did so on two plays of three only, by chance: a port drawn at
+    /// random can be one that the case names, or another's.
     pub chances: Vec<u64>,
+}
+
+/// A case that differs.
+pub struct Mismatch {
+    pub index: u64,
+    /// Its steps, as few as there have to be, and what either kernel made of them.
+    pub story: String,
+    recorded: Recorded,
+}
+
+impl Mismatch {
+    /// Writes it to a file in this folder, to be played by [`replay`]: its path.
+    pub fn write(&self, folder: &Path, name: &str) -> std::io::Result<PathBuf> {
+        self.recorded.write(folder, name)
+    }
+}
+
+/// Why a file's case was not played.
+#[derive(Debug)]
+pub enum Refused {
+    /// What is wrong with it, and where.
+    Input(String),
+    /// What the environment lacks.
+    Environment(String),
 }
 
 pub fn execute(args: &Args, output: &mut Output) -> Exit {
@@ -83,11 +115,39 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         output.complain(&format!("error: {unknown}"));
         return Exit::Input;
     }
+    output.begin("the comparison with this machine's kernel");
+    match &args.case {
+        Some(file) => execute_file(file, output),
+        None => execute_drawn(args, output),
+    }
+}
+
+fn execute_file(file: &Path, output: &mut Output) -> Exit {
+    match replay(file) {
+        Ok(None) => {
+            output.line(&format!("{}: agrees", file.display()));
+            Exit::Held
+        }
+        Ok(Some(story)) => {
+            output.line(&format!("{}:{story}", file.display()));
+            Exit::Failed
+        }
+        Err(Refused::Input(why)) => {
+            output.complain(&format!("error: {why}"));
+            Exit::Input
+        }
+        Err(Refused::Environment(lacks)) => {
+            output.complain(&format!("error: {lacks}"));
+            Exit::Environment
+        }
+    }
+}
+
+fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
     let Some(end) = args.first.checked_add(args.cases) else {
         output.complain("error: --first and --cases: there are no cases beyond 2^64 - 1");
         return Exit::Input;
     };
-    output.begin("the comparison with this machine's kernel");
     let mut exit = Exit::Held;
     for domain in Domain::ALL {
         if args.domain.is_some_and(|only| only != domain) {
@@ -107,13 +167,22 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
         if !outcome.chances.is_empty() {
             let all: Vec<String> = outcome.chances.iter().map(u64::to_string).collect();
             let (count, all) = (all.len(), all.join(", "));
-            output.line(&format!("{name}: {count} of them on two plays of three only: {all}"));
+            output.line(&format!(
+                "{name}: {count} of them on two plays of three only, by chance: {all}"
+            ));
         }
-        for (index, story) in outcome.mismatches {
-            let seed = args.seed;
+        for found in outcome.mismatches {
+            let (seed, index, story) = (args.seed, found.index, &found.story);
             output.line(&format!("{name} seed {seed} case {index}:{story}"));
-            let command = format!("kubesim fidelity --domain {name} --seed {seed}");
-            output.line(&format!("replay: {command} --first {index} --cases 1"));
+            match found.write(&args.write, &format!("{name}-{seed}-{index}")) {
+                Ok(file) => {
+                    output.line(&format!("replay: kubesim fidelity --case {}", file.display()));
+                }
+                Err(error) => {
+                    let folder = args.write.display();
+                    output.complain(&format!("error: cannot write it to {folder}: {error}"));
+                }
+            }
             exit = Exit::Failed;
         }
     }
@@ -137,220 +206,67 @@ pub fn compare(
             mismatches: Vec::new(),
             chances: Vec::new(),
         };
+        let mismatch = |index, reversed, (steps, story)| {
+            let found = format!("seed {seed} case {index}");
+            Mismatch { index, story, recorded: Recorded { domain, found, reversed, steps } }
+        };
         for index in cases {
             let case = domain.case(seed, index);
             if let Some(case) = domain.reversed(seed, index)
                 && pair.reverse(&case, index)?.is_some()
                 && let Some(found) = pair.reverse(&case, index + 1)?
             {
-                outcome.took = begun.elapsed();
-                outcome.mismatches.push((index, found.told(&case)));
-                return Ok(outcome);
+                let story = found.told(&case);
+                outcome.mismatches.push(mismatch(index, Some(index + 1), (case, story)));
+                if outcome.mismatches.len() >= most {
+                    break;
+                }
             }
-            if pair.differ(&case)?.is_none() {
-                outcome.agreed += 1;
-                continue;
+            match pair.judge(&case)? {
+                Verdict::Agrees => outcome.agreed += 1,
+                Verdict::ByChance => {
+                    outcome.agreed += 1;
+                    outcome.chances.push(index);
+                }
+                Verdict::DiffersAtTimes(found) => {
+                    let story = found.told(&case) + AT_TIMES;
+                    outcome.mismatches.push(mismatch(index, None, (case, story)));
+                }
+                Verdict::Differs(_) => {
+                    outcome.mismatches.push(mismatch(index, None, pair.shrunk(case)?));
+                }
             }
-            if !pair.differ_again(&case)? {
-                outcome.agreed += 1;
-                outcome.chances.push(index);
-                continue;
-            }
-            outcome.took = begun.elapsed();
-            outcome.mismatches.push((index, pair.story(case)?));
             if outcome.mismatches.len() >= most {
-                return Ok(outcome);
+                break;
             }
         }
         outcome.took = begun.elapsed();
         Ok(outcome)
     };
-    let thread = std::thread::spawn(compare);
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    alone(compare)
 }
 
-struct Pair {
-    setup: Setup,
-    model: Modelled,
-    linux: Box<dyn Router>,
-}
-
-/// The modelled one of a pair: it can be copied, and throw its dice again.
-#[derive(Clone)]
-enum Modelled {
-    Router(Box<Model>),
-    Lan(Box<lan::model::Model>),
-    Six(Box<six::model::Model>),
-}
-
-impl Modelled {
-    fn new(setup: Setup) -> Result<Modelled, String> {
-        Ok(match setup {
-            Setup::Lan(lan) => Modelled::Lan(Box::new(lan::model::Model::new(lan)?)),
-            Setup::Six(six) => Modelled::Six(Box::new(six::model::Model::new(six)?)),
-            _ => Modelled::Router(Box::new(Model::new(setup)?)),
+/// The case of a file, as [`compare`] plays it: how the kernels part, where they do.
+pub fn replay(file: &Path) -> Result<Option<String>, Refused> {
+    let Recorded { domain, reversed, steps, .. } = Recorded::read(file).map_err(Refused::Input)?;
+    let name = file.display().to_string();
+    alone(move || {
+        let mut pair = Pair::new(domain.setup()).map_err(Refused::Environment)?;
+        let playable = pair.try_on_model(&steps);
+        playable.map_err(|why| Refused::Input(format!("{name}: {why}")))?;
+        if let Some(throw) = reversed {
+            let found = pair.reverse(&steps, throw).map_err(Refused::Environment)?;
+            return Ok(found.map(|found| found.told(&steps)));
+        }
+        Ok(match pair.judge(&steps).map_err(Refused::Environment)? {
+            Verdict::Agrees | Verdict::ByChance => None,
+            Verdict::DiffersAtTimes(found) => Some(found.told(&steps) + AT_TIMES),
+            Verdict::Differs(found) => Some(found.told(&steps)),
         })
-    }
-
-    fn router(&mut self) -> &mut dyn Router {
-        match self {
-            Modelled::Router(model) => &mut **model,
-            Modelled::Lan(model) => &mut **model,
-            Modelled::Six(model) => &mut **model,
-        }
-    }
-
-    fn reseed(&mut self, number: u64) {
-        match self {
-            Modelled::Router(model) => model.reseed(number),
-            Modelled::Six(model) => model.reseed(number),
-            Modelled::Lan(_) => {}
-        }
-    }
-}
-
-fn real(setup: Setup) -> Result<Box<dyn Router>, String> {
-    Ok(match setup {
-        Setup::Lan(lan) => Box::new(lan::linux::Linux::new(lan)?),
-        Setup::Six(six) => Box::new(six::linux::Linux::new(six)?),
-        _ => Box::new(Linux::new(setup)?),
     })
 }
 
-/// Where the two part: the step, what Linux showed and what the model did.
-struct Difference {
-    at: usize,
-    linux: Vec<String>,
-    model: Vec<String>,
-}
-
-impl Difference {
-    fn told(&self, case: &Case) -> String {
-        let mut text = String::new();
-        for step in &case[..=self.at] {
-            text += &format!("\n  {step}");
-        }
-        for (whose, lines) in [("Linux", &self.linux), ("model", &self.model)] {
-            text += &format!("\n{whose}:");
-            for line in lines {
-                text += &format!("\n  {line}");
-            }
-        }
-        text
-    }
-}
-
-/// How often the model may throw its dice to do what Linux has done. What has a probability of
-/// one in 400 (a port below 1024) is missed once in 30,000 times.
-const THROWS: u64 = 4096;
-
-/// How often a case is played again to be told of.
-const PLAYS: usize = 30;
-
-impl Pair {
-    fn new(setup: Setup) -> Result<Pair, String> {
-        Ok(Pair { setup, model: Modelled::new(setup)?, linux: real(setup)? })
-    }
-
-    fn differ(&mut self, case: &Case) -> Result<Option<Difference>, String> {
-        self.model.router().reset()?;
-        self.linux.reset()?;
-        for (at, step) in case.iter().enumerate() {
-            let rules = matches!(self.setup, Setup::Router(_) | Setup::Six(Six::Filtered(_)));
-            let throws = step.throws_dice() && rules;
-            let before = throws.then(|| self.model.clone());
-            let (linux, mut model) = (self.linux.act(step)?, self.model.router().act(step)?);
-            if let Some(before) = before.filter(|_| linux != model) {
-                model = self.throw_again(&before, step, &linux)?.unwrap_or(model);
-            }
-            if linux != model {
-                return Ok(Some(Difference { at, linux, model }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// As [`Pair::differ`] with the roles exchanged: what the model does with some throw of its
-    /// dice, Linux must do in one of many plays. So it is seen as well that the model allows
-    /// what never happens.
-    fn reverse(&mut self, case: &Case, throw: u64) -> Result<Option<Difference>, String> {
-        let mut model = Vec::new();
-        self.model.router().reset()?;
-        self.model.reseed(throw);
-        for step in case {
-            model.push(self.model.router().act(step)?);
-        }
-        let mut linux = Vec::new();
-        for _ in 0..REVERSED_PLAYS {
-            linux.clear();
-            self.linux.forget();
-            self.linux.reset()?;
-            for step in case {
-                linux.push(self.linux.act(step)?);
-            }
-            if linux == model {
-                self.linux.forget();
-                return Ok(None);
-            }
-        }
-        self.linux.forget();
-        let at = case.len().saturating_sub(1);
-        Ok(Some(Difference { at, linux: linux.concat(), model: model.concat() }))
-    }
-
-    /// Chance may have decided otherwise on Linux: whatever it did, the model must do as well
-    /// with some throw of its dice.
-    fn throw_again(
-        &mut self,
-        before: &Modelled,
-        step: &Step,
-        linux: &[String],
-    ) -> Result<Option<Vec<String>>, String> {
-        for number in 1..THROWS {
-            let mut other = before.clone();
-            other.reseed(number);
-            let model = other.router().act(step)?;
-            if model == linux {
-                self.model = other;
-                return Ok(Some(model));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a case that differed does so on one of two more plays: a port chosen at random can
-    /// by chance be one that a case names.
-    fn differ_again(&mut self, case: &Case) -> Result<bool, String> {
-        for _ in 0..2 {
-            self.linux = real(self.setup)?;
-            if self.differ(case)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The case as small as it gets, step by step, and the difference.
-    fn story(&mut self, case: Case) -> Result<String, String> {
-        // Each time in a namespace of its own: Linux remembers whom it sent how many errors, and
-        // here the same hosts come again and again.
-        let setup = self.setup;
-        let mut differs = |less: &Case| {
-            self.linux = real(setup)?;
-            Ok(self.differ(less)?.is_some())
-        };
-        let case = shrink::shrink(case, &mut differs)?;
-        let mut found = None;
-        for _ in 0..PLAYS {
-            self.linux = real(setup)?;
-            found = self.differ(&case)?;
-            if found.is_some() {
-                break;
-            }
-        }
-        let Some(found) = found else {
-            return Ok(" differs on some plays only: is something else at work here?".to_owned());
-        };
-        Ok(found.told(&case))
-    }
+/// On a thread whose namespace ends with it.
+fn alone<T: Send + 'static>(play: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::spawn(play).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

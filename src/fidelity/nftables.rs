@@ -2,6 +2,7 @@
 
 use super::dice::Dice;
 use super::iptables::{answer, first_of, next_segment};
+use super::spread::with_sport;
 use super::step::{Case, SOCKETS, Step, ip};
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue, Front, List, Policy, Treatment};
@@ -160,15 +161,6 @@ pub fn twice(dice: &mut Dice, services: Case, number: u64) -> Case {
         }
     }
     case
-}
-
-fn with_sport(mut packet: Packet, port: u16) -> Packet {
-    match &mut packet.l4 {
-        L4::Tcp(tcp) => tcp.sport = port,
-        L4::Udp { sport, .. } => *sport = port,
-        L4::Icmp(_) => {}
-    }
-    packet
 }
 
 /// What a client writes for a front, or near it.

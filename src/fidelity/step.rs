@@ -1,7 +1,8 @@
 //! What a case is made of, and how it is written down.
 
-use super::lan::{Act, Lan};
+use super::lan::{self, Act, Lan};
 use super::six::{self, Six};
+use super::spelling;
 use super::words::Ports;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
@@ -10,6 +11,7 @@ use kubesim_actors::ports::rules::text::{rule_line, table_name};
 use kubesim_actors::ports::rules::{FlatSettings, Rule, Table};
 use kubesim_sim::kernel::family::{Family, V4};
 use kubesim_sim::kernel::packet::{Packet, TcpFlags};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -22,28 +24,29 @@ pub const LEGS: [&str; 3] = ["leg0", "leg1", "leg2"];
 pub const MTU: u32 = 1500;
 
 /// One thing done to a router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
-    AddAddress(usize, Ipv4Net),
-    DelAddress(usize, Ipv4Net),
-    SetUp(usize, bool),
+    AddAddress(#[serde(with = "spelling::leg")] usize, Ipv4Net),
+    DelAddress(#[serde(with = "spelling::leg")] usize, Ipv4Net),
+    SetUp(#[serde(with = "spelling::leg")] usize, bool),
     /// Of IPv6 at least 1280, below which there is none.
-    Mtu(usize, u32),
+    Mtu(#[serde(with = "spelling::leg")] usize, u32),
     AddRoute(Route, Proto),
     DelRoute(Route, Proto),
     /// `ip route get`
     Get(Ipv4Addr),
-    Sysctl(String, u8),
+    Sysctl(#[serde(with = "spelling::sysctl")] String, u8),
     /// Comes in by a leg.
-    Packet(usize, Box<Packet>),
+    Packet(#[serde(with = "spelling::leg")] usize, Box<Packet>),
     /// The router's own process sends a datagram of so many bytes from one of [`SOCKETS`].
     Send(u16, Ipv4Addr, u16, u32),
     /// Whoever got a packet that left answers it: the last one at 0, the one before at 1.
     Answer(usize, Answer),
     /// `iptables -t … -A …`
-    Append(Table, SmolStr, Rule),
+    Append(Table, SmolStr, #[serde(with = "spelling::rule")] Rule),
     /// The same, which may be refused; all rules that are not tried come first.
-    Try(Table, SmolStr, Rule),
+    Try(Table, SmolStr, #[serde(with = "spelling::rule")] Rule),
     /// `iptables -P … DROP` of a chain in the filter table.
     PolicyDrop(SmolStr),
     /// A Service as nftables mode has it, or a part of it that is a node's own.
@@ -65,7 +68,8 @@ pub enum Step {
     Six(six::Act),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", bound = "")]
 pub enum Answer<F: Family = V4> {
     /// The other way round: of a segment with these flags, of an echo request the reply.
     Reply(TcpFlags),
@@ -142,17 +146,27 @@ pub trait Router {
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String>;
 }
 
+impl Setup {
+    /// It has rules, and chance may decide what they do.
+    pub fn has_rules(self) -> bool {
+        use self::Lan::Filtered;
+        matches!(self, Setup::Router(_) | Setup::Lan(Filtered) | Setup::Six(Six::Filtered(_)))
+    }
+}
+
 impl Step {
-    /// Whether chance may decide what comes of it.
+    /// Whether chance may decide what comes of it, where there are rules.
     pub fn throws_dice(&self) -> bool {
-        use six::Act::{Answer, Packet};
+        use lan::Act::{Frame, Tell};
+        use six::Act::{Answer, Packet, Send};
         matches!(
             self,
             Step::Packet(..)
                 | Step::Send(..)
                 | Step::Answer(..)
                 | Step::Counted(_)
-                | Step::Six(Packet(..) | Answer(..))
+                | Step::Lan(Frame(..) | Tell(..))
+                | Step::Six(Packet(..) | Answer(..) | Send(..))
         )
     }
 }

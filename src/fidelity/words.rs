@@ -1,6 +1,6 @@
-//! Packets and connections in words, the same for both kernels. A port that nobody wrote was
-//! chosen by a kernel at random: it is called by its range and its turn, since which one it is
-//! must not matter.
+//! Packets and connections in words, the same for both kernels. A port that somebody wrote is
+//! called by its number. One that nobody wrote was chosen by a kernel at random: it is called by
+//! the range that it was chosen from and its turn, since which one it is must not matter.
 
 use kubesim_actors::ports::network::{Errno, Mac};
 use kubesim_actors::ports::rules::{Protocol, Table};
@@ -18,18 +18,22 @@ pub struct Ports(Vec<u16>);
 
 impl Ports {
     pub fn name(&mut self, port: u16) -> String {
-        if port == 0 || WRITTEN.contains(&port) {
-            return port.to_string();
+        self.within(port, range(port))
+    }
+
+    /// Of an echo: one is as good as another.
+    pub fn id(&mut self, id: u16) -> String {
+        self.within(id, "id")
+    }
+
+    fn within(&mut self, number: u16, range: &str) -> String {
+        if number == 0 || WRITTEN.contains(&number) {
+            return number.to_string();
         }
-        let turn = self.0.iter().position(|known| *known == port).unwrap_or_else(|| {
-            self.0.push(port);
+        let turn = self.0.iter().position(|known| *known == number).unwrap_or_else(|| {
+            self.0.push(number);
             self.0.len() - 1
         });
-        let range = match port {
-            0..512 => "below 512",
-            512..1024 => "below 1024",
-            _ => "high",
-        };
         format!("<{range} {turn}>")
     }
 
@@ -49,9 +53,9 @@ impl Ports {
                 format!("tcp {sport} > {dport} {flags} seq {} ack {}", tcp.seq, tcp.ack)
             }
             L4::Icmp(Icmp::EchoRequest { id, seq }) => {
-                format!("echo request {} {seq}", self.name(*id))
+                format!("echo request {} {seq}", self.id(*id))
             }
-            L4::Icmp(Icmp::EchoReply { id, seq }) => format!("echo reply {} {seq}", self.name(*id)),
+            L4::Icmp(Icmp::EchoReply { id, seq }) => format!("echo reply {} {seq}", self.id(*id)),
             L4::Icmp(Icmp::Error { kind, about }) => format!("{kind} about {}", self.quoted(about)),
             L4::Icmp(Icmp::Discovery(message)) => format!("{message:?}"),
         };
@@ -69,7 +73,7 @@ impl Ports {
         let Quoted { src, dst, protocol, sport, dport, seq } = *about;
         let ports = match protocol {
             Protocol::Tcp => format!("tcp {} > {} seq {seq}", self.name(sport), self.name(dport)),
-            Protocol::Icmp => format!("echo {}", self.name(sport)),
+            Protocol::Icmp => format!("echo {}", self.id(sport)),
             _ => format!("udp {} > {}", self.name(sport), self.name(dport)),
         };
         format!("{src} > {dst} {ports}")
@@ -97,6 +101,18 @@ fn extent<F: Family>(packet: &Packet<F>) -> String {
     let bytes = if bytes > 0 { format!(" {bytes} bytes") } else { String::new() };
     let whole = F::VERSION == 4 && packet.dont_fragment;
     bytes + if whole { " DF" } else { "" }
+}
+
+/// Which ports another may be chosen instead of, and from (`nf_nat_l4proto_unique_tuple`,
+/// net/netfilter/nf_nat_core.c).
+fn range(port: u16) -> &'static str {
+    match port {
+        0..512 => "1 to 511",
+        // Nobody is moved there.
+        512..600 => "512 to 599",
+        600..1024 => "600 to 1023",
+        1024.. => "1024 and above",
+    }
 }
 
 pub fn mac_words(mac: Mac) -> String {
@@ -134,5 +150,24 @@ pub fn built_in(table: Table) -> &'static [&'static str] {
         Table::Mangle => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
         Table::Nat => &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
         Table::Filter => &["INPUT", "FORWARD", "OUTPUT"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chosen_ports_are_called_by_the_range_they_are_chosen_from() {
+        let mut ports = Ports::default();
+        assert_eq!(ports.name(80), "80");
+        assert_eq!(
+            [1023, 601].map(|port| ports.name(port)),
+            ["<600 to 1023 0>", "<600 to 1023 1>"]
+        );
+        assert_eq!([511, 599].map(|port| ports.name(port)), ["<1 to 511 2>", "<512 to 599 3>"]);
+        assert_eq!(ports.name(1023), "<600 to 1023 0>");
+        assert_eq!([7, 65_535].map(|id| ports.id(id)), ["<id 4>", "<id 5>"]);
+        assert_eq!(ports.name(65_535), "<1024 and above 5>");
     }
 }

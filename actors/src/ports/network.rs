@@ -2,6 +2,8 @@
 
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use std::fmt;
 use std::hash::Hash;
@@ -59,8 +61,21 @@ impl fmt::Debug for Mac {
     }
 }
 
+/// As it is displayed.
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Mac, D::Error> {
+        let text = String::deserialize(from)?;
+        Mac::parse(&text).ok_or_else(|| D::Error::custom(format!("no MAC address: {text}")))
+    }
+}
+
 /// Who put a route there (`rtm_protocol`, include/uapi/linux/rtnetlink.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Proto(pub u8);
 
 impl Proto {
@@ -72,7 +87,8 @@ impl Proto {
     pub const NETD: Proto = Proto(98);
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     pub to: Ipv4Net,
     pub via: Option<Ipv4Addr>,
@@ -82,14 +98,16 @@ pub struct Route {
     pub metric: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Neighbour {
     pub ip: Ipv4Addr,
     pub mac: Mac,
 }
 
 /// Frames for `mac` leave a vxlan device for the machine at `remote`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FdbEntry {
     pub mac: Mac,
     pub remote: Ipv4Addr,

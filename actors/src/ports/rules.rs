@@ -13,6 +13,7 @@ pub use address::Address;
 use flat::{FlatKey, FlatSet, FlatValue, Front};
 use ipnet::Ipv4Net;
 use kubesim_runtime::{Answers, Digest, Effect, Hasher, Snapshot};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
@@ -22,7 +23,8 @@ use virtuals::{Virtual, VirtualSet};
 /// The chains one owner keeps, by table and name.
 pub type ChainSet<A = Ipv4Addr> = Snapshot<ChainKey, Arc<Chain<A>>>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Table {
     Raw,
     Mangle,
@@ -48,7 +50,8 @@ pub struct Rule<A: Address = Ipv4Addr> {
     pub target: Target<A>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Tcp,
     Udp,

@@ -4,7 +4,8 @@
 use super::packet::{Discovery, Icmp6Error, IcmpError};
 use kubesim_actors::ports::rules::Address;
 use kubesim_runtime::Hasher;
-use std::convert::Infallible;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,10 +14,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub trait Family: sealed::Sealed + Copy + Debug + Eq + 'static {
     type Addr: Address;
     /// What its ICMP complains of.
-    type Error: Copy + Debug + Display + Eq + Hash;
+    type Error: Copy + Debug + Display + Eq + Hash + Serialize + DeserializeOwned;
     /// How a host is asked for its MAC address in ICMP. Of IPv4 there is no such message: that is
     /// ARP's.
-    type Discovery: Clone + Debug + Eq;
+    type Discovery: Clone + Debug + Eq + Serialize + DeserializeOwned;
 
     /// The same as a version.
     const VERSION: u8;
@@ -46,6 +47,10 @@ pub enum V4 {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum V6 {}
 
+/// What ICMP never says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Nothing {}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::V4 {}
@@ -55,7 +60,7 @@ mod sealed {
 impl Family for V4 {
     type Addr = Ipv4Addr;
     type Error = IcmpError;
-    type Discovery = Infallible;
+    type Discovery = Nothing;
 
     const VERSION: u8 = 4;
     const BITS: u8 = 32;
@@ -81,7 +86,7 @@ impl Family for V4 {
     fn digest_one(number: u32, address: Ipv4Addr, hasher: &mut Hasher) {
         hasher.u64(u64::from(number) << 32 | u64::from(address.to_bits()));
     }
-    fn digest_discovery(message: &Infallible, _: &mut Hasher) {
+    fn digest_discovery(message: &Nothing, _: &mut Hasher) {
         match *message {}
     }
 }

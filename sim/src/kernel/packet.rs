@@ -5,18 +5,21 @@ use crate::body::Body;
 use kubesim_actors::ports::network::Mac;
 use kubesim_actors::ports::rules::Protocol;
 use kubesim_runtime::Hasher;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// An Ethernet frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Frame {
     pub src: Mac,
     pub dst: Mac,
     pub payload: Payload,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Payload {
     Arp(Arp),
     Ip(Box<Packet>),
@@ -24,7 +27,8 @@ pub enum Payload {
 }
 
 /// RFC 826. A gratuitous one names one address twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Arp {
     pub request: bool,
     pub sender_mac: Mac,
@@ -34,7 +38,9 @@ pub struct Arp {
 }
 
 /// An IP packet, or several segments of one size that travel as one (as Linux' GSO/GRO has it).
-#[derive(Clone, Debug)]
+/// What is local to a machine is not written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
 pub struct Packet<F: Family = V4> {
     pub src: F::Addr,
     pub dst: F::Addr,
@@ -49,8 +55,10 @@ pub struct Packet<F: Family = V4> {
     pub l4: L4<F>,
     pub body: Body,
     /// `skb->mark`: local to the machine.
+    #[serde(skip)]
     pub mark: u32,
     /// The conntrack entry this packet belongs to: local to the machine's namespace.
+    #[serde(skip)]
     pub ct: Ct,
 }
 
@@ -74,14 +82,16 @@ pub enum Ct {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "", rename_all = "snake_case", deny_unknown_fields)]
 pub enum L4<F: Family = V4> {
     Tcp(Tcp),
     Udp { sport: u16, dport: u16 },
     Icmp(Icmp<F>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tcp {
     pub sport: u16,
     pub dport: u16,
@@ -92,7 +102,8 @@ pub struct Tcp {
     pub len: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TcpFlags {
     pub syn: bool,
     pub ack: bool,
@@ -101,7 +112,8 @@ pub struct TcpFlags {
 }
 
 /// RFC 792, or RFC 4443.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Icmp<F: Family = V4> {
     EchoRequest {
         id: u16,
@@ -120,7 +132,8 @@ pub enum Icmp<F: Family = V4> {
     Discovery(F::Discovery),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum IcmpError {
     NetUnreachable,
     HostUnreachable,
@@ -150,7 +163,8 @@ impl fmt::Display for IcmpError {
 }
 
 /// What ICMPv6 complains of (RFC 4443, section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Icmp6Error {
     NoRoute,
     AdminProhibited,
@@ -182,7 +196,8 @@ impl fmt::Display for Icmp6Error {
 
 /// Messages of neighbour discovery (RFC 4861, sections 4.3 and 4.4). The hop limit of their
 /// packets is 255, so that they cannot have passed a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Discovery {
     /// Who has `target`? `source`: the sender's own MAC address, where it says it.
     Solicitation { target: Ipv6Addr, source: Option<Mac> },
@@ -191,7 +206,8 @@ pub enum Discovery {
 }
 
 /// R, S and O.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Advertised {
     /// Who says it is a router.
     pub router: bool,
@@ -236,7 +252,8 @@ impl Discovery {
 }
 
 /// The header that an ICMP error quotes. For echo requests the ports are the id and 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "", deny_unknown_fields)]
 pub struct Quoted<F: Family = V4> {
     pub src: F::Addr,
     pub dst: F::Addr,

@@ -7,10 +7,12 @@ pub mod model;
 pub mod neighbours;
 pub mod vxlan;
 
+use super::spelling;
 use super::step::{LEGS, ip, net};
 use super::words::{Ports, mac_words};
 use kubesim_actors::ports::network::{FdbEntry, Mac, Neighbour};
 use kubesim_sim::kernel::packet::{Arp, Frame};
+use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -78,17 +80,18 @@ pub fn local() -> Ipv4Addr {
 }
 
 /// What is done to it, beside what is done to any router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Comes in by a leg.
-    Frame(usize, Box<Frame>),
+    Frame(#[serde(with = "spelling::leg")] usize, Box<Frame>),
     /// Whoever was asked for answers: the last one at 0, the one before at 1. With another
     /// MAC address than its own where that is given.
     Tell(usize, Option<Mac>),
     /// A leg becomes a port of the bridge, or ceases to be one.
-    Port(usize, bool),
+    Port(#[serde(with = "spelling::leg")] usize, bool),
     /// What came by a leg may go back by it, or may not.
-    Hairpin(usize, bool),
+    Hairpin(#[serde(with = "spelling::leg")] usize, bool),
     /// All entries of the tunnel's forwarding database.
     Fdb(Vec<FdbEntry>),
     /// All permanent neighbours behind the tunnel.

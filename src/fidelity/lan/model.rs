@@ -17,6 +17,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 const HOST: NsId = NsId::HOST;
 
+fn dice(number: u64) -> Rng {
+    Rng::new(Stream { seed: 1, label: "kernel", index: number, incarnation: 0 })
+}
+
 #[derive(Clone)]
 pub struct Model {
     lan: Lan,
@@ -32,7 +36,7 @@ impl Model {
     pub fn new(lan: Lan) -> Result<Model, String> {
         let mut model = Model {
             lan,
-            kernel: Kernel::new(Model::dice()),
+            kernel: Kernel::new(dice(0)),
             // Long enough ago for all that Linux compares with what never was.
             now: Time::from_secs(1000),
             legs: Vec::new(),
@@ -44,8 +48,9 @@ impl Model {
         Ok(model)
     }
 
-    fn dice() -> Rng {
-        Rng::new(Stream { seed: 1, label: "kernel", index: 0, incarnation: 0 })
+    /// From now on other numbers come up.
+    pub fn reseed(&mut self, number: u64) {
+        self.kernel.set_rng(dice(number));
     }
 
     fn begin(&mut self) -> Result<(), Errno> {
@@ -223,7 +228,7 @@ pub fn state_name(state: NeighbourState) -> &'static str {
 
 impl Router for Model {
     fn reset(&mut self) -> Result<(), String> {
-        self.kernel = Kernel::new(Model::dice());
+        self.kernel = Kernel::new(dice(0));
         self.now = Time::from_secs(1000);
         (self.legs, self.sockets, self.seen, self.rules) = Default::default();
         self.begin().map_err(|errno| format!("making the model: {errno}"))

@@ -8,6 +8,7 @@ pub mod model;
 pub mod neighbours;
 pub mod routes;
 
+use super::spelling;
 use super::step::{Answer, LEGS, Rules};
 use super::wire;
 use super::words::Ports;
@@ -19,6 +20,7 @@ use kubesim_sim::body::Body;
 use kubesim_sim::kernel::family::V6;
 use kubesim_sim::kernel::packet::{Advertised, Ct, Discovery, Frame, Icmp, L4, Packet, Payload};
 use kubesim_sim::kernel::{Placing, Route6};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -52,10 +54,11 @@ impl Six {
 }
 
 /// What is done to it, beside what is done to any router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
-    AddAddress(usize, Ipv6Net),
-    DelAddress(usize, Ipv6Net),
+    AddAddress(#[serde(with = "spelling::leg")] usize, Ipv6Net),
+    DelAddress(#[serde(with = "spelling::leg")] usize, Ipv6Net),
     AddRoute(Placing, Route6, Proto),
     DelRoute(Route6, Proto),
     /// `ip -6 route get`
@@ -63,16 +66,16 @@ pub enum Act {
     /// The router's own process sends an empty datagram from one of [`super::step::SOCKETS`].
     Send(u16, Ipv6Addr, u16),
     /// Comes in by a leg, from whoever has its source.
-    Packet(usize, Box<Packet<V6>>),
-    Frame(usize, Box<Frame>),
+    Packet(#[serde(with = "spelling::leg")] usize, Box<Packet<V6>>),
+    Frame(#[serde(with = "spelling::leg")] usize, Box<Frame>),
     /// Whoever was asked for answers: the last one at 0, the one before at 1. With another MAC
     /// address than its own where that is given.
     Tell(usize, Option<Mac>),
     /// [`super::lan::PAUSE`] passes.
     Pause,
     /// `ip6tables -t … -A …`; the second may be refused.
-    Append(Table, SmolStr, Rule<Ipv6Addr>),
-    Try(Table, SmolStr, Rule<Ipv6Addr>),
+    Append(Table, SmolStr, #[serde(with = "spelling::rule")] Rule<Ipv6Addr>),
+    Try(Table, SmolStr, #[serde(with = "spelling::rule")] Rule<Ipv6Addr>),
     /// Whoever got a packet that left answers it: the last one at 0, the one before at 1.
     Answer(usize, Answer<V6>),
 }

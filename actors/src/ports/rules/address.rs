@@ -2,6 +2,8 @@
 
 use super::{RejectWith, RejectWith6};
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,7 +13,18 @@ use std::str::FromStr;
 /// An IP address, and what else differs between iptables and ip6tables. Words are those of
 /// iptables 1.8 (extensions/libipt_REJECT.c, libip6t_REJECT.c, libxt_NAT.c, libxt_recent.c).
 pub trait Address:
-    Copy + Debug + Display + Eq + Ord + Hash + FromStr + Send + Sync + 'static
+    Copy
+    + Debug
+    + Display
+    + Eq
+    + Ord
+    + Hash
+    + FromStr
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     type Net: Copy + Debug + Default + Eq + Hash + Send + Sync + 'static;
     type RejectWith: Copy + Debug + Eq + Hash + Send + Sync + 'static;

@@ -7,6 +7,7 @@
 use super::Protocol;
 use ipnet::Ipv4Net;
 use kubesim_runtime::Snapshot;
+use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, format_smolstr};
 use std::net::Ipv4Addr;
 
@@ -16,14 +17,16 @@ pub type FlatSet = Snapshot<FlatKey, FlatValue>;
 /// A destination as a client writes it: each has endpoints and clients of its own, also where a
 /// Service has several. A node port is on every address of the node but those of
 /// 127.0.0.0/8 (as KEP-3866 has it), and is written with the address 0.0.0.0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Front {
     pub ip: Ipv4Addr,
     pub protocol: Protocol,
     pub port: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FlatKey {
     /// What is sent here goes to an endpoint.
     Service(Front),
@@ -41,7 +44,8 @@ pub enum FlatKey {
     Hairpin(Ipv4Addr),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FlatValue {
     /// Of [`FlatKey::Service`].
     Treatment(Treatment),
@@ -54,14 +58,16 @@ pub enum FlatValue {
 }
 
 /// Which of a front's endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum List {
     Everywhere,
     /// On this very node.
     Here,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Treatment {
     pub policy: Policy,
     /// How many endpoints each list has, where the policy uses it; at most [`Treatment::MOST`]
@@ -74,7 +80,8 @@ pub struct Treatment {
     pub guarded: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// A cluster address: any endpoint. What is not from a pod is masqueraded.
     Inside,

@@ -10,6 +10,7 @@ use crate::kernel::mutants::{Mutant, mutated};
 use crate::kernel::neigh::NeighbourState;
 use ipnet::Ipv6Net;
 use kubesim_actors::ports::network::{IfName, Proto};
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::net::Ipv6Addr;
 
@@ -18,7 +19,8 @@ const METRIC: u32 = 1024;
 pub(super) const KERNEL_METRIC: u32 = 256;
 
 /// A route as `ip -6 route` wants it and shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route6 {
     /// Bits behind the prefix are overlooked.
     pub to: Ipv6Net,
@@ -31,7 +33,8 @@ pub struct Route6 {
 }
 
 /// How a route is put beside those to its destination with its metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Placing {
     /// `ip route add`: there may be none (`NLM_F_EXCL`).
     Alone,
