@@ -87,6 +87,7 @@ fn create(mut state: State<'_>, object: &Object, key: &Key) -> Result<Outcome, E
     meta.deletion_grace_period_seconds = None;
     meta.generation = kind.declaration().generation.then_some(1);
     strip(meta);
+    new.managed = object.managed.some();
     kinds::prepare_create(&mut new, state.last_pod, state.cache)?;
     admission::complete(&mut new, &mut state)?;
     if kind == Kind::CustomResourceDefinition {
@@ -108,7 +109,6 @@ fn strip(meta: &mut ObjectMeta) {
     meta.labels.take_if(|all| all.is_empty());
     meta.finalizers.take_if(|all| all.is_empty());
     meta.owner_references.take_if(|all| all.is_empty());
-    meta.managed_fields.take_if(|all| all.is_empty());
     meta.name = None;
     meta.namespace = None;
     meta.uid = None;
@@ -148,12 +148,12 @@ fn update(mut state: State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outco
     service::keep_allocated(&mut body, &old.body);
     let spec_changed = !kinds::same_spec(&body, &old.body);
     let meta = next_meta(&new.meta, old, spec_changed);
-    let unchanged = Arc::ptr_eq(&meta, &old.meta) && !spec_changed;
+    let managed = new.managed.some();
+    let unchanged = Arc::ptr_eq(&meta, &old.meta) && managed == old.managed && !spec_changed;
     if unchanged {
         return Ok(Outcome::Same(old.clone()));
     }
-    let mut object =
-        Object { key: old.key.clone(), uid: old.uid, version: old.version, meta, body };
+    let mut object = Object { meta, managed, body, ..(**old).clone() };
     if spec_changed && object.kind() == Kind::CustomResourceDefinition {
         definitions::settle(&mut object, &state);
     }
@@ -196,11 +196,12 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     let Some(body) = kinds::with_new_status(&new.body, &old.body) else {
         return Err(errors::not_found(old.kind(), &old.key.name));
     };
-    let meta = status_meta(new, old);
-    if kinds::shared_status(&body, &old.body) && Arc::ptr_eq(&meta, &old.meta) {
+    // Whose the fields are now, if this was written on the stored version.
+    let managed = if new.version == old.version { &new.managed } else { &old.managed };
+    if kinds::shared_status(&body, &old.body) && *managed == old.managed {
         return Ok(Outcome::Same(old.clone()));
     }
-    let object = Object { body, meta, ..(**old).clone() };
+    let object = Object { body, managed: managed.clone(), ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
     Ok(Outcome::Put { object, expected: old.version })
 }
@@ -212,15 +213,6 @@ fn recount(state: &State<'_>, old: &Arc<Object>) -> Outcome {
         true => Outcome::Same(old.clone()),
         false => Outcome::Put { object: new, expected: old.version },
     }
-}
-
-/// The old metadata, with whose the fields are now if this was written on the stored version.
-fn status_meta(new: &Object, old: &Object) -> Arc<ObjectMeta> {
-    let fields = &new.meta.managed_fields;
-    if new.version != old.version || *fields == old.meta.managed_fields {
-        return old.meta.clone();
-    }
-    Arc::new(ObjectMeta { managed_fields: fields.clone(), ..(*old.meta).clone() })
 }
 
 fn bind(state: &State<'_>, old: &Arc<Object>, uid: Uid, node: &str) -> Result<Outcome, Error> {

@@ -27,8 +27,9 @@ pub(super) fn merged(
         preconditions(&mut new, meta)?;
         if subresource == Subresource::Main {
             let mut meta = meta.clone();
-            for identity in ["name", "namespace", "uid", "resourceVersion"] {
-                meta.remove(identity);
+            // What says which object it is, and what an object holds beside its metadata.
+            for apart in ["name", "namespace", "uid", "resourceVersion", "managedFields"] {
+                meta.remove(apart);
             }
             if !meta.is_empty() {
                 merge_part(&mut new.meta, &Value::Object(meta))?;

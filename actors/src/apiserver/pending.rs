@@ -24,7 +24,7 @@ use std::time::Duration;
 const MAX_TRIES: u32 = 5;
 /// And of what is written with it, which other writes share: each time, one of those was done.
 const MAX_CLASHES: u32 = 100;
-/// After this long an unanswered Range is asked again, and a missing revision looked up.
+/// After this long a Range that failed is asked again, and a missing revision looked up.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -89,6 +89,8 @@ pub(super) enum Range {
     Asked,
     /// Something came up after it was asked.
     AskAgain,
+    /// It was asked and came to nothing: the alarm asks again.
+    Failed,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -394,8 +396,8 @@ impl ApiServer {
     fn refused(&mut self, id: u64, why: &str, ctx: &mut Ctx<'_>) {
         ctx.note(|| format!("the store refuses: {why}"));
         let Some(flight) = self.pending.in_flight.remove(&id) else {
-            // A Range is asked again by the timer; a compaction is, when it is due.
-            return;
+            // A compaction is asked again when it is due.
+            return self.range_failed(ctx);
         };
         let error =
             Error::new(Reason::InternalError, format!("the store refused the write: {why}"));
@@ -411,8 +413,16 @@ impl ApiServer {
             self.pending.doubtful.push(flight.key);
             self.pending.doubtful.extend(flight.charges.into_iter().map(|charge| charge.key));
             self.ask_range(ctx);
-        } else if self.pending.range != Range::Idle {
-            // A Range has no id of its own: it is asked again by the timer.
+        } else {
+            self.range_failed(ctx);
+        }
+    }
+
+    /// A Range has no id of its own, and neither has a compaction: whichever it was, to ask again
+    /// does no harm.
+    fn range_failed(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pending.range != Range::Idle {
+            self.pending.range = Range::Failed;
             ctx.set_timer(Timer::Retry, RETRY);
         }
     }

@@ -17,9 +17,13 @@ impl ApiServer {
         if self.config.shared && !self.cache.views.is_empty() {
             return self.ask_revision(ctx);
         }
-        if self.pending.range != Range::Idle {
-            self.pending.range = Range::AskAgain;
-            return;
+        match self.pending.range {
+            Range::Idle => {}
+            Range::Failed => return,
+            Range::Asked | Range::AskAgain => {
+                self.pending.range = Range::AskAgain;
+                return;
+            }
         }
         self.pending.range = Range::Asked;
         ctx.perform(Effect::Store(store::Request::Range(store::Range::default())));
@@ -30,9 +34,15 @@ impl ApiServer {
         if self.config.shared && !self.cache.views.is_empty() {
             return self.still_behind(ctx);
         }
-        if self.pending.range != Range::Idle || self.has_gap() {
-            self.pending.range = Range::Idle;
-            self.ask_range(ctx);
+        match self.pending.range {
+            // A large store takes its time, and every question is answered: a second one beside it
+            // would have all of it read twice.
+            Range::Asked | Range::AskAgain => ctx.set_timer(Timer::Retry, RETRY),
+            Range::Idle if !self.has_gap() => {}
+            Range::Idle | Range::Failed => {
+                self.pending.range = Range::Idle;
+                self.ask_range(ctx);
+            }
         }
     }
 
@@ -43,7 +53,7 @@ impl ApiServer {
         objects: Vec<Arc<Object>>,
         ctx: &mut Ctx<'_>,
     ) {
-        let again = self.pending.range == Range::AskAgain;
+        let again = matches!(self.pending.range, Range::AskAgain | Range::Failed);
         self.pending.range = Range::Idle;
         let first = self.cache.views.is_empty();
         if first || revision > self.cache.revision && !self.config.shared {

@@ -30,6 +30,9 @@ impl Object {
         use super::Body;
         self.digest(hasher);
         digest_of(&*self.meta, hasher);
+        if let Some(text) = self.managed.text() {
+            hasher.str(text);
+        }
         match &self.body {
             Body::Namespace { spec, status } => digest_of(&(&**spec, &**status), hasher),
             Body::Node { spec, status } => digest_of(&(&**spec, &**status), hasher),

@@ -97,7 +97,8 @@ impl Object {
         Value::Object(value)
     }
 
-    /// Metadata with the name, namespace, uid and resource version put back.
+    /// Metadata with the name, namespace, uid and resource version put back, and whose the fields
+    /// are.
     pub fn full_meta(&self) -> ObjectMeta {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         ObjectMeta {
@@ -105,6 +106,7 @@ impl Object {
             namespace: some(&self.key.namespace),
             uid: (self.uid != Uid::NONE).then(|| self.uid.to_string()),
             resource_version: (self.version != 0).then(|| self.version.to_string()),
+            managed_fields: self.managed.entries(),
             ..(*self.meta).clone()
         }
     }
@@ -184,7 +186,8 @@ fn assemble(mut meta: ObjectMeta, body: Body) -> Object {
         (false, _) => Name::default(),
     };
     let key = Key { namespace, name: Name::from(name) };
-    Object { key, uid, version, meta: Arc::new(meta), body }
+    let managed = Managed::of(meta.managed_fields.take().as_deref());
+    Object { key, uid, version, meta: Arc::new(meta), managed, body }
 }
 
 fn unknown_kind(api_version: &str, kind: &str) -> ParseError {

@@ -16,7 +16,9 @@ pub struct Object {
     pub uid: Uid,
     /// The resource version: the store revision of the last write; 0 until stored.
     pub version: u64,
+    /// But for `managed_fields`, which is never here.
     pub meta: Arc<ObjectMeta>,
+    pub managed: Managed,
     pub body: Body,
 }
 
@@ -103,7 +105,8 @@ parts! {
 impl Object {
     /// A new object, not stored yet.
     pub fn new(key: Key, body: Body) -> Self {
-        Object { key, uid: Uid::NONE, version: 0, meta: Arc::default(), body }
+        let (meta, managed) = (Arc::default(), Managed::default());
+        Object { key, uid: Uid::NONE, version: 0, meta, managed, body }
     }
     pub fn with_meta(mut self, meta: ObjectMeta) -> Self {
         self.meta = Arc::new(meta);

@@ -173,11 +173,8 @@ impl History {
     }
 
     pub fn publish(&mut self, cache: Cache) {
-        let goes_on = self
-            .cache
-            .as_ref()
-            .is_some_and(|old| old.revision <= cache.revision && cache.goes_on(old));
-        if !goes_on || !self.remembers {
+        let follows = |old: &Cache| old.revision <= cache.revision && cache.goes_on(old);
+        if !self.remembers || !self.cache.as_ref().is_some_and(follows) {
             return self.begin(cache);
         }
         let mut changes = Vec::new();

@@ -3,7 +3,7 @@
 use super::status::Failure;
 use super::versions::Served;
 use super::{apply, json_patch, strategic};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 #[derive(Debug)]
 pub enum Patch {
@@ -53,6 +53,19 @@ pub fn parse(bytes: &[u8], content_type: &str, served: &Served) -> Result<Patch,
 }
 
 impl Patch {
+    /// Whether whose the fields are is nothing to it, which spares showing them to it.
+    pub fn leaves_managers(&self) -> bool {
+        let (Patch::Merge(patch) | Patch::Strategic(patch)) = self else { return false };
+        let Value::Object(patch) = patch else { return false };
+        let directs = |fields: &Map<String, Value>| fields.keys().any(|name| name.starts_with('$'));
+        match patch.get("metadata") {
+            _ if directs(patch) => false,
+            None => true,
+            Some(Value::Object(meta)) => !directs(meta) && !meta.contains_key("managedFields"),
+            Some(_) => false,
+        }
+    }
+
     /// Makes of the object what the patch says.
     pub fn apply(&self, served: &Served, object: &mut Value) -> Result<(), Failure> {
         match self {
@@ -88,6 +101,15 @@ mod tests {
         let remove =
             r#"[{"op": "test", "path": "/a", "value": 1}, {"op": "remove", "path": "/a"}]"#;
         assert_eq!(patched(remove, json), Ok(json!({"b": {"c": 2}})));
+        let leaves = |bytes: &str, kind: &str| {
+            let patch = parse(bytes.as_bytes(), kind, &Served::held(Kind::ConfigMap));
+            patch.expect("a patch").leaves_managers()
+        };
+        assert!(leaves("{}", merge) && leaves(r#"{"metadata": {"labels": null}}"#, strategic));
+        assert!(!leaves("[]", json) && !leaves(r#"{"metadata": null}"#, merge));
+        assert!(!leaves(r#"{"metadata": {"managedFields": []}}"#, merge));
+        assert!(!leaves(r#"{"$patch": "replace"}"#, strategic));
+        assert!(!leaves(r#"{"metadata": {"$patch": "replace"}}"#, strategic));
         let failed = r#"[{"op": "test", "path": "/a", "value": 2}]"#;
         assert_eq!(patched(failed, json).expect_err("another value").code, 422);
         let merged = r#"{"a": null, "b": {"d": 3}}"#;

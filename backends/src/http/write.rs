@@ -253,11 +253,18 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
     loop {
         tries += 1;
         let old = inner.object(target)?;
-        let mut value = target.served.json(&old);
+        let left = patch.leaves_managers().then(|| old.managed.clone());
+        let mut value = match left {
+            Some(_) => write.bare(&old),
+            None => target.served.json(&old),
+        };
         patch.apply(&target.served, &mut value)?;
         confirm_namespace(target, &value)?;
         let (object, warnings) = decoded(&target.served, value, sent.query)?;
         let mut object = at(target, object)?;
+        if let Some(managed) = left {
+            object.managed = managed;
+        }
         // One that names another version than that of the object wants no newer one.
         let conditional = object.version != old.version;
         write.track(Some(&old), &mut object);

@@ -37,6 +37,32 @@ fn what_must_exist_exists_from_the_start() {
 }
 
 #[test]
+fn a_store_that_is_slow_to_read_is_read_once_and_one_that_fails_again() {
+    let mut rig = Rig::starting(config());
+    for _ in 0..3 {
+        assert!(std::mem::take(&mut rig.retry), "it looks again");
+        rig.timeout(Timer::Retry);
+        assert_eq!(rig.outgoing.len(), 1, "and asks nothing while it is answered");
+    }
+    let failed = [
+        store::Reply::Unknown { id: 0 },
+        store::Reply::Refused { id: 0, why: "a bad sector".into() },
+    ];
+    for reply in failed {
+        rig.outgoing.clear();
+        rig.retry = false;
+        rig.reply(reply);
+        assert!(rig.outgoing.is_empty() && rig.retry, "not at once");
+        rig.timeout(Timer::Retry);
+        assert_eq!(rig.outgoing.len(), 1);
+    }
+    rig.run();
+    assert!(rig.get(Kind::Namespace, &Key::cluster("default")).is_some());
+    rig.timeout(Timer::Retry);
+    assert!(rig.outgoing.is_empty(), "all is known");
+}
+
+#[test]
 fn requests_before_the_store_was_read_wait() {
     let mut rig = Rig::starting(config());
     let object = Arc::new(Object::from_json(pod("a")).unwrap());

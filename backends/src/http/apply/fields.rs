@@ -1,6 +1,10 @@
 //! Sets of fields (structured-merge-diff's `fieldpath`): which places of an object someone owns.
 
-use serde_json::{Map, Value};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
@@ -164,16 +168,20 @@ impl Set {
 
     pub fn union(&self, other: &Set) -> Set {
         let mut union = self.clone();
-        union.extend(other);
+        union.add(other.clone());
         union
     }
 
-    fn extend(&mut self, other: &Set) {
-        for (step, node) in &other.0 {
-            self.at(step, |ours| {
-                ours.member |= node.member;
-                ours.below.extend(&node.below);
-            });
+    /// Takes in what is in the other one.
+    pub fn add(&mut self, other: Set) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for (step, node) in other.0 {
+            let ours = self.0.entry(step).or_default();
+            ours.member |= node.member;
+            ours.below.add(node.below);
         }
     }
 
@@ -186,13 +194,21 @@ impl Set {
     }
 
     pub fn difference(&self, other: &Set) -> Set {
-        self.each(|step, node| match other.0.get(step) {
-            None => Some(node.clone()),
-            Some(theirs) => {
-                let below = node.below.difference(&theirs.below);
-                Node { member: node.member && !theirs.member, below }.some()
+        let mut rest = self.clone();
+        rest.remove(other);
+        rest
+    }
+
+    /// Takes out what is in the other one, which mostly is little.
+    pub fn remove(&mut self, other: &Set) {
+        for (step, theirs) in &other.0 {
+            let Some(node) = self.0.get_mut(step) else { continue };
+            node.below.remove(&theirs.below);
+            node.member &= !theirs.member;
+            if !node.member && node.below.is_empty() {
+                self.0.remove(step);
             }
-        })
+        }
     }
 
     /// What is below one of these steps at the top, and no other.
@@ -242,23 +258,6 @@ impl Set {
         }
     }
 
-    /// `FieldsV1`: a place that is in it, with others below it, has a field ".".
-    pub fn to_json(&self) -> Value {
-        Value::Object(self.fields())
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        for (step, node) in &self.0 {
-            let mut below = node.below.fields();
-            if node.member && !below.is_empty() {
-                below.insert(".".to_owned(), Value::Object(Map::new()));
-            }
-            fields.insert(step.print(), Value::Object(below));
-        }
-        fields
-    }
-
     /// The error says what is no `FieldsV1`.
     pub fn from_json(value: &Value) -> Result<Set, String> {
         let Value::Object(fields) = value else {
@@ -272,6 +271,78 @@ impl Set {
             set.0.insert(step, Node { member, below });
         }
         Ok(set)
+    }
+}
+
+/// `FieldsV1`: a place that is in it, with others below it, has a field ".", the first one; the
+/// others follow in the order of the alphabet.
+impl Serialize for Set {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Fields { dot: false, set: self }.serialize(serializer)
+    }
+}
+
+struct Fields<'a> {
+    dot: bool,
+    set: &'a Set,
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let printed = self.set.0.iter().map(|(step, node)| (step.print(), node));
+        let mut printed: Vec<(String, &Node)> = printed.collect();
+        printed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut map = serializer.serialize_map(None)?;
+        if self.dot {
+            map.serialize_entry(".", &Set::default())?;
+        }
+        for (step, Node { member, below }) in printed {
+            let dot = *member && !below.is_empty();
+            map.serialize_entry(&step, &Fields { dot, set: below })?;
+        }
+        map.end()
+    }
+}
+
+/// As [`Set::from_json`], without a value in between. Why it is none is told better there.
+impl<'de> Deserialize<'de> for Set {
+    fn deserialize<D: Deserializer<'de>>(fields: D) -> Result<Set, D::Error> {
+        Ok(Node::deserialize(fields)?.below)
+    }
+}
+
+/// A member is what has a field ".", or nothing below it.
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(fields: D) -> Result<Node, D::Error> {
+        struct Below;
+        impl<'de> Visitor<'de> for Below {
+            type Value = Node;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a set of fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Node, A::Error> {
+                let (mut dot, mut below) = (false, Set::default());
+                while let Some(text) = fields.next_key::<Cow<'_, str>>()? {
+                    match Step::parse(&text) {
+                        _ if text == "." => {
+                            dot = true;
+                            fields.next_value::<IgnoredAny>()?;
+                        }
+                        Ok(Some(step)) => {
+                            below.0.insert(step, fields.next_value()?);
+                        }
+                        Ok(None) => {
+                            fields.next_value::<IgnoredAny>()?;
+                        }
+                        Err(why) => return Err(A::Error::custom(why)),
+                    }
+                }
+                Ok(Node { member: dot || below.is_empty(), below })
+            }
+        }
+        fields.deserialize_map(Below)
     }
 }
 
@@ -296,7 +367,8 @@ mod tests {
             },
         });
         let read = set(fields.clone());
-        assert_eq!(read.to_json(), fields);
+        assert_eq!(serde_json::to_string(&read).expect("text"), fields.to_string());
+        assert_eq!(text_of(&fields), Ok(read.clone()));
         let paths: Vec<String> = read.paths().iter().map(|path| text(path)).collect();
         for path in [
             ".metadata.labels",
@@ -311,7 +383,9 @@ mod tests {
         }
         assert_eq!(paths.len(), 10);
         // Of what a later release may write, nothing is kept.
-        assert_eq!(set(json!({"f:a": {}, "z:b": {"f:c": {}}})), set(json!({"f:a": {}})));
+        let later = json!({"f:a": {}, "z:b": {"f:c": {}}});
+        assert_eq!(set(later.clone()), set(json!({"f:a": {}})));
+        assert_eq!(text_of(&later), Ok(set(later)));
         for wrong in [
             json!([]),
             json!({"f:a": 1}),
@@ -320,8 +394,13 @@ mod tests {
             json!({"k:{": {}}),
             json!({"i:x": {}}),
         ] {
-            assert!(Set::from_json(&wrong).is_err(), "{wrong}");
+            assert!(Set::from_json(&wrong).is_err() && text_of(&wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// As it is read without a value in between.
+    fn text_of(fields: &Value) -> Result<Set, String> {
+        serde_json::from_str(&fields.to_string()).map_err(|error| error.to_string())
     }
 
     fn text(path: &[Step]) -> String {
@@ -368,7 +447,11 @@ mod tests {
             let rest: Vec<_> = ours.iter().filter(|path| !has(&theirs, path)).cloned().collect();
             prop_assert_eq!(a.difference(&b).paths(), rest);
             prop_assert_eq!(a.difference(&b).union(&a.intersection(&b)), a.clone());
-            prop_assert_eq!(Set::from_json(&a.to_json()), Ok(a));
+            let printed = serde_json::to_string(&a).expect("text");
+            let value: Value = serde_json::from_str(&printed).expect("JSON");
+            prop_assert_eq!(value.to_string(), printed, "in its order");
+            prop_assert_eq!(Set::from_json(&value), Ok(a.clone()));
+            prop_assert_eq!(text_of(&value), Ok(a));
         }
     }
 }

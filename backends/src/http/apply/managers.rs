@@ -1,7 +1,9 @@
 //! Who owns what of an object: `metadata.managedFields` (apimachinery `pkg/util/managedfields`).
 
+use super::entry::{Entry, Said};
 use super::fields::Set;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use kubesim_actors::objects::Managed;
 use std::collections::BTreeMap;
 
 pub const APPLY: &str = "Apply";
@@ -30,6 +32,20 @@ pub struct Owned {
     pub time: Option<Time>,
 }
 
+impl Owned {
+    fn entry<'a>(&'a self, manager: &'a Manager) -> Entry<'a> {
+        Entry {
+            api_version: self.version,
+            fields_type: "FieldsV1",
+            fields_v1: &self.set,
+            manager: &manager.name,
+            operation: if manager.applies { APPLY } else { UPDATE },
+            subresource: &manager.subresource,
+            time: self.time.as_ref(),
+        }
+    }
+}
+
 /// All of an object's managers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Managers(pub BTreeMap<Manager, Owned>);
@@ -38,11 +54,11 @@ impl Managers {
     /// `versions` finds those in which the object is served; entries of others are dropped, as
     /// upstream does. The error says which entry is none.
     pub fn read(
-        entries: Option<&Vec<ManagedFieldsEntry>>,
+        managed: &Managed,
         versions: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<Managers, String> {
         let mut managers = BTreeMap::new();
-        for (index, entry) in entries.into_iter().flatten().enumerate() {
+        for (index, entry) in Said::list(managed).into_iter().enumerate() {
             let at = |why: &str| format!("managed fields entry {index}: {why}");
             let wrong = |why: &str| Err(at(why));
             let applies = match entry.operation.as_deref() {
@@ -59,37 +75,25 @@ impl Managers {
                 "" => return wrong("missing fieldsType"),
                 other => return wrong(&format!("invalid fieldsType {other:?}")),
             }
-            let set = entry.fields_v1.as_ref().map(|fields| Set::from_json(&fields.0));
-            let set = set.unwrap_or_else(|| Ok(Set::default())).map_err(|why| at(&why))?;
-            let name = entry.manager.clone().unwrap_or_default();
-            let subresource = entry.subresource.clone().unwrap_or_default();
+            let set = entry.fields_v1.unwrap_or_else(|| Ok(Set::default()));
+            let set = set.map_err(|why| at(&why))?;
+            let name = entry.manager.unwrap_or_default();
+            let subresource = entry.subresource.unwrap_or_default();
             if let Some(version) = versions(theirs) {
                 let mine = if applies { "" } else { version };
                 let manager = Manager { name, applies, subresource, version: mine };
-                managers.insert(manager, Owned { set, version, time: entry.time.clone() });
+                managers.insert(manager, Owned { set, version, time: entry.time });
             }
         }
         Ok(Managers(managers))
     }
 
-    /// First those who apply, then by age. `None`: there is nobody.
-    pub fn print(&self) -> Option<Vec<ManagedFieldsEntry>> {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let entry = |(manager, owned): (&Manager, &Owned)| ManagedFieldsEntry {
-            manager: some(&manager.name),
-            operation: Some(if manager.applies { APPLY } else { UPDATE }.to_owned()),
-            api_version: some(owned.version),
-            time: owned.time.clone(),
-            fields_type: Some("FieldsV1".to_owned()),
-            fields_v1: Some(FieldsV1(owned.set.to_json())),
-            subresource: some(&manager.subresource),
-        };
-        let mut entries: Vec<ManagedFieldsEntry> = self.0.iter().map(entry).collect();
-        entries.sort_by_key(|entry| {
-            let updates = entry.operation.as_deref() != Some(APPLY);
-            (updates, seconds(entry.time.as_ref()))
-        });
-        (!entries.is_empty()).then_some(entries)
+    /// First those who apply, then by age; nothing if there is nobody.
+    pub fn print(&self) -> Managed {
+        let mut all: Vec<(&Manager, &Owned)> = self.0.iter().collect();
+        all.sort_by_key(|(manager, owned)| (!manager.applies, seconds(owned.time.as_ref())));
+        let entries: Vec<Entry<'_>> = all.iter().map(|(one, owned)| owned.entry(one)).collect();
+        Managed::of(Some(&entries[..]).filter(|entries| !entries.is_empty()))
     }
 
     pub fn drop_empty(&mut self) {
@@ -136,17 +140,15 @@ fn seconds(time: Option<&Time>) -> i64 {
 }
 
 /// Whether a client wants to have them forgotten: an empty list, or one of an empty entry.
-pub fn is_reset(entries: Option<&Vec<ManagedFieldsEntry>>) -> bool {
-    match entries.map(Vec::as_slice) {
-        Some([]) => true,
-        Some([one]) => *one == ManagedFieldsEntry::default(),
-        _ => false,
-    }
+pub fn is_reset(managed: &Managed) -> bool {
+    *managed == Managed::of::<ManagedFieldsEntry>(Some(&[]))
+        || *managed == Managed::of(Some(&[ManagedFieldsEntry::default()]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
@@ -163,8 +165,8 @@ mod tests {
     }
 
     /// Of an object that is served in `v1` and `v1beta1`.
-    fn read(entries: &Vec<ManagedFieldsEntry>) -> Result<Managers, String> {
-        Managers::read(Some(entries), |version| {
+    fn read(entries: &[ManagedFieldsEntry]) -> Result<Managers, String> {
+        Managers::read(&Managed::of(Some(entries)), |version| {
             ["v1", "v1beta1"].into_iter().find(|known| *known == version)
         })
     }
@@ -176,9 +178,12 @@ mod tests {
     #[test]
     fn who_applies_is_the_same_in_all_versions() {
         let updates = vec![entry("a", UPDATE, 1), in_beta(entry("a", UPDATE, 2))];
-        assert_eq!(read(&updates).expect("managers").print(), Some(updates));
+        assert_eq!(read(&updates).expect("managers").print().entries(), Some(updates));
         let applies = vec![entry("a", APPLY, 1), in_beta(entry("a", APPLY, 2))];
-        assert_eq!(read(&applies).expect("managers").print(), Some(applies[1..].to_vec()));
+        assert_eq!(
+            read(&applies).expect("managers").print().entries(),
+            Some(applies[1..].to_vec())
+        );
     }
 
     #[test]
@@ -188,19 +193,20 @@ mod tests {
         let (a, b, c) = (entry("b", APPLY, 9), entry("a", UPDATE, 4), entry("c", UPDATE, 2));
         let all = vec![later, b.clone(), c.clone(), a.clone()];
         let managers = read(&all).expect("managers");
-        assert_eq!(managers.print(), Some(vec![a, c, b]));
-        assert_eq!(Managers::default().print(), None);
+        assert_eq!(managers.print(), Managed::of(Some(&[a, c, b])));
+        assert_eq!(Managers::default().print(), Managed::default());
         let wrong = |change: fn(&mut ManagedFieldsEntry)| {
             let mut entry = entry("a", UPDATE, 1);
             change(&mut entry);
-            read(&vec![entry]).expect_err("wrong")
+            read(&[entry]).expect_err("wrong")
         };
         assert!(wrong(|one| one.operation = None).contains("`Apply` or `Update`"));
         assert!(wrong(|one| one.api_version = None).contains("apiVersion"));
         assert!(wrong(|one| one.fields_type = Some("V2".to_owned())).contains("\"V2\""));
         assert!(wrong(|one| one.fields_v1 = Some(FieldsV1(json!(1)))).contains("object"));
-        assert!(is_reset(Some(&vec![])) && is_reset(Some(&vec![Default::default()])));
-        assert!(!is_reset(None) && !is_reset(Some(&vec![entry("a", UPDATE, 1)])));
+        let reset = |entries: &[ManagedFieldsEntry]| is_reset(&Managed::of(Some(entries)));
+        assert!(reset(&[]) && reset(&[ManagedFieldsEntry::default()]));
+        assert!(!is_reset(&Managed::default()) && !reset(&[entry("a", UPDATE, 1)]));
     }
 
     #[test]
@@ -209,7 +215,7 @@ mod tests {
         all.push(entry("kubectl", APPLY, 0));
         let mut managers = read(&all).expect("managers");
         managers.cap();
-        let printed = managers.print().expect("entries");
+        let printed = managers.print().entries().expect("entries");
         let names: Vec<&str> = printed.iter().filter_map(|one| one.manager.as_deref()).collect();
         let kept: Vec<String> = (3..12).map(|n| format!("m{n:02}")).collect();
         let mut expected = vec!["kubectl", "ancient-changes"];
@@ -227,7 +233,7 @@ mod tests {
         all[2] = in_beta(all[2].clone());
         let mut managers = read(&all).expect("managers");
         managers.cap();
-        let printed = managers.print().expect("entries");
+        let printed = managers.print().entries().expect("entries");
         let ancient = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(ANCIENT);
         let versions: Vec<_> = printed.iter().filter(|one| ancient(one)).collect();
         let versions: Vec<_> = versions.iter().map(|one| one.api_version.as_deref()).collect();

@@ -4,6 +4,7 @@
 
 mod check;
 mod conflict;
+mod entry;
 mod fields;
 mod managers;
 mod merge;
@@ -20,10 +21,9 @@ use super::status::Failure;
 use super::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kubesim_actors::apiserver;
-use kubesim_actors::objects::{Object, time};
+use kubesim_actors::objects::{Managed, Object, time};
 use kubesim_runtime::Wall;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// Who writes what, and when.
 #[derive(Clone, Copy)]
@@ -51,14 +51,14 @@ impl Write<'_> {
     }
 
     /// The object as the client sees it, but for whose its fields are.
-    fn bare(&self, object: &Object) -> Value {
+    pub fn bare(&self, object: &Object) -> Value {
         self.served.json(&bare(object))
     }
 
     fn read(&self, object: &Object) -> Result<Managers, String> {
         let version =
             |version: &str| self.served.in_version(version).map(|there| there.api_version());
-        Managers::read(object.meta.managed_fields.as_ref(), version)
+        Managers::read(&object.managed, version)
     }
 
     /// Notes in an object that is to be written whose its fields are then. `live` is what it takes
@@ -66,17 +66,14 @@ impl Write<'_> {
     /// before anything is compared.
     pub fn track(&self, live: Option<&Object>, new: &mut Object) {
         let managers = self.tracked(live, new);
-        let managers = managers.and_then(|one| one.print());
-        if new.meta.managed_fields != managers {
-            Arc::make_mut(&mut new.meta).managed_fields = managers;
-        }
+        new.managed = managers.map(|one| one.print()).unwrap_or_default();
     }
 
     /// `None`: nobody's, as of an object that was never tracked.
     fn tracked(&self, live: Option<&Object>, new: &Object) -> Option<Managers> {
         let before = || live.and_then(|live| self.read(live).ok()).unwrap_or_default();
         let managers = match self.sub {
-            None if is_reset(new.meta.managed_fields.as_ref()) => Managers::default(),
+            None if is_reset(&new.managed) => Managers::default(),
             // A client may change them; one that does not know them takes nothing away.
             None => self.read(new).ok().filter(|one| !one.0.is_empty()).unwrap_or_else(before),
             Some(_) => before(),
@@ -116,7 +113,7 @@ impl Write<'_> {
         })?;
         self.remember(&mut new, config);
         let mut new = walk::without_nulls(writer.place(), new);
-        let entries = managers.print();
+        let entries = managers.print().entries();
         // Who applies says nothing of the metadata if the path has the name.
         if !new["metadata"].is_object() {
             new["metadata"] = Value::Object(Map::new());
@@ -129,17 +126,16 @@ impl Write<'_> {
     /// defaults (apiserver's `IgnoreManagedFieldsTimestampsTransformer`).
     pub fn settle(live: &Object, new: &mut Object) {
         let timeless = |object: &Object| -> Vec<ManagedFieldsEntry> {
-            let entries = object.meta.managed_fields.iter().flatten();
-            entries.map(|entry| ManagedFieldsEntry { time: None, ..entry.clone() }).collect()
+            let entries = object.managed.entries().into_iter().flatten();
+            entries.map(|entry| ManagedFieldsEntry { time: None, ..entry }).collect()
         };
-        if new.meta.managed_fields == live.meta.managed_fields || timeless(new) != timeless(live) {
+        if new.managed == live.managed || timeless(new) != timeless(live) {
             return;
         }
         let mut defaulted = new.clone();
         apiserver::default(&mut defaulted);
         if bare(&defaulted).to_json() == bare(live).to_json() {
-            let meta = Arc::make_mut(&mut new.meta);
-            meta.managed_fields.clone_from(&live.meta.managed_fields);
+            new.managed = live.managed.clone();
         }
     }
 
@@ -187,9 +183,5 @@ impl Write<'_> {
 
 /// The object, but for whose its fields are.
 fn bare(object: &Object) -> Object {
-    let mut object = object.clone();
-    if object.meta.managed_fields.is_some() {
-        Arc::make_mut(&mut object.meta).managed_fields = None;
-    }
-    object
+    Object { managed: Managed::default(), ..object.clone() }
 }

@@ -81,7 +81,7 @@ impl Story {
     fn owns(&mut self, manager: &str, fields: Value) -> &mut Self {
         let all = self.managers.0.iter().filter(|(known, _)| known.name == manager);
         let set = all.fold(Set::default(), |set, (_, owned)| set.union(&owned.set));
-        assert_eq!(set.to_json(), fields, "{manager}");
+        assert_eq!(json!(set), fields, "{manager}");
         self
     }
 }
@@ -250,7 +250,7 @@ fn a_subresource_is_an_owner_of_its_own() {
     assert_eq!((&manager.subresource[..], manager.applies), ("status", true));
     let fields = json!({"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}":
         {".": {}, "f:type": {}}}}});
-    assert_eq!(owned.set.to_json(), fields);
+    assert_eq!(json!(owned.set), fields);
     // Nor is the status the main resource's.
     story.apply("a", status("Ready")).owns("a", json!({}));
 }

@@ -111,14 +111,15 @@ impl Writer<'_> {
         new: Value,
         mut managers: Managers,
     ) -> Result<Managers, String> {
-        let changes = self.changes(old, new, &managers)?;
+        let mut changes = self.changes(old, new, &managers)?;
         for owned in managers.0.values_mut() {
-            owned.set = owned.set.difference(&changes[owned.version].all());
+            changes[owned.version].leave(&mut owned.set);
         }
-        let taken = changes[self.version()].written().difference(&never_owned());
+        let mut taken = changes.remove(self.version()).unwrap_or_default().into_written();
+        taken.remove(&never_owned());
         if !taken.is_empty() {
             let mine = managers.0.entry(self.manager(false)).or_default();
-            mine.set = mine.set.union(&taken);
+            mine.set.add(taken);
             mine.version = self.version();
             mine.time = Some(self.now.clone());
         }
@@ -160,7 +161,7 @@ impl Writer<'_> {
         let set = set.difference(&never_owned());
         for (manager, owned) in &mut managers.0 {
             if *manager != me {
-                owned.set = owned.set.difference(&changes[owned.version].all());
+                changes[owned.version].leave(&mut owned.set);
                 continue;
             }
             let same = set == last.set && version == last.version;

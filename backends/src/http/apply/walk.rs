@@ -118,6 +118,19 @@ impl Comparison {
         self.modified.union(&self.added)
     }
 
+    pub fn into_written(self) -> Set {
+        let Comparison { added, mut modified, .. } = self;
+        modified.add(added);
+        modified
+    }
+
+    /// Takes out of a set what is another value now, or is gone.
+    pub fn leave(&self, set: &mut Set) {
+        for changed in [&self.added, &self.modified, &self.removed] {
+            set.remove(changed);
+        }
+    }
+
     /// That, and what is gone.
     pub fn all(&self) -> Set {
         self.written().union(&self.removed)

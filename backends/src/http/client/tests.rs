@@ -224,6 +224,6 @@ async fn metadata_is_asked_for_and_taken_alone() {
         let object = view.get(&Key::new("x", "a")).expect("it was told");
         assert_eq!((object.kind(), object.version, object.uid), (kind, 3, Uid(1)));
         assert_eq!(object.meta.finalizers.as_deref(), Some(&["orphan".to_owned()][..]));
-        assert_eq!(object.meta.managed_fields, None);
+        assert_eq!(object.managed.text(), None);
     }
 }

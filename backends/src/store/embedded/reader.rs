@@ -1,16 +1,22 @@
 //! Reading, beside the writer and without waiting for it: what is durable, as of one moment.
 
 use super::engine::{Broken, State, unreadable};
-use super::record::{INDEX, LOG, META, Place, Record, full_path, prefix, read_index_key};
+use super::record::{INDEX, LOG, META, Place, Record, Stored, full_path, prefix, read_index_key};
 use kubesim_actors::objects::Object;
 use kubesim_actors::objects::kinds::Interner;
 use kubesim_actors::ports::store::{Change, Range, Reply, Under};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use std::cell::RefCell;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 /// A watch that lies behind is told so many records at a time.
 const CHUNK: usize = 1000;
+/// Objects that are taken from the tables before they are read, side by side; a part for a core
+/// of its own is not smaller than that.
+const ROUND: usize = 1024;
+const PART: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -40,7 +46,7 @@ impl Reader {
         let (log, index) = (txn.open_table(LOG)?, txn.open_table(INDEX)?);
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let kinds = &mut *self.kinds.borrow_mut();
-        let mut found = Found { log: &log, objects: Vec::new(), kinds };
+        let mut found = Found { log: &log, objects: Vec::new(), stored: Vec::new(), kinds };
         let mut newest: Option<(Vec<u8>, u64, Place)> = None;
         let mut more = false;
         let prefix = prefix(&range.under);
@@ -53,7 +59,7 @@ impl Reader {
             if newest.as_ref().is_some_and(|(newest, ..)| newest != path) {
                 found.take(newest.take())?;
             }
-            if found.objects.len() > limit {
+            if found.objects.len() + found.stored.len() > limit {
                 break;
             }
             if revision <= at {
@@ -61,6 +67,7 @@ impl Reader {
             }
         }
         found.take(newest)?;
+        found.read()?;
         let mut objects = found.objects;
         if objects.len() > limit {
             objects.truncate(limit);
@@ -110,6 +117,8 @@ fn first(range: &Range) -> Vec<u8> {
 struct Found<'t> {
     log: &'t Log,
     objects: Vec<Arc<Object>>,
+    /// What follows them.
+    stored: Vec<Stored>,
     kinds: &'t mut Interner,
 }
 
@@ -121,10 +130,25 @@ impl Found<'_> {
         };
         let bytes = self.log.get((revision, place.sub))?.ok_or_else(|| unreadable(revision))?;
         let record = Record::read(bytes.value()).ok_or_else(|| unreadable(revision))?;
-        if let Some(Change::Put(object)) =
-            record.change(revision, self.kinds).map_err(|why| Broken(why.into()))?
-        {
-            self.objects.push(object);
+        self.stored.extend(record.stored(revision, self.kinds));
+        if self.stored.len() < ROUND { Ok(()) } else { self.read() }
+    }
+
+    /// On all cores: to read a large store takes as long as its objects take.
+    fn read(&mut self) -> Result<(), Broken> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let stored = std::mem::take(&mut self.stored);
+        let mut parts = stored.chunks(stored.len().div_ceil(cores).max(PART));
+        let read = |part: &[Stored]| part.iter().map(Stored::object).collect::<Result<Vec<_>, _>>();
+        let here = parts.next().unwrap_or_default();
+        let read = thread::scope(|scope| {
+            let there: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+            let here = Ok(read(here));
+            let all = [here].into_iter().chain(there.into_iter().map(|thread| thread.join()));
+            all.map(|read| read.unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+        });
+        for objects in read {
+            self.objects.extend(objects.map_err(|why| Broken(why.into()))?);
         }
         Ok(())
     }

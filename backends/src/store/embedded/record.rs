@@ -5,6 +5,7 @@ use kubesim_actors::objects::Object;
 use kubesim_actors::objects::kinds::Interner;
 use kubesim_actors::ports::store::{self, Change, StoreKey, Under};
 use redb::TableDefinition;
+use std::sync::Arc;
 
 /// By revision and place in its transaction: what was done.
 pub const LOG: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("log");
@@ -89,12 +90,36 @@ impl Record<'_> {
     pub fn change(&self, revision: u64, kinds: &mut Interner) -> Result<Option<Change>, String> {
         let Some(key) = key_of(self, kinds) else { return Ok(None) };
         let Some(value) = self.value else { return Ok(Some(Change::Deleted { key, revision })) };
-        let object = Object::from_bytes(key.0, value, revision);
-        let object = object.map_err(|why| format!("{} at {revision}: {why}", self.path))?;
-        if object.key != key.1 {
-            return Err(format!("{} at {revision} is an object named {}", self.path, object.key));
-        }
-        Ok(Some(Change::Put(object.into())))
+        object(&key, value, revision).map(|object| Some(Change::Put(object)))
+    }
+
+    /// The same of a path that there is, as it is stored.
+    pub fn stored(&self, revision: u64, kinds: &mut Interner) -> Option<Stored> {
+        let (key, value) = (key_of(self, kinds)?, self.value?.to_vec());
+        Some(Stored { key, revision, value })
+    }
+}
+
+/// An object that is not read yet.
+pub struct Stored {
+    key: StoreKey,
+    revision: u64,
+    value: Vec<u8>,
+}
+
+impl Stored {
+    pub fn object(&self) -> Result<Arc<Object>, String> {
+        object(&self.key, &self.value, self.revision)
+    }
+}
+
+fn object(key: &StoreKey, value: &[u8], revision: u64) -> Result<Arc<Object>, String> {
+    let at = || format!("{} at {revision}", full_path(key));
+    let object =
+        Object::from_bytes(key.0, value, revision).map_err(|why| format!("{}: {why}", at()))?;
+    match object.key == key.1 {
+        true => Ok(object.into()),
+        false => Err(format!("{} is an object named {}", at(), object.key)),
     }
 }
 
