@@ -7,6 +7,8 @@ mod absent;
 mod capabilities;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod certificate;
+#[cfg(all(feature = "cri", target_os = "linux"))]
+mod cni;
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
@@ -109,6 +111,10 @@ enum Command {
 
 /// The whole program.
 pub fn main(runner: Runner<'_>) -> ExitCode {
+    #[cfg(all(feature = "cri", target_os = "linux"))]
+    if let Some(plugin) = cni::plugin(std::env::args_os()) {
+        return cni::execute(plugin);
+    }
     let (out, err) = (writer(std::io::stdout()), writer(std::io::stderr()));
     let mut output = Output::new(out, err, std::io::stderr().is_terminal());
     ExitCode::from(command(std::env::args_os(), runner, &mut output) as u8)

@@ -1,5 +1,7 @@
 //! The real drivers, one folder a port: a driver does what it is asked and reports.
 
+#[cfg(all(target_os = "linux", feature = "cri"))]
+pub mod cni;
 #[cfg(target_os = "linux")]
 pub mod containers;
 #[cfg(all(target_os = "linux", feature = "cri"))]

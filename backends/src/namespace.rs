@@ -1,9 +1,12 @@
-//! Network namespaces that only a descriptor holds: with the process that has it they are gone.
+//! Network namespaces: others', and those that only a descriptor holds, which are gone with the
+//! process that has it.
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::thread;
 
 /// A network namespace.
@@ -22,6 +25,17 @@ impl Namespace {
     /// That of the calling thread.
     pub fn current() -> io::Result<Namespace> {
         Ok(Namespace(File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    /// One that somebody else made: a path as `ip netns` and container runtimes have them.
+    pub fn open(path: &Path) -> io::Result<Namespace> {
+        Ok(Namespace(File::open(path)?.into()))
+    }
+
+    /// Whether they are the same (namespaces(7): device and inode of their files).
+    pub fn is(&self, other: &Namespace) -> io::Result<bool> {
+        let (this, other) = (fstat(&self.0)?, fstat(&other.0)?);
+        Ok((this.st_dev, this.st_ino) == (other.st_dev, other.st_ino))
     }
 
     pub fn descriptor(&self) -> &OwnedFd {

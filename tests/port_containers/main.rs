@@ -11,6 +11,8 @@ mod containerd;
 mod driven;
 mod linux;
 mod model;
+#[cfg(feature = "cri")]
+mod plugin;
 
 use kubesim_actors::objects::{Key, Uid};
 use kubesim_actors::ports::container::{

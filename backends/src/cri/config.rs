@@ -8,6 +8,7 @@ use super::messages::{
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Map, NamespaceMode, NamespaceOption,
     PodSandbox, PodSandboxConfig, PodSandboxMetadata, ProfileType, SecurityProfile,
 };
+use crate::cni;
 use kubesim_actors::objects::{Key, Uid};
 use kubesim_actors::ports::container::{
     Container, PodNetwork, Qos, Resources, Sandbox, Seccomp, Security,
@@ -21,10 +22,8 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 
-/// Annotations of ours. The first is for the CNI plugin: which address the kubelet gives the pod,
-/// and how it is plugged in. The others say what a container's creation needs of its sandbox, so
-/// that a driver that starts anew finds it there.
-pub const POD_NETWORK: &str = "kubesim/pod-network";
+/// Annotations of ours, beside the one for the CNI plugin: what a container's creation needs of its
+/// sandbox, so that a driver that starts anew finds it there.
 const CGROUP_PARENT: &str = "kubesim/cgroup-parent";
 const NAMESPACES: &str = "kubesim/namespaces";
 
@@ -97,9 +96,13 @@ pub fn sandbox(
     ]);
     let mut hostname = String::new();
     if let PodNetwork::Bridge { bridge, address, gateway, mtu } = &spec.network {
-        let network =
-            json!({ "bridge": bridge, "address": address, "gateway": gateway, "mtu": mtu });
-        annotations.insert(POD_NETWORK.to_owned(), network.to_string());
+        let network = cni::PodNetwork {
+            bridge: bridge.to_string(),
+            address: *address,
+            gateway: *gateway,
+            mtu: *mtu,
+        };
+        annotations.insert(cni::POD_NETWORK.to_owned(), json!(network).to_string());
         hostname = spec.hostname.to_string();
     }
     PodSandboxConfig {

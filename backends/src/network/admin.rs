@@ -2,6 +2,7 @@
 //! (NetworkManager), by what wires a pod (a CNI plugin), by a person who looks.
 
 use super::errno::from_io;
+pub use super::message::Link;
 use super::message::{Address, Message, Route as Numbered};
 use super::neighbours::request;
 use super::socket::Socket;
@@ -43,21 +44,28 @@ impl Admin {
 
     /// The number of a link.
     pub fn link(&mut self, name: &str) -> Result<u32, Errno> {
-        let found = self.0.dump(&Request::GetLink(LinkMessage::default()))?;
-        let index = found.iter().find_map(|message| match message {
-            Message::Link(link) if link.name == name => Some(link.index),
-            _ => None,
-        });
-        index.ok_or(Errno::Enodev)
+        let asked = LinkUnspec::new_with_name(name).build();
+        self.get(asked).map(|link| link.index)
     }
 
     pub fn mtu(&mut self, link: u32) -> Result<u32, Errno> {
+        self.get(LinkUnspec::new_with_index(link).build()).map(|link| link.mtu)
+    }
+
+    fn get(&mut self, asked: LinkMessage) -> Result<Link, Errno> {
+        match self.0.get(&Request::GetLink(asked))? {
+            Some(Message::Link(link)) => Ok(link),
+            _ => Err(Errno::Enodev),
+        }
+    }
+
+    /// The first link of which this is so: all are looked at.
+    pub fn find(&mut self, wanted: impl Fn(&Link) -> bool) -> Result<Option<Link>, Errno> {
         let found = self.0.dump(&Request::GetLink(LinkMessage::default()))?;
-        let mtu = found.iter().find_map(|message| match message {
-            Message::Link(known) if known.index == link => Some(known.mtu),
+        Ok(found.into_iter().find_map(|message| match message {
+            Message::Link(link) if wanted(&link) => Some(link),
             _ => None,
-        });
-        mtu.ok_or(Errno::Enodev)
+        }))
     }
 
     pub fn set_up(&mut self, link: u32, up: bool) -> Result<(), Errno> {

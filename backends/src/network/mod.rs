@@ -15,6 +15,7 @@ mod neighbours;
 mod nexthops;
 mod node;
 mod observe;
+pub mod pod;
 mod routes;
 mod socket;
 pub mod sysctl;

@@ -168,6 +168,25 @@ impl Socket {
         got.map(|_| ()).map_err(|error| errno::from_io(&error))
     }
 
+    /// What answers a request for one thing; `None`: it cannot be understood.
+    pub fn get(&mut self, request: &impl NetlinkSerializable) -> Result<Option<Message>, Errno> {
+        self.out.clear();
+        self.put(request, 0);
+        self.send()?;
+        loop {
+            self.receive()?;
+            for found in message::split(&self.input) {
+                if found.sequence_number() != self.sequence {
+                    continue;
+                }
+                if found.message_type() != NLMSG_ERROR {
+                    return Ok(Message::parse(found.message_type(), found.payload()));
+                }
+                return error_of(&found).map_or(Ok(None), Err);
+            }
+        }
+    }
+
     /// Everything of a kind, as of one moment. What cannot be understood is left out. EAGAIN: it
     /// changed each time while it was read.
     pub fn dump(&mut self, request: &impl NetlinkSerializable) -> Result<Vec<Message>, Errno> {

@@ -2,9 +2,10 @@
 //! network namespace of the thread that starts it.
 
 use super::image::{Image, Layout};
+use crate::plugin::link_all;
+use kubesim_backends::cni;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,15 +72,12 @@ impl Machine {
         let plugins = folder.join("cni");
         fs::create_dir_all(&plugins).expect("a folder");
         fs::write(folder.join("config.toml"), config(&folder)).expect("a file");
-        fs::write(plugins.join("10-pods.conflist"), NETWORK).expect("a file");
-        for name in ["plug", "loopback"] {
-            let path = plugins.join(name);
-            fs::write(&path, include_str!("plug.sh")).expect("a file");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
-        }
+        let network = cni::network_list().to_string();
+        fs::write(plugins.join("10-pods.conflist"), network).expect("a file");
+        link_all(&plugins);
         let mut init = Command::new("unshare");
         init.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", INIT]);
-        init.env("KUBESIM_ADDRESSES", folder.join("addresses")).stdin(Stdio::piped());
+        init.stdin(Stdio::piped());
         let mut init = init.spawn().expect("unshare runs");
         let input = init.stdin.take();
         let mut machine = Machine { init, input, folder, name };
@@ -193,12 +191,3 @@ conf_dir = "{folder}/cni"
 "#
     )
 }
-
-/// The plugin is told what the kubelet says of the pod's network, by the sandbox's annotations.
-const NETWORK: &str = r#"{
-    "cniVersion": "0.4.0",
-    "name": "pods",
-    "plugins": [
-        { "type": "plug", "capabilities": { "io.kubernetes.cri.pod-annotations": true } }
-    ]
-}"#;
