@@ -332,8 +332,8 @@ impl Namespace {
     /// the route, but for broadcasts by a link without an address. A rewrite of the destination
     /// in OUTPUT routes anew (ip_route_me_harder).
     ///
-    /// `EINVAL` for a source that is not ours (any more) or may not leave, `ENETUNREACH` without a route, `EPERM`
-    /// where OUTPUT dropped it, `EMSGSIZE`.
+    /// `EINVAL` for a source that is not ours (any more) or may not leave, `ENETUNREACH` without a
+    /// route, `EPERM` where OUTPUT dropped it, `EMSGSIZE`.
     pub(super) fn output(
         &mut self,
         cx: &mut Cx<'_>,
