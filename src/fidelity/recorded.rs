@@ -7,7 +7,7 @@
 //!   "found": "seed 1 case 7",
 //!   "steps": [
 //!     {"append": ["nat", "POSTROUTING", "-j MASQUERADE"]},
-//!     {"send": [5000, "10.1.0.10", 80]}
+//!     {"send": [5000, "10.1.0.10", 80, 0]}
 //!   ]
 //! }
 //! ```
