@@ -78,6 +78,9 @@ impl Linux {
 
     fn begin(&mut self) -> Result<(), String> {
         write_sysctl("net.ipv4.conf.all.forwarding", "1")?;
+        // A bridge that comes up joins all snoopers (br_multicast_join_snoopers,
+        // net/bridge/br_multicast.c) and says so within a second, which rules would count.
+        write_sysctl("net.ipv4.igmp_link_local_mcast_reports", "0")?;
         // As the model announces its addresses.
         for conf in ["default", "leg0", "leg1", "leg2"] {
             write_sysctl(&format!("net.ipv4.conf.{conf}.arp_notify"), "1")?;
