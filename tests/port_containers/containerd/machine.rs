@@ -127,6 +127,14 @@ impl Machine {
         }
     }
 
+    /// The processes of containers and sandboxes, a line each; `ctr` has them in no order.
+    pub fn tasks(&self) -> Vec<String> {
+        let listed = self.ctr(&["tasks", "ls"]);
+        let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
     fn import(&self) {
         let path = self.folder.join("images.tar");
         fs::write(&path, images().tar()).expect("a file");

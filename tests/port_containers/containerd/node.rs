@@ -317,13 +317,13 @@ fn a_kubelet_runs_a_pod_survives_its_own_crash_and_ends_it() {
         assert_eq!(status.pod_ip, Some(IP.to_string()));
         assert!(world.accepts(IP, 7000));
 
-        let tasks = world.machine.ctr(&["tasks", "ls"]);
+        let tasks = world.machine.tasks();
         world.driven.block_on(async {
             node.kubelet.kill("a test").await;
             // Its supervisor starts it again in a second, and it looks around.
             sleep(Duration::from_secs(4)).await;
         });
-        assert_eq!(world.machine.ctr(&["tasks", "ls"]), tasks);
+        assert_eq!(world.machine.tasks(), tasks);
         let after = node.status("web").expect("a pod");
         assert!(container(&after).is_some_and(|c| c.ready && c.restart_count == 0), "{after:?}");
         assert_eq!(

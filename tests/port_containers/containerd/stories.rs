@@ -56,7 +56,7 @@ fn listed(told: Vec<Reply>) -> Vec<SandboxState> {
 fn a_new_driver_finds_what_runs_and_disturbs_nothing() {
     on_containerd(|world| {
         run(world, "echo");
-        let tasks = world.machine.ctr(&["tasks", "ls"]);
+        let tasks = world.machine.tasks();
         world.restart_driver();
         let found = listed(world.ask(Request::Observe));
         let [SandboxState { pod: POD, key, ip: Some(IP), host_network: false, containers }] =
@@ -74,7 +74,7 @@ fn a_new_driver_finds_what_runs_and_disturbs_nothing() {
         let again = world.ask(Request::StartContainer { pod: POD, spec: container("echo", 0) });
         let (name, id) = (name.clone(), id.clone());
         assert_eq!(again, [Reply::Started { pod: POD, name, attempt: 0, id }]);
-        assert_eq!(world.machine.ctr(&["tasks", "ls"]), tasks);
+        assert_eq!(world.machine.tasks(), tasks);
         assert!(world.accepts(IP, 7000));
     });
 }
