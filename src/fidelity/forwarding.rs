@@ -16,7 +16,7 @@ const SUBNETS: [&str; 6] =
 const SPECIAL: [&str; 7] =
     ["10.0.0.1", "10.1.0.1", "10.1.255.255", "10.2.0.0", "192.168.7.7", "127.0.0.9", "224.0.0.9"];
 /// Nobody sends from these: the router always has the first.
-const MARTIANS: [&str; 3] = ["10.0.0.1", "127.0.0.9", "224.0.0.9"];
+const MARTIANS: [&str; 4] = ["10.0.0.1", "127.0.0.1", "127.0.0.9", "224.0.0.9"];
 const TARGETS: [&str; 4] = ["172.16.0.0/16", "172.17.0.0/17", "0.0.0.0/0", "192.168.7.7/32"];
 /// Several to a leg, so that it shows which one a packet is handed to.
 const GATEWAYS: [(&str, usize); 5] =
@@ -26,6 +26,8 @@ const PEERS: [&str; 4] = ["10.0.0.77", "10.1.0.77", "172.16.0.77", "10.1.255.255
 /// Of legs and of the ways behind them; the first is the least that is believed
 /// (`ip_rt_min_pmtu`).
 const MTUS: [u32; 4] = [552, 576, 1400, 1500];
+/// And less than that is said at times.
+const TOLD: [u32; 5] = [500, 552, 576, 1400, 1500];
 /// Of IPv4 and UDP.
 const HEADERS: u32 = 28;
 /// Fewer than the errors that one destination is told at once.
@@ -102,7 +104,7 @@ fn send(dice: &mut Dice) -> Step {
 fn answer(dice: &mut Dice) -> Answer {
     match dice.below(4) {
         0 => Answer::Error(IcmpError::HostUnreachable),
-        _ => Answer::Error(IcmpError::FragmentationNeeded { mtu: dice.one(&MTUS) }),
+        _ => Answer::Error(IcmpError::FragmentationNeeded { mtu: dice.one(&TOLD) }),
     }
 }
 

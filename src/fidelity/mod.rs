@@ -95,8 +95,10 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// Writes it to a file in this folder, to be played by [`replay`]: its path.
-    pub fn write(&self, folder: &Path, name: &str) -> std::io::Result<PathBuf> {
-        self.recorded.write(folder, name)
+    pub fn write(&self, folder: &Path, seed: u64) -> std::io::Result<PathBuf> {
+        let (domain, index) = (self.recorded.domain.name(), self.index);
+        let reversed = if self.recorded.reversed.is_some() { "-reversed" } else { "" };
+        self.recorded.write(folder, &format!("{domain}-{seed}-{index}{reversed}"))
     }
 }
 
@@ -174,13 +176,14 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
         for found in outcome.mismatches {
             let (seed, index, story) = (args.seed, found.index, &found.story);
             output.line(&format!("{name} seed {seed} case {index}:{story}"));
-            match found.write(&args.write, &format!("{name}-{seed}-{index}")) {
+            match found.write(&args.write, seed) {
                 Ok(file) => {
                     output.line(&format!("replay: kubesim fidelity --case {}", file.display()));
                 }
                 Err(error) => {
                     let folder = args.write.display();
                     output.complain(&format!("error: cannot write it to {folder}: {error}"));
+                    output.line(&found.recorded.text().unwrap_or_default());
                 }
             }
             exit = Exit::Failed;
@@ -216,8 +219,8 @@ pub fn compare(
                 && pair.reverse(&case, index)?.is_some()
                 && let Some(found) = pair.reverse(&case, index + 1)?
             {
-                let story = found.told(&case);
-                outcome.mismatches.push(mismatch(index, Some(index + 1), (case, story)));
+                let (throw, story) = (index + 1, found.told_of_throw(&case, index + 1));
+                outcome.mismatches.push(mismatch(index, Some(throw), (case, story)));
                 if outcome.mismatches.len() >= most {
                     break;
                 }
@@ -252,11 +255,11 @@ pub fn replay(file: &Path) -> Result<Option<String>, Refused> {
     let name = file.display().to_string();
     alone(move || {
         let mut pair = Pair::new(domain.setup()).map_err(Refused::Environment)?;
-        let playable = pair.try_on_model(&steps);
+        let playable = pair.try_out(&steps).map_err(Refused::Environment)?;
         playable.map_err(|why| Refused::Input(format!("{name}: {why}")))?;
         if let Some(throw) = reversed {
             let found = pair.reverse(&steps, throw).map_err(Refused::Environment)?;
-            return Ok(found.map(|found| found.told(&steps)));
+            return Ok(found.map(|found| found.told_of_throw(&steps, throw)));
         }
         Ok(match pair.judge(&steps).map_err(Refused::Environment)? {
             Verdict::Agrees | Verdict::ByChance => None,

@@ -86,14 +86,22 @@ impl Difference {
         for step in &case[..=self.at] {
             text += &format!("\n  {step}");
         }
-        for (whose, lines) in [("Linux", &self.linux), ("model", &self.model)] {
-            text += &format!("\n{whose}:");
-            for line in lines {
-                text += &format!("\n  {line}");
-            }
-        }
-        text
+        text + &under("Linux", &self.linux) + &under("model", &self.model)
     }
+
+    /// The same of what the model does with a throw of its dice.
+    pub fn told_of_throw(&self, case: &Case, throw: u64) -> String {
+        let model = format!("the model, with throw {throw}, and Linux in none of {REVERSED_PLAYS}");
+        let mut text = String::new();
+        for step in case {
+            text += &format!("\n  {step}");
+        }
+        text + &under(&model, &self.model) + &under("Linux, the last time", &self.linux)
+    }
+}
+
+fn under(whose: &str, lines: &[String]) -> String {
+    lines.iter().fold(format!("\n{whose}:"), |text, line| text + "\n  " + line)
 }
 
 /// What came of a case.
@@ -186,14 +194,17 @@ impl Pair {
         })
     }
 
-    /// Whether all of a case can be played here; the error says which step cannot.
-    pub fn try_on_model(&mut self, case: &Case) -> Result<(), String> {
-        self.model.router().reset()?;
-        for (number, step) in (1..).zip(case) {
-            let played = self.model.router().act(step);
-            played.map_err(|why| format!("step {number}: {why}"))?;
+    /// Whether all of a case can be played here; if not, which step cannot.
+    pub fn try_out(&mut self, case: &Case) -> Result<Result<(), String>, String> {
+        for router in [self.model.router(), &mut *self.linux] {
+            router.reset()?;
+            for (number, step) in (1..).zip(case) {
+                if let Err(why) = router.act(step) {
+                    return Ok(Err(format!("step {number} ({step}): {why}")));
+                }
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The case as small as it gets, step by step, and the difference in words.

@@ -128,7 +128,8 @@ impl Place for V6 {
         Icmp6Error::PortUnreachable,
         Icmp6Error::AddressUnreachable,
         Icmp6Error::HopLimitExceeded,
-        Icmp6Error::PacketTooBig { mtu: 1400 },
+        // No path gets narrower by it, which the model does not keep of IPv6's.
+        Icmp6Error::PacketTooBig { mtu: 1500 },
     ];
     const TYPES: [AddrType; 3] = [AddrType::Local, AddrType::Unicast, AddrType::Multicast];
     const MTUS: [u32; 2] = [1280, 1400];

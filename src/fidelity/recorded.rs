@@ -57,7 +57,7 @@ impl Recorded {
         Ok(file)
     }
 
-    fn text(&self) -> serde_json::Result<String> {
+    pub fn text(&self) -> serde_json::Result<String> {
         let mut head = serde_json::to_value(self)?;
         let steps = self.steps.iter().map(serde_json::to_string::<Step>);
         let steps = steps.collect::<Result<Vec<_>, _>>()?.join(",\n    ");

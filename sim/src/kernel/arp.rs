@@ -139,18 +139,25 @@ impl Namespace {
 
     /// `arp_process`: requests for a local address are answered and teach us their sender, if a
     /// packet could come from there, or are ignored whole; anything else only updates what we know
-    /// already (arp_accept 0).
+    /// already (arp_accept 0). What is addressed to a group or, where that is not routed, to
+    /// 127.0.0.0/8 is nothing.
     pub(super) fn arp_input(&mut self, cx: &mut Cx<'_>, dev: u32, arp: &Arp, to_us: bool) {
+        let localnet = self.links.get(dev).is_some_and(|link| self.routes_localnet(link));
+        if arp.target_ip.is_multicast() || (arp.target_ip.is_loopback() && !localnet) {
+            return;
+        }
         let asks_us = arp.request
             && arp.sender_ip != arp.target_ip
             && self.fib.addr_type(arp.target_ip) == AddrType::Local
-            && !arp.target_ip.is_loopback()
-            && self.source_is_valid(dev, arp.sender_ip);
+            && (arp.sender_ip.is_unspecified()
+                || !self.is_martian(dev, arp.sender_ip, arp.target_ip)
+                    && self.source_is_valid(dev, arp.sender_ip));
         if asks_us {
             if self.ignores(dev, arp) && !mutated(Mutant::IgnoresNothing) {
                 return;
             }
-            if !arp.sender_ip.is_unspecified() && !self.fib.is_local(arp.sender_ip) {
+            // Of no other kind anything is learned (arp_constructor: NUD_NOARP).
+            if self.fib.addr_type(arp.sender_ip) == AddrType::Unicast {
                 self.neighbours.obtain(dev, arp.sender_ip);
                 self.arp_learn(cx, dev, arp, NeighbourState::Stale, true);
             }

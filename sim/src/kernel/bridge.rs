@@ -12,6 +12,9 @@ use crate::sorted::Sorted;
 use kubesim_runtime::{Time, near};
 use std::time::Duration;
 
+/// Bytes of an 802.1Q tag (VLAN_HLEN).
+const VLAN_TAG: u32 = 4;
+
 /// `ageing_time`.
 const AGEING: Duration = Duration::from_secs(300);
 
@@ -65,17 +68,19 @@ impl Namespace {
         }
         // What PREROUTING drops teaches nothing.
         if let Some(frame) = self.bridge_prerouting(cx, index, port, frame) {
-            self.bridge_onward(cx, index, port, frame);
+            self.bridge_onward(cx, index, port, frame, self.sysctls.bridge_nf_call_iptables);
         }
     }
 
-    /// Learn, then up, along, or both (br_handle_frame_finish, net/bridge/br_input.c).
+    /// Learn, then up, along, or both (br_handle_frame_finish, net/bridge/br_input.c). What
+    /// br_netfilter has `noted` when it came stays in its hands, whatever the sysctl is by now.
     pub(super) fn bridge_onward(
         &mut self,
         cx: &mut Cx<'_>,
         index: u32,
         port: u32,
         mut frame: Frame,
+        noted: bool,
     ) {
         let Some(own) = self.links.get(index).map(|link| link.mac) else { return };
         let (of_port, now) = (self.links.get(port).map(|link| link.mac), cx.now);
@@ -85,7 +90,7 @@ impl Namespace {
             bridge.fdb.insert(frame.src.bits(), (port, now));
         }
         if is_group(frame.dst) {
-            self.flood(cx, index, Some(port), &frame);
+            self.flood(cx, index, Some(port), &frame, noted);
             return self.ether_input(cx, index, frame, true);
         }
         // What is for another port is nobody's (PACKET_OTHERHOST, by eth_type_trans).
@@ -96,13 +101,15 @@ impl Namespace {
             return self.ether_input(cx, index, frame, true);
         }
         match self.bridge_mut(index).and_then(|bridge| bridge.port_of(frame.dst, now)) {
-            Some(_) if mutated(Mutant::FloodKnown) => self.flood(cx, index, Some(port), &frame),
+            Some(_) if mutated(Mutant::FloodKnown) => {
+                self.flood(cx, index, Some(port), &frame, noted)
+            }
             Some(to) => {
                 if self.bridge_mut(index).is_some_and(|bridge| bridge.delivers(port, to)) {
-                    self.forward_along(cx, index, to, frame);
+                    self.forward_along(cx, index, to, frame, noted);
                 }
             }
-            None => self.flood(cx, index, Some(port), &frame),
+            None => self.flood(cx, index, Some(port), &frame, noted),
         }
     }
 
@@ -144,9 +151,17 @@ impl Namespace {
         }
     }
 
-    /// To another port, through FORWARD and POSTROUTING where br_netfilter asks for it.
-    fn forward_along(&mut self, cx: &mut Cx<'_>, index: u32, to: u32, mut frame: Frame) {
-        if self.sysctls.bridge_nf_call_iptables
+    /// To another port, through FORWARD and POSTROUTING where br_netfilter asks for it (which has
+    /// an `nf_bridge_info` of it: br_nf_forward_ip, br_nf_post_routing).
+    fn forward_along(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: u32,
+        to: u32,
+        mut frame: Frame,
+        noted: bool,
+    ) {
+        if noted
             && !self.netfilter.is_idle()
             && let Payload::Ip(packet) = &mut frame.payload
         {
@@ -159,18 +174,20 @@ impl Namespace {
             }
         }
         let length = match &frame.payload {
+            // What may be cut up stands for its fragments, of which each fits (see `forward`).
+            Payload::Ip(packet) if !packet.dont_fragment => None,
             Payload::Ip(packet) => Some(packet.segment),
             Payload::Ip6(packet) => Some(packet.segment),
             Payload::Arp(_) => None,
         };
-        let mtu = self.links.get(to).map(|link| link.mtu);
-        let fits = length.is_none_or(|length| mtu.is_some_and(|mtu| length <= mtu));
-        if fits {
+        // There is room for a VLAN's tag, with or without one (is_skb_forwardable, net/core/dev.c).
+        let most = self.links.get(to).map(|link| link.mtu + VLAN_TAG);
+        if length.is_none_or(|length| most.is_some_and(|most| length <= most)) {
             self.transmit(cx, to, frame);
         }
     }
 
-    fn flood(&mut self, cx: &mut Cx<'_>, index: u32, but: Option<u32>, frame: &Frame) {
+    fn flood(&mut self, cx: &mut Cx<'_>, index: u32, but: Option<u32>, frame: &Frame, noted: bool) {
         let back = but.filter(|port| {
             self.bridge_mut(index).is_some_and(|bridge| bridge.hairpins.contains(port))
         });
@@ -182,7 +199,7 @@ impl Namespace {
             .filter(|port| Some(*port) != but || Some(*port) == back)
             .collect();
         for port in ports {
-            self.forward_along(cx, index, port, frame.clone());
+            self.forward_along(cx, index, port, frame.clone(), noted);
         }
     }
 

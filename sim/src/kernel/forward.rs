@@ -7,14 +7,14 @@ use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
-use super::{Cx, Errno, Kernel, Mac, Namespace};
+use super::{Cx, Errno, Kernel, Mac, Namespace, PathMtu};
 use kubesim_actors::ports::rules::{AddrType, RejectWith};
 use std::net::Ipv4Addr;
 
 /// How a packet came in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// By a port of a bridge.
+    /// By a port of a bridge, which br_netfilter has noted (nf_bridge_info).
     pub bridged: bool,
     /// In a frame for this very machine (PACKET_HOST), not for everybody.
     pub to_us: bool,
@@ -50,7 +50,7 @@ impl Namespace {
         if self.netfilter.is_idle() {
             return Verdict::Accept;
         }
-        let Namespace { netfilter, links, fib, sysctls, .. } = self;
+        let Namespace { netfilter, links, fib, .. } = self;
         let masquerade_to = |dst: Ipv4Addr| {
             let dev = output.filter(|_| hook == Hook::Postrouting)?;
             let hop = fib.lookup(dst, Want { dev: Some(dev), scope: Scope::Universe });
@@ -61,8 +61,7 @@ impl Namespace {
             now: cx.now,
             input: input.and_then(|dev| links.name(dev)),
             output: output.and_then(|dev| links.name(dev)),
-            // The port is noted by br_netfilter (nf_bridge_info_get).
-            physdev_in: arrival.bridged && sysctls.bridge_nf_call_iptables,
+            physdev_in: arrival.bridged,
             sent_on: arrival.sent_on,
             has_type: &|ip, is| fib.addr_type(ip) == is,
             masquerade_to: &masquerade_to,
@@ -130,11 +129,12 @@ impl Namespace {
         mut packet: Box<Packet>,
         arrival: Arrival,
     ) {
-        let done = arrival.bridged && self.sysctls.bridge_nf_call_iptables;
-        if !done && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival) {
+        if !arrival.bridged
+            && !self.passes(cx, Hook::Prerouting, &mut packet, Some(dev), None, arrival)
+        {
             return;
         }
-        if self.is_martian(dev, &packet) {
+        if self.is_martian(dev, packet.src, packet.dst) {
             return;
         }
         let everybody = packet.dst.is_broadcast();
@@ -162,7 +162,7 @@ impl Namespace {
     pub(super) fn may_come_by(&self, dev: u32, packet: &Packet) -> bool {
         let leads_somewhere = self.fib.route(packet.dst).is_some();
         let believed = !leads_somewhere || self.source_is_valid(dev, packet.src);
-        believed && !self.is_martian(dev, packet)
+        believed && !self.is_martian(dev, packet.src, packet.dst)
     }
 
     /// Who is next on the way of a packet that came in by a link, if it leaves by that link.
@@ -172,10 +172,10 @@ impl Namespace {
         (hop.kind == Kind::Unicast && hop.dev == dev).then(|| hop.via.unwrap_or(dst))
     }
 
-    /// Addresses that no packet may come with (ip_route_input_slow).
-    fn is_martian(&self, dev: u32, packet: &Packet) -> bool {
+    /// Addresses that no packet may come with (ip_route_input_slow). Groups are not modelled: what
+    /// is sent to one is nothing.
+    pub(super) fn is_martian(&self, dev: u32, src: Ipv4Addr, dst: Ipv4Addr) -> bool {
         let Some(link) = self.links.get(dev) else { return true };
-        let (src, dst) = (packet.src, packet.dst);
         if link.is_loopback() {
             return false;
         }
@@ -190,7 +190,7 @@ impl Namespace {
     }
 
     /// `IN_DEV_ROUTE_LOCALNET`
-    fn routes_localnet(&self, link: &Link) -> bool {
+    pub(super) fn routes_localnet(&self, link: &Link) -> bool {
         link.route_localnet || self.sysctls.localnet_all || mutated(Mutant::LocalnetRouted)
     }
 
@@ -200,20 +200,24 @@ impl Namespace {
         if link.is_loopback() || src.is_unspecified() {
             return true;
         }
-        if !src.is_loopback() && self.fib.is_local(src) {
+        if self.fib.is_local(src) && (!src.is_loopback() || self.has_address(src)) {
             return false;
         }
         let all = self.sysctls.rp_filter_all;
         let all = if mutated(Mutant::RpFilterOfLinkOnly) { 0 } else { all };
+        // Only where nobody is (__fib_validate_source, net/ipv4/fib_frontend.c).
+        let back = || self.fib.route(src).filter(|hop| hop.kind == Kind::Unicast);
         match link.rp_filter.max(all) {
             0 => true,
-            // Loose: any route back will do, but by this link if it has no address (`no_addr` in
-            // __fib_validate_source, net/ipv4/fib_frontend.c).
-            2 => {
-                self.fib.route(src).is_some_and(|hop| hop.dev == dev || !link.addresses.is_empty())
-            }
-            _ => self.fib.route(src).is_some_and(|hop| hop.dev == dev),
+            // Loose: any route back will do, but by this link if it has no address (`no_addr`).
+            2 => back().is_some_and(|hop| hop.dev == dev || !link.addresses.is_empty()),
+            _ => back().is_some_and(|hop| hop.dev == dev),
         }
+    }
+
+    /// Of all of 127.0.0.0/8, which is local, mostly one (inet_lookup_ifaddr_rcu).
+    fn has_address(&self, ip: Ipv4Addr) -> bool {
+        self.links.iter().any(|link| link.addresses.iter().any(|address| address.ip() == ip))
     }
 
     fn local_input(
@@ -321,11 +325,18 @@ impl Namespace {
     pub(super) fn path_mtu(&self, dst: Ipv4Addr, hop: &Hop, now: kubesim_runtime::Time) -> u32 {
         let dev = if hop.kind == Kind::Local { Kernel::LO } else { hop.dev };
         let mtu = self.links.get(dev).map_or(1500, |link| link.mtu);
-        let learned = self.path_mtus.binary_search_by_key(&dst, |(dst, ..)| *dst).ok();
-        match learned.map(|at| self.path_mtus[at]) {
-            Some((_, path, until)) if now < until => path.min(mtu),
-            _ => mtu,
-        }
+        self.learned_path(dst, now).map_or(mtu, |path| path.mtu.min(mtu))
+    }
+
+    /// Whether what is sent to a destination may ask not to be cut up (ip_dont_fragment,
+    /// include/net/ip.h).
+    pub(super) fn may_say_df(&self, dst: Ipv4Addr, now: kubesim_runtime::Time) -> bool {
+        self.learned_path(dst, now).is_none_or(|path| !path.locked)
+    }
+
+    fn learned_path(&self, dst: Ipv4Addr, now: kubesim_runtime::Time) -> Option<&PathMtu> {
+        let at = self.path_mtus.binary_search_by_key(&dst, |path| path.dst).ok()?;
+        self.path_mtus.get(at).filter(|path| now < path.until)
     }
 
     /// Sends a packet of this machine (ip_local_out). An unspecified source is filled in from

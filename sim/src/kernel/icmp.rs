@@ -4,7 +4,7 @@ use super::family::Family;
 use super::packet::{Ct, Icmp, IcmpError, L4, Packet, Quoted, Tcp, TcpFlags};
 use super::route::Want;
 use super::socket::Demux;
-use super::{Cx, Errno, Kernel, Namespace, NsId, Output, Owner, SocketEvent};
+use super::{Cx, Errno, Kernel, Namespace, NsId, Output, Owner, PathMtu, SocketEvent};
 use crate::body::Body;
 use kubesim_actors::ports::rules::{AddrType, Protocol};
 use kubesim_runtime::Time;
@@ -202,18 +202,20 @@ impl Namespace {
     /// What an error says of the way to a destination, if it says that.
     pub(super) fn heed_path_mtu(&mut self, cx: &mut Cx<'_>, kind: IcmpError, dst: Ipv4Addr) {
         if let IcmpError::FragmentationNeeded { mtu } = kind {
-            self.learn_path_mtu(cx, dst, mtu.max(MIN_PATH_MTU));
+            self.learn_path_mtu(cx, dst, mtu);
         }
     }
 
-    /// `ip_rt_update_pmtu`: only ever downwards, and for ten minutes.
+    /// `ip_rt_update_pmtu`: only ever downwards, and for ten minutes. Below `ip_rt_min_pmtu` it is
+    /// locked.
     pub(super) fn learn_path_mtu(&mut self, cx: &mut Cx<'_>, dst: Ipv4Addr, mtu: u32) {
         let Some(hop) = self.fib.lookup(dst, Want::ANY) else { return };
         if mtu >= self.path_mtu(dst, &hop, cx.now) {
             return;
         }
-        let entry = (dst, mtu, cx.now + PATH_MTU_LIFETIME);
-        match self.path_mtus.binary_search_by_key(&dst, |(dst, ..)| *dst) {
+        let (locked, mtu) = (mtu < MIN_PATH_MTU, mtu.max(MIN_PATH_MTU));
+        let entry = PathMtu { dst, mtu, locked, until: cx.now + PATH_MTU_LIFETIME };
+        match self.path_mtus.binary_search_by_key(&dst, |path| path.dst) {
             Ok(at) => self.path_mtus[at] = entry,
             Err(at) => self.path_mtus.insert(at, entry),
         }

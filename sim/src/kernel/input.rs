@@ -27,15 +27,12 @@ impl Namespace {
         if !to_us && frame.dst != Mac::BROADCAST && !to_group {
             return;
         }
+        let arrival = Arrival::new(bridged && self.sysctls.bridge_nf_call_iptables, to_us);
         match frame.payload {
             Payload::Arp(arp) if !link.is_loopback() => self.arp_input(cx, index, &arp, to_us),
             Payload::Arp(_) => {}
-            Payload::Ip(packet) => {
-                self.ip_input(cx, index, packet, Arrival::new(bridged, to_us));
-            }
-            Payload::Ip6(packet) => {
-                self.ip6_input(cx, index, packet, Arrival::new(bridged, to_us));
-            }
+            Payload::Ip(packet) => self.ip_input(cx, index, packet, arrival),
+            Payload::Ip6(packet) => self.ip6_input(cx, index, packet, arrival),
         }
     }
 }

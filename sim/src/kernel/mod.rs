@@ -224,6 +224,16 @@ impl Cx<'_> {
     }
 }
 
+/// What was learned of the way to a destination (RFC 1191).
+#[derive(Clone, Copy, Debug)]
+struct PathMtu {
+    dst: Ipv4Addr,
+    mtu: u32,
+    /// Less was said than is believed, so that nothing asks not to be cut up any more.
+    locked: bool,
+    until: Time,
+}
+
 #[derive(Clone, Debug)]
 struct Namespace {
     id: NsId,
@@ -234,8 +244,8 @@ struct Namespace {
     netfilter6: Netfilter6,
     sysctls: Sysctls,
     limiter: Limiter,
-    /// Path MTUs learned (RFC 1191): destination, MTU, until when. Sorted.
-    path_mtus: Vec<(Ipv4Addr, u32, Time)>,
+    /// Sorted by destination.
+    path_mtus: Vec<PathMtu>,
     /// Open vxlan ports: port, vni, the device.
     vxlan_ports: Vec<(u16, u32, u32)>,
     /// Ports of WireGuard devices: port, the device.

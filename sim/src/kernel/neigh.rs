@@ -284,7 +284,7 @@ impl Namespace {
         match packet.bridged {
             // br_nf_pre_routing_finish_bridge_slow
             Some(Bridged { port, src }) => {
-                self.bridge_onward(cx, dev, port, Frame { src, dst, payload });
+                self.bridge_onward(cx, dev, port, Frame { src, dst, payload }, true);
             }
             None => {
                 let Some(src) = self.links.get(dev).map(|link| link.mac) else { return };

@@ -214,6 +214,7 @@ impl Namespace {
             Key::RouteLocalnet(Conf::All) => self.sysctls.localnet_all = on,
             Key::RouteLocalnet(Conf::Default) => self.sysctls.localnet_default = on,
             Key::RouteLocalnet(Conf::Link(name)) => self.link_named(name)?.route_localnet = on,
+            Key::ArpIgnore | Key::ArpAnnounce if number > 2 => return Err(Errno::Einval),
             Key::ArpIgnore => self.sysctls.arp_ignore = number,
             Key::ArpAnnounce => self.sysctls.arp_announce = number,
             Key::BridgeCall => self.sysctls.bridge_nf_call_iptables = on,

@@ -10,6 +10,8 @@ use kubesim_runtime::Time;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 const HEADERS: u32 = 28;
+/// Bytes that a datagram carries at most: its length is a 16-bit number (ip_append_data).
+const MOST: u32 = 0xffff - HEADERS;
 
 fn datagram(src: SocketAddrV4, dst: SocketAddrV4, body: Body, len: u32) -> Box<Packet> {
     Box::new(Packet {
@@ -36,7 +38,8 @@ impl Namespace {
         dev: Option<u32>,
     ) -> Result<(), Errno> {
         let hop = self.route_output(packet.dst, dev)?;
-        packet.dont_fragment = packet.len <= self.path_mtu(packet.dst, &hop, cx.now);
+        let fits = packet.len <= self.path_mtu(packet.dst, &hop, cx.now);
+        packet.dont_fragment = fits && self.may_say_df(packet.dst, cx.now);
         self.output(cx, packet, dev)
     }
 
@@ -153,6 +156,9 @@ impl Kernel {
         self.within(now, ns, out, |space, cx| {
             if from.is_some_and(|from| !space.fib.is_local(from)) {
                 return Err(Errno::Einval);
+            }
+            if len > MOST {
+                return Err(Errno::Emsgsize);
             }
             let src = SocketAddrV4::new(from.unwrap_or(bound), port);
             space.send_datagram(cx, datagram(src, to, body, len), None)

@@ -52,6 +52,8 @@ const SYSCTLS: [(&str, &str); 22] = [
     ("net.ipv6.conf.all.disable_ipv6", "0"),
 ];
 
+const DAY_MS: &str = "86400000";
+
 /// How long it takes to say that twice.
 const REPORTED: Duration = Duration::from_millis(100);
 /// How long addresses may take until they can be used.
@@ -97,6 +99,10 @@ impl Linux {
         for leg in LEGS {
             // An answer in an anycast address' name is not put off.
             write_sysctl(&format!("net.ipv6.neigh.{leg}.proxy_delay"), "0")?;
+            if let Six::Filtered(_) = six {
+                // Rules count packets, and so those that ask whether who is known is still there.
+                write_sysctl(&format!("net.ipv6.neigh.{leg}.base_reachable_time_ms"), DAY_MS)?;
+            }
         }
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
         let sockets = sockets.map_err(|error| format!("binding a UDP port: {error}"))?;

@@ -91,9 +91,11 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     }
     let differences = compare(&modelled, &real, output);
     let name = &scenario.name;
-    if differences == 0 {
+    let looks = modelled.views.len();
+    if looks == 0 {
+        output.line(&format!("{name}: nothing was compared yet, seed {}", args.seed));
+    } else if differences == 0 {
         output.line(&format!("compared: {}", compared(&modelled)));
-        let looks = modelled.views.len();
         output.line(&format!("{name}: both worlds agree at {looks} moments, seed {}", args.seed));
     } else {
         output.line(&format!("{name}: {differences} differences, seed {}", args.seed));

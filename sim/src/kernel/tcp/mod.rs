@@ -121,6 +121,7 @@ struct Arrived {
 struct Path {
     generation: Option<u32>,
     mtu: u32,
+    says_df: bool,
     next_hop: Option<(u32, Ipv4Addr)>,
     confirmed: Time,
 }
@@ -208,7 +209,13 @@ impl Connection {
             owed: 0,
             ack_at: Time::NEVER,
             peer_mss: 536,
-            path: Path { generation: None, mtu: 1500, next_hop: None, confirmed: Time::ZERO },
+            path: Path {
+                generation: None,
+                mtu: 1500,
+                says_df: true,
+                next_hop: None,
+                confirmed: Time::ZERO,
+            },
         };
         connection.write(0, true, false, Body::Empty);
         connection

@@ -14,7 +14,7 @@ impl Connection {
             src: *self.local.ip(),
             dst: *self.peer.ip(),
             ttl: 64,
-            dont_fragment: true,
+            dont_fragment: self.path.says_df,
             len,
             segment: if tcp.flags.syn { len } else { len.min(largest) },
             l4: L4::Tcp(tcp),
@@ -90,7 +90,8 @@ impl Namespace {
             let mtu = self.path_mtu(dst, &hop, now);
             let next_hop = Some((hop.dev, hop.via.unwrap_or(dst)));
             let confirmed = Time::ZERO;
-            connection.path = Path { generation, mtu, next_hop, confirmed };
+            let says_df = self.may_say_df(dst, now);
+            connection.path = Path { generation, mtu, says_df, next_hop, confirmed };
         }
     }
 
