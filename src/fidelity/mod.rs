@@ -70,10 +70,6 @@ pub struct Args {
     pub mutant: Option<String>,
 }
 
-/// Beside the story of a difference that went away.
-const AT_TIMES: &str =
-    "\ndiffers on some plays only, though the model never does that: it is no chance that it knows";
-
 /// How cases of one domain went.
 pub struct Outcome {
     /// How many agreed.
@@ -83,6 +79,8 @@ pub struct Outcome {
     /// Of the agreed those that did so on two plays of three only, by chance: a port drawn at
     /// random can be one that the case names, or another's.
     pub chances: Vec<u64>,
+    /// And those that differed once and never again, though by no chance that the model knows.
+    pub once: Vec<Mismatch>,
 }
 
 /// A case that differs.
@@ -173,6 +171,10 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
                 "{name}: {count} of them on two plays of three only, by chance: {all}"
             ));
         }
+        for found in &outcome.once {
+            let (index, story) = (found.index, &found.story);
+            output.line(&format!("{name} case {index} differed once and in no other play:{story}"));
+        }
         for found in outcome.mismatches {
             let (seed, index, story) = (args.seed, found.index, &found.story);
             output.line(&format!("{name} seed {seed} case {index}:{story}"));
@@ -208,6 +210,7 @@ pub fn compare(
             took: Duration::ZERO,
             mismatches: Vec::new(),
             chances: Vec::new(),
+            once: Vec::new(),
         };
         let mismatch = |index, reversed, (steps, story)| {
             let found = format!("seed {seed} case {index}");
@@ -231,9 +234,10 @@ pub fn compare(
                     outcome.agreed += 1;
                     outcome.chances.push(index);
                 }
-                Verdict::DiffersAtTimes(found) => {
-                    let story = found.told(&case) + AT_TIMES;
-                    outcome.mismatches.push(mismatch(index, None, (case, story)));
+                Verdict::Once(found) => {
+                    outcome.agreed += 1;
+                    let story = found.told(&case);
+                    outcome.once.push(mismatch(index, None, (case, story)));
                 }
                 Verdict::Differs(_) => {
                     outcome.mismatches.push(mismatch(index, None, pair.shrunk(case)?));
@@ -262,8 +266,7 @@ pub fn replay(file: &Path) -> Result<Option<String>, Refused> {
             return Ok(found.map(|found| found.told_of_throw(&steps, throw)));
         }
         Ok(match pair.judge(&steps).map_err(Refused::Environment)? {
-            Verdict::Agrees | Verdict::ByChance => None,
-            Verdict::DiffersAtTimes(found) => Some(found.told(&steps) + AT_TIMES),
+            Verdict::Agrees | Verdict::ByChance | Verdict::Once(_) => None,
             Verdict::Differs(found) => Some(found.told(&steps)),
         })
     })

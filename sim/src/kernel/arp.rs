@@ -190,8 +190,8 @@ impl Namespace {
         self.learn::<V4>(cx, dev, arp.sender_ip, news);
     }
 
-    /// `arp_ignore`: 0 answers for an address of any link, 1 of this one, 2 of this one to who is in
-    /// its subnet (inet_confirm_addr, net/ipv4/devinet.c).
+    /// `arp_ignore`: 0 answers for an address of any link, 1 of this one, 2 of this one to who is
+    /// in its subnet (inet_confirm_addr, net/ipv4/devinet.c).
     fn ignores(&self, dev: u32, arp: &Arp) -> bool {
         let how = self.sysctls.arp_ignore;
         let link = self.links.get(dev).filter(|_| how > 0);

@@ -2,12 +2,13 @@
 //! ip_forward.c, ip_output.c, route.c).
 
 use super::address::{masquerade_address, select_address};
+use super::icmp::PathMtu;
 use super::link::Link;
 use super::mutants::{Mutant, mutated};
 use super::netfilter::{Hook, HookContext, Verdict};
 use super::packet::{Ct, Frame, Icmp, IcmpError, L4, Packet, Payload};
 use super::route::{Hop, Kind, Scope, Want};
-use super::{Cx, Errno, Kernel, Mac, Namespace, PathMtu};
+use super::{Cx, Errno, Kernel, Mac, Namespace};
 use kubesim_actors::ports::rules::{AddrType, RejectWith};
 use std::net::Ipv4Addr;
 

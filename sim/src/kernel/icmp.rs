@@ -4,7 +4,7 @@ use super::family::Family;
 use super::packet::{Ct, Icmp, IcmpError, L4, Packet, Quoted, Tcp, TcpFlags};
 use super::route::Want;
 use super::socket::Demux;
-use super::{Cx, Errno, Kernel, Namespace, NsId, Output, Owner, PathMtu, SocketEvent};
+use super::{Cx, Errno, Kernel, Namespace, NsId, Output, Owner, SocketEvent};
 use crate::body::Body;
 use kubesim_actors::ports::rules::{AddrType, Protocol};
 use kubesim_runtime::Time;
@@ -21,6 +21,16 @@ const MIN_PATH_MTU: u32 = 552;
 const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// A ping that nobody answered is forgotten after this long.
 pub(super) const PING_LIFETIME: Duration = Duration::from_secs(10);
+
+/// What was learned of the way to a destination (RFC 1191).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathMtu {
+    pub dst: Ipv4Addr,
+    pub mtu: u32,
+    /// Less was said than is believed, so that nothing asks not to be cut up any more.
+    pub locked: bool,
+    pub until: Time,
+}
 
 /// Token buckets, one a destination: an error a second, six in a burst (`icmp_ratelimit` 1000,
 /// XRLIM_BURST_FACTOR in net/ipv4/icmp.c, inet_peer_xrlim_allow). Frag-needed and what leaves by

@@ -43,7 +43,7 @@ mod vxlan;
 mod wireguard;
 
 use self::family::{Family, V4};
-use self::icmp::Limiter;
+use self::icmp::{Limiter, PathMtu};
 use self::ip6::Ip6;
 use self::link::Links;
 use self::neigh::Neighbours;
@@ -222,16 +222,6 @@ impl Cx<'_> {
     fn tell(&mut self, owner: Owner, socket: SocketId, event: SocketEvent) {
         self.out.push(Output::Socket { owner, socket, event });
     }
-}
-
-/// What was learned of the way to a destination (RFC 1191).
-#[derive(Clone, Copy, Debug)]
-struct PathMtu {
-    dst: Ipv4Addr,
-    mtu: u32,
-    /// Less was said than is believed, so that nothing asks not to be cut up any more.
-    locked: bool,
-    until: Time,
 }
 
 #[derive(Clone, Debug)]

@@ -52,6 +52,7 @@ const SYSCTLS: [(&str, &str); 22] = [
     ("net.ipv6.conf.all.disable_ipv6", "0"),
 ];
 
+const DAY: &str = "86400";
 const DAY_MS: &str = "86400000";
 
 /// How long it takes to say that twice.
@@ -102,6 +103,7 @@ impl Linux {
             if let Six::Filtered(_) = six {
                 // Rules count packets, and so those that ask whether who is known is still there.
                 write_sysctl(&format!("net.ipv6.neigh.{leg}.base_reachable_time_ms"), DAY_MS)?;
+                write_sysctl(&format!("net.ipv6.neigh.{leg}.delay_first_probe_time"), DAY)?;
             }
         }
         let sockets: io::Result<Vec<UdpSocket>> = SOCKETS.into_iter().map(socket).collect();
