@@ -58,6 +58,19 @@ fn recorded_cases_agree() {
     });
 }
 
+/// Case 3800 of this seed has the rules of the reversed case before it, which Linux plays until it
+/// does what the model did, and which counts all that: the last case alone can be blamed for what
+/// it counts.
+#[test]
+fn what_is_played_the_other_way_round_counts_in_no_other_case() {
+    namespace::in_namespace(|| {
+        let outcome = compare(Domain::Ip6tablesLegacy, 20261204, 3800..3801, 1);
+        let outcome = outcome.expect("a machine that makes namespaces");
+        let stories = outcome.mismatches.iter().chain(&outcome.once).map(|found| &found.story);
+        assert_eq!(stories.collect::<Vec<_>>(), Vec::<&String>::new());
+    });
+}
+
 #[test]
 fn routes_are_as_linux_has_them() {
     agree(Domain::Routes, 1500);

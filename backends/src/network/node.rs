@@ -285,6 +285,7 @@ impl Node {
             return (denied, false);
         }
         self.make_nexthops(proto, &mut plan);
+        plan.scatter();
         let refused = match self.requests.batch(plan.steps().map(|step| step.message())) {
             Ok(refused) => refused,
             Err(errno) => {

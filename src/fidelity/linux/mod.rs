@@ -360,8 +360,10 @@ impl Router for Linux {
     }
 
     fn forget(&mut self) {
-        if let Some(Filtering { writer: Writer::Flat(flat), .. }) = &mut self.router {
-            flat.forget();
+        match &mut self.router {
+            Some(Filtering { writer: Writer::Flat(flat), .. }) => flat.forget(),
+            Some(Filtering { writer: Writer::Iptables(tables), .. }) => tables.forget(),
+            None => {}
         }
     }
 

@@ -63,7 +63,9 @@ impl<A: Address> Tables<A> {
         let single = format!("{}-{backend}", A::PROGRAM);
         let program = format!("{single}-restore");
         let mut child = Command::new("stdbuf")
-            .args(["-oL", &program, "--verbose", "--noflush", "-w", "5"])
+            // With a number of seconds to wait it sets an alarm and never takes it back, which ends
+            // what it reads when nothing is to be done for so long (xtables_lock, iptables/xshared.c).
+            .args(["-oL", &program, "--verbose", "--noflush", "-w"])
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -130,6 +132,13 @@ impl<A: Address> Tables<A> {
             wanted.drops.clear();
             wanted.before = wanted.counted.clone();
         }
+    }
+
+    /// The rules that are there are written anew in the next case, whatever it wants, and count from
+    /// nothing: nobody has read what they counted in this one.
+    pub fn forget(&mut self) {
+        let ruled = self.wanted.iter_mut().filter(|wanted| !wanted.rules.is_empty());
+        ruled.for_each(|wanted| wanted.written.clear());
     }
 
     /// Writes what has changed, table by table. The counters of those begin anew.

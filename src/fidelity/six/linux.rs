@@ -467,6 +467,12 @@ impl Router for Linux {
         if *first == tables { Ok(()) } else { Err(format!("routes are left: {tables:?}")) }
     }
 
+    fn forget(&mut self) {
+        if let Some(Filter { tables, .. }) = &mut self.filter {
+            tables.forget();
+        }
+    }
+
     fn act(&mut self, step: &Step) -> Result<Vec<String>, String> {
         if let Some(seen) = self.filter(step)? {
             return Ok(seen);
