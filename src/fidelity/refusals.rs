@@ -8,20 +8,20 @@ use super::step::{CHAINS, Case, Step};
 use super::words::built_in;
 use kubesim_actors::ports::rules::{Address, Match, Protocol, Rule, Table, Target};
 use smol_str::SmolStr;
+use std::collections::BTreeSet;
 
 const TABLES: [Table; 4] = [Table::Raw, Table::Mangle, Table::Nat, Table::Filter];
 
 /// `None` where the two programs part: x_tables does not look behind a rule that ends a chain
 /// whatever comes (mark_source_chains, net/ipv4/netfilter/ip_tables.c), nf_tables looks at all
-/// (nft_chain_validate, net/netfilter/nf_tables_api.c).
+/// (nft_chain_validate, net/netfilter/nf_tables_api.c). And of rules that are wrong twice, x_tables
+/// tells first of the circle, nf_tables of what comes first on its way from the base chains, in the
+/// order in which these were made.
 pub fn attempt<F: Place>(dice: &mut Dice, before: &Case) -> Option<Step> {
     let table = dice.one(&TABLES);
-    let ends_all = |step: &Step| match step {
-        Step::Append(of, _, rule) => *of == table && ends_all(rule),
-        Step::Six(six::Act::Append(of, _, rule)) => *of == table && ends_all(rule),
-        _ => false,
-    };
-    if before.iter().any(ends_all) {
+    let there = before.iter().filter_map(told).filter(|told| told.table == table);
+    let there: Vec<Told<'_>> = there.collect();
+    if there.iter().any(|told| told.ends_all) {
         return None;
     }
     let chain = if dice.yes(2) { dice.one(&CHAINS) } else { dice.one(built_in(table)) };
@@ -40,7 +40,61 @@ pub fn attempt<F: Place>(dice: &mut Dice, before: &Case) -> Option<Step> {
     if ends(&target) {
         matches.insert(0, Match::Source { net: F::net(F::NETS[0]), not: false });
     }
-    Some(F::attempt(table, SmolStr::new(chain), Rule { matches, target }))
+    let step = F::attempt(table, SmolStr::new(chain), Rule { matches, target });
+    let all: Vec<Told<'_>> = there.into_iter().chain(told(&step)).collect();
+    let wrong_twice = all.iter().any(|told| told.bound) && has_circle(&all);
+    (!wrong_twice).then_some(step)
+}
+
+/// What matters here of a rule that was written, or tried.
+struct Told<'a> {
+    table: Table,
+    chain: &'a str,
+    to: Option<&'a str>,
+    /// It may be reached from some hooks only.
+    bound: bool,
+    ends_all: bool,
+}
+
+fn told(step: &Step) -> Option<Told<'_>> {
+    match step {
+        Step::Append(table, chain, rule) | Step::Try(table, chain, rule) => {
+            Some(Told::new(*table, chain, rule))
+        }
+        Step::Six(six::Act::Append(table, chain, rule) | six::Act::Try(table, chain, rule)) => {
+            Some(Told::new(*table, chain, rule))
+        }
+        _ => None,
+    }
+}
+
+impl<'a> Told<'a> {
+    fn new<A: Address>(table: Table, chain: &'a str, rule: &'a Rule<A>) -> Told<'a> {
+        use Target::{Dnat, Goto, Jump, Masquerade, Snat};
+        let to = match &rule.target {
+            Jump(to) | Goto(to) => Some(to.as_str()),
+            _ => None,
+        };
+        let bound = matches!(rule.target, Masquerade { .. } | Snat { .. } | Dnat { .. });
+        Told { table, chain, to, bound, ends_all: ends_all(rule) }
+    }
+}
+
+/// Whether a chain leads to itself.
+fn has_circle(rules: &[Told<'_>]) -> bool {
+    let next = |from: &str| {
+        let of = rules.iter().filter(move |told| told.chain == from);
+        of.filter_map(|told| told.to).collect::<Vec<_>>()
+    };
+    CHAINS.iter().any(|first| {
+        let (mut seen, mut left) = (BTreeSet::new(), next(first));
+        while let Some(chain) = left.pop() {
+            if seen.insert(chain) {
+                left.extend(next(chain));
+            }
+        }
+        seen.contains(first)
+    })
 }
 
 fn ends_all<A: Address>(rule: &Rule<A>) -> bool {
@@ -89,6 +143,31 @@ pub fn outcome(done: Result<(), String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesim_sim::kernel::family::V6;
+
+    /// In cases 6681 and 19530 of seed 20261205 ip6tables-nft told of the DNAT (EINVAL) and the
+    /// model of the circle.
+    #[test]
+    fn nobody_tries_what_is_wrong_twice() {
+        let rule = |matches, target| Rule { matches, target };
+        let dnat = Target::Dnat { to: V6::ip(V6::HOSTS[2].0), port: None };
+        let before: Case = vec![
+            V6::append(Table::Nat, "U0".into(), rule(Vec::new(), dnat)),
+            V6::append(Table::Nat, "U0".into(), rule(Vec::new(), Target::Goto("U1".into()))),
+        ];
+        let tried = |before: &Case, closes: &str| {
+            let all =
+                (0..2000).filter_map(|n| attempt::<V6>(&mut Dice::new(1, "tried", n), before));
+            all.filter(|step| told(step).is_some_and(|told| told.chain == closes)).count()
+        };
+        assert!(tried(&before, "INPUT") > 0);
+        let closes =
+            V6::append(Table::Nat, "U1".into(), rule(Vec::new(), Target::Jump("U0".into())));
+        let before = [before, vec![closes]].concat();
+        let nat = |step: Step| told(&step).is_some_and(|told| told.table == Table::Nat);
+        let all = (0..2000).filter_map(|n| attempt::<V6>(&mut Dice::new(1, "tried", n), &before));
+        assert_eq!(all.filter(|step| nat(step.clone())).count(), 0);
+    }
 
     #[test]
     fn refusals_are_called_after_the_kernels_error() {
