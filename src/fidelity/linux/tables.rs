@@ -63,8 +63,9 @@ impl<A: Address> Tables<A> {
         let single = format!("{}-{backend}", A::PROGRAM);
         let program = format!("{single}-restore");
         let mut child = Command::new("stdbuf")
-            // With a number of seconds to wait it sets an alarm and never takes it back, which ends
-            // what it reads when nothing is to be done for so long (xtables_lock, iptables/xshared.c).
+            // With a number of seconds to wait it sets an alarm and never takes it back, which
+            // ends what it reads when nothing is to be done for so long (xtables_lock,
+            // iptables/xshared.c).
             .args(["-oL", &program, "--verbose", "--noflush", "-w"])
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
@@ -134,8 +135,8 @@ impl<A: Address> Tables<A> {
         }
     }
 
-    /// The rules that are there are written anew in the next case, whatever it wants, and count from
-    /// nothing: nobody has read what they counted in this one.
+    /// The rules that are there are written anew in the next case, whatever it wants, and count
+    /// from nothing: nobody has read what they counted in this one.
     pub fn forget(&mut self) {
         let ruled = self.wanted.iter_mut().filter(|wanted| !wanted.rules.is_empty());
         ruled.for_each(|wanted| wanted.written.clear());

@@ -4,6 +4,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -12,9 +13,9 @@ use std::fmt::{self, Display};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// A field, or a key of a map.
-    Field(String),
+    Field(SmolStr),
     /// The element of a list whose fields are these, by name.
-    Key(Vec<(String, Scalar)>),
+    Key(Vec<(SmolStr, Scalar)>),
     /// The element of a set.
     Value(Scalar),
     Index(u64),
@@ -24,7 +25,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scalar {
     Int(i64),
-    Text(String),
+    Text(SmolStr),
     Bool(bool),
     /// Anything else, as JSON.
     Other(String),
@@ -33,7 +34,7 @@ pub enum Scalar {
 impl Scalar {
     pub fn of(value: &Value) -> Scalar {
         match value {
-            Value::String(text) => Scalar::Text(text.clone()),
+            Value::String(text) => Scalar::Text(text.into()),
             Value::Bool(said) => Scalar::Bool(*said),
             other => match other.as_i64() {
                 Some(number) => Scalar::Int(number),
@@ -54,7 +55,7 @@ impl Scalar {
 
 impl Step {
     pub fn field(name: &str) -> Step {
-        Step::Field(name.to_owned())
+        Step::Field(name.into())
     }
 
     /// As FieldsV1 has it: `f:NAME`, `k:{…}`, `v:VALUE`, `i:INDEX`. `Ok(None)`: of a kind that a
@@ -70,7 +71,7 @@ impl Step {
             "k" => match json()? {
                 Value::Object(fields) => {
                     let fields =
-                        fields.iter().map(|(name, value)| (name.clone(), Scalar::of(value)));
+                        fields.iter().map(|(name, value)| (name.into(), Scalar::of(value)));
                     Step::Key(fields.collect())
                 }
                 _ => return Err(wrong(&"a key is an object of fields")),
@@ -79,15 +80,19 @@ impl Step {
         }))
     }
 
-    fn print(&self) -> String {
+    fn print(&self) -> SmolStr {
         match self {
-            Step::Field(name) => format!("f:{name}"),
-            Step::Key(fields) => {
-                let fields = fields.iter().map(|(name, value)| (name.clone(), value.json()));
-                format!("k:{}", Value::Object(fields.collect()))
+            Step::Field(name) => {
+                let mut text = SmolStrBuilder::new();
+                ["f:", name].into_iter().for_each(|part| text.push_str(part));
+                text.finish()
             }
-            Step::Value(value) => format!("v:{}", value.json()),
-            Step::Index(index) => format!("i:{index}"),
+            Step::Key(fields) => {
+                let fields = fields.iter().map(|(name, value)| (name.to_string(), value.json()));
+                format_smolstr!("k:{}", Value::Object(fields.collect()))
+            }
+            Step::Value(value) => format_smolstr!("v:{}", value.json()),
+            Step::Index(index) => format_smolstr!("i:{index}"),
         }
     }
 }
@@ -120,14 +125,22 @@ pub struct Set(BTreeMap<Step, Node>);
 
 /// In a set, or with something in it below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Node {
-    member: bool,
-    below: Set,
+pub struct Node {
+    pub member: bool,
+    pub below: Set,
 }
 
 impl Node {
+    pub fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+
+    pub fn into_below(self) -> Set {
+        self.below
+    }
+
     fn some(self) -> Option<Node> {
-        (self.member || !self.below.is_empty()).then_some(self)
+        (!self.is_empty()).then_some(self)
     }
 }
 
@@ -139,6 +152,11 @@ impl Set {
             [last] => self.at(last, |node| node.member = true),
             [first, rest @ ..] => self.at(first, |node| node.below.insert(rest)),
         }
+    }
+
+    /// All that is in it at a step, and below.
+    pub fn put(&mut self, step: Step, node: Node) {
+        self.0.insert(step, node);
     }
 
     /// A step is copied only where there was nothing yet: most paths share theirs.
@@ -290,7 +308,7 @@ struct Fields<'a> {
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let printed = self.set.0.iter().map(|(step, node)| (step.print(), node));
-        let mut printed: Vec<(String, &Node)> = printed.collect();
+        let mut printed: Vec<(SmolStr, &Node)> = printed.collect();
         printed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut map = serializer.serialize_map(None)?;
         if self.dot {
@@ -422,9 +440,9 @@ mod tests {
 
     fn any_set() -> impl Strategy<Value = Set> {
         let step = prop_oneof![
-            "[ab]".prop_map(Step::Field),
+            "[ab]".prop_map(|name| Step::field(&name)),
             (0..2_i64).prop_map(|value| Step::Value(Scalar::Int(value))),
-            "[ab]".prop_map(|name| Step::Key(vec![("name".to_owned(), Scalar::Text(name))])),
+            "[ab]".prop_map(|name| Step::Key(vec![("name".into(), Scalar::Text(name.into()))])),
         ];
         let path = prop::collection::vec(step, 1..4);
         prop::collection::vec(path, 0..8).prop_map(|paths| {

@@ -61,16 +61,16 @@ impl Write<'_> {
         Managers::read(&object.managed, version)
     }
 
-    /// Notes in an object that is to be written whose its fields are then. `live` is what it takes
-    /// the place of. Fields that were left out are those who write them: they get their defaults
-    /// before anything is compared.
+    /// Gives an object that is to be written its defaults, and notes in it whose its fields are
+    /// then: those that were left out are those who leave them out. `live` is what it takes the
+    /// place of.
     pub fn track(&self, live: Option<&Object>, new: &mut Object) {
         let managers = self.tracked(live, new);
         new.managed = managers.map(|one| one.print()).unwrap_or_default();
     }
 
     /// `None`: nobody's, as of an object that was never tracked.
-    fn tracked(&self, live: Option<&Object>, new: &Object) -> Option<Managers> {
+    fn tracked(&self, live: Option<&Object>, new: &mut Object) -> Option<Managers> {
         let before = || live.and_then(|live| self.read(live).ok()).unwrap_or_default();
         let managers = match self.sub {
             None if is_reset(&new.managed) => Managers::default(),
@@ -81,10 +81,9 @@ impl Write<'_> {
         if managers.0.is_empty() && live.is_some() {
             return None;
         }
-        let mut defaulted = new.clone();
-        apiserver::default(&mut defaulted);
+        apiserver::default(new);
         let old = live.map_or_else(|| Value::Object(Map::new()), |live| self.bare(live));
-        self.writer().update(old, self.bare(&defaulted), managers).ok()
+        self.writer().update(old, self.bare(new), managers).ok()
     }
 
     /// The object that the configuration makes of `live`, with its owners, as JSON.

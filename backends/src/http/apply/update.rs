@@ -11,6 +11,7 @@ use crate::http::versions::Served;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Who writes, what, and when.
 pub struct Writer<'a> {
@@ -116,7 +117,7 @@ impl Writer<'_> {
             changes[owned.version].leave(&mut owned.set);
         }
         let mut taken = changes.remove(self.version()).unwrap_or_default().into_written();
-        taken.remove(&never_owned());
+        taken.remove(&NEVER_OWNED);
         if !taken.is_empty() {
             let mine = managers.0.entry(self.manager(false)).or_default();
             mine.set.add(taken);
@@ -158,7 +159,7 @@ impl Writer<'_> {
         if !force && !conflicts.is_empty() {
             return Err(Refusal::Conflicts(conflicts));
         }
-        let set = set.difference(&never_owned());
+        let set = set.difference(&NEVER_OWNED);
         for (manager, owned) in &mut managers.0 {
             if *manager != me {
                 changes[owned.version].leave(&mut owned.set);
@@ -247,7 +248,7 @@ impl Writer<'_> {
 }
 
 /// What says which object it is, and what only the server says (`stripmeta.go`).
-fn never_owned() -> Set {
+static NEVER_OWNED: LazyLock<Set> = LazyLock::new(|| {
     let mut set = Set::default();
     for name in ["apiVersion", "kind", "metadata"] {
         set.insert(&[Step::field(name)]);
@@ -266,4 +267,4 @@ fn never_owned() -> Set {
         set.insert(&[Step::field("metadata"), Step::field(name)]);
     }
     set
-}
+});

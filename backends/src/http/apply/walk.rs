@@ -1,10 +1,11 @@
 //! Walks over typed values (structured-merge-diff's `typed`): what a configuration owns, and in
 //! which places two values differ.
 
-use super::fields::{Scalar, Set, Step};
-use crate::http::types::{Many, Owned, Place, Type};
+use super::fields::{Node, Scalar, Set, Step};
+use crate::http::types::{Many, Message, Owned, Place, Type};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
 
 /// Which element of a list this is. The error says why it is none of its list.
 pub fn step_of(element: Place<'_>, owned: &Owned<'_>, item: &Value) -> Result<Step, String> {
@@ -25,9 +26,9 @@ pub fn step_of(element: Place<'_>, owned: &Owned<'_>, item: &Value) -> Result<St
     };
     let said = keys.iter().filter_map(|key| {
         let value = fields.get(*key).or_else(|| element.default(key))?;
-        Some(((*key).to_owned(), Scalar::of(value)))
+        Some((SmolStr::new(key), Scalar::of(value)))
     });
-    let mut said: Vec<(String, Scalar)> = said.collect();
+    let mut said: Vec<(SmolStr, Scalar)> = said.collect();
     said.sort();
     if said.is_empty() {
         return wrong(&format!(
@@ -107,9 +108,9 @@ pub struct Comparison {
 }
 
 pub fn compare(place: Place<'_>, old: &Value, new: &Value) -> Result<Comparison, String> {
-    let mut comparison = Comparison::default();
-    comparison.walk(place, Some(old), Some(new), &mut Vec::new())?;
-    Ok(comparison)
+    let found = Found::at(place, Some(old), Some(new))?;
+    let [added, modified, removed] = found.0.map(Node::into_below);
+    Ok(Comparison { added, modified, removed })
 }
 
 impl Comparison {
@@ -144,14 +145,18 @@ impl Comparison {
             removed: self.removed.only(&keep),
         }
     }
+}
 
-    fn walk(
-        &mut self,
-        place: Place<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        path: &mut Vec<Step>,
-    ) -> Result<(), String> {
+/// Of a place and what is below it: what was added, modified, removed.
+#[derive(Default)]
+struct Found([Node; 3]);
+
+const ADDED: usize = 0;
+const MODIFIED: usize = 1;
+const REMOVED: usize = 2;
+
+impl Found {
+    fn at(place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<Found, String> {
         let is = |kind: fn(&Value) -> bool| {
             let fits = |value: Option<&Value>| value.is_none_or(|one| one.is_null() || kind(one));
             fits(old) && fits(new)
@@ -159,35 +164,41 @@ impl Comparison {
         // Where both are empty, the difference of none and empty is one.
         let leaf = none_or_empty(old) && none_or_empty(new);
         let list = is(Value::is_array);
+        let mut found = Found::default();
         match place.owned(list) {
             Owned::Granular if !leaf && is(Value::is_object) => {
                 let [old, new] = [old, new].map(|value| value.and_then(Value::as_object));
-                let names = [old, new].into_iter().flatten().flat_map(Map::keys);
-                for name in names.collect::<BTreeSet<_>>() {
+                for name in names(old, new) {
                     let [old, new] = [old, new].map(|fields| fields?.get(name));
-                    path.push(Step::field(name));
-                    self.walk(place.field(name), old, new, path)?;
-                    path.pop();
+                    let below = Found::at(place.field(name), old, new)?;
+                    found.put(below, || Step::field(name));
                 }
             }
             owned @ (Owned::Set | Owned::Map(_)) if !leaf && list => {
-                self.elements(place, &owned, [old, new], path)?;
+                found.elements(place, &owned, [old, new])?;
             }
             _ => {
                 if let (Some(old), Some(new)) = (old, new) {
-                    if !equal(old, new) {
-                        self.modified.insert(path);
-                    }
-                    return Ok(());
+                    found.0[MODIFIED].member = !equal(old, new);
+                    return Ok(found);
                 }
             }
         }
         match (old, new) {
-            (None, _) => self.added.insert(path),
-            (_, None) => self.removed.insert(path),
+            (None, _) => found.0[ADDED].member = true,
+            (_, None) => found.0[REMOVED].member = true,
             _ => {}
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// What was found below a step; mostly that is nothing.
+    fn put(&mut self, below: Found, step: impl Fn() -> Step) {
+        for (ours, below) in self.0.iter_mut().zip(below.0) {
+            if !below.is_empty() {
+                ours.below.put(step(), below);
+            }
+        }
     }
 
     /// An element that is there more than once is told only as a whole.
@@ -196,7 +207,6 @@ impl Comparison {
         place: Place<'_>,
         owned: &Owned<'_>,
         lists: [Option<&Value>; 2],
-        path: &mut Vec<Step>,
     ) -> Result<(), String> {
         let mut all: BTreeMap<Step, [Vec<&Value>; 2]> = BTreeMap::new();
         for (side, list) in lists.into_iter().enumerate() {
@@ -207,34 +217,47 @@ impl Comparison {
         }
         let element = place.element();
         for (step, [before, after]) in all {
-            path.push(step);
-            match (&before[..], &after[..]) {
-                ([] | [_], [] | [_]) => {
-                    let (before, after) = (before.first().copied(), after.first().copied());
-                    self.walk(element, before, after, path)?;
-                }
+            let [one, other] = [&before, &after].map(|all| all.first().copied());
+            let below = match (&before[..], &after[..]) {
+                ([] | [_], [] | [_]) => Found::at(element, one, other)?,
                 ([_, _, ..], [_, _, ..]) => {
-                    if before != after {
-                        self.modified.insert(path);
-                    }
+                    let mut both = Found::default();
+                    both.0[MODIFIED].member = before != after;
+                    both
                 }
-                (_, [_, _, ..]) => {
-                    if let Some(one) = before.first().copied() {
-                        self.walk(element, Some(one), None, path)?;
-                    }
-                    self.added.insert(path);
-                }
-                _ => {
-                    if let Some(one) = after.first().copied() {
-                        self.walk(element, None, Some(one), path)?;
-                    }
-                    self.removed.insert(path);
-                }
-            }
-            path.pop();
+                (_, [_, _, ..]) => Found::of_one(element, [one, None], ADDED)?,
+                _ => Found::of_one(element, [None, other], REMOVED)?,
+            };
+            self.put(below, || step.clone());
         }
         Ok(())
     }
+
+    /// Of an element that is there once, if at all, where there were more of it, or will be: these
+    /// are added, or removed, as a whole.
+    fn of_one(
+        element: Place<'_>,
+        [old, new]: [Option<&Value>; 2],
+        others: usize,
+    ) -> Result<Found, String> {
+        let mut found = match (old, new) {
+            (None, None) => Found::default(),
+            _ => Found::at(element, old, new)?,
+        };
+        found.0[others].member = true;
+        Ok(found)
+    }
+}
+
+/// Of both, each once, in the order of the alphabet.
+fn names<'a>(
+    old: Option<&'a Map<String, Value>>,
+    new: Option<&'a Map<String, Value>>,
+) -> Vec<&'a String> {
+    let mut names: Vec<&String> = [old, new].into_iter().flatten().flat_map(Map::keys).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// 1 is 1.0.
@@ -263,19 +286,15 @@ fn fill(place: Place<'_>, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.iter_mut().for_each(|(name, value)| fill(place.field(name), value));
-            for field in place.message().map(|message| message.fields()).unwrap_or_default() {
+            for field in place.message().map(Message::filled).unwrap_or_default() {
                 if fields.contains_key(field.name) {
                     continue;
                 }
-                if field.many != Many::One && field.always {
-                    fields.insert(field.name.to_owned(), Value::Null);
-                }
-                let is_struct = field.many == Many::One && matches!(field.kind, Type::Message(_));
-                if is_struct && !field.pointer {
-                    let empty = Value::Object(Map::new());
-                    let inner = filled(place.field(field.name), empty);
-                    fields.insert(field.name.to_owned(), inner);
-                }
+                let inner = match field.many {
+                    Many::One => filled(place.field(field.name), Value::Object(Map::new())),
+                    Many::List | Many::Map => Value::Null,
+                };
+                fields.insert(field.name.to_owned(), inner);
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| fill(place.element(), item)),

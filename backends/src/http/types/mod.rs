@@ -17,7 +17,7 @@ pub use quantities::no_quantity;
 use read::Table;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 /// A struct of the API.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Message {
     numbers: BTreeMap<&'static str, u32>,
     /// Of messages whose fields are this one's own.
     embedded: Vec<u32>,
+    /// See [`Message::filled`].
+    filled: OnceLock<Vec<&'static Field>>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Field {
     pub owned: Owned<'static>,
     /// Of a key of a list's elements: what it is when it is not said.
     pub default: Option<Value>,
+    /// The message of its kind, once somebody has looked it up.
+    message: OnceLock<Option<&'static Message>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,18 @@ impl Message {
         fields
     }
 
+    /// Fields that are there in Go even if nobody wrote them: structs that are no pointers, and
+    /// lists and maps that are always written.
+    pub fn filled(&'static self) -> &'static [&'static Field] {
+        self.filled.get_or_init(|| {
+            let is_there = |field: &&Field| match field.many {
+                Many::One => matches!(field.kind, Type::Message(_)) && !field.pointer,
+                Many::List | Many::Map => field.always,
+            };
+            self.fields().into_iter().filter(is_there).collect()
+        })
+    }
+
     /// Whether there may be amounts in it, at any depth.
     fn has_quantities(&self) -> bool {
         WITH_QUANTITIES.contains(self.name)
@@ -138,10 +154,10 @@ impl Message {
 impl Field {
     /// What it consists of, or each of it.
     pub fn message(&self) -> Option<&'static Message> {
-        match self.kind {
+        *self.message.get_or_init(|| match self.kind {
             Type::Message(name) => named(name),
             _ => None,
-        }
+        })
     }
 }
 

@@ -14,8 +14,8 @@ pub struct Table {
 
 impl Message {
     pub fn new(name: &'static str, atomic: bool) -> Message {
-        let (by_number, numbers, embedded) = Default::default();
-        Message { name, atomic, open: false, by_number, numbers, embedded }
+        let (by_number, numbers, embedded, filled) = Default::default();
+        Message { name, atomic, open: false, by_number, numbers, embedded, filled }
     }
 
     pub fn add(&mut self, number: u32, field: Field) {
@@ -34,7 +34,8 @@ impl Field {
     pub fn one(name: &'static str, kind: Type) -> Field {
         let (merged, owned) = (Merged::Fields, Owned::Granular);
         let (many, pointer, always) = (Many::One, false, false);
-        Field { name, many, kind, go: None, pointer, always, merged, owned, default: None }
+        let (go, default, message) = Default::default();
+        Field { name, many, kind, go, pointer, always, merged, owned, default, message }
     }
 }
 
