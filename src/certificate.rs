@@ -6,6 +6,8 @@ use rcgen::{KeyPair, SigningKey};
 use std::time::Duration;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::certificate::{Certificate, TbsCertificate, Version};
+#[cfg(feature = "node")]
+use x509_cert::der::DecodePem;
 use x509_cert::der::asn1::{Any, BitString, GeneralizedTime, OctetString, SetOfVec, UtcTime};
 use x509_cert::der::flagset::FlagSet;
 use x509_cert::der::oid::{AssociatedOid, ObjectIdentifier};
@@ -222,6 +224,18 @@ pub fn part(oid: ObjectIdentifier, mut values: Vec<Any>) -> der::Result<Relative
     Ok(RelativeDistinguishedName(SetOfVec::try_from(values.collect::<Vec<_>>())?))
 }
 
+/// From when to when a certificate is good, since 1970: the first of a PEM text, which may have
+/// other things behind it.
+#[cfg(feature = "node")]
+pub fn validity(pem: &str) -> Result<(Duration, Duration), String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let first = pem.find(END).map_or(pem, |at| &pem[..at + END.len()]);
+    let read = Certificate::from_pem(first);
+    let read = read.map_err(|error| format!("reading a certificate: {error}"))?;
+    let Validity { not_before, not_after } = read.tbs_certificate.validity;
+    Ok((not_before.to_unix_duration(), not_after.to_unix_duration()))
+}
+
 /// The key of a pair.
 pub fn public(pair: &KeyPair) -> Result<SubjectPublicKeyInfoOwned, String> {
     let der = rcgen::PublicKeyData::subject_public_key_info(pair);
@@ -289,6 +303,15 @@ mod tests {
         assert_eq!((critical, purposes.0), (false, vec![mail]));
         let refused = authority().issue(leaf(&["client auth", "flying"])).expect_err("none");
         assert_eq!(refused, "unrecognized usage values: [\"flying\"]");
+    }
+
+    #[cfg(feature = "node")]
+    #[test]
+    fn how_long_one_is_good_is_read_before_its_key() {
+        let mut pem = authority().issue(leaf(&["client auth"])).expect("a certificate");
+        pem += &KeyPair::generate().expect("a key").serialize_pem();
+        assert_eq!(validity(&pem), Ok((YEAR * 55, YEAR * 56)));
+        assert!(validity("").is_err());
     }
 
     #[test]

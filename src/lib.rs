@@ -1,14 +1,24 @@
 //! The `kubesim` command line, a file a subcommand. What runs a scenario is handed in, so that
 //! tests can hand in something else.
 
-#[cfg(not(all(feature = "fidelity", feature = "lab", feature = "server", target_os = "linux")))]
+#[cfg(not(all(
+    feature = "fidelity",
+    feature = "lab",
+    feature = "node",
+    feature = "server",
+    target_os = "linux"
+)))]
 mod absent;
-#[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
+#[cfg(all(any(feature = "fidelity", feature = "lab", feature = "node"), target_os = "linux"))]
 mod capabilities;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod certificate;
 #[cfg(all(feature = "cri", target_os = "linux"))]
 mod cni;
+#[cfg(all(any(feature = "lab", feature = "node"), target_os = "linux"))]
+mod drive;
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod ending;
 #[cfg(all(feature = "fidelity", target_os = "linux"))]
 pub mod fidelity;
 #[cfg(all(any(feature = "fidelity", feature = "lab"), target_os = "linux"))]
@@ -21,6 +31,8 @@ mod kubeconfig;
 pub mod lab;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod networks;
+#[cfg(all(feature = "node", target_os = "linux"))]
+pub mod node;
 mod output;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod patient;
@@ -33,6 +45,10 @@ mod seed;
 mod serve;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod token;
+#[cfg(all(feature = "node", target_os = "linux"))]
+pub mod up;
 
 use clap::Parser;
 use kubesim_sim::scenario::Scenario;
@@ -97,6 +113,13 @@ enum Command {
     #[cfg(not(all(feature = "lab", target_os = "linux")))]
     #[command(disable_help_flag = true)]
     Lab(absent::Args),
+    /// Be a node of a cluster: its pods run here, by containerd.
+    #[cfg(all(feature = "node", target_os = "linux"))]
+    Node(node::Args),
+    /// (Needs the feature `node`.) Be a node of a cluster: its pods run here, by containerd.
+    #[cfg(not(all(feature = "node", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Node(absent::Args),
     /// Serve the API of a cluster to any client of Kubernetes'.
     #[cfg(all(feature = "server", target_os = "linux"))]
     Server(server::Args),
@@ -104,6 +127,13 @@ enum Command {
     #[cfg(not(all(feature = "server", target_os = "linux")))]
     #[command(disable_help_flag = true)]
     Server(absent::Args),
+    /// Be a cluster: its server, and a node of it.
+    #[cfg(all(feature = "node", target_os = "linux"))]
+    Up(up::Args),
+    /// (Needs the feature `node`.) Be a cluster: its server, and a node of it.
+    #[cfg(not(all(feature = "node", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Up(absent::Args),
     /// A container's process in the lab.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Workload(lab::workload::Args),
@@ -166,10 +196,18 @@ fn dispatch(
         Ok(Command::Lab(args)) => lab::execute(&args, output),
         #[cfg(not(all(feature = "lab", target_os = "linux")))]
         Ok(Command::Lab(args)) => absent::explain("lab", "lab", &args, output),
+        #[cfg(all(feature = "node", target_os = "linux"))]
+        Ok(Command::Node(args)) => node::execute(&args, output),
+        #[cfg(not(all(feature = "node", target_os = "linux")))]
+        Ok(Command::Node(args)) => absent::explain("node", "node", &args, output),
         #[cfg(all(feature = "server", target_os = "linux"))]
         Ok(Command::Server(args)) => server::execute(&args, output),
         #[cfg(not(all(feature = "server", target_os = "linux")))]
         Ok(Command::Server(args)) => absent::explain("server", "server", &args, output),
+        #[cfg(all(feature = "node", target_os = "linux"))]
+        Ok(Command::Up(args)) => up::execute(&args, output),
+        #[cfg(not(all(feature = "node", target_os = "linux")))]
+        Ok(Command::Up(args)) => absent::explain("up", "node", &args, output),
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Ok(Command::Workload(args)) => lab::workload::execute(&args, output),
         Err(error) if error.use_stderr() => {

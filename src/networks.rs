@@ -1,12 +1,18 @@
 //! The networks that a server gives addresses of, for who comes by its data directory.
 
 use ipnet::Ipv4Net;
+#[cfg(feature = "server")]
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
-/// Of pods and of Services, as a `kubesim server` was told them when it was started last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Of pods and of Services, as a `kubesim server` was told them when it was started last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Networks {
+    /// What pods' addresses are of.
+    #[arg(long = "pod-network", value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub pods: Ipv4Net,
+    /// What Services' addresses are of. The tenth is that of DNS.
+    #[arg(long = "service-network", value_name = "CIDR", default_value = "10.96.0.0/12")]
     pub services: Ipv4Net,
 }
 
@@ -56,5 +62,19 @@ impl Networks {
         let both = of(PODS).zip(of(SERVICES));
         let (pods, services) = both.ok_or_else(|| format!("{at} names no {PODS} or {SERVICES}"))?;
         Ok(Networks { pods, services })
+    }
+}
+
+/// The address from which this machine reaches others, by its default route. Nothing is sent: a
+/// socket that is connected has the address that the kernel would send from.
+#[cfg(feature = "server")]
+pub fn outward() -> Option<Ipv4Addr> {
+    /// Of a network that no machine is on (TEST-NET-1: RFC 5737).
+    const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(ELSEWHERE).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }

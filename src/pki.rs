@@ -75,12 +75,14 @@ impl Pki {
         self.life.min(self.signs.end().saturating_sub(now))
     }
 
-    /// A certificate for the server, and its key.
+    /// A certificate for the server with the authority's behind it, by which machines that join
+    /// know it, and its key.
     pub fn server(&self) -> Result<(String, String), String> {
         let wrong = |error: String| format!("making the server's certificate: {error}");
         let names = names(&self.addresses).map_err(wrong)?;
         let subject = certificate::user("kube-apiserver", &[]).map_err(wrong)?;
-        self.issue(subject, "server auth", names).map_err(wrong)
+        let (own, key) = self.issue(subject, "server auth", names).map_err(wrong)?;
+        Ok((own + &self.authority, key))
     }
 
     /// Writes the administrator's kubeconfig, with a certificate of its own.

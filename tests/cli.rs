@@ -294,12 +294,14 @@ fn a_case_that_cannot_be_read_is_refused_with_its_line() {
 #[test]
 #[cfg(not(any(feature = "lab", feature = "fidelity", feature = "server")))]
 fn a_command_that_needs_a_feature_says_how_to_build_it() {
-    let commands: [(&[&str], &str); 5] = [
+    let commands: [(&[&str], &str); 7] = [
         (&["parity", FILE, "--seed", "3"], "--features lab -- parity scenarios/laptop-ip-change"),
         (&["parity", "--help"], "--features lab -- parity --help\n"),
         (&["lab", "clean"], "--features lab -- lab clean\n"),
         (&["fidelity", "--cases", "9"], "--features fidelity -- fidelity --cases 9\n"),
         (&["server", "--data-dir", "d"], "--features server -- server --data-dir d\n"),
+        (&["node", "--name", "n1"], "--features node -- node --name n1\n"),
+        (&["up"], "--features node -- up\n"),
     ];
     for (args, expected) in commands {
         let (exit, out, err) = kubesim(args);

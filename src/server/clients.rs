@@ -2,9 +2,9 @@
 //! others, by the same door and each with a certificate of its own. Where several servers have one
 //! store, those of one of them work.
 
+use super::aggregate;
 use super::lead::{self, Election};
-use super::{aggregate, signer};
-use crate::certificate::Authority;
+use super::signer::{self, Seal};
 use crate::pki::Pki;
 use crate::seed::seed;
 use kubesim_actors::apiserver::Hold;
@@ -16,10 +16,12 @@ use kubesim_backends::http::client::{Client, Credentials, Metrics, Options};
 use kubesim_backends::port::{Answer, Closed, Local, Port};
 use kubesim_runtime::host::{self, AnswerTo, Driver, Seen, Settings, SystemClock};
 use kubesim_runtime::{Actor, Ticket};
+use std::borrow::Cow;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -39,18 +41,19 @@ pub struct Manager {
     pub controllers: Credentials,
     /// As whom these collect garbage.
     pub collector: Credentials,
-    pub authority: Arc<Authority>,
+    pub seal: Seal,
     pub signer: Credentials,
     pub aggregator: Credentials,
 }
 
 impl Manager {
-    pub fn new(config: controllers::Config, pki: &Pki) -> Result<Manager, String> {
+    /// `lasts`: how long a certificate is good that it signs.
+    pub fn new(config: controllers::Config, pki: &Pki, lasts: Duration) -> Result<Manager, String> {
         Ok(Manager {
             config,
             controllers: CONTROLLERS.credentials(pki)?,
             collector: COLLECTOR.credentials(pki)?,
-            authority: Arc::clone(&pki.signs),
+            seal: Seal { authority: Arc::clone(&pki.signs), lasts },
             signer: SIGNER.credentials(pki)?,
             aggregator: AGGREGATOR.credentials(pki)?,
         })
@@ -59,7 +62,7 @@ impl Manager {
     /// Works for this server until it is stopped.
     fn start(&self, server: Ipv4Addr, port: u16) -> Running {
         let asks = |name, known: &Credentials| client(name, server, port, known.clone());
-        let signs = sign(asks("signer", &self.signer), Arc::clone(&self.authority));
+        let signs = sign(asks("signer", &self.signer), self.seal.clone());
         let completes = complete(asks("aggregator", &self.aggregator));
         let clients = [&self.controllers, &self.collector].map(|known| asks("controllers", known));
         let event = controllers::Event::Api;
@@ -68,47 +71,51 @@ impl Manager {
     }
 }
 
-/// Who a client is: what it calls itself, and the user of its certificate.
-#[derive(Clone, Copy, Debug)]
+/// Who a client is: what it calls itself, and the user of its certificate with his groups.
+#[derive(Clone, Debug)]
 pub struct Who {
-    agent: &'static str,
-    user: &'static str,
+    pub agent: &'static str,
+    pub user: Cow<'static, str>,
+    pub groups: &'static [&'static str],
 }
 
 /// Users as upstream's kubeadm names them. The scheduler has upstream's role of its name.
-pub const SCHEDULER: Who = Who { agent: "kube-scheduler", user: "system:kube-scheduler" };
+pub const SCHEDULER: Who = Who::new("kube-scheduler", "system:kube-scheduler");
 
 /// Upstream's controllers ask with a token of a service account each, and its role. Ours share a
 /// connection, so they are one user with one role, of what they do and no more. It is not
 /// `system:kube-controller-manager`, who may read every Secret.
-const CONTROLLERS: Who = Who { agent: "kubesim-controllers", user: "system:kubesim-controllers" };
+const CONTROLLERS: Who = Who::new("kubesim-controllers", "system:kubesim-controllers");
 
 /// The garbage collector may see and delete anything, so it alone is upstream's service account.
-const COLLECTOR: Who = Who {
-    agent: "generic-garbage-collector",
-    user: "system:serviceaccount:kube-system:generic-garbage-collector",
-};
+const COLLECTOR: Who = Who::new(
+    "generic-garbage-collector",
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+);
 
 /// The signer does what upstream's does, and is the service account that it is there.
-const SIGNER: Who =
-    Who { agent: "signer", user: "system:serviceaccount:kube-system:certificate-controller" };
+const SIGNER: Who = Who::new("signer", "system:serviceaccount:kube-system:certificate-controller");
 
 /// And so does who completes roles that aggregate others.
-const AGGREGATOR: Who = Who {
-    agent: "clusterrole-aggregation-controller",
-    user: "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
-};
+const AGGREGATOR: Who = Who::new(
+    "clusterrole-aggregation-controller",
+    "system:serviceaccount:kube-system:clusterrole-aggregation-controller",
+);
 
 impl Who {
-    pub fn credentials(self, pki: &Pki) -> Result<Credentials, String> {
-        let (certificate, key) = pki.client(self.user, &[])?;
+    const fn new(agent: &'static str, user: &'static str) -> Who {
+        Who { agent, user: Cow::Borrowed(user), groups: &[] }
+    }
+
+    pub fn credentials(&self, pki: &Pki) -> Result<Credentials, String> {
+        let (certificate, key) = pki.client(&self.user, self.groups)?;
         let authority = pki.authority.as_bytes();
         Credentials::new(self.agent, authority, certificate.as_bytes(), key.as_bytes())
     }
 
     /// With another certificate from now on.
-    pub fn renew(self, pki: &Pki, credentials: &Credentials) -> Result<(), String> {
-        let (certificate, key) = pki.client(self.user, &[])?;
+    pub fn renew(&self, pki: &Pki, credentials: &Credentials) -> Result<(), String> {
+        let (certificate, key) = pki.client(&self.user, self.groups)?;
         credentials.renew(pki.authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
     }
 }
@@ -215,9 +222,9 @@ pub fn views(client: &Client, kind: Kind) -> mpsc::Receiver<View> {
 }
 
 /// Signs certificates until it is stopped.
-fn sign(client: Client, authority: Arc<Authority>) -> Running {
+fn sign(client: Client, seal: Seal) -> Running {
     let note = |note: String| eprintln!("signer: {note}");
-    let signs = spawn_local(signer::run(client.clone(), authority, note));
+    let signs = spawn_local(signer::run(client.clone(), seal, note));
     Running::new(async {}, vec![spawn_local(client.run()), signs])
 }
 

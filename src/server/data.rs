@@ -2,7 +2,8 @@
 //!
 //! Version 1 has `pki/` (see [`Pki`](crate::pki::Pki)), `store/` (which has a format of its own),
 //! `admin.conf` and `networks` (see [`Networks`](crate::networks::Networks)), both written at each
-//! start, and for as long as a server runs on its store, `backup.sock`.
+//! start, `token` where other machines may join (see `joining`), and for as long as a server runs
+//! on its store, `backup.sock`. `kubesim up` has its node's things in `node/`.
 
 use crate::pki::{self, write};
 use std::fs::{self, File};

@@ -2,29 +2,31 @@
 
 use super::backup;
 use super::clients::{Clients, Plan};
+use super::joining;
 use super::renew::Renewal;
 use super::tokens::Tokens;
 use crate::Exit;
+use crate::ending::Ending;
 use crate::pki::token_file;
 use crate::seed::seed;
+use crate::token::Token;
 use kubesim_actors::apiserver::Config;
-use kubesim_backends::http::host::{Heard, Server, Store};
+use kubesim_backends::http::host::{Heard, Server, Store as Opened};
 use kubesim_backends::http::{Front, Limits, Tls};
 use kubesim_backends::store::embedded::{self, Copier, Embedded};
 use kubesim_backends::store::memory::Memory;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 
 /// Where objects are kept.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum Store {
     /// In the data directory.
     Embedded,
     /// In this process, with which they end.
@@ -36,6 +38,8 @@ pub enum Place {
 /// Where clients come in, and what they are known by.
 pub struct Door {
     pub listen: SocketAddrV4,
+    /// Where other machines find it, if they do.
+    pub outward: Option<Ipv4Addr>,
     pub tls: Tls,
     /// What tokens of service accounts are signed by, as PEM.
     pub token_key: String,
@@ -50,30 +54,37 @@ pub struct Door {
 /// What is wrong, for the exit status and for people.
 type Failed = (Exit, String);
 
-/// Serves until it is told to end; `ready` is told where.
-pub fn run(
-    config: Config,
-    place: (&Path, &Place),
-    door: Door,
-    plan: &Plan,
-    ready: &mut dyn FnMut(&str) -> Result<(), String>,
-) -> Result<(), Failed> {
+/// A server that serves.
+pub struct Served {
+    /// Where clients on its machine find it.
+    pub at: SocketAddrV4,
+    /// Where and by what other machines join its cluster, if they reach it.
+    pub joined: Option<(SocketAddrV4, Token)>,
+}
+
+impl Served {
+    pub fn url(&self) -> String {
+        format!("https://{}", self.at)
+    }
+}
+
+/// Runs to the end in a runtime of its own, on this thread.
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
         .map_err(|error| (Exit::Environment, format!("starting the async runtime: {error}")))?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, serve(config, place, door, plan, ready))
+    LocalSet::new().block_on(&runtime, future)
 }
 
-async fn serve(
+/// Serves until it is told to end; `ready` is told where.
+pub async fn serve(
     config: Config,
-    place: (&Path, &Place),
-    Door { listen, tls, token_key, keys, renewal, delay }: Door,
+    place: (&Path, &Store),
+    Door { listen, outward, tls, token_key, keys, renewal, delay }: Door,
     plan: &Plan,
-    ready: &mut dyn FnMut(&str) -> Result<(), String>,
+    (mut ending, ready): (Ending, impl FnOnce(Served) -> Result<(), String>),
 ) -> Result<(), Failed> {
     let environment = |why: String| (Exit::Environment, why);
-    let mut signals = signals().map_err(environment)?;
     let (store, copier) = open(place).map_err(environment)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         environment(format!("listening at {listen}: {error}; --listen names another address"))
@@ -84,7 +95,8 @@ async fn serve(
     };
     let (server, mut refused) = start(config, store);
     let front = server.front.clone();
-    let url = format!("https://{}:{}", plan.server, at.port());
+    let mut served = Served { at: SocketAddrV4::new(plan.server, at.port()), joined: None };
+    let url = served.url();
     front.issue_tokens(token_key.as_bytes(), &url).map_err(|why| {
         environment(format!(
             "using the key of service accounts' tokens, sa.key: {why}; with that file \
@@ -99,9 +111,13 @@ async fn serve(
     tokio::select! {
         () = opened => {}
         Some(why) = refused.recv() => return Err((Exit::Input, why)),
-        () = end(&mut signals) => return Ok(()),
+        () = ending.told() => return Ok(()),
     }
     front.reconcile_roles().await.map_err(environment)?;
+    if let Some(address) = outward {
+        let token = joining::token(&front, place.0, &renewal.pki.authority).await;
+        served.joined = Some((SocketAddrV4::new(address, at.port()), token.map_err(environment)?));
+    }
     let tokens = Tokens { file: token_file(&keys), said: token_key, url: url.clone() };
     let tokens = spawn_local(tokens.follow(front.clone()));
     let backups = copier.map(|copier| {
@@ -110,16 +126,16 @@ async fn serve(
     });
     let serving = spawn_local(front.clone().serve(listener, tls));
     let clients = Clients::start(plan, at.port()).map_err(environment)?;
-    ready(&url).map_err(environment)?;
+    ready(served).map_err(environment)?;
     let renews = spawn_local(renewal.run(url));
     let ended = tokio::select! {
         Some(why) = refused.recv() => Err((Exit::Input, why)),
-        () = end(&mut signals) => Ok(()),
+        () = ending.told() => Ok(()),
     };
     tokio::select! {
         () = drain(&front, clients, &serving, delay) => {}
         // Asked again, it does not wait.
-        () = end(&mut signals) => {}
+        () = ending.told() => {}
     }
     [backups, Some(renews), Some(tokens)].iter().flatten().for_each(JoinHandle::abort);
     server.stop().await;
@@ -136,37 +152,24 @@ async fn drain<T>(front: &Front, clients: Clients, serving: &JoinHandle<T>, dela
     front.drain().await;
 }
 
-fn signals() -> Result<[Signal; 2], String> {
-    let hear = |kind| signal(kind).map_err(|error| format!("hearing of signals: {error}"));
-    Ok([hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?])
-}
-
-/// Until SIGTERM or SIGINT.
-async fn end([terminate, interrupt]: &mut [Signal; 2]) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
 /// The store, and what takes copies of it if that is ours to do.
-fn open((data_dir, place): (&Path, &Place)) -> Result<(Store, Option<Copier>), String> {
-    match place {
-        Place::Embedded => {
+fn open((data_dir, store): (&Path, &Store)) -> Result<(Opened, Option<Copier>), String> {
+    match store {
+        Store::Embedded => {
             let path = data_dir.join("store");
             let opened = Embedded::open(&path, embedded::Options::default());
             let opened = opened.map_err(|error| error.to_string())?;
             let copier = opened.copier();
             Ok((Rc::new(opened), Some(copier)))
         }
-        Place::Memory => Ok((Rc::new(Memory::new()), None)),
+        Store::Memory => Ok((Rc::new(Memory::new()), None)),
         #[cfg(feature = "etcd")]
-        Place::Etcd(endpoints) => {
+        Store::Etcd(endpoints) => {
             use kubesim_backends::store::etcd::{Etcd, Options};
             Ok((Rc::new(Etcd::new(Options::new(endpoints.clone()))?), None))
         }
         #[cfg(not(feature = "etcd"))]
-        Place::Etcd(endpoints) => Err(format!(
+        Store::Etcd(endpoints) => Err(format!(
             "using the store at {}: this kubesim was built without its feature `etcd`; build it \
              with --features server,etcd, or use --store embedded",
             endpoints.join(",")
@@ -176,7 +179,7 @@ fn open((data_dir, place): (&Path, &Place)) -> Result<(Store, Option<Copier>), S
 
 type Refused = mpsc::UnboundedReceiver<String>;
 
-fn start(config: Config, store: Store) -> (Server, Refused) {
+fn start(config: Config, store: Opened) -> (Server, Refused) {
     let (send, refused) = mpsc::unbounded_channel();
     let heard = move |heard: Heard<'_>| match heard {
         Heard::Note(text) => eprintln!("apiserver: {text}"),

@@ -2,6 +2,7 @@
 //!
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
+//! - `joining`: by which token other machines join
 //! - `signer`: the certificates that are asked for
 //! - `aggregate`: roles that others are part of
 //! - `lead`: which server's of them work
@@ -11,25 +12,33 @@
 
 mod aggregate;
 mod backup;
-mod clients;
+pub(crate) mod clients;
 mod data;
-mod host;
-mod lead;
-mod renew;
+pub(crate) mod host;
+mod joining;
+pub(crate) mod lead;
+pub(crate) mod renew;
 mod signer;
 mod tokens;
 
-use self::host::Place;
+#[cfg(feature = "node")]
+use self::clients::Who;
+use self::host::{Served, Store};
 use self::lead::Election;
 use self::renew::Renewal;
-use crate::networks::Networks;
+use crate::ending::Ending;
+use crate::networks::{Networks, outward};
 use crate::pki::Pki;
+use crate::run::quoted;
 use crate::seed::seed;
+use crate::token::Token;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
 use kubesim_actors::apiserver::Config;
 use kubesim_actors::{controllers, scheduler};
 use kubesim_backends::http::Tls;
+#[cfg(feature = "node")]
+use kubesim_backends::http::client::Credentials;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -53,14 +62,14 @@ enum Action {
 }
 
 #[derive(clap::Args)]
-struct Serve {
+pub(crate) struct Serve {
     /// Where the server keeps its keys, the administrator's kubeconfig and the embedded store.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubesim")]
     data_dir: PathBuf,
     /// Where objects are kept: in the data directory, in memory (they end with the server), or in
     /// etcd at these endpoints, as etcd://10.0.0.1:2379,10.0.0.2:2379.
-    #[arg(long, value_name = "embedded|memory|etcd://…", value_parser = place, default_value = "embedded")]
-    store: Place,
+    #[arg(long, value_name = "embedded|memory|etcd://…", value_parser = store, default_value = "embedded")]
+    store: Store,
     /// Where the cluster's authority and the key of its tokens are kept, instead of `pki` in the
     /// data directory: servers that have one store must share them.
     #[arg(long, value_name = "DIR")]
@@ -68,12 +77,8 @@ struct Serve {
     /// Where clients are served.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
     listen: SocketAddrV4,
-    /// What pods' addresses are of.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
-    pod_network: Ipv4Net,
-    /// What Services' addresses are of.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
-    service_network: Ipv4Net,
+    #[command(flatten)]
+    networks: Networks,
     /// How long a node's lease may go without renewal before the node is not ready, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "50")]
     node_monitor_grace_period: Duration,
@@ -84,6 +89,10 @@ struct Serve {
     /// and the administrator, in seconds. Each is renewed after two thirds of that.
     #[arg(long, value_name = "SECONDS", value_parser = life, default_value = "31536000")]
     certificate_life: Duration,
+    /// How long the certificates are good for that are asked for (kube-controller-manager's flag):
+    /// those of nodes, which renew them. Who asks may have less, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = life, default_value = "31536000")]
+    cluster_signing_duration: Duration,
     /// How long the server serves on when it was told to end, in seconds: /readyz fails meanwhile,
     /// so that a load balancer sends nobody more.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
@@ -94,6 +103,20 @@ struct Serve {
     /// the controllers nobody makes the accounts that `ServiceAccount` asks for.
     #[arg(long, value_name = "PLUGIN", value_enum, value_delimiter = ',')]
     disable_admission_plugins: Vec<Plugin>,
+}
+
+#[cfg(feature = "node")]
+impl Serve {
+    /// As `kubesim server` has it that is told no more than this.
+    pub fn told(data_dir: PathBuf, listen: SocketAddrV4, networks: Networks) -> Serve {
+        #[derive(clap::Parser)]
+        struct Server {
+            #[command(flatten)]
+            serve: Serve,
+        }
+        let Server { serve } = clap::Parser::parse_from(["server"]);
+        Serve { data_dir, listen, networks, ..serve }
+    }
 }
 
 // As kube-scheduler's and kube-controller-manager's flags. Servers on one store in etcd elect whose
@@ -135,11 +158,11 @@ fn life(text: &str) -> Result<Duration, String> {
     Some(life).filter(|life| life.as_secs() >= 6).ok_or_else(short)
 }
 
-fn place(text: &str) -> Result<Place, String> {
+fn store(text: &str) -> Result<Store, String> {
     let Some(endpoints) = text.strip_prefix("etcd://") else {
         return match text {
-            "embedded" => Ok(Place::Embedded),
-            "memory" => Ok(Place::Memory),
+            "embedded" => Ok(Store::Embedded),
+            "memory" => Ok(Store::Memory),
             _ => Err(
                 "it is `embedded`, `memory`, or `etcd://HOST:PORT` and more of them with commas"
                     .to_owned(),
@@ -147,11 +170,16 @@ fn place(text: &str) -> Result<Place, String> {
         };
     };
     let endpoints = endpoints.split(',').map(|endpoint| format!("http://{endpoint}"));
-    Ok(Place::Etcd(endpoints.collect()))
+    Ok(Store::Etcd(endpoints.collect()))
 }
 
 /// Versions that watches and lists may come back to.
 const HISTORY: usize = 10_000;
+/// In the data directory.
+const KUBECONFIG: &str = "admin.conf";
+
+/// What is wrong, for the exit status and for people.
+type Failed = (Exit, String);
 
 pub fn execute(args: &Args, output: &mut Output) -> Exit {
     match &args.action {
@@ -171,56 +199,129 @@ fn serve(args: &Serve, output: &mut Output) -> Exit {
     }
 }
 
-fn run(args: &Serve, output: &mut Output) -> Result<(), (Exit, String)> {
-    let environment = |why| (Exit::Environment, why);
-    let config = Config {
-        pod_network: args.pod_network,
-        service_network: args.service_network,
-        node_ports: (30000, 32767),
-        node_networks: Vec::new(),
-        refuse_overlap: true,
-        shared: matches!(args.store, Place::Etcd(_)),
-        service_accounts: !args.disable_admission_plugins.contains(&Plugin::ServiceAccount),
-        history: HISTORY,
-        memo: true,
-    };
-    // From the machine itself, the address of all its interfaces is loopback's.
+fn run(args: &Serve, output: &mut Output) -> Result<(), Failed> {
     let ip = *args.listen.ip();
-    let reached = if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip };
-    let first = Ipv4Addr::from(u32::from(args.service_network.network()) + 1);
-    data::open(&args.data_dir).map_err(environment)?;
-    let keys = args.pki_dir.clone().unwrap_or_else(|| args.data_dir.join("pki"));
-    let pki = Pki::open(&keys, &[reached, first], args.certificate_life).map_err(environment)?;
-    let pki = Rc::new(pki);
-    let (certificate, key) = pki.server().map_err(environment)?;
-    let tls = Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes());
-    let tls = tls.map_err(environment)?;
-    let data_dir = args.data_dir.clone();
-    let kubeconfig = data_dir.join("admin.conf");
-    let networks = Networks { pods: args.pod_network, services: args.service_network };
-    let mut ready = |url: &str| {
-        networks.write(&data_dir)?;
-        pki.admin(&kubeconfig, url)?;
-        output.begin("where the server is");
-        output.line(&format!("the API is at {url}, its data in {}", data_dir.display()));
-        let words = crate::run::quoted(&kubeconfig.display().to_string());
-        output.line(&format!("the administrator's kubeconfig: {}", kubeconfig.display()));
-        output.line(&format!("try: kubectl --kubeconfig {words} get namespaces"));
-        output.flush();
-        Ok(())
+    // From the machine itself, the address of all its interfaces is loopback's.
+    let (reached, outward) = if ip == Ipv4Addr::UNSPECIFIED {
+        (Ipv4Addr::LOCALHOST, outward())
+    } else {
+        (ip, Some(ip).filter(|ip| !ip.is_loopback()))
     };
-    let mut plan = plan(args, networks.share(), reached, &pki).map_err(environment)?;
-    plan.election = election(args).map_err(|why| (Exit::Input, why))?;
-    let token_key = pki.token_key.clone();
-    let renewal = Renewal {
-        pki: Rc::clone(&pki),
-        tls: tls.clone(),
-        clients: plan.identities(),
-        kubeconfig: kubeconfig.clone(),
-    };
-    let (listen, delay) = (args.listen, args.shutdown_delay_duration);
-    let door = host::Door { listen, tls, token_key, keys, renewal, delay };
-    host::run(config, (&args.data_dir, &args.store), door, &plan, &mut ready)
+    let server = Prepared::new(args, Place { reached, outward, networks: Vec::new() })?;
+    let kubeconfig = server.kubeconfig();
+    let data_dir = args.data_dir.display().to_string();
+    host::block_on(async {
+        let ending = Ending::by_signals().map_err(|why| (Exit::Environment, why))?;
+        let ready = |served: &Served| {
+            output.begin("where the server is");
+            output.line(&format!("the API is at {}, its data in {data_dir}", served.url()));
+            output.line(&format!("the administrator's kubeconfig: {}", kubeconfig.display()));
+            if let Some((at, token)) = &served.joined {
+                output.line(&invitation(*at, token));
+            }
+            let words = quoted(&kubeconfig.display().to_string());
+            output.line(&format!("try: kubectl --kubeconfig {words} get namespaces"));
+            output.flush();
+        };
+        server.serve(ending, ready).await
+    })
+}
+
+/// How another machine joins the cluster whose server is there.
+pub(crate) fn invitation(at: SocketAddrV4, token: &Token) -> String {
+    format!("another machine joins by: kubesim node --server https://{at} --token {token}")
+}
+
+/// Where a server is.
+pub(crate) struct Place {
+    /// By its own clients, which are on its machine.
+    pub reached: Ipv4Addr,
+    /// By other machines, if it is.
+    pub outward: Option<Ipv4Addr>,
+    /// The networks of its machine, by name: those of pods and Services must not overlap them.
+    pub networks: Vec<(String, Ipv4Net)>,
+}
+
+/// A server that can serve.
+pub(crate) struct Prepared {
+    pub pki: Rc<Pki>,
+    config: Config,
+    data_dir: PathBuf,
+    store: Store,
+    networks: Networks,
+    door: host::Door,
+    plan: clients::Plan,
+}
+
+impl Prepared {
+    /// With what it keeps. `at` says where the server is.
+    pub fn new(args: &Serve, at: Place) -> Result<Prepared, Failed> {
+        let environment = |why| (Exit::Environment, why);
+        let networks = args.networks;
+        let config = Config {
+            pod_network: networks.pods,
+            service_network: networks.services,
+            node_ports: (30000, 32767),
+            node_networks: at.networks,
+            refuse_overlap: true,
+            shared: matches!(args.store, Store::Etcd(_)),
+            service_accounts: !args.disable_admission_plugins.contains(&Plugin::ServiceAccount),
+            history: HISTORY,
+            memo: true,
+        };
+        let first = Ipv4Addr::from(u32::from(networks.services.network()) + 1);
+        data::open(&args.data_dir).map_err(environment)?;
+        let keys = args.pki_dir.clone().unwrap_or_else(|| args.data_dir.join("pki"));
+        let places: Vec<Ipv4Addr> = [at.reached, first].into_iter().chain(at.outward).collect();
+        let pki = Pki::open(&keys, &places, args.certificate_life).map_err(environment)?;
+        let pki = Rc::new(pki);
+        let (certificate, key) = pki.server().map_err(environment)?;
+        let tls = Tls::new(certificate.as_bytes(), key.as_bytes(), pki.authority.as_bytes());
+        let tls = tls.map_err(environment)?;
+        let mut plan = plan(args, at.reached, &pki).map_err(environment)?;
+        plan.election = election(args).map_err(|why| (Exit::Input, why))?;
+        let renewal = Renewal {
+            pki: Rc::clone(&pki),
+            tls: tls.clone(),
+            clients: plan.identities(),
+            kubeconfig: args.data_dir.join(KUBECONFIG),
+        };
+        let door = host::Door {
+            listen: args.listen,
+            outward: at.outward,
+            tls,
+            token_key: pki.token_key.clone(),
+            keys,
+            renewal,
+            delay: args.shutdown_delay_duration,
+        };
+        let (data_dir, store) = (args.data_dir.clone(), args.store.clone());
+        Ok(Prepared { pki, config, data_dir, store, networks, door, plan })
+    }
+
+    /// Of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join(KUBECONFIG)
+    }
+
+    /// Has this client's certificate renewed with the others.
+    #[cfg(feature = "node")]
+    pub fn renew(&mut self, who: Who, credentials: Credentials) {
+        self.door.renewal.clients.push((who, credentials));
+    }
+
+    /// Until it is told to end; `ready` is told where it serves.
+    pub async fn serve(self, ending: Ending, ready: impl FnOnce(&Served)) -> Result<(), Failed> {
+        let kubeconfig = self.kubeconfig();
+        let Prepared { pki, config, data_dir, store, networks, door, plan } = self;
+        let ready = |served: Served| {
+            networks.write(&data_dir)?;
+            pki.admin(&kubeconfig, &served.url())?;
+            ready(&served);
+            Ok(())
+        };
+        host::serve(config, (&data_dir, &store), door, &plan, (ending, ready)).await
+    }
 }
 
 /// One store is one server's, or in etcd that of several.
@@ -232,12 +333,11 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
         identity: lead::identity(seed()),
     };
     election.check()?;
-    Ok(matches!(args.store, Place::Etcd(_)).then_some(election))
+    Ok(matches!(args.store, Store::Etcd(_)).then_some(election))
 }
 
-/// Periods are upstream's, and so is the scheduler's name. `share`: the prefix length of a node's
-/// share of the pod network.
-fn plan(args: &Serve, share: u8, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
+/// Periods are upstream's, and so is the scheduler's name.
+fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
     let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
     if with(Part::Scheduler) {
@@ -247,8 +347,8 @@ fn plan(args: &Serve, share: u8, server: Ipv4Addr, pki: &Pki) -> Result<clients:
     }
     if with(Part::Controllers) {
         let config = controllers::Config {
-            pod_network: args.pod_network,
-            node_mask: share,
+            pod_network: args.networks.pods,
+            node_mask: args.networks.share(),
             node_grace: args.node_monitor_grace_period,
             node_monitor: Duration::from_secs(5),
             root_ca: Some(pki.authority.as_str().into()),
@@ -257,7 +357,7 @@ fn plan(args: &Serve, share: u8, server: Ipv4Addr, pki: &Pki) -> Result<clients:
             endpoints: true,
             autoscales: true,
         };
-        plan.manager = Some(clients::Manager::new(config, pki)?);
+        plan.manager = Some(clients::Manager::new(config, pki, args.cluster_signing_duration)?);
     }
     Ok(plan)
 }

@@ -80,11 +80,12 @@ impl Renewal {
 }
 
 /// Since 1970.
-fn now() -> Duration {
+pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-async fn until(due: Duration) {
+/// Until that time, since 1970.
+pub async fn until(due: Duration) {
     while let Some(left) = due.checked_sub(now()).filter(|left| !left.is_zero()) {
         sleep(left.min(LOOK)).await;
     }

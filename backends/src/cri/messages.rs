@@ -60,12 +60,19 @@ calls! { "ImageService":
 pub struct Nothing {}
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct StatusRequest {}
+pub struct StatusRequest {
+    /// With what a runtime says of itself.
+    #[prost(bool, tag = "1")]
+    pub verbose: bool,
+}
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StatusResponse {
     #[prost(message, tag = "1")]
     pub status: Option<RuntimeStatus>,
+    /// Each in words of the runtime's own.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub info: Map,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -19,7 +19,7 @@ mod stop;
 mod watch;
 
 use self::client::{Client, Failure};
-use self::messages::Call;
+use self::messages::{Call, StatusRequest};
 use self::watch::Watch;
 use crate::port::{Answer, Closed, Local, Port};
 use crate::probe::Command;
@@ -106,6 +106,35 @@ impl Cri {
         let inner = Rc::clone(&self.0);
         Box::pin(async move { inner.exec(command).await })
     }
+
+    /// Where the runtime looks for CNI plugins and for networks, of a runtime that says so:
+    /// containerd shows its configuration (`Status` in pkg/cri/server/status.go, `CniConfig` in
+    /// pkg/cri/config/config.go). The error is for people.
+    pub async fn cni_places(&self) -> Result<Option<CniPlaces>, String> {
+        let asked = self.0.call(StatusRequest { verbose: true }).await;
+        let info = asked.map_err(|failure| failure.to_string())?.info;
+        let config = info.get("config").map(String::as_str).unwrap_or_default();
+        Ok(CniPlaces::of(config))
+    }
+}
+
+/// Folders of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniPlaces {
+    pub plugins: PathBuf,
+    pub networks: PathBuf,
+}
+
+impl CniPlaces {
+    /// By the configuration that containerd shows, as JSON.
+    fn of(config: &str) -> Option<CniPlaces> {
+        let config: serde_json::Value = serde_json::from_str(config).ok()?;
+        let folder = |name: &str| {
+            let text = config["cni"][name].as_str()?;
+            (!text.is_empty()).then(|| PathBuf::from(text))
+        };
+        Some(CniPlaces { plugins: folder("binDir")?, networks: folder("confDir")? })
+    }
 }
 
 impl Port for Cri {
@@ -180,4 +209,20 @@ struct Turn {
 
 fn refused(pod: Uid, what: &str, fault: Fault, why: impl Into<SmolStr>) -> Reply {
     Reply::Refused { pod, what: SmolStr::from(what), why: why.into(), fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CniPlaces;
+
+    #[test]
+    fn where_containerd_looks_is_in_what_it_shows() {
+        let debian =
+            r#"{"cni":{"binDir":"/usr/lib/cni","confDir":"/etc/cni/net.d","maxConfNum":1}}"#;
+        let places = CniPlaces::of(debian).expect("both");
+        assert_eq!(places.plugins.to_str(), Some("/usr/lib/cni"));
+        assert_eq!(places.networks.to_str(), Some("/etc/cni/net.d"));
+        assert_eq!(CniPlaces::of(r#"{"cni":{"binDir":"","confDir":"/etc/cni/net.d"}}"#), None);
+        assert_eq!(CniPlaces::of(r#"{"sandboxImage":"pause"}"#), None);
+    }
 }

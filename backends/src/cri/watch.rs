@@ -273,7 +273,7 @@ impl Inner {
 
     /// As upstream words it (`updateRuntimeUp` in pkg/kubelet/kubelet.go).
     async fn complaint(&self) -> Result<Option<String>, Failure> {
-        let status = self.call(StatusRequest {}).await?.status.unwrap_or_default();
+        let status = self.call(StatusRequest::default()).await?.status.unwrap_or_default();
         let wrong = |name: &str| {
             let condition = status.conditions.iter().find(|c| c.name == name)?;
             let (reason, message) = (&condition.reason, &condition.message);

@@ -3,68 +3,37 @@
 use super::clients::{Api, Clients};
 use super::relay::Relay;
 use super::server::Serving;
+use crate::drive::{
+    self, Drivers, Running, dns_effect, kubelet_effect, netd_effect, proxy_effect, to,
+};
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::{Behind, Config, Plan};
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::dns::{self, Dns};
-use kubesim_actors::kubelet::{self, Kubelet};
+use kubesim_actors::kubelet;
 use kubesim_actors::netd::{self, Netd};
 use kubesim_actors::ports::api;
-use kubesim_actors::proxy::{self, Proxy};
+use kubesim_actors::proxy;
 use kubesim_actors::scheduler::{self, Scheduler};
 use kubesim_backends::containers::Processes;
-use kubesim_backends::files::Files;
 use kubesim_backends::http::client::Trust;
-use kubesim_backends::network::Network;
-use kubesim_backends::packets::Packets;
-use kubesim_backends::port::{Answer, Closed, Local, Port};
-use kubesim_backends::probe::Probes;
-use kubesim_backends::rules::Rules;
-use kubesim_runtime::host::{self, AnswerTo, Driver, Hosted, Seen, Settings, SystemClock};
-use kubesim_runtime::{Actor, Ticket};
+use kubesim_backends::port::{Local, Port};
+use kubesim_runtime::Actor;
+use kubesim_runtime::host::{AnswerTo, Seen, Settings};
 use kubesim_sim::profiles::flannel::Flannel;
 use kubesim_sim::profiles::kube_dns::KubeDns;
 use kubesim_sim::world::Cell;
-use std::future::Future;
 use std::rc::Rc;
-use tokio::task::{JoinHandle, spawn_local};
 
-/// The drivers of a node.
+/// The API as the node's components have it, and its drivers.
 #[derive(Clone)]
 pub struct Ports {
     pub clients: Clients,
     pub trust: Trust,
-    pub network: Network,
-    pub rules: Rc<Rules>,
-    pub files: Files,
-    pub containers: Processes,
-    pub probes: Probes,
-    pub dns: Packets,
-    pub peers: Packets,
+    pub drivers: Drivers<Processes>,
 }
 
-/// An actor that runs, whichever it is.
-pub trait Running {
-    fn stop(&self) -> Local<()>;
-}
-
-struct Run<A: Actor> {
-    hosted: Rc<Hosted<A>>,
-    connected: JoinHandle<()>,
-}
-
-impl<A: Actor> Running for Run<A> {
-    fn stop(&self) -> Local<()> {
-        let hosted = Rc::clone(&self.hosted);
-        Box::pin(async move { hosted.stop().await })
-    }
-}
-
-impl<A: Actor> Drop for Run<A> {
-    fn drop(&mut self) {
-        self.connected.abort();
-    }
-}
+type Means = drive::Means<Api, Processes>;
 
 /// The actors of a node, those that run and those that do not.
 pub struct Hosts {
@@ -110,7 +79,9 @@ impl Hosts {
     fn start(&mut self, cell: Cell, config: Config) {
         // What is no client serves.
         let running = match self.ports.clients.of(cell.kind) {
-            Some(api) => self.client_of(cell, config, Means { api, ports: self.ports.clone() }),
+            Some(api) => {
+                self.client_of(cell, config, Means { api, drivers: self.ports.drivers.clone() })
+            }
             None => self.server_of(cell, config),
         };
         self.running.extend(running.map(|running| (cell, running)));
@@ -130,28 +101,28 @@ impl Hosts {
         Some(match config {
             Config::ApiServer(_) => return None,
             Config::Controllers(config) => {
-                self.client(cell, config, on(means, controllers_effect), controllers::Event::Api)
+                self.client(cell, config, means, controllers_effect, controllers::Event::Api)
             }
             Config::Scheduler(config) => {
-                self.client(cell, config, on(means, scheduler_effect), scheduler::Event::Api)
+                self.client(cell, config, means, scheduler_effect, scheduler::Event::Api)
             }
             Config::Kubelet(config) => {
-                self.client(cell, config, on(means, kubelet_effect), kubelet::Event::Api)
+                self.client(cell, config, means, kubelet_effect, kubelet::Event::Api)
             }
             Config::Netd(config) => {
-                self.client(cell, config, on(means, netd_effect::<Netd>), netd::Event::Api)
+                self.client(cell, config, means, netd_effect::<Netd, _>, netd::Event::Api)
             }
             Config::Flannel(config) => {
-                self.client(cell, config, on(means, netd_effect::<Flannel>), netd::Event::Api)
+                self.client(cell, config, means, netd_effect::<Flannel, _>, netd::Event::Api)
             }
             Config::Proxy(config) => {
-                self.client(cell, config, on(means, proxy_effect), proxy::Event::Api)
+                self.client(cell, config, means, proxy_effect, proxy::Event::Api)
             }
             Config::Dns(config) => {
-                self.client(cell, config, on(means, dns_effect::<Dns>), dns::Event::Api)
+                self.client(cell, config, means, dns_effect::<Dns, _>, dns::Event::Api)
             }
             Config::KubeDns(config) => {
-                self.client(cell, config, on(means, dns_effect::<KubeDns>), dns::Event::Api)
+                self.client(cell, config, means, dns_effect::<KubeDns, _>, dns::Event::Api)
             }
         })
     }
@@ -161,76 +132,29 @@ impl Hosts {
         &self,
         cell: Cell,
         config: A::Config,
-        driver: On<impl Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static>,
+        means: Means,
+        perform: impl Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
         event: fn(api::Event) -> A::Event,
     ) -> Box<dyn Running> {
-        let mut connections = driver.0.api.listen();
-        let hosted = Rc::new(self.spawn(cell, config, driver));
-        let told = Rc::clone(&hosted);
-        let connected = spawn_local(async move {
-            while let Some(up) = connections.recv().await {
-                let _ = told.send(event(api::Event::Connected(up))).await;
-            }
-        });
-        Box::new(Run::<A> { hosted, connected })
+        let connections = means.api.listen();
+        let driver = drive::on::<A, _, _>(means, perform);
+        drive::start(config, driver, (connections, event), self.settings(cell))
     }
 
-    fn spawn<A: Actor>(&self, cell: Cell, config: A::Config, driver: impl Driver<A>) -> Hosted<A> {
+    fn settings(&self, cell: Cell) -> Settings {
         let mail = self.mail.clone();
         let observer = move |seen| match seen {
             Seen::Note { text, .. } => mail.send(News::Noted(cell, text)),
             Seen::Failed { cause, .. } => mail.send(News::Failed(cell, cause)),
             Seen::Step { .. } => {}
         };
-        let settings = Settings {
+        Settings {
             seed: self.plan.seed,
             index: cell.index.into(),
             steps: false,
             observer: Box::new(observer),
-        };
-        host::spawn(config, driver, SystemClock::new(), settings)
+        }
     }
-}
-
-/// What a component acts with: the API as it has it, and the node's drivers.
-struct Means {
-    api: Api,
-    ports: Ports,
-}
-
-/// A driver that is a function.
-struct On<F>(Means, F);
-
-fn on<A, F>(means: Means, perform: F) -> On<F>
-where
-    A: Actor,
-    F: Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
-{
-    On(means, perform)
-}
-
-impl<A, F> Driver<A> for On<F>
-where
-    A: Actor,
-    F: Fn(&Means, A::Effect, AnswerTo<A>) -> Local<()> + 'static,
-{
-    fn perform(
-        &self,
-        _: Ticket,
-        effect: A::Effect,
-        answer: AnswerTo<A>,
-    ) -> impl Future<Output = ()> + 'static {
-        (self.1)(&self.0, effect, answer)
-    }
-}
-
-/// An answer's way back, as the event it is to the actor.
-fn to<A: Actor, R: 'static>(answer: AnswerTo<A>, event: fn(R) -> A::Event) -> Answer<R> {
-    let answer = Rc::new(answer);
-    Answer::new(move |reply| {
-        let (answer, event) = (Rc::clone(&answer), event(reply));
-        async move { answer.send(event).await.map_err(|_| Closed) }
-    })
 }
 
 fn controllers_effect(
@@ -255,56 +179,4 @@ fn scheduler_effect(
 ) -> Local<()> {
     let scheduler::Effect::Api(effect) = effect;
     means.api.perform(effect, to(answer, scheduler::Event::Api))
-}
-
-fn kubelet_effect(means: &Means, effect: kubelet::Effect, answer: AnswerTo<Kubelet>) -> Local<()> {
-    use kubelet::{Effect, Event};
-    match effect {
-        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
-        Effect::Container(request) => {
-            means.ports.containers.perform(request, to(answer, Event::Container))
-        }
-        Effect::Probe(request) => means.ports.probes.perform(request, to(answer, Event::Probe)),
-        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Network(request) => {
-            means.ports.network.perform(request, to(answer, Event::Network))
-        }
-    }
-}
-
-fn netd_effect<A>(means: &Means, effect: netd::Effect, answer: AnswerTo<A>) -> Local<()>
-where
-    A: Actor<Effect = netd::Effect, Event = netd::Event>,
-{
-    use netd::{Effect, Event};
-    match effect {
-        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
-        Effect::Network(request) => {
-            means.ports.network.perform(request, to(answer, Event::Network))
-        }
-        Effect::Rules(request) => means.ports.rules.perform(request, to(answer, Event::Rules)),
-        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Packets(request) => means.ports.peers.perform(request, to(answer, Event::Packets)),
-    }
-}
-
-fn proxy_effect(means: &Means, effect: proxy::Effect, answer: AnswerTo<Proxy>) -> Local<()> {
-    match effect {
-        proxy::Effect::Api(effect) => means.api.perform(effect, to(answer, proxy::Event::Api)),
-        proxy::Effect::Rules(request) => {
-            means.ports.rules.perform(request, to(answer, proxy::Event::Rules))
-        }
-    }
-}
-
-fn dns_effect<A>(means: &Means, effect: dns::Effect, answer: AnswerTo<A>) -> Local<()>
-where
-    A: Actor<Effect = dns::Effect, Event = dns::Event>,
-{
-    use dns::{Effect, Event};
-    match effect {
-        Effect::Api(effect) => means.api.perform(effect, to(answer, Event::Api)),
-        Effect::Files(request) => means.ports.files.perform(request, to(answer, Event::Files)),
-        Effect::Packets(request) => means.ports.dns.perform(request, to(answer, Event::Packets)),
-    }
 }

@@ -1,5 +1,6 @@
 //! The API as a node's components have it: each has a connection and a certificate of its own.
 
+use crate::drive;
 use crate::lab::identity::Known;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::Plan;
@@ -86,16 +87,7 @@ impl Port for Api {
     fn perform(&self, effect: Effect, answer: Answer<Event>) -> Local<()> {
         if let Effect::Dial { .. } = effect {
             // Who knows where the server is (netd) knows it for the whole node.
-            let told = self.all.0.values().flatten().map(|client| {
-                let none = Answer::new(|_| async { Ok(()) });
-                client.perform(effect.clone(), none)
-            });
-            let told: Vec<Local<()>> = told.collect();
-            return Box::pin(async move {
-                for one in told {
-                    one.await;
-                }
-            });
+            return drive::dial(self.all.0.values().flatten(), &effect);
         }
         self.own.perform(effect, answer)
     }

@@ -25,9 +25,10 @@ mod tries;
 
 use super::mail::{Mail, News};
 use super::plan::Plan;
+use crate::drive::{self, Drivers};
 use actors::{Hosts, Ports};
 use clients::Clients;
-use kubesim_actors::ports::{files, network};
+use kubesim_actors::ports::files;
 use kubesim_backends::containers::{Processes, Settings};
 use kubesim_backends::files::Files;
 use kubesim_backends::network::Network;
@@ -79,7 +80,7 @@ pub async fn live(plan: Plan, mail: Mail, mut orders: UnboundedReceiver<Order>) 
         }
         node.obey(order).await;
     }
-    node.ports.containers.power_off();
+    node.ports.drivers.containers.power_off();
 }
 
 impl Node {
@@ -101,8 +102,10 @@ impl Node {
         let ports = Ports::new(&plan, &mail)?;
         let (carrier, carried) = watch::channel(true);
         address::hold(&plan, &mail, &mut admin, card, carried);
-        mirror_files(&ports.files, &mail);
-        observe_addresses(&ports);
+        mirror_files(&ports.drivers.files, &mail);
+        let clients = ports.clients.clone();
+        // They are told when their own address is gone.
+        drive::observe_addresses(&ports.drivers.network, move |has| clients.addresses_changed(has));
         picture::keep(&plan, &ports, &mail)?;
         let hosts = Hosts::new(&plan, &ports, &mail);
         let person = plan.door.as_ref().map(|door| Person::new(door, &mail));
@@ -155,19 +158,6 @@ fn mirror_files(files: &Files, mail: &Mail) {
     }
 }
 
-/// The API's clients are told when their own address is gone.
-fn observe_addresses(ports: &Ports) {
-    let clients = ports.clients.clone();
-    let answer = Answer::new(move |reply| {
-        if let network::Reply::State(state) = reply {
-            let all = || state.links.iter().flat_map(|link| &link.addresses);
-            clients.addresses_changed(|ip| all().any(|net| net.addr() == ip));
-        }
-        async { Ok(()) }
-    });
-    spawn_local(ports.network.perform(network::Request::Observe, answer));
-}
-
 impl Ports {
     fn new(plan: &Rc<Plan>, mail: &Mail) -> Result<Ports, String> {
         let images = plan.images.clone();
@@ -176,9 +166,7 @@ impl Ports {
             launch: Box::new(move |spec| images.launch(&spec.image, spec.attempt)),
         });
         let inside = containers.clone();
-        Ok(Ports {
-            clients: Clients::new(plan, mail),
-            trust: plan.trust.clone(),
+        let drivers = Drivers {
             network: Network::open().map_err(|error| format!("a netlink socket: {error}"))?,
             rules: Rc::new(Rules::new(Default::default())),
             files: Files::below(&plan.root).with_manifests(MANIFESTS),
@@ -188,6 +176,7 @@ impl Ports {
                 Box::pin(ready(inside.exec(command.pod, &command.container)))
             }),
             containers,
-        })
+        };
+        Ok(Ports { clients: Clients::new(plan, mail), trust: plan.trust.clone(), drivers })
     }
 }

@@ -101,7 +101,7 @@ impl Node {
     /// Takes every address off the card.
     fn drop_addresses(&mut self) -> Result<(), String> {
         let name = &self.plan.card.name;
-        let state = self.ports.network.state();
+        let state = self.ports.drivers.network.state();
         let state = state.map_err(|errno| format!("the addresses of {name}: {errno}"))?;
         let card = state.links.iter().find(|link| link.index == self.card);
         for old in card.into_iter().flat_map(|link| &link.addresses) {

@@ -70,10 +70,10 @@ struct Kernel {
 
 fn take(ports: &Ports, kernel: &mut Kernel, rules: &Rules) -> Result<Picture, Errno> {
     let Kernel { admin, wireguard } = kernel;
-    let state = ports.network.state()?;
+    let state = ports.drivers.network.state()?;
     let mut picture = Picture {
         routes: admin.routes()?,
-        sandboxes: ports.containers.addresses(),
+        sandboxes: ports.drivers.containers.addresses(),
         rules: rules.saved.clone(),
         elements: Arc::clone(&rules.elements),
         ..Picture::default()

@@ -1,8 +1,8 @@
 //! The API of a joined cluster, at the machine where the scenario has its server: what comes in
 //! there goes to the server, byte by byte. Who speaks, both ends' certificates say.
 
-use super::actors::Running;
 use super::clients::PORT;
+use crate::drive::Running;
 use crate::lab::joined::Outside;
 use crate::lab::mail::{Mail, News};
 use kubesim_backends::port::Local;

@@ -1,8 +1,8 @@
 //! The API server: its store, its front, and the person at its machine.
 
-use super::actors::Running;
 use super::clients::{PORT, client};
 use super::mirror;
+use crate::drive::Running;
 use crate::lab::identity::PROFILES;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::{Behind, Door, Front as Served};

@@ -28,7 +28,7 @@ pub struct Place(Option<Rc<Space>>);
 impl Place {
     pub fn of(pod: Option<Uid>, ports: &Ports) -> Result<Place, SmolStr> {
         let Some(pod) = pod else { return Ok(Place(None)) };
-        let space = ports.containers.space(pod);
+        let space = ports.drivers.containers.space(pod);
         space.map(|space| Place(Some(space))).ok_or_else(|| "the pod has no sandbox".into())
     }
 

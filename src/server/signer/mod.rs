@@ -7,7 +7,7 @@
 
 mod request;
 
-use self::request::{Asked, KUBELET_CLIENT};
+use self::request::{Asked, KUBELET_CLIENT, NODE, NODE_NETWORK, NODES};
 use crate::certificate::{Authority, Leaf};
 use crate::server::clients::views;
 use base64::Engine;
@@ -21,9 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
-/// A certificate is good for so long (`--cluster-signing-duration`), unless it is asked for a
-/// shorter one; and at least for so long.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// Nobody gets one that is good for less by asking for it.
 const SHORTEST: Duration = Duration::from_secs(600);
 /// It begins so long ago, for clocks that are behind; a short one does not end earlier for that.
 const BACKDATE: Duration = Duration::from_secs(300);
@@ -42,8 +40,17 @@ const APPROVED: [(&str, &str); 2] = [
     ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."),
 ];
 
+/// What signs.
+#[derive(Clone)]
+pub struct Seal {
+    pub authority: Arc<Authority>,
+    /// A certificate is good for so long, unless a shorter time is asked for
+    /// (`--cluster-signing-duration`).
+    pub lasts: Duration,
+}
+
 /// Signs for as long as it is polled.
-pub async fn run(client: Client, authority: Arc<Authority>, note: impl Fn(String)) {
+pub async fn run(client: Client, seal: Seal, note: impl Fn(String)) {
     let mut views = views(&client, Kind::CertificateSigningRequest);
     let mut known = View::empty(0);
     let mut due: BTreeMap<Key, Due> = BTreeMap::new();
@@ -76,7 +83,7 @@ pub async fn run(client: Client, authority: Arc<Authority>, note: impl Fn(String
         for key in keys {
             let object = known.get(&key).filter(|object| !object.deleting());
             let handled = match object {
-                Some(object) => handle(&client, &authority, object).await,
+                Some(object) => handle(&client, &seal, object).await,
                 None => Ok(()),
             };
             match (handled, due.get_mut(&key)) {
@@ -110,7 +117,7 @@ impl Due {
     }
 }
 
-async fn handle(client: &Client, authority: &Authority, object: &Object) -> Result<(), String> {
+async fn handle(client: &Client, seal: &Seal, object: &Object) -> Result<(), String> {
     let value = object.to_json();
     let is = |condition: &str| {
         let mut all = value["status"]["conditions"].as_array().into_iter().flatten();
@@ -126,7 +133,7 @@ async fn handle(client: &Client, authority: &Authority, object: &Object) -> Resu
     match is("Approved") {
         false => approve(client, value, &asked).await,
         true if is("Failed") => Ok(()),
-        true => sign(client, authority, value, &asked).await,
+        true => sign(client, seal, value, &asked).await,
     }
 }
 
@@ -150,7 +157,7 @@ fn path(request: &Value, sub: &str) -> String {
 
 async fn sign(
     client: &Client,
-    authority: &Authority,
+    seal: &Seal,
     mut request: Value,
     asked: &Asked,
 ) -> Result<(), String> {
@@ -166,26 +173,39 @@ async fn sign(
         ),
         Some(Ok(())) => {
             let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let (from, to) = validity(request["spec"]["expirationSeconds"].as_i64(), unix);
+            let lasts = lasts(request["spec"]["expirationSeconds"].as_i64(), seal.lasts);
+            let (from, to) = validity(lasts, unix);
             let (subject, key) = (asked.subject.clone(), asked.key.clone());
             let names = asked.names.clone();
-            let certificate = authority.issue(Leaf { subject, key, usages, names, from, to })?;
+            let certificate =
+                seal.authority.issue(Leaf { subject, key, usages, names, from, to })?;
             request["status"]["certificate"] = BASE64.encode(certificate).into();
         }
     }
     put(client, &request, "status").await
 }
 
-/// From when to when a certificate is good, if so many seconds are asked for; since 1970.
-fn validity(asked: Option<i64>, now: Duration) -> (Duration, Duration) {
-    let seconds = asked.map(|seconds| u64::try_from(seconds).unwrap_or_default());
-    let lasts = seconds.map_or(LONGEST, |s| Duration::from_secs(s).clamp(SHORTEST, LONGEST));
+/// How long a certificate is good, if so many seconds are asked for (`duration` in kubernetes
+/// `pkg/controller/certificates/signer/signer.go`).
+fn lasts(asked: Option<i64>, longest: Duration) -> Duration {
+    let Some(seconds) = asked else { return longest };
+    let asked = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    if asked > longest { longest } else { asked.max(SHORTEST) }
+}
+
+/// From when to when one is good that lasts so long; since 1970.
+fn validity(lasts: Duration, now: Duration) -> (Duration, Duration) {
     let from = now.saturating_sub(BACKDATE);
     (from, if lasts < SHORT { now + lasts } else { from + lasts })
 }
 
-/// A kubelet's request for a client certificate is approved if who asks may have one.
+/// A kubelet's request for a client certificate is approved if who asks may have one, and one of a
+/// node's network if the node asks.
 async fn approve(client: &Client, mut request: Value, asked: &Asked) -> Result<(), String> {
+    if is_of_its_network(&request, asked) {
+        add_condition(&mut request, approved("Auto approving the node's own network."));
+        return put(client, &request, "approval").await;
+    }
     let of_kubelet = request["spec"]["signerName"] == KUBELET_CLIENT
         && asked.checked(KUBELET_CLIENT, &usages(&request)) == Some(Ok(()));
     if !of_kubelet {
@@ -195,13 +215,26 @@ async fn approve(client: &Client, mut request: Value, asked: &Asked) -> Result<(
     let sorts = APPROVED.iter().filter(|(sort, _)| itself || *sort != "selfnodeclient");
     for (sort, message) in sorts {
         if may(client, &request, sort).await? {
-            let approved = json!({"type": "Approved", "status": "True", "reason": "AutoApproved",
-                                  "message": message});
-            add_condition(&mut request, approved);
+            add_condition(&mut request, approved(message));
             return put(client, &request, "approval").await;
         }
     }
     Err("it is a kubelet's, who may not have one approved".to_owned())
+}
+
+fn approved(message: &str) -> Value {
+    json!({"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message})
+}
+
+/// Who asks, the API server has written into the request.
+fn is_of_its_network(request: &Value, asked: &Asked) -> bool {
+    let spec = &request["spec"];
+    let (user, node) = (spec["username"].as_str().unwrap_or_default(), asked.network_of());
+    let mut groups = spec["groups"].as_array().into_iter().flatten();
+    spec["signerName"] == NODE_NETWORK
+        && asked.checked(NODE_NETWORK, &usages(request)) == Some(Ok(()))
+        && groups.any(|group| group == NODES)
+        && node.is_some_and(|node| user.strip_prefix(NODE) == Some(node))
 }
 
 async fn may(client: &Client, request: &Value, sort: &str) -> Result<bool, String> {
@@ -230,17 +263,21 @@ mod tests {
 
     #[test]
     fn a_certificate_lasts_as_it_is_asked_within_limits() {
-        let now = LONGEST * 50;
-        let lasts = |asked| {
-            let (from, to) = validity(asked, now);
+        let year = Duration::from_secs(365 * 86_400);
+        let now = year * 50;
+        let of = |asked, longest| {
+            let (from, to) = validity(super::lasts(asked, longest), now);
             assert_eq!(now - from, BACKDATE);
             to - now
         };
-        assert_eq!(lasts(None), LONGEST - BACKDATE);
-        assert_eq!(lasts(Some(i64::MAX)), LONGEST - BACKDATE);
+        let lasts = |asked| of(asked, year);
+        assert_eq!(lasts(None), year - BACKDATE);
+        assert_eq!(lasts(Some(i64::MAX)), year - BACKDATE);
         assert_eq!(lasts(Some(3600)), Duration::from_secs(3600));
         assert_eq!(lasts(Some(86_400)), Duration::from_secs(86_400) - BACKDATE);
         assert_eq!(lasts(Some(1)), SHORTEST);
         assert_eq!(lasts(Some(-1)), SHORTEST);
+        let short = Duration::from_secs(15);
+        assert_eq!((of(None, short), of(Some(600), short)), (short, short));
     }
 }

@@ -20,9 +20,14 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// Ours: what a node's network (netd, proxy, DNS) is known by. It sees all nodes, Services and
+/// Subnets, which a node itself must not (KEP-4601), and writes one Subnet.
+pub const NODE_NETWORK: &str = "net.kubesim.dev/node-network";
 
-const NODES: &str = "system:nodes";
-const NODE: &str = "system:node:";
+pub const NODES: &str = "system:nodes";
+pub const NODE: &str = "system:node:";
+const NETWORKS: &str = "system:kubesim-netd";
+const NETWORK: &str = "system:kubesim-netd:";
 
 /// What Go reads of a name, in its order (`FillFromRDNSequence`, `ToRDNSequence`); of the last two
 /// there is one each, the last that is given. So no other reader finds another user in it.
@@ -85,6 +90,7 @@ impl Asked {
             CLIENT => client_usages(&usages),
             KUBELET_CLIENT => self.kubelet_client(&usages).map_err(str::to_owned),
             KUBELET_SERVING => self.kubelet_serving(&usages).map_err(str::to_owned),
+            NODE_NETWORK => self.node_network(&usages).map_err(str::to_owned),
             _ => return None,
         })
     }
@@ -124,10 +130,34 @@ impl Asked {
         self.is_a_node()
     }
 
-    fn is_of_nodes(&self) -> Result<(), &'static str> {
+    fn node_network(&self, usages: &BTreeSet<&str>) -> Result<(), &'static str> {
+        if !self.is_only_of(NETWORKS) {
+            return Err("subject organization is not system:kubesim-netd");
+        }
+        if !self.names.is_empty() {
+            return Err("subjectAltNames are not allowed");
+        }
+        if self.network_of().is_none() {
+            return Err("subject common name does not begin with system:kubesim-netd:");
+        }
+        if !are_with(usages, "client auth") {
+            return Err("usages did not match [client auth digital signature key encipherment]");
+        }
+        Ok(())
+    }
+
+    /// Whose network asks to be known.
+    pub fn network_of(&self) -> Option<&str> {
+        self.common_name().strip_prefix(NETWORK).filter(|node| !node.is_empty())
+    }
+
+    fn is_only_of(&self, group: &str) -> bool {
         let all = attributes(&self.subject).filter(|one| one.oid == ORGANIZATION).count();
-        let good = all == 1 && self.values(ORGANIZATION).eq([NODES]);
-        good.then_some(()).ok_or("subject organization is not system:nodes")
+        all == 1 && self.values(ORGANIZATION).eq([group])
+    }
+
+    fn is_of_nodes(&self) -> Result<(), &'static str> {
+        self.is_only_of(NODES).then_some(()).ok_or("subject organization is not system:nodes")
     }
 
     fn is_a_node(&self) -> Result<(), &'static str> {

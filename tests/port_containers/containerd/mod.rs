@@ -1,11 +1,17 @@
 //! Debian's containerd as a machine's runtime: the driver by CRI, in a network namespace, and
 //! images of busybox.
 
+#[cfg(feature = "node")]
+mod cluster;
 mod image;
+#[cfg(feature = "node")]
+mod joins;
 mod machine;
 mod node;
 mod registry;
 mod stories;
+#[cfg(feature = "node")]
+mod up;
 
 use self::machine::Machine;
 use crate::World;

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
-use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kubesim_actors::apiserver::Hold;
-use rustls::ClientConfig;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ConfigBuilder};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -41,6 +42,8 @@ pub struct Credentials {
     tls: Arc<channel::Sender<Arc<ClientConfig>>>,
     /// What it calls itself: the server notes it with what it writes (`managedFields`).
     agent: HeaderValue,
+    /// What it is known by where it has no certificate.
+    bearer: Option<HeaderValue>,
     /// The lease by which it leads, if it does.
     lease: Option<HeaderValue>,
 }
@@ -54,11 +57,18 @@ impl Credentials {
         certificates: &[u8],
         key: &[u8],
     ) -> Result<Credentials, String> {
-        let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
-        let agent = HeaderValue::from_str(&agent)
-            .map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))?;
         let tls = Arc::new(channel::Sender::new(config(authority, certificates, key)?));
-        Ok(Credentials { tls, agent, lease: None })
+        Ok(Credentials { tls, agent: named(agent)?, bearer: None, lease: None })
+    }
+
+    /// Of one who has no certificate, but a token: `ID.SECRET`, say, by which machines join.
+    pub fn bearing(agent: &str, authority: &[u8], token: &str) -> Result<Credentials, String> {
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut bearer = bearer.map_err(|_| "the token is no text of a header".to_owned())?;
+        bearer.set_sensitive(true);
+        let config = begun(authority)?.with_no_client_auth();
+        let tls = Arc::new(channel::Sender::new(over_http2(config)));
+        Ok(Credentials { tls, agent: named(agent)?, bearer: Some(bearer), lease: None })
     }
 
     /// The same client with another certificate. Those who use it dial again with that, and only
@@ -79,20 +89,34 @@ impl Credentials {
     }
 }
 
+fn named(agent: &str) -> Result<HeaderValue, String> {
+    let agent = format!("{agent}/kubesim-{}", env!("CARGO_PKG_VERSION"));
+    let value = HeaderValue::from_str(&agent);
+    value.map_err(|error| format!("using {agent:?} as a User-Agent: {error}"))
+}
+
 fn config(authority: &[u8], certificates: &[u8], key: &[u8]) -> Result<Arc<ClientConfig>, String> {
-    let roots = trust::roots(authority)?;
     let chain = trust::certificates(certificates, "the client's certificate")?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|error| format!("reading the client's key: {error}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("setting up TLS: {error}"))?
-        .with_root_certificates(roots)
+    let config = begun(authority)?
         .with_client_auth_cert(chain, key)
         .map_err(|error| format!("using the client's certificate and key: {error}"))?;
+    Ok(over_http2(config))
+}
+
+/// Whom it trusts is said, and not yet who it is.
+fn begun(authority: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let begun = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("setting up TLS: {error}"))?;
+    Ok(begun.with_root_certificates(trust::roots(authority)?))
+}
+
+fn over_http2(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// Which store the server tells of, if it was asked.
@@ -110,6 +134,7 @@ pub enum Store<U> {
 pub struct Line {
     send: SendRequest<Full<Bytes>>,
     agent: HeaderValue,
+    bearer: Option<HeaderValue>,
     lease: Option<HeaderValue>,
     pub peer: Ipv4Addr,
     pub local: IpAddr,
@@ -131,6 +156,7 @@ impl Line {
     pub fn send(&self, mut request: Request<Full<Bytes>>) -> impl Future<Output = Sent> + 'static {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, self.agent.clone());
+        headers.extend(self.bearer.clone().map(|bearer| (AUTHORIZATION, bearer)));
         headers.extend(self.lease.clone().map(|lease| (LEASE, lease)));
         let answer = self.send.clone().try_send_request(request);
         async move {
@@ -214,7 +240,7 @@ pub async fn dial(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| words(&error))?;
-    let (agent, lease) = (credentials.agent.clone(), credentials.lease.clone());
-    let line = Line { send, agent, lease, peer, local, told: Rc::default() };
+    let Credentials { agent, bearer, lease, .. } = credentials.clone();
+    let line = Line { send, agent, bearer, lease, peer, local, told: Rc::default() };
     Ok((line, Wire { connection, _tasks: tasks }))
 }

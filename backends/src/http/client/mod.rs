@@ -1,7 +1,7 @@
 //! The API port over HTTPS: one connection to the API server, shared by the actors that have one
 //! identity (a node's, say), with its calls and informers.
 //!
-//! - `trust`, `connection`: TCP, TLS and HTTP/2
+//! - `trust`, `pin`, `connection`: TCP, TLS and HTTP/2
 //! - `request`, `answer`: calls as HTTP, and back
 //! - `watch`, `view`, `inbox`: informers
 //! - `metrics`: what pods use
@@ -10,6 +10,7 @@ mod answer;
 mod connection;
 mod inbox;
 mod metrics;
+mod pin;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use connection::Credentials;
 pub use metrics::Metrics;
+pub use pin::Pin;
 pub use trust::Trust;
 
 use self::connection::{Line, Sent, Store, Wire, dial};
@@ -137,7 +139,7 @@ impl Client {
 
     /// Reads what the port has no word for. The error is the answer's code, if there was one, and
     /// why.
-    async fn get(&self, path: &str) -> Result<Value, (u16, String)> {
+    pub async fn get(&self, path: &str) -> Result<Value, (u16, String)> {
         let request = request::plain(path).map_err(|why| (0, why))?;
         let (code, bytes) = self.0.asked(request, path).await.map_err(|e| (0, e.message))?;
         if !(200..300).contains(&code) {

@@ -199,6 +199,28 @@ fn a_token_says_who_asks_and_a_wrong_one_is_refused() {
 }
 
 #[test]
+fn a_token_that_the_server_makes_lets_machines_in_while_its_secret_is_there() {
+    play(|world| async move {
+        let token = world.front.make_bootstrap_token().await.expect("a token");
+        let other = world.front.make_bootstrap_token().await.expect("another one");
+        assert_ne!(token, other);
+        assert!(world.front.knows_bootstrap_token(&token));
+        let header = format!("Bearer {token}");
+        let headers = &[("authorization", header.as_str())][..];
+        let ask = Ask { words: "GET /api/v1/nodes", user: None, headers, ..Ask::default() };
+        let known = world.ask(ask).await.json();
+        let message = known["message"].as_str().expect("a message");
+        let (id, secret) = token.split_once('.').expect("two words");
+        assert!(message.contains(&format!("User \"system:bootstrap:{id}\"")), "{message}");
+        assert!(!world.front.knows_bootstrap_token(&format!("{id}.{}", &secret[1..])));
+        let path = format!("/api/v1/namespaces/kube-system/secrets/bootstrap-token-{id}");
+        world.send(&format!("DELETE {path}"), &json!({})).await.ok();
+        assert!(!world.front.knows_bootstrap_token(&token));
+        assert!(world.front.knows_bootstrap_token(&other));
+    });
+}
+
+#[test]
 fn what_every_cluster_has_is_made_once() {
     play(|world| async move {
         let path = format!("{ROLES}/clusterroles");
