@@ -179,6 +179,7 @@ impl Place<'_> {
             interface: machine.interface.clone(),
             net_conf: self.file("net-conf.json").into(),
             subnet_env: self.file("subnet.env").into(),
+            memory: self.file("netd.json").into(),
             bridge: BRIDGE.into(),
             key_seed: self.key_seed()?,
             servers: Vec::new(),

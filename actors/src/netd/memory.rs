@@ -14,7 +14,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) const PATH: Name = Name::new_static("/var/lib/kubesim/netd.json");
 /// What changes through the API is in the API: written this seldom.
 const SELDOM: Duration = Duration::from_secs(30);
 
@@ -103,7 +102,8 @@ impl Netd {
         let file: File = match &content {
             None => File::default(),
             Some(text) => serde_json::from_str(text).unwrap_or_else(|error| {
-                ctx.note(|| format!("{PATH} is not what netd wrote ({error}): ignored"));
+                let path = &self.config.memory;
+                ctx.note(|| format!("{path} is not what netd wrote ({error}): ignored"));
                 File::default()
             }),
         };
@@ -184,7 +184,8 @@ impl Netd {
         self.memory.written = Some(content.clone());
         self.memory.written_at = ctx.now();
         self.memory.writing = Some(self.lease.generation);
-        ctx.perform(Effect::Files(Request::Write { path: PATH, content }));
+        let path = self.config.memory.clone();
+        ctx.perform(Effect::Files(Request::Write { path, content }));
     }
 
     fn servers_known(&self) -> usize {

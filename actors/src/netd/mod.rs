@@ -44,6 +44,8 @@ pub struct Config {
     pub net_conf: Name,
     /// Where to write FLANNEL_NETWORK, FLANNEL_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ.
     pub subnet_env: Name,
+    /// Where to keep what a restart must not lose.
+    pub memory: Name,
     /// The bridge pods are attached to.
     pub bridge: network::IfName,
     /// Seed of the node's ed25519 key; in production the key file's content.
@@ -158,7 +160,7 @@ impl Actor for Netd {
             resyncs: 0,
             config: config.clone(),
         };
-        for path in [&config.net_conf, &config.subnet_env, &memory::PATH] {
+        for path in [&config.net_conf, &config.subnet_env, &config.memory] {
             ctx.perform(Effect::Files(files::Request::Watch { path: path.clone() }));
         }
         ctx.perform(Effect::Network(network::Request::Observe));
@@ -317,14 +319,14 @@ impl Netd {
                 self.kernel.on_env(content);
                 self.sync(ctx);
             }
-            files::Reply::Content { path, content } if path == memory::PATH => {
+            files::Reply::Content { path, content } if path == self.config.memory => {
                 self.on_memory(content, ctx);
             }
             files::Reply::Written { path, result } => {
                 if let Err(why) = &result {
                     ctx.note(|| format!("{path} could not be written: {why}"));
                 }
-                if path == memory::PATH {
+                if path == self.config.memory {
                     self.on_remembered(result.is_ok(), ctx);
                 }
             }

@@ -28,6 +28,7 @@ use std::time::Duration;
 /// Where the flannel-shaped configuration lies on every node.
 pub const NET_CONF: &str = "/etc/kubesim/net-conf.json";
 pub const SUBNET_ENV: &str = "/run/flannel/subnet.env";
+pub const NETD_MEMORY: &str = "/var/lib/kubesim/netd.json";
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 

@@ -1,6 +1,6 @@
 //! What a scenario's cluster settings mean to each actor.
 
-use super::build::{MANIFESTS, NET_CONF, RESOLV_CONF, SUBNET_ENV};
+use super::build::{MANIFESTS, NET_CONF, NETD_MEMORY, RESOLV_CONF, SUBNET_ENV};
 use crate::scenario::{Address, Backend, DnsUpstreams, FaultKind, Overlap, Scenario};
 use kubesim_actors::objects::Kind;
 use kubesim_actors::{apiserver, controllers, dns, kubelet, netd, proxy};
@@ -145,6 +145,7 @@ pub(super) fn netd_config(
         interface: node.interface.clone(),
         net_conf: NET_CONF.into(),
         subnet_env: SUBNET_ENV.into(),
+        memory: NETD_MEMORY.into(),
         bridge: node.bridge.clone(),
         key_seed,
         servers: servers.into_iter().collect(),

@@ -63,22 +63,12 @@ pub fn on(machine: &Machine, command: &str, more: &[Given]) -> Command {
         ("--cgroup", machine.cgroup()),
     ]);
     all.extend(more.iter().cloned());
-    let mut words = Command::new("unshare");
-    words.args(["--mount", "sh", "-ec", OF_ITS_OWN, env!("CARGO_BIN_EXE_kubesim")]);
-    words.arg(machine.state()).arg(command);
+    let mut words = kubesim(command);
     for (name, value) in &all {
         words.args([*name, value.as_str()]);
     }
     words
 }
-
-/// Becomes the program, with the machine's folder where that keeps what it does for all machines
-/// at one place.
-const OF_ITS_OWN: &str = r#"
-state=$1; shift
-mkdir -p "$state" /var/lib/kubesim
-mount --bind "$state" /var/lib/kubesim
-exec "$0" "$@""#;
 
 /// A process of ours, and what it says.
 pub struct Running {

@@ -89,11 +89,6 @@ impl Machine {
     pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
-    /// What it has at `/var/lib/kubesim`: machines of a test share the file system else.
-    #[cfg(feature = "node")]
-    pub fn state(&self) -> PathBuf {
-        self.folder.join("state")
-    }
     pub fn logs(&self) -> PathBuf {
         self.folder.join("logs")
     }

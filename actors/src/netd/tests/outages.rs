@@ -1,7 +1,6 @@
 //! Who moved while nobody heard it, told machine by machine.
 
 use super::world::*;
-use crate::netd::memory;
 
 fn cafe() -> ipnet::Ipv4Net {
     net("10.20.0.7/24")
@@ -56,10 +55,10 @@ fn a_life_that_began_with_nobody_to_tell_tells_whom_the_api_shows_it() {
     world.move_to(0, Some(cafe()));
     world.run(1_000);
     world.crash(0);
-    let file = world.machines[0].files[&memory::PATH].to_string();
+    let file = world.machines[0].files[MEMORY].to_string();
     let peers = file.find("\"complete\"").expect("what comes after what is its own");
     let alone = format!("{}\"complete\":false,\"peers\":[]}}", &file[..peers]);
-    world.write(0, &memory::PATH, &alone);
+    world.write(0, MEMORY, &alone);
     world.start(0);
     world.loss = 0;
     world.run(3_000);
@@ -104,7 +103,7 @@ fn who_knows_nobody_dials_where_a_server_says_it_is() {
     let mut world = settled(2);
     cut_off(&mut world, [1]);
     world.crash(1);
-    world.machines[1].files.remove(&memory::PATH);
+    world.machines[1].files.remove(MEMORY);
     world.move_to(0, Some(cafe()));
     world.run(20_000);
     let routes = world.machines[1].routes.clone();

@@ -234,7 +234,7 @@ fn of_two_machines_with_one_name_the_second_is_told_so() {
     let mut world = settled(1, HOST_GW);
     world.crash(0);
     world.machines[0].config.key_seed = [77; 32];
-    world.machines[0].files.remove(&crate::netd::memory::PATH);
+    world.machines[0].files.remove(MEMORY);
     world.move_to(0, Some(net("192.168.1.99/24")));
     world.start(0);
     world.run(5_000);
@@ -247,7 +247,7 @@ fn a_machine_that_lost_its_disk_takes_its_own_subnet_over() {
     let mut world = settled(2, HOST_GW);
     world.crash(1);
     world.machines[1].config.key_seed = [77; 32];
-    world.machines[1].files.remove(&crate::netd::memory::PATH);
+    world.machines[1].files.remove(MEMORY);
     world.start(1);
     world.run(3_000);
     let (spec, _) = world.view.get(&Key::cluster("n1")).unwrap().subnet().unwrap();

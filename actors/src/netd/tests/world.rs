@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub const CONF: &str = "/etc/kube-flannel/net-conf.json";
 pub const ENV: &str = "/run/flannel/subnet.env";
+pub const MEMORY: &str = "/var/lib/kubesim/netd.json";
 pub const HOST_GW: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}"#;
 
 /// One machine: what outlives netd, and netd if it runs.
@@ -74,6 +75,7 @@ fn config(index: usize, server: Ipv4Addr) -> Config {
         interface: "eth0".into(),
         net_conf: CONF.into(),
         subnet_env: ENV.into(),
+        memory: MEMORY.into(),
         bridge: "cni0".into(),
         key_seed: [index as u8 + 1; 32],
         servers: vec![("n0".into(), server)],

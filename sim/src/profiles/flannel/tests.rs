@@ -49,6 +49,7 @@ impl Host {
             interface: "eth0".into(),
             net_conf: "/net-conf.json".into(),
             subnet_env: "/subnet.env".into(),
+            memory: "/memory.json".into(),
             bridge: "cni0".into(),
             key_seed: [0; 32],
             servers: vec![("n0".into(), net(address).addr())],
