@@ -62,7 +62,7 @@ pub fn identities(name: &str) -> [Who; 2] {
         Who {
             agent: "kubesim-netd",
             user: format!("system:kubesim-netd:{name}").into(),
-            groups: &["system:kubesim-netd"],
+            groups: &["system:kubesim-node-network"],
         },
     ]
 }

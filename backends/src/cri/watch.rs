@@ -12,9 +12,16 @@ use kubesim_actors::ports::container::{self as port, Exit, Reply};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
+
+/// By SIGKILL: 128 and its number. That it was for want of memory comes to containerd by an event
+/// of its own, which may be the later one (`TaskOOM`, pkg/cri/server/events.go).
+const KILLED: i32 = 137;
+/// How much later the reason may come.
+const LATER: Duration = Duration::from_millis(250);
 
 /// Who observes, and what they know.
 #[derive(Default)]
@@ -219,10 +226,14 @@ impl Inner {
             Inner::clear(this, &seen);
         }
         let ended = this.watch.borrow().ended(&seen);
-        for (id, there) in ended {
-            let exit = if there { this.exit(&id).await? } else { None };
-            let unknown = || Exit::because("ContainerStatusUnknown", 137);
-            this.tell_end(&id, exit.unwrap_or_else(unknown));
+        let mut exits = this.exits(&ended).await?;
+        let killed = |exit: &Exit| exit.code == KILLED && exit.reason.is_empty();
+        if exits.iter().any(killed) {
+            sleep(LATER).await;
+            exits = this.exits(&ended).await?;
+        }
+        for ((id, _), exit) in ended.iter().zip(exits) {
+            this.tell_end(id, exit);
         }
         let lost = this.watch.borrow().lost(&seen);
         for pod in &lost {
@@ -243,6 +254,16 @@ impl Inner {
         drop(watch);
         self.tell(Reply::Listed { sandboxes });
         Ok(())
+    }
+
+    /// Of containers that ended, each of which may be there or not.
+    async fn exits(&self, ended: &[(String, bool)]) -> Result<Vec<Exit>, Failure> {
+        let mut exits = Vec::new();
+        for (id, there) in ended {
+            let exit = if *there { self.exit(id).await? } else { None };
+            exits.push(exit.unwrap_or_else(|| Exit::because("ContainerStatusUnknown", KILLED)));
+        }
+        Ok(exits)
     }
 
     /// Tells of a container that ended, unless somebody was told or waits for it.

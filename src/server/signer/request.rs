@@ -26,7 +26,7 @@ pub const NODE_NETWORK: &str = "net.kubesim.dev/node-network";
 
 pub const NODES: &str = "system:nodes";
 pub const NODE: &str = "system:node:";
-const NETWORKS: &str = "system:kubesim-netd";
+const NETWORKS: &str = "system:kubesim-node-network";
 const NETWORK: &str = "system:kubesim-netd:";
 
 /// What Go reads of a name, in its order (`FillFromRDNSequence`, `ToRDNSequence`); of the last two
@@ -132,7 +132,7 @@ impl Asked {
 
     fn node_network(&self, usages: &BTreeSet<&str>) -> Result<(), &'static str> {
         if !self.is_only_of(NETWORKS) {
-            return Err("subject organization is not system:kubesim-netd");
+            return Err("subject organization is not system:kubesim-node-network");
         }
         if !self.names.is_empty() {
             return Err("subjectAltNames are not allowed");

@@ -9,11 +9,19 @@ const SUBNETS: &str = "/apis/net.kubesim.dev/v1/subnets";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
+/// `who` is a user, and may say of which group: `USER of GROUP`.
 async fn ask(world: &World, who: &str, words: &str, body: &Value) -> Answered {
-    let groups = [("system:node:", "system:nodes"), ("system:kubesim-netd", "system:kubesim-netd")];
-    let groups = groups.into_iter().filter(|(begins, _)| who.starts_with(begins));
-    let groups = groups.map(|(_, group)| group.to_owned()).collect();
-    let user = Some(User { name: who.to_owned(), groups, ..User::default() });
+    let usual = || {
+        let all =
+            [("system:node:", "system:nodes"), ("system:kubesim-netd", "system:kubesim-netd")];
+        all.into_iter().find(|(begins, _)| who.starts_with(begins)).map(|(_, group)| group)
+    };
+    let (name, group) = match who.split_once(" of ") {
+        Some((name, group)) => (name, Some(group)),
+        None => (who, usual()),
+    };
+    let groups = group.into_iter().map(str::to_owned).collect();
+    let user = Some(User { name: name.to_owned(), groups, ..User::default() });
     let patches = words.starts_with("PATCH");
     let content_type = if patches { "application/merge-patch+json" } else { "application/json" };
     world.ask(Ask { words, body: body.to_string(), user, content_type, ..Ask::default() }).await
@@ -134,6 +142,29 @@ fn netd_keeps_subnets() {
             refused(&world, who, words, &none).await;
         }
         nobody(&world, who).await;
+    });
+}
+
+/// As `kubesim node` has it: netd, the proxy and DNS of a node are one user.
+#[test]
+fn a_nodes_network_is_netd_the_proxy_and_the_names_in_one() {
+    play(|world| async move {
+        cluster(&world).await;
+        let (who, none) = ("system:kubesim-netd:n1 of system:kubesim-node-network", json!({}));
+        for words in [STORE, "GET /api/v1/nodes", "GET /api/v1/services", &format!("GET {SLICES}")]
+        {
+            allowed(&world, who, words, &none).await;
+        }
+        allowed(&world, who, &format!("POST {SUBNETS}"), &subnet("n1")).await;
+        refused(&world, who, &format!("POST {SUBNETS}"), &subnet("n2")).await;
+        for words in [
+            "GET /api/v1/pods",
+            "GET /api/v1/namespaces/default/secrets",
+            "PATCH /api/v1/nodes/n1/status",
+            "GET /apis/coordination.k8s.io/v1/leases",
+        ] {
+            refused(&world, who, words, &none).await;
+        }
     });
 }
 

@@ -22,6 +22,8 @@ const USER: &str = "system:node:";
 /// The group of those who keep the nodes' networks, and what their names begin with: the user
 /// `system:kubesim-netd:n1` keeps the Subnet of the node n1.
 const NETD: &str = "system:kubesim-netd";
+/// The group of those who are that and a node's proxy and DNS in one, by the same names.
+const NODE_NETWORK: &str = "system:kubesim-node-network";
 /// The role whose rules hold for what is not looked at more closely.
 const ROLE: &str = "system:node";
 const LEASES: &str = "kube-node-lease";
@@ -34,7 +36,8 @@ pub fn of(user: &User) -> Option<&str> {
 /// Whose netd a user is: ours, beside the kubelet, and as little to be trusted with other nodes.
 fn netd_of(user: &User) -> Option<&str> {
     let named = user.name.strip_prefix(NETD).and_then(|rest| rest.strip_prefix(':'));
-    user.is_in(NETD).then(|| named.unwrap_or_default())
+    let is_one = user.is_in(NETD) || user.is_in(NODE_NETWORK);
+    is_one.then(|| named.unwrap_or_default())
 }
 
 /// Whether a node may, or why it may not; a role may let it all the same.
