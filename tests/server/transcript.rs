@@ -5,8 +5,9 @@
 //! A session (`tests/golden/tour/*.txt`) is a list of steps:
 //!
 //! - `$ WORDS`: kubectl with these words, quoted as in a shell, must succeed. `$1 WORDS` must end
-//!   with status 1. `$~ WORDS` is asked again until it says what is expected, for a minute. A word
-//!   `|` leads to a second kubectl; words `NAME=VALUE` before all others are its environment.
+//!   with status 1. `$~ WORDS` is asked again until it says what is expected, for a minute. `$* WORDS`
+//!   may say its lines in any order. A word `|` leads to a second kubectl; words `NAME=VALUE` before
+//!   all others are its environment.
 //! - `| LINE`: a line of its standard input.
 //! - other lines: what it says, those on standard error with `! ` before them.
 //! - `# `: a remark. `[<1.31] LINE` and `[>=1.31] LINE`: of these releases of kubectl only.
@@ -62,6 +63,7 @@ fn release(server: &Server) -> u32 {
 struct Step {
     words: Vec<String>,
     again: bool,
+    in_any_order: bool,
     code: i32,
     input: String,
     /// On standard output, then on standard error.
@@ -113,10 +115,11 @@ fn of_release(line: &str, release: u32) -> (&str, bool) {
 impl Step {
     fn new(command: &str) -> Step {
         let (head, words) = command.split_once(' ').expect("words");
-        let code = head.trim_start_matches('~');
+        let code = head.trim_start_matches(['~', '*']);
         Step {
             words: split(words),
-            again: head.starts_with('~'),
+            again: head.contains('~'),
+            in_any_order: head.contains('*'),
             code: if code.is_empty() { 0 } else { code.parse().expect("an exit status") },
             ..Step::default()
         }
@@ -134,10 +137,17 @@ impl Step {
     }
 
     fn holds(&self, (code, said): &(Option<i32>, Vec<String>)) -> bool {
-        let same = |(expected, said): (&String, &String)| is(expected, said);
-        *code == Some(self.code)
-            && said.len() == self.expected.len()
-            && self.expected.iter().zip(said).all(same)
+        if *code != Some(self.code) || said.len() != self.expected.len() {
+            return false;
+        }
+        if !self.in_any_order {
+            return self.expected.iter().zip(said).all(|(expected, said)| is(expected, said));
+        }
+        let mut left: Vec<&String> = said.iter().collect();
+        self.expected.iter().all(|expected| {
+            let at = left.iter().position(|said| is(expected, said));
+            at.inspect(|at| drop(left.swap_remove(*at))).is_some()
+        })
     }
 
     fn differs(&self, (code, said): &(Option<i32>, Vec<String>)) -> String {
@@ -225,9 +235,11 @@ fn split(text: &str) -> Vec<String> {
 #[test]
 fn a_session_is_read_as_it_is_described() {
     let text = "# r\n$1 get 'a b' \"\" | apply\n| x: 1\n|\n[<1.30] old\n[>=1.30] new  <AGE>\n! no\n\
-                [<1.30] $ gone\nsaid\n$~ get c\n";
+                [<1.30] $ gone\nsaid\n$~ get c\n$* get d\n1\n2\n";
     let steps = steps(text, 32);
-    assert_eq!(steps.len(), 2);
+    assert_eq!(steps.len(), 3);
+    let said = |lines: &[&str]| (Some(0), lines.iter().map(ToString::to_string).collect());
+    assert!(steps[2].holds(&said(&["2", "1"])) && !steps[2].holds(&said(&["1", "1"])));
     assert_eq!(steps[0].words, ["get", "a b", "", "|", "apply"]);
     assert_eq!((steps[0].code, steps[0].again, steps[1].again), (1, false, true));
     assert_eq!(steps[0].input, "x: 1\n\n");
