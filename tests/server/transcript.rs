@@ -146,7 +146,7 @@ impl Step {
         let mut left: Vec<&String> = said.iter().collect();
         self.expected.iter().all(|expected| {
             let at = left.iter().position(|said| is(expected, said));
-            at.inspect(|at| drop(left.swap_remove(*at))).is_some()
+            at.map(|at| left.swap_remove(at)).is_some()
         })
     }
 
