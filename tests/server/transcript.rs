@@ -5,9 +5,9 @@
 //! A session (`tests/golden/tour/*.txt`) is a list of steps:
 //!
 //! - `$ WORDS`: kubectl with these words, quoted as in a shell, must succeed. `$1 WORDS` must end
-//!   with status 1. `$~ WORDS` is asked again until it says what is expected, for a minute. `$* WORDS`
-//!   may say its lines in any order. A word `|` leads to a second kubectl; words `NAME=VALUE` before
-//!   all others are its environment.
+//!   with status 1. `$~ WORDS` is asked again until it says what is expected, for a minute.
+//!   `$* WORDS` may say its lines in any order. A word `|` leads to a second kubectl; words
+//!   `NAME=VALUE` before all others are its environment.
 //! - `| LINE`: a line of its standard input.
 //! - other lines: what it says, those on standard error with `! ` before them.
 //! - `# `: a remark. `[<1.31] LINE` and `[>=1.31] LINE`: of these releases of kubectl only.
