@@ -82,6 +82,8 @@ pub enum Exit {
     Input = 2,
     /// The environment lacks something.
     Environment = 3,
+    /// Something went wrong once, and could not be shown again.
+    Unproved = 4,
     /// It was ended by hand before it was over: what a shell makes of SIGINT.
     Interrupted = 130,
 }

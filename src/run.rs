@@ -384,6 +384,12 @@ pub(crate) fn progress_bar(until: Duration) -> ProgressBar {
     bar(until.as_millis().try_into().unwrap_or(u64::MAX), "{bar:40} {msg}")
 }
 
+/// Of so many things of a name.
+#[cfg(all(feature = "fidelity", target_os = "linux"))]
+pub(crate) fn count_bar(count: u64, name: &str) -> ProgressBar {
+    bar(count, "{msg} {bar:40} {pos} of {len}").with_message(name.to_owned())
+}
+
 fn bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template);

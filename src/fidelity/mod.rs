@@ -30,13 +30,19 @@ mod wire;
 mod words;
 
 pub use self::domain::Domain;
-use self::pair::{Pair, Verdict};
+use self::pair::{PLAYS, Pair, Verdict};
 use self::recorded::Recorded;
 use crate::Exit;
 use crate::output::Output;
+use crate::run;
+use indicatif::ProgressBar;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// After so many cases the next has a namespace that none before it has touched, so that what
+/// differs once can be played again with all that came before it there.
+const RENEWED: u64 = 200;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -79,7 +85,8 @@ pub struct Outcome {
     /// Of the agreed those that did so on two plays of three only, by chance: a port drawn at
     /// random can be one that the case names, or another's.
     pub chances: Vec<u64>,
-    /// And those that differed once and never again, though by no chance that the model knows.
+    /// Those that differed once and in no other play, though by no chance that the model knows:
+    /// they neither agree nor differ in a way that could be shown.
     pub once: Vec<Mismatch>,
 }
 
@@ -143,17 +150,31 @@ fn execute_file(file: &Path, output: &mut Output) -> Exit {
     }
 }
 
+/// What is said of all cases together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Agree,
+    Once,
+    Differ,
+}
+
 fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
     let Some(end) = args.first.checked_add(args.cases) else {
         output.complain("error: --first and --cases: there are no cases beyond 2^64 - 1");
         return Exit::Input;
     };
-    let mut exit = Exit::Held;
+    let mut said = Said::Agree;
     for domain in Domain::ALL {
         if args.domain.is_some_and(|only| only != domain) {
             continue;
         }
-        let outcome = match compare(domain, args.seed, args.first..end, args.mismatches) {
+        let bar = output.progress.then(|| run::count_bar(args.cases, domain.name()));
+        let cases = args.first..end;
+        let outcome = compare_showing(domain, args.seed, cases, args.mismatches, bar.clone());
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(lacks) => {
                 output.complain(&format!("error: {lacks}"));
@@ -173,7 +194,15 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
         }
         for found in &outcome.once {
             let (index, story) = (found.index, &found.story);
-            output.line(&format!("{name} case {index} differed once and in no other play:{story}"));
+            let first = (index - index % RENEWED).max(args.first);
+            let cases = index - first + 1;
+            output.line(&format!(
+                "{name} case {index} differed once and in none of {PLAYS} other plays:{story}\n\
+                 with what came before it: kubesim fidelity --domain {name} --seed {} --first \
+                 {first} --cases {cases}",
+                args.seed
+            ));
+            said = said.max(Said::Once);
         }
         for found in outcome.mismatches {
             let (seed, index, story) = (args.seed, found.index, &found.story);
@@ -188,10 +217,16 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
                     output.line(&found.recorded.text().unwrap_or_default());
                 }
             }
-            exit = Exit::Failed;
+            said = said.max(Said::Differ);
         }
+        // Whoever ends the comparison has what is known by then.
+        output.flush();
     }
-    exit
+    match said {
+        Said::Agree => Exit::Held,
+        Said::Once => Exit::Unproved,
+        Said::Differ => Exit::Failed,
+    }
 }
 
 /// These cases of a domain until `most` differ, on a thread whose namespace ends with it.
@@ -201,6 +236,16 @@ pub fn compare(
     seed: u64,
     cases: Range<u64>,
     most: usize,
+) -> Result<Outcome, String> {
+    compare_showing(domain, seed, cases, most, None)
+}
+
+fn compare_showing(
+    domain: Domain,
+    seed: u64,
+    cases: Range<u64>,
+    most: usize,
+    bar: Option<ProgressBar>,
 ) -> Result<Outcome, String> {
     let compare = move || {
         let mut pair = Pair::new(domain.setup())?;
@@ -217,6 +262,9 @@ pub fn compare(
             Mismatch { index, story, recorded: Recorded { domain, found, reversed, steps } }
         };
         for index in cases {
+            if index % RENEWED == 0 {
+                pair.renew()?;
+            }
             let case = domain.case(seed, index);
             if let Some(case) = domain.reversed(seed, index)
                 && pair.reverse(&case, index)?.is_some()
@@ -235,7 +283,6 @@ pub fn compare(
                     outcome.chances.push(index);
                 }
                 Verdict::Once(found) => {
-                    outcome.agreed += 1;
                     let story = found.told(&case);
                     outcome.once.push(mismatch(index, None, (case, story)));
                 }
@@ -245,6 +292,9 @@ pub fn compare(
             }
             if outcome.mismatches.len() >= most {
                 break;
+            }
+            if let Some(bar) = &bar {
+                bar.inc(1);
             }
         }
         outcome.took = begun.elapsed();

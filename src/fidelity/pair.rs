@@ -125,11 +125,17 @@ const THROWS: u64 = 1 << 12;
 const RARE_THROWS: u64 = 1 << 20;
 
 /// How often a case is played again to be told of.
-const PLAYS: usize = 30;
+pub const PLAYS: usize = 30;
 
 impl Pair {
     pub fn new(setup: Setup) -> Result<Pair, String> {
         Ok(Pair { setup, model: Modelled::new(setup)?, linux: real(setup)? })
+    }
+
+    /// As if nothing had been played.
+    pub fn renew(&mut self) -> Result<(), String> {
+        *self = Pair::new(self.setup)?;
+        Ok(())
     }
 
     fn differ(&mut self, case: &Case) -> Result<Option<Difference>, String> {

@@ -36,7 +36,7 @@ struct Ready {
 
 /// A namespace starts with what its creator's has (inetdev_init, net/ipv4/devinet.c), so all that
 /// matters is said; `forwarding` is written twice, as a write of what is there changes nothing.
-const SYSCTLS: [(&str, &str); 13] = [
+const SYSCTLS: [(&str, &str); 19] = [
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/conf/default/forwarding", "0"),
@@ -50,6 +50,12 @@ const SYSCTLS: [(&str, &str); 13] = [
     ("net/ipv4/conf/default/arp_notify", "1"),
     ("net/ipv4/conf/all/accept_local", "0"),
     ("net/ipv4/conf/default/accept_local", "0"),
+    ("net/ipv4/conf/all/route_localnet", "0"),
+    ("net/ipv4/conf/default/route_localnet", "0"),
+    ("net/ipv4/conf/all/arp_ignore", "0"),
+    ("net/ipv4/conf/default/arp_ignore", "0"),
+    ("net/ipv4/conf/all/arp_announce", "0"),
+    ("net/ipv4/conf/default/arp_announce", "0"),
 ];
 
 /// The network namespace of the thread that reads it.

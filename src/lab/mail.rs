@@ -2,6 +2,7 @@
 
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::ports::api::{Error, Reply};
+use kubesim_runtime::Time;
 use kubesim_sim::world::external::{Picture, Tried};
 use kubesim_sim::world::{Cell, Dropped};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -24,7 +25,8 @@ pub enum News {
     Published(Cache),
     Operated(u64, Result<Reply, Error>),
     File(SmolStr, Option<Arc<str>>),
-    Pictured(Box<Picture>),
+    /// With the order to show it, if there was one.
+    Pictured(Box<Picture>, Option<Time>),
     Tried(usize, u32, Tried),
     StreamOpened(usize),
     StreamBroke(usize),

@@ -1,6 +1,7 @@
 //! What the lab needs: of the machine, and of the scenario.
 
 use crate::capabilities;
+use kubesim_actors::objects::Kind;
 use kubesim_actors::proxy::Mode;
 use kubesim_backends::http::is_others_label;
 use kubesim_backends::network::admin::Admin;
@@ -9,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 /// What this machine lacks, in a sentence.
 pub fn lacking() -> Option<String> {
@@ -50,8 +52,37 @@ fn runs(program: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// What in the scenario the lab cannot play, in a sentence.
-pub fn beyond(scenario: &Scenario) -> Option<String> {
+/// Each is a thread with a namespace, and its components are processes of one machine.
+const MOST_MACHINES: usize = 64;
+/// Time is real here.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What in the scenario the lab cannot play, in a sentence. With `until` somebody has said how much
+/// of it there is to be.
+pub fn beyond(scenario: &Scenario, until: Option<Duration>) -> Option<String> {
+    let name = &scenario.name;
+    let machines = scenario.nodes.len() + scenario.clients.len();
+    if machines > MOST_MACHINES {
+        return Some(format!(
+            "the lab cannot play {name}: it has {machines} machines, and more than {MOST_MACHINES} \
+             are too many for one kernel in real time; the simulator plays them, or fewer here \
+             (--set node.NAME.count=N)"
+        ));
+    }
+    let mut objects = scenario.workloads.iter().flat_map(|workload| &workload.objects);
+    if objects.any(|given| given.object.kind() == Kind::HorizontalPodAutoscaler) {
+        return Some(format!(
+            "the lab cannot play {name}: its autoscaler asks what pods use, which nobody measures \
+             there; the simulator does"
+        ));
+    }
+    if scenario.duration > LONGEST && until.is_none() {
+        let (lasts, most) = (scenario.duration.as_secs_f64(), LONGEST.as_secs());
+        return Some(format!(
+            "the lab takes as long as the scenario, and {name} lasts {lasts} s: say what shrinks \
+             to {most} s in its [lab.set], or how much of it to play (--until)"
+        ));
+    }
     if scenario.cluster.proxy && scenario.cluster.proxy_mode == Mode::Ipvs {
         let lacking = thread::spawn(kubesim_backends::rules::ipvs::services).join();
         if let Ok(Err(why)) = lacking {
@@ -65,7 +96,7 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
     }
     for node in &scenario.nodes {
         if let Some(label) = node.labels.keys().find(|label| is_others_label(label)) {
-            let (name, node) = (&scenario.name, &node.name);
+            let node = &node.name;
             return Some(format!(
                 "the lab cannot play {name}: node `{node}` has the label {label}, which a kubelet \
                  may not give its node"
@@ -74,7 +105,7 @@ pub fn beyond(scenario: &Scenario) -> Option<String> {
     }
     let disk = |kind: &FaultKind| matches!(kind, FaultKind::Kill { loss: Loss::Disk, .. });
     let fault = scenario.faults.iter().find(|fault| disk(&fault.kind))?;
-    let (name, fault) = (&scenario.name, &fault.name);
+    let fault = &fault.name;
     Some(format!("the lab cannot play {name}: in fault `{fault}` a disk is lost, and it has none"))
 }
 

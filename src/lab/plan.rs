@@ -12,13 +12,15 @@ use kubesim_backends::containers::Launch;
 use kubesim_backends::http::Tls;
 use kubesim_backends::http::client::Trust;
 use kubesim_runtime::{Rng, Stream};
-use kubesim_sim::scenario::{Scenario, Software, SoftwareKind};
+use kubesim_sim::scenario::{Expect, Scenario, Software, SoftwareKind};
 use kubesim_sim::world::external::NetworkCard;
-use kubesim_sim::world::{Cell, Kind, NET_CONF, Role, World};
-use std::collections::BTreeMap;
+use kubesim_sim::world::{Cell, Kind, NET_CONF, Role, SUBNET_ENV, World};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What all machines of a run have in common.
 #[derive(Clone)]
@@ -61,6 +63,8 @@ pub struct Plan {
     pub dial: Vec<Ipv4Addr>,
     pub seed: u64,
     pub images: Images,
+    /// What of it whoever judges looks at.
+    pub shown: Arc<Shown>,
     /// This very program.
     pub program: PathBuf,
 }
@@ -212,6 +216,7 @@ impl Plan {
             dial: Vec::new(),
             seed: world.knobs.seed,
             images: Images::new(scenario, world.knobs.seed, machine),
+            shown: Arc::new(Shown::of(scenario)),
             program: cluster.program.clone(),
         }))
     }
@@ -229,6 +234,28 @@ fn config(world: &World, cell: Cell) -> Config {
         Kind::Proxy => Config::Proxy(world.proxies.hosts[at].config.clone()),
         Kind::Dns => Config::Dns(world.dns.hosts[at].config.clone()),
         Kind::KubeDns => Config::KubeDns(world.kube_dns.hosts[at].config.clone()),
+    }
+}
+
+/// What of a machine the expectations are about, beside its links, routes and rules.
+#[derive(Debug)]
+pub struct Shown {
+    pub files: Vec<Name>,
+    pub sysctls: Vec<Name>,
+}
+
+impl Shown {
+    fn of(scenario: &Scenario) -> Shown {
+        let mut files = BTreeSet::from([SUBNET_ENV, RESOLV_CONF].map(Name::from));
+        let mut sysctls = BTreeSet::new();
+        for expectation in &scenario.expectations {
+            match &expectation.expect {
+                Expect::File { path, .. } => drop(files.insert(path.as_str().into())),
+                Expect::Sysctl { key, .. } => drop(sysctls.insert(key.as_str().into())),
+                _ => {}
+            }
+        }
+        Shown { files: files.into_iter().collect(), sysctls: sysctls.into_iter().collect() }
     }
 }
 

@@ -88,7 +88,7 @@ struct Lab {
 
 impl Lab {
     fn new(scenario: &Scenario, options: &Options, visit: &Visit) -> Result<Lab, String> {
-        if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario)) {
+        if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario, options.until)) {
             return Err(lacks);
         }
         // Before any thread is made.
@@ -232,7 +232,7 @@ impl Lab {
                     world.operated(call, result);
                 }
                 News::File(path, content) => world.file_seen(machine, &path, content),
-                News::Pictured(picture) => world.pictured(machine, &picture),
+                News::Pictured(picture, asked) => world.pictured(machine, &picture, asked),
                 News::Tried(slot, number, outcome) => world.tried(slot, number, outcome),
                 News::StreamOpened(slot) => world.stream_opened(slot),
                 News::StreamBroke(slot) => world.stream_broke(slot),

@@ -32,9 +32,10 @@ start = "20ms"
 tcp = [7000]
 http = [{ port = 8080, path = "/", text = "hello" }]
 
+# When both nodes are ready: before, one would have both pods.
 [[workload]]
 name = "web"
-at = "3s"
+at = "5s"
 yaml = """
 apiVersion: v1
 kind: Service

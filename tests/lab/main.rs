@@ -6,6 +6,8 @@
 mod clusters;
 mod enter;
 mod parity;
+mod pictures;
+mod refusals;
 #[path = "../common/skip.rs"]
 mod skip;
 mod visit;

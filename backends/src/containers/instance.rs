@@ -17,12 +17,17 @@ impl Instance {
             .ok_or_else(|| "/proc does not show this process".to_owned())
     }
 
-    /// The one that has this number now.
+    /// The one that has this number now. One that is over and has not been waited for (state Z) is
+    /// none any more, though /proc still shows it.
     pub fn of(id: u32) -> Option<Instance> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         // Field 22 of proc_pid_stat(5). The second one is in parentheses and may hold anything.
         let (_, rest) = stat.rsplit_once(')')?;
-        let started = rest.split_whitespace().nth(19)?.parse().ok()?;
+        let mut fields = rest.split_whitespace();
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        let started = fields.nth(18)?.parse().ok()?;
         Some(Instance { id, started })
     }
 
@@ -46,6 +51,8 @@ impl fmt::Display for Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+    use std::time::Duration;
 
     #[test]
     fn a_number_that_is_anothers_now_is_no_sign_of_life() {
@@ -55,6 +62,16 @@ mod tests {
         let former = Instance { started: own.started + 1, ..own };
         assert!(!former.lives());
         assert!(!Instance { id: u32::MAX, ..own }.lives());
+        let mut child = Command::new("true").spawn().expect("a process");
+        let born = Instance::of(child.id());
+        let over = || Instance::of(child.id()).is_none();
+        while !over() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Nobody has waited for it, and its number is still its own.
+        assert!(fs::exists(format!("/proc/{}", child.id())).expect("/proc"));
+        assert!(born.is_none_or(|born| !born.lives()));
+        child.wait().expect("it is over");
         for odd in ["", "1", "1-", "-1", "one-2", "somebody's"] {
             assert_eq!(Instance::parse(odd), None, "{odd}");
         }

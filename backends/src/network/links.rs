@@ -9,6 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage::{
     DelAddress, DelLink, NewAddress, NewLink, SetLink,
 };
+use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use std::net::Ipv4Addr;
@@ -144,9 +145,13 @@ impl Node {
     }
 }
 
-/// An address of its own on the loopback; it may be there already.
+/// An address of its own on the loopback; it may be there already. Nothing that leaves the machine
+/// is to have it for its source, as Linux would have it on a link without an address
+/// (inet_select_addr, net/ipv4/devinet.c): its scope is the host.
 pub fn adopt(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Errno> {
-    let message = NewAddress(of_link(LO, Ipv4Net::from(address)));
+    let mut own = of_link(LO, Ipv4Net::from(address));
+    own.header.scope = AddressScope::Host;
+    let message = NewAddress(own);
     match socket.call(message, NLM_F_CREATE | NLM_F_EXCL) {
         Err(Errno::Eexist) => Ok(()),
         done => done,

@@ -1,7 +1,10 @@
 //! The judge of a run: every expectation of the scenario, looked at while it is open, with the
 //! value that was measured and the reason when it does not hold.
 
+mod history;
 mod network;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 pub use workload::why_waiting;
@@ -11,11 +14,11 @@ use crate::report;
 use crate::scenario::{Anchor, Deadline, Expect, Expectation, Moment};
 use crate::world::World;
 use crate::world::probes::Probe;
-use kubesim_actors::objects::{Name, Object, Uid};
+use history::History;
+use kubesim_actors::objects::Name;
 use kubesim_actors::proxy::Mode;
 use kubesim_runtime::Time;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use workload::too_many_off;
 
@@ -23,8 +26,18 @@ use workload::too_many_off;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     Open,
-    Held { measured: String },
-    Broken { measured: String, reason: String },
+    Held {
+        measured: String,
+    },
+    Broken {
+        measured: String,
+        reason: String,
+    },
+    /// Broken for want of anything that could be measured.
+    Lacking {
+        measured: String,
+        reason: String,
+    },
 }
 
 /// Said of rules that belong to a mode of the proxy that it does not have.
@@ -40,6 +53,9 @@ impl Verdict {
     }
     fn broken(measured: impl Into<String>, reason: impl Into<String>) -> Self {
         Verdict::Broken { measured: measured.into(), reason: reason.into() }
+    }
+    fn lacking(measured: impl Into<String>, reason: impl Into<String>) -> Self {
+        Verdict::Lacking { measured: measured.into(), reason: reason.into() }
     }
     /// With more to say, where it is broken.
     fn explained(mut self, more: impl FnOnce() -> String) -> Self {
@@ -58,21 +74,6 @@ pub struct Judge {
     /// When a state that has to last began, by expectation.
     since: BTreeMap<usize, Time>,
     looked: Time,
-}
-
-/// What nodes and pods were, as far as an expectation asks for it later.
-#[derive(Debug, Default)]
-pub struct History {
-    /// Every pod subnet a node announced in its subnet.env, in order.
-    pub subnets: BTreeMap<Name, Vec<(Time, String)>>,
-    /// Who held a node's former subnet in the API when the node announced another.
-    pub ghosts: BTreeMap<Name, String>,
-    /// Every address its bridge had.
-    pub bridges: BTreeMap<Name, Vec<(Time, String)>>,
-    /// Pods that were seen Running, as they were then.
-    pub pods: BTreeMap<Uid, Arc<Object>>,
-    /// Pod subnets of Node objects, by node, as last seen.
-    pub cidrs: BTreeMap<Name, String>,
 }
 
 impl Judge {
@@ -115,7 +116,12 @@ impl Judge {
         self.remember(world);
         for index in 0..self.expectations.len() {
             if self.verdicts[index] == Verdict::Open {
-                self.verdicts[index] = self.judge(index, world, true);
+                let verdict = self.judge(index, world, true);
+                // Time might have put it right, and was cut off.
+                let early = cut_short && !is_lasting(&self.expectations[index].expect);
+                if !(early && matches!(verdict, Verdict::Broken { .. })) {
+                    self.verdicts[index] = verdict;
+                }
             }
         }
         let verdicts = self.expectations.iter().zip(&self.verdicts);
@@ -161,19 +167,19 @@ impl Judge {
             Expect::RoutesClean { nodes, by } => self.routes_clean(index, world, nodes, by, last),
             Expect::Rules { mode, .. } if is_other(*mode, world) => Verdict::held(OTHER_MODE),
             Expect::Rules { nodes, has, absent, by, .. } => {
-                self.state(world, by, last, |_, w| network::rules(w, nodes, has, absent))
+                self.shown(world, by, last, |w| network::rules(w, nodes, has, absent))
             }
             Expect::Mtu { nodes, interface, pods, mtu, by } => {
-                self.state(world, by, last, |_, w| network::mtu(w, nodes, interface, *pods, *mtu))
+                self.shown(world, by, last, |w| network::mtu(w, nodes, interface, *pods, *mtu))
             }
             Expect::Sysctl { nodes, key, value, by } => {
-                self.state(world, by, last, |_, w| network::sysctl(w, nodes, key, *value))
+                self.shown(world, by, last, |w| network::sysctl(w, nodes, key, *value))
             }
             Expect::File { nodes, path, contains, by } => {
-                self.state(world, by, last, |_, w| network::file(w, nodes, path, contains))
+                self.shown(world, by, last, |w| network::file(w, nodes, path, contains))
             }
             Expect::Forwards { nodes, by } => {
-                self.state(world, by, last, |_, w| network::forwards(w, nodes))
+                self.shown(world, by, last, |w| network::forwards(w, nodes))
             }
             Expect::SubnetReassigned { from, to, by } => {
                 self.before(world, by, last, |h, w| network::reassigned(w, h, from, to))
@@ -197,6 +203,22 @@ impl Judge {
         }
     }
 
+    /// A [`Judge::state`] of machines' own, which external ones have to show first.
+    fn shown(
+        &self,
+        world: &World,
+        by: &Deadline,
+        last: bool,
+        look: impl FnOnce(&World) -> Result<String, String>,
+    ) -> Verdict {
+        let start = if is_at_end(world, by) { None } else { anchor(world, &by.after) };
+        let start = start.unwrap_or_else(|| world.last_moment());
+        self.state(world, by, last, |_, w| match w.unseen_since(start) {
+            None => look(w),
+            Some(name) => Err(unseen(name, start)),
+        })
+    }
+
     /// Something that must be so at some moment between the anchor and the deadline; without a
     /// deadline, at the end of the run.
     fn state(
@@ -206,12 +228,10 @@ impl Judge {
         last: bool,
         look: impl FnOnce(&History, &World) -> Result<String, String>,
     ) -> Verdict {
-        let duration = world.scenario.duration;
-        let at_end = by.after == Anchor::Start && by.within >= duration;
-        if !at_end {
+        if !is_at_end(world, by) {
             return self.before(world, by, last, look);
         }
-        if world.now < Time::ZERO + duration {
+        if world.now < Time::ZERO + world.scenario.duration {
             let early = "the run ended before";
             return if last { Verdict::broken("", early) } else { Verdict::Open };
         }
@@ -303,6 +323,10 @@ impl Judge {
                 None => Verdict::broken("never clean", "the next fault came first"),
             };
         }
+        if let Some(name) = world.unseen_since(start) {
+            let reason = || unseen(name, start);
+            return if last { Verdict::broken("", reason()) } else { Verdict::Open };
+        }
         // A big cluster's tables are compared when it matters, not at every look.
         let known_clean = self.since.contains_key(&index);
         if world.scenario.nodes.len() > 200 && known_clean && !last {
@@ -331,6 +355,15 @@ impl Judge {
     }
 }
 
+/// Whether a deadline is none: what is expected is so at the end of the run.
+fn is_at_end(world: &World, by: &Deadline) -> bool {
+    by.after == Anchor::Start && by.within >= world.scenario.duration
+}
+
+fn unseen(name: &str, since: Time) -> String {
+    format!("{name} has not shown its network since {since}")
+}
+
 fn join(what: &str, took: &str) -> String {
     if what.is_empty() { took.to_owned() } else { format!("{what}, {took}") }
 }
@@ -338,14 +371,26 @@ fn join(what: &str, took: &str) -> String {
 fn told(expectation: &Expectation, verdict: &Verdict, cut_short: bool) -> report::Expectation {
     let (outcome, measured, reason) = match verdict {
         Verdict::Held { measured } => (report::Outcome::Passed, measured.clone(), String::new()),
-        Verdict::Broken { measured, reason } if !cut_short => {
+        Verdict::Broken { measured, reason } => {
             (report::Outcome::Failed, measured.clone(), reason.clone())
         }
-        _ => {
+        Verdict::Lacking { measured, reason } if !cut_short => {
+            (report::Outcome::Failed, measured.clone(), reason.clone())
+        }
+        Verdict::Open | Verdict::Lacking { .. } => {
             (report::Outcome::Skipped, String::new(), "the run ended before it was due".to_owned())
         }
     };
     report::Expectation { name: expectation.name.clone(), outcome, measured, reason }
+}
+
+/// Whether no time puts right what broke it: it is about all that happens, up to any moment.
+fn is_lasting(expect: &Expect) -> bool {
+    use Expect::{BridgeKept, MaxGap, Probe, Restarts, SubnetKept};
+    matches!(
+        expect,
+        Restarts { .. } | Probe { .. } | MaxGap { .. } | SubnetKept { .. } | BridgeKept { .. }
+    )
 }
 
 /// The moment came, or not yet.
@@ -423,73 +468,4 @@ fn why_silent(world: &World, probe: &Probe) -> String {
     let said = probe.tries.iter().rev().find_map(|t| t.result.as_ref().err());
     let said = said.map_or_else(String::new, |why| format!(", a try says: {why}"));
     format!("nothing has arrived{since}{said}")
-}
-
-impl History {
-    fn remember(&mut self, world: &World, expectations: &[Expectation]) {
-        let mut watched = BTreeSet::new();
-        let mut pods = false;
-        for expectation in expectations {
-            match &expectation.expect {
-                Expect::SubnetKept { nodes } | Expect::BridgeKept { nodes } => {
-                    watched.extend(nodes.iter().cloned());
-                }
-                Expect::Restarts { .. } => pods = true,
-                Expect::SubnetReassigned { .. } => self.remember_cidrs(world),
-                _ => {}
-            }
-        }
-        for node in watched {
-            self.remember_node(world, node);
-        }
-        if pods {
-            self.remember_pods(world);
-        }
-    }
-
-    fn remember_node(&mut self, world: &World, node: Name) {
-        let Some(index) = world.machine_named(&node) else { return };
-        let machine = &world.machines[index as usize];
-        let Some(bridge) = network::bridge_of(world, &node) else { return };
-        if let Some(subnet) = network::announced_subnet(machine) {
-            let seen = self.subnets.entry(node.clone()).or_default();
-            let changed = seen.last().filter(|(_, known)| *known != subnet);
-            if let Some(ghost) =
-                changed.and_then(|(_, known)| oracles::ghost_lease(world, &node, known))
-            {
-                self.ghosts.entry(node.clone()).or_insert(ghost);
-            }
-            note(seen, world.now, subnet);
-        }
-        let state = machine.kernel.state();
-        let address =
-            state.links.iter().find(|link| link.name == bridge).and_then(|l| l.addresses.first());
-        if let Some(address) = address {
-            note(self.bridges.entry(node).or_default(), world.now, address.to_string());
-        }
-    }
-
-    fn remember_pods(&mut self, world: &World) {
-        for pod in world.objects(kubesim_actors::objects::Kind::Pod) {
-            let running =
-                pod.pod().is_some_and(|(_, status)| status.phase.as_deref() == Some("Running"));
-            if running && !self.pods.contains_key(&pod.uid) {
-                self.pods.insert(pod.uid, Arc::clone(pod));
-            }
-        }
-    }
-
-    fn remember_cidrs(&mut self, world: &World) {
-        for node in world.objects(kubesim_actors::objects::Kind::Node) {
-            if let Some(cidr) = node.node().and_then(|(spec, _)| spec.pod_cidr.clone()) {
-                self.cidrs.insert(node.key.name.clone(), cidr);
-            }
-        }
-    }
-}
-
-fn note(seen: &mut Vec<(Time, String)>, now: Time, value: String) {
-    if seen.last().is_none_or(|(_, last)| *last != value) {
-        seen.push((now, value));
-    }
 }

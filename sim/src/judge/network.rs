@@ -44,7 +44,7 @@ pub fn kept(
     let mut values = Vec::new();
     for node in nodes {
         match seen.get(node).map(Vec::as_slice) {
-            None | Some([]) => return Verdict::broken("", format!("{node} never had a {what}")),
+            None | Some([]) => return Verdict::lacking("", format!("{node} never had a {what}")),
             Some([(_, value)]) => values.push(format!("{node} {value}")),
             Some([(_, first), (at, _), ..]) => {
                 let all: Vec<&str> = seen[node].iter().map(|(_, value)| value.as_str()).collect();

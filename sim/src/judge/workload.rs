@@ -198,7 +198,7 @@ pub fn probe(
     let good = judged.iter().filter(|t| t.succeeded()).count();
     let measured = format!("{good} of {} succeeded", judged.len());
     if judged.is_empty() {
-        return Verdict::broken(measured, "it was never tried in that time");
+        return Verdict::lacking(measured, "it was never tried in that time");
     }
     let wanted = if fails { 0 } else { judged.len() };
     if good == wanted {
@@ -222,7 +222,7 @@ pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
     let mut times: Vec<Time> = probe.successes().collect();
     times.sort_unstable();
     let Some(&first) = times.first() else {
-        return Verdict::broken("never", "it never succeeded");
+        return Verdict::lacking("never", "it never succeeded");
     };
     let end = world.now.min(Time::ZERO + probe.spec.until);
     let (mut longest, mut at, mut before) = (Duration::ZERO, first, first);

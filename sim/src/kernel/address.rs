@@ -16,16 +16,22 @@ pub struct Address {
     pub net: Ipv4Net,
     /// Another address of the same subnet was there first (`IFA_F_SECONDARY`).
     pub secondary: bool,
+    /// Who may know it (`ifa_scope`): with `host` nobody but this machine.
+    pub scope: Scope,
 }
 
 impl Address {
     pub fn ip(&self) -> Ipv4Addr {
         self.net.addr()
     }
-    /// As iproute2 sets it: `host` for 127.0.0.0/8, else `global`.
-    pub fn scope(&self) -> Scope {
-        if self.ip().is_loopback() { Scope::Host } else { Scope::Universe }
+    pub fn scope_word(&self) -> &'static str {
+        if self.scope == Scope::Host { "host" } else { "global" }
     }
+}
+
+/// As iproute2 sets it where nothing is said.
+fn usual_scope(net: Ipv4Net) -> Scope {
+    if net.addr().is_loopback() { Scope::Host } else { Scope::Universe }
 }
 
 /// The address to send from by `dev` towards `dst` (inet_select_addr): a primary one of the
@@ -33,7 +39,7 @@ impl Address {
 pub(super) fn select_address(links: &Links, dev: u32, dst: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
     let link = links.get(dev)?;
     let usable = |address: &&Address| {
-        !address.secondary && (address.scope() == Scope::Universe || link.is_loopback())
+        !address.secondary && (address.scope == Scope::Universe || link.is_loopback())
     };
     let own = || link.addresses.iter().filter(usable);
     let matching = dst.and_then(|dst| own().find(|address| address.net.contains(&dst)));
@@ -53,7 +59,7 @@ fn any_address(links: &Links) -> Option<Ipv4Addr> {
     links
         .iter()
         .flat_map(|link| &link.addresses)
-        .find(|address| !address.secondary && address.scope() == Scope::Universe)
+        .find(|address| !address.secondary && address.scope == Scope::Universe)
         .map(Address::ip)
 }
 
@@ -118,6 +124,7 @@ impl Namespace {
         cx: &mut Cx<'_>,
         index: u32,
         net: Ipv4Net,
+        scope: Scope,
     ) -> Result<(), Errno> {
         let link = self.links.get_mut(index).ok_or(Errno::Enodev)?;
         let same_net = |a: &Address| a.net.trunc() == net.trunc();
@@ -127,7 +134,7 @@ impl Namespace {
         let secondary = link.addresses.iter().any(same_net);
         let primaries = link.addresses.iter().take_while(|a| !a.secondary).count();
         let at = if secondary { link.addresses.len() } else { primaries };
-        link.addresses.insert(at, Address { net, secondary });
+        link.addresses.insert(at, Address { net, secondary, scope });
         self.refresh_addresses(index);
         self.announce(cx, index, net.addr());
         cx.changed(self.id);
@@ -185,7 +192,21 @@ impl Kernel {
         address: Ipv4Net,
         out: &mut Vec<Output>,
     ) -> Result<(), Errno> {
-        self.within(now, ns, out, |space, cx| space.insert_address(cx, link, address))
+        let scope = usual_scope(address);
+        self.within(now, ns, out, |space, cx| space.insert_address(cx, link, address, scope))
+    }
+
+    /// The same with `scope host`: nothing that leaves the machine has it for its source unless
+    /// somebody says so.
+    pub fn add_host_address(
+        &mut self,
+        now: Time,
+        ns: NsId,
+        link: u32,
+        address: Ipv4Net,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Errno> {
+        self.within(now, ns, out, |space, cx| space.insert_address(cx, link, address, Scope::Host))
     }
 
     /// `EADDRNOTAVAIL` if the link has no such address.

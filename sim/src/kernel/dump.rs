@@ -156,7 +156,7 @@ impl Kernel {
             let kind = if loopback { "loopback" } else { "ether" };
             append(&mut text, format_args!("\n    link/{kind} {}\n", link.mac));
             for address in &link.addresses {
-                let scope = if address.ip().is_loopback() { "host" } else { "global" };
+                let scope = address.scope_word();
                 let second = if address.secondary { " secondary" } else { "" };
                 let line = format_args!("    inet {} scope {scope}{second} {name}\n", address.net);
                 append(&mut text, line);

@@ -3,6 +3,7 @@
 
 use super::arp::PermanentSet;
 use super::link::Kind;
+use super::route::Scope;
 use super::vxlan::FdbSet;
 use super::{Cx, Errno, Kernel, Mac, Namespace, NsId, Output, RouteBlocks};
 use ipnet::Ipv4Net;
@@ -198,7 +199,7 @@ pub(super) fn only_address(
     let link = host.links.get(index).ok_or(Errno::Enodev)?;
     let have: Vec<Ipv4Net> = link.addresses.iter().map(|a| a.net).collect();
     if !have.contains(&address) {
-        host.insert_address(cx, index, address)?;
+        host.insert_address(cx, index, address, Scope::Universe)?;
     }
     for other in have.into_iter().filter(|net| *net != address) {
         // A secondary may have gone with its primary already.
@@ -206,7 +207,7 @@ pub(super) fn only_address(
     }
     // The wanted one may itself have been a secondary of one that went.
     if !host.links.get(index).is_some_and(|l| l.addresses.iter().any(|a| a.net == address)) {
-        host.insert_address(cx, index, address)?;
+        host.insert_address(cx, index, address, Scope::Universe)?;
     }
     Ok(())
 }

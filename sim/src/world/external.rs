@@ -8,6 +8,7 @@
 //! methods here. No clock and no I/O: whoever plays the machines calls [`World::run_until`] with
 //! the present instant, then says what came in, then takes the orders.
 
+use super::draw::draw;
 use super::{Cell, Dropped, Kind, Role, World};
 use crate::body::Body;
 use crate::kernel::packet::{Frame, Payload};
@@ -18,14 +19,12 @@ use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Name, Uid};
 use kubesim_actors::ports::api::{Error, Reply, Request};
 use kubesim_actors::ports::network::{
-    FdbEntry, LinkKind, Mac, Neighbour, Proto, PublicKey, Request as NetworkRequest, Route, State,
-    Vxlan, WireguardPeer,
+    FdbEntry, Mac, Neighbour, Proto, Route, State, WireguardPeer,
 };
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
-use kubesim_actors::proxy;
-use kubesim_runtime::Loss;
+use kubesim_runtime::{Loss, Time};
 use smol_str::{SmolStr, format_smolstr};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +65,8 @@ pub enum Order {
         call: u64,
         request: Arc<Request>,
     },
+    /// What it has now, whether changed or not: answered by [`World::pictured`].
+    Show(Time),
     /// Answered by [`World::tried`].
     Try(Try),
     /// A stream's connection; answered by [`World::stream_opened`] or [`World::stream_broke`].
@@ -132,6 +133,8 @@ pub struct Picture {
     pub rules: String,
     /// The proxy's table in nftables mode, in the order of its keys.
     pub elements: Arc<[(FlatKey, FlatValue)]>,
+    /// Those that an expectation is about and that the state does not have.
+    pub sysctls: Vec<(Name, String)>,
     /// Addresses that live sandboxes hold, and the MTU of their cards.
     pub sandboxes: Vec<(Ipv4Addr, u32)>,
 }
@@ -280,8 +283,11 @@ impl World {
         self.stream_read(seq);
     }
 
-    /// Shows what the machine's kernel has now.
-    pub fn pictured(&mut self, machine: u32, picture: &Picture) {
+    /// Shows what the machine's kernel has now; with the order that it answers, if it does one.
+    pub fn pictured(&mut self, machine: u32, picture: &Picture, asked: Option<Time>) {
+        if let Some(asked) = asked {
+            self.shown_since(machine, asked);
+        }
         let boots = self.machines[machine as usize].boots;
         let rng = super::machine::kernel_rng(self.knobs.seed, machine, boots);
         let mut kernel = Kernel::sharing(rng, self.shared.clone());
@@ -324,7 +330,9 @@ impl World {
             self.wire.rename_link(port, link);
             host.ports.push((link, port));
         }
+        self.machines[machine as usize].shown = None;
         self.orders.push((machine, Order::PowerOn));
+        self.orders.push((machine, Order::Show(self.now)));
         self.held_down(machine);
         if let Role::Node(node) = self.machines[machine as usize].role {
             // What is there from the start is the player's, before any actor.
@@ -376,109 +384,5 @@ impl World {
     /// Where an actor's remarks are from.
     pub fn cell_of(&self, machine: u32, kind: Kind) -> Option<Cell> {
         self.cells_on(machine).iter().copied().find(|cell| cell.kind == kind)
-    }
-}
-
-/// Draws what is in the picture, and returns what of it the model has no word for: rules of other
-/// programs, for one. The pods' ends of things are in no picture.
-fn draw(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) -> BTreeSet<String> {
-    let (mut out, mut left_out) = (Vec::new(), BTreeSet::new());
-    let state = &picture.state;
-    for link in &state.links {
-        let added = match link.kind {
-            LinkKind::Loopback => Ok(Kernel::LO),
-            LinkKind::Uplink => kernel.add_uplink(&link.name, link.mac, link.mtu),
-            LinkKind::Bridge => kernel.add_bridge(NsId::HOST, &link.name, link.mac, link.mtu),
-            LinkKind::Vxlan => kernel.add_vxlan(NsId::HOST, &link.name, &vxlan(link)),
-            LinkKind::Dummy => kernel.add_dummy(NsId::HOST, &link.name, link.mac),
-            // Its other end is in a pod, of which there is no picture.
-            LinkKind::Veth => continue,
-            LinkKind::Wireguard => kernel.add_wireguard(&link.name, link.mtu),
-        };
-        let index = match added {
-            Ok(index) => index,
-            Err(errno) => {
-                left_out.insert(format!("link {}: {errno}", link.name));
-                continue;
-            }
-        };
-        kernel.set_carrier(now, index, link.carrier, &mut out);
-        let _ = kernel.set_up(now, NsId::HOST, index, link.up, &mut out);
-        for net in &link.addresses {
-            // The loopback has its own already.
-            let _ = kernel.add_address(now, NsId::HOST, index, *net, &mut out);
-        }
-    }
-    let forward = u8::from(state.ip_forward).to_string();
-    let _ = kernel.set_sysctl(now, NsId::HOST, "net.ipv4.ip_forward", &forward, &mut out);
-    for link in &state.links {
-        let key = format!("net.ipv4.conf.{}.forwarding", link.name);
-        let value = u8::from(link.forwarding).to_string();
-        let _ = kernel.set_sysctl(now, NsId::HOST, &key, &value, &mut out);
-    }
-    for (route, proto) in picture.routes.iter().filter(|(_, proto)| *proto != Proto::KERNEL) {
-        if let Err(errno) = kernel.add_route(now, NsId::HOST, route, *proto, &mut out) {
-            left_out.insert(format!("route to {} by {}: {errno}", route.to, route.dev));
-        }
-    }
-    draw_neighbours(kernel, now, picture);
-    draw_wireguard_peers(kernel, now, picture, &mut left_out);
-    if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST) {
-        left_out.extend(netfilter.restore(&picture.rules));
-    }
-    if let Some(netfilter) = kernel.netfilter_mut(NsId::HOST)
-        && !picture.elements.is_empty()
-    {
-        netfilter.show_flat(proxy::OWNER, Arc::clone(&picture.elements));
-    }
-    left_out
-}
-
-fn vxlan(link: &kubesim_actors::ports::network::Link) -> Vxlan {
-    Vxlan {
-        vni: 1,
-        port: 8472,
-        mac: link.mac,
-        mtu: link.mtu,
-        local: Ipv4Addr::UNSPECIFIED,
-        // It comes with the others.
-        address: link.addresses.first().copied().unwrap_or_default(),
-    }
-}
-
-fn draw_neighbours(kernel: &mut Kernel, now: kubesim_runtime::Time, picture: &Picture) {
-    let mut out = Vec::new();
-    let vxlans = picture.state.links.iter().filter(|link| link.kind == LinkKind::Vxlan);
-    for dev in vxlans.map(|link| link.name.clone()) {
-        let of = |name: &Name| *name == dev;
-        let entries = picture.neighbours.iter().filter(|(name, _)| of(name));
-        let entries = entries.map(|(_, entry)| *entry).collect();
-        let request = NetworkRequest::SetNeighbours { dev: dev.clone(), entries };
-        kernel.network(now, &request, &mut out);
-        let entries = picture.fdb.iter().filter(|(name, _)| of(name));
-        let entries = entries.map(|(_, entry)| *entry).collect();
-        kernel.network(now, &NetworkRequest::SetFdb { dev, entries }, &mut out);
-    }
-}
-
-/// A peer of the model sends from one network.
-fn draw_wireguard_peers(
-    kernel: &mut Kernel,
-    now: kubesim_runtime::Time,
-    picture: &Picture,
-    left_out: &mut BTreeSet<String>,
-) {
-    let mut devices: BTreeMap<&Name, BTreeMap<PublicKey, WireguardPeer>> = BTreeMap::new();
-    for (dev, peer) in &picture.wireguard_peers {
-        let of_device = devices.entry(dev).or_default();
-        if *of_device.entry(peer.public_key).or_insert(*peer) != *peer {
-            let WireguardPeer { public_key, allowed, .. } = peer;
-            left_out.insert(format!("peer {public_key} by {dev}: sends from {allowed} as well"));
-        }
-    }
-    for (dev, peers) in devices {
-        let peers = peers.into_values().collect();
-        let request = NetworkRequest::SetWireguardPeers { dev: dev.clone(), peers };
-        kernel.network(now, &request, &mut Vec::new());
     }
 }

@@ -128,6 +128,7 @@ impl World {
         if lasts.is_zero() && !moves {
             self.happened[index].ended = Some(self.now);
         }
+        self.ask_for_pictures();
     }
 
     pub(super) fn fault_ends(&mut self, index: usize) {
@@ -152,6 +153,7 @@ impl World {
             _ => {}
         }
         self.line("fault", || format!("{name}: over"));
+        self.ask_for_pictures();
     }
 
     // Machines.

@@ -60,6 +60,8 @@ pub struct Machine {
     pub told: Option<Arc<network::State>>,
     /// Of an external machine: the addresses that its sandboxes hold, and their cards' MTUs.
     pub(super) sandboxes: Option<Vec<(Ipv4Addr, u32)>>,
+    /// When it was asked for the last picture that it has shown.
+    pub(super) shown: Option<Time>,
     /// And what of its kernel no picture can have.
     pub(super) left_out: BTreeSet<String>,
     pub(super) netlink_pending: bool,
@@ -105,6 +107,7 @@ impl Machine {
             told: None,
             left_out: BTreeSet::new(),
             sandboxes: None,
+            shown: None,
             netlink_pending: false,
             armed: Time::NEVER,
             touched: false,

@@ -42,6 +42,7 @@ impl World {
         {
             fault.address_acquired = Some(self.now);
             outage = fault.began.map(|began| self.now.since(began));
+            self.ask_for_pictures();
         }
         self.line(&format!("dhcp@{name}"), || match outage {
             Some(outage) => {
@@ -70,6 +71,7 @@ impl World {
             let outage = outage.as_secs_f64();
             format!("{address} has a carrier again, after an outage of {outage:.3} s")
         });
+        self.ask_for_pictures();
     }
 
     pub(super) fn address_lost(&mut self, machine: u32, address: Ipv4Addr, why: Dropped) {

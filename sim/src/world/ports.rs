@@ -347,13 +347,16 @@ impl World {
         }
     }
 
-    /// An address that is the service's own lives on lo, as node-local DNS caches have it.
+    /// An address that is the service's own lives on lo, as node-local DNS caches have it, and no
+    /// packet of the machine's own is to have it: on a link without an address it would be taken
+    /// for the source (inet_select_addr).
     pub(super) fn have_address(&mut self, machine: u32, address: Ipv4Addr) {
         if !address.is_unspecified() {
             let net = ipnet::Ipv4Net::new_assert(address, 32);
             let lo = Kernel::LO;
-            let _ =
-                self.kernel(machine, |k, now, out| k.add_address(now, NsId::HOST, lo, net, out));
+            // It may be there already.
+            let _ = self
+                .kernel(machine, |k, now, out| k.add_host_address(now, NsId::HOST, lo, net, out));
         }
     }
 

@@ -1,20 +1,23 @@
 //! A DHCP client (RFC 2131), as NetworkManager runs one: an address that was lost with the carrier
 //! is taken off the link at once. Its model is `sim/src/world/programs/dhcp.rs`.
 
+use super::frames::Frames;
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::Plan;
 use crate::lab::wire::dhcp::{self, CLIENT_PORT, SERVER_PORT};
 use ipnet::Ipv4Net;
-use kubesim_actors::ports::network::{Proto, Route};
+use kubesim_actors::ports::network::{Mac, Proto, Route};
 use kubesim_backends::network::admin::Admin;
 use kubesim_runtime::{Rng, Stream};
-use kubesim_sim::body::{Dhcp, DhcpKind};
+use kubesim_sim::body::{Body, Dhcp, DhcpKind};
 use kubesim_sim::dhcp::{self as renewal, Phase};
+use kubesim_sim::kernel::packet::{Ct, Frame, L4, Packet, Payload};
 use kubesim_sim::world::Dropped;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -31,6 +34,7 @@ pub struct Client {
     card: u32,
     admin: Admin,
     socket: UdpSocket,
+    frames: Frames,
     rng: Rng,
     lease: Option<Dhcp>,
     /// When it asked last.
@@ -55,10 +59,11 @@ impl Client {
         socket.bind_device(Some(plan.card.name.as_bytes()))?;
         socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT).into())?;
         let socket = UdpSocket::from_std(socket.into())?;
+        let frames = Frames::out_of(&plan.card.name)?;
         let seed = plan.seed ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64);
         let rng = Rng::new(Stream { seed, label: "dhcp", index: card.into(), incarnation: 0 });
         let (admin, asked) = (Admin::open()?, Instant::now());
-        Ok(Client { plan, mail, card, admin, socket, rng, lease: None, asked })
+        Ok(Client { plan, mail, card, admin, socket, frames, rng, lease: None, asked })
     }
 
     pub async fn run(mut self, mut carrier: watch::Receiver<bool>) {
@@ -131,6 +136,25 @@ impl Client {
         let _ = self.socket.send_to(&dhcp::encode(&request), to).await;
     }
 
+    /// From nobody yet.
+    fn to_everybody(&self, message: &Dhcp) -> Frame {
+        let packet = Packet {
+            src: Ipv4Addr::UNSPECIFIED,
+            dst: Ipv4Addr::BROADCAST,
+            ttl: 64,
+            dont_fragment: false,
+            // What is in it says how long it is.
+            len: 0,
+            segment: 0,
+            l4: L4::Udp { sport: CLIENT_PORT, dport: SERVER_PORT },
+            body: Body::Dhcp(Arc::new(message.clone())),
+            mark: 0,
+            ct: Ct::None,
+        };
+        let src = self.plan.card.mac;
+        Frame { src, dst: Mac::BROADCAST, payload: Payload::Ip(Box::new(packet)) }
+    }
+
     fn message(&self, kind: DhcpKind, transaction: u32, about: Option<&Dhcp>) -> Dhcp {
         Dhcp {
             kind,
@@ -154,10 +178,9 @@ impl Client {
         carrier: &mut watch::Receiver<bool>,
     ) -> Result<Option<Dhcp>, Interrupted> {
         for number in 0..tries {
-            let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
             // A link without carrier loses it, as a radio out of range does.
             self.asked = Instant::now();
-            let _ = self.socket.send_to(&dhcp::encode(message), to).await;
+            self.frames.send(&self.to_everybody(message));
             let wait = match number {
                 0 => FIRST,
                 number => Duration::from_secs(1 << (number - 1).min(4)),

@@ -5,7 +5,7 @@
 //! - `actors`: which driver carries out what
 //! - `clients`: the API, as each component has it
 //! - `server`: the API server's store and front; `relay`, `mirror`: of a cluster that is joined
-//! - `address`: DHCP, or a static address
+//! - `address`: DHCP, or a static address; `dhcp`, and `frames` of who has no address yet
 //! - `software`: docker, ufw
 //! - `picture`: what the kernel has, for whoever judges
 //! - `tries`, `streams`: probes
@@ -14,6 +14,7 @@ mod actors;
 mod address;
 mod clients;
 mod dhcp;
+mod frames;
 mod mirror;
 mod orders;
 mod picture;
@@ -38,7 +39,6 @@ use kubesim_backends::packets::{Codec, Packets};
 use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
-use kubesim_sim::world::SUBNET_ENV;
 use kubesim_sim::world::external::Order;
 use server::Person;
 use std::future::ready;
@@ -49,7 +49,6 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 const LO: u32 = 1;
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// A node that is on.
@@ -65,6 +64,7 @@ struct Node {
     card: u32,
     carrier: watch::Sender<bool>,
     streams: streams::Streams,
+    shutter: picture::Shutter,
 }
 
 /// Until its power goes.
@@ -102,15 +102,15 @@ impl Node {
         let ports = Ports::new(&plan, &mail)?;
         let (carrier, carried) = watch::channel(true);
         address::hold(&plan, &mail, &mut admin, card, carried);
-        mirror_files(&ports.drivers.files, &mail);
+        mirror_files(&plan, &ports.drivers.files, &mail);
         let clients = ports.clients.clone();
         // They are told when their own address is gone.
         drive::observe_addresses(&ports.drivers.network, move |has| clients.addresses_changed(has));
-        picture::keep(&plan, &ports, &mail)?;
+        let shutter = picture::keep(&plan, &ports, &mail)?;
         let hosts = Hosts::new(&plan, &ports, &mail);
         let person = plan.door.as_ref().map(|door| Person::new(door, &mail));
         let streams = streams::Streams::default();
-        Ok(Node { plan, mail, ports, hosts, person, admin, card, carrier, streams })
+        Ok(Node { plan, mail, ports, hosts, person, admin, card, carrier, streams, shutter })
     }
 }
 
@@ -144,8 +144,8 @@ fn below(root: &Path, path: &str) -> PathBuf {
 }
 
 /// Tells of the files that expectations are about.
-fn mirror_files(files: &Files, mail: &Mail) {
-    for path in [SUBNET_ENV, RESOLV_CONF] {
+fn mirror_files(plan: &Plan, files: &Files, mail: &Mail) {
+    for path in &plan.shown.files {
         let mail = mail.clone();
         let answer = Answer::new(move |reply| {
             if let files::Reply::Content { path, content } = reply {
@@ -153,7 +153,7 @@ fn mirror_files(files: &Files, mail: &Mail) {
             }
             async { Ok(()) }
         });
-        let request = files::Request::Watch { path: path.into() };
+        let request = files::Request::Watch { path: path.clone() };
         spawn_local(files.perform(request, answer));
     }
 }

@@ -37,6 +37,10 @@ impl Node {
                 }
                 Ok(())
             }
+            Order::Show(asked) => {
+                self.shutter.press(asked);
+                Ok(())
+            }
             Order::Try(attempt) => {
                 let (ports, mail) = (self.ports.clone(), self.mail.clone());
                 let resolv_conf = self.plan.root.join("etc/resolv.conf");

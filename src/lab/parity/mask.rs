@@ -37,17 +37,37 @@ impl Memory {
                 self.subnets.insert(network.to_owned(), node.key.name.to_string());
             }
         }
-        for lease in world.objects(Kind::Subnet) {
-            let spec = lease.subnet().map(|(spec, _)| spec);
-            let key = spec.and_then(|spec| wireguard::public_key(&spec.public_key));
+        let mut leases: Vec<_> = world.objects(Kind::Subnet).collect();
+        leases.sort_by_key(|lease| lease.meta.creation_timestamp.clone());
+        for lease in leases {
+            let Some((spec, status)) = lease.subnet() else { continue };
+            let key = wireguard::public_key(&spec.public_key);
             self.keys.extend(key.map(|key| (key.to_string(), lease.key.name.to_string())));
+            let Some((network, _)) = spec.cidr.split_once(".0/") else { continue };
+            let holder = self.holder(network, &spec.node);
+            if !status.vtep_mac.is_empty() {
+                self.tunnels.entry(status.vtep_mac.clone()).or_insert(holder);
+            }
         }
         for machine in &world.machines {
             let links = machine.kernel.links(NsId::HOST);
             for link in links.filter(|link| link.link_kind() == LinkKind::Vxlan) {
-                self.tunnels.insert(link.mac.to_string(), machine.name.to_string());
+                self.tunnels.entry(link.mac.to_string()).or_insert(machine.name.to_string());
             }
         }
+    }
+
+    /// Whose lease a network is: a node's that has had another before is told from that.
+    fn holder(&mut self, network: &str, node: &str) -> String {
+        let of_node = |holder: &&String| {
+            holder.strip_prefix(node).is_some_and(|rest| rest.is_empty() || rest.starts_with("'s "))
+        };
+        let before = self.subnets.values().filter(of_node).count();
+        let name = || match before {
+            0 => node.to_owned(),
+            before => format!("{node}'s {}", before + 1),
+        };
+        self.subnets.entry(network.to_owned()).or_insert_with(name).clone()
     }
 }
 

@@ -72,6 +72,10 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
             return Exit::Input;
         }
     };
+    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(&scenario, None)) {
+        output.complain(&format!("error: {lacks}"));
+        return Exit::Environment;
+    }
     let options = Options { seed: args.seed, ..Options::default() };
     let stage = Stage::modelled(&Arc::new(scenario.clone()), &options);
     if let Err(wrong) = fits(&stage, args.before) {
@@ -152,7 +156,7 @@ fn both(
     before: Duration,
     output: &mut Output,
 ) -> Result<(Played, Played), String> {
-    if let Some(lacks) = needs::lacking().or_else(lacking) {
+    if let Some(lacks) = lacking() {
         return Err(lacks);
     }
     output::header(output, scenario, options.seed);

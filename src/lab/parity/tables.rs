@@ -48,7 +48,10 @@ impl Tables {
         let host = NsId::HOST;
         let links = || kernel.links(host).filter(|link| !is_a_pods(link));
         let addresses = links().flat_map(|link| {
-            link.addresses.iter().map(|address| format!("{} on {}", address.net, link.name))
+            link.addresses.iter().map(|address| {
+                let scope = address.scope_word();
+                format!("{} scope {scope} on {}", address.net, link.name)
+            })
         });
         let rules = kernel.netfilter(host);
         let connections = rules.map(|rules| rules.conntrack_list(now)).unwrap_or_default();
@@ -173,8 +176,9 @@ fn links(json: &str) -> Result<Devices, String> {
         found.links.push(described(name, kind, link["mtu"].as_u64().unwrap_or_default(), up));
         for address in link["addr_info"].as_array().into_iter().flatten() {
             let (local, length) = (&address["local"], &address["prefixlen"]);
+            let scope = address["scope"].as_str().unwrap_or_default();
             let local = local.as_str().unwrap_or("?");
-            found.addresses.push(format!("{local}/{length} on {name}"));
+            found.addresses.push(format!("{local}/{length} scope {scope} on {name}"));
         }
     }
     Ok(found)
@@ -247,7 +251,7 @@ mod tests {
         ];
         let expected = Devices {
             links: expected.map(String::from).into(),
-            addresses: vec!["127.0.0.1/8 on lo".into()],
+            addresses: vec!["127.0.0.1/8 scope host on lo".into()],
             wireguard: vec![("wg".into(), 7)],
         };
         assert_eq!(found, expected);

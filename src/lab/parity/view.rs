@@ -8,7 +8,7 @@ use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_sim::kernel::NsId;
 use kubesim_sim::kernel::netfilter::Netfilter;
 use kubesim_sim::world::World;
-use kubesim_sim::world::probes::Probe;
+use kubesim_sim::world::probes::{Probe, Try};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,21 +143,25 @@ fn element((key, value): (FlatKey, FlatValue)) -> String {
     format!("{key}: {value:?}")
 }
 
-/// What came of a probe's last finished try, and a dig's answer.
+/// How many tries back what comes of a probe is looked at: those of before may be of another phase,
+/// and when each began is the machine's clock's.
+const TRIES: usize = 5;
+
+/// What came of a probe's last tries that are over, and its last answer to a dig.
 fn outcome(world: &World, probe: &Probe) -> String {
     let name = &probe.spec.name;
-    let done = |t: &&kubesim_sim::world::probes::Try| {
-        t.ended.is_some() || world.now > t.began + probe.spec.timeout
+    let is_over = |t: &&Try| t.ended.is_some() || world.now > t.began + probe.spec.timeout;
+    let last: Vec<&Try> = probe.tries.iter().rev().filter(is_over).take(TRIES).collect();
+    let said = match last.iter().filter(|t| t.succeeded()).count() {
+        _ if last.is_empty() => "never tried",
+        0 => "fails",
+        worked if worked == last.len() => "works",
+        _ => "works now and then",
     };
-    let last = probe.tries.iter().rev().find(done);
-    let said = match last {
-        None => "never tried".to_owned(),
-        Some(last) if last.succeeded() && last.answer.is_empty() => "works".to_owned(),
-        Some(last) if last.succeeded() => format!("answers {:?}", last.answer),
-        Some(_) => "fails".to_owned(),
-    };
+    let answer = last.first().filter(|last| last.succeeded() && !last.answer.is_empty());
+    let answer = answer.map_or_else(String::new, |last| format!(", answers {:?}", last.answer));
     let broken = if probe.broken.is_some() { ", its connection broke" } else { "" };
-    format!("{name}: {said}{broken}")
+    format!("{name}: {said}{answer}{broken}")
 }
 
 /// Where the scheduler put a pod that asked for no place.

@@ -174,6 +174,13 @@ pub fn elements_of(name: &str) -> Result<Vec<(FlatKey, FlatValue)>, String> {
     Ok(all)
 }
 
+/// How many transactions the calling thread's network namespace has seen: when it has not changed,
+/// no rule has.
+pub fn generation() -> Result<u32, String> {
+    let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
+    kernel::generation(&mut netlink, &mut Messages::default()).map_err(unread)
+}
+
 /// Makes an owner's table, with these elements, in the calling thread's network namespace, as
 /// [`Nftables::apply`] would: for who wants to see how it should stand.
 pub fn make_table(
