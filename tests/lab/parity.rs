@@ -43,10 +43,13 @@ fn the_shipped_scenarios_agree_in_both_worlds() {
     let all = |set: &str| -> Vec<Case> {
         files.iter().map(|path| (path.clone(), owned(&["--set", set]))).collect()
     };
-    let moves = folder.join("laptop-ip-change.toml");
+    let named = |name: &str| folder.join(format!("{name}.toml"));
+    let moves = named("laptop-ip-change");
     let more = vec![
         (moves.clone(), owned(&["--set", "cluster.backend=vxlan"])),
         (moves, owned(&["--profile", "flannel"])),
+        (named("flannel-restart-stale-routes"), owned(&["--profile", "flannel"])),
+        (named("docker-forwarding"), owned(&["--profile", "upstream"])),
     ];
     let [chains, elements] =
         ["iptables", "nftables"].map(|mode| format!("cluster.proxy-mode={mode}"));

@@ -6,6 +6,7 @@ use kubesim_actors::netd::wireguard;
 use kubesim_actors::objects::{Kind, Object};
 use kubesim_actors::ports::network::LinkKind;
 use kubesim_sim::kernel::NsId;
+use kubesim_sim::scenario::NetdProgram;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
 use serde_json::Value;
@@ -31,7 +32,8 @@ pub struct Memory {
 
 impl Memory {
     fn note(&mut self, world: &World) {
-        for node in world.objects(Kind::Node) {
+        // Whose agent draws its own subnet minds no Node's.
+        for node in world.objects(Kind::Node).filter(|_| !draws_subnets(world)) {
             let cidr = node.node().and_then(|(spec, _)| spec.pod_cidr.clone());
             if let Some((network, _)) = cidr.as_deref().and_then(|cidr| cidr.split_once(".0/")) {
                 self.subnets.insert(network.to_owned(), node.key.name.to_string());
@@ -179,6 +181,11 @@ impl Mask {
             rest[..end].parse::<u32>().is_ok_and(|host| host > 1)
         })
     }
+}
+
+/// Whether the nodes' subnets are what their agents drew, and not what their Nodes say.
+pub fn draws_subnets(world: &World) -> bool {
+    world.scenario.cluster.netd == NetdProgram::Flannel
 }
 
 /// A Service's own address.

@@ -231,7 +231,8 @@ mod tests {
     fn devices_are_read_but_those_of_pods() {
         let json = r#"[
             {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "mtu": 65536, "link_type": "loopback",
-             "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
+             "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8,
+              "scope": "host"}]},
             {"ifname": "eth0", "flags": ["UP"], "mtu": 1500, "link_type": "ether",
              "linkinfo": {"info_kind": "tun"}, "addr_info": []},
             {"ifname": "veth1", "flags": ["UP"], "mtu": 1450, "link_type": "ether",

@@ -1,6 +1,6 @@
 //! What an operator could see of a world at one moment.
 
-use super::mask::Mask;
+use super::mask::{Mask, draws_subnets};
 use super::tables::Tables;
 use super::{chains, connections};
 use kubesim_actors::objects::Kind;
@@ -67,6 +67,9 @@ impl View {
             let objects = ours.map(|object| {
                 let mut json = object.to_json();
                 hide(&mut json);
+                if kind == Kind::Node && draws_subnets(world) {
+                    hide_subnets(&mut json);
+                }
                 if kind == Kind::EndpointSlice || json.pointer("/spec/nodeSelector").is_none() {
                     hide_place(&mut json);
                 }
@@ -162,6 +165,13 @@ fn outcome(world: &World, probe: &Probe) -> String {
     let answer = answer.map_or_else(String::new, |last| format!(", answers {:?}", last.answer));
     let broken = if probe.broken.is_some() { ", its connection broke" } else { "" };
     format!("{name}: {said}{answer}{broken}")
+}
+
+/// What a Node says of its subnet where its agent minds something else: which of them came first.
+fn hide_subnets(node: &mut Value) {
+    if let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|name, _| !["podCIDR", "podCIDRs"].contains(&name.as_str()));
+    }
 }
 
 /// Where the scheduler put a pod that asked for no place.
