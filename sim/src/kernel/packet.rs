@@ -82,6 +82,14 @@ pub enum Ct {
     },
 }
 
+impl Ct {
+    /// It has nothing of conntrack (`_nfct` is 0): nor has what was found to be invalid, which is
+    /// looked at anew, or not tracked, where it comes in again by the loopback.
+    pub fn is_unseen(self) -> bool {
+        matches!(self, Ct::None | Ct::Invalid)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound = "", rename_all = "snake_case", deny_unknown_fields)]
 pub enum L4<F: Family = V4> {

@@ -111,7 +111,7 @@ impl<F: Filtered> Conntrack<F> {
     /// `nf_conntrack_in`: finds or makes the packet's entry. What was seen before (loopback) or
     /// must not be tracked is left alone.
     pub(super) fn track(&mut self, packet: &mut Packet<F>, now: Time) -> Result<(), TableFull> {
-        if !matches!(packet.ct, Ct::None | Ct::Attached) {
+        if !packet.ct.is_unseen() && packet.ct != Ct::Attached {
             return Ok(());
         }
         // Who has an address is nobody's connection (nf_conntrack_icmpv6_error).

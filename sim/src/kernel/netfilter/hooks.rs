@@ -143,7 +143,7 @@ impl<F: Filtered> State<F> {
             key: Key::of(packet),
             mark: packet.mark,
             state: state_of(packet.ct),
-            untouched: packet.ct == Ct::None,
+            untouched: packet.ct.is_unseen(),
             dnat,
             context,
             recent: &mut self.recent,
@@ -152,7 +152,7 @@ impl<F: Filtered> State<F> {
         let mut walk = Walk { rules: &self.rules, scene, notrack: false };
         let outcome = walk.chain(base.counted(), 0);
         packet.mark = walk.scene.mark;
-        if walk.notrack && packet.ct == Ct::None {
+        if walk.notrack && packet.ct.is_unseen() {
             packet.ct = Ct::Untracked;
         }
         outcome.unwrap_or(policy)
