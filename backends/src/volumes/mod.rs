@@ -31,13 +31,23 @@ struct Root {
     machine: PathBuf,
     /// The node's own directory.
     data: PathBuf,
+    /// Whether anything may be mounted.
+    mounts: bool,
 }
 
 impl Volumes {
     /// Volumes are in `data`; paths of the machine are below `machine`, which is `/` for a node
     /// that has it for itself.
     pub fn new(data: impl Into<PathBuf>, machine: impl Into<PathBuf>) -> Volumes {
-        Volumes(Rc::new(Root { machine: machine.into(), data: data.into() }))
+        Volumes(Rc::new(Root { machine: machine.into(), data: data.into(), mounts: true }))
+    }
+
+    /// Nothing is mounted, for a node that leaves nothing of itself in the machine's kernel: what
+    /// is meant to be in memory is on the disk, and parts of volumes are refused.
+    pub fn without_mounts(self) -> Volumes {
+        let Root { machine, data, .. } = &*self.0;
+        let (machine, data) = (machine.clone(), data.clone());
+        Volumes(Rc::new(Root { machine, data, mounts: false }))
     }
 }
 
@@ -80,7 +90,10 @@ impl Root {
                 ready(volume, written)
             }
             Request::Part { part, path } => {
-                let result = part::make(&self.pod(part.pod), &part, &path);
+                let result = match self.mounts {
+                    true => part::make(&self.pod(part.pod), &part, &path),
+                    false => Err("nothing is mounted on this node".into()),
+                };
                 let result = result.and_then(|path| text(&path));
                 let (pod, container, index) = (part.pod, part.container, part.index);
                 Some(Reply::Part { pod, container, index, result })
@@ -117,7 +130,9 @@ impl Root {
     fn empty(&self, volume: &Volume, medium: Medium, access: Access) -> Result<PathBuf, SmolStr> {
         let place = self.place(volume);
         self.directory(&place)?;
-        if let Medium::Memory { limit } = medium {
+        if let Medium::Memory { limit } = medium
+            && self.mounts
+        {
             mounts::tmpfs(&place, limit)?;
         }
         doing("opening to all", &place, mode(&place, 0o777))?;
@@ -128,7 +143,7 @@ impl Root {
     fn files(&self, volume: &Volume, files: &Files, access: Access) -> Result<PathBuf, SmolStr> {
         let place = self.place(volume);
         self.directory(&place)?;
-        if volume.plugin.in_memory() {
+        if volume.plugin.in_memory() && self.mounts {
             mounts::tmpfs(&place, None)?;
         }
         doing("opening to all", &place, mode(&place, 0o777))?;
@@ -167,7 +182,7 @@ mod tests {
 
     #[test]
     fn volumes_are_where_upstream_has_them() {
-        let root = Root { machine: "/".into(), data: "/var/lib/kubesim/node".into() };
+        let root = Root { machine: "/".into(), data: "/var/lib/kubesim/node".into(), mounts: true };
         let (pod, name) = (Uid(1), SmolStr::from("v"));
         let place = root.place(&Volume { pod, name, plugin: Plugin::EmptyDir });
         let wanted = "/var/lib/kubesim/node/pods/00000000-0000-0000-0000-000000000001/volumes/\

@@ -96,6 +96,11 @@ impl Volumes {
         }
     }
 
+    /// No pod has anything here.
+    pub fn is_empty(&self) -> bool {
+        self.pods().is_empty()
+    }
+
     fn pods(&self) -> Vec<Uid> {
         let pods = format!("{DATA}/pods/");
         let names = self.entries.keys().filter_map(|path| path.strip_prefix(&pods));
@@ -261,10 +266,11 @@ impl Volumes {
 
     /// The entry at a path, not followed if it is a link.
     pub fn at(&self, path: &str) -> Option<Entry> {
-        match path {
-            "" => Some(Entry::new(What::Directory, 0o755)),
-            path => self.entries.get(path).cloned(),
-        }
+        let Some((parent, name)) = path.rsplit_once('/') else {
+            return Some(Entry::new(What::Directory, 0o755));
+        };
+        let parent = self.resolve(parent)?;
+        self.entries.get(&format!("{parent}/{name}")).cloned()
     }
 
     /// The content of a file, through links.
@@ -277,15 +283,16 @@ impl Volumes {
 
     /// Where a link leads.
     pub fn link(&self, path: &str) -> Option<String> {
-        match &self.entries.get(path)?.what {
-            What::Link(target) => Some(target.clone()),
+        match self.at(path)?.what {
+            What::Link(target) => Some(target),
             _ => None,
         }
     }
 
     /// The names in a directory, in order.
     pub fn names(&self, path: &str) -> Vec<String> {
-        let prefix = format!("{}/", self.resolve(path).unwrap_or_default());
+        let Some(real) = self.resolve(path) else { return Vec::new() };
+        let prefix = format!("{real}/");
         let below = self.entries.range(prefix.clone()..);
         let rest = below.map_while(|(path, _)| path.strip_prefix(&prefix));
         rest.filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
