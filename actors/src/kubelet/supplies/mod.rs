@@ -131,15 +131,7 @@ impl Supplies {
         self.refetch(pod, k, ctx);
         let spec = pod.spec();
         let config = Arc::clone(&k.config);
-        let facts = Facts {
-            pod: &pod.object,
-            spec: &spec,
-            pod_ip: None,
-            host_ip: k.address,
-            node: &config.node,
-            cpu_millis: config.cpu_millis,
-            memory_bytes: config.memory_bytes,
-        };
+        let facts = Facts { host_ip: k.address, ..Facts::of(&pod.object, &spec, &config) };
         let mut wrong = Vec::new();
         {
             let (objects, tokens, now) = (&k.objects, &*self.tokens, ctx.wall());

@@ -1,6 +1,7 @@
 //! The ConfigMaps and Secrets that the node's pods use, as the API said them last. Each is asked
 //! for when a pod comes that uses it, and again before what was made of it is looked at anew, as
-//! upstream's managers do that get and do not watch (pkg/kubelet/util/manager/cache_based_manager.go).
+//! upstream's managers do that get and do not watch
+//! (pkg/kubelet/util/manager/cache_based_manager.go).
 
 use crate::kubelet::Kubelet;
 use crate::kubelet::local::{Call, Local, is_transient};

@@ -236,8 +236,8 @@ fn a_part_of_a_volume_is_mounted_by_its_path() {
         { "name": "v", "mountPath": "data", "subPath": "x/y", "mountPropagation": "Bidirectional" },
         { "name": "v", "mountPath": "/own", "subPathExpr": "$(NAME)/z", "readOnly": true },
     ]);
-    let name =
-        json!({ "name": "NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } });
+    let field = json!({ "fieldRef": { "fieldPath": "metadata.name" } });
+    let name = json!({ "name": "NAME", "valueFrom": field });
     let volumes = json!([{ "name": "v", "emptyDir": {} }]);
     world.apply(with(volumes.clone(), json!({ "volumeMounts": mounts, "env": [name] })));
     world.run(secs(2));
@@ -259,7 +259,10 @@ fn an_environment_is_made_of_objects() {
     let mut world = told();
     world.apply(config_map("m", json!({ "A": "1", "B": "2" })));
     world.apply(secret("s", json!({ "B": "Mw==", "C": "NA==" })));
-    let from = |kind: &str, name: &str, optional: bool| json!({ "prefix": "P_", kind: { "name": name, "optional": optional } });
+    let from = |kind: &str, name: &str, optional: bool| {
+        let of = json!({ "name": name, "optional": optional });
+        json!({ "prefix": "P_", kind: of })
+    };
     let key = |name: &str, kind: &str, of: &str, key: &str, optional: bool| {
         let of = json!({ "name": of, "key": key, "optional": optional });
         json!({ "name": name, "valueFrom": { kind: of } })
@@ -278,7 +281,8 @@ fn an_environment_is_made_of_objects() {
                 key("NO", "secretKeyRef", "s", "Z", true),
                 key("NONE", "configMapKeyRef", "none", "Z", true),
                 { "name": "ALL", "value": "$(P_B)-$(ONE)" },
-                { "name": "CPU", "valueFrom": { "resourceFieldRef": { "resource": "limits.cpu" } } },
+                { "name": "CPU", "valueFrom": { "resourceFieldRef": {
+                    "resource": "limits.cpu" } } },
                 { "name": "MIB", "valueFrom": { "resourceFieldRef": {
                     "resource": "limits.memory", "divisor": "1Mi" } } },
                 { "name": "ASKED", "valueFrom": { "resourceFieldRef": {
