@@ -14,6 +14,7 @@ use kubesim_backends::packets::Packets;
 use kubesim_backends::port::{Answer, Closed, Local, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
+use kubesim_backends::volumes::Volumes;
 use kubesim_runtime::host::{self, AnswerTo, Driver, Hosted, Settings, SystemClock};
 use kubesim_runtime::{Actor, Ticket};
 use std::future::Future;
@@ -28,6 +29,7 @@ pub struct Drivers<C> {
     pub network: Network,
     pub rules: Rc<Rules>,
     pub files: Files,
+    pub volumes: Volumes,
     pub containers: C,
     pub probes: Probes,
     pub dns: Packets,
@@ -143,6 +145,7 @@ pub fn kubelet_effect(
         Effect::Probe(request) => drivers.probes.perform(request, to(answer, Event::Probe)),
         Effect::Files(request) => drivers.files.perform(request, to(answer, Event::Files)),
         Effect::Network(request) => drivers.network.perform(request, to(answer, Event::Network)),
+        Effect::Volumes(request) => drivers.volumes.perform(request, to(answer, Event::Volumes)),
     }
 }
 

@@ -52,7 +52,8 @@ fn run(args: &Args, output: &mut Output) -> Result<(), Failed> {
         )
     })?;
     let machine = Machine::of(address).map_err(environment)?;
-    let serve = Serve::told(args.data_dir.clone(), args.listen, args.networks);
+    let serve =
+        Serve::told(args.data_dir.clone(), args.listen, args.settings.address, args.networks);
     let ip = *args.listen.ip();
     let at = match ip == Ipv4Addr::UNSPECIFIED {
         true => (Ipv4Addr::LOCALHOST, Some(address)),

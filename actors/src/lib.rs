@@ -11,6 +11,7 @@
 // Golden files are read from disk.
 #![cfg_attr(test, allow(clippy::disallowed_types, clippy::disallowed_methods))]
 
+pub mod advertiser;
 pub mod apiserver;
 pub mod containers;
 pub mod controllers;

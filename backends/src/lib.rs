@@ -27,3 +27,5 @@ pub mod rules;
 pub mod store;
 #[cfg(target_os = "linux")]
 mod turn;
+#[cfg(target_os = "linux")]
+pub mod volumes;

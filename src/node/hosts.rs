@@ -21,6 +21,7 @@ use kubesim_backends::packets::{Codec, Packets};
 use kubesim_backends::port::{Answer, Local, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
+use kubesim_backends::volumes::Volumes;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -126,6 +127,7 @@ fn drivers(containers: Cri, data_dir: &Path) -> Result<Drivers<Cri>, String> {
         network: Network::open().map_err(|error| format!("a netlink socket: {error}"))?,
         rules: Rc::new(Rules::new(Default::default())),
         files: Files::below("/").with_manifests(text(&data_dir.join("manifests"))),
+        volumes: Volumes::new(data_dir, "/"),
         dns: Packets::new(Codec::Dns),
         peers: Packets::new(Codec::Peer),
         probes: Probes::new(move |command| inside.exec(command)),

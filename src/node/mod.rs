@@ -148,6 +148,7 @@ impl<'a> Node<'a> {
         let Settings { containerd, pod_logs, cgroup, .. } = self.settings;
         let containers = Cri::new(cri::Settings {
             logs: pod_logs.clone(),
+            pods: self.data_dir.join("pods"),
             cgroup: cgroup.clone(),
             ..cri::Settings::new(containerd)
         });

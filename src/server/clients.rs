@@ -2,6 +2,7 @@
 //! others, by the same door and each with a certificate of its own. Where several servers have one
 //! store, those of one of them work.
 
+use super::advertise::{self, Advertised};
 use super::aggregate;
 use super::lead::{self, Election};
 use super::signer::{self, Seal};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub election: Option<Election>,
     pub scheduler: Option<(scheduler::Config, Credentials)>,
     pub manager: Option<Manager>,
+    /// Where pods find the server.
+    pub advertised: Advertised,
 }
 
 /// What upstream's kube-controller-manager is: the controllers, and what works beside them.
@@ -96,6 +99,13 @@ const COLLECTOR: Who = Who::new(
 /// The signer does what upstream's does, and is the service account that it is there.
 const SIGNER: Who = Who::new("signer", "system:serviceaccount:kube-system:certificate-controller");
 
+/// Where the servers are, the server says itself (upstream's loopback client).
+pub const SERVER: Who = Who {
+    agent: "kube-apiserver",
+    user: Cow::Borrowed("system:apiserver"),
+    groups: &["system:masters"],
+};
+
 /// And so does who completes roles that aggregate others.
 const AGGREGATOR: Who = Who::new(
     "clusterrole-aggregation-controller",
@@ -133,7 +143,8 @@ impl Plan {
                 (AGGREGATOR, aggregator),
             ]
         });
-        scheduler.into_iter().chain(manager).collect()
+        let server = (SERVER, self.advertised.credentials.clone());
+        scheduler.into_iter().chain(manager).chain([server]).collect()
     }
 }
 
@@ -194,6 +205,9 @@ impl Clients {
                 run(config.clone(), clients, scheduler_effect, scheduler::Event::Api)
             }));
         }
+        let Advertised { address, credentials } = plan.advertised.clone();
+        let asks = client("advertiser", server, port, credentials);
+        running.push(advertise::start(address, port, asks));
         Ok(Clients(running))
     }
 
@@ -280,7 +294,7 @@ pub fn settings<A: Actor>() -> Settings {
 }
 
 /// Has one of an actor's clients carry out what it asks for.
-type Perform<A> = fn(&[Client], <A as Actor>::Effect, AnswerTo<A>) -> Local<()>;
+pub type Perform<A> = fn(&[Client], <A as Actor>::Effect, AnswerTo<A>) -> Local<()>;
 
 fn controllers_effect(
     clients: &[Client],
@@ -306,12 +320,17 @@ fn scheduler_effect(
 }
 
 /// An answer's way back, as the event it is to the actor.
-fn to<A: Actor, R: 'static>(answer: AnswerTo<A>, event: fn(R) -> A::Event) -> Answer<R> {
+pub fn to<A: Actor, R: 'static>(answer: AnswerTo<A>, event: fn(R) -> A::Event) -> Answer<R> {
     let answer = Rc::new(answer);
     Answer::new(move |reply| {
         let (answer, event) = (Rc::clone(&answer), event(reply));
         async move { answer.send(event).await.map_err(|_| Closed) }
     })
+}
+
+/// Carries out what an actor asks for that speaks to the API only, by these clients.
+pub fn driver<A: Actor>(clients: Vec<Client>, perform: Perform<A>) -> impl Driver<A> {
+    OverTheApi { clients, perform }
 }
 
 /// Its first client is the one whose connection the actor is told of.

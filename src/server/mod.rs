@@ -2,6 +2,7 @@
 //!
 //! - `host`: the API server, its store and its front
 //! - `clients`: the scheduler and the controllers
+//! - `advertise`: where pods find the server
 //! - `joining`: by which token other machines join
 //! - `signer`: the certificates that are asked for
 //! - `aggregate`: roles that others are part of
@@ -10,6 +11,7 @@
 //! - `tokens`: the keys of tokens, when their file changes
 //! - `data`, `backup`: what it keeps, and a copy of that
 
+mod advertise;
 mod aggregate;
 mod backup;
 pub(crate) mod clients;
@@ -21,6 +23,7 @@ pub(crate) mod renew;
 mod signer;
 mod tokens;
 
+use self::advertise::{Address, Advertised};
 #[cfg(feature = "node")]
 use self::clients::Who;
 use self::host::{Served, Store};
@@ -77,6 +80,11 @@ pub(crate) struct Serve {
     /// Where clients are served.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
     listen: SocketAddrV4,
+    /// By which address pods find the server, as kube-apiserver's flag: they know it by the Service
+    /// `kubernetes`. If it is not said, that of --listen, or if others do not come there (loopback,
+    /// 0.0.0.0), the one from which this machine reaches others, also when that changes.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_address: Option<Ipv4Addr>,
     #[command(flatten)]
     networks: Networks,
     /// How long a node's lease may go without renewal before the node is not ready, in seconds.
@@ -108,14 +116,19 @@ pub(crate) struct Serve {
 #[cfg(feature = "node")]
 impl Serve {
     /// As `kubesim server` has it that is told no more than this.
-    pub fn told(data_dir: PathBuf, listen: SocketAddrV4, networks: Networks) -> Serve {
+    pub fn told(
+        data_dir: PathBuf,
+        listen: SocketAddrV4,
+        advertise_address: Option<Ipv4Addr>,
+        networks: Networks,
+    ) -> Serve {
         #[derive(clap::Parser)]
         struct Server {
             #[command(flatten)]
             serve: Serve,
         }
         let Server { serve } = clap::Parser::parse_from(["server"]);
-        Serve { data_dir, listen, networks, ..serve }
+        Serve { data_dir, listen, advertise_address, networks, ..serve }
     }
 }
 
@@ -339,7 +352,11 @@ fn election(args: &Serve) -> Result<Option<Election>, String> {
 /// Periods are upstream's, and so is the scheduler's name.
 fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, String> {
     let with = |part| !args.without.contains(&part);
-    let mut plan = clients::Plan { server, election: None, scheduler: None, manager: None };
+    let address = Address::of(args.advertise_address, *args.listen.ip());
+    let credentials = clients::SERVER.credentials(pki)?;
+    let advertised = Advertised { address, credentials };
+    let mut plan =
+        clients::Plan { server, election: None, scheduler: None, manager: None, advertised };
     if with(Part::Scheduler) {
         let name = "default-scheduler".to_owned();
         let config = scheduler::Config { name, events: Some(lead::hostname().into()) };

@@ -62,7 +62,8 @@ pub(super) fn apply(state: State<'_>, request: &Request, key: &Key) -> Result<Ou
         }
         Request::Delete { options, .. } => delete::delete(&state, &old, options),
         Request::Bind { uid, node, .. } => bind(&state, &old, *uid, node),
-        Request::Create { .. } | Request::Get { .. } | Request::List { .. } => {
+        // None of these writes.
+        Request::Create { .. } | Request::Get { .. } | Request::List { .. } | Request::Token(_) => {
             Ok(Outcome::Same(old))
         }
     }

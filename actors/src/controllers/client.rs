@@ -217,7 +217,7 @@ impl Client {
             Ok(reply) => {
                 let object = match reply {
                     Reply::Object(object) => Some(object),
-                    Reply::List(_) => None,
+                    Reply::List(_) | Reply::Token { .. } => None,
                 };
                 match &*flight.request {
                     Request::Get { .. } => {}

@@ -214,7 +214,7 @@ impl Elector {
             }
             // Somebody else wrote it, or nobody knows: what it is now, is to be seen.
             (What::Write { known: true }, Err(_)) => self.look(ctx),
-            (_, Ok(Reply::List(_)) | Err(_)) => self.later(ctx),
+            (_, Ok(Reply::List(_) | Reply::Token { .. }) | Err(_)) => self.later(ctx),
         }
     }
 

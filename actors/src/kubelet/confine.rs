@@ -4,7 +4,7 @@
 use crate::objects::PodSpec;
 use crate::objects::pod_spec::is_latest;
 use crate::objects::quantity::thousandths;
-use crate::ports::container::{Capabilities, Pull, Qos, Resources, Seccomp, Security};
+use crate::ports::container::{Capabilities, Message, Pull, Qos, Resources, Seccomp, Security};
 use k8s_openapi::api::core::v1::{Container, SeccompProfile, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use smol_str::SmolStr;
@@ -59,6 +59,16 @@ pub fn pull(container: &Container) -> Pull {
         Some("IfNotPresent") => Pull::IfNotPresent,
         _ if latest() => Pull::Always,
         _ => Pull::IfNotPresent,
+    }
+}
+
+/// Where its last words are looked for.
+pub fn message(container: &Container) -> Message {
+    let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
+    let policy = container.termination_message_policy.as_deref();
+    Message {
+        path: SmolStr::from(path.unwrap_or("/dev/termination-log")),
+        or_log: policy == Some("FallbackToLogsOnError"),
     }
 }
 

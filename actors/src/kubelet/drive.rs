@@ -5,11 +5,12 @@
 use super::admit::{self, Demand};
 use super::confine;
 use super::container_state::{Ctr, Next, Role, State};
-use super::env::{self, Facts};
+use super::env::{self, Facts, Made};
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox, container_specs};
 use super::probes::Question;
 use super::resolv::{self, ClusterDns};
+use super::supplies::{self, Lack};
 use super::{Effect, Kubelet};
 use crate::objects::PodSpec;
 use crate::ports::container::{self, Fault};
@@ -26,7 +27,7 @@ impl Pod {
         if !k.listed {
             return;
         }
-        if self.is_settled() {
+        if self.is_settled(ctx.now()) {
             return self.ask_probes(k, ctx);
         }
         if self.outcome.is_none() && self.rejected.is_none() {
@@ -44,13 +45,14 @@ impl Pod {
     }
 
     /// All of it runs and the API knows: nothing but probes is due.
-    fn is_settled(&self) -> bool {
+    fn is_settled(&self, now: Time) -> bool {
         let runs = |ctr: &Ctr| ctr.is_running() && !ctr.stopping;
         self.sandbox == Sandbox::Up
             && self.demand.is_some()
             && !self.report.dirty
             && !self.ending()
             && !self.containers.is_empty()
+            && self.supplies.as_ref().is_none_or(|supplies| supplies.due() > now)
             && self.containers.iter().all(runs)
     }
 
@@ -91,8 +93,10 @@ impl Pod {
     }
 
     fn run(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
+        let supplied = self.supply(k, ctx);
         match self.sandbox {
-            Sandbox::None => self.make_sandbox(k, ctx),
+            Sandbox::None if supplied => self.make_sandbox(k, ctx),
+            Sandbox::None => {}
             Sandbox::Creating | Sandbox::Removing => {}
             Sandbox::Up => {
                 self.start_next_container(k, ctx);
@@ -206,34 +210,33 @@ impl Pod {
             Some(services) => env::service_variables(services, namespace, links),
             None => Arc::default(),
         };
-        let facts = Facts {
-            pod: &self.object,
-            spec: &spec,
-            pod_ip: self.address(k.address),
-            host_ip: k.address,
-            node: &k.config.node,
-        };
-        let now = ctx.now();
-        let ctr = &mut self.containers[index];
-        let env = match env::own_variables(wanted, &service_env, &facts) {
-            Ok(env) => env,
-            Err(message) => {
-                let until = now + Duration::from_secs(10);
-                let reason = "CreateContainerConfigError";
-                let (name, why) = (ctr.name.clone(), message.clone());
-                ctr.state = State::Waiting { reason, message, until };
-                self.report.dirty = true;
-                self.tell_refused(&name, &why, Fault::Config, k);
-                return false;
+        if let Some(supplies) = &self.supplies {
+            k.fetch(&supplies.needs, supplies::AGE, ctx);
+        }
+        let (object, config) = (Arc::clone(&self.object), Arc::clone(&k.config));
+        let (pod_ip, host_ip) = (self.address(k.address), k.address);
+        let facts = Facts { pod_ip, host_ip, ..Facts::of(&object, &spec, &config) };
+        let made = env::own_variables(wanted, &service_env, &facts, &k.objects);
+        let env = match made {
+            Ok(Made { variables, skipped }) => {
+                self.tell_skipped(&skipped, k);
+                variables
             }
+            Err(lack) => return self.lacks(index, lack, k, ctx),
         };
         let look_up = |name: &str| {
             let own = env.iter().chain(service_env.iter()).find(|(known, _)| known == name);
             own.map(|(_, value)| value.as_str())
         };
+        let mounts = match self.mounts(wanted, &spec, &look_up, ctx) {
+            Ok(mounts) => mounts,
+            Err(lack) => return self.lacks(index, lack, k, ctx),
+        };
         let expand = |words: &Option<Vec<String>>| {
             words.iter().flatten().map(|word| env::expand(word, look_up)).collect()
         };
+        let now = ctx.now();
+        let ctr = &mut self.containers[index];
         let container = container::Container {
             name: ctr.name.clone(),
             image: SmolStr::from(wanted.image.as_deref().unwrap_or_default()),
@@ -243,6 +246,8 @@ impl Pod {
             working_dir: SmolStr::from(wanted.working_dir.as_deref().unwrap_or_default()),
             service_env: service_env.clone(),
             env: env.clone(),
+            mounts,
+            message: confine::message(wanted),
             stdin: wanted.stdin == Some(true),
             stdin_once: wanted.stdin_once == Some(true),
             tty: wanted.tty == Some(true),
@@ -254,6 +259,25 @@ impl Pod {
         let (pod, spec) = (self.uid, Arc::new(container));
         ctx.perform(Effect::Container(container::Request::StartContainer { pod, spec }));
         true
+    }
+
+    /// It is not started now. False if its configuration is wrong.
+    fn lacks(
+        &mut self,
+        index: usize,
+        lack: Lack,
+        k: &mut Local,
+        ctx: &mut Context<'_, Kubelet>,
+    ) -> bool {
+        let Lack::Wrong(message) = lack else { return true };
+        let ctr = &mut self.containers[index];
+        let until = ctx.now() + Duration::from_secs(10);
+        let reason = "CreateContainerConfigError";
+        let (name, why) = (ctr.name.clone(), message.clone());
+        ctr.state = State::Waiting { reason, message, until };
+        self.report.dirty = true;
+        self.tell_refused(&name, &why, Fault::Config, k);
+        false
     }
 
     fn ask_probes(&mut self, k: &Local, ctx: &mut Context<'_, Kubelet>) {
@@ -296,7 +320,11 @@ impl Pod {
         match self.sandbox {
             Sandbox::Up => self.remove_sandbox(ctx),
             Sandbox::Creating | Sandbox::Removing => {}
-            Sandbox::None => self.part(k, ctx),
+            Sandbox::None => {
+                if self.unsupply(ctx) {
+                    self.part(k, ctx);
+                }
+            }
         }
     }
 
@@ -338,10 +366,14 @@ impl Pod {
         if self.sandbox == Sandbox::None {
             due = due.min(later(self.sandbox_retry.at));
         }
+        if let Some(supplies) = &self.supplies {
+            let at = if self.ending() { supplies.removal_due() } else { supplies.due() };
+            due = due.min(later(at));
+        }
         if self.sandbox != Sandbox::Up {
             return due;
         }
-        let settled = self.is_settled();
+        let settled = self.is_settled(now);
         let policy = if settled { SmolStr::default() } else { self.policy() };
         for ctr in &self.containers {
             due = due.min(later(ctr.probes.due()));

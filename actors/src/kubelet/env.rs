@@ -1,8 +1,10 @@
 //! A container's environment: the services of its namespace, then its own variables with
 //! `$(NAME)` references resolved.
 
-use crate::objects::{Key, Object, PodSpec, ServiceSpec, View};
-use k8s_openapi::api::core::v1::{Container, EnvVar};
+use super::Config;
+use super::supplies::{self, Data, Lack, Objects};
+use crate::objects::{Key, Kind, Object, PodSpec, ServiceSpec, View};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar};
 use kubesim_runtime::Hasher;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -90,75 +92,165 @@ fn variable_name(name: &str) -> String {
     name.to_uppercase().replace('-', "_")
 }
 
-/// What a container may learn of its pod (`fieldRef`).
+/// What a container may learn of its pod (`fieldRef`) and its node.
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     pub pod: &'a Object,
     pub spec: &'a PodSpec,
     pub pod_ip: Option<Ipv4Addr>,
     pub host_ip: Option<Ipv4Addr>,
     pub node: &'a str,
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
 }
 
-/// The container's own variables, in its order. The error says what is missing, as the
-/// `CreateContainerConfigError` of upstream does.
+impl<'a> Facts<'a> {
+    /// Without addresses.
+    pub fn of(pod: &'a Object, spec: &'a PodSpec, config: &'a Config) -> Facts<'a> {
+        Facts {
+            pod,
+            spec,
+            pod_ip: None,
+            host_ip: None,
+            node: &config.node,
+            cpu_millis: config.cpu_millis,
+            memory_bytes: config.memory_bytes,
+        }
+    }
+}
+
+/// A container's own variables.
+#[derive(Debug)]
+pub struct Made {
+    pub variables: Vec<(String, String)>,
+    /// What an environment cannot hold (environ(7)), by where it was to come from.
+    pub skipped: Vec<Skipped>,
+}
+
+#[derive(Debug)]
+pub struct Skipped {
+    pub kind: Kind,
+    pub name: String,
+    pub keys: Vec<String>,
+}
+
+/// The container's own variables: those of whole objects, then each in its order. What is wrong is
+/// said as the `CreateContainerConfigError` of upstream does (`makeEnvironmentVariables`,
+/// pkg/kubelet/kubelet_pods.go).
 pub fn own_variables(
     container: &Container,
     services: &[(String, String)],
     facts: &Facts<'_>,
-) -> Result<Vec<(String, String)>, String> {
-    let mut known: BTreeMap<&str, String> = BTreeMap::new();
-    let mut variables = Vec::new();
-    if let Some(source) = container.env_from.as_deref().unwrap_or_default().first() {
-        let optional = source.config_map_ref.as_ref().is_some_and(|r| r.optional == Some(true))
-            || source.secret_ref.as_ref().is_some_and(|r| r.optional == Some(true));
-        if !optional {
-            return Err("envFrom: this kubelet reads no ConfigMaps and Secrets".to_owned());
-        }
+    objects: &Objects,
+) -> Result<Made, Lack> {
+    let mut made = Made { variables: Vec::new(), skipped: Vec::new() };
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for source in container.env_from.iter().flatten() {
+        add_all(source, facts, objects, &mut known, &mut made.skipped)?;
     }
-    for variable in container.env.as_deref().unwrap_or_default() {
+    made.variables = known.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    for variable in container.env.iter().flatten() {
         let look_up = |name: &str| {
             let inherited = || services.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
             known.get(name).map(String::as_str).or_else(inherited)
         };
-        let Some(value) = value_of(variable, look_up, facts)? else {
+        let Some(value) = value_of(variable, look_up, container, facts, objects)? else {
             continue;
         };
-        known.insert(&variable.name, value.clone());
-        variables.retain(|(name, _)| *name != variable.name);
-        variables.push((variable.name.clone(), value));
+        known.insert(variable.name.clone(), value.clone());
+        made.variables.retain(|(name, _)| *name != variable.name);
+        made.variables.push((variable.name.clone(), value));
     }
-    Ok(variables)
+    Ok(made)
+}
+
+/// All of one object (`envFrom`). Later ones override.
+fn add_all(
+    source: &EnvFromSource,
+    facts: &Facts<'_>,
+    objects: &Objects,
+    known: &mut BTreeMap<String, String>,
+    skipped: &mut Vec<Skipped>,
+) -> Result<(), Lack> {
+    let (kind, name, optional) = match (&source.config_map_ref, &source.secret_ref) {
+        (Some(map), _) => (Kind::ConfigMap, &map.name, map.optional),
+        (_, Some(secret)) => (Kind::Secret, &secret.name, secret.optional),
+        _ => return Ok(()),
+    };
+    let Some(found) = find(kind, name, optional, facts, objects)? else { return Ok(()) };
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    let mut keys = Vec::new();
+    for (key, value) in &found.data {
+        let variable = format!("{prefix}{key}");
+        match variable.is_empty() || variable.contains(['=', '\0']) {
+            true => keys.push(variable),
+            false => {
+                known.insert(variable, text(value));
+            }
+        }
+    }
+    if !keys.is_empty() {
+        skipped.push(Skipped { kind, name: name.clone(), keys });
+    }
+    Ok(())
+}
+
+/// `None`: there is no such object, and need not be.
+fn find(
+    kind: Kind,
+    name: &str,
+    optional: Option<bool>,
+    facts: &Facts<'_>,
+    objects: &Objects,
+) -> Result<Option<Arc<Data>>, Lack> {
+    let key = Key::new(facts.pod.key.namespace.clone(), name);
+    objects.get(kind, &key, optional == Some(true))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// `None`: an optional source that is not there.
 fn value_of<'a>(
     variable: &EnvVar,
     look_up: impl Fn(&str) -> Option<&'a str>,
+    container: &Container,
     facts: &Facts<'_>,
-) -> Result<Option<String>, String> {
+    objects: &Objects,
+) -> Result<Option<String>, Lack> {
     let Some(source) = &variable.value_from else {
         return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), look_up)));
     };
     if let Some(field) = &source.field_ref {
-        return match field_value(&field.field_path, facts) {
-            Some(value) => Ok(Some(value)),
-            None => Err(format!("unsupported fieldPath: {}", field.field_path)),
-        };
+        let value = field_value(&field.field_path, facts);
+        let value = value.ok_or_else(|| supplies::unsupported(&field.field_path));
+        return value.map(Some).map_err(Lack::Wrong);
     }
-    let (kind, name, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
-        (Some(reference), _) => ("configmap", &reference.name, reference.optional),
-        (_, Some(reference)) => ("secret", &reference.name, reference.optional),
+    if let Some(field) = &source.resource_field_ref {
+        return supplies::resource(field, Some(container), facts).map(Some).map_err(Lack::Wrong);
+    }
+    let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
+        (Some(of), _) => (Kind::ConfigMap, &of.name, &of.key, of.optional),
+        (_, Some(of)) => (Kind::Secret, &of.name, &of.key, of.optional),
         _ => {
-            return Err(format!("variable {:?} has a source of no known kind", variable.name));
+            let name = &variable.name;
+            return Err(Lack::Wrong(format!("variable {name:?} has a source of no known kind")));
         }
     };
-    match optional {
-        Some(true) => Ok(None),
-        _ => Err(format!("{kind} {name:?} not found")),
+    let Some(found) = find(kind, name, optional, facts, objects)? else { return Ok(None) };
+    match found.data.get(key) {
+        Some(value) => Ok(Some(text(value))),
+        None if optional == Some(true) => Ok(None),
+        None => {
+            let namespace = &facts.pod.key.namespace;
+            Err(Lack::Wrong(format!("couldn't find key {key} in {kind} {namespace}/{name}")))
+        }
     }
 }
 
-fn field_value(path: &str, facts: &Facts<'_>) -> Option<String> {
+/// A field of a pod as text; `None` if it has no such one.
+pub fn field_value(path: &str, facts: &Facts<'_>) -> Option<String> {
     let ip = |ip: Option<Ipv4Addr>| Some(ip.map(|ip| ip.to_string()).unwrap_or_default());
     let account = || facts.spec.service_account_name.clone().unwrap_or_default();
     if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {

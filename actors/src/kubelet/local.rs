@@ -3,8 +3,9 @@
 
 use super::admit::Demand;
 use super::ipam::{Ipam, PodSubnet};
+use super::supplies::Objects;
 use super::{Config, Effect, Kubelet};
-use crate::objects::{Object, Uid, View};
+use crate::objects::{Key, Kind, Object, Uid, View};
 use crate::ports::api;
 use crate::recorder::Recorder;
 use kubesim_runtime::Context;
@@ -29,6 +30,8 @@ pub struct Local {
     pub resolv_conf: Arc<str>,
     pub services: Option<View>,
     pub ipam: Ipam,
+    /// What the pods use of the API's ConfigMaps and Secrets.
+    pub objects: Objects,
     /// What the admitted pods ask for.
     pub used: Demand,
     pub recorder: Recorder,
@@ -37,7 +40,7 @@ pub struct Local {
 }
 
 /// What a call to the API is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Lease,
     Node,
@@ -49,6 +52,10 @@ pub enum Call {
     Unmirror(Uid),
     /// A mirror pod of no static pod of ours is being taken away.
     Stray,
+    /// A ConfigMap or Secret.
+    Object(Kind, Key),
+    /// Which of a pod's tokens.
+    Token(Uid, usize),
 }
 
 impl Local {
@@ -63,6 +70,7 @@ impl Local {
             resolv_conf: Arc::from(""),
             services: None,
             ipam: Ipam::default(),
+            objects: Objects::default(),
             used: Demand::default(),
             recorder: match config.events {
                 true => Recorder::counting(&config.node),

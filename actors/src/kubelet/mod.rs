@@ -18,6 +18,7 @@ mod probes;
 mod resolv;
 mod sources;
 mod status;
+mod supplies;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use self::node::NodeAgent;
 use self::pod::{Pod, Sandbox};
 use self::sources::Sources;
 use crate::objects::{Kind, Name, Uid, View};
-use crate::ports::{api, container, files, network, probe};
+use crate::ports::{api, container, files, network, probe, volumes};
 use crate::recorder::Tidings;
 use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
 use smol_str::SmolStr;
@@ -70,6 +71,7 @@ pub enum Event {
     Probe(probe::Reply),
     Files(files::Reply),
     Network(network::Reply),
+    Volumes(volumes::Reply),
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,7 @@ pub enum Effect {
     Probe(probe::Request),
     Files(files::Request),
     Network(network::Request),
+    Volumes(volumes::Request),
 }
 
 /// The probe and restart alarms name a slot of the kubelet's own pod table.
@@ -99,6 +102,7 @@ impl kubesim_runtime::Effect for Effect {
             Effect::Probe(effect) => effect.answers(),
             Effect::Files(effect) => effect.answers(),
             Effect::Network(effect) => effect.answers(),
+            Effect::Volumes(effect) => effect.answers(),
         }
     }
 }
@@ -111,6 +115,7 @@ impl Digest for Event {
             Event::Probe(reply) => reply.digest(hasher),
             Event::Files(reply) => reply.digest(hasher),
             Event::Network(reply) => reply.digest(hasher),
+            Event::Volumes(reply) => reply.digest(hasher),
         }
     }
 }
@@ -143,6 +148,7 @@ impl Actor for Kubelet {
             ctx.perform(Effect::Container(container::Request::ObservePulls));
         }
         ctx.perform(Effect::Network(network::Request::Observe));
+        ctx.perform(Effect::Volumes(volumes::Request::List));
         for path in [&config.subnet_env, &config.resolv_conf, &config.manifests] {
             if !path.is_empty() {
                 let path = path.clone();
@@ -198,6 +204,7 @@ impl Actor for Kubelet {
             Event::Files(files::Reply::Written { .. }) => {}
             Event::Network(network::Reply::State(state)) => self.on_network(&state, ctx),
             Event::Network(_) => {}
+            Event::Volumes(reply) => self.on_volumes(reply, ctx),
         }
         self.local.recorder.go_on(ctx, Effect::Api, Timer::Events);
     }
@@ -292,6 +299,13 @@ impl Kubelet {
                     self.sync(uid, ctx);
                 }
             }
+            Some(Call::Object(kind, key)) => self.on_need((kind, key), answer.result, ctx),
+            Some(Call::Token(uid, index)) => {
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.on_token(index, answer.result, ctx);
+                    self.sync(uid, ctx);
+                }
+            }
             Some(Call::Stray) | None => {}
         }
     }
@@ -339,7 +353,7 @@ impl Kubelet {
                 Reply::Exited { name, attempt, exit, .. } => {
                     self.on_unclaimed_exit(uid, &name, attempt, exit);
                 }
-                Reply::SandboxRemoved { .. } => self.on_unclaimed_removed(uid),
+                Reply::SandboxRemoved { .. } => self.on_unclaimed_removed(uid, ctx),
                 _ => {}
             };
         };
@@ -464,7 +478,11 @@ impl Kubelet {
             ctx.clear_timer(Timer::Pod(uid));
         }
         let was_static = pod.is_static;
+        let needy = pod.supplies.as_ref().is_some_and(|supplies| !supplies.needs.is_empty());
         self.forget(uid);
+        if needy {
+            self.keep_needs();
+        }
         ctx.note(|| format!("pod {key} is gone"));
         if was_static {
             let same = |pod: &&Pod| pod.is_static && pod.object.key == key;

@@ -64,7 +64,7 @@ impl NodeAgent {
                 self.retry.reset();
                 self.overdue = false;
             }
-            Ok(Reply::List(_)) => {}
+            Ok(Reply::List(_) | Reply::Token { .. }) => {}
             Err(error) => {
                 // The view will show what it conflicts with; should it be slow, we ask again.
                 self.seen &= !matches!(error.reason, Reason::AlreadyExists | Reason::Conflict);
@@ -198,7 +198,7 @@ impl NodeAgent {
                 }
                 return;
             }
-            Ok(Reply::List(_)) => return,
+            Ok(Reply::List(_) | Reply::Token { .. }) => return,
             Err(error) => error,
         };
         lease.failures += 1;

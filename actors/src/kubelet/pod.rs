@@ -5,6 +5,7 @@ use super::admit::{Demand, Rejection};
 use super::container_state::{Ctr, Next, State};
 use super::local::{self, Local};
 use super::probes::Verdict;
+use super::supplies::Supplies;
 use super::{Effect, Kubelet};
 use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
 use crate::ports::container::{Exit, Fault};
@@ -41,6 +42,8 @@ pub struct Pod {
     /// What it asks for, once admitted.
     pub demand: Option<Demand>,
     pub sandbox_retry: Retry,
+    /// Its volumes and what they are made of, if it has any.
+    pub supplies: Option<Box<Supplies>>,
     /// The alarm as it is set.
     pub armed: Time,
 }
@@ -89,6 +92,7 @@ impl Pod {
         let inits = spec.init_containers.iter().flatten().map(|c| Ctr::new(c, true));
         let mains = spec.containers.iter().map(|c| Ctr::new(c, false));
         let containers = inits.chain(mains).collect();
+        let supplies = Supplies::of(&spec, &object.key.namespace);
         Pod {
             uid,
             record: (!is_static).then(|| Arc::clone(&object)),
@@ -103,6 +107,7 @@ impl Pod {
             report: Report::default(),
             demand: None,
             sandbox_retry: Retry::default(),
+            supplies,
             armed: Time::NEVER,
         }
     }
@@ -167,7 +172,8 @@ impl Pod {
     }
     /// The kubelet may forget it.
     pub fn is_finished(&self) -> bool {
-        !self.wanted && self.is_gone() && !(self.is_static && self.record.is_some())
+        let cleared = self.supplies.as_ref().is_none_or(|supplies| supplies.is_removed());
+        !self.wanted && self.is_gone() && cleared && !(self.is_static && self.record.is_some())
     }
 
     // What the runtime and the API knew of it before this kubelet did.
@@ -415,7 +421,7 @@ impl Pod {
                     self.record = Some(object);
                 }
             }
-            Ok(api::Reply::List(_)) => {}
+            Ok(api::Reply::List(_) | api::Reply::Token { .. }) => {}
             // After a conflict the view brings the newer object, and that resets the wait.
             Err(_) => self.report.retry.failed(ctx),
         }

@@ -10,10 +10,10 @@ use super::{Kubelet, Timer};
 use crate::objects::{
     Body, Key, Kind, Name, Object, ObjectMeta, OwnerReference, PodBody, Uid, View,
 };
-use crate::ports::{api, container};
+use crate::ports::{api, container, volumes};
 use kubesim_runtime::{Change, Context, Hasher, Snapshot, Time};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Sources {
     strays: BTreeMap<Key, Arc<Object>>,
     /// Sandboxes that the runtime lists and no pod claims.
     unclaimed: BTreeMap<Uid, Unclaimed>,
+    /// Pods that had volumes here when this kubelet began.
+    volumes: BTreeSet<Uid>,
     pub housekeeping: Option<Time>,
 }
 
@@ -183,12 +185,28 @@ impl Kubelet {
         }
     }
 
-    pub(super) fn on_unclaimed_removed(&mut self, pod: Uid) {
+    pub(super) fn on_unclaimed_removed(&mut self, pod: Uid, ctx: &mut Context<'_, Kubelet>) {
         if let Some(unclaimed) = self.sources.unclaimed.remove(&pod)
             && let Some(ip) = unclaimed.found.ip
         {
             self.local.ipam.release(ip, pod);
         }
+        if !self.pods.contains_key(&pod) && self.sources.volumes.remove(&pod) {
+            ctx.perform(super::Effect::Volumes(volumes::Request::Remove { pod }));
+        }
+    }
+
+    /// What no pod claims is removed, once all pods are known.
+    pub(super) fn on_volumes_listed(&mut self, pods: &[Uid], ctx: &mut Context<'_, Kubelet>) {
+        self.sources.volumes = pods.iter().copied().collect();
+        self.plan_housekeeping(ctx);
+    }
+
+    /// Objects that no pod uses any more are forgotten.
+    pub(super) fn keep_needs(&mut self) {
+        let used = self.pods.values().filter_map(|pod| pod.supplies.as_ref());
+        let used = used.flat_map(|supplies| supplies.needs.iter().cloned()).collect();
+        self.local.objects.keep(&used);
     }
 
     // Housekeeping.
@@ -212,6 +230,15 @@ impl Kubelet {
             let key = &unclaimed.found.key;
             ctx.note(|| format!("removes the sandbox of {key}: no such pod"));
             ctx.perform(super::Effect::Container(container::Request::RemoveSandbox { pod }));
+        }
+        // Under a sandbox that goes they are still in use.
+        let (pods, unclaimed) = (&self.pods, &self.sources.unclaimed);
+        let left = |pod: &Uid| !pods.contains_key(pod) && !unclaimed.contains_key(pod);
+        let left: Vec<Uid> = self.sources.volumes.iter().copied().filter(left).collect();
+        for pod in left {
+            self.sources.volumes.remove(&pod);
+            ctx.note(|| format!("removes the volumes of {pod}: no such pod"));
+            ctx.perform(super::Effect::Volumes(volumes::Request::Remove { pod }));
         }
         for stray in std::mem::take(&mut self.sources.strays).values() {
             self.local.delete_pod(Call::Stray, stray, ctx);

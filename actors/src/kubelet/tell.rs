@@ -6,9 +6,10 @@
 //! one that was not pulled it is told that it was there, once its container has started.
 
 use super::container_state::{Ctr, Role, State};
+use super::env::Skipped;
 use super::local::Local;
 use super::pod::{Pod, container_specs};
-use crate::objects::Object;
+use crate::objects::{Kind, Object};
 use crate::ports::container::Fault;
 use crate::ports::probe::Purpose;
 use crate::recorder::{Reference, Tidings};
@@ -101,6 +102,21 @@ impl Pod {
         self.tell_of(name, k, created, |_, _| format!("Created container: {name}"));
         let started = Tidings::normal("Started");
         self.tell_of(name, k, started, |_, _| format!("Started container {name}"));
+    }
+
+    /// As `makeEnvironmentVariables` told it up to Kubernetes 1.29, of names that a process cannot
+    /// have; others are taken since (KEP-4369).
+    pub(super) fn tell_skipped(&self, skipped: &[Skipped], k: &mut Local) {
+        for Skipped { kind, name, keys } in skipped {
+            let word = if *kind == Kind::Secret { "secret" } else { "configMap" };
+            self.tell(k, Tidings::warning("InvalidEnvironmentVariableNames"), || {
+                let (keys, namespace) = (keys.join(", "), &self.object.key.namespace);
+                format!(
+                    "Keys [{keys}] from the EnvFrom {word} {namespace}/{name} were skipped since \
+                     they are considered invalid environment variable names."
+                )
+            });
+        }
     }
 
     pub(super) fn tell_stopping(&self, name: &str, k: &mut Local) {

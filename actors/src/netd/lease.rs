@@ -288,7 +288,7 @@ impl Netd {
                 self.lease.known = Some((seen + 1, None));
                 self.sync(ctx);
             }
-            Ok(api::Reply::List(_)) => {}
+            Ok(api::Reply::List(_) | api::Reply::Token { .. }) => {}
             Err(error) => self.back_off(error, ctx),
         }
     }

@@ -1,7 +1,7 @@
 //! The API, from both sides: the requests a client makes and the answers it gets.
 
 use crate::objects::{Key, Kind, Name, Object, Uid, View, digest_of};
-use kubesim_runtime::{Answers, Digest, Hasher};
+use kubesim_runtime::{Answers, Digest, Hasher, Wall};
 use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
@@ -96,12 +96,27 @@ pub enum Request {
         key: Key,
         options: DeleteOptions,
     },
+    /// `serviceaccounts/token`: a token of an account, for a pod. It is not kept.
+    Token(TokenRequest),
     /// `pods/binding`: puts a pod on a node.
     Bind {
         pod: Key,
         uid: Uid,
         node: Name,
     },
+}
+
+/// `authentication.k8s.io/v1.TokenRequest`, bound to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenRequest {
+    pub account: Key,
+    /// A pod of the account's namespace, and which of that name.
+    pub pod: Name,
+    pub uid: Uid,
+    /// For whom it is; empty: for the API server.
+    pub audience: String,
+    /// How long it is to be good for.
+    pub seconds: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,6 +188,11 @@ pub enum Reply {
     /// The object as stored (for a delete: as last seen).
     Object(Arc<Object>),
     List(View),
+    /// A token, and until when it is good.
+    Token {
+        text: Arc<str>,
+        ends: Wall,
+    },
 }
 
 /// `metav1.Status` of a failed call.
@@ -226,12 +246,13 @@ impl Request {
             Request::Create { object }
             | Request::Update { object }
             | Request::UpdateStatus { object } => (object.kind(), object.key.clone()),
+            Request::Token(asked) => (Kind::ServiceAccount, asked.account.clone()),
             Request::Bind { pod, .. } => (Kind::Pod, pod.clone()),
         }
     }
     /// Answered from the current snapshot, without entering the actor.
     pub fn is_read(&self) -> bool {
-        matches!(self, Request::Get { .. } | Request::List { .. })
+        matches!(self, Request::Get { .. } | Request::List { .. } | Request::Token(_))
     }
     pub fn verb(&self) -> &'static str {
         match self {
@@ -242,6 +263,7 @@ impl Request {
             Request::UpdateStatus { .. } => "update status of",
             Request::Patch { .. } => "patch",
             Request::Delete { .. } => "delete",
+            Request::Token(_) => "create token of",
             Request::Bind { .. } => "bind",
         }
     }
@@ -256,6 +278,7 @@ impl Digest for Request {
         hasher.str(&key.name);
         match self {
             Request::Get { .. } | Request::List { .. } => {}
+            Request::Token(asked) => std::hash::Hash::hash(asked, hasher),
             Request::Create { object } | Request::Update { object } => {
                 object.digest_content(hasher);
             }
@@ -292,6 +315,10 @@ impl Digest for Answer {
         match &self.result {
             Ok(Reply::Object(object)) => object.digest(hasher),
             Ok(Reply::List(view)) => hasher.u64(view.version()),
+            Ok(Reply::Token { text, ends }) => {
+                hasher.str(text);
+                hasher.u64(ends.unix_secs() as u64);
+            }
             Err(error) => std::hash::Hash::hash(error, hasher),
         }
     }

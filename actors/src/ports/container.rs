@@ -5,8 +5,10 @@
 //! not told; which of them failed is [`Fault`].
 
 mod isolation;
+mod mount;
 
 pub use self::isolation::{Capabilities, Resources, Seccomp, Security};
+pub use self::mount::{Message, Mount, Propagation};
 
 use crate::objects::{Key, Uid};
 use crate::ports::network::IfName;
@@ -119,6 +121,8 @@ pub struct Container {
     /// Variables that containers of a namespace share: its services. `env` overrides them.
     pub service_env: Arc<[(String, String)]>,
     pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub message: Message,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
@@ -150,6 +154,8 @@ impl Container {
             working_dir: SmolStr::default(),
             service_env: Arc::default(),
             env: Vec::new(),
+            mounts: Vec::new(),
+            message: Message::default(),
             stdin: false,
             stdin_once: false,
             tty: false,

@@ -13,3 +13,4 @@ pub mod packets;
 pub mod probe;
 pub mod rules;
 pub mod store;
+pub mod volumes;

@@ -3,15 +3,16 @@
 //! helpers.go).
 
 use super::messages::{
-    Capability, ContainerConfig, ContainerMetadata, DnsConfig, Image, ImageSpec, Int64Value,
+    self, Capability, ContainerConfig, ContainerMetadata, DnsConfig, Image, ImageSpec, Int64Value,
     KeyValue, LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Map, NamespaceMode, NamespaceOption,
-    PodSandbox, PodSandboxConfig, PodSandboxMetadata, ProfileType, SecurityProfile,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Map, MountPropagation, NamespaceMode,
+    NamespaceOption, PodSandbox, PodSandboxConfig, PodSandboxMetadata, ProfileType,
+    SecurityProfile,
 };
 use crate::cni;
 use kubesim_actors::objects::{Key, Uid};
 use kubesim_actors::ports::container::{
-    Container, PodNetwork, Qos, Resources, Sandbox, Seccomp, Security,
+    Container, Mount, PodNetwork, Propagation, Qos, Resources, Sandbox, Seccomp, Security,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+pub const FALLBACK: &str = "FallbackToLogsOnError";
 
 /// Annotations of ours, beside the one for the CNI plugin: what a container's creation needs of its
 /// sandbox, so that a driver that starts anew finds it there.
@@ -188,8 +192,13 @@ pub fn container(found: &PodSandbox, spec: &Container, image: &Image) -> Contain
         args: spec.args.clone(),
         working_dir: spec.working_dir.to_string(),
         envs: envs.collect(),
+        mounts: spec.mounts.iter().map(mount).collect(),
         labels,
-        annotations: Map::from([(RESTART_COUNT.to_owned(), spec.attempt.to_string())]),
+        annotations: Map::from([
+            (RESTART_COUNT.to_owned(), spec.attempt.to_string()),
+            (MESSAGE_PATH.to_owned(), spec.message.path.to_string()),
+            (MESSAGE_POLICY.to_owned(), message_policy(spec).to_owned()),
+        ]),
         log_path: log_path(&spec.name, spec.attempt),
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
@@ -198,6 +207,24 @@ pub fn container(found: &PodSandbox, spec: &Container, image: &Image) -> Contain
             resources: Some(resources(&spec.resources)),
             security_context: Some(security(&spec.security, namespaces(found), image)),
         }),
+    }
+}
+
+fn message_policy(spec: &Container) -> &'static str {
+    if spec.message.or_log { FALLBACK } else { "File" }
+}
+
+fn mount(of: &Mount) -> messages::Mount {
+    let propagation = match of.propagation {
+        Propagation::Private => MountPropagation::Private,
+        Propagation::HostToContainer => MountPropagation::HostToContainer,
+        Propagation::Bidirectional => MountPropagation::Bidirectional,
+    };
+    messages::Mount {
+        container_path: of.path.to_string(),
+        host_path: of.source.to_string(),
+        readonly: of.read_only,
+        propagation: propagation.into(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::messages::{
     PodSandbox, RemoveContainerRequest, StartContainerRequest,
 };
 use super::sandbox::absent;
-use super::{Inner, config, image, list, refused};
+use super::{Inner, config, image, last_words, list, refused};
 use crate::probe::Command;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Container, Exit, Fault, Reply};
@@ -61,7 +61,9 @@ impl Inner {
         if let Some(why) = image::breaks_non_root(spec, &image) {
             return Err((Fault::Config, why));
         }
-        let config = config::container(sandbox, spec, &image);
+        let mut config = config::container(sandbox, spec, &image);
+        let place = last_words::place(&self.settings.pods, pod, spec);
+        config.mounts.extend(last_words::mount(&place, spec).map_err(|why| (Fault::Create, why))?);
         let logs = Path::new(&sandbox_config.log_directory).join(&*spec.name);
         // As for a sandbox: without it, the creation fails.
         let _ = fs::create_dir_all(logs);

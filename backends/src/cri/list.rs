@@ -3,6 +3,7 @@
 use super::Inner;
 use super::client::Failure;
 use super::config;
+use super::last_words;
 use super::messages::{
     Container, ContainerFilter, ContainerState, ContainerStatusRequest, ListContainersRequest,
     ListPodSandboxRequest, Map, PodSandbox, PodSandboxFilter, PodSandboxState,
@@ -79,9 +80,9 @@ impl Inner {
         }
         let mut exit = Exit::of(status.exit_code);
         if exit.reason() != status.reason {
-            exit.reason = SmolStr::from(status.reason);
+            exit.reason = SmolStr::from(&status.reason);
         }
-        exit.message = SmolStr::from(status.message);
+        exit.message = SmolStr::from(last_words::of(&status));
         Ok(Some(exit))
     }
 }

@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod container;
 mod image;
+mod last_words;
 mod list;
 mod messages;
 mod sandbox;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Below which folder the containers' logs are.
     pub logs: PathBuf,
+    /// Below which folder each pod has one of its own, for what its containers leave.
+    pub pods: PathBuf,
     /// The cgroup of all pods.
     pub cgroup: String,
     /// For what is only asked or told.
@@ -58,6 +61,7 @@ impl Settings {
         Settings {
             socket: socket.into(),
             logs: PathBuf::from("/var/log/pods"),
+            pods: PathBuf::from("/var/lib/kubelet/pods"),
             cgroup: "/kubepods".to_owned(),
             patience: Duration::from_secs(120),
             relist: Duration::from_secs(1),

@@ -1,11 +1,11 @@
 //! Sandboxes come and go.
 
 use super::client::Failure;
-use super::config;
 use super::messages::{
     PodSandbox, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
 use super::{AGAIN, Inner, refused};
+use super::{config, last_words};
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Fault, Reply, Sandbox};
 use std::fs;
@@ -53,6 +53,7 @@ impl Inner {
             sleep(AGAIN).await;
         }
         self.watch.borrow_mut().pod_gone(pod);
+        last_words::forget(&self.settings.pods, pod);
         Reply::SandboxRemoved { pod }
     }
 

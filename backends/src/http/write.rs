@@ -415,8 +415,9 @@ pub async fn call(
 ) -> Result<Arc<Object>, Failure> {
     match inner.call(request, dry_run).await {
         Ok(Reply::Object(object)) => Ok(object),
-        Ok(Reply::List(_)) => {
-            let error = Error::new(Reason::InternalError, "a list came in answer to a write");
+        Ok(Reply::List(_) | Reply::Token { .. }) => {
+            let error =
+                Error::new(Reason::InternalError, "what came in answer to a write is no object");
             Err(Failure::of(error, kind, name))
         }
         Err(error) => Err(Failure::of(error, kind, name)),

@@ -188,7 +188,7 @@ fn read<T: DeserializeOwned>(line: Value) -> Result<T, String> {
 
 fn written(request: &Request) -> Option<Written> {
     Some(match request {
-        Request::Get { .. } | Request::List { .. } => return None,
+        Request::Get { .. } | Request::List { .. } | Request::Token(_) => return None,
         Request::Create { object } => Written::Create(Whole::of(object)),
         Request::Update { object } => Written::Update(Whole::of(object)),
         Request::UpdateStatus { object } => Written::UpdateStatus(Whole::of(object)),

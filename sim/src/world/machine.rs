@@ -8,6 +8,7 @@ use crate::kernel::{Kernel, NsId, SocketId};
 use crate::models::connections::Connections;
 use crate::models::files::Files;
 use crate::models::runtime::Runtime;
+use crate::models::volumes::Volumes;
 use crate::wire::{PortId, SwitchId};
 use kubesim_actors::objects::{Name, Uid};
 use kubesim_actors::ports::network;
@@ -42,6 +43,7 @@ pub struct Machine {
     pub boots: u32,
     pub skew: Duration,
     pub files: Files,
+    pub volumes: Volumes,
     pub runtime: Runtime,
     /// Namespaces of pods that have a sandbox.
     pub pods: BTreeMap<Uid, PodSpace>,
@@ -95,6 +97,7 @@ impl Machine {
             boots: 0,
             skew: Duration::ZERO,
             files: Files::default(),
+            volumes: Volumes::default(),
             runtime: Runtime::default(),
             pods: BTreeMap::new(),
             client: None,
@@ -317,6 +320,7 @@ impl World {
         let ports: Vec<PortId> = host.ports.iter().map(|(_, port)| *port).collect();
         host.ports.clear();
         host.files.power_loss();
+        host.volumes.power_loss();
         for program in programs {
             self.programs.try_remove(program as usize);
         }
@@ -338,6 +342,7 @@ impl World {
     fn disk_lost(&mut self, machine: u32) {
         let host = &mut self.machines[machine as usize];
         host.files.disk_loss();
+        host.volumes.disk_loss();
         host.runtime.disk_loss();
         if let Role::Node(node) = host.role {
             self.install(machine, node);

@@ -14,7 +14,7 @@ use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet::{self, Kubelet};
 use kubesim_actors::netd::{self, Netd};
 use kubesim_actors::ports::{
-    api, container, files, metrics, network, packets, probe, rules, store,
+    api, container, files, metrics, network, packets, probe, rules, store, volumes,
 };
 use kubesim_actors::proxy::{self, Proxy};
 use kubesim_actors::scheduler::{self, Scheduler};
@@ -40,6 +40,7 @@ pub enum Work {
     Rules { life: Life, ticket: Ticket, request: rules::Request },
     Files { life: Life, ticket: Ticket, request: files::Request },
     Container { life: Life, ticket: Ticket, request: container::Request },
+    Volumes { life: Life, ticket: Ticket, request: volumes::Request },
     Step { machine: u32, boots: u32, step: Box<crate::models::runtime::Step> },
     Store { life: Life, ticket: Ticket, request: store::Request },
     Committed { life: Life, ticket: Ticket, reply: store::Reply },
@@ -90,6 +91,7 @@ component!(Kubelet, Kubelet, kubelets, |world: &mut World, life, ticket, effect|
     }
     kubelet::Effect::Probe(request) => world.kubelet_probe(life, ticket, request),
     kubelet::Effect::Files(request) => world.later(FILE, Work::Files { life, ticket, request }),
+    kubelet::Effect::Volumes(request) => world.volumes_effect(life, ticket, request),
     kubelet::Effect::Network(request) =>
         world.later(NETLINK, Work::Network { life, ticket, request }),
 });
@@ -140,6 +142,7 @@ impl World {
             Work::Rules { life, ticket, request } => self.do_rules(life, ticket, &request),
             Work::Files { life, ticket, request } => self.do_files(life, ticket, &request),
             Work::Container { life, ticket, request } => self.do_container(life, ticket, &request),
+            Work::Volumes { life, ticket, request } => self.do_volumes(life, ticket, &request),
             Work::Step { machine, boots, step } => self.do_step(machine, boots, *step),
             Work::Store { life, ticket, request } => self.do_store(life, ticket, &request),
             Work::Committed { life, ticket, reply } => {
@@ -232,6 +235,24 @@ impl World {
             Kind::KubeDns => self.send::<KubeDns>(life, at, ticket, dns::Event::Files(reply)),
             _ => {}
         }
+    }
+
+    /// A node that has no volumes has nothing to say of them.
+    fn volumes_effect(&mut self, life: Life, ticket: Ticket, request: volumes::Request) {
+        let machine = self.machine_of(life.cell);
+        let lists = matches!(request, volumes::Request::List);
+        if !lists || !self.machines[machine as usize].volumes.is_empty() {
+            self.later(FILE, Work::Volumes { life, ticket, request });
+        }
+    }
+
+    fn do_volumes(&mut self, life: Life, ticket: Ticket, request: &volumes::Request) {
+        let Some(machine) = self.is_on(life) else { return };
+        let lists = matches!(request, volumes::Request::List);
+        let reply = self.machines[machine as usize].volumes.request(request);
+        let Some(reply) = reply else { return };
+        let ticket = Some(ticket).filter(|_| !lists);
+        self.send::<Kubelet>(life, self.now, ticket, kubelet::Event::Volumes(reply));
     }
 
     /// The store applies at once and acknowledges after the disk has synced. Acknowledgements come

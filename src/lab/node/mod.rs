@@ -39,6 +39,7 @@ use kubesim_backends::packets::{Codec, Packets};
 use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
+use kubesim_backends::volumes::Volumes;
 use kubesim_sim::world::external::Order;
 use server::Person;
 use std::future::ready;
@@ -170,6 +171,7 @@ impl Ports {
             network: Network::open().map_err(|error| format!("a netlink socket: {error}"))?,
             rules: Rc::new(Rules::new(Default::default())),
             files: Files::below(&plan.root).with_manifests(MANIFESTS),
+            volumes: Volumes::new(plan.root.join("var/lib/kubelet"), &plan.root).without_mounts(),
             dns: Packets::new(Codec::Dns),
             peers: Packets::new(Codec::Peer),
             probes: Probes::new(move |command| {

@@ -2,6 +2,8 @@
 
 use super::machine::{self, Machine};
 use crate::namespace::{in_namespace, ip, skip};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -27,7 +29,19 @@ pub fn on_a_machine(body: fn()) {
     if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
         return skip::skipped("kubectl");
     }
-    in_namespace(body);
+    in_namespace(move || {
+        own_mounts();
+        body();
+    });
+}
+
+/// Mounts of this thread's own, which those see whom it starts and who follow it, as on a machine.
+fn own_mounts() {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    for how in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(none, "/", none, how | MsFlags::MS_REC, none).expect("mounts of its own");
+    }
 }
 
 /// A machine's card, with something at its other end.

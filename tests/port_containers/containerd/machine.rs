@@ -34,7 +34,7 @@ const IMAGES: [Image; 5] = [
 
 /// What the first process does until its input ends; with it, all others end.
 const INIT: &str = "
-mount --make-rprivate / && mount -t tmpfs tmpfs /run || exit 1
+mount -t tmpfs tmpfs /run || exit 1
 while read -r line; do eval \"$line\"; done";
 
 pub fn images() -> Layout {
@@ -76,7 +76,9 @@ impl Machine {
         fs::write(plugins.join("10-pods.conflist"), network).expect("a file");
         link_all(&plugins);
         let mut init = Command::new("unshare");
-        init.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", INIT]);
+        init.args(["--mount", "--propagation=slave", "--pid", "--fork"]);
+        // What a kubelet mounts on the machine is seen here, and nothing of here there.
+        init.args(["--mount-proc", "sh", "-c", INIT]);
         init.stdin(Stdio::piped());
         let mut init = init.spawn().expect("unshare runs");
         let input = init.stdin.take();
@@ -91,6 +93,13 @@ impl Machine {
     }
     pub fn logs(&self) -> PathBuf {
         self.folder.join("logs")
+    }
+    /// A node's own things.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("node")
+    }
+    pub fn pods(&self) -> PathBuf {
+        self.data().join("pods")
     }
     pub fn cgroup(&self) -> String {
         format!("/{}", self.name)

@@ -12,6 +12,8 @@ mod registry;
 mod stories;
 #[cfg(feature = "node")]
 mod up;
+#[cfg(feature = "node")]
+mod volumes;
 
 use self::machine::Machine;
 use crate::World;
@@ -50,6 +52,7 @@ impl Containerd {
 fn driver(machine: &Machine) -> Cri {
     Cri::new(Settings {
         logs: machine.logs(),
+        pods: machine.pods(),
         cgroup: machine.cgroup(),
         patience: Duration::from_secs(10),
         relist: Duration::from_millis(100),

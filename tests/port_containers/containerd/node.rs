@@ -11,6 +11,7 @@ use kubesim_actors::ports::{api, files, network};
 use kubesim_backends::cri::Cri;
 use kubesim_backends::port::{Answer, Closed, Local, Port};
 use kubesim_backends::probe::Probes;
+use kubesim_backends::volumes::Volumes;
 use kubesim_runtime::host::{self, AnswerTo, Driver, Hosted, Seen, Settings, SystemClock};
 use kubesim_runtime::{Snapshot, Ticket, Wall};
 use serde_json::{Value, json};
@@ -117,6 +118,7 @@ struct Ports {
     api: Rc<RefCell<Api>>,
     containers: Cri,
     probes: Probes,
+    volumes: Volumes,
 }
 
 impl Driver<Kubelet> for Ports {
@@ -133,6 +135,7 @@ impl Driver<Kubelet> for Ports {
             }
             Effect::Probe(request) => self.probes.perform(request, to(answer, Event::Probe)),
             Effect::Files(request) => read(request, to(answer, Event::Files)),
+            Effect::Volumes(request) => self.volumes.perform(request, to(answer, Event::Volumes)),
             Effect::Network(_) => Box::pin(async move {
                 let _ = answer.send(Event::Network(addresses())).await;
                 pending().await
@@ -215,11 +218,12 @@ struct Node {
 impl Node {
     fn on(world: &Containerd) -> Node {
         let containers = world.driven.driver.clone();
-        world.driven.block_on(async { Node::start(containers) })
+        let volumes = Volumes::new(world.machine.data(), "/");
+        world.driven.block_on(async { Node::start(containers, volumes) })
     }
 
     /// Within tokio.
-    fn start(containers: Cri) -> Node {
+    fn start(containers: Cri, volumes: Volumes) -> Node {
         let api = Rc::new(RefCell::new(Api::default()));
         let failures = Rc::new(RefCell::new(Vec::new()));
         let noted = Rc::clone(&failures);
@@ -230,7 +234,7 @@ impl Node {
         });
         let inside = containers.clone();
         let probes = Probes::new(move |command| inside.exec(command));
-        let ports = Ports { api: Rc::clone(&api), containers, probes };
+        let ports = Ports { api: Rc::clone(&api), containers, probes, volumes };
         let settings = Settings { seed: 1, index: 0, steps: false, observer };
         let kubelet = host::spawn::<Kubelet>(config(), ports, SystemClock::new(), settings);
         Node { api, kubelet, failures }

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-const HERE: &str = "192.168.77.2";
+pub const HERE: &str = "192.168.77.2";
 const THERE: &str = "192.168.77.3";
 
 /// Another machine's network: what is done in it is done by a thread of its own.
@@ -45,7 +45,7 @@ impl Elsewhere {
     }
 }
 
-fn up(cluster: &Cluster, machine: &Machine) -> Command {
+pub fn up(cluster: &Cluster, machine: &Machine) -> Command {
     let data_dir = cluster.data().display().to_string();
     on(machine, "up", &[("--data-dir", data_dir), ("--name", "n1".to_owned())])
 }

@@ -176,7 +176,7 @@ impl Rig {
         assert_eq!((self.store.revision(), self.cache.revision), before);
         match self.answers.remove(&call).expect("every call is answered") {
             Ok(Reply::Object(object)) => Ok(object),
-            Ok(Reply::List(_)) => Err("a list".to_owned()),
+            Ok(_) => Err("no object".to_owned()),
             Err(error) => Err(error.message),
         }
     }
@@ -208,7 +208,7 @@ impl Rig {
     pub fn object(&mut self, request: Request) -> Result<Arc<Object>, String> {
         match self.call(request) {
             Ok(Reply::Object(object)) => Ok(object),
-            Ok(Reply::List(_)) => Err("a list".to_owned()),
+            Ok(_) => Err("no object".to_owned()),
             Err(error) => Err(error.message),
         }
     }

@@ -307,6 +307,7 @@ impl<A: Client> World<A> {
         let missing = || Error::new(Reason::NotFound, format!("{kind} {key} not found"));
         let conflict = || Error::new(Reason::Conflict, format!("{kind} {key} has changed"));
         let reply = match request {
+            Request::Token(_) => panic!("no controller shows a token"),
             Request::Get { .. } => stored.ok_or_else(missing)?,
             Request::List { .. } => return Ok(Reply::List(self.view(kind))),
             Request::Create { .. } if self.refused == Some(kind) => {

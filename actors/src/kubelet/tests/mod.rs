@@ -2,6 +2,7 @@
 
 mod events;
 mod runtime;
+mod supplies;
 mod world;
 
 use self::world::{NODE, SUBNET_ENV, World, pod};

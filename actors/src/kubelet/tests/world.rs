@@ -4,7 +4,7 @@
 use crate::kubelet::{Config, Effect, Event, Kubelet, Timer};
 use crate::objects::{Key, Kind, Name, Object, PodStatus, Uid, View};
 use crate::ports::container::{Exit, Fault};
-use crate::ports::{api, container, files, network, probe};
+use crate::ports::{api, container, files, network, probe, volumes};
 use kubesim_runtime::{
     Actor, Clocks, Context, Loss, Outbox, Rng, Snapshot, Stream, Time, TimerOp, Wall,
 };
@@ -36,6 +36,7 @@ pub struct World {
     pub objects: BTreeMap<(Kind, Key), Arc<Object>>,
     version: u64,
     pub writes: Vec<String>,
+    pub reads: Vec<String>,
     /// Neither calls nor watches reach the API.
     pub cut: bool,
     watching: bool,
@@ -54,6 +55,14 @@ pub struct World {
     /// What a probe of this purpose finds.
     pub healthy: BTreeMap<probe::Purpose, bool>,
     pub probes: Vec<(Time, probe::Purpose)>,
+    /// By pod and name: the files of those that have some.
+    pub volumes: BTreeMap<(Uid, SmolStr), Option<Arc<volumes::Files>>>,
+    /// Volumes that cannot be made, and why.
+    pub refused_volumes: BTreeMap<SmolStr, SmolStr>,
+    /// How often files were written.
+    pub rewritten: usize,
+    /// How many tokens were made.
+    pub tokens: u64,
 }
 
 #[derive(Clone)]
@@ -117,6 +126,7 @@ impl World {
             objects: BTreeMap::new(),
             version: 0,
             writes: Vec::new(),
+            reads: Vec::new(),
             cut: false,
             watching: false,
             sandboxes: BTreeMap::new(),
@@ -129,6 +139,10 @@ impl World {
             manifests: BTreeMap::new(),
             healthy: BTreeMap::new(),
             probes: Vec::new(),
+            volumes: BTreeMap::new(),
+            refused_volumes: BTreeMap::new(),
+            rewritten: 0,
+            tokens: 0,
         };
         world.take(out);
         world
@@ -254,6 +268,9 @@ impl World {
             }
             Effect::Files(_) => Vec::new(),
             Effect::Network(_) => vec![self.network()],
+            Effect::Volumes(request) => {
+                self.volumes(&request).into_iter().map(Event::Volumes).collect()
+            }
         }
     }
 
@@ -363,11 +380,20 @@ impl World {
     fn call(&mut self, request: &api::Request) -> Result<api::Reply, api::Error> {
         use api::{Error, Reason, Reply, Request};
         let (kind, key) = request.subject();
+        if let Request::Token(asked) = request {
+            self.tokens += 1;
+            let life = Duration::from_secs(asked.seconds.unsigned_abs());
+            let text = format!("{}-{}-{}", asked.account.name, asked.audience, self.tokens);
+            return Ok(Reply::Token { text: text.into(), ends: self.wall() + life });
+        }
         if !request.is_read() {
             self.writes.push(format!("{} {kind} {}", request.verb(), key.name));
         }
         let stored = self.objects.get(&(kind, key.clone())).cloned();
         let none = || Error::new(Reason::NotFound, format!("{kind} {key} not found"));
+        if request.is_read() {
+            self.reads.push(format!("{kind} {}", key.name));
+        }
         let stored = match (request, stored) {
             (Request::Create { object }, None) => {
                 let mut object = (**object).clone();
@@ -396,6 +422,50 @@ impl World {
             }
             _ => Ok(Reply::Object(stored)),
         }
+    }
+
+    // The volumes.
+
+    fn volumes(&mut self, request: &volumes::Request) -> Option<volumes::Reply> {
+        use volumes::{Reply, Request};
+        let (volume, files) = match request {
+            Request::List => {
+                let pods: std::collections::BTreeSet<Uid> =
+                    self.volumes.keys().map(|(pod, _)| *pod).collect();
+                let listed = Reply::Listed { pods: pods.iter().copied().collect() };
+                return (!pods.is_empty()).then_some(listed);
+            }
+            Request::Part { part, path } => {
+                let (pod, container, index) = (part.pod, part.container.clone(), part.index);
+                let result = Ok(SmolStr::from(format!("{}/{path}", part.within)));
+                return Some(Reply::Part { pod, container, index, result });
+            }
+            Request::Remove { pod } => {
+                self.volumes.retain(|(of, _), _| of != pod);
+                return Some(Reply::Removed { pod: *pod, result: Ok(()) });
+            }
+            Request::Empty { volume, .. } | Request::HostPath { volume, .. } => (volume, None),
+            Request::Files { volume, files, .. } => {
+                self.rewritten += 1;
+                (volume, Some(Arc::clone(files)))
+            }
+        };
+        let (pod, name) = (volume.pod, volume.name.clone());
+        let result = match self.refused_volumes.get(&name) {
+            Some(why) => Err(why.clone()),
+            None => {
+                self.volumes.insert((pod, name.clone()), files);
+                Ok(SmolStr::from(format!("/pods/{name}")))
+            }
+        };
+        Some(Reply::Ready { pod, volume: name, result })
+    }
+
+    /// The files of a pod's volume, each as text.
+    pub fn files(&self, pod: Uid, volume: &str) -> BTreeMap<String, String> {
+        let files = self.volumes.get(&(pod, volume.into())).cloned().flatten().unwrap_or_default();
+        let text = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
+        files.iter().map(|(path, file)| (path.to_string(), text(&file.content))).collect()
     }
 
     // The runtime.

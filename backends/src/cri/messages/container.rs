@@ -16,6 +16,8 @@ pub struct ContainerConfig {
     pub working_dir: String,
     #[prost(message, repeated, tag = "6")]
     pub envs: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "7")]
+    pub mounts: Vec<Mount>,
     #[prost(btree_map = "string, string", tag = "9")]
     pub labels: Map,
     #[prost(btree_map = "string, string", tag = "10")]
@@ -31,6 +33,27 @@ pub struct ContainerConfig {
     pub tty: bool,
     #[prost(message, tag = "15")]
     pub linux: Option<LinuxContainerConfig>,
+}
+
+/// A file or directory of the machine in a container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Mount {
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    #[prost(string, tag = "2")]
+    pub host_path: String,
+    #[prost(bool, tag = "3")]
+    pub readonly: bool,
+    #[prost(enumeration = "MountPropagation", tag = "5")]
+    pub propagation: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum MountPropagation {
+    Private = 0,
+    HostToContainer = 1,
+    Bidirectional = 2,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -209,6 +232,13 @@ pub struct ContainerStatus {
     pub reason: String,
     #[prost(string, tag = "11")]
     pub message: String,
+    #[prost(btree_map = "string, string", tag = "13")]
+    pub annotations: Map,
+    #[prost(message, repeated, tag = "14")]
+    pub mounts: Vec<Mount>,
+    /// The whole path.
+    #[prost(string, tag = "15")]
+    pub log_path: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

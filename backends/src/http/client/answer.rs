@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::Incoming;
-use kubesim_actors::objects::{Body, Key, Kind, Object, Plain, Uid};
+use kubesim_actors::objects::{Body, Key, Kind, Object, Plain, Uid, wall};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request, Scope};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -42,6 +42,15 @@ pub fn of(
         let view =
             super::view::listed(kind, &Scope::All, value, None, history).map_err(unreadable)?;
         return Ok(Reply::List(view));
+    }
+    if matches!(call, Request::Token(_)) {
+        let status = &value["status"];
+        let ends = status["expirationTimestamp"].as_str().and_then(|at| at.parse().ok()).map(wall);
+        let text = status["token"].as_str().map(Arc::from);
+        return match (text, ends) {
+            (Some(text), Some(ends)) => Ok(Reply::Token { text, ends }),
+            _ => Err(unreadable("it has no token, or does not say until when".to_owned())),
+        };
     }
     // A Status says that it was done, and of what was deleted the uid.
     if value["kind"] == "Status" {

@@ -114,6 +114,10 @@ pub fn of(call: &api::Request) -> Result<Sent, String> {
             let options = delete_options(options);
             request(Method::DELETE, &path(*kind, key), Some((JSON, &options)))
         }
+        api::Request::Token(asked) => {
+            let target = format!("{}/token", path(Kind::ServiceAccount, &asked.account));
+            request(Method::POST, &target, Some((JSON, &token(asked))))
+        }
         api::Request::Bind { pod, uid, node } => {
             let mut meta = json!({"name": pod.name, "namespace": pod.namespace});
             if *uid != Uid::NONE {
@@ -127,6 +131,22 @@ pub fn of(call: &api::Request) -> Result<Sent, String> {
             request(Method::POST, &target, Some((JSON, &binding)))
         }
     }
+}
+
+/// For nobody who is named, the server decides for whom a token is.
+fn token(asked: &api::TokenRequest) -> Value {
+    let audiences: Vec<&str> =
+        Some(&*asked.audience).into_iter().filter(|a| !a.is_empty()).collect();
+    json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {
+            "audiences": audiences,
+            "expirationSeconds": asked.seconds,
+            "boundObjectRef": {
+                "apiVersion": "v1", "kind": "Pod", "name": asked.pod, "uid": asked.uid.to_string(),
+            },
+        },
+    })
 }
 
 fn delete_options(options: &DeleteOptions) -> Value {

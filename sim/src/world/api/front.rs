@@ -6,6 +6,7 @@ use super::super::{Cell, Due, Kind, Owner, World};
 use super::{Message, PORT};
 use crate::body::Body;
 use crate::kernel::{NsId, SocketEvent, SocketId};
+use crate::models::tokens;
 use kubesim_actors::apiserver::hub::Hub;
 use kubesim_actors::apiserver::{self, ApiServer, Cache, RequestId};
 use kubesim_actors::ports::api::{Error, News, Reply, Request, Scope};
@@ -215,7 +216,10 @@ impl World {
     }
 
     fn front_call(&mut self, connection: u64, id: u64, request: &Arc<Request>) {
-        let read = self.front.cache.as_ref().and_then(|cache| cache.read(request));
+        let read = self.front.cache.as_ref().and_then(|cache| match &**request {
+            Request::Token(asked) => Some(tokens::issue(cache, asked, self.wall())),
+            request => cache.read(request),
+        });
         self.trace_call(connection, id, request);
         if let Some(result) = read {
             self.counts.api_reads += 1;

@@ -67,7 +67,7 @@ impl Message {
             Message::Expired { .. } => 200,
             Message::Call { request, .. } => match &**request {
                 Request::Get { .. } | Request::List { .. } | Request::Delete { .. } => 250,
-                Request::Bind { .. } => 400,
+                Request::Bind { .. } | Request::Token(_) => 400,
                 Request::Patch { .. } => 700,
                 Request::Create { object }
                 | Request::Update { object }
@@ -76,6 +76,7 @@ impl Message {
             Message::Answer { result, .. } => match result {
                 Ok(Reply::Object(object)) => object_len(object),
                 Ok(Reply::List(view)) => 500 + 1_500 * view.len() as u32,
+                Ok(Reply::Token { text, .. }) => 900 + text.len() as u32,
                 Err(_) => 400,
             },
             Message::News { .. } => 100 + news_bytes,

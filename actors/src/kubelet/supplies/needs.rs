@@ -1,0 +1,52 @@
+//! The ConfigMaps and Secrets that a pod names, and no others: a node may read those only.
+
+use crate::kubelet::pod::container_specs;
+use crate::objects::{Key, Kind, PodSpec};
+
+/// Each once.
+pub fn of(spec: &PodSpec, namespace: &str) -> Vec<(Kind, Key)> {
+    let mut needs: Vec<(Kind, Key)> = Vec::new();
+    let mut add = |kind, name: &str| {
+        let need = (kind, Key::new(namespace, name));
+        if !name.is_empty() && !needs.contains(&need) {
+            needs.push(need);
+        }
+    };
+    for volume in spec.volumes.iter().flatten() {
+        if let Some(map) = &volume.config_map {
+            add(Kind::ConfigMap, &map.name);
+        }
+        if let Some(secret) = &volume.secret {
+            add(Kind::Secret, secret.secret_name.as_deref().unwrap_or_default());
+        }
+        let sources = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
+        for source in sources.into_iter().flatten() {
+            if let Some(map) = &source.config_map {
+                add(Kind::ConfigMap, &map.name);
+            }
+            if let Some(secret) = &source.secret {
+                add(Kind::Secret, &secret.name);
+            }
+        }
+    }
+    for container in container_specs(spec) {
+        for from in container.env_from.iter().flatten() {
+            if let Some(map) = &from.config_map_ref {
+                add(Kind::ConfigMap, &map.name);
+            }
+            if let Some(secret) = &from.secret_ref {
+                add(Kind::Secret, &secret.name);
+            }
+        }
+        let sources = container.env.iter().flatten().filter_map(|env| env.value_from.as_ref());
+        for source in sources {
+            if let Some(key) = &source.config_map_key_ref {
+                add(Kind::ConfigMap, &key.name);
+            }
+            if let Some(key) = &source.secret_key_ref {
+                add(Kind::Secret, &key.name);
+            }
+        }
+    }
+    needs
+}
