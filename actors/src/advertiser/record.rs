@@ -111,13 +111,13 @@ fn endpoints(alive: &BTreeSet<Ipv4Addr>, port: u16) -> Value {
 /// Addresses and ports, each with its name: no more is ours to judge.
 type Said = (BTreeSet<String>, Vec<(String, i64)>);
 
-fn said_by_slice(slice: &Value) -> Said {
+pub(super) fn said_by_slice(slice: &Value) -> Said {
     let all = slice["endpoints"].as_array().into_iter().flatten();
     let all = all.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
     (all.map(text).collect(), ports(&slice["ports"]))
 }
 
-fn said_by_endpoints(endpoints: &Value) -> Said {
+pub(super) fn said_by_endpoints(endpoints: &Value) -> Said {
     let subsets = || endpoints["subsets"].as_array().into_iter().flatten();
     let all = subsets().flat_map(|subset| subset["addresses"].as_array().into_iter().flatten());
     let addresses = all.map(|address| text(&address["ip"])).collect();
