@@ -1,0 +1,99 @@
+//! `pods/exec`, `pods/attach` and `pods/portforward` (kubernetes
+//! `pkg/registry/core/pod/rest/subresources.go`): the client's connection becomes a stream into the
+//! pod. A client that speaks SPDY speaks it with the runtime itself, and the bytes are carried.
+
+use super::flow::{Flow, carry};
+use super::link::{Answered, Refused, switching, upgrade};
+use super::options::{Options, Query};
+use super::{STREAM_PROTOCOL, What, choose};
+use crate::http::Inner;
+use crate::http::body::Answer;
+use crate::http::status::Failure;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use kubesim_actors::objects::Object;
+use std::rc::Rc;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+const SPDY: &str = "spdy/3.1";
+
+pub async fn open<B>(
+    inner: &Rc<Inner>,
+    pod: &Object,
+    options: &Options,
+    (what, mut request): (What, Request<B>),
+) -> Result<Answer, Failure> {
+    let name = &*pod.key.name;
+    let (spec, _) = pod.pod().ok_or_else(Failure::no_such_resource)?;
+    let query = match what {
+        What::PortForward => Query::to("/portforward"),
+        _ => {
+            let container = choose::container(name, spec, options.text("container"))?;
+            streams(what, options)?.with("container", &container)
+        }
+    };
+    let query = query.with("uid", &pod.uid.to_string()).text();
+    let node = choose::node(name, spec)?;
+    if upgrade(request.headers()) != SPDY {
+        return Err(Failure::bad_request("Upgrade request required"));
+    }
+    let protocols = request.headers().get_all(STREAM_PROTOCOL).iter();
+    let headers = protocols.map(|one| (STREAM_PROTOCOL, one.clone())).collect();
+    let (send, flow) = Flow::new();
+    let answered = match inner.ask(node, query, headers, flow).await {
+        Ok(answered) => answered,
+        Err(Refused::Node(code, why)) => return Ok(plain(code, why)),
+        Err(Refused::Unasked(failure)) => return Err(failure),
+    };
+    let protocol = answered.response.headers().get(STREAM_PROTOCOL).cloned();
+    let on = hyper::upgrade::on(&mut request);
+    let carried = async move |on: OnUpgrade, within| {
+        let Answered { response, open: _open, .. } = answered;
+        if let Ok(Ok(wire)) = timeout(within, on).await {
+            carry(TokioIo::new(wire), response.into_body(), send).await;
+        }
+    };
+    until_the_end(inner, carried(on, inner.limits.head));
+    let mut answer = switching("SPDY/3.1");
+    answer.headers.extend(protocol.map(|protocol| (STREAM_PROTOCOL, protocol)));
+    Ok(answer)
+}
+
+/// Which streams of a container are wanted, and what is to run there.
+fn streams(what: What, options: &Options) -> Result<Query, Failure> {
+    let path = if what == What::Exec { "/exec" } else { "/attach" };
+    let mut query = Query::to(path);
+    let tty = options.flag("tty");
+    for name in ["stdin", "stdout", "stderr", "tty"] {
+        // A terminal has one output.
+        query = query.flag(name, options.flag(name) && (name != "stderr" || !tty));
+    }
+    if !["stdin", "stdout", "stderr"].iter().any(|name| options.flag(name)) {
+        let why = "you must specify at least 1 of stdin, stdout, stderr";
+        return Err(Failure::bad_request(why));
+    }
+    if what == What::Exec {
+        for word in options.all("command") {
+            query = query.with("command", word);
+        }
+    }
+    Ok(query)
+}
+
+/// In the words of the node and no others, as upstream hands on those of a kubelet.
+fn plain(code: StatusCode, why: String) -> Answer {
+    Answer { code, ..Answer::bytes("text/plain; charset=utf-8", why) }
+}
+
+/// Goes on for itself, but not beyond this life of the API server.
+fn until_the_end(inner: &Rc<Inner>, work: impl Future<Output = ()> + 'static) {
+    let mut ended = inner.ended.subscribe();
+    spawn_local(async move {
+        tokio::select! {
+            _ = ended.changed() => {}
+            () = work => {}
+        }
+    });
+}
