@@ -26,9 +26,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// Silence after which a node is pinged, and how long its answer may take.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(10);
-/// How long a node has to dial that is not connected: one whose server has just started, or whose
-/// address has just changed, is about to.
-const COMES: Duration = Duration::from_secs(3);
+/// How long a node has to dial whose server has just started, or whose connection was lost just
+/// now, as with its address; and how long that is just now.
+const COMES: Duration = Duration::from_secs(5);
+const NOW: Duration = Duration::from_secs(10);
 /// How long a node may take to begin to answer.
 const BEGINS: Duration = Duration::from_secs(60);
 /// What is read of a node's refusal.
@@ -125,7 +126,7 @@ impl Links {
     /// The node's connection, if there is one or it comes soon.
     async fn connected(&self, node: &str) -> Result<(Link, SocketAddr), Failure> {
         let mut news = self.news.subscribe();
-        let deadline = Instant::now() + COMES;
+        let deadline = Instant::now() + if self.is_new(node) { COMES } else { Duration::ZERO };
         loop {
             if let Some(found) = self.find(node) {
                 return Ok(found);
@@ -134,6 +135,12 @@ impl Links {
                 return Err(self.gone(node));
             }
         }
+    }
+
+    fn is_new(&self, node: &str) -> bool {
+        let all = self.all.borrow();
+        let gone = all.get(node).and_then(|known| known.gone.as_ref());
+        gone.map_or(self.since, |(since, _)| *since).elapsed() < NOW
     }
 
     fn gone(&self, node: &str) -> Failure {

@@ -80,10 +80,13 @@ pub async fn carry(socket: Socket, mut from: Incoming, to: Feed) {
     let (mut says, mut hears) = socket.split();
     let there = async {
         while let Some(Ok(message)) = hears.next().await {
-            match message {
-                Message::Binary(bytes) if to.send(bytes).await.is_err() => return,
-                Message::Close(_) => return,
-                _ => {}
+            let sent = match message {
+                Message::Binary(bytes) => to.send(bytes).await.is_ok(),
+                Message::Close(_) => false,
+                _ => true,
+            };
+            if !sent {
+                return;
             }
         }
     };
