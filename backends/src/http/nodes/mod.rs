@@ -8,7 +8,6 @@
 //! - `choose`: which container of a pod is meant
 //! - `log`: `pods/log`
 //! - `connect`: `pods/exec`, `pods/attach`, `pods/portforward`
-//! - `websocket`, `spdy`: what clients and runtimes speak there
 
 mod choose;
 mod connect;
@@ -16,8 +15,6 @@ mod flow;
 mod link;
 mod log;
 mod options;
-mod spdy;
-mod websocket;
 
 pub use self::flow::{Flow, carry};
 pub use self::link::Links;
