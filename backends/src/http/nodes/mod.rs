@@ -8,13 +8,17 @@
 //! - `choose`: which container of a pod is meant
 //! - `log`: `pods/log`
 //! - `connect`: `pods/exec`, `pods/attach`, `pods/portforward`
+//! - `websocket`, `frames`, `spdy`: what clients and runtimes speak there
 
 mod choose;
 mod connect;
 mod flow;
+mod frames;
 mod link;
 mod log;
 mod options;
+mod spdy;
+mod websocket;
 
 pub use self::flow::{Flow, carry};
 pub use self::link::Links;

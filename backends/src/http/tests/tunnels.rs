@@ -70,7 +70,7 @@ fn what_a_node_cannot_be_asked_is_told_why() {
         pod["spec"]["nodeName"] = "n1".into();
         world.send("POST /api/v1/namespaces/default/pods", &pod).await.ok();
         let plain = said(&format!("POST {}q/exec?command=a&stdout=1", &POD[..POD.len() - 1])).await;
-        assert_eq!(plain, (400, "Upgrade request required, to SPDY/3.1".to_owned()));
+        assert_eq!(plain, (400, "Upgrade request required".to_owned()));
         let headers = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
         let words = format!("POST {}q/portforward", &POD[..POD.len() - 1]);
         let gone = world.ask(Ask { words: &words, headers: &headers, ..Ask::default() }).await;
