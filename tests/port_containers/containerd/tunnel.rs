@@ -2,8 +2,10 @@
 //! `cp` and `port-forward`, by an old release of `kubectl` and a new one, to a node whose name
 //! nobody resolves.
 
-use super::cluster::{Cluster, Running, on, on_a_machine, plug};
+use super::cluster::{Cluster, Given, JOINS, Running, addressed, on, on_a_machine, option, plug};
 use super::machine::Machine;
+use super::up::Elsewhere;
+use crate::namespace::ip;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Write};
@@ -163,6 +165,47 @@ fn people_look_into_pods_and_speak_with_them() {
     });
 }
 
+#[test]
+fn a_node_is_asked_wherever_it_is_and_told_of_where_it_is_not() {
+    on_a_machine(|| {
+        let there = Elsewhere::new();
+        ip(&format!("link add eth0 type veth peer name eth0 netns {}", there.thread));
+        addressed(ADDRESS);
+        there.run(|| addressed("192.168.77.3"));
+        let (machine, other) = (Machine::start(), there.run(Machine::start));
+        let cluster = Cluster::new();
+        let mut first = up(&cluster, &machine, &[]);
+        let words = first.says(JOINS);
+        let given = |name: &'static str| -> Given { (name, option(&words, name)) };
+        let own = [("--name", "n2".to_owned()), ("--data-dir", cluster.file("other"))];
+        let options = [&[given("--server"), given("--token")], &own[..]].concat();
+        let mut command = on(&other, "node", &options);
+        let mut second = there.run(move || Running::start(&mut command));
+        second.says("the node n2 is ready");
+        cluster.apply(&POD.replace("spec:\n", "spec:\n  nodeName: n2\n"));
+        cluster.ready("web");
+        assert!(cluster.told("logs web").starts_with("first\n"));
+        assert_eq!(cluster.told("exec web -- busybox echo a"), "a\n");
+
+        there.run(|| {
+            ip("addr del 192.168.77.3/24 dev eth0");
+            addressed("192.168.77.4");
+        });
+        let answers = || cluster.told("exec web -- busybox echo b") == "b\n";
+        cluster.until("it is asked at its other address", answers);
+
+        assert_eq!(second.end(Signal::SIGTERM), Some(0));
+        let told = || {
+            let out = cluster.command("logs web").output().expect("kubectl runs");
+            String::from_utf8(out.stderr).expect("text")
+        };
+        let why = "node \"n2\" is not connected to this server, so it cannot be asked: it dialled \
+                   from 192.168.77.4:";
+        cluster.until("it is told that it is gone", || told().contains(why));
+        assert_eq!(first.end(Signal::SIGTERM), Some(0));
+    });
+}
+
 fn logs(client: &Client<'_>) {
     client.cluster.until("it has said all", || client.told("logs web").contains("second"));
     assert_eq!(client.told("logs web"), "first\nsecond\n");
@@ -217,7 +260,7 @@ fn files(client: &Client<'_>) {
 
 fn attaches(client: &Client<'_>) {
     let mut command = client.command(&["attach", "-i", "two", "-c", "b"]);
-    let mut attached = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let attached = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut attached = attached.spawn().expect("kubectl starts");
     let mut input = attached.stdin.take().expect("a pipe");
     let mut output = attached.stdout.take().expect("a pipe");
