@@ -3,8 +3,8 @@
 //! wherever they are, by no name and through any NAT, and nothing listens at a node for it.
 //!
 //! The connection is TLS with the node's certificate and HTTP/1.1, whose `Upgrade` turns it around:
-//! from then on it is HTTP/2 with the server as the client (`crate::http::nodes`). A request and its
-//! answer are bodies of any length, each way at its own pace.
+//! from then on it is HTTP/2 with the server as the client (`crate::http::nodes`). A request and
+//! its answer are bodies of any length, each way at its own pace.
 //!
 //! - `dial`: the connection
 //! - `ask`: what the server asks, as it says it

@@ -28,7 +28,12 @@ spec:
   - name: c
     image: echo
     imagePullPolicy: IfNotPresent
-    command: [/bin/sh, -c, 'echo first; busybox sleep 1; echo second; busybox nc -ll -p 7000 -e busybox cat & wait']
+    command:
+    - /bin/sh
+    - -c
+    - >-
+      echo first; busybox sleep 1; echo second;
+      busybox nc -ll -p 7000 -e busybox cat & wait
 ";
 const OTHERS: &str = "
 apiVersion: v1
@@ -37,8 +42,15 @@ metadata: {name: two}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-  - {name: a, image: shell, imagePullPolicy: IfNotPresent, command: [/bin/sh, -c, 'echo one; exit 3']}
-  - {name: b, image: shell, imagePullPolicy: IfNotPresent, stdin: true, command: [/bin/sh, -c, 'busybox cat']}
+  - name: a
+    image: shell
+    imagePullPolicy: IfNotPresent
+    command: [/bin/sh, -c, 'echo one; exit 3']
+  - name: b
+    image: shell
+    imagePullPolicy: IfNotPresent
+    stdin: true
+    command: [/bin/sh, -c, 'busybox cat']
 ---
 apiVersion: v1
 kind: Pod

@@ -1,7 +1,7 @@
 //! `pods/exec`, `pods/attach` and `pods/portforward` (kubernetes
-//! `pkg/registry/core/pod/rest/subresources.go`): the client's connection becomes a stream into the
-//! pod. A client that speaks SPDY speaks it with the runtime itself, and the bytes are carried; what
-//! one says that speaks WebSocket is translated (`websocket`).
+//! `pkg/registry/core/pod/rest/subresources.go`): the client's connection becomes a stream into
+//! the pod. A client that speaks SPDY speaks it with the runtime itself, and the bytes are carried;
+//! what one says that speaks WebSocket is translated (`websocket`).
 
 use super::flow::{Flow, carry};
 use super::link::{Answered, Refused, switching, upgrade};

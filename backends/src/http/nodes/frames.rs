@@ -218,7 +218,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_said_is_read(
-            all in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..70_000), 0..4),
+            all in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..70_000), 0..4),
             size in 1_usize..9_000,
         ) {
             let sent: Vec<u8> = all.iter().flat_map(|one| masked(BINARY, true, one)).collect();

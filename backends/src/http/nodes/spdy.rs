@@ -4,8 +4,8 @@
 //! nothing.
 //!
 //! Headers go compressed: what is sent is a zlib stream of stored blocks, which needs no dictionary
-//! (RFC 1950, section 2.2; RFC 1951, section 3.2.4). Of the peer's headers none is of use to a client
-//! that opens all the streams, so none is read.
+//! (RFC 1950, section 2.2; RFC 1951, section 3.2.4). Of the peer's headers none is of use to a
+//! client that opens all the streams, so none is read.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Watches the folder of a file: the file's name may be another one's next. Where the machine has no
-/// more watches to give (`fs.inotify.max_user_instances`), time alone tells.
+/// Watches the folder of a file: the file's name may be another one's next. Where the machine has
+/// no more watches to give (`fs.inotify.max_user_instances`), time alone tells.
 pub struct Watch(Option<(Inotify, Readable)>);
 
 impl Watch {
