@@ -25,6 +25,8 @@ mod readable;
 #[cfg(target_os = "linux")]
 pub mod rules;
 pub mod store;
+#[cfg(all(target_os = "linux", feature = "cri", feature = "http"))]
+pub mod tunnel;
 #[cfg(target_os = "linux")]
 mod turn;
 #[cfg(target_os = "linux")]

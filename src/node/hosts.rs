@@ -21,6 +21,7 @@ use kubesim_backends::packets::{Codec, Packets};
 use kubesim_backends::port::{Answer, Local, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
+use kubesim_backends::tunnel::Tunnel;
 use kubesim_backends::volumes::Volumes;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -66,7 +67,8 @@ impl Hosts {
         drive::observe_addresses(&drivers.network, move |has| {
             told.each(|client| client.addresses_changed(has));
         });
-        let clients = apis.all.iter().map(|client| spawn_local(client.clone().run())).collect();
+        let clients = apis.all.iter().map(|client| spawn_local(client.clone().run()));
+        let mut clients: Vec<_> = clients.collect();
         let [as_node, as_network] = [0, 1].map(|own| Api { own, ..apis.clone() });
         let (kubelet, netd, proxy, dns) = configs;
         let with = |api: &Api| Means { api: api.clone(), drivers: drivers.clone() };
@@ -96,6 +98,15 @@ impl Hosts {
                 settings::<Dns>(),
             ),
         ];
+        let tunnel = Tunnel {
+            node: node.name.clone(),
+            client: apis.all[0].clone(),
+            credentials: joined.kubelet.clone(),
+            containers: drivers.containers.clone(),
+            notes: Box::new(|note| eprintln!("kubelet: {note}")),
+        };
+        let tunnel = spawn_local(async move { match tunnel.run().await {} });
+        clients.push(tunnel);
         let path = format!("/api/v1/nodes/{}", node.name);
         Ok(Hosts { actors, clients, kubelet: apis.all[0].clone(), path })
     }

@@ -96,6 +96,7 @@ pub async fn serve(
     let (server, mut refused) = start(config, store);
     let front = server.front.clone();
     let mut served = Served { at: SocketAddrV4::new(plan.server, at.port()), joined: None };
+    front.asks_nodes();
     let url = served.url();
     front.issue_tokens(token_key.as_bytes(), &url).map_err(|why| {
         environment(format!(

@@ -7,10 +7,12 @@
 mod container;
 mod image;
 mod sandbox;
+mod streaming;
 
 pub use self::container::*;
 pub use self::image::*;
 pub use self::sandbox::*;
+pub use self::streaming::*;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,9 @@ calls! { "RuntimeService":
     ListContainers => ListContainersRequest, ListContainersResponse;
     ContainerStatus => ContainerStatusRequest, ContainerStatusResponse;
     ExecSync => ExecSyncRequest, ExecSyncResponse;
+    Exec => ExecRequest, Url;
+    Attach => AttachRequest, Url;
+    PortForward => PortForwardRequest, Url;
 }
 
 calls! { "ImageService":

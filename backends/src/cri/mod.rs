@@ -17,7 +17,10 @@ mod list;
 mod messages;
 mod sandbox;
 mod stop;
+mod streaming;
 mod watch;
+
+pub use self::streaming::{Refused, Streams, Wanted, Which};
 
 use self::client::{Client, Failure};
 use self::messages::{Call, StatusRequest};

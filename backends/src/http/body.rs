@@ -207,6 +207,11 @@ impl Answer {
         Answer::of(JSON, Body::Pieces(pieces))
     }
 
+    /// Of text that comes piece by piece.
+    pub fn text(stream: Stream) -> Answer {
+        Answer::of("text/plain", Body::Stream(stream))
+    }
+
     fn of(content_type: &'static str, body: Body) -> Answer {
         let (warnings, headers) = (Vec::new(), HeaderMap::new());
         Answer { code: StatusCode::OK, content_type, body, warnings, headers }

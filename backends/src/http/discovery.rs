@@ -3,10 +3,11 @@
 
 use super::accept;
 use super::body::Answer;
+use super::nodes::What;
 use super::resources::{self, Group, Review};
 use super::status::Failure;
 use super::versions::Served;
-use kubesim_actors::objects::Definitions;
+use kubesim_actors::objects::{Definitions, Kind};
 use serde_json::{Value, json};
 
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -83,6 +84,12 @@ pub fn group_version(group: &str, version: &str, definitions: &Definitions) -> V
             }
             all.push(entry);
         }
+        for what in of_node(kind) {
+            all.push(json!({
+                "name": format!("{}/{}", kind.plural(), what.name()), "singularName": "",
+                "namespaced": true, "kind": what.kind(), "verbs": what.verbs(),
+            }));
+        }
     }
     all.extend(resources::reviews(group, version).map(|review| {
         json!({"name": review.plural, "singularName": review.kind.to_lowercase(),
@@ -150,7 +157,7 @@ fn by_name(resources: &mut [Value], field: &str, definitions: &Definitions, grou
 fn aggregated(served: &Served) -> Value {
     let kind = served.kind;
     let type_of = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
-    let subresources: Vec<Value> = served
+    let mut subresources: Vec<Value> = served
         .subresources()
         .iter()
         .map(|sub| {
@@ -158,12 +165,23 @@ fn aggregated(served: &Served) -> Value {
                    "verbs": sub.verbs()})
         })
         .collect();
+    for what in of_node(kind) {
+        let kind = json!({"group": "", "version": "v1", "kind": what.kind()});
+        let one = json!({"subresource": what.name(), "responseKind": kind, "verbs": what.verbs()});
+        subresources.push(one);
+    }
+    subresources.sort_by(|a, b| a["subresource"].as_str().cmp(&b["subresource"].as_str()));
     json!({
         "resource": kind.plural(), "responseKind": type_of(served.type_of(None)),
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": served.singular(), "verbs": served.verbs(), "shortNames": served.short(),
         "categories": served.categories(), "subresources": subresources,
     })
+}
+
+/// What is asked of the nodes of a kind's objects.
+fn of_node(kind: Kind) -> impl Iterator<Item = What> {
+    What::ALL.into_iter().filter(move |_| kind == Kind::Pod)
 }
 
 fn aggregated_review(review: &Review) -> Value {

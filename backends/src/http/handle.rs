@@ -12,7 +12,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::Include;
 use super::write::{self, Sent};
-use super::{Inner, delete, discovery, gzip, lease, openapi, scale, watch};
+use super::{Inner, delete, discovery, gzip, lease, nodes, openapi, scale, watch};
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::{ACCEPT, CACHE_CONTROL, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -55,7 +55,7 @@ where
 async fn answer<B>(
     inner: &Rc<Inner>,
     user: Option<&User>,
-    request: Request<B>,
+    mut request: Request<B>,
     asked: &mut Asked,
 ) -> Result<Answer, Failure>
 where
@@ -76,8 +76,11 @@ where
     } else {
         let user = inner.authenticate(user, request.headers())?;
         let user = inner.impersonate(user, request.headers())?;
-        let attributes = Attributes::read(request.method().as_str(), path, &query);
-        inner.admit(&user, &attributes)?;
+        // Who may be a node's end of a tunnel, no role says.
+        if !matches!(route, Ok(Route::Tunnel(_))) {
+            let attributes = Attributes::read(request.method().as_str(), path, &query);
+            inner.admit(&user, &attributes)?;
+        }
         user
     };
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
@@ -86,6 +89,10 @@ where
         Route::Object(target) => {
             let hold = lease::read(request.headers())?;
             lease::by(hold, object(inner, &user, request, (target, query), &accepted, asked)).await
+        }
+        Route::Node(target, what) => {
+            (asked.verb, asked.resource) = ("CONNECT", target.kind().plural());
+            nodes::answer(inner, request, &target, what).await
         }
         Route::Review(review, namespace) if request.method() == Method::POST => {
             asked.verb = "POST";
@@ -98,6 +105,7 @@ where
         }
         Route::Review(..) => Err(Failure::no_such_method()),
         _ if request.method() != Method::GET => Err(Failure::no_such_method()),
+        Route::Tunnel(node) => nodes::dialled(inner, &user, &node, &mut request),
         Route::Version => Ok(Answer::json(&version())),
         Route::Health(check) => health(inner, &check),
         Route::Metrics => Ok(Answer::bytes("text/plain; version=0.0.4", inner.metrics.text())),

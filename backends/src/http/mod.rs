@@ -20,6 +20,7 @@ pub mod host;
 mod json_patch;
 mod lease;
 mod metrics;
+pub(crate) mod nodes;
 mod openapi;
 mod pace;
 mod patch;
@@ -137,6 +138,8 @@ struct Inner {
     metrics: Metrics,
     connections: Connections,
     auth: Auth,
+    /// Its nodes, by the connections that they have dialled.
+    links: nodes::Links,
     /// What OpenAPI says of declared kinds.
     declared: openapi::Declared,
 }
@@ -192,6 +195,7 @@ impl Front {
             metrics: Metrics::default(),
             connections: Connections::default(),
             auth: Auth::default(),
+            links: nodes::Links::default(),
             declared: openapi::Declared::default(),
         }))
     }
@@ -210,6 +214,11 @@ impl Front {
     /// The cluster's time is another one than this machine's.
     pub fn goes_by(&self, clock: impl Fn() -> Wall + 'static) {
         let _ = self.0.clock.set(Box::new(clock));
+    }
+
+    /// From now on nodes may dial, and are asked for what their pods say and do.
+    pub fn asks_nodes(&self) {
+        self.0.links.begin();
     }
 
     /// Issues tokens to service accounts from now on, and knows their bearers. `keys` are private

@@ -1,6 +1,7 @@
 //! A request's path and query: what it is about.
 
 use super::apply::Write;
+use super::nodes::What;
 use super::resources::{self, Review, Sub};
 use super::status::Failure;
 use super::versions::Served;
@@ -31,6 +32,10 @@ pub enum Route {
         keys: bool,
     },
     Object(Target),
+    /// What is asked of the pod's node.
+    Node(Target, What),
+    /// Where the node of this name dials.
+    Tunnel(String),
     /// And the namespace, if it is in one.
     Review(&'static Review, String),
 }
@@ -73,6 +78,7 @@ pub fn route(path: &str, definitions: &Definitions) -> Result<Route, Failure> {
     Ok(match segments[..] {
         ["version"] => Route::Version,
         [check @ ("healthz" | "livez" | "readyz"), ..] => Route::Health(check.to_owned()),
+        ["tunnel", "nodes", node] => Route::Tunnel(node.to_owned()),
         ["metrics"] => Route::Metrics,
         ["api"] => Route::Groups { core: true },
         ["apis"] => Route::Groups { core: false },
@@ -130,32 +136,26 @@ fn below(
     if namespace.is_some() != namespaced && (name.is_some() || !namespaced) {
         return Err(missing());
     }
-    let sub = match sub {
+    let of_node = |word: &str| What::ALL.into_iter().find(|what| what.name() == word);
+    let asked = sub.filter(|_| served.kind == Kind::Pod).and_then(of_node);
+    let sub = match sub.filter(|_| asked.is_none()) {
         None => None,
         Some(word) => {
             let mut subs = served.subresources().iter().copied();
             let found = subs.find(|sub| sub.name() == word);
-            Some(found.ok_or_else(|| not_served(served.kind, word))?)
+            Some(found.ok_or_else(missing)?)
         }
     };
-    Ok(Route::Object(Target {
+    let target = Target {
         served,
         namespace: Name::from(namespace.unwrap_or_default()),
         name: name.map(|name| Name::from(*name)),
         sub,
-    }))
-}
-
-/// What kube-apiserver asks the pod's kubelet for (kubernetes `pkg/registry/core/rest`), by the
-/// last word of its path: the server here dials no node.
-const OF_THE_NODE: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
-
-fn not_served(kind: Kind, sub: &str) -> Failure {
-    if kind != Kind::Pod || !OF_THE_NODE.contains(&sub) {
-        return Failure::no_such_resource();
-    }
-    let why = format!("pods/{sub} is asked of the pod's node, and this server asks no node");
-    Failure::new(405, "MethodNotAllowed", why)
+    };
+    Ok(match asked {
+        Some(what) => Route::Node(target, what),
+        None => Route::Object(target),
+    })
 }
 
 /// A query's parameters; of one that is there twice, the first counts.
@@ -263,12 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_would_be_asked_is_refused_in_words() {
-        let refused = at("/api/v1/namespaces/a/pods/b/log").expect_err("nobody tells");
-        assert_eq!((refused.code, refused.reason), (405, "MethodNotAllowed"));
-        assert!(refused.message.starts_with("pods/log is asked of the pod's node"));
-        assert!(matches!(at("/api/v1/namespaces/a/pods/b/exec"), Err(Failure { code: 405, .. })));
+    fn what_a_node_is_asked_is_about_a_pod() {
+        for what in What::ALL {
+            let path = format!("/api/v1/namespaces/a/pods/b/{}", what.name());
+            let Ok(Route::Node(target, found)) = at(&path) else { panic!("{path}") };
+            assert_eq!((target.key().to_string(), found), ("a/b".to_owned(), what));
+        }
         assert!(matches!(at("/api/v1/nodes/b/log"), Err(Failure { code: 404, .. })));
+        assert!(matches!(at("/api/v1/namespaces/a/pods/b/proxy"), Err(Failure { code: 404, .. })));
+        assert!(matches!(at("/tunnel/nodes/n1"), Ok(Route::Tunnel(node)) if node == "n1"));
     }
 
     #[test]

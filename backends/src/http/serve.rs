@@ -2,6 +2,7 @@
 
 use super::auth::{User, unauthorized};
 use super::metrics::One;
+use super::nodes::Peer;
 use super::pace::{Activity, Paced, UnderWay};
 use super::tls::Tls;
 use super::{Front, GOODBYE, Inner, body, civil, handle};
@@ -11,6 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ const BUFFER: usize = 256 << 10;
 
 /// Tasks of this thread.
 #[derive(Clone, Copy)]
-struct Here;
+pub struct Here;
 
 impl<F> Executor<F> for Here
 where
@@ -47,7 +49,7 @@ impl Front {
         let acceptor = TlsAcceptor::from(tls.config());
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => {
+                Ok((socket, peer)) => {
                     while !self.0.connections.make_room(self.0.limits.connections) {
                         sleep(PAUSE).await;
                     }
@@ -60,7 +62,7 @@ impl Front {
                             biased;
                             _ = ended.changed() => {}
                             () = activity.stalled() => {}
-                            () = connection(&inner, &acceptor, socket, &activity) => {}
+                            () = connection(&inner, &acceptor, (socket, peer), &activity) => {}
                         }
                         inner.connections.end(id, &activity);
                     });
@@ -72,14 +74,24 @@ impl Front {
     }
 }
 
+/// A client that went without a word is noticed, on a stream as well on which nothing happens (as
+/// Go's `net.ListenConfig` has it: 15 s, and 9 times 15 s).
+#[cfg(target_os = "linux")]
+fn keep_alive() -> socket2::TcpKeepalive {
+    let pause = Duration::from_secs(15);
+    socket2::TcpKeepalive::new().with_time(pause).with_interval(pause).with_retries(9)
+}
+
 /// One connection, to its end. What goes wrong with it is its client's affair.
 async fn connection(
     inner: &Rc<Inner>,
     acceptor: &TlsAcceptor,
-    socket: TcpStream,
+    (socket, peer): (TcpStream, SocketAddr),
     activity: &Rc<Activity>,
 ) {
     let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keep_alive());
     let Ok(Ok(stream)) = timeout(inner.limits.head, acceptor.accept(socket)).await else {
         return;
     };
@@ -88,7 +100,8 @@ async fn connection(
     let user = certificate.and_then(|certificate| User::of(certificate)).map(Rc::new);
     let until = certificate.and_then(|certificate| User::until(certificate));
     let h2 = session.alpn_protocol() == Some(b"h2");
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         let under_way = UnderWay::new(activity);
         let answer = handle::handle(Rc::clone(inner), user.clone(), request);
         // As upstream's, which looks at the certificate again with each request (apiserver
@@ -114,7 +127,7 @@ async fn connection(
     } else {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(inner.limits.head).max_buf_size(BUFFER);
-        let serving = server.serve_connection(io, service);
+        let serving = server.serve_connection(io, service).with_upgrades();
         to_its_end(serving, |serving| serving.graceful_shutdown(), inner, activity).await;
     }
 }

@@ -11,6 +11,8 @@ mod node;
 mod registry;
 mod stories;
 #[cfg(feature = "node")]
+mod tunnel;
+#[cfg(feature = "node")]
 mod up;
 #[cfg(feature = "node")]
 mod volumes;

@@ -19,13 +19,13 @@ pub const HERE: &str = "192.168.77.2";
 const THERE: &str = "192.168.77.3";
 
 /// Another machine's network: what is done in it is done by a thread of its own.
-struct Elsewhere {
+pub struct Elsewhere {
     ask: Sender<Box<dyn FnOnce() + Send>>,
-    thread: Pid,
+    pub thread: Pid,
 }
 
 impl Elsewhere {
-    fn new() -> Elsewhere {
+    pub fn new() -> Elsewhere {
         let (ask, asked) = channel::<Box<dyn FnOnce() + Send>>();
         let (tell, told) = channel();
         thread::spawn(move || {
@@ -37,7 +37,7 @@ impl Elsewhere {
         Elsewhere { ask, thread: told.recv().expect("a thread") }
     }
 
-    fn run<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn run<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = channel();
         let act = move || tell.send(act()).expect("it is waited for");
         self.ask.send(Box::new(act)).expect("the thread lives");

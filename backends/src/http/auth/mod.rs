@@ -20,8 +20,8 @@ pub use attributes::{Attributes, Objects};
 pub use authenticate::unauthorized;
 #[cfg(test)]
 pub use jwt::KNOWN;
-pub use node::Change;
 pub use node::is_others as is_others_label;
+pub use node::{Change, serves};
 pub use policy::roles;
 pub use reviews::expect_type;
 pub use user::{MASTERS, User, account_name};
@@ -153,7 +153,7 @@ impl Inner {
 }
 
 /// apiserver `pkg/endpoints/handlers/responsewriters/errors.go`, apimachinery's `NewForbidden`.
-fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Failure {
+pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Failure {
     let (name, verb) = (&user.name, &attributes.verb);
     let mut why = format!("User {name:?} cannot {verb} ");
     let (subject, details) = match &attributes.of {

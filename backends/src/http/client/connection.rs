@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder};
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +76,23 @@ impl Credentials {
     pub fn renew(&self, authority: &[u8], certificates: &[u8], key: &[u8]) -> Result<(), String> {
         self.tls.send_replace(config(authority, certificates, key)?);
         Ok(())
+    }
+
+    /// TLS to a server there, for HTTP/1.1, and from which address. The error is for people.
+    pub(crate) async fn secure(
+        &self,
+        server: SocketAddrV4,
+    ) -> Result<(TlsStream<TcpStream>, IpAddr), String> {
+        let at = |error: std::io::Error| error.to_string();
+        let socket = TcpStream::connect(server).await.map_err(at)?;
+        socket.set_nodelay(true).map_err(at)?;
+        let local = socket.local_addr().map_err(at)?.ip();
+        let mut config = ClientConfig::clone(&self.tls.borrow());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = ServerName::try_from(SERVER).map_err(|error| error.to_string())?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(name, socket).await.map_err(at)?;
+        Ok((stream, local))
     }
 
     /// Hears of each renewal from now on.

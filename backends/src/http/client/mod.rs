@@ -19,6 +19,7 @@ mod view;
 mod watch;
 
 pub use connection::Credentials;
+pub(crate) use connection::words;
 pub use metrics::Metrics;
 pub use pin::Pin;
 pub use trust::Trust;
@@ -34,7 +35,7 @@ use kubesim_actors::ports::api::{self, Effect, Error, Event, News, Reason, Reply
 use kubesim_runtime::{Rng, Stream as RandomStream};
 use serde_json::Value;
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,13 @@ pub struct Options {
     pub seed: u64,
     /// Told of what keeps the client from its work, in words.
     pub notes: Box<dyn Fn(String)>,
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub local: IpAddr,
+    pub server: SocketAddrV4,
 }
 
 /// The client. [`Client::run`] keeps its connection; clones are the same one.
@@ -115,6 +123,12 @@ impl Client {
     /// Whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         self.0.line().is_some()
+    }
+
+    /// Where the connection is that there is now.
+    pub fn place(&self) -> Option<Place> {
+        let line = self.0.line()?;
+        Some(Place { local: line.local, server: SocketAddrV4::new(line.peer, self.0.port) })
     }
 
     /// The machine has these addresses now: a connection from one that is gone is dead, and

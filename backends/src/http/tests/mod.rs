@@ -13,6 +13,7 @@ mod nodes;
 mod reads;
 mod reviews;
 mod tokens;
+mod tunnels;
 mod versions;
 mod watches;
 mod world;

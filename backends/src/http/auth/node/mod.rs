@@ -33,6 +33,15 @@ pub fn of(user: &User) -> Option<&str> {
     user.name.strip_prefix(USER).filter(|_| user.is_in(GROUP))
 }
 
+/// Whether a user may answer for a node: it may for itself alone, whatever its roles say.
+pub fn serves(user: &User, node: &str) -> Result<(), String> {
+    match of(user) {
+        Some(own) if own == node && !node.is_empty() => Ok(()),
+        Some(own) => Err(format!("node '{own}' cannot serve '{node}', only itself")),
+        None => Err("only a node serves itself".to_owned()),
+    }
+}
+
 /// Whose netd a user is: ours, beside the kubelet, and as little to be trusted with other nodes.
 fn netd_of(user: &User) -> Option<&str> {
     let named = user.name.strip_prefix(NETD).and_then(|rest| rest.strip_prefix(':'));
