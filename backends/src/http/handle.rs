@@ -71,17 +71,16 @@ where
     }
     // Who has nothing to read roles in tells everybody so.
     let unwell = matches!(route, Ok(Route::Health(_))) && !inner.is_open();
-    let user = if unwell {
-        User::anonymous()
-    } else {
-        let user = inner.authenticate(user, request.headers())?;
-        let user = inner.impersonate(user, request.headers())?;
+    let user = match unwell {
+        true => User::anonymous(),
         // Who may be a node's end of a tunnel, no role says.
-        if !matches!(route, Ok(Route::Tunnel(_))) {
+        false if matches!(route, Ok(Route::Tunnel(_))) => inner.known(user, &request)?,
+        false => {
+            let user = inner.known(user, &request)?;
             let attributes = Attributes::read(request.method().as_str(), path, &query);
             inner.admit(&user, &attributes)?;
+            user
         }
-        user
     };
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let accepted = accepted.unwrap_or_default().to_owned();
@@ -95,8 +94,7 @@ where
             nodes::answer(inner, request, &target, what).await
         }
         Route::Review(review, namespace) if request.method() == Method::POST => {
-            asked.verb = "POST";
-            asked.resource = review.plural;
+            (asked.verb, asked.resource) = ("POST", review.plural);
             let content_type = body::content_type(request.headers());
             let mut held = Held::none(inner, |inner| &inner.metrics.bodies);
             let bytes = inner.body(request.into_body(), &mut held).await?;
@@ -128,6 +126,12 @@ where
 }
 
 impl Inner {
+    /// Who asks, or whom they ask as.
+    fn known<B>(&self, user: Option<&User>, request: &Request<B>) -> Result<User, Failure> {
+        let user = self.authenticate(user, request.headers())?;
+        self.impersonate(user, request.headers())
+    }
+
     /// All of a request's body.
     async fn body<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Failure>
     where

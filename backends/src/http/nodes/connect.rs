@@ -27,17 +27,7 @@ pub async fn open<B>(
     options: &Options,
     (what, mut request): (What, Request<B>),
 ) -> Result<Answer, Failure> {
-    let name = &*pod.key.name;
-    let (spec, _) = pod.pod().ok_or_else(Failure::no_such_resource)?;
-    let query = match what {
-        What::PortForward => Query::to("/portforward"),
-        _ => {
-            let container = choose::container(name, spec, options.text("container"))?;
-            streams(what, options)?.with("container", &container)
-        }
-    };
-    let query = query.with("uid", &pod.uid.to_string()).text();
-    let node = choose::node(name, spec)?;
+    let (node, query) = whom(pod, options, what)?;
     let asked = request.headers();
     let spoken = match &*upgrade(asked) {
         SPDY => Spoken::Spdy,
@@ -52,7 +42,7 @@ pub async fn open<B>(
         Spoken::WebSocket(_) => HeaderMap::from_iter([(STREAM_PROTOCOL, websocket::beyond(what))]),
     };
     let (send, flow) = Flow::new();
-    let answered = match inner.ask(node, query, headers, flow).await {
+    let answered = match inner.ask(&node, query, headers, flow).await {
         Ok(answered) => answered,
         Err(Refused::Node(code, why)) => return Ok(plain(code, why)),
         Err(Refused::Unasked(failure)) => return Err(failure),
@@ -75,7 +65,6 @@ pub async fn open<B>(
         .filter(|name| options.flag(name))
         .map(str::to_owned)
         .collect();
-    let node = node.to_owned();
     until_the_end(inner, async move {
         let Answered { response, open: _open, at } = answered;
         let (from, Ok(Ok(wire))) = (response.into_body(), timeout(within, on).await) else {
@@ -97,6 +86,21 @@ pub async fn open<B>(
         }
     });
     Ok(answer)
+}
+
+/// Which node is asked, and for what.
+fn whom(pod: &Object, options: &Options, what: What) -> Result<(String, String), Failure> {
+    let name = &*pod.key.name;
+    let (spec, _) = pod.pod().ok_or_else(Failure::no_such_resource)?;
+    let query = match what {
+        What::PortForward => Query::to("/portforward"),
+        _ => {
+            let container = choose::container(name, spec, options.text("container"))?;
+            streams(what, options)?.with("container", &container)
+        }
+    };
+    let query = query.with("uid", &pod.uid.to_string()).text();
+    Ok((choose::node(name, spec)?.to_owned(), query))
 }
 
 enum Spoken {
