@@ -35,11 +35,15 @@ fn who_asks_a_server_that_is_not_there_is_told_where_it_was_looked_for() {
     }
 }
 
+/// Where the Service `kubernetes` leads, whatever addresses this machine has.
+const ADVERTISED: &str = "--advertise-address=192.0.2.9";
+
 fn on_each_store(session: &str) {
     for (store, client) in by_turns(&clients()) {
         println!("on {} with {}", store.name, client.display());
         let place = Place::new();
-        let server = store.serve(&place, ANY, client, &ALONE);
+        let [alone, unasked] = ALONE;
+        let server = store.serve(&place, ANY, client, &[alone, unasked, ADVERTISED]);
         play(session, &place, &server);
         assert_eq!(server.end(), Some(0), "SIGTERM ends it cleanly");
     }

@@ -73,14 +73,7 @@ where
     let unwell = matches!(route, Ok(Route::Health(_))) && !inner.is_open();
     let user = match unwell {
         true => User::anonymous(),
-        // Who may be a node's end of a tunnel, no role says.
-        false if matches!(route, Ok(Route::Tunnel(_))) => inner.known(user, &request)?,
-        false => {
-            let user = inner.known(user, &request)?;
-            let attributes = Attributes::read(request.method().as_str(), path, &query);
-            inner.admit(&user, &attributes)?;
-            user
-        }
+        false => inner.asking(user, &request, &route, &query)?,
     };
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let accepted = accepted.unwrap_or_default().to_owned();
@@ -126,10 +119,22 @@ where
 }
 
 impl Inner {
-    /// Who asks, or whom they ask as.
-    fn known<B>(&self, user: Option<&User>, request: &Request<B>) -> Result<User, Failure> {
+    /// Who asks, or whom they ask as, if they may.
+    fn asking<B>(
+        &self,
+        user: Option<&User>,
+        request: &Request<B>,
+        route: &Result<Route, Failure>,
+        query: &Query,
+    ) -> Result<User, Failure> {
         let user = self.authenticate(user, request.headers())?;
-        self.impersonate(user, request.headers())
+        let user = self.impersonate(user, request.headers())?;
+        // Who may be a node's end of a tunnel, no role says.
+        if !matches!(route, Ok(Route::Tunnel(_))) {
+            let path = request.uri().path();
+            self.admit(&user, &Attributes::read(request.method().as_str(), path, query))?;
+        }
+        Ok(user)
     }
 
     /// All of a request's body.
