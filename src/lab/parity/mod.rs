@@ -72,11 +72,13 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
             return Exit::Input;
         }
     };
-    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(&scenario, None)) {
+    // All of it, however long it lasts: whoever compares is told how long that is.
+    let until = Some(scenario.duration);
+    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(&scenario, until)) {
         output.complain(&format!("error: {lacks}"));
         return Exit::Environment;
     }
-    let options = Options { seed: args.seed, ..Options::default() };
+    let options = Options { seed: args.seed, until, ..Options::default() };
     let stage = Stage::modelled(&Arc::new(scenario.clone()), &options);
     if let Err(wrong) = fits(&stage, args.before) {
         output.complain(&format!("error: {wrong}"));
