@@ -1,7 +1,6 @@
 //! Models of the ports that are neither the kernel nor the wire: a node's files and volumes, its
-//! container runtime, its DNS over TCP, and what pods use
-//! and show. Pure bookkeeping: a model says what has
-//! to happen, the world makes it happen.
+//! container runtime, its DNS over TCP, tokens, and what pods use. Pure bookkeeping: a model says
+//! what has to happen, the world makes it happen.
 
 pub mod connections;
 pub mod files;
