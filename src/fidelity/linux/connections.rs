@@ -5,7 +5,8 @@
 use crate::fidelity::connection::{Entry, Tuple, lines, whole};
 use crate::fidelity::words::Ports;
 use kubesim_backends::netlink::{
-    Attributes, CTNETLINK, Messages, NFPROTO_IPV4, NFPROTO_IPV6, Netlink, be16, be32, flag,
+    Attributes, CTNETLINK, Messages, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, Netlink, be16,
+    be32, flag,
 };
 use kubesim_sim::kernel::family::{Family, V4, V6};
 use std::marker::PhantomData;
@@ -15,6 +16,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const NEW: u16 = CTNETLINK;
 const GET: u16 = CTNETLINK | 1;
 const DELETE: u16 = CTNETLINK | 2;
+/// `IPCTNL_MSG_CT_GET_STATS`, and `CTA_STATS_GLOBAL_ENTRIES` of its answer
+const GET_STATS: u16 = CTNETLINK | 5;
+const ENTRIES: u16 = 1;
 /// `NFNLGRP_CONNTRACK_NEW` and `_DESTROY`
 const GROUPS: [u32; 2] = [1, 3];
 /// `CTA_*` (include/uapi/linux/netfilter/nfnetlink_conntrack.h)
@@ -99,7 +103,11 @@ impl<F: Told> Connections<F> {
         Ok(())
     }
 
-    /// Ends them all.
+    /// Ends them all, also those that no event tells of and no list shows: one whose original
+    /// tuple another has is found by answers only, for a second (`nf_ct_resolve_clash_harder`,
+    /// net/netfilter/nf_conntrack_core.c). A flush takes them too, as it goes by reply tuples
+    /// (`get_next_corpse`), but walks the table of the whole machine: that is for where some are
+    /// left.
     pub fn clear(&mut self) -> Result<(), String> {
         self.heed()?;
         for tuple in std::mem::take(&mut self.live) {
@@ -114,7 +122,25 @@ impl<F: Told> Connections<F> {
                 _ => {}
             }
         }
+        if self.count()? > 0 {
+            self.messages.clear();
+            self.messages.push(DELETE, flag::REQUEST | flag::ACK, NFPROTO_UNSPEC, 0, |_| {});
+            let flushed = self.requests.request(&self.messages, |_| {});
+            flushed.map_err(|refused| format!("flushing connections: {refused}"))?;
+        }
         self.heed()
+    }
+
+    /// How many there are in the namespace, listed or not.
+    fn count(&mut self) -> Result<u32, String> {
+        let mut count = None;
+        self.messages.clear();
+        self.messages.push(GET_STATS, flag::REQUEST, NFPROTO_UNSPEC, 0, |_| {});
+        let asked = self.requests.request(&self.messages, |answer| {
+            count = Attributes::of(answer.body).get(ENTRIES).and_then(be32);
+        });
+        asked.map_err(|refused| format!("counting connections: {refused}"))?;
+        count.ok_or_else(|| "counting connections: an answer without a count".to_owned())
     }
 
     fn heed(&mut self) -> Result<(), String> {
