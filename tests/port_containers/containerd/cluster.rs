@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(60);
 pub const JOINS: &str = "another machine joins by: kubesim node ";
 
 /// `body` in a network namespace of its own, if there are a containerd and a `kubectl`.
-pub fn on_a_machine(body: fn()) {
+pub fn on_a_machine(body: impl FnOnce() + Send + 'static) {
     if let Some(what) = machine::missing() {
         return skip::skipped(what);
     }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -18,6 +19,8 @@ pub struct Image {
 #[derive(Default)]
 pub struct Layout {
     blobs: BTreeMap<String, Vec<u8>>,
+    /// The layer that all have: busybox, and `/bin/sh`.
+    base: Value,
     /// Descriptors of manifests, by the images' names.
     manifests: BTreeMap<&'static str, Value>,
 }
@@ -25,20 +28,31 @@ pub struct Layout {
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Layout {
-    /// All of the same one layer: busybox, and `/bin/sh`.
+    /// All of the one layer that all have.
     pub fn of(images: &[Image], busybox: &Path) -> io::Result<Layout> {
         let mut tar = Tar::default();
         for folder in ["bin/", "dev/", "etc/", "proc/", "sys/", "tmp/"] {
             tar.add(folder, b'5', "", &[]);
         }
-        tar.add("bin/busybox", b'0', "", &std::fs::read(busybox)?);
+        tar.add("bin/busybox", b'0', "", &fs::read(busybox)?);
         tar.add("bin/sh", b'2', "busybox", &[]);
         let mut layout = Layout::default();
-        let layer = layout.keep("application/vnd.oci.image.layer.v1.tar", tar.end());
+        layout.base = layout.layer(tar);
         for image in images {
-            layout.add(image, &layer);
+            let base = layout.base();
+            layout.add(image, &[base]);
         }
         Ok(layout)
+    }
+
+    /// The descriptor of the layer that all have.
+    pub fn base(&self) -> Value {
+        self.base.clone()
+    }
+
+    /// What its descriptor is.
+    pub fn layer(&mut self, tar: Tar) -> Value {
+        self.keep("application/vnd.oci.image.layer.v1.tar", tar.end())
     }
 
     /// For `ctr images import`.
@@ -78,18 +92,20 @@ impl Layout {
         described
     }
 
-    fn add(&mut self, image: &Image, layer: &Value) {
+    /// An image of these layers, the lowest first.
+    pub fn add(&mut self, image: &Image, layers: &[Value]) {
+        let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": { "Cmd": image.command, "User": image.user, "Env": ["PATH=/bin"] },
-            // It is not compressed, so its digest is that of what it unpacks to.
-            "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+            "config": { "Cmd": image.command, "User": image.user, "Env": ["PATH=/bin:/usr/bin"] },
+            // They are not compressed, so their digests are those of what they unpack to.
+            "rootfs": { "type": "layers", "diff_ids": digests },
         });
         let kind = "application/vnd.oci.image.config.v1+json";
         let config = self.keep(kind, config.to_string().into_bytes());
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
         });
         let described = self.keep(MANIFEST, manifest.to_string().into_bytes());
         self.manifests.insert(image.name, described);
@@ -98,13 +114,35 @@ impl Layout {
 
 /// A tar file (POSIX.1-1988, "ustar").
 #[derive(Default)]
-struct Tar(Vec<u8>);
+pub struct Tar(Vec<u8>);
 
 const BLOCK: usize = 512;
 
 impl Tar {
+    /// What is below a folder, without what is nobody's to run.
+    pub fn tree(&mut self, folder: &Path, name: &str) -> io::Result<()> {
+        let mut all: Vec<_> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
+        all.sort_by_key(fs::DirEntry::file_name);
+        for entry in all {
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            let below = entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?;
+            let name = format!("{name}{below}");
+            if kind.is_symlink() {
+                let link = fs::read_link(&path)?;
+                self.add(&name, b'2', &link.to_string_lossy(), &[]);
+            } else if kind.is_file() {
+                self.add(&name, b'0', "", &fs::read(&path)?);
+            } else if kind.is_dir() && !["share", "gconv", "systemd"].contains(&below.as_str()) {
+                let name = name + "/";
+                self.add(&name, b'5', "", &[]);
+                self.tree(&path, &name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// `kind` is `0` for a file, `2` for a symbolic link, `5` for a folder.
-    fn add(&mut self, name: &str, kind: u8, link: &str, content: &[u8]) {
+    pub fn add(&mut self, name: &str, kind: u8, link: &str, content: &[u8]) {
         let mut head = [0_u8; BLOCK];
         let mut put = |at: usize, text: &[u8]| head[at..at + text.len()].copy_from_slice(text);
         put(0, name.as_bytes());

@@ -6,6 +6,7 @@ use crate::plugin::link_all;
 use kubesim_backends::cni;
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,6 +106,15 @@ impl Machine {
         format!("/{}", self.name)
     }
 
+    /// Images whose names say no registry come from this one.
+    pub fn pulls_from(&self, registry: SocketAddr) {
+        let folder = self.folder.join("registries/docker.io");
+        fs::create_dir_all(&folder).expect("a folder");
+        let url = format!("http://{registry}");
+        let hosts = format!("server = \"{url}\"\n[host.\"{url}\"]\n");
+        fs::write(folder.join("hosts.toml"), hosts).expect("a file");
+    }
+
     /// A command for the machine's shell; `$runtime` is containerd.
     pub fn run(&mut self, line: &str) {
         let input = self.input.as_mut().expect("it runs");
@@ -200,6 +210,8 @@ path = "{folder}/opt"
 sandbox_image = "docker.io/library/pause:latest"
 restrict_oom_score_adj = true
 disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{folder}/registries"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".cni]

@@ -3,13 +3,19 @@
 
 #[cfg(feature = "node")]
 mod cluster;
+#[cfg(feature = "node")]
+mod guestbook;
 mod image;
 #[cfg(feature = "node")]
 mod joins;
 mod machine;
 mod node;
+#[cfg(feature = "node")]
+mod packages;
 mod registry;
 mod stories;
+#[cfg(feature = "node")]
+mod trio;
 #[cfg(feature = "node")]
 mod tunnel;
 #[cfg(feature = "node")]

@@ -3,14 +3,17 @@
 
 use super::image::{Layout, MANIFEST};
 use super::machine;
+use nix::sys::socket::{Shutdown, shutdown};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 pub struct Registry {
     address: SocketAddr,
+    listener: TcpListener,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -23,27 +26,36 @@ struct Shared {
 }
 
 impl Registry {
-    /// In the calling thread's network namespace.
+    /// The machine's images, in the calling thread's network namespace.
     pub fn start() -> Registry {
+        Registry::of(machine::images())
+    }
+
+    pub fn of(images: Layout) -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (shared, images) = (Arc::new(Shared::default()), machine::images());
+        let shared = Arc::new(Shared::default());
         let serving = Arc::clone(&shared);
+        let accepts = listener.try_clone().expect("a socket");
         let serve = move || {
-            for caller in listener.incoming().flatten() {
+            for caller in accepts.incoming() {
                 if serving.over.load(Ordering::Relaxed) {
                     return;
                 }
                 // A caller that goes away is no matter of ours.
-                let _ = answer(caller, &images, &serving);
+                let _ = caller.and_then(|caller| answer(caller, &images, &serving));
             }
         };
-        Registry { address, shared, thread: Some(thread::spawn(serve)) }
+        Registry { address, listener, shared, thread: Some(thread::spawn(serve)) }
     }
 
     /// By which name a runtime finds an image here.
     pub fn name(&self, image: &str) -> String {
         format!("{}/{image}:1", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn resolved(&self) -> usize {
@@ -55,7 +67,8 @@ impl Drop for Registry {
     /// The port is closed when this is done.
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
+        // Nobody can connect to it from another network, but who accepts is woken by this.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -68,14 +81,16 @@ fn answer(caller: TcpStream, images: &Layout, shared: &Shared) -> std::io::Resul
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = path.split('?').next().unwrap_or_default();
     let parts: Vec<_> = path.trim_start_matches("/v2/").split('/').collect();
     let found = match parts[..] {
-        [name, "manifests", "1"] => {
+        [.., "manifests", digest] if digest.contains(':') => Some((MANIFEST, digest)),
+        // Of each image there is one, whatever its tag.
+        [.., name, "manifests", _] => {
             shared.resolved.fetch_add(1, Ordering::Relaxed);
             images.manifest(name).map(|digest| (MANIFEST, digest))
         }
-        [_, "manifests", digest] => Some((MANIFEST, digest)),
-        [_, "blobs", digest] => Some(("application/octet-stream", digest)),
+        [.., "blobs", digest] => Some(("application/octet-stream", digest)),
         _ => None,
     };
     let found = found.and_then(|(kind, digest)| Some((kind, digest, images.blob(digest)?)));
