@@ -4,11 +4,12 @@
 
 use crate::ending::Ending;
 use crate::networks::{Networks, outward};
-use crate::node::{Failed, Hosts, Joined, Machine, Node, Settings, identities, networks};
+use crate::node::{Failed, Hosts, Joined, Machine, Node, Servers, Settings, identities, networks};
 use crate::run::quoted;
 use crate::server::host::{Served, block_on};
 use crate::server::{Place, Prepared, Serve, invitation};
 use crate::{Exit, Output};
+use kubesim_actors::objects::Name;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -63,7 +64,11 @@ fn run(args: &Args, output: &mut Output) -> Result<(), Failed> {
     let networks = networks().map_err(environment)?;
     let mut server = Prepared::new(&serve, Place { reached, outward, networks })?;
     let joined = known(&node, &mut server).map_err(environment)?;
-    block_on(live((&node, &machine, &joined), server, output))
+    // Peers that seek the server find it by this node, at whatever address; the node itself at the
+    // machine's own, where all are listened at.
+    let name = Name::from(node.name.as_str());
+    let servers = if ip == Ipv4Addr::UNSPECIFIED { vec![(name, address)] } else { Vec::new() };
+    block_on(live((&node, &machine, &joined), (server, servers), output))
 }
 
 /// What the node is known by, by the cluster's own authority. It is renewed as the server's is.
@@ -82,7 +87,7 @@ fn known(node: &Node<'_>, server: &mut Prepared) -> Result<Joined, String> {
 /// containers goes on.
 async fn live(
     (node, machine, joined): (&Node<'_>, &Machine, &Joined),
-    server: Prepared,
+    (server, servers): (Prepared, Servers),
     output: &mut Output,
 ) -> Result<(), Failed> {
     let environment = |why| (Exit::Environment, why);
@@ -108,7 +113,7 @@ async fn live(
     let mut hosts: Option<Hosts> = None;
     let lives = async {
         let Ok((at, output)) = told.await else { return pending().await };
-        let hosts = hosts.insert(node.start(machine, at, joined).await?);
+        let hosts = hosts.insert(node.start(machine, (at, servers), joined).await?);
         hosts.ready().await;
         output.line(&format!("the node {} is ready", node.name));
         output.flush();

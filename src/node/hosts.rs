@@ -1,6 +1,7 @@
 //! The node's actors and what they act with: the kubelet as the node, the rest as its network.
 
 use super::join::Joined;
+use super::servers::Servers;
 use super::{Machine, Node, text};
 use crate::drive::{self, Drivers, Means, Running};
 use crate::networks::Networks;
@@ -53,14 +54,15 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// `server` is where they find the API.
+    /// `server` is where they find the API at first, and `servers` whom they ask when it is not
+    /// there.
     pub fn start(
         (node, machine): (&Node<'_>, &Machine),
         containers: Cri,
-        server: SocketAddrV4,
+        (server, servers): (SocketAddrV4, Servers),
         joined: &Joined,
     ) -> Result<Hosts, String> {
-        let configs = Place { node, machine }.configs()?;
+        let configs = Place { node, machine, servers }.configs()?;
         let apis = Api::pair(server, joined);
         let drivers = drivers(containers, &node.data_dir)?;
         let told = apis.clone();
@@ -123,6 +125,11 @@ impl Hosts {
         }
     }
 
+    /// Where the server is that the node is connected to.
+    pub fn server(&self) -> Option<SocketAddrV4> {
+        self.kubelet.place().map(|place| place.server)
+    }
+
     /// What runs in containers goes on, and so does what the kernel was told.
     pub async fn stop(self) {
         for actor in &self.actors {
@@ -150,6 +157,7 @@ fn drivers(containers: Cri, data_dir: &Path) -> Result<Drivers<Cri>, String> {
 struct Place<'a> {
     node: &'a Node<'a>,
     machine: &'a Machine,
+    servers: Servers,
 }
 
 type Configs = (kubelet::Config, netd::Config, proxy::Config, dns::Config);
@@ -161,7 +169,7 @@ impl Place<'_> {
 
     /// Periods are upstream's. The network's own file is flannel's, and written here.
     fn configs(&self) -> Result<Configs, String> {
-        let Place { node, machine } = *self;
+        let Place { node, machine, ref servers } = *self;
         let name = node.name.as_str();
         let Networks { pods, services } = node.networks;
         let conf = json!({
@@ -195,7 +203,7 @@ impl Place<'_> {
             memory: self.file("netd.json").into(),
             bridge: BRIDGE.into(),
             key_seed: self.key_seed()?,
-            servers: Vec::new(),
+            servers: servers.clone(),
             service_network: services,
             resync: Duration::from_secs(10),
         };

@@ -90,7 +90,8 @@ impl Joining {
             Some(kept) => kept,
             None => {
                 let boots = bootstraps(token, &authority)?;
-                let made = self.ask(&kubelet, boots, tell).await.map_err(environment)?;
+                let made =
+                    self.ask(&kubelet, self.server, boots, tell).await.map_err(environment)?;
                 let known = kubelet.credentials(&made, &authority).map_err(environment)?;
                 self.is_free(&known).await.map_err(environment)?;
                 self.keep(&kubelet, &authority, &made).map_err(environment)?;
@@ -101,7 +102,7 @@ impl Joining {
             Some(kept) => kept,
             None => {
                 let by = kubelet.clone();
-                let made = self.ask(&network, by, tell).await.map_err(environment)?;
+                let made = self.ask(&network, self.server, by, tell).await.map_err(environment)?;
                 self.keep(&network, &authority, &made).map_err(environment)?;
                 network.credentials(&made, &authority).map_err(environment)?
             }
@@ -206,11 +207,16 @@ impl Joining {
         of(&kubelet).min(of(&network)).unwrap_or_default()
     }
 
-    /// Others, for those who use these.
-    pub async fn renew(&self, joined: &Joined, tell: &mut dyn FnMut(&str)) -> Result<(), String> {
+    /// Others, for those who use these, from the server where it is now.
+    pub async fn renew(
+        &self,
+        server: SocketAddrV4,
+        joined: &Joined,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(), String> {
         let authority = read(&self.authority_file())?;
         for (wanted, known) in self.wanted().iter().zip([&joined.kubelet, &joined.network]) {
-            let made = self.ask(wanted, joined.kubelet.clone(), tell).await?;
+            let made = self.ask(wanted, server, joined.kubelet.clone(), tell).await?;
             self.keep(wanted, &authority, &made)?;
             known.renew(authority.as_bytes(), made.as_bytes(), made.as_bytes())?;
         }
@@ -221,11 +227,12 @@ impl Joining {
     async fn ask(
         &self,
         wanted: &Wanted,
+        server: SocketAddrV4,
         by: Credentials,
         tell: &mut dyn FnMut(&str),
     ) -> Result<String, String> {
         let (key, request) = request(&wanted.who)?;
-        let talk = Talk::new(self.server, by);
+        let talk = Talk::new(server, by);
         let name = format!("kubesim-node-{}-{:016x}", self.name, seed());
         let asked = json!({
             "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
@@ -326,15 +333,15 @@ fn issued(request: &Value) -> Result<Option<String>, String> {
 }
 
 /// A connection to the server, which goes with the value.
-struct Talk {
-    client: Client,
+pub(super) struct Talk {
+    pub client: Client,
     runs: AbortHandle,
     /// What keeps it from its work.
     note: Rc<RefCell<String>>,
 }
 
 impl Talk {
-    fn new(server: SocketAddrV4, credentials: Credentials) -> Talk {
+    pub fn new(server: SocketAddrV4, credentials: Credentials) -> Talk {
         let note: Rc<RefCell<String>> = Rc::default();
         let noted = Rc::clone(&note);
         let client = Client::new(Options {

@@ -4,6 +4,7 @@
 //!
 //! - `join`: how the machine becomes known to the cluster
 //! - `renew`: and stays known
+//! - `servers`: by whom the server is found when it moves
 //! - `machine`: what it is
 //! - `runtime`: containerd, and the CNI plugin for it
 //! - `hosts`: the actors
@@ -13,14 +14,16 @@ mod join;
 mod machine;
 mod renew;
 mod runtime;
+mod servers;
 
 pub use self::hosts::Hosts;
 pub use self::join::{Joined, identities};
 pub use self::machine::{Machine, networks};
+pub use self::servers::Servers;
 
 use self::join::Joining;
 use crate::ending::Ending;
-use crate::networks::Networks;
+use crate::networks::{Networks, outward};
 use crate::server::host::block_on;
 use crate::server::lead::hostname;
 use crate::token::Token;
@@ -137,11 +140,12 @@ impl<'a> Node<'a> {
         Ok(Node { settings, networks, name, data_dir })
     }
 
-    /// Its actors, on this machine; the API is at `server` for them.
+    /// Its actors, on this machine; the API is at `server` for them, and found again by the nodes
+    /// that servers are on.
     pub async fn start(
         &self,
         machine: &Machine,
-        server: SocketAddrV4,
+        server: (SocketAddrV4, Servers),
         joined: &Joined,
     ) -> Result<Hosts, String> {
         pki::directory(&self.data_dir)?;
@@ -175,7 +179,13 @@ fn is_name(name: &str) -> bool {
 async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), Failed> {
     let environment = |why| (Exit::Environment, why);
     let mut ending = Ending::by_signals().map_err(environment)?;
-    let from = reach(args.server).map_err(environment)?;
+    let known = servers::known(&node.data_dir);
+    let from = match reach(args.server) {
+        Ok(from) => from,
+        // It has moved, and whoever knows it says where it is.
+        Err(why) if !known.is_empty() => outward().ok_or_else(|| environment(why))?,
+        Err(why) => return Err(environment(why)),
+    };
     let machine = Machine::of(args.settings.address.unwrap_or(from)).map_err(environment)?;
     let (name, keys) = (node.name.clone(), node.data_dir.join("pki"));
     let joining = Joining { name, server: args.server, keys };
@@ -188,7 +198,17 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         joined = joining.join(args.token.as_ref(), args.ca_file.as_deref(), &mut tell) => joined?,
         () = ending.told() => return Ok(()),
     };
-    let hosts = node.start(&machine, args.server, &joined).await.map_err(environment)?;
+    let servers = servers::find(&node.data_dir, args.server, &joined).await;
+    let servers = servers.map_err(environment)?;
+    if servers.is_empty() {
+        tell(&format!(
+            "the server is on no node of the cluster: if it moves, the node has to be started with \
+             --server as it is then, instead of {}",
+            args.server
+        ));
+    }
+    let at = (args.server, servers);
+    let hosts = node.start(&machine, at, &joined).await.map_err(environment)?;
     tell(&format!("the node {} runs at {}", node.name, machine.address));
     let lives = async {
         hosts.ready().await;
@@ -197,7 +217,7 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
     };
     tokio::select! {
         () = lives => {}
-        () = renew::run(&joining, &joined) => {}
+        () = renew::run(&joining, &joined, &hosts) => {}
         () = ending.told() => {}
     }
     hosts.stop().await;

@@ -13,6 +13,8 @@ mod node;
 #[cfg(feature = "node")]
 mod packages;
 mod registry;
+#[cfg(feature = "node")]
+mod roams;
 mod stories;
 #[cfg(feature = "node")]
 mod trio;
