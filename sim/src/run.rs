@@ -73,6 +73,7 @@ pub struct Stage {
     progress: Time,
     /// When the next look is due, of a world that is moved here.
     look_at: Time,
+    period: Duration,
 }
 
 impl Stage {
@@ -81,6 +82,7 @@ impl Stage {
         let end = Time::ZERO + options.until.unwrap_or(scenario.duration).min(scenario.duration);
         Stage {
             judge: Judge::new(&world),
+            period: Judge::period(&world),
             oracles: Oracles::new(scenario),
             world,
             seed: options.seed,
@@ -110,7 +112,12 @@ impl Stage {
 
     /// How often to [`Stage::look`].
     pub fn period(&self) -> Duration {
-        Judge::period(&self.world)
+        self.period
+    }
+
+    /// When to look next, at the latest: what has to be so by then is judged as it is then.
+    pub fn next_due(&self) -> Option<Time> {
+        self.judge.next_due(&self.world)
     }
 
     /// Looks at the world as it is now, and tells the observer what was said since the last time.
@@ -142,10 +149,16 @@ impl Stage {
     /// Moves the world to an instant. Whoever moves it by small steps has it looked at when one
     /// who moves it all the way has.
     pub fn move_to(&mut self, to: Time, observer: &mut dyn Observer) {
-        while self.look_at <= to {
-            self.world.run_until(self.look_at);
+        loop {
+            let next = self.next_due().map_or(self.look_at, |due| due.min(self.look_at));
+            if next > to {
+                break;
+            }
+            self.world.run_until(next);
             self.look(observer);
-            self.look_at += self.period();
+            if next == self.look_at {
+                self.look_at += self.period;
+            }
         }
         self.world.run_until(to);
     }

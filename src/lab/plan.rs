@@ -45,7 +45,10 @@ pub struct Plan {
     pub gateway: Option<Ipv4Addr>,
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
     /// Its files lie below.
+    /// Its files lie below.
     pub root: PathBuf,
+    /// It was never on before: its files are to be made.
+    pub first: bool,
     pub files: Vec<(String, String)>,
     pub sysctls: Vec<(String, String)>,
     /// What runs before any actor.
@@ -204,6 +207,7 @@ impl Plan {
             gateway: card.address.and_then(of).map(|lan| lan.gateway),
             card,
             routes: Vec::new(),
+            first: !root.exists(),
             root,
             files: Vec::new(),
             sysctls: Vec::new(),

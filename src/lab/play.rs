@@ -178,6 +178,7 @@ impl Lab {
                 self.stage.look(observer);
                 look = now + self.stage.period();
             }
+            look = self.stage.next_due().map_or(look, |due| due.min(look));
             if now >= self.stage.end() {
                 return Ok(End::Over);
             }

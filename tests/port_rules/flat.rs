@@ -1,6 +1,6 @@
 //! Stories of nftables mode.
 
-use super::machine::{CLIENT, Machine, PORTS, SERVER, SERVERS, applied, missing};
+use super::machine::{CLIENT, Machine, PORTS, SERVER, SERVERS, applied, missing, put_back};
 use kubesim_actors::ports::rules::flat::{
     FlatKey, FlatSet, FlatValue, Front, List, Policy, Treatment,
 };
@@ -256,7 +256,8 @@ pub fn a_table_is_adopted_and_put_back(machine: &mut impl Machine) {
     assert_eq!(ends(machine, 4001..4003, VIP), [PORTS[1]; 2]);
     // Deleted unnoticed: the next version finds out.
     machine.delete_flat(OWNER);
-    set(machine, &inside(&PORTS[..1]), 11);
+    let anew = request(&inside(&PORTS[..1]), &Elements::new(), 11);
+    assert_eq!(put_back(machine.ask(anew)), [format!("table ip {OWNER} is gone")]);
     assert_eq!(ends(machine, 4003..4005, VIP), [PORTS[0]; 2]);
     // There, and switched off; there, and closed to what it has no rule for.
     let table = format!("add table ip {OWNER} {{ flags dormant; }}");

@@ -134,6 +134,14 @@ pub fn applied(reply: Reply) -> Result<(), String> {
     }
 }
 
+/// What an Apply found gone, and has put back.
+pub fn put_back(reply: Reply) -> Vec<String> {
+    match reply {
+        Reply::Applied { missing, result: Ok(()), .. } => missing,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// What is missing of an owner's.
 pub fn missing(machine: &mut impl Machine, owner: &str) -> Vec<String> {
     match machine.ask(Request::Verify { owner: owner.into() }) {

@@ -1,6 +1,6 @@
 //! The stories, each on a machine whose kernel holds no rule yet.
 
-use super::machine::{Machine, PORTS, SERVER, applied, apply, missing, rules};
+use super::machine::{Machine, PORTS, SERVER, applied, apply, missing, put_back, rules};
 use kubesim_actors::ports::rules::parse::parse_rule;
 use kubesim_actors::ports::rules::{
     Chain, ChainKey, CtEntry, CtFilter, Protocol, Reply, Request, Table,
@@ -141,6 +141,11 @@ pub fn what_others_flush_is_missed_and_put_back(machine: &mut impl Machine) {
     assert_eq!(all_and_the_jump.len(), 2);
     // The next version finds out as well.
     set(machine, ONE_SERVICE, 2);
+    // So does whoever sets them again without asking, and says so.
+    machine.iptables("-t nat -F");
+    let back = put_back(machine.ask(apply(OWNER, ONE_SERVICE, 2)));
+    assert_eq!(back, all_and_the_jump);
+    assert_eq!(put_back(machine.ask(apply(OWNER, ONE_SERVICE, 2))), [""; 0]);
     assert_eq!(missing(machine, "nobody"), ["nothing of nobody is loaded"]);
 }
 
@@ -168,6 +173,8 @@ pub fn what_a_former_life_left_goes_and_what_is_foreign_stays(machine: &mut impl
     machine.iptables("-t nat -A FRIEND -j RETURN");
     machine.iptables("-t nat -A OUTPUT -d 10.0.0.9/32 -j FRIEND");
     applied(machine.ask(apply(OWNER, TWO_SERVICES, 1))).expect("applied");
+    // Whoever leads to a chain of the owner's has a rule of his own all the same.
+    machine.iptables("-t nat -A OUTPUT -d 10.0.0.7/32 -j KUBE-SERVICES");
     machine.restart();
     applied(machine.ask(apply(OWNER, ONE_SERVICE, 2))).expect("applied");
     let mut expected = rules(ONE_SERVICE);
@@ -175,6 +182,7 @@ pub fn what_a_former_life_left_goes_and_what_is_foreign_stays(machine: &mut impl
     expected.insert("nat FRIEND".into(), vec!["-j RETURN".into()]);
     let output = expected.get_mut("nat OUTPUT").expect("a jump");
     output.push("-d 10.0.0.9/32 -j FRIEND".into());
+    output.push("-d 10.0.0.7/32 -j KUBE-SERVICES".into());
     assert_eq!(rules(&machine.save()), expected);
     assert!(machine.transactions().is_none_or(|count| count == 1));
 }

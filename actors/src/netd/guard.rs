@@ -71,8 +71,11 @@ impl Netd {
 
     pub(super) fn on_rules(&mut self, reply: Reply, ctx: &mut Context<'_, Self>) {
         match reply {
-            Reply::Applied { result, .. } => {
+            Reply::Applied { missing, result, .. } => {
                 self.guard.applying = false;
+                if !missing.is_empty() {
+                    self.note_missing(&missing, ctx);
+                }
                 match result {
                     Ok(()) if self.guard.read || self.subnet_count() > SMALL => {}
                     Ok(()) => self.read_forward(ctx),
@@ -84,8 +87,7 @@ impl Netd {
                 }
             }
             Reply::Verified { intact: false, missing, .. } => {
-                let missing = missing.join(", ");
-                ctx.note(|| format!("rules were missing and are set again: {missing}"));
+                self.note_missing(&missing, ctx);
                 self.guard.applied = None;
                 self.sync_rules(ctx);
             }
@@ -95,6 +97,10 @@ impl Netd {
             Reply::Failed { doing, why } => ctx.note(|| format!("{doing}: {why}")),
             _ => {}
         }
+    }
+
+    fn note_missing(&self, missing: &[String], ctx: &mut Context<'_, Self>) {
+        ctx.note(|| format!("rules were missing and are set again: {}", missing.join(", ")));
     }
 
     /// Whether something in FORWARD takes pods' packets before our rule sees them.

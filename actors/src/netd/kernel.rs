@@ -86,6 +86,15 @@ impl LinkSeen {
 }
 
 impl Kernel {
+    /// Whether the overlay's device is as it was asked for.
+    fn stands(&self, link: &LinkSeen) -> bool {
+        let vxlan = self.vxlan_asked.as_ref();
+        let wireguard = self.wireguard_asked.as_ref();
+        link.up
+            && vxlan.is_none_or(|asked| link.mtu == asked.mtu && link.mac == asked.mac)
+            && wireguard.is_none_or(|asked| link.mtu == asked.mtu)
+    }
+
     /// The locator there is: the uplink's first global address.
     pub fn address(&self) -> Option<Ipv4Net> {
         let uplink = self.seen.as_ref()?.uplink.as_ref()?;
@@ -185,10 +194,13 @@ impl Netd {
         let index = |link: &Option<LinkSeen>| link.as_ref().map(|l| (l.index, l.up));
         if index(&old.overlay) != index(&seen.overlay) {
             kernel.overlay_set = None;
-            if seen.overlay.is_none() {
-                kernel.vxlan_asked = None;
-                kernel.wireguard_asked = None;
-            }
+        }
+        // What somebody else changes is undone at once.
+        let altered = old.overlay.as_ref().zip(seen.overlay.as_ref());
+        let altered = altered.is_some_and(|(was, is)| kernel.stands(was) && !kernel.stands(is));
+        if seen.overlay.is_none() || altered {
+            kernel.vxlan_asked = None;
+            kernel.wireguard_asked = None;
         }
         let addresses = |link: &Option<LinkSeen>| link.as_ref().map(|l| l.addresses.clone());
         // A flush that ends at the same number of routes shows as a change of a link only.

@@ -312,10 +312,12 @@ impl CtEntry {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// `version` is that of the shared set applied.
+    /// `version` is that of the shared set applied. `missing` is what stood there no more of what
+    /// the owner had applied before, where that was noticed: it is put back with this.
     Applied {
         owner: SmolStr,
         version: u64,
+        missing: Vec<String>,
         result: Result<(), String>,
     },
     Base {

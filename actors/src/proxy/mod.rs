@@ -162,12 +162,17 @@ impl Actor for Proxy {
             }
             // A closed stream comes back by itself: until then the last view is the best one.
             Event::Api(_) => {}
-            Event::Rules(rules::Reply::Applied { owner, version, result }) if owner == OWNER => {
+            Event::Rules(rules::Reply::Applied { owner, version, missing, result })
+                if owner == OWNER =>
+            {
+                self.put_back(&missing, ctx);
                 self.applied(version, result, ctx);
             }
             Event::Rules(rules::Reply::Verified { owner, intact, missing }) if owner == OWNER => {
                 if !intact {
-                    self.repair(&missing, ctx);
+                    self.put_back(&missing, ctx);
+                    self.force = true;
+                    self.sync(ctx);
                 }
             }
             Event::Rules(rules::Reply::Dnat { entries }) => self.audit(&entries, ctx),
@@ -305,14 +310,16 @@ impl Proxy {
         }
     }
 
-    fn repair(&mut self, missing: &[String], ctx: &mut Context<'_, Self>) {
+    /// Rules of ours were gone, for how long nobody knows.
+    fn put_back(&mut self, missing: &[String], ctx: &mut Context<'_, Self>) {
+        if missing.is_empty() {
+            return;
+        }
         ctx.note(|| {
             let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
             format!("{} rules were gone and are put back: {some}", missing.len())
         });
-        self.force = true;
         self.audit = true;
-        self.sync(ctx);
     }
 }
 

@@ -85,20 +85,22 @@ impl Driver {
         let done = match request {
             Request::Apply { owner, base, shared, local } => {
                 let version = shared.version();
-                let result = self.iptables.apply(&owner, base, shared, local).await;
-                return Reply::Applied { owner, version, result };
+                let (missing, result) = self.iptables.apply(&owner, base, shared, local).await;
+                return Reply::Applied { owner, version, missing, result };
             }
             Request::ApplyFlat { owner, settings, shared, local } => {
                 let version = shared.version();
                 let Driver { nftables, netlink, .. } = self;
-                let result = opened(netlink)
-                    .and_then(|netlink| nftables.apply(netlink, &owner, settings, shared, local));
-                return Reply::Applied { owner, version, result };
+                let (missing, result) = match opened(netlink) {
+                    Ok(netlink) => nftables.apply(netlink, &owner, settings, shared, local),
+                    Err(why) => (Vec::new(), Err(why)),
+                };
+                return Reply::Applied { owner, version, missing, result };
             }
             Request::ApplyVirtual { owner, chains, shared, local } => {
                 let version = shared.version();
-                let result = self.apply_virtual(&owner, chains, shared, local).await;
-                return Reply::Applied { owner, version, result };
+                let (missing, result) = self.apply_virtual(&owner, chains, shared, local).await;
+                return Reply::Applied { owner, version, missing, result };
             }
             Request::ReadBase { table, chain } => {
                 asked = "reading a built-in chain".into();
@@ -133,12 +135,17 @@ impl Driver {
         chains: Chains,
         shared: VirtualSet,
         local: Arc<[(Front, Arc<Virtual>)]>,
-    ) -> Result<(), String> {
+    ) -> (Vec<String>, Result<(), String>) {
+        let mut missing = Vec::new();
         if !self.ipvs.leaves_chains(owner, &chains, &shared, &local) {
             let Chains { base, shared, local } = chains.clone();
-            self.iptables.apply(owner, base, shared, local).await?;
+            let result;
+            (missing, result) = self.iptables.apply(owner, base, shared, local).await;
+            if result.is_err() {
+                return (missing, result);
+            }
         }
-        self.ipvs.apply(owner, chains, shared, local)
+        (missing, self.ipvs.apply(owner, chains, shared, local))
     }
 
     /// Chains, and virtual services where the owner has some.

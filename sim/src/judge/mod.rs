@@ -89,13 +89,25 @@ impl Judge {
         }
     }
 
-    /// How often a run of this size is looked at.
+    /// How often a run of this size is looked at; and so often that each moment that a deadline
+    /// counts from is known before the deadline.
     pub fn period(world: &World) -> Duration {
-        match world.scenario.nodes.len() {
+        let of_size = match world.scenario.nodes.len() {
             0..=20 => Duration::from_millis(20),
             21..=200 => Duration::from_millis(200),
             _ => Duration::from_secs(1),
-        }
+        };
+        let deadlines = world.scenario.expectations.iter().filter_map(|one| one.expect.deadline());
+        let tightest = deadlines.map(|by| by.within).filter(|within| !within.is_zero()).min();
+        tightest.map_or(of_size, |tightest| tightest.min(of_size))
+    }
+
+    /// The next deadline of what is still open: it has to be looked at there.
+    pub fn next_due(&self, world: &World) -> Option<Time> {
+        let open = self.expectations.iter().zip(&self.verdicts);
+        let open = open.filter(|(_, verdict)| **verdict == Verdict::Open);
+        let due = open.filter_map(|(one, _)| deadline(world, one.expect.deadline()?));
+        due.filter(|due| *due > world.now).min()
     }
 
     /// Looks at everything that is still open.
@@ -185,7 +197,8 @@ impl Judge {
                 self.before(world, by, last, |h, w| network::reassigned(w, h, from, to))
             }
             Expect::Refused { actor, text, by } => {
-                self.before(world, by, last, |_, w| workload::refused(w, *actor, text))
+                let after = anchor(world, &by.after).unwrap_or(Time::ZERO);
+                self.before(world, by, last, |_, w| workload::refused(w, *actor, text, after))
             }
             Expect::Says { actor, node, text, by } => {
                 let after = anchor(world, &by.after);
@@ -256,13 +269,16 @@ impl Judge {
             return self.state(world, by, last, look);
         }
         let Some(start) = anchor(world, &by.after) else { return never(by, last) };
-        let due = world.now >= start + by.within;
+        let deadline = start + by.within;
+        let due = world.now >= deadline;
         match look(&self.history, world) {
             Ok(what) => {
                 let since = *self.since.entry(index).or_insert(world.now);
                 let took = since.since(start).as_secs_f64();
+                let measured = join(&what, &format!("after {took:.3} s"));
                 match (due, last) {
-                    (true, _) => Verdict::held(join(&what, &format!("after {took:.3} s"))),
+                    (true, _) if since > deadline => Verdict::broken(measured, late(by)),
+                    (true, _) => Verdict::held(measured),
                     (false, true) => Verdict::broken("", "the run ended before"),
                     (false, false) => Verdict::Open,
                 }
@@ -290,7 +306,11 @@ impl Judge {
         match look(&self.history, world) {
             Ok(what) => {
                 let took = world.now.since(start).as_secs_f64();
-                Verdict::held(join(&what, &format!("after {took:.3} s")))
+                let measured = join(&what, &format!("after {took:.3} s"));
+                match world.now <= deadline {
+                    true => Verdict::held(measured),
+                    false => Verdict::broken(measured, late(by)),
+                }
             }
             Err(why) if world.now >= deadline || last => {
                 Verdict::broken(format!("not within {} s", by.within.as_secs_f64()), why)
@@ -335,7 +355,10 @@ impl Judge {
         let stale = oracles::stale_routes(world, nodes);
         match stale.first() {
             None => {
-                self.since.entry(index).or_insert(world.now);
+                let since = *self.since.entry(index).or_insert(world.now);
+                if since > deadline {
+                    return Verdict::broken(measured(Some(&since)), late(by));
+                }
                 if last { Verdict::held(measured(self.since.get(&index))) } else { Verdict::Open }
             }
             Some(first) if world.now >= deadline => Verdict::broken(
@@ -358,6 +381,11 @@ impl Judge {
 /// Whether a deadline is none: what is expected is so at the end of the run.
 fn is_at_end(world: &World, by: &Deadline) -> bool {
     by.after == Anchor::Start && by.within >= world.scenario.duration
+}
+
+/// It is so, and was not when it had to be.
+fn late(by: &Deadline) -> String {
+    format!("it had to be so within {} s", by.within.as_secs_f64())
 }
 
 fn unseen(name: &str, since: Time) -> String {

@@ -240,17 +240,24 @@ pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
     }
 }
 
-pub fn refused(world: &World, actor: ActorName, texts: &[String]) -> Result<String, String> {
-    let of = world.refusals.iter().filter(|(cell, _)| is(cell.kind, actor));
+/// Since an instant.
+pub fn refused(
+    world: &World,
+    actor: ActorName,
+    texts: &[String],
+    since: Time,
+) -> Result<String, String> {
+    let of = world.refusals.iter().filter(|(cell, _, at)| is(cell.kind, actor) && *at >= since);
     let mut seen = None;
     if actor == ActorName::Apiserver {
         let has = |text: &str| texts.iter().all(|wanted| text.contains(wanted));
-        match world.refused_writes.iter().find(|refusal| has(&refusal.text)) {
+        let mut writes = world.refused_writes.iter().filter(|refusal| refusal.at >= since);
+        match writes.clone().find(|refusal| has(&refusal.text)) {
             Some(refusal) => return Ok(refusal.text.clone()),
-            None => seen = world.refused_writes.last().map(|refusal| refusal.text.clone()),
+            None => seen = writes.next_back().map(|refusal| refusal.text.clone()),
         }
     }
-    for (_, why) in of {
+    for (_, why, _) in of {
         if texts.iter().all(|text| why.contains(text)) {
             // The one clause that says it, where there is one.
             let mut clauses = why.split("; ");

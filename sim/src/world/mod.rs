@@ -231,7 +231,7 @@ pub struct World {
     holders: partitions::Holders,
     pub lines: Vec<Line>,
     /// Why an actor refused to run.
-    pub refusals: Vec<(Cell, String)>,
+    pub refusals: Vec<(Cell, String, Time)>,
     /// What broke a rule of the simulator itself or of an actor.
     pub violations: Vec<String>,
     pub notes: Vec<(Time, Cell, String)>,

@@ -315,8 +315,12 @@ impl World {
 
     /// The actor's own remark has said it to whoever watches.
     pub(super) fn refused(&mut self, cell: Cell, why: String) {
-        if !self.refusals.iter().any(|(known, text)| *known == cell && *text == why) {
-            self.refusals.push((cell, why));
+        let now = self.now;
+        let known =
+            self.refusals.iter_mut().find(|(known, text, _)| *known == cell && *text == why);
+        match known {
+            Some((.., at)) => *at = now,
+            None => self.refusals.push((cell, why, now)),
         }
     }
 

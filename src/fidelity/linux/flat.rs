@@ -28,7 +28,7 @@ impl Flat {
         let mut flat = Flat { netlink, driver, wanted, written: None, begun: false };
         let (keep, empty) = (OWNERS[1].into(), FlatSet::empty(2));
         let local = vec![KEPT].into();
-        flat.driver.apply(&mut flat.netlink, &keep, flat_settings(), empty, local)?;
+        flat.driver.apply(&mut flat.netlink, &keep, flat_settings(), empty, local).1?;
         Ok(flat)
     }
 
@@ -67,7 +67,7 @@ impl Flat {
         }
         let (owner, local) = (OWNERS[0].into(), Vec::new().into());
         let (settings, wanted) = (flat_settings(), self.wanted.clone());
-        self.driver.apply(&mut self.netlink, &owner, settings, wanted, local)?;
+        self.driver.apply(&mut self.netlink, &owner, settings, wanted, local).1?;
         self.written = Some(self.wanted.clone()).filter(|_| !begun);
         Ok(())
     }

@@ -97,8 +97,15 @@ impl Node {
                 mail.send(News::Disobeyed(format!("sysctl {key}={value} at its boot: {errno}")));
             }
         }
-        for (path, text) in &plan.files {
-            put_file(&plan.root, path, text)?;
+        if plan.first {
+            for (path, text) in &plan.files {
+                put_file(&plan.root, path, text)?;
+            }
+        } else {
+            // These are in memory on a machine (file-hierarchy(7)).
+            for folder in ["run", "tmp"] {
+                empty(&plan.root.join(folder))?;
+            }
         }
         let ports = Ports::new(&plan, &mail)?;
         let (carrier, carried) = watch::channel(true);
@@ -135,6 +142,16 @@ fn put_file(root: &Path, path: &str, text: &str) -> Result<(), String> {
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&full, text))
         .map_err(|error| format!("writing {}: {error}", full.display()))
+}
+
+/// Nothing is left in a folder, if there is one.
+fn empty(folder: &Path) -> Result<(), String> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("emptying {}: {error}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where a file of the node lies: no path leads out of its root directory.

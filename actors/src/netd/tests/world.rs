@@ -388,7 +388,7 @@ impl World {
                 machine.forward.retain(|rule| !ours(rule));
                 let forward = base.iter().filter(|b| b.chain == "FORWARD").map(|b| b.rule.clone());
                 machine.forward.splice(0..0, forward);
-                rules::Reply::Applied { owner, version: 0, result: Ok(()) }
+                rules::Reply::Applied { owner, version: 0, missing: Vec::new(), result: Ok(()) }
             }
             rules::Request::Verify { owner } => {
                 let intact = machine.forward.iter().any(ours);

@@ -70,7 +70,12 @@ impl Rig {
             _ => None,
         });
         let version = version.expect("an Apply was asked");
-        self.handle(Event::Rules(Reply::Applied { owner: OWNER.into(), version, result }));
+        self.handle(Event::Rules(Reply::Applied {
+            owner: OWNER.into(),
+            version,
+            missing: Vec::new(),
+            result,
+        }));
     }
 
     /// Lets the time pass until `to`, firing timers.

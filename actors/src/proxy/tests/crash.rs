@@ -21,7 +21,12 @@ impl Kernel {
             Request::Apply { owner, shared, local, .. } => {
                 self.rules = Some((shared.clone(), Arc::clone(local)));
                 let version = shared.version();
-                Reply::Applied { owner: owner.clone(), version, result: Ok(()) }
+                Reply::Applied {
+                    owner: owner.clone(),
+                    version,
+                    missing: Vec::new(),
+                    result: Ok(()),
+                }
             }
             Request::DeleteConntrack { filters } => {
                 let before = self.connections.len();

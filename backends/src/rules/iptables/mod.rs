@@ -59,8 +59,10 @@ impl Iptables {
         base: Arc<[BaseRule]>,
         shared: ChainSet,
         local: Arc<[(ChainKey, Arc<Chain>)]>,
-    ) -> Result<(), String> {
-        check(&base)?;
+    ) -> (Vec<String>, Result<(), String>) {
+        if let Err(why) = check(&base) {
+            return (Vec::new(), Err(why));
+        }
         let wanted = Owner { base, shared, local, trusted: true };
         let before = self.owners.remove(name);
         let change = before.as_ref().filter(|old| old.trusted);
@@ -70,7 +72,10 @@ impl Iptables {
             None => false,
         };
         // Not known, doubted, or refused: perhaps what was there is no more.
-        let result = if written { Ok(()) } else { self.reconcile(before.as_ref(), &wanted).await };
+        let (missing, result) = match written {
+            true => (Vec::new(), Ok(())),
+            false => self.reconcile(name, before.as_ref(), &wanted).await,
+        };
         let doubted = |owner: Owner| Owner { trusted: false, ..owner };
         let now = match &result {
             Ok(()) => Some(wanted),
@@ -80,15 +85,27 @@ impl Iptables {
         if let Some(now) = now {
             self.owners.insert(name.clone(), now);
         }
-        result.map_err(|why| format!("the rules of {name} were not set: {why}"))
+        (missing, result.map_err(|why| format!("the rules of {name} were not set: {why}")))
     }
 
-    async fn reconcile(&mut self, before: Option<&Owner>, wanted: &Owner) -> Result<(), String> {
-        let text = self.save().await?;
+    /// Also what is missing of what was believed to stand.
+    async fn reconcile(
+        &mut self,
+        name: &str,
+        before: Option<&Owner>,
+        wanted: &Owner,
+    ) -> (Vec<String>, Result<(), String>) {
+        let text = match self.save().await {
+            Ok(text) => text,
+            Err(why) => return (Vec::new(), Err(why)),
+        };
         let saved = Saved::read(&text);
+        let believed = before.filter(|before| before.trusted);
+        let missing = believed.map(|believed| plan::missing(&saved, name, believed));
         let others: Owners = self.owners.values().cloned().collect();
         let edits = plan::reconcile(&saved, before, wanted, &others);
-        if edits.is_empty() { Ok(()) } else { self.write(&edits).await }
+        let written = if edits.is_empty() { Ok(()) } else { self.write(&edits).await };
+        (missing.unwrap_or_default(), written)
     }
 
     pub async fn verify(&mut self, name: SmolStr) -> Result<Reply, String> {

@@ -4,7 +4,7 @@ use super::edits::{BuiltInEdits, Edits};
 use super::saved::{Line, Saved, TABLES};
 use super::{Owner, Owners};
 use kubesim_actors::ports::rules::text::{rule_line, rule_text, table_name};
-use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, Place, Rule, Table};
+use kubesim_actors::ports::rules::{BaseRule, Chain, ChainKey, Match, Place, Rule, Table};
 use kubesim_runtime::Change;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -115,8 +115,9 @@ struct Ours<'a> {
     owned: &'a BTreeSet<&'a str>,
     /// By built-in chain, those it applied last and those it wants.
     base: BTreeMap<&'a str, Vec<String>>,
-    /// The owner is new to this driver. Then a jump to one of its chains is its own as well.
-    adopting: bool,
+    /// The owner is new to this driver. Then a jump to one of its chains is its own as well, where
+    /// it says so: its comment is one of these. Anybody's rule may lead there.
+    adopting: Option<BTreeSet<&'a str>>,
 }
 
 impl<'a> Ours<'a> {
@@ -127,19 +128,33 @@ impl<'a> Ours<'a> {
         owned: &'a BTreeSet<&'a str>,
     ) -> Self {
         let mut base: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let adopting = before.is_none().then(|| comments(wanted));
         for owner in before.into_iter().chain([wanted]) {
             for rule in owner.base.iter().filter(|rule| rule.table == table) {
                 base.entry(&rule.chain).or_default().push(text(&rule.rule));
             }
         }
-        Ours { owned, base, adopting: before.is_none() }
+        Ours { owned, base, adopting }
     }
 
     fn has(&self, chain: &str, line: &Line<'_>) -> bool {
         let known = self.base.get(chain).map(Vec::as_slice).unwrap_or_default();
         known.iter().any(|text| line.is(text))
-            || self.adopting && line.target().is_some_and(|to| self.owned.contains(to))
+            || self.adopting.as_ref().is_some_and(|comments| {
+                let says = line.comment().is_some_and(|comment| comments.contains(comment));
+                says && line.target().is_some_and(|to| self.owned.contains(to))
+            })
     }
+}
+
+/// Of an owner's rules in built-in chains.
+fn comments(owner: &Owner) -> BTreeSet<&str> {
+    let matches = owner.base.iter().flat_map(|base| &base.rule.matches);
+    let comments = matches.filter_map(|one| match one {
+        Match::Comment(text) => Some(text.as_str()),
+        _ => None,
+    });
+    comments.collect()
 }
 
 /// What somebody else's rules lead to: such a chain cannot go, and is left alone.

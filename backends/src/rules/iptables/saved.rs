@@ -99,6 +99,13 @@ impl<'a> Line<'a> {
         matches!((parsed(self.rule), parsed(text)), (Ok(this), Ok(that)) if this == that)
     }
 
+    /// Its comment, without the quotes.
+    pub fn comment(&self) -> Option<&'a str> {
+        let mut words = Words(self.rule);
+        words.by_ref().find(|word| *word == "--comment")?;
+        words.next().map(|word| word.trim_matches('"'))
+    }
+
     /// The name behind `-j` or `-g`: a chain, or a target. A target's own options follow it.
     pub fn target(&self) -> Option<&'a str> {
         let mut words = Words(self.rule);

@@ -65,7 +65,7 @@ impl Nftables {
         settings: FlatSettings,
         shared: FlatSet,
         local: Arc<[(FlatKey, FlatValue)]>,
-    ) -> Result<(), String> {
+    ) -> (Vec<String>, Result<(), String>) {
         let local = sorted(local);
         let mut wanted = Owner { settings, shared, local, users: BTreeMap::new(), trusted: true };
         let before = self.owners.remove(name);
@@ -76,10 +76,18 @@ impl Nftables {
             None => false,
         };
         // Not known, doubted, or refused: perhaps what was there is no more.
-        let result = if written { Ok(()) } else { self.reconcile(netlink, name, &mut wanted) };
+        let (missing, result) = match written {
+            true => (Vec::new(), Ok(())),
+            false => {
+                let believed = before.as_ref().filter(|old| old.trusted);
+                let plan = believed.map(|believed| self.compare(netlink, name, believed));
+                let missing = plan.and_then(Result::ok).map(|plan| plan.missing(name));
+                (missing.unwrap_or_default(), self.reconcile(netlink, name, &mut wanted))
+            }
+        };
         wanted.trusted = result.is_ok();
         self.owners.insert(name.clone(), wanted);
-        result.map_err(|why| format!("the services of {name} were not set: {why}"))
+        (missing, result.map_err(|why| format!("the services of {name} were not set: {why}")))
     }
 
     fn reconcile(
@@ -190,7 +198,7 @@ pub fn make_table(
 ) -> Result<(), String> {
     let mut netlink = Netlink::open().map_err(|error| format!("a netlink socket: {error}"))?;
     let nothing = FlatSet::empty(0);
-    Nftables::default().apply(&mut netlink, &name.into(), settings, nothing, elements)
+    Nftables::default().apply(&mut netlink, &name.into(), settings, nothing, elements).1
 }
 
 /// Every table of every family in the calling thread's network namespace.

@@ -37,17 +37,20 @@ impl Netfilter {
         let state = self.state();
         match request {
             Request::Apply { owner, base, shared, local } => {
+                let (missing, version) = (state.missing(owner), shared.version());
                 let result = state.apply(owner, base, shared, local);
-                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+                Reply::Applied { owner: owner.clone(), version, missing, result }
             }
             Request::ApplyFlat { owner, settings, shared, local } => {
                 let (owner, version) = (owner.clone(), shared.version());
+                let missing = state.missing(&owner);
                 state.apply_flat(owner.clone(), *settings, shared.clone(), local.clone());
-                Reply::Applied { owner, version, result: Ok(()) }
+                Reply::Applied { owner, version, missing, result: Ok(()) }
             }
             Request::ApplyVirtual { owner, chains, shared, local } => {
+                let (missing, version) = (state.missing(owner), shared.version());
                 let result = state.apply_virtual(owner, chains, shared, local, node, now);
-                Reply::Applied { owner: owner.clone(), version: shared.version(), result }
+                Reply::Applied { owner: owner.clone(), version, missing, result }
             }
             Request::ReadBase { table, chain } => state.read_base(*table, chain),
             Request::Verify { owner } => state.verify(owner, node, now),
@@ -141,20 +144,28 @@ impl State {
     }
 
     fn verify_rules(&self, owner: &SmolStr) -> Reply {
+        let missing = self.believed(owner);
+        let missing = missing.unwrap_or_else(|| vec![format!("nothing of {owner} is loaded")]);
+        Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing }
+    }
+
+    /// What does not stand of what an owner has applied, if it has.
+    fn missing(&self, owner: &SmolStr) -> Vec<String> {
+        self.believed(owner).unwrap_or_default()
+    }
+
+    /// The same; `None` of an owner that has applied nothing.
+    fn believed(&self, owner: &SmolStr) -> Option<Vec<String>> {
         if let Some(table) = self.beside.flat.iter().find(|table| table.owner == *owner) {
-            let missing = match table.gone {
+            return Some(match table.gone {
                 true => vec![format!("table ip {owner} is gone")],
                 false => Vec::new(),
-            };
-            return Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing };
+            });
         }
-        let missing = match self.rules.owners.iter().find(|known| known.name == *owner) {
-            // Nobody has touched anything since: most verifications end here.
-            Some(known) if known.seen == self.rules.edits => Vec::new(),
-            Some(known) => self.rules.missing(known),
-            None => vec![format!("nothing of {owner} is loaded")],
-        };
-        Reply::Verified { owner: owner.clone(), intact: missing.is_empty(), missing }
+        let known = self.rules.owners.iter().find(|known| known.name == *owner)?;
+        // Nobody has touched anything since: most verifications end here.
+        let untouched = known.seen == self.rules.edits;
+        Some(if untouched { Vec::new() } else { self.rules.missing(known) })
     }
 
     pub fn read_base(&self, table: Table, chain: &SmolStr) -> Reply {

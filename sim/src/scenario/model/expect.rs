@@ -174,3 +174,28 @@ pub enum Expect {
         by: Deadline,
     },
 }
+
+impl Expect {
+    /// By when it has to be so, if it is not about the run as a whole.
+    pub fn deadline(&self) -> Option<&Deadline> {
+        match self {
+            Expect::PodsReady { by, .. }
+            | Expect::NodesReady { by, .. }
+            | Expect::Resumes { by, .. }
+            | Expect::RoutesClean { by, .. }
+            | Expect::Rules { by, .. }
+            | Expect::Refused { by, .. }
+            | Expect::DnsAnswer { by, .. }
+            | Expect::UpstreamUsed { by, .. }
+            | Expect::Mtu { by, .. }
+            | Expect::Replicas { by, .. }
+            | Expect::Rollout { by, .. }
+            | Expect::Says { by, .. }
+            | Expect::Sysctl { by, .. }
+            | Expect::File { by, .. }
+            | Expect::Forwards { by, .. }
+            | Expect::SubnetReassigned { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+}

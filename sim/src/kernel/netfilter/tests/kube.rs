@@ -43,7 +43,12 @@ pub(crate) const CHAINS: [&str; 18] = [
 pub(crate) fn node() -> Node {
     let mut node = Node::new();
     let reply = node.apply("kube-proxy", &base(&BASE), &chains(&CHAINS, 3));
-    let applied = Reply::Applied { owner: "kube-proxy".into(), version: 3, result: Ok(()) };
+    let applied = Reply::Applied {
+        owner: "kube-proxy".into(),
+        version: 3,
+        missing: Vec::new(),
+        result: Ok(()),
+    };
     assert_eq!(reply, applied);
     node
 }
