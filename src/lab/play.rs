@@ -336,7 +336,7 @@ impl Lab {
 }
 
 /// Why a run is worth nothing.
-pub fn stood_still(behind: Duration) -> String {
+fn stood_still(behind: Duration) -> String {
     let seconds = behind.as_secs_f64();
     format!(
         "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \
