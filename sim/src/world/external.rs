@@ -112,8 +112,11 @@ pub enum Tried {
         status: u16,
         text: SmolStr,
     },
-    /// A dig's addresses, sorted.
-    Records(Vec<Ipv4Addr>),
+    /// A dig's addresses, sorted, and whether the answer says that there are more.
+    Records {
+        answer: Vec<Ipv4Addr>,
+        cut: bool,
+    },
     Failed(SmolStr),
 }
 
@@ -260,10 +263,10 @@ impl World {
             Tried::Answered => Ok(()),
             Tried::Failed(why) => Err(why),
             Tried::Http { status, text } => self.judge_status(slot, status, &text),
-            Tried::Records(answer) => {
+            Tried::Records { answer, cut } => {
                 let none = answer.is_empty();
                 if let Some(attempt) = self.probes[slot].tries.get_mut(number as usize) {
-                    attempt.answer = answer;
+                    (attempt.answer, attempt.cut) = (answer, cut);
                 }
                 if none { Err("no records".into()) } else { Ok(()) }
             }
