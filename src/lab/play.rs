@@ -238,7 +238,7 @@ impl Lab {
                 News::StreamBroke(slot) => world.stream_broke(slot),
                 News::StreamEchoed(seq) => world.stream_echoed(seq),
                 News::Remark(who, text) => world.remark(&who, text),
-                News::Disobeyed(why) => world.disobeyed(machine, &why),
+                News::Disobeyed(attempt, why) => world.disobeyed(machine, attempt, &why),
                 News::Broken(why) => {
                     let name = &world.machines[machine as usize].name;
                     return Err(format!("{name} of the lab cannot be played any more: {why}"));

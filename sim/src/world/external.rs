@@ -29,6 +29,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the scenario has tried on a machine, in the words in which a refusal is told.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// "fault `x`", "the sysctls of node `n1`"
+    pub whose: String,
+    /// "iptables -D FORWARD 1 on n1"
+    pub what: String,
+}
+
 /// Something that is to happen on an external machine.
 #[derive(Clone, Debug)]
 pub enum Order {
@@ -60,6 +69,11 @@ pub enum Order {
     Kill(Kind),
     Start(Kind),
     StartSoftware(scenario::Software),
+    /// One that fails the run where it cannot be carried out, as [`World::disobeyed`] tells.
+    Attempt {
+        attempt: Attempt,
+        order: Box<Order>,
+    },
     /// A person's write at the machine of the API server; answered by [`World::operated`].
     Operate {
         call: u64,

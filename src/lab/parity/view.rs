@@ -182,8 +182,8 @@ fn outcome(world: &World, probe: &Probe) -> String {
     format!("{name}: {said}{answer}{broken}")
 }
 
-/// Of an answer that has no room for all: DNS' dice say which endpoints are in it, but not how many,
-/// nor that any other address is.
+/// Of an answer that has no room for all: DNS' dice say which endpoints are in it, but not how
+/// many, nor that any other address is.
 fn cut(answer: &[Ipv4Addr], endpoints: &BTreeSet<Ipv4Addr>) -> String {
     let others: Vec<_> = answer.iter().filter(|address| !endpoints.contains(address)).collect();
     let count = answer.len() - others.len();
