@@ -34,8 +34,13 @@ const PROGRAM: &str = "/proc/self/exe";
 /// The loop goes round at least every look, and probes give up after half a second.
 const STALL: Duration = Duration::from_millis(500);
 
-/// Plays a scenario on this machine's kernel. The error says what the machine or the scenario
-/// lacks, or what ended the run.
+/// What this machine or the scenario lacks for a run, in a sentence.
+pub fn lacking(scenario: &Scenario, until: Option<Duration>) -> Option<String> {
+    needs::lacking().or_else(|| needs::beyond(scenario, until))
+}
+
+/// Plays a scenario that [`lacking`] says nothing about on this machine's kernel. The error says
+/// what ended the run.
 pub fn run(
     scenario: &Scenario,
     options: &Options,
@@ -88,9 +93,6 @@ struct Lab {
 
 impl Lab {
     fn new(scenario: &Scenario, options: &Options, visit: &Visit) -> Result<Lab, String> {
-        if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario, options.until)) {
-            return Err(lacks);
-        }
         // Before any thread is made.
         let signals = signals()?;
         let mut stage = Stage::external(&Arc::new(scenario.clone()), options);

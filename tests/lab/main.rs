@@ -361,4 +361,6 @@ fn without_root_it_says_what_it_needs() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("CAP_SYS_ADMIN") && error.contains("root"), "{error}");
     assert_eq!(error.trim().lines().count(), 1, "{error}");
+    // Nothing was begun, so nothing is said to have been.
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }

@@ -93,7 +93,7 @@ fn a_fault_that_both_worlds_refuse_is_no_difference() {
         }
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("fault `too-many` could not be applied at 9."), "{said}");
+        assert!(said.contains("fault `too-many` could not be applied at "), "{said}");
         let why = "iptables -D FORWARD 99 on two: iptables: Index of deletion too big.";
         assert!(said.contains(why), "{said}");
         return;

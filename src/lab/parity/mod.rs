@@ -18,7 +18,7 @@ mod others;
 mod tables;
 mod view;
 
-use super::{needs, play};
+use super::play;
 use crate::output::{self, Live, Silent};
 use crate::{Exit, Output, run};
 use diff::{Difference, difference};
@@ -74,7 +74,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     };
     // All of it, however long it lasts: whoever compares is told how long that is.
     let until = Some(scenario.duration);
-    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(&scenario, until)) {
+    if let Some(lacks) = play::lacking(&scenario, until) {
         output.complain(&format!("error: {lacks}"));
         return Exit::Environment;
     }
