@@ -181,6 +181,16 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
         output.complain(&format!("error: {wrong}"));
         return Exit::Input;
     }
+    if let Some(wrong) = unfit(args, &scenario) {
+        output.complain(&format!("error: {wrong}"));
+        return Exit::Input;
+    }
+    if args.world == Stage::Lab
+        && let Some(lacks) = lacking(&scenario, args.until)
+    {
+        output.complain(&format!("error: {lacks}"));
+        return Exit::Environment;
+    }
     let (kubeconfig, join) = (args.kubeconfig.clone(), args.join.clone());
     let visit = Visit { kubeconfig, hold: args.hold, join };
     let lab = |scenario: &Scenario, options: &Options, observer: &mut dyn Observer| {
@@ -225,12 +235,41 @@ pub fn execute(args: &Args, runner: Runner<'_>, output: &mut Output) -> Exit {
 }
 
 #[cfg(all(feature = "lab", target_os = "linux"))]
-use crate::lab::run as lab;
+use crate::lab::{lacking, no_server, run as lab};
 
 #[cfg(not(all(feature = "lab", target_os = "linux")))]
-fn lab(_: &Scenario, _: &Options, _: &Visit, _: &mut dyn Observer) -> Result<Report, String> {
+fn lab(
+    scenario: &Scenario,
+    _: &Options,
+    _: &Visit,
+    _: &mut dyn Observer,
+) -> Result<Report, String> {
+    Err(lacking(scenario, None).unwrap_or_default())
+}
+
+#[cfg(not(all(feature = "lab", target_os = "linux")))]
+fn lacking(_: &Scenario, _: Option<Duration>) -> Option<String> {
     let how = "on Linux: cargo run --release --features lab -- run FILE --world lab";
-    Err(format!("this kubesim was built without its feature `lab`; {how}"))
+    Some(format!("this kubesim was built without its feature `lab`; {how}"))
+}
+
+#[cfg(not(all(feature = "lab", target_os = "linux")))]
+fn no_server(_: &Path, _: &Scenario) -> Option<String> {
+    None
+}
+
+/// What of the files that the options name is wrong.
+fn unfit(args: &Args, scenario: &Scenario) -> Option<String> {
+    let join = args.join.as_deref().and_then(|join| no_server(join, scenario));
+    join.or_else(|| args.kubeconfig.as_deref().and_then(no_kubeconfig))
+}
+
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+use crate::kubeconfig::refusal as no_kubeconfig;
+
+#[cfg(not(all(any(feature = "lab", feature = "server"), target_os = "linux")))]
+fn no_kubeconfig(_: &Path) -> Option<String> {
+    None
 }
 
 #[cfg(all(feature = "server", target_os = "linux"))]

@@ -7,7 +7,7 @@
 #[path = "common/namespace.rs"]
 mod namespace;
 
-use kubesim::fidelity::{Domain, compare, replay};
+use kubesim::fidelity::{Domain, Replayed, compare, replay};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -54,8 +54,8 @@ fn recorded_cases_agree() {
         let files = recorded();
         assert!(!files.is_empty(), "there are recorded cases");
         for file in files {
-            let story = replay(&file).expect("a case that can be played");
-            assert_eq!(story, None, "{}", file.display());
+            let replayed = replay(&file).expect("a case that can be played");
+            assert_eq!(replayed, Replayed::Agrees, "{}", file.display());
         }
     });
 }

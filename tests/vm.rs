@@ -114,7 +114,7 @@ fn tamper() -> String {
 
 /// It says so, or had not even its pods in half a minute.
 fn too_slow(done: &Outcome) -> bool {
-    let stood_still = done.status == Some(3) && done.output.contains("stood still");
+    let stood_still = done.status == Some(3) && done.output.contains("worth nothing");
     let no_pods =
         |line: &str| line.starts_with("! all pods are ready") && line.contains("sim 3 ready");
     stood_still || done.output.lines().any(no_pods)

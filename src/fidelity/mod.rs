@@ -15,6 +15,7 @@ mod linux;
 mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+mod needs;
 mod nftables;
 mod pair;
 mod place;
@@ -30,7 +31,7 @@ mod wire;
 mod words;
 
 pub use self::domain::Domain;
-use self::pair::{PLAYS, Pair, Verdict};
+use self::pair::{Difference, PLAYS, Pair, Verdict};
 use self::recorded::Recorded;
 use crate::Exit;
 use crate::output::Output;
@@ -38,6 +39,8 @@ use crate::run;
 use indicatif::ProgressBar;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// After so many cases the next has a namespace that none before it has touched, so that what
@@ -99,6 +102,10 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
+    fn domain(&self) -> Domain {
+        self.recorded.domain
+    }
+
     /// Writes it to a file in this folder, to be played by [`replay`]: its path.
     pub fn write(&self, folder: &Path, seed: u64) -> std::io::Result<PathBuf> {
         let (domain, index) = (self.recorded.domain.name(), self.index);
@@ -131,13 +138,10 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
 
 fn execute_file(file: &Path, output: &mut Output) -> Exit {
     match replay(file) {
-        Ok(None) => {
-            output.line(&format!("{}: agrees", file.display()));
-            Exit::Held
-        }
-        Ok(Some(story)) => {
-            output.line(&format!("{}:{story}", file.display()));
-            Exit::Failed
+        Ok(replayed) => {
+            let (said, exit) = replayed.told(&file.display().to_string());
+            output.line(&said);
+            exit
         }
         Err(Refused::Input(why)) => {
             output.complain(&format!("error: {why}"));
@@ -163,14 +167,25 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
         output.complain("error: --first and --cases: there are no cases beyond 2^64 - 1");
         return Exit::Input;
     };
+    let chosen = |domain: &Domain| args.domain.is_none_or(|only| only == *domain);
+    let domains: Vec<Domain> = Domain::ALL.into_iter().filter(chosen).collect();
+    // What the last domain lacks would else be known when the others have been played.
+    if let Some(lacks) = needs::lacking(&domains) {
+        output.complain(&format!("error: {lacks}"));
+        return Exit::Environment;
+    }
     let mut said = Said::Agree;
-    for domain in Domain::ALL {
-        if args.domain.is_some_and(|only| only != domain) {
-            continue;
-        }
+    for domain in domains {
         let bar = output.progress.then(|| run::count_bar(args.cases, domain.name()));
-        let cases = args.first..end;
-        let outcome = compare_showing(domain, args.seed, cases, args.mismatches, bar.clone());
+        let (name, cases) = (domain.name(), args.first..end);
+        let outcome =
+            compare_showing(domain, args.seed, cases, args.mismatches, bar.clone(), |it| {
+                let mut show = || said = said.max(show(it, args, output));
+                match &bar {
+                    Some(bar) => bar.suspend(show),
+                    None => show(),
+                }
+            });
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
@@ -181,7 +196,7 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
                 return Exit::Environment;
             }
         };
-        let (name, seconds) = (domain.name(), outcome.took.as_secs_f64());
+        let seconds = outcome.took.as_secs_f64();
         let rate = outcome.agreed as f64 / seconds.max(1e-9);
         let agreed = outcome.agreed;
         output.line(&format!("{name}: {agreed} cases agree, {seconds:.1} s, {rate:.0} a second"));
@@ -192,20 +207,33 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
                 "{name}: {count} of them on two plays of three only, by chance: {all}"
             ));
         }
-        for found in &outcome.once {
-            let (index, story) = (found.index, &found.story);
+        output.flush();
+    }
+    match said {
+        Said::Agree => Exit::Held,
+        Said::Once => Exit::Unproved,
+        Said::Differ => Exit::Failed,
+    }
+}
+
+/// Prints a case that differs, and writes it if it does so again. Whoever ends the comparison has
+/// what is known by then.
+fn show(found: &Found, args: &Args, output: &mut Output) -> Said {
+    let seed = args.seed;
+    let said = match found {
+        Found::Once(found) => {
+            let (name, index, story) = (found.domain().name(), found.index, &found.story);
             let first = (index - index % RENEWED).max(args.first);
             let cases = index - first + 1;
             output.line(&format!(
-                "{name} case {index} differed once and in none of {PLAYS} other plays:{story}\n\
-                 with what came before it: kubesim fidelity --domain {name} --seed {} --first \
-                 {first} --cases {cases}",
-                args.seed
+                "{name} case {index} {}:{story}\nwith what came before it: kubesim fidelity \
+                 --domain {name} --seed {seed} --first {first} --cases {cases}",
+                once()
             ));
-            said = said.max(Said::Once);
+            Said::Once
         }
-        for found in outcome.mismatches {
-            let (seed, index, story) = (args.seed, found.index, &found.story);
+        Found::Differs(found) => {
+            let (name, index, story) = (found.domain().name(), found.index, &found.story);
             output.line(&format!("{name} seed {seed} case {index}:{story}"));
             match found.write(&args.write, seed) {
                 Ok(file) => {
@@ -217,16 +245,17 @@ fn execute_drawn(args: &Args, output: &mut Output) -> Exit {
                     output.line(&found.recorded.text().unwrap_or_default());
                 }
             }
-            said = said.max(Said::Differ);
+            Said::Differ
         }
-        // Whoever ends the comparison has what is known by then.
-        output.flush();
-    }
-    match said {
-        Said::Agree => Exit::Held,
-        Said::Once => Exit::Unproved,
-        Said::Differ => Exit::Failed,
-    }
+    };
+    output.flush();
+    said
+}
+
+/// A case that differs, as soon as that is known.
+enum Found {
+    Once(Mismatch),
+    Differs(Mismatch),
 }
 
 /// These cases of a domain until `most` differ, on a thread whose namespace ends with it.
@@ -237,7 +266,7 @@ pub fn compare(
     cases: Range<u64>,
     most: usize,
 ) -> Result<Outcome, String> {
-    compare_showing(domain, seed, cases, most, None)
+    compare_showing(domain, seed, cases, most, None, |_| {})
 }
 
 fn compare_showing(
@@ -246,66 +275,115 @@ fn compare_showing(
     cases: Range<u64>,
     most: usize,
     bar: Option<ProgressBar>,
+    mut show: impl FnMut(&Found),
 ) -> Result<Outcome, String> {
-    let compare = move || {
-        let mut pair = Pair::new(domain.setup())?;
-        let begun = Instant::now();
-        let mut outcome = Outcome {
-            agreed: 0,
-            took: Duration::ZERO,
-            mismatches: Vec::new(),
-            chances: Vec::new(),
-            once: Vec::new(),
-        };
-        let mismatch = |index, reversed, (steps, story)| {
-            let found = format!("seed {seed} case {index}");
-            Mismatch { index, story, recorded: Recorded { domain, found, reversed, steps } }
-        };
-        for index in cases {
-            if index % RENEWED == 0 {
-                pair.renew()?;
-            }
-            let case = domain.case(seed, index);
-            if let Some(case) = domain.reversed(seed, index)
-                && pair.reverse(&case, index)?.is_some()
-                && let Some(found) = pair.reverse(&case, index + 1)?
-            {
-                let (throw, story) = (index + 1, found.told_of_throw(&case, index + 1));
-                outcome.mismatches.push(mismatch(index, Some(throw), (case, story)));
-                if outcome.mismatches.len() >= most {
-                    break;
-                }
-            }
-            match pair.judge(&case)? {
-                Verdict::Agrees => outcome.agreed += 1,
-                Verdict::ByChance => {
-                    outcome.agreed += 1;
-                    outcome.chances.push(index);
-                }
-                Verdict::Once(found) => {
-                    let story = found.told(&case);
-                    outcome.once.push(mismatch(index, None, (case, story)));
-                }
-                Verdict::Differs(_) => {
-                    outcome.mismatches.push(mismatch(index, None, pair.shrunk(case)?));
-                }
-            }
-            if outcome.mismatches.len() >= most {
+    let (mut mismatches, mut once) = (Vec::new(), Vec::new());
+    let play = move |tell: &Sender<Found>| play(domain, seed, cases, most, bar.as_ref(), tell);
+    let played = heard(play, |found| {
+        show(&found);
+        match found {
+            Found::Once(found) => once.push(found),
+            Found::Differs(found) => mismatches.push(found),
+        }
+    });
+    let Played { agreed, took, chances } = played?;
+    Ok(Outcome { agreed, took, mismatches, chances, once })
+}
+
+/// How the cases went that are not told of one by one.
+struct Played {
+    agreed: u64,
+    took: Duration,
+    chances: Vec<u64>,
+}
+
+fn play(
+    domain: Domain,
+    seed: u64,
+    cases: Range<u64>,
+    most: usize,
+    bar: Option<&ProgressBar>,
+    tell: &Sender<Found>,
+) -> Result<Played, String> {
+    let mut pair = Pair::new(domain.setup())?;
+    let begun = Instant::now();
+    let (mut agreed, mut chances, mut differ) = (0, Vec::new(), 0);
+    let mismatch = |index, reversed, (steps, story)| {
+        let found = format!("seed {seed} case {index}");
+        Mismatch { index, story, recorded: Recorded { domain, found, reversed, steps } }
+    };
+    // Whoever hears of it outlives this thread.
+    let tell = |found| drop(tell.send(found));
+    for index in cases {
+        if index % RENEWED == 0 {
+            pair.renew()?;
+        }
+        let case = domain.case(seed, index);
+        if let Some(case) = domain.reversed(seed, index)
+            && pair.reverse(&case, index)?.is_some()
+            && let Some(found) = pair.reverse(&case, index + 1)?
+        {
+            let (throw, story) = (index + 1, found.told_of_throw(&case, index + 1));
+            tell(Found::Differs(mismatch(index, Some(throw), (case, story))));
+            differ += 1;
+            if differ >= most {
                 break;
             }
-            if let Some(bar) = &bar {
-                bar.inc(1);
+        }
+        match pair.judge(&case)? {
+            Verdict::Agrees => agreed += 1,
+            Verdict::ByChance => {
+                agreed += 1;
+                chances.push(index);
+            }
+            Verdict::Once(found) => {
+                let story = found.told(&case);
+                tell(Found::Once(mismatch(index, None, (case, story))));
+            }
+            Verdict::Differs(_) => {
+                tell(Found::Differs(mismatch(index, None, pair.shrunk(case)?)));
+                differ += 1;
             }
         }
-        outcome.took = begun.elapsed();
-        Ok(outcome)
-    };
-    alone(compare)
+        if differ >= most {
+            break;
+        }
+        if let Some(bar) = bar {
+            bar.inc(1);
+        }
+    }
+    Ok(Played { agreed, took: begun.elapsed(), chances })
+}
+
+fn once() -> String {
+    format!("differed once and in none of {PLAYS} other plays")
+}
+
+/// What came of a file's case.
+#[derive(Debug, PartialEq)]
+pub enum Replayed {
+    Agrees,
+    /// It differed once and in no other play: how.
+    Once(String),
+    Differs(String),
+}
+
+impl Replayed {
+    fn told(&self, file: &str) -> (String, Exit) {
+        match self {
+            Replayed::Agrees => (format!("{file}: agrees"), Exit::Held),
+            Replayed::Once(story) => (format!("{file} {}:{story}", once()), Exit::Unproved),
+            Replayed::Differs(story) => (format!("{file}:{story}"), Exit::Failed),
+        }
+    }
 }
 
 /// The case of a file, as [`compare`] plays it: how the kernels part, where they do.
-pub fn replay(file: &Path) -> Result<Option<String>, Refused> {
+pub fn replay(file: &Path) -> Result<Replayed, Refused> {
     let Recorded { domain, reversed, steps, .. } = Recorded::read(file).map_err(Refused::Input)?;
+    if let Some(lacks) = needs::lacking(&[domain]) {
+        return Err(Refused::Environment(lacks));
+    }
     let name = file.display().to_string();
     alone(move || {
         let mut pair = Pair::new(domain.setup()).map_err(Refused::Environment)?;
@@ -313,16 +391,69 @@ pub fn replay(file: &Path) -> Result<Option<String>, Refused> {
         playable.map_err(|why| Refused::Input(format!("{name}: {why}")))?;
         if let Some(throw) = reversed {
             let found = pair.reverse(&steps, throw).map_err(Refused::Environment)?;
-            return Ok(found.map(|found| found.told_of_throw(&steps, throw)));
+            let told = |found: Difference| Replayed::Differs(found.told_of_throw(&steps, throw));
+            return Ok(found.map_or(Replayed::Agrees, told));
         }
         Ok(match pair.judge(&steps).map_err(Refused::Environment)? {
-            Verdict::Agrees | Verdict::ByChance | Verdict::Once(_) => None,
-            Verdict::Differs(found) => Some(found.told(&steps)),
+            Verdict::Agrees | Verdict::ByChance => Replayed::Agrees,
+            Verdict::Once(found) => Replayed::Once(found.told(&steps)),
+            Verdict::Differs(found) => Replayed::Differs(found.told(&steps)),
         })
     })
 }
 
 /// On a thread whose namespace ends with it.
 fn alone<T: Send + 'static>(play: impl FnOnce() -> T + Send + 'static) -> T {
-    std::thread::spawn(play).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    ended(thread::spawn(play))
+}
+
+/// The same, and what is told there is heard here meanwhile.
+fn heard<T: Send + 'static, N: Send + 'static>(
+    play: impl FnOnce(&Sender<N>) -> T + Send + 'static,
+    hear: impl FnMut(N),
+) -> T {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || play(&tell));
+    told.into_iter().for_each(hear);
+    ended(thread)
+}
+
+fn ended<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was said to agree.
+    #[test]
+    fn a_files_case_that_differs_once_is_not_one_that_agrees() {
+        let story = "\n  a step".to_owned();
+        let (said, exit) = Replayed::Once(story.clone()).told("a.json");
+        assert!(said.starts_with("a.json differed once and in none of 30 other plays:"), "{said}");
+        assert!(said.ends_with(&story), "{said}");
+        assert_eq!(exit, Exit::Unproved);
+        assert_eq!(Replayed::Differs(story).told("a.json").1, Exit::Failed);
+        let agrees = ("a.json: agrees".to_owned(), Exit::Held);
+        assert_eq!(Replayed::Agrees.told("a.json"), agrees);
+    }
+
+    /// What differed was lost where the environment failed later, or somebody ended it.
+    #[test]
+    fn what_is_found_is_told_before_the_comparison_ends() {
+        let (go_on, waits) = mpsc::channel();
+        let mut found = Vec::new();
+        let play = move |tell: &Sender<u64>| -> Result<(), String> {
+            tell.send(7).map_err(|error| error.to_string())?;
+            // Until it was heard.
+            waits.recv().map_err(|error: mpsc::RecvError| error.to_string())?;
+            Err("the environment fails".to_owned())
+        };
+        let ended = heard(play, |news| {
+            found.push(news);
+            go_on.send(()).expect("the comparison goes on");
+        });
+        assert_eq!((ended, found), (Err("the environment fails".to_owned()), vec![7]));
+    }
 }

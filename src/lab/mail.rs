@@ -3,7 +3,7 @@
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::ports::api::{Error, Reply};
 use kubesim_runtime::Time;
-use kubesim_sim::world::external::{Picture, Tried};
+use kubesim_sim::world::external::{Attempt, Picture, Tried};
 use kubesim_sim::world::{Cell, Dropped};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use smol_str::SmolStr;
@@ -33,8 +33,9 @@ pub enum News {
     StreamEchoed(u64),
     /// Who says what.
     Remark(String, String),
-    /// What was ordered could not be done, and why.
-    Disobeyed(String),
+    /// What was ordered could not be done: whose order it was, where it was the scenario's, and
+    /// why.
+    Disobeyed(Option<Attempt>, String),
     /// The machine cannot be played any more, and why.
     Broken(String),
 }

@@ -32,7 +32,8 @@ mod visitors;
 pub mod wire;
 pub mod workload;
 
-pub use play::run;
+pub use joined::refusal as no_server;
+pub use play::{lacking, run};
 
 use crate::{Exit, Output};
 use clean::Cleaned;

@@ -54,6 +54,8 @@ fn runs(program: &str) -> bool {
 
 /// Each is a thread with a namespace, and its components are processes of one machine.
 const MOST_MACHINES: usize = 64;
+/// Of a TAP: 65,535 bytes with a head of Ethernet's (`tun_net_initialize`, drivers/net/tun.c).
+const LARGEST_MTU: u32 = 65_535 - 14;
 /// Time is real here.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -67,6 +69,13 @@ pub fn beyond(scenario: &Scenario, until: Option<Duration>) -> Option<String> {
             "the lab cannot play {name}: it has {machines} machines, and more than {MOST_MACHINES} \
              are too many for one kernel in real time; the simulator plays them, or fewer here \
              (--set node.NAME.count=N)"
+        ));
+    }
+    if let Some(network) = scenario.networks.iter().find(|network| network.mtu > LARGEST_MTU) {
+        let (network, mtu) = (&network.name, network.mtu);
+        return Some(format!(
+            "the lab cannot play {name}: network `{network}` has mtu = {mtu}, and a node's network \
+             card here, a TAP, takes at most {LARGEST_MTU}; the simulator plays it, or give less"
         ));
     }
     let mut objects = scenario.workloads.iter().flat_map(|workload| &workload.objects);

@@ -34,8 +34,13 @@ const PROGRAM: &str = "/proc/self/exe";
 /// The loop goes round at least every look, and probes give up after half a second.
 const STALL: Duration = Duration::from_millis(500);
 
-/// Plays a scenario on this machine's kernel. The error says what the machine or the scenario
-/// lacks, or what ended the run.
+/// What this machine or the scenario lacks for a run, in a sentence.
+pub fn lacking(scenario: &Scenario, until: Option<Duration>) -> Option<String> {
+    needs::lacking().or_else(|| needs::beyond(scenario, until))
+}
+
+/// Plays a scenario that [`lacking`] says nothing about on this machine's kernel. The error says
+/// what ended the run.
 pub fn run(
     scenario: &Scenario,
     options: &Options,
@@ -88,9 +93,6 @@ struct Lab {
 
 impl Lab {
     fn new(scenario: &Scenario, options: &Options, visit: &Visit) -> Result<Lab, String> {
-        if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(scenario, options.until)) {
-            return Err(lacks);
-        }
         // Before any thread is made.
         let signals = signals()?;
         let mut stage = Stage::external(&Arc::new(scenario.clone()), options);
@@ -239,7 +241,7 @@ impl Lab {
                 News::StreamBroke(slot) => world.stream_broke(slot),
                 News::StreamEchoed(seq) => world.stream_echoed(seq),
                 News::Remark(who, text) => world.remark(&who, text),
-                News::Disobeyed(why) => world.disobeyed(machine, &why),
+                News::Disobeyed(attempt, why) => world.disobeyed(machine, attempt, &why),
                 News::Broken(why) => {
                     let name = &world.machines[machine as usize].name;
                     return Err(format!("{name} of the lab cannot be played any more: {why}"));
@@ -337,7 +339,7 @@ impl Lab {
 }
 
 /// Why a run is worth nothing.
-pub fn stood_still(behind: Duration) -> String {
+fn stood_still(behind: Duration) -> String {
     let seconds = behind.as_secs_f64();
     format!(
         "the lab stood still for {seconds:.1} s of real time, so what it would say is worth \

@@ -1,7 +1,7 @@
 //! Both worlds side by side, and that what differs is seen.
 
 use super::clusters::SMALL;
-use super::{can_run, kubesim, scenario, stood_still, text};
+use super::{can_run, kubesim, lab, scenario, stood_still, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,14 +22,11 @@ fn the_shipped_scenarios_agree_in_both_worlds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let files = fs::read_dir(&folder).expect("scenarios").flatten().map(|entry| entry.path());
     let toml = files.filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
-    // Of a hundred addresses that no datagram holds, DNS' dice say which are in it.
-    let says = |path: &PathBuf| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.contains("[lab.set]") && !path.ends_with("dns-over-tcp.toml")
-    };
+    let says = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default().contains("[lab.set]");
     let files: Vec<PathBuf> = toml.filter(says).collect();
     let network = [
         "cidr-overlap",
+        "dns-over-tcp",
         "docker-forwarding",
         "flannel-restart-stale-routes",
         "guestbook",
@@ -76,6 +73,32 @@ fn parity((path, how): &Case) -> Result<(), String> {
         }
     }
     Err(format!("{} {how:?}: the machine is too busy", path.display()))
+}
+
+/// Each world told it in words of its own, with the time, and the lab did not say whose it was.
+#[test]
+fn a_fault_that_both_worlds_refuse_is_no_difference() {
+    if !can_run() {
+        return;
+    }
+    let fault = "[[fault]]\nname = \"too-many\"\nkind = \"iptables\"\nat = \"9s\"\n\
+                 nodes = [\"two\"]\ncommand = \"-D FORWARD 99\"\n\n[image.";
+    let refused = SMALL.replacen("[image.", fault, 1);
+    assert_eq!(parity(&(scenario("refused", &refused), Vec::new())), Ok(()));
+    // And the lab says whose it was.
+    for _ in 0..3 {
+        let output = lab("refused", &refused).output().expect("kubesim runs");
+        if stood_still(&output) {
+            continue;
+        }
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("fault `too-many` could not be applied at "), "{said}");
+        let why = "iptables -D FORWARD 99 on two: iptables: Index of deletion too big.";
+        assert!(said.contains(why), "{said}");
+        return;
+    }
+    panic!("the machine is too busy for a run in real time");
 }
 
 /// What somebody does to the network of one node, and the line by which it is seen.

@@ -29,6 +29,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the scenario has tried on a machine, in the words in which a refusal is told.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// "fault `x`", "the sysctls of node `n1`"
+    pub whose: String,
+    /// "iptables -D FORWARD 1 on n1"
+    pub what: String,
+}
+
 /// Something that is to happen on an external machine.
 #[derive(Clone, Debug)]
 pub enum Order {
@@ -60,6 +69,11 @@ pub enum Order {
     Kill(Kind),
     Start(Kind),
     StartSoftware(scenario::Software),
+    /// One that fails the run where it cannot be carried out, as [`World::disobeyed`] tells.
+    Attempt {
+        attempt: Attempt,
+        order: Box<Order>,
+    },
     /// A person's write at the machine of the API server; answered by [`World::operated`].
     Operate {
         call: u64,
@@ -112,8 +126,11 @@ pub enum Tried {
         status: u16,
         text: SmolStr,
     },
-    /// A dig's addresses, sorted.
-    Records(Vec<Ipv4Addr>),
+    /// A dig's addresses, sorted, and whether the answer says that there are more.
+    Records {
+        answer: Vec<Ipv4Addr>,
+        cut: bool,
+    },
     Failed(SmolStr),
 }
 
@@ -260,10 +277,10 @@ impl World {
             Tried::Answered => Ok(()),
             Tried::Failed(why) => Err(why),
             Tried::Http { status, text } => self.judge_status(slot, status, &text),
-            Tried::Records(answer) => {
+            Tried::Records { answer, cut } => {
                 let none = answer.is_empty();
                 if let Some(attempt) = self.probes[slot].tries.get_mut(number as usize) {
-                    attempt.answer = answer;
+                    (attempt.answer, attempt.cut) = (answer, cut);
                 }
                 if none { Err("no records".into()) } else { Ok(()) }
             }

@@ -40,7 +40,7 @@ pub mod probes;
 mod programs;
 #[cfg(test)]
 pub(crate) mod testing;
-mod unapplied;
+pub mod unapplied;
 pub mod visitors;
 pub mod words;
 

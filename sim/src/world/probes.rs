@@ -42,6 +42,8 @@ pub struct Try {
     pub result: Result<(), SmolStr>,
     /// A dig's addresses, sorted.
     pub answer: Vec<Ipv4Addr>,
+    /// There are more, which the answer says it has no room for (RFC 2181, 9).
+    pub cut: bool,
     socket: Option<SocketId>,
     place: Option<(u32, NsId)>,
 }
@@ -103,6 +105,7 @@ impl World {
             ended: None,
             result: Ok(()),
             answer: Vec::new(),
+            cut: false,
             socket: None,
             place: None,
         });
@@ -320,7 +323,8 @@ impl World {
                 .filter_map(|r| if let Data::A(ip) = r.data { Some(ip) } else { None })
                 .collect();
             answer.sort_unstable();
-            self.probes[slot].tries[number as usize].answer = answer;
+            let attempt = &mut self.probes[slot].tries[number as usize];
+            (attempt.answer, attempt.cut) = (answer, message.truncated);
             let result = match message.rcode {
                 Rcode::NoError if !message.answers.is_empty() => Ok(()),
                 Rcode::NoError => Err("no records".into()),
@@ -372,6 +376,7 @@ impl World {
             ended: None,
             result: Ok(()),
             answer: Vec::new(),
+            cut: false,
             socket: None,
             place: Some((machine, NsId::HOST)),
         });

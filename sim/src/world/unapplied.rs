@@ -1,13 +1,14 @@
 //! Faults of single machines, and what becomes of one that cannot be applied: it fails the run,
 //! which would else be judged by what never happened.
 
-use super::external::Order;
+use super::external::{Attempt, Order};
 use super::operator::Refusal;
 use super::{World, words};
 use crate::kernel::NsId;
 use crate::scenario::{FaultKind, WriteHow};
 use kubesim_actors::objects::Name;
 use kubesim_actors::ports::network::Errno;
+use std::fmt::Display;
 
 impl World {
     /// Writes down that something of the scenario could not be done: what was tried, on what and
@@ -23,10 +24,34 @@ impl World {
         self.unapplied.first().map(|refusal| refusal.text.as_str())
     }
 
-    /// An external machine could not do what it was ordered.
-    pub fn disobeyed(&mut self, machine: u32, why: &str) {
-        let name = self.machines[machine as usize].name.clone();
-        self.unapplied(&format!("what was ordered of {name}"), why.to_owned());
+    /// An external machine could not do what it was ordered; `attempt`: whose order it was, where
+    /// it was the scenario's.
+    pub fn disobeyed(&mut self, machine: u32, attempt: Option<Attempt>, why: &str) {
+        match attempt {
+            Some(Attempt { whose, what }) => self.unapplied(&whose, format!("{what}: {why}")),
+            None => {
+                let name = self.machines[machine as usize].name.clone();
+                self.unapplied(&format!("what was ordered of {name}"), why.to_owned());
+            }
+        }
+    }
+
+    /// Does something that may be refused, here or by whoever plays the machine.
+    pub(super) fn attempt(
+        &mut self,
+        whose: &str,
+        what: &str,
+        act: impl FnOnce(&mut World) -> Result<(), String>,
+    ) {
+        let before = self.orders.len();
+        if let Err(why) = act(self) {
+            self.unapplied(whose, format!("{what}: {why}"));
+        }
+        let attempt = Attempt { whose: whose.to_owned(), what: what.to_owned() };
+        let ordered = self.orders.split_off(before).into_iter();
+        self.orders.extend(ordered.map(|(machine, order)| {
+            (machine, Order::Attempt { attempt: attempt.clone(), order: Box::new(order) })
+        }));
     }
 
     /// Does something on each of these machines that only a running one can have done to it.
@@ -39,13 +64,11 @@ impl World {
     ) {
         for node in nodes {
             let Some(machine) = self.machine_named(node) else { continue };
-            let done = match self.machines[machine as usize].on {
-                true => act(self, machine),
+            let (whose, what) = (format!("fault `{fault}`"), format!("{what} on {node}"));
+            self.attempt(&whose, &what, |world| match world.machines[machine as usize].on {
+                true => act(world, machine),
                 false => Err(OFF.to_owned()),
-            };
-            if let Err(why) = done {
-                self.unapplied(&format!("fault `{fault}`"), format!("{what} on {node}: {why}"));
-            }
+            });
         }
     }
 
@@ -94,13 +117,9 @@ impl World {
         }
         let set =
             self.kernel(machine, |k, now, out| k.set_sysctl(now, NsId::HOST, key, &value, out));
-        set.map_err(|errno| match errno {
-            Errno::Enodev => {
-                let state = self.machines[machine as usize].kernel.state();
-                let links = words::list(state.links.iter().map(|link| &link.name));
-                format!("there is no such key; the machine's links are {links}")
-            }
-            errno => format!("the kernel refused the value ({errno})"),
+        set.map_err(|errno| {
+            let state = self.machines[machine as usize].kernel.state();
+            no_sysctl(errno, state.links.iter().map(|link| &link.name))
         })
     }
 
@@ -129,6 +148,17 @@ impl World {
                 self.tell_files(life, None, reply);
             }
         }
+    }
+}
+
+/// Why a sysctl could not be written on a machine that has these links.
+pub fn no_sysctl(errno: Errno, links: impl Iterator<Item = impl Display>) -> String {
+    match errno {
+        Errno::Enodev => {
+            let links = words::list(links);
+            format!("there is no such key; the machine's links are {links}")
+        }
+        errno => format!("the kernel refused the value ({errno})"),
     }
 }
 

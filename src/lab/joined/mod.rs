@@ -21,6 +21,7 @@ use crate::networks::Networks;
 use crate::pki::{self, LEAF, Pki};
 use kubesim_sim::scenario::Scenario;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,29 +36,40 @@ impl Joined {
     /// The cluster of the server that has this data directory, for the nodes of this scenario. The
     /// error is for people.
     pub fn open(data_dir: &Path, scenario: &Scenario) -> Result<Joined, String> {
-        let keys = data_dir.join("pki");
-        if !keys.join("ca.key").exists() {
-            let place = data_dir.display();
-            return Err(format!(
-                "--join: {place} has no pki/ca.key, so it is no data directory of a `kubesim \
-                 server` that keeps its keys there"
-            ));
-        }
-        let kubeconfig = data_dir.join("admin.conf");
-        let text = fs::read_to_string(&kubeconfig)
-            .map_err(|error| format!("--join: reading {}: {error}", kubeconfig.display()))?;
-        let at = pki::server_of(&text).ok_or_else(|| {
-            format!("--join: {} names no server by an IPv4 address", kubeconfig.display())
-        })?;
-        let networks = Networks::read(data_dir).map_err(|why| format!("--join: {why}"))?;
-        if let Some(why) = differing(&networks, scenario) {
-            return Err(format!("--join: {why}"));
-        }
+        let at = server(data_dir, scenario)?;
         // By its name: the addresses change.
-        let pki = Arc::new(Pki::open(&keys, &[], LEAF)?);
+        let pki = Arc::new(Pki::open(&data_dir.join("pki"), &[], LEAF)?);
         let guest = Guest::new(at, identity::person(&pki)?, scenario)?;
         Ok(Joined { pki, outside: Outside::new(at)?, guest })
     }
+}
+
+/// Why nobody can join what this data directory is of, in a sentence.
+pub fn refusal(data_dir: &Path, scenario: &Scenario) -> Option<String> {
+    server(data_dir, scenario).err()
+}
+
+/// Where the server of this data directory listens.
+fn server(data_dir: &Path, scenario: &Scenario) -> Result<SocketAddrV4, String> {
+    let keys = data_dir.join("pki");
+    if !keys.join("ca.key").exists() {
+        let place = data_dir.display();
+        return Err(format!(
+            "--join: {place} has no pki/ca.key, so it is no data directory of a `kubesim \
+             server` that keeps its keys there"
+        ));
+    }
+    let kubeconfig = data_dir.join("admin.conf");
+    let text = fs::read_to_string(&kubeconfig)
+        .map_err(|error| format!("--join: reading {}: {error}", kubeconfig.display()))?;
+    let at = pki::server_of(&text).ok_or_else(|| {
+        format!("--join: {} names no server by an IPv4 address", kubeconfig.display())
+    })?;
+    let networks = Networks::read(data_dir).map_err(|why| format!("--join: {why}"))?;
+    if let Some(why) = differing(&networks, scenario) {
+        return Err(format!("--join: {why}"));
+    }
+    Ok(at)
 }
 
 /// What of the scenario's networks is not the server's, in a sentence: its nodes would route, and

@@ -40,7 +40,9 @@ use kubesim_backends::port::{Answer, Port};
 use kubesim_backends::probe::Probes;
 use kubesim_backends::rules::Rules;
 use kubesim_backends::volumes::Volumes;
-use kubesim_sim::world::external::Order;
+use kubesim_sim::world::external::{Attempt, Order};
+use kubesim_sim::world::unapplied::no_sysctl;
+use kubesim_sim::world::words;
 use server::Person;
 use std::future::ready;
 use std::path::{Component, Path, PathBuf};
@@ -94,12 +96,15 @@ impl Node {
         admin.set_up(card, true).map_err(refused("setting the card up"))?;
         for (key, value) in &plan.sysctls {
             if let Err(errno) = sysctl::set(key, value) {
-                mail.send(News::Disobeyed(format!("sysctl {key}={value} at its boot: {errno}")));
+                let whose = format!("the sysctls of node `{}`", plan.name);
+                let what = format!("sysctl {key}={value} at its boot");
+                let why = no_sysctl(errno, orders::links().iter());
+                mail.send(News::Disobeyed(Some(Attempt { whose, what }), why));
             }
         }
         if plan.first {
             for (path, text) in &plan.files {
-                put_file(&plan.root, path, text)?;
+                put_file(&plan.root, path, text).map_err(|why| format!("writing {path}: {why}"))?;
             }
         } else {
             // These are in memory on a machine (file-hierarchy(7)).
@@ -128,7 +133,8 @@ impl Node {
         for program in &self.plan.software {
             let started = software::start(program, &mut self.admin, &self.plan.name, mail).await;
             if let Err(why) = started {
-                mail.send(News::Remark(format!("lab@{}", self.plan.name), why));
+                let text = format!("starting {} at its boot: {why}", words::program(program.kind));
+                mail.send(News::Remark(format!("lab@{}", self.plan.name), text));
             }
         }
         self.hosts.start_all();
@@ -141,7 +147,15 @@ fn put_file(root: &Path, path: &str, text: &str) -> Result<(), String> {
     let folder = full.parent().unwrap_or(root);
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&full, text))
-        .map_err(|error| format!("writing {}: {error}", full.display()))
+        .map_err(|error| refusal(&error))
+}
+
+/// Why a file could not be written, as the simulator words it.
+fn refusal(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Nothing is left in a folder, if there is one.

@@ -1,25 +1,45 @@
 //! What is ordered of a node: faults, people's writes, tries of probes.
 
-use super::{Node, address, below, put_file, software, streams, tries};
+use super::{Node, address, below, put_file, refusal, software, streams, tries};
 use crate::lab::mail::News;
 use ipnet::Ipv4Net;
 use kubesim_actors::ports::network::{Proto, Route};
 use kubesim_backends::network::sysctl;
 use kubesim_sim::scenario::WriteHow;
 use kubesim_sim::world::external::Order;
+use kubesim_sim::world::unapplied::no_sysctl;
 use std::net::Ipv4Addr;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+/// The links of this thread's network namespace.
+pub(super) fn links() -> Vec<String> {
+    // Two lines of heads, and then one for each link: `  eth0: 100 …` (net/core/net-procfs.c).
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
 impl Node {
     pub(super) async fn obey(&mut self, order: Order) {
-        let done = match order {
+        let (attempt, order) = match order {
+            Order::Attempt { attempt, order } => (Some(attempt), *order),
+            order => (None, order),
+        };
+        if let Err(why) = self.carry_out(order).await {
+            self.mail.send(News::Disobeyed(attempt, why));
+        }
+    }
+
+    /// The error says why not; what was tried and on what, its attempt says.
+    async fn carry_out(&mut self, order: Order) -> Result<(), String> {
+        match order {
             Order::Carrier(up) => self.set_carrier(up),
             Order::Readdress { address, gateway } => self.readdress(address, gateway),
             Order::AskDhcp => self.ask_dhcp(),
             Order::Sysctl { key, value } => {
                 let done = sysctl::set(&key, &value);
-                done.map_err(|errno| format!("sysctl {key}={value}: {errno}"))
+                done.map_err(|errno| no_sysctl(errno, links().iter()))
             }
             Order::Iptables(command) => software::iptables(&command).await,
             Order::WriteFile { path, text, how } => self.write_file(&path, &text, how),
@@ -61,10 +81,7 @@ impl Node {
                 software::start(&software, &mut self.admin, name, mail).await
             }
             // The wire's and the lab's own.
-            Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) => Ok(()),
-        };
-        if let Err(why) = done {
-            self.mail.send(News::Disobeyed(why));
+            Order::Frame(_) | Order::PowerOn | Order::PowerOff(_) | Order::Attempt { .. } => Ok(()),
         }
     }
 
@@ -119,7 +136,7 @@ impl Node {
     fn write_file(&self, path: &str, text: &str, how: WriteHow) -> Result<(), String> {
         let root = &self.plan.root;
         let full = below(root, path);
-        let failed = |error| format!("writing {}: {error}", full.display());
+        let failed = |error| refusal(&error);
         match how {
             WriteHow::InPlace => put_file(root, path, text),
             WriteHow::Empty => put_file(root, path, ""),

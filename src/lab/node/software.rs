@@ -8,7 +8,6 @@ use kubesim_sim::scenario::{Software, SoftwareKind};
 use kubesim_sim::world::software::{
     DOCKER_BRIDGE, DOCKER_NETWORK, DOCKER_RULES, DROP, RUNS, UFW_CHAIN, UFW_RULES, docker_drops,
 };
-use kubesim_sim::world::words;
 use tokio::process::Command;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -20,7 +19,7 @@ pub async fn start(
     mail: &Mail,
 ) -> Result<(), String> {
     if runs(software.kind, admin).await {
-        return Err(format!("starting {} on {node}: {RUNS}", words::program(software.kind)));
+        return Err(RUNS.to_owned());
     }
     match software.kind {
         SoftwareKind::Docker { major, minor } => docker(admin, (major, minor), node, mail).await,
@@ -61,7 +60,7 @@ async fn docker(
     commands(&DOCKER_RULES).await?;
     let drops = docker_drops(!was_on, version);
     if drops {
-        iptables(DROP).await?;
+        commands(&[DROP]).await?;
     }
     let (major, minor) = version;
     let did = if was_on { "found ip_forward on" } else { "turned ip_forward on" };
@@ -73,15 +72,15 @@ async fn docker(
 
 async fn commands(commands: &[&str]) -> Result<(), String> {
     for command in commands {
-        iptables(command).await?;
+        iptables(command).await.map_err(|said| format!("iptables {command}: {said}"))?;
     }
     Ok(())
 }
 
-/// One command of iptables, in its own words.
+/// One command of iptables in its own words; the error is what it says against it.
 pub async fn iptables(command: &str) -> Result<(), String> {
     let done = Command::new("iptables").arg("-w").args(command.split_whitespace()).output().await;
     let done = done.map_err(|error| format!("running iptables (Debian: iptables): {error}"))?;
     let said = String::from_utf8_lossy(&done.stderr);
-    if done.status.success() { Ok(()) } else { Err(format!("iptables {command}: {said}")) }
+    if done.status.success() { Ok(()) } else { Err(said.trim().to_owned()) }
 }

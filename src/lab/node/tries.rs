@@ -186,7 +186,7 @@ fn records(answer: &Message) -> Result<Tried, SmolStr> {
     found.sort_unstable();
     match answer.rcode {
         Rcode::NoError if answer.answers.is_empty() => Err("no records".into()),
-        Rcode::NoError => Ok(Tried::Records(found)),
+        Rcode::NoError => Ok(Tried::Records { answer: found, cut: answer.truncated }),
         rcode => Err(format_smolstr!("{rcode}")),
     }
 }

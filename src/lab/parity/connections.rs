@@ -1,7 +1,7 @@
 //! Tracked connections, out of what `conntrack -L` prints: the model's words, `/proc`'s and the
 //! program's differ in their beginning only.
 
-use super::mask::{ANY_NODE, Mask};
+use super::mask::{ANY_NODE, Mask, without};
 use kubesim_sim::world::api;
 use std::fs;
 use std::path::Path;
@@ -37,27 +37,79 @@ pub fn lines(text: &str) -> Vec<String> {
     alike(text.lines().filter_map(line))
 }
 
+/// What a node's connections have in common with another run's.
+#[derive(Debug, Default, PartialEq)]
+pub struct Masked {
+    /// Those that the node has.
+    pub here: Vec<String>,
+    /// Those of an endpoint that dice chose, as the node has them where it is: they are on one
+    /// node or another.
+    pub chosen: Vec<String>,
+}
+
 /// Without what else dice decide: which of several pods of one owner asked or was asked, on which
 /// node the endpoint is that a Service's client got, and whatever a pod has to do with that may be
 /// on any node, or was and is gone: where its connections are seen follows from where it is.
 ///
 /// And without those to the API: of a node's programs one or each has its own, made before the
 /// first rule or after it.
-pub fn masked(mask: &Mask, lines: Vec<String>) -> Vec<String> {
+pub fn masked(mask: &Mask, lines: Vec<String>) -> Masked {
     let to_the_api = format!(":{}: ", api::PORT);
     let is_dices = |line: &String| {
         line.contains(ANY_NODE) || Mask::is_of_the_gone(line) || line.contains(&to_the_api)
     };
-    let one_of = |line: String| {
-        let line = without(&line, '#');
-        match line.split_once(": ") {
-            Some((asked, answered)) if line.contains(" asks <address of Service") => {
-                format!("{asked}: {}", without(answered, '@'))
+    let (mut here, mut chosen) = (Vec::new(), Vec::new());
+    for line in mask.lines(lines).iter().filter(|line| !is_dices(line)) {
+        let line = without(line, '#');
+        match Parts::of(&line) {
+            Some(parts) if parts.is_served(mask) => {
+                here.push(parts.anywhere());
+                chosen.extend(mask.endpoints.contains(parts.answers).then(|| parts.behind()));
             }
-            _ => line,
+            Some(parts) if mask.endpoints.contains(parts.asked) => chosen.push(parts.anywhere()),
+            _ => here.push(line),
         }
-    };
-    alike(mask.lines(lines).into_iter().filter(|line| !is_dices(line)).map(one_of))
+    }
+    Masked { here: alike(here.into_iter()), chosen: alike(chosen.into_iter()) }
+}
+
+/// `tcp SRC asks ASKED: ANSWERS answers to TO`
+struct Parts<'a> {
+    head: &'a str,
+    asked: &'a str,
+    answers: &'a str,
+    to: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(line: &'a str) -> Option<Parts<'a>> {
+        let (head, rest) = line.split_once(" asks ")?;
+        let (asked, rest) = rest.split_once(": ")?;
+        let (answers, to) = rest.split_once(" answers to ")?;
+        Some(Parts { head, asked, answers, to })
+    }
+
+    /// A Service was asked, and one of its endpoints answers.
+    fn is_served(&self, mask: &Mask) -> bool {
+        let translated = self.asked != self.answers && mask.endpoints.contains(self.answers);
+        translated || self.asked.starts_with("<address of Service")
+    }
+
+    /// Whatever node the endpoint is on.
+    fn anywhere(&self) -> String {
+        let own =
+            |asked: &str| if asked == self.answers { without(asked, '@') } else { asked.into() };
+        let (asked, answers) = (own(self.asked), without(self.answers, '@'));
+        format!("{} asks {asked}: {answers} answers to {}", self.head, self.to)
+    }
+
+    /// As the endpoint's node has a connection that its client's node has so.
+    fn behind(&self) -> String {
+        let family = if self.head.starts_with("ipv6 ") { "ipv6 " } else { "" };
+        let protocol = self.head[family.len()..].split(' ').next().unwrap_or_default();
+        let (to, answers) = (self.to, without(self.answers, '@'));
+        format!("{family}{protocol} {to} asks {answers}: {answers} answers to {to}")
+    }
 }
 
 fn alike(lines: impl Iterator<Item = String>) -> Vec<String> {
@@ -65,23 +117,6 @@ fn alike(lines: impl Iterator<Item = String>) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
-}
-
-/// Each `<name#rest>` is `<name>`, where `from` is `#`.
-fn without(line: &str, from: char) -> String {
-    let mut parts = line.split('<');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text.push('<');
-        match part.split_once('>') {
-            Some((name, rest)) => {
-                let name = name.split(from).next().unwrap_or_default();
-                text += &format!("{name}>{rest}");
-            }
-            None => text += part,
-        }
-    }
-    text
 }
 
 fn line(text: &str) -> Option<String> {
@@ -159,9 +194,11 @@ mod tests {
 
     #[test]
     fn which_of_several_pods_it_was_is_no_difference() {
-        let to =
-            |pod: &str| format!("tcp 1.2.3.4 asks <address of Service a/b>:80: {pod}:80 answers");
-        let told = |lines: &[String]| masked(&Mask::default(), lines.to_vec());
+        let to = |pod: &str| {
+            let asked = "<address of Service a/b>:80";
+            format!("tcp 1.2.3.4 asks {asked}: {pod}:80 answers to 1.2.3.4")
+        };
+        let told = |lines: &[String]| masked(&Mask::default(), lines.to_vec()).here;
         let one = told(&[to("<b@one#0>"), to("<b@two#1>"), to("<b@two#0>")]);
         assert_eq!(one, [to("<b>")]);
         assert_ne!(told(&[to("1.2.3.5")]), one);
@@ -175,11 +212,36 @@ mod tests {
         let told = |asked: &str, port: u16| {
             let line =
                 format!("tcp 1.2.3.4 asks {asked}:{port}: {asked}:{port} answers to 1.2.3.4");
-            masked(&Mask::default(), vec![line])
+            masked(&Mask::default(), vec![line]).here
         };
         assert_eq!(told("1.2.3.5", 80).len(), 1);
         assert_eq!(told("<b@any node#0>", 80), [""; 0]);
         assert_eq!(told("<one>.2", 80), [""; 0]);
         assert_eq!(told("1.2.3.5", api::PORT), [""; 0]);
+    }
+    /// What a client got was masked where it asked, and not where it was answered.
+    #[test]
+    fn on_which_node_a_services_client_was_answered_is_no_difference() {
+        let mut mask = Mask::of_pairs(&[]);
+        mask.endpoints = ["<web@one>:80", "<web@two>:80"].map(str::to_owned).into();
+        let told = |lines: &[&str]| masked(&mask, lines.iter().map(|&line| line.into()).collect());
+        let asks = |node: &str| {
+            told(&[&format!(
+                "tcp <a@x#0> asks 10.96.0.80:80: <web@{node}#1>:80 answers to <a@x#0>"
+            )])
+        };
+        assert_eq!(asks("one"), asks("two"));
+        let answered = |node: &str, by: &str, to: &str| {
+            told(&[&format!("tcp <a@x#0> asks <web@{node}#0>:80: {by}:80 answers to {to}")])
+        };
+        let one = answered("one", "<web@one#0>", "<a@x#0>");
+        assert_eq!(one, answered("two", "<web@two#0>", "<a@x#0>"));
+        assert_eq!((one.here, one.chosen), (Vec::new(), asks("one").chosen));
+        // That somebody else answers, or is answered, is none of dice's.
+        let right = answered("two", "<web@two#0>", "<a@x#0>");
+        assert_ne!(answered("two", "<web@two#0>", "10.0.0.1"), right);
+        assert_ne!(answered("two", "10.0.0.1", "<a@x#0>"), right);
+        let elsewhere = told(&["udp <a@x#0> asks <b@one#0>:80: <b@one#0>:80 answers to <a@x#0>"]);
+        assert_eq!((elsewhere.here.len(), elsewhere.chosen.len()), (1, 0));
     }
 }

@@ -5,16 +5,17 @@ use super::mask::{Mask, Memory};
 use super::tables::Tables;
 use super::view::View;
 use crate::lab::machine::Machine;
-use crate::lab::play::stood_still;
 use kubesim_actors::objects::Name;
 use kubesim_runtime::Time;
 use kubesim_sim::world::World;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 pub struct Look {
     name: String,
+    begun: Time,
     /// When what comes after it is due.
     until: Time,
     view: View,
@@ -38,7 +39,7 @@ impl Look {
             let name = world.machines[*index as usize].name.clone();
             (name, thread::spawn(move || Tables::real(&namespace)))
         });
-        Look { name, until, view, readers: readers.collect(), mask }
+        Look { name, begun: world.now, until, view, readers: readers.collect(), mask }
     }
 
     /// What is read when the fault has come already is of no moment at all.
@@ -46,8 +47,7 @@ impl Look {
         if now < self.until || self.readers.iter().all(|(_, reader)| reader.is_finished()) {
             return Ok(());
         }
-        let why = stood_still(now.since(self.until));
-        Err(format!("{why}; or look earlier, by --before"))
+        Err(late(&self.name, self.until.since(self.begun)))
     }
 
     pub fn end(mut self) -> Result<(String, View), String> {
@@ -58,5 +58,29 @@ impl Look {
             self.view.add(&node, tables, &self.mask);
         }
         Ok((self.name, self.view))
+    }
+}
+
+/// Why a look is worth nothing that had so long.
+fn late(name: &str, had: Duration) -> String {
+    let had = had.as_secs_f64();
+    format!(
+        "the look {name} is worth nothing: reading what the nodes' kernels have took longer than \
+         the {had:.1} s of real time until the next thing was due; look earlier, by a longer \
+         --before, or run fewer things beside it"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was said that the lab stood still for 0.0 s, which it had not.
+    #[test]
+    fn what_took_too_long_is_said_and_what_helps() {
+        let why = late("before moves", Duration::from_millis(500));
+        assert!(why.starts_with("the look before moves is worth nothing"), "{why}");
+        assert!(why.contains("longer than the 0.5 s") && why.contains("--before"), "{why}");
+        assert!(!why.contains("stood still"), "{why}");
     }
 }

@@ -10,11 +10,16 @@ use kubesim_sim::scenario::NetdProgram;
 use kubesim_sim::world::World;
 use kubesim_sim::world::probes::pod_ip;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Texts and what they become, longest first.
 #[derive(Debug, Default)]
-pub struct Mask(Vec<(String, String)>);
+pub struct Mask {
+    /// Texts and what they become, longest first.
+    texts: Vec<(String, String)>,
+    /// Endpoints as `<web@one>:8080`, of Services that have some on several nodes: dice say which
+    /// of them a client gets.
+    pub endpoints: BTreeSet<String>,
+}
 
 /// Where a pod is that asked for no place.
 pub const ANY_NODE: &str = "any node";
@@ -119,18 +124,21 @@ impl Mask {
             pairs.push((slice.key.name.to_string(), format!("<slice of {service}>")));
         }
         pairs.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-        Mask(pairs)
+        let mut mask = Mask { texts: pairs, endpoints: BTreeSet::new() };
+        mask.endpoints = endpoints(world, &mask);
+        mask
     }
 
     /// Of these texts and what they stand for.
     #[cfg(test)]
     pub fn of_pairs(pairs: &[(&str, &str)]) -> Mask {
-        Mask(pairs.iter().map(|(text, word)| ((*text).into(), (*word).into())).collect())
+        let texts = pairs.iter().map(|(text, word)| ((*text).into(), (*word).into())).collect();
+        Mask { texts, ..Mask::default() }
     }
 
     pub fn text(&self, line: &str) -> String {
         let mut text = line.to_owned();
-        for (from, to) in &self.0 {
+        for (from, to) in &self.texts {
             text = replace_whole(&text, from, to);
         }
         text
@@ -186,6 +194,43 @@ impl Mask {
 /// Whether the nodes' subnets are what their agents drew, and not what their Nodes say.
 pub fn draws_subnets(world: &World) -> bool {
     world.scenario.cluster.netd == NetdProgram::Flannel
+}
+
+/// Those of Services that have pods as endpoints on several nodes.
+fn endpoints(world: &World, mask: &Mask) -> BTreeSet<String> {
+    let mut services: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for object in world.objects(Kind::EndpointSlice) {
+        let Some(slice) = object.endpoint_slice() else { continue };
+        let service = object.label("kubernetes.io/service-name").unwrap_or_default().to_owned();
+        let all = services.entry((object.key.namespace.clone(), service)).or_default();
+        let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        for pod in addresses.map(|address| without(&mask.text(address), '#')) {
+            let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
+            all.extend(ports.filter(|_| pod.starts_with('<')).map(|port| format!("{pod}:{port}")));
+        }
+    }
+    fn nodes(all: &BTreeSet<String>) -> usize {
+        let on = all.iter().filter_map(|one| one.split_once('@')?.1.split_once('>'));
+        on.map(|(node, _)| node).collect::<BTreeSet<_>>().len()
+    }
+    services.into_values().filter(|all| nodes(all) > 1).flatten().collect()
+}
+
+/// Each `<name#rest>` is `<name>`, where `from` is `#`.
+pub fn without(line: &str, from: char) -> String {
+    let mut parts = line.split('<');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push('<');
+        match part.split_once('>') {
+            Some((name, rest)) => {
+                let name = name.split(from).next().unwrap_or_default();
+                text += &format!("{name}>{rest}");
+            }
+            None => text += part,
+        }
+    }
+    text
 }
 
 /// A Service's own address.

@@ -18,7 +18,7 @@ mod others;
 mod tables;
 mod view;
 
-use super::{needs, play};
+use super::play;
 use crate::output::{self, Live, Silent};
 use crate::{Exit, Output, run};
 use diff::{Difference, difference};
@@ -74,7 +74,7 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     };
     // All of it, however long it lasts: whoever compares is told how long that is.
     let until = Some(scenario.duration);
-    if let Some(lacks) = needs::lacking().or_else(|| needs::beyond(&scenario, until)) {
+    if let Some(lacks) = play::lacking(&scenario, until) {
         output.complain(&format!("error: {lacks}"));
         return Exit::Environment;
     }
@@ -296,15 +296,29 @@ fn reports(modelled: &Report, real: &Report, output: &mut Output) -> usize {
 }
 
 /// What made a run fail beside its expectations: invariants that broke, each by its name, since
-/// when and by whom is told in the words of one world; all else, an order that was not obeyed
-/// first, in those words.
+/// when and by whom is told in the words of one world; what could not be applied, without its time;
+/// all else in its words.
 fn troubles(report: &Report) -> Vec<String> {
     let all = report.violations.iter().chain(&report.failure);
     let named = all.map(|text| match text.split_once(" at ") {
         Some((name, _)) if is_an_invariant(name) => format!("{name} is broken"),
-        _ => text.clone(),
+        _ => refused(text).unwrap_or_else(|| text.clone()),
     });
     named.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What could not be applied, and why, without the time; and of a program that says more than the
+/// model does (its version, and where help is), what it says against it.
+fn refused(text: &str) -> Option<String> {
+    let (whose, rest) = text.split_once(" could not be applied at ")?;
+    let what = rest.split_once(": ")?.1.lines().next()?;
+    let what = match what.split_once("iptables v") {
+        Some((before, said)) => {
+            format!("{before}{}", said.split_once(": ").map_or(said, |it| it.1))
+        }
+        None => what.to_owned(),
+    };
+    Some(format!("{whose} could not be applied: {what}"))
 }
 
 fn is_an_invariant(name: &str) -> bool {
@@ -360,6 +374,31 @@ mod tests {
         assert_eq!(differences(&broken, &report(&["I3 at 3.000s: a"], None)), 1);
         // The same one, at another time.
         assert_eq!(differences(&broken, &report(&["I2 at 3.100s: c"], Some("I2 at 3.1s: c"))), 0);
+    }
+
+    /// A fault that both worlds refused was a difference, as its time is in its text.
+    #[test]
+    fn when_a_fault_was_refused_is_no_difference() {
+        let of = |fault: &str, at: &str, why: &str| {
+            let what = "iptables -D FORWARD 99 on srv";
+            report(
+                &[],
+                Some(&format!("fault `{fault}` could not be applied at {at}: {what}: {why}")),
+            )
+        };
+        let sim = of("f", "5.000s", "iptables: Index of deletion too big.");
+        let lab = of("f", "5.002s", "iptables: Index of deletion too big.");
+        assert_eq!(differences(&sim, &lab), 0);
+        let other = of("f", "5.000s", "iptables: No chain/target/match by that name.");
+        assert_eq!(differences(&sim, &other), 1);
+        assert_eq!(
+            differences(&sim, &of("g", "5.000s", "iptables: Index of deletion too big.")),
+            1
+        );
+        let sim = of("f", "5.000s", "Can't use -i with POSTROUTING");
+        let said =
+            "iptables v1.8.11 (nf_tables): Can't use -i with POSTROUTING\n\nTry `iptables -h'";
+        assert_eq!(differences(&sim, &of("f", "5.003s", said)), 0);
     }
 
     /// What a run did not come to is no difference; what it came to is.

@@ -1,8 +1,9 @@
 //! What an operator could see of a world at one moment.
 
+use super::chains;
+use super::connections::{self, Masked};
 use super::mask::{Mask, draws_subnets};
 use super::tables::Tables;
-use super::{chains, connections};
 use kubesim_actors::objects::Kind;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
 use kubesim_sim::kernel::NsId;
@@ -11,13 +12,17 @@ use kubesim_sim::world::World;
 use kubesim_sim::world::probes::{Probe, Try};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// Lines by section.
 #[derive(Debug, PartialEq)]
 pub struct View(BTreeMap<String, Vec<String>>);
 
 /// Fields of objects whose values are times, dice or counts of writes.
-const MASKED: [&str; 13] = [
+const MASKED: [&str; 15] = [
+    // The uid of a pod's Job, in labels and selectors.
+    "controller-uid",
+    "batch.kubernetes.io/controller-uid",
     // When a lease of the upstream-like profile ends, by the clock on the wall.
     kubesim_sim::profiles::flannel::EXPIRES,
     "uid",
@@ -43,6 +48,9 @@ const LEFT_OUT: [Kind; 3] = [Kind::Event, Kind::Lease, Kind::Endpoints];
 
 /// The section of what is on the node where the scheduler's dice put a pod.
 const PLACED: &str = "rules of some node";
+
+/// The section of connections that are on the node of whichever endpoint dice gave a client.
+const CHOSEN: &str = "connections of some node";
 
 impl View {
     /// All but the nodes' tables.
@@ -109,8 +117,12 @@ impl View {
         let mut virtuals = mask.lines(tables.virtuals);
         virtuals.retain(|line| !Mask::is_of_the_gone(line));
         self.0.insert(format!("virtual services of {node}"), virtuals);
-        let connections = connections::masked(mask, tables.connections);
-        self.0.insert(format!("connections of {node}"), connections);
+        let Masked { here, chosen } = connections::masked(mask, tables.connections);
+        self.0.insert(format!("connections of {node}"), here);
+        let all = self.0.entry(CHOSEN.to_owned()).or_default();
+        all.extend(chosen);
+        all.sort_unstable();
+        all.dedup();
     }
 
     /// How many lines each section has, called after its kind, not its node.
@@ -162,9 +174,27 @@ fn outcome(world: &World, probe: &Probe) -> String {
         _ => "works now and then",
     };
     let answer = last.first().filter(|last| last.succeeded() && !last.answer.is_empty());
-    let answer = answer.map_or_else(String::new, |last| format!(", answers {:?}", last.answer));
+    let answer = answer.map_or_else(String::new, |last| match last.cut {
+        true => format!(", {}", cut(&last.answer, &endpoints(world))),
+        false => format!(", answers {:?}", last.answer),
+    });
     let broken = if probe.broken.is_some() { ", its connection broke" } else { "" };
     format!("{name}: {said}{answer}{broken}")
+}
+
+/// Of an answer that has no room for all: DNS' dice say which endpoints are in it, but not how
+/// many, nor that any other address is.
+fn cut(answer: &[Ipv4Addr], endpoints: &BTreeSet<Ipv4Addr>) -> String {
+    let others: Vec<_> = answer.iter().filter(|address| !endpoints.contains(address)).collect();
+    let count = answer.len() - others.len();
+    format!("answers that there are more than {count} endpoints and {others:?}")
+}
+
+/// The addresses in all EndpointSlices.
+fn endpoints(world: &World) -> BTreeSet<Ipv4Addr> {
+    let slices = world.objects(Kind::EndpointSlice).filter_map(|object| object.endpoint_slice());
+    let addresses = slices.flat_map(|slice| &slice.endpoints).flat_map(|one| &one.addresses);
+    addresses.filter_map(|address| address.parse().ok()).collect()
 }
 
 /// What a Node says of its subnet where its agent minds something else: which of them came first.
@@ -200,5 +230,40 @@ fn hide(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(hide),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every answer that was cut was taken for a difference.
+    #[test]
+    fn which_endpoints_an_answer_has_room_for_is_no_difference() {
+        let of = |last: [u8; 2]| last.map(|last| Ipv4Addr::new(10, 244, 1, last));
+        let endpoints: BTreeSet<Ipv4Addr> = [[2, 3], [4, 5]].into_iter().flat_map(of).collect();
+        let first = cut(&of([2, 3]), &endpoints);
+        assert_eq!(first, "answers that there are more than 2 endpoints and []");
+        assert_eq!(cut(&of([3, 5]), &endpoints), first);
+        assert_ne!(cut(&of([3, 9]), &endpoints), first);
+        assert_ne!(cut(&of([3, 5])[..1], &endpoints), first);
+    }
+    #[test]
+    fn what_names_a_job_by_its_uid_is_hidden() {
+        let of = |uid: &str| {
+            let labels = serde_json::json!({
+                "app": "once",
+                "controller-uid": uid,
+                "batch.kubernetes.io/controller-uid": uid,
+            });
+            let mut job = serde_json::json!({
+                "spec": { "selector": { "matchLabels": labels } },
+                "metadata": { "labels": labels },
+            });
+            hide(&mut job);
+            job.to_string()
+        };
+        assert_eq!(of("a"), of("b"));
+        assert!(of("a").contains("once"));
     }
 }

@@ -118,12 +118,14 @@ fn play(what: &What) -> Result<i32, String> {
         What::DnsClient { name, every } => Some((name.clone(), Duration::from_millis(*every))),
         _ => None,
     };
-    Ok(local.block_on(&runtime, async move {
+    // A modelled container goes on without a port that another of its pod has.
+    let modelled = matches!(what, What::Image);
+    local.block_on(&runtime, async move {
         if let Some((name, every)) = looks_up {
             spawn_local(call::look_up_again(name, every));
         }
-        run(image).await
-    }))
+        run(image, modelled).await
+    })
 }
 
 /// Goes into the pod's network namespace, and ends with the parent.
@@ -147,9 +149,10 @@ fn settle_in() -> Result<(), String> {
     Ok(())
 }
 
-/// Until it crashes or is told to end; the exit code.
-async fn run(image: Image) -> i32 {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return 1 };
+/// Until it crashes or is told to end: the exit code. The error says which port is not to be had,
+/// unless it goes on without.
+async fn run(image: Image, goes_on: bool) -> Result<i32, String> {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return Ok(1) };
     let index = u64::from(std::process::id());
     let seed = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
     let rng = Rng::new(Stream { seed, label: "workload", index, incarnation: 0 });
@@ -157,13 +160,14 @@ async fn run(image: Image) -> i32 {
     let attempt = std::env::var(ATTEMPT).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let crash = process.image.crash.filter(|c| c.times == 0 || attempt < c.times);
     let crash = crash.map(|crash| (process.draw(crash.after), crash.code));
-    spawn_local(begin(Rc::clone(&process)));
+    let begun = spawn_local(begin(Rc::clone(&process), goes_on));
     tokio::select! {
         _ = terminate.recv() => {
             sleep(process.draw(process.image.stop)).await;
-            TERMINATED
+            Ok(TERMINATED)
         }
-        code = exits(crash) => code,
+        code = exits(crash) => Ok(code),
+        Ok(Err(why)) = begun => Err(why),
     }
 }
 
@@ -178,14 +182,20 @@ async fn exits(crash: Option<(Duration, i32)>) -> i32 {
 }
 
 /// Opens the ports, says so, and begins to call.
-async fn begin(process: Shared) {
+async fn begin(process: Shared, goes_on: bool) -> Result<(), String> {
     sleep(process.draw(process.image.start)).await;
-    serve::open(&process).await;
+    for why in serve::open(&process).await {
+        if !goes_on {
+            return Err(why);
+        }
+        eprintln!("kubesim workload: {why}");
+    }
     // To whoever started it; a lab that was killed reads no more.
     let _ = writeln!(std::io::stdout(), "open");
     for index in 0..process.image.streams.len() {
         spawn_local(call::stream(Rc::clone(&process), index));
     }
+    Ok(())
 }
 
 impl Process {

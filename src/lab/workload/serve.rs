@@ -13,20 +13,23 @@ use tokio::time::sleep;
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const LARGEST_HEAD: usize = 16 << 10;
 
-/// A port that another container of the pod has stays that one's, as bind(2) says.
-pub async fn open(process: &Shared) {
+/// A port that another container of the pod has stays that one's, as bind(2) says: why not all of
+/// them are open.
+pub async fn open(process: &Shared) -> Vec<String> {
+    let mut refused = Vec::new();
     for port in process.image.ports() {
         match TcpListener::bind((ANY, port)).await {
             Ok(listener) => drop(spawn_local(accept(Rc::clone(process), listener, port))),
-            Err(error) => eprintln!("kubesim workload: listening on TCP port {port}: {error}"),
+            Err(error) => refused.push(format!("listening on TCP port {port}: {error}")),
         }
     }
     for &port in &process.image.udp {
         match UdpSocket::bind((ANY, port)).await {
             Ok(socket) => drop(spawn_local(datagrams(socket))),
-            Err(error) => eprintln!("kubesim workload: binding UDP port {port}: {error}"),
+            Err(error) => refused.push(format!("binding UDP port {port}: {error}")),
         }
     }
+    refused
 }
 
 async fn accept(process: Shared, listener: TcpListener, port: u16) {

@@ -42,11 +42,9 @@ pub const RUNS: &str = "it runs already; let it be started once, by [[node]] or 
 impl World {
     /// What the machine starts at its boot.
     pub(in crate::world) fn start_software(&mut self, machine: u32, software: &Software) {
-        if let Err(why) = self.begin_software(machine, software) {
-            let name = self.machines[machine as usize].name.clone();
-            let what = format!("starting {} at its boot: {why}", words::program(software.kind));
-            self.unapplied(&format!("the software of node `{name}`"), what);
-        }
+        let whose = format!("the software of node `{}`", self.machines[machine as usize].name);
+        let what = format!("starting {} at its boot", words::program(software.kind));
+        self.attempt(&whose, &what, |world| world.begin_software(machine, software));
     }
 
     /// Starts a program, or says what was found.
