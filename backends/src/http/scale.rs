@@ -8,6 +8,7 @@ use super::route::Target;
 use super::status::Failure;
 use super::versions::Served;
 use super::write::{again, call};
+use super::writing::Writing;
 use kubesim_actors::objects::definition::Scaled;
 use kubesim_actors::objects::kinds::texts;
 use kubesim_actors::objects::{Body, Kind, LabelSelector, Object, Plain, Uid};
@@ -137,7 +138,10 @@ async fn put(
 ) -> Result<Arc<Object>, Failure> {
     target.served.check(&object, inner.object(target).ok().as_deref(), false)?;
     let request = Request::Update { object: Arc::new(object) };
-    call(inner, target.kind(), &target.key().name, request, dry_run).await
+    let updated = call(inner, target.kind(), &target.key().name, request, dry_run).await?;
+    // The history is to know how much clients write.
+    inner.state.borrow().history.text(&updated, Writing::Go);
+    Ok(updated)
 }
 
 pub async fn patch(
