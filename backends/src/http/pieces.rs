@@ -136,7 +136,7 @@ mod tests {
                 while piece.has_remaining() {
                     let mut slices = [IoSlice::new(&[]); 3];
                     let count = piece.chunks_vectored(&mut slices);
-                    prop_assert!(count > 0 && slices[..count].iter().all(|slice| !slice.is_empty()));
+                    prop_assert!(count > 0 && slices[..count].iter().all(|one| !one.is_empty()));
                     prop_assert_eq!(&slices[0][..], piece.chunk());
                     let all: Vec<&[u8]> = slices[..count].iter().map(|slice| &slice[..]).collect();
                     let all = all.concat();

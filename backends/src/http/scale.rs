@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::apply::Write;
-use super::body::Answer;
+use super::body::{Answer, JSON};
 use super::patch::Patch;
 use super::route::Target;
 use super::status::Failure;
@@ -84,6 +84,14 @@ pub fn read(served: &Served, object: &Object) -> Result<Value, Failure> {
     Ok(of(served, object))
 }
 
+/// A Scale as Go writes it.
+pub fn answer(scale: &Value) -> Answer {
+    let mut text = Vec::new();
+    let of = ("autoscaling", "v1", "Scale");
+    Writing::Go.rewrite(of, scale.to_string().as_bytes(), &mut text);
+    Answer::bytes(JSON, text)
+}
+
 pub async fn update(
     inner: &Inner,
     target: &Target,
@@ -106,7 +114,7 @@ pub async fn update(
         put(inner, target, object, dry_run).await
     });
     let updated = updated.await?;
-    Ok(Answer::json(&of(&target.served, &updated)))
+    Ok(answer(&of(&target.served, &updated)))
 }
 
 fn set_replicas(served: &Served, object: &mut Object, scale: &Value) -> Result<(), Failure> {
@@ -186,5 +194,5 @@ pub async fn apply(
         put(inner, target, object, dry_run).await
     });
     let applied = applied.await?;
-    Ok(Answer::json(&of(&target.served, &applied)))
+    Ok(answer(&of(&target.served, &applied)))
 }

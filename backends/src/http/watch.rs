@@ -254,7 +254,14 @@ impl Watch {
             }
         };
         object["metadata"] = serde_json::to_value(meta).unwrap_or_default();
-        Event::new("BOOKMARK", object.to_string().as_bytes()).into_line()
+        let bare = object.to_string();
+        let writing = match self.show.form {
+            Form::Plain(writing) => writing,
+            Form::Table | Form::Metadata => Writing::Bare,
+        };
+        let of = self.show.served.type_of(None);
+        let write = |line: &mut Vec<u8>| writing.rewrite(of, bare.as_bytes(), line);
+        Event::with("BOOKMARK", bare.len(), write).into_line()
     }
 }
 

@@ -68,7 +68,7 @@ fn what_was_shown_and_comes_back_changes_nothing() {
         said["spec"]["template"]["spec"]["containers"][0]["workingDir"] = json!("");
         assert_eq!(world.send(&put, &said).await.ok(), made);
         // An operation finds what was shown.
-        let path = "/spec/template/spec/containers/0/resources/limits";
+        let path = "/spec/template/spec/containers/0/resources/requests";
         let patch = json!([{"op": "test", "path": "/status", "value": {}},
             {"op": "add", "path": path, "value": {"cpu": "1"}}]);
         let patched = world.patch(ONE, "json-patch", &patch).await.ok();
