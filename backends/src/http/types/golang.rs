@@ -327,7 +327,9 @@ impl Known {
             }
             _ if many != Many::One => false,
             Value::String(text) => match kind {
-                Type::String | Type::Bytes => text.is_empty(),
+                Type::String => text.is_empty(),
+                // No bytes are other ones than none, where they are told.
+                Type::Bytes => text.is_empty() && !self.field.always,
                 Type::Quantity => text == "0",
                 _ => false,
             },
