@@ -18,6 +18,11 @@ fn mistakes_are_told_in_upstreams_words() {
     on_each_store("mistakes.txt");
 }
 
+#[test]
+fn what_holds_nothing_is_told_as_go_tells_it() {
+    on_each_store("empty.txt");
+}
+
 /// kubectl's own words: staging/src/k8s.io/kubectl/pkg/cmd/util/helpers.go.
 #[test]
 fn who_asks_a_server_that_is_not_there_is_told_where_it_was_looked_for() {

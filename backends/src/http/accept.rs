@@ -2,13 +2,18 @@
 //! (apiserver `pkg/endpoints/handlers/negotiation`). JSON is the one encoding so far.
 
 use super::status::Failure;
+use super::writing::Writing;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    Plain,
+    Plain(Writing),
     Table,
     Metadata,
 }
+
+/// How the components of this project ask for objects as they are held. Upstream's server takes a
+/// parameter that it does not know for none (`acceptMediaTypeOptions`).
+pub const BARE: &str = "application/json;empty=omitted";
 
 /// One media type of an `Accept` header, with its parameters.
 pub struct Media<'a> {
@@ -40,12 +45,13 @@ fn one(text: &str) -> Media<'_> {
 /// The first form of the header that there is.
 pub fn form(accept: &str) -> Result<Form, Failure> {
     if accept.trim().is_empty() {
-        return Ok(Form::Plain);
+        return Ok(Form::Plain(Writing::Go));
     }
     for media in media(accept).iter().filter(|media| media.is_json()) {
         let ours = media.parameter("g") == "meta.k8s.io";
         match media.parameter("as") {
-            "" => return Ok(Form::Plain),
+            "" if media.parameter("empty") == "omitted" => return Ok(Form::Plain(Writing::Bare)),
+            "" => return Ok(Form::Plain(Writing::Go)),
             "Table" if ours && ["v1", "v1beta1"].contains(&media.parameter("v")) => {
                 return Ok(Form::Table);
             }
@@ -66,13 +72,15 @@ mod tests {
     fn the_first_form_that_there_is_is_taken() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         let old = "application/vnd.kubernetes.protobuf, application/json;q=0.5";
+        let plain = || Ok(Form::Plain(Writing::Go));
         let cases = [
-            ("", Ok(Form::Plain)),
-            ("*/*", Ok(Form::Plain)),
-            ("application/json, */*", Ok(Form::Plain)),
+            ("", plain()),
+            ("*/*", plain()),
+            ("application/json, */*", plain()),
+            (BARE, Ok(Form::Plain(Writing::Bare))),
             (kubectl, Ok(Form::Table)),
-            (old, Ok(Form::Plain)),
-            ("application/json;as=Table;v=v7;g=meta.k8s.io,application/json", Ok(Form::Plain)),
+            (old, plain()),
+            ("application/json;as=Table;v=v7;g=meta.k8s.io,application/json", plain()),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
                 Ok(Form::Metadata),

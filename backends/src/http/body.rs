@@ -25,11 +25,9 @@ pub const LARGEST: usize = 3 << 20;
 /// An answer goes out in pieces of this many bytes, so that the rest of it is in no other buffer.
 pub const PIECE: usize = 64 << 10;
 
-/// What a client gets: all of it, or piece by piece.
+/// What a client gets: all of it, or as it comes.
 pub enum Body {
-    Whole(Bytes),
-    /// All of it, and it is put together as it is taken.
-    Pieces(Pieces),
+    Whole(Pieces),
     Stream(Stream),
 }
 
@@ -61,36 +59,32 @@ impl Stream {
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
         match &mut *self {
-            Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Body::Pieces(pieces) if pieces.is_empty() => Poll::Ready(None),
-            Body::Pieces(pieces) => Poll::Ready(Some(Ok(Frame::data(pieces.take(PIECE))))),
-            Body::Stream(pieces) => {
-                pieces.poll(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            Body::Whole(pieces) if pieces.is_empty() => Poll::Ready(None),
+            Body::Whole(pieces) => Poll::Ready(Some(Ok(Frame::data(pieces.split(PIECE))))),
+            Body::Stream(stream) => {
+                stream.poll(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes.into()))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Whole(bytes) => bytes.is_empty(),
-            Body::Pieces(pieces) => pieces.is_empty(),
+            Body::Whole(pieces) => pieces.is_empty(),
             Body::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Pieces(pieces) => SizeHint::with_exact(pieces.len() as u64),
+            Body::Whole(pieces) => SizeHint::with_exact(pieces.len() as u64),
             Body::Stream(_) => SizeHint::default(),
         }
     }
@@ -196,7 +190,7 @@ impl Answer {
     }
 
     pub fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
-        Answer::of(content_type, Body::Whole(bytes.into()))
+        Answer::of(content_type, Body::Whole(bytes.into().into()))
     }
 
     pub fn stream(stream: Stream) -> Answer {
@@ -204,7 +198,7 @@ impl Answer {
     }
 
     pub fn pieces(pieces: Pieces) -> Answer {
-        Answer::of(JSON, Body::Pieces(pieces))
+        Answer::of(JSON, Body::Whole(pieces))
     }
 
     /// Of text that comes piece by piece.

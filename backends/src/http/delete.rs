@@ -32,7 +32,7 @@ pub async fn delete(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
     let marked = target.kind() == Kind::CustomResourceDefinition && gone.deleting();
     let returned = still || marked || [Kind::Pod, Kind::Service].contains(&target.kind());
     if returned {
-        return Ok(Answer::json(&shown(&gone, &sent.show)));
+        return Ok(Answer::bytes(body::JSON, shown(&gone, &sent.show)));
     }
     let kind = target.kind();
     let mut details =

@@ -1,6 +1,6 @@
 //! One line of a watch's answer (apimachinery `pkg/apis/meta/v1/watch.go`, `WatchEvent`).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// `{"type":"ADDED","object":{…}}`. The text of the object is part of it, so that both are there
 /// once.
@@ -17,12 +17,19 @@ const END: &[u8] = b"}\n";
 impl Event {
     /// `object` is JSON.
     pub fn new(what: &'static str, object: &[u8]) -> Event {
+        Event::with(what, object.len(), |line| line.extend_from_slice(object))
+    }
+
+    /// `object` adds JSON, of about so many bytes.
+    pub fn with(what: &'static str, size: usize, object: impl FnOnce(&mut Vec<u8>)) -> Event {
         let around = TYPE.len() + what.len() + OBJECT.len() + END.len();
-        let mut line = BytesMut::with_capacity(around + object.len());
-        for part in [TYPE, what.as_bytes(), OBJECT, object, END] {
-            line.put_slice(part);
+        let mut line = Vec::with_capacity(around + size);
+        for part in [TYPE, what.as_bytes(), OBJECT] {
+            line.extend_from_slice(part);
         }
-        Event { line: line.freeze(), what }
+        object(&mut line);
+        line.extend_from_slice(END);
+        Event { line: line.into(), what }
     }
 
     pub fn line(&self) -> &Bytes {

@@ -2,7 +2,6 @@
 //! `pkg/endpoints/handlers/responsewriters/writers.go`).
 
 use super::body::Body;
-use super::pieces::Pieces;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -27,18 +26,14 @@ pub fn accepted(headers: &HeaderMap) -> bool {
 
 /// The same answer, smaller if it is large.
 pub fn compressed(mut response: Response<Body>) -> Response<Body> {
-    let text = match response.body() {
-        Body::Whole(bytes) => Pieces::from(vec![bytes.clone()]),
-        Body::Pieces(pieces) => pieces.clone(),
-        Body::Stream(_) => return response,
-    };
+    let Body::Whole(text) = response.body() else { return response };
     if text.len() < SHORTEST {
         return response;
     }
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), LEVEL);
-    let written = text.parts().try_for_each(|part| encoder.write_all(&part));
+    let written = text.clone().parts().try_for_each(|part| encoder.write_all(&part));
     let Ok(small) = written.and_then(|()| encoder.finish()) else { return response };
-    *response.body_mut() = Body::Whole(Bytes::from(small));
+    *response.body_mut() = Body::Whole(Bytes::from(small).into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -49,12 +44,14 @@ pub fn compressed(mut response: Response<Body>) -> Response<Body> {
 mod tests {
     use super::*;
     use crate::http::body::Answer;
+    use bytes::Buf;
     use flate2::read::GzDecoder;
     use std::io::Read;
 
     fn unpacked(response: Response<Body>) -> String {
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
-        let Body::Whole(bytes) = response.into_body() else { panic!("it is whole") };
+        let Body::Whole(mut text) = response.into_body() else { panic!("it is whole") };
+        let bytes = text.copy_to_bytes(text.len());
         let mut read = String::new();
         GzDecoder::new(&bytes[..]).read_to_string(&mut read).expect("gzip");
         read

@@ -314,7 +314,7 @@ async fn reads(
             let state = &mut inner.state.borrow_mut();
             Ok(Answer::bytes(body::JSON, read::text(&object, &show, state)))
         }
-        Some(Sub::Scale) => Ok(Answer::json(&scale::read(&target.served, &object)?)),
+        Some(Sub::Scale) => Ok(scale::answer(&scale::read(&target.served, &object)?)),
         Some(Sub::Binding | Sub::Eviction | Sub::Token) => Err(Failure::no_such_method()),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::event::Event;
 use super::status::Failure;
+use super::writing::Writing;
 use bytes::Bytes;
 use kubesim_actors::apiserver::Cache;
 use kubesim_actors::objects::{Key, Kind, Object};
@@ -29,19 +30,28 @@ pub struct Happened {
     pub key: Key,
     pub old: Option<Arc<Object>>,
     pub new: Option<Arc<Object>>,
-    /// See [`History::event`].
-    event: OnceCell<Event>,
+    /// See [`History::event`]: one of each writing.
+    events: [OnceCell<Event>; 2],
 }
 
 impl Happened {
-    fn told(&self) -> Event {
-        let what = if self.old.is_some() { "MODIFIED" } else { "ADDED" };
-        match &self.new {
-            Some(new) => Event::new(what, &new.to_text()),
-            None => {
-                Event::new("DELETED", &self.gone().map(|gone| gone.to_text()).unwrap_or_default())
-            }
-        }
+    fn told(&self, writing: Writing) -> Event {
+        let gone = match self.new {
+            Some(_) => None,
+            None => self.gone(),
+        };
+        let (what, object) = match (&self.new, &self.old) {
+            (Some(new), Some(_)) => ("MODIFIED", Some(&**new)),
+            (Some(new), None) => ("ADDED", Some(&**new)),
+            (None, _) => ("DELETED", gone.as_ref()),
+        };
+        let write = |line: &mut Vec<u8>| object.iter().for_each(|one| writing.write(one, line));
+        Event::with(what, 0, write)
+    }
+
+    /// Bytes of the events that were written.
+    fn written(&self) -> usize {
+        self.events.iter().filter_map(OnceCell::get).map(|event| event.line().len()).sum()
     }
 
     /// The object as it was last, at the revision at which it went.
@@ -134,12 +144,12 @@ impl History {
     }
 
     /// A change as watches tell it: the new object, or the old one as it went. It is written when
-    /// somebody first wants it, once for all who watch, list and get it. Clients get what they
+    /// somebody first wants it so, once for all who watch, list and get it. Clients get what they
     /// wrote, so all that comes from outside is written, and counted; of what comes from inside,
     /// nothing need be, and a simulated cluster writes thousands of leases a second.
-    pub fn event<'a>(&self, change: &'a Happened) -> &'a Event {
-        change.event.get_or_init(|| {
-            let event = change.told();
+    pub fn event<'a>(&self, change: &'a Happened, writing: Writing) -> &'a Event {
+        change.events[writing as usize].get_or_init(|| {
+            let event = change.told(writing);
             self.bytes.set(self.bytes.get() + event.line().len());
             event
         })
@@ -147,13 +157,13 @@ impl History {
 
     /// The text of an object that was just written: of this very value, as what a dry run made says
     /// of itself that it is a version that it is not.
-    pub fn text(&self, object: &Arc<Object>) -> Option<Bytes> {
+    pub fn text(&self, object: &Arc<Object>, writing: Writing) -> Option<Bytes> {
         let first = self.changes.partition_point(|change| change.revision < object.version);
         let is =
             |change: &&Happened| change.new.as_ref().is_some_and(|new| Arc::ptr_eq(new, object));
         let since = self.changes.range(first..);
         let mut written = since.take_while(|change| change.revision == object.version);
-        written.find(is).map(|change| self.event(change).object())
+        written.find(is).map(|change| self.event(change, writing).object())
     }
 
     /// What happened at a place, and the place after it; none if nothing has yet.
@@ -190,8 +200,7 @@ impl History {
             let Some(gone) = self.changes.pop_front() else { break };
             self.first += 1;
             self.since = gone.revision;
-            let length = gone.event.get().map_or(0, |event| event.line().len());
-            self.bytes.set(self.bytes.get() - length);
+            self.bytes.set(self.bytes.get() - gone.written());
         }
         self.kept.retain(|_, (since, _)| since.elapsed() < KEPT);
     }
@@ -251,8 +260,8 @@ fn push(
 ) {
     let mut change = |revision, old: Option<Arc<Object>>, new: Option<Arc<Object>>| {
         if old.is_some() || new.is_some() {
-            let (key, event) = (key.clone(), OnceCell::new());
-            changes.push(Happened { revision, kind, key, old, new, event });
+            let (key, events) = (key.clone(), Default::default());
+            changes.push(Happened { revision, kind, key, old, new, events });
         }
     };
     match (&old, &new) {
@@ -267,6 +276,7 @@ fn push(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Writing::{Bare, Go};
     use kubesim_actors::objects::{Body, ConfigMap, Uid, View};
 
     fn object(name: &str, uid: u128, version: u64) -> Arc<Object> {
@@ -331,13 +341,13 @@ mod tests {
 
     #[test]
     fn large_objects_are_remembered_for_less_long() {
-        let size = Event::new("MODIFIED", &object("a", 1, 11).to_text()).line().len();
+        let size = Event::new("MODIFIED", &Go.text(&object("a", 1, 11))).line().len();
         let mut history = asked((CHANGES, 3 * size));
         history.publish(cache(10, &[]));
         for version in 11..=20 {
             let new = object("a", 1, version);
             history.publish(cache(version, &[Arc::clone(&new)]));
-            assert!(history.text(&new).is_some(), "as the client that wrote it gets it");
+            assert!(history.text(&new, Go).is_some(), "as the client that wrote it gets it");
         }
         history.publish(cache(21, &[object("a", 1, 21)]));
         assert_eq!(history.after(16).expect_err("forgotten").code, 410);
@@ -353,14 +363,17 @@ mod tests {
         history.publish(cache(11, &[Arc::clone(&new)]));
         assert_eq!(history.bytes.get(), 0, "nobody wants it");
         let (change, _) = history.next(place).expect("remembered").expect("a change");
-        let line = history.event(change).line().clone();
-        let others = history.event(change).line().as_ptr();
+        let line = history.event(change, Go).line().clone();
+        let others = history.event(change, Go).line().as_ptr();
         assert_eq!((others, history.bytes.get()), (line.as_ptr(), line.len()));
-        let text = history.text(&new).expect("it was just written");
-        assert_eq!(text, new.to_text());
+        let text = history.text(&new, Go).expect("it was just written");
+        assert_eq!(text, Go.text(&new));
         assert!(line.as_ptr_range().contains(&text.as_ptr()), "part of the same");
         let tried = object("a", 1, 11);
-        assert_eq!(history.text(&tried), None, "what was only tried says the same version");
+        let bare = history.text(&new, Bare).expect("it was just written");
+        let both = history.event(change, Bare).line().len() + line.len();
+        assert_eq!((&bare[..], history.bytes.get()), (&new.to_text()[..], both));
+        assert_eq!(history.text(&tried, Go), None, "what was only tried says the same version");
     }
 
     #[test]

@@ -44,6 +44,7 @@ mod types;
 mod versions;
 mod watch;
 mod write;
+mod writing;
 
 pub use auth::{is_others_label, roles};
 pub use tls::Tls;
@@ -56,6 +57,7 @@ use self::read::initializing;
 use self::route::Target;
 use self::status::Failure;
 use self::texts::Texts;
+use self::writing::Writing;
 use bytes::Bytes;
 use kubesim_actors::apiserver::{Cache, Hold, RequestId, warnings_of};
 use kubesim_actors::objects::{Definitions, Key, Kind, Object};
@@ -150,7 +152,7 @@ type Clock = Box<dyn Fn() -> Wall>;
 #[derive(Default)]
 struct State {
     history: History,
-    texts: Texts,
+    texts: [Texts; 2],
     calls: BTreeMap<u64, oneshot::Sender<Result<Reply, Error>>>,
     next_call: u64,
     /// Watches end when they have told what there is.
@@ -161,18 +163,20 @@ struct State {
 
 impl State {
     /// An object as text: written once in a version, whoever asks first and in which way.
-    fn text(&mut self, object: &Arc<Object>) -> Bytes {
+    fn text(&mut self, object: &Arc<Object>, writing: Writing) -> Bytes {
         let history = &self.history;
-        let write = || history.text(object).unwrap_or_else(|| object.to_text().into());
-        self.texts.of(object, write)
+        let write = || history.text(object, writing).unwrap_or_else(|| writing.text(object));
+        self.texts[writing as usize].of(object, write)
     }
 
     fn publish(&mut self, cache: Cache) {
         let mut place = self.history.end();
         self.history.publish(cache);
         while let Ok(Some((change, next))) = self.history.next(place) {
-            let text = || self.history.event(change).object();
-            self.texts.changed(change.old.as_ref(), change.new.as_ref(), text);
+            for (texts, writing) in self.texts.iter_mut().zip(Writing::ALL) {
+                let text = || self.history.event(change, writing).object();
+                texts.changed(change.old.as_ref(), change.new.as_ref(), text);
+            }
             place = next;
         }
     }
@@ -250,7 +254,7 @@ impl Front {
     pub fn reset(&self) {
         let mut state = self.0.state.borrow_mut();
         state.history.reset();
-        state.texts.clear();
+        state.texts.iter_mut().for_each(Texts::clear);
         state.calls.clear();
         drop(state);
         self.0.news.send_replace(0);
@@ -308,6 +312,8 @@ impl Inner {
         // Who goes away before the answer leaves nothing behind.
         let _forgets = Forgets(self, id.call);
         let request = Arc::new(request);
+        // What is not answered with the object is written here.
+        let counts = matches!(&*request, Request::Bind { .. } | Request::Delete { .. });
         match lease::current().filter(|_| !dry_run && !request.is_read()) {
             None => (self.write)(id, request, dry_run),
             Some(hold) => match self.leased.get() {
@@ -322,9 +328,9 @@ impl Inner {
             |why: &str| Error::new(Reason::Unknown, format!("{why}: it may have happened"));
         match timeout(self.limits.request, answer).await {
             Ok(Ok(result)) => {
-                if let (Ok(Reply::Object(object)), false) = (&result, dry_run) {
+                if let (Ok(Reply::Object(object)), true) = (&result, counts && !dry_run) {
                     // Of what clients write, the history is to know how much it is.
-                    self.state.borrow().history.text(object);
+                    self.state.borrow().history.text(object, Writing::Go);
                 }
                 result
             }

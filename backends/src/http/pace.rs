@@ -11,7 +11,7 @@
 
 use super::Inner;
 use super::body::{Body, PIECE};
-use bytes::Bytes;
+use super::pieces::Pieces;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -182,18 +182,13 @@ fn watchdog(activity: &Rc<Activity>, limit: Duration) -> oneshot::Sender<Infalli
 }
 
 impl HttpBody for Paced {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Body::Whole(bytes) = &mut self.body
-            && bytes.len() > PIECE
-        {
-            return Poll::Ready(Some(Ok(Frame::data(bytes.split_to(PIECE)))));
-        }
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

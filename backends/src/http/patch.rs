@@ -2,7 +2,9 @@
 
 use super::status::Failure;
 use super::versions::Served;
+use super::writing::Writing;
 use super::{apply, json_patch, strategic};
+use kubesim_actors::objects::Object;
 use serde_json::{Map, Value};
 
 #[derive(Debug)]
@@ -63,6 +65,17 @@ impl Patch {
             None => true,
             Some(Value::Object(meta)) => !directs(meta) && !meta.contains_key("managedFields"),
             Some(_) => false,
+        }
+    }
+
+    /// The object as the patch is to see it: operations name fields by their places, so all are
+    /// there that the client was shown.
+    pub fn base(&self, served: &Served, object: &Object) -> Value {
+        match self {
+            Patch::Json(_) => {
+                serde_json::from_slice(&served.text(object, Writing::Go)).unwrap_or_default()
+            }
+            Patch::Merge(_) | Patch::Strategic(_) => served.json(object),
         }
     }
 

@@ -9,6 +9,7 @@ use super::selector::Selector;
 use super::status::Failure;
 use super::table::{self, Include};
 use super::versions::Served;
+use super::writing::Writing;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
@@ -29,28 +30,33 @@ pub struct Show {
 }
 
 impl Show {
-    /// Objects are shown as they are held, so that one text is for all who ask so.
-    pub fn is_held(&self) -> bool {
-        self.form == Form::Plain && self.served.is_held()
+    /// How they are written, if they are shown in the version in which they are held: so that one
+    /// text is for all who ask so.
+    pub fn held(&self) -> Option<Writing> {
+        match self.form {
+            Form::Plain(writing) if self.served.is_held() => Some(writing),
+            _ => None,
+        }
     }
 }
 
 /// One object as a client wants it, as text.
 pub fn text(object: &Arc<Object>, show: &Show, state: &mut State) -> Bytes {
-    match show.is_held() {
-        true => state.text(object),
-        false => shown(object, show).to_string().into(),
+    match show.held() {
+        Some(writing) => state.text(object, writing),
+        None => shown(object, show),
     }
 }
 
-/// One object as a client wants it.
-pub fn shown(object: &Arc<Object>, show: &Show) -> Value {
+/// The same of one that is no longer held, or not yet.
+pub fn shown(object: &Arc<Object>, show: &Show) -> Bytes {
     match show.form {
-        Form::Plain => show.served.json(object),
-        Form::Metadata => table::metadata(object),
+        Form::Plain(writing) => show.served.text(object, writing),
+        Form::Metadata => table::metadata(object).to_string().into(),
         Form::Table => {
             let meta = json!({"resourceVersion": object.version.to_string()});
-            table::table(object.kind(), std::slice::from_ref(object), meta, show, true)
+            let one = std::slice::from_ref(object);
+            table::table(object.kind(), one, meta, show, true).to_string().into()
         }
     }
 }
@@ -217,7 +223,7 @@ pub fn render(target: &Target, page: &Page, show: &Show, state: &mut State) -> P
             let name = "PartialObjectMetadata";
             ("meta.k8s.io/v1", name, format!("{name}List"))
         }
-        Form::Plain => (show.served.api_version(), target.kind().name(), list),
+        Form::Plain(_) => (show.served.api_version(), target.kind().name(), list),
     };
     let head = json!({"apiVersion": api_version, "kind": list, "metadata": meta});
     let mut head = head.to_string();
@@ -226,7 +232,7 @@ pub fn render(target: &Target, page: &Page, show: &Show, state: &mut State) -> P
     // In a list of its kind, an item does not say its kind, if Go has a type for it (as
     // upstream's).
     let typed = format!("{{\"apiVersion\":\"{api_version}\",\"kind\":\"{name}\",");
-    let bare = show.form == Form::Plain && !show.served.is_declared();
+    let bare = matches!(show.form, Form::Plain(_)) && !show.served.is_declared();
     let mut parts = Vec::with_capacity(2 * page.objects.len() + 2);
     parts.push(Bytes::from(head));
     for (index, object) in page.objects.iter().enumerate() {

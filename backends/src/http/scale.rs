@@ -2,12 +2,13 @@
 
 use super::Inner;
 use super::apply::Write;
-use super::body::Answer;
+use super::body::{Answer, JSON};
 use super::patch::Patch;
 use super::route::Target;
 use super::status::Failure;
 use super::versions::Served;
 use super::write::{again, call};
+use super::writing::Writing;
 use kubesim_actors::objects::definition::Scaled;
 use kubesim_actors::objects::kinds::texts;
 use kubesim_actors::objects::{Body, Kind, LabelSelector, Object, Plain, Uid};
@@ -83,6 +84,14 @@ pub fn read(served: &Served, object: &Object) -> Result<Value, Failure> {
     Ok(of(served, object))
 }
 
+/// A Scale as Go writes it.
+pub fn answer(scale: &Value) -> Answer {
+    let mut text = Vec::new();
+    let of = ("autoscaling", "v1", "Scale");
+    Writing::Go.rewrite(of, scale.to_string().as_bytes(), &mut text);
+    Answer::bytes(JSON, text)
+}
+
 pub async fn update(
     inner: &Inner,
     target: &Target,
@@ -105,7 +114,7 @@ pub async fn update(
         put(inner, target, object, dry_run).await
     });
     let updated = updated.await?;
-    Ok(Answer::json(&of(&target.served, &updated)))
+    Ok(answer(&of(&target.served, &updated)))
 }
 
 fn set_replicas(served: &Served, object: &mut Object, scale: &Value) -> Result<(), Failure> {
@@ -137,7 +146,10 @@ async fn put(
 ) -> Result<Arc<Object>, Failure> {
     target.served.check(&object, inner.object(target).ok().as_deref(), false)?;
     let request = Request::Update { object: Arc::new(object) };
-    call(inner, target.kind(), &target.key().name, request, dry_run).await
+    let updated = call(inner, target.kind(), &target.key().name, request, dry_run).await?;
+    // The history is to know how much clients write.
+    inner.state.borrow().history.text(&updated, Writing::Go);
+    Ok(updated)
 }
 
 pub async fn patch(
@@ -182,5 +194,5 @@ pub async fn apply(
         put(inner, target, object, dry_run).await
     });
     let applied = applied.await?;
-    Ok(Answer::json(&of(&target.served, &applied)))
+    Ok(answer(&of(&target.served, &applied)))
 }

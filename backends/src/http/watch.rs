@@ -14,7 +14,8 @@ use super::route::{Query, Target};
 use super::selector::Selector;
 use super::status::Failure;
 use super::table;
-use bytes::Bytes;
+use super::writing::Writing;
+use bytes::{Buf, Bytes};
 use kubesim_actors::objects::{Object, ObjectMeta};
 use serde_json::{Value, json};
 use std::pin::pin;
@@ -137,7 +138,8 @@ impl Watch {
     ) -> Result<(), mpsc::error::SendError<Bytes>> {
         let mut lines = Lines::default();
         for object in std::mem::take(&mut self.initial) {
-            let text = || Event::new("ADDED", &inner.state.borrow_mut().text(&object));
+            let text =
+                |writing| Event::new("ADDED", &inner.state.borrow_mut().text(&object, writing));
             lines.push(self.told("ADDED", &object, text));
             if lines.len > GATHER {
                 send.send(std::mem::take(&mut lines).joined()).await?;
@@ -203,10 +205,10 @@ impl Watch {
             (Some(_), Some(new)) => ("MODIFIED", new),
             (Some(_), None) => ("DELETED", Arc::new(change.gone()?)),
         };
-        let held = || match (what, &change.new) {
+        let held = |writing: Writing| match (what, &change.new) {
             // It is there still, and not for this watch.
-            ("DELETED", Some(_)) => Event::new(what, &object.to_text()),
-            _ => history.event(change).told_as(what),
+            ("DELETED", Some(_)) => Event::new(what, &writing.text(&object)),
+            _ => history.event(change, writing).told_as(what),
         };
         Some(self.told(what, &object, held))
     }
@@ -217,21 +219,21 @@ impl Watch {
         &mut self,
         what: &'static str,
         object: &Arc<Object>,
-        held: impl FnOnce() -> Event,
+        held: impl FnOnce(Writing) -> Event,
     ) -> Bytes {
-        if self.show.is_held() {
-            return held().into_line();
+        if let Some(writing) = self.show.held() {
+            return held(writing).into_line();
         }
         let shown = match self.show.form {
             Form::Table => {
                 let meta = json!({"resourceVersion": object.version.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_told, true);
                 let one = std::slice::from_ref(object);
-                table::table(object.kind(), one, meta, &self.show, columns)
+                table::table(object.kind(), one, meta, &self.show, columns).to_string().into()
             }
-            Form::Plain | Form::Metadata => read::shown(object, &self.show),
+            Form::Plain(_) | Form::Metadata => read::shown(object, &self.show),
         };
-        Event::new(what, shown.to_string().as_bytes()).into_line()
+        Event::new(what, &shown).into_line()
     }
 
     fn bookmark(&self, initial_end: bool) -> Bytes {
@@ -247,12 +249,19 @@ impl Watch {
             Form::Metadata => {
                 json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata"})
             }
-            Form::Plain => {
+            Form::Plain(_) => {
                 json!({"apiVersion": self.show.served.api_version(), "kind": kind.name()})
             }
         };
         object["metadata"] = serde_json::to_value(meta).unwrap_or_default();
-        Event::new("BOOKMARK", object.to_string().as_bytes()).into_line()
+        let bare = object.to_string();
+        let writing = match self.show.form {
+            Form::Plain(writing) => writing,
+            Form::Table | Form::Metadata => Writing::Bare,
+        };
+        let of = self.show.served.type_of(None);
+        let write = |line: &mut Vec<u8>| writing.rewrite(of, bare.as_bytes(), line);
+        Event::with("BOOKMARK", bare.len(), write).into_line()
     }
 }
 
@@ -277,6 +286,6 @@ impl Lines {
 
     /// One alone is not copied: all who watch share it.
     fn joined(self) -> Bytes {
-        Pieces::from(self.all).take(self.len)
+        Pieces::from(self.all).copy_to_bytes(self.len)
     }
 }

@@ -1,6 +1,7 @@
 //! Create, update, patch: read here, decided by the API server.
 
 use super::Inner;
+use super::accept::Form;
 use super::apply::{self, Write};
 use super::auth::{Change, User};
 use super::body::{self, Answer};
@@ -9,6 +10,7 @@ use super::resources::Sub;
 use super::route::{Query, Target};
 use super::status::Failure;
 use super::versions::Served;
+use super::writing::Writing;
 use super::{csr, evict, patch, scale, token, types};
 use kubesim_actors::objects::{Kind, Name, Object, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
@@ -41,12 +43,11 @@ impl Sent<'_> {
         warnings: Vec<String>,
     ) -> Answer {
         let warnings = inner.advised(new, old, warnings);
-        // Its text is there already, for those who watch.
-        let held = || inner.state.borrow().history.text(new);
-        let answer = match self.show.is_held().then(held).flatten() {
-            Some(text) => Answer::bytes(body::JSON, text),
-            None => Answer::json(&shown(new, &self.show)),
-        };
+        // For those who watch as well; and the history is to know how much clients write.
+        let held = self.show.held();
+        let text = inner.state.borrow().history.text(new, held.unwrap_or(Writing::Go));
+        let text = text.filter(|_| held.is_some()).unwrap_or_else(|| shown(new, &self.show));
+        let answer = Answer::bytes(body::JSON, text);
         Answer { warnings, ..answer }
     }
 }
@@ -87,7 +88,7 @@ pub async fn create(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         _ => {}
     }
     let manager = sent.manager("CreateOptions")?;
-    let (mut object, warnings) = decoded(&target.served, value, sent.query)?;
+    let (mut object, warnings) = decoded(target, value, &sent, None)?;
     let name = object.key.name.clone();
     object.key.namespace = target.namespace.clone();
     target.write(&manager, inner.now()).track(None, &mut object);
@@ -149,7 +150,8 @@ pub async fn update(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<An
         return scale::update(inner, target, &value, write, dry_run).await;
     }
     confirm_namespace(target, &value)?;
-    let (object, warnings) = decoded(&target.served, value, sent.query)?;
+    let live = inner.object(target).ok();
+    let (object, warnings) = decoded(target, value, &sent, live.as_deref())?;
     let object = at(target, object)?;
     let mut before = None;
     let updated = again(object.version != 0, async || {
@@ -256,11 +258,11 @@ pub async fn patch(inner: &Inner, target: &Target, sent: Sent<'_>) -> Result<Ans
         let left = patch.leaves_managers().then(|| old.managed.clone());
         let mut value = match left {
             Some(_) => write.bare(&old),
-            None => target.served.json(&old),
+            None => patch.base(&target.served, &old),
         };
         patch.apply(&target.served, &mut value)?;
         confirm_namespace(target, &value)?;
-        let (object, warnings) = decoded(&target.served, value, sent.query)?;
+        let (object, warnings) = decoded(target, value, &sent, Some(&old))?;
         let mut object = at(target, object)?;
         if let Some(managed) = left {
             object.managed = managed;
@@ -298,7 +300,7 @@ async fn applied(
         };
         let value = write.apply(live.as_deref(), &config, force)?;
         confirm_namespace(target, &value)?;
-        let (object, warnings) = decoded(&target.served, value, sent.query)?;
+        let (object, warnings) = decoded(target, value, &sent, live.as_deref())?;
         let mut object = at(target, object)?;
         if let Some(live) = live {
             Write::settle(&live, &mut object);
@@ -334,11 +336,12 @@ fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
 }
 
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the
-/// client wants it (`fieldValidation`, KEP-2885).
+/// client wants it (`fieldValidation`, KEP-2885). It is to be in place of `live`.
 fn decoded(
-    served: &Served,
+    Target { served, .. }: &Target,
     mut value: Value,
-    query: &Query,
+    sent: &Sent<'_>,
+    live: Option<&Object>,
 ) -> Result<(Object, Vec<String>), Failure> {
     let kind = served.kind;
     for (field, what, ours) in
@@ -360,6 +363,9 @@ fn decoded(
     if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
         parse_uid(uid)?;
     }
+    if sent.show.form != Form::Plain(Writing::Bare) {
+        settle(served, &mut value, live);
+    }
     let (object, unknown) = served.read(&value);
     let cannot = |why: String| {
         let version = served.version();
@@ -380,7 +386,7 @@ fn decoded(
     }
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    match query.text("fieldValidation") {
+    match sent.query.text("fieldValidation") {
         "" | "Warn" => Ok((object, unknown)),
         "Ignore" => Ok((object, Vec::new())),
         "Strict" if unknown.is_empty() => Ok((object, unknown)),
@@ -389,6 +395,20 @@ fn decoded(
             "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \
              \"Strict\", \"Warn\""
         ))),
+    }
+}
+
+/// What is said in Go's form is taken as it is held. A part that says what it said before stays as
+/// it was, if it was not written so: nothing has changed in it.
+fn settle(served: &Served, value: &mut Value, live: Option<&Object>) {
+    types::strip_go(served.message(), value);
+    let Some(Value::Object(held)) = live.map(|live| served.json(live)) else { return };
+    let mut said = Value::Object(held.clone());
+    types::strip_go(served.message(), &mut said);
+    for (part, held) in held {
+        if part != "metadata" && value.get(&part) == said.get(&part) {
+            value[part] = held;
+        }
     }
 }
 

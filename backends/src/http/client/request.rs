@@ -1,6 +1,7 @@
 //! What the port asks for, as HTTP: the verbs and paths of upstream's API.
 
 use super::connection::SERVER;
+use crate::http::accept::BARE;
 use crate::http::resources;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -36,7 +37,7 @@ const JSON: &str = "application/json";
 /// How an informer wants what it is told of.
 fn accepted(scope: &Scope, list: bool) -> String {
     let what = match (scope, list) {
-        (Scope::All | Scope::Node(_), _) => return JSON.to_owned(),
+        (Scope::All | Scope::Node(_), _) => return BARE.to_owned(),
         (Scope::Metadata, true) => "PartialObjectMetadataList",
         (Scope::Metadata, false) => "PartialObjectMetadata",
     };
@@ -44,7 +45,7 @@ fn accepted(scope: &Scope, list: bool) -> String {
 }
 
 fn request(method: Method, target: &str, content: Option<(&str, &Value)>) -> Result<Sent, String> {
-    request_for(method, target, JSON, content)
+    request_for(method, target, BARE, content)
 }
 
 fn request_for(

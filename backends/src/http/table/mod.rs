@@ -7,6 +7,7 @@ mod pod;
 mod rows;
 
 use super::read::Show;
+use super::writing::Writing;
 use kubesim_actors::objects::kinds::{Column, row};
 use kubesim_actors::objects::{Kind, Object};
 use serde_json::{Value, json};
@@ -39,7 +40,10 @@ pub fn table(
             match show.include {
                 Include::None => {}
                 Include::Metadata => row["object"] = metadata(object),
-                Include::Object => row["object"] = show.served.json(object),
+                Include::Object => {
+                    let text = show.served.text(object, Writing::Go);
+                    row["object"] = serde_json::from_slice(&text).unwrap_or_default();
+                }
             }
             row
         })

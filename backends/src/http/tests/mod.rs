@@ -8,6 +8,7 @@ mod declared;
 mod deletions;
 mod dry_runs;
 mod evictions;
+mod forms;
 mod fuzz;
 mod nodes;
 mod reads;

@@ -164,8 +164,13 @@ impl World {
 
     /// Opens a watch.
     pub async fn watch(&self, path: &str) -> Events {
+        self.watch_as("", path).await
+    }
+
+    /// Opens a watch of objects in the form that is accepted.
+    pub async fn watch_as(&self, accept: &str, path: &str) -> Events {
         let words = format!("GET {path}");
-        let response = self.response(Ask { words: &words, ..Ask::default() }).await;
+        let response = self.response(Ask { words: &words, accept, ..Ask::default() }).await;
         assert_eq!(response.status(), 200, "{path}");
         Events { body: response.into_body(), text: Vec::new() }
     }
@@ -187,7 +192,8 @@ impl Events {
             }
             let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await;
             let frame = frame.expect("an event within 10 s")?.expect("no error");
-            self.text.extend_from_slice(&frame.into_data().expect("data"));
+            let data = frame.into_data().expect("data");
+            data.parts().for_each(|part| self.text.extend_from_slice(&part));
         }
     }
 

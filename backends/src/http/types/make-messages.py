@@ -50,7 +50,7 @@ HEAD = """\
 # ":": what Go calls the type, where that does not follow.
 # "merge", "merge=KEY", "retainKeys", "merge=KEY,retainKeys": patchStrategy and patchMergeKey.
 # "set", "map=KEY,KEY", "atomic", "granular": +listType, +listMapKey, +mapType, +structType.
-# "always": of a list or a map that Go writes even if it is empty.
+# "always": Go writes it even if it is empty. Structs are not said to be: all of them are written.
 # "default=JSON": what a field that is such a key is when it is not said."""
 
 
@@ -221,7 +221,7 @@ def follows(type_):
     return GO.get(type_) or type_.split("/")[-1]
 
 
-def said(field, is_key, type_):
+def said(field, is_key, type_, is_struct):
     """The words behind a field's type."""
     words = []
     merge = [f"merge={field.merge_key}" if word == "merge" and field.merge_key else word
@@ -235,7 +235,8 @@ def said(field, is_key, type_):
         words.append(kind)
     for marker in ("mapType", "structType"):
         words += field.markers.get(marker, [])
-    if not field.omitted and type_.startswith(("[]", "{}")):
+    struct = field.name == "*" or not field.type.startswith("*") and is_struct
+    if not field.omitted and not struct:
         words.append("always")
     if is_key:
         default = field.markers.get("default", [None])[-1]
@@ -258,8 +259,9 @@ def main():
         source = types.sources[group]
         print(" ".join([f"{group}.{name}"] + source.markers[name].get("structType", [])))
         for field in sorted(source.structs[name], key=lambda field: field.number):
-            type_, _ = types.spelled(group, field)
-            words = said(field, ((group, name), field.name) in keys, type_)
+            type_, message = types.spelled(group, field)
+            is_struct = message is not None and not type_.startswith(("[]", "{}"))
+            words = said(field, ((group, name), field.name) in keys, type_, is_struct)
             go = types.go(group, field.type.lstrip("*"))
             other = "" if field.name == "*" or go == follows(type_) else f":{go}"
             print(" ".join([f" {field.number} {field.name} {type_}{other}"] + words))

@@ -5,11 +5,13 @@
 //! Owned (KEP-555): what has one owner as a whole is atomic. A list of which nothing is said is so,
 //! but for one that a strategic patch merges (kube-openapi `pkg/schemaconv/smd.go`).
 
+mod golang;
 mod mismatch;
 mod place;
 mod quantities;
 mod read;
 
+pub use golang::{strip as strip_go, write as write_go};
 pub use mismatch::mismatch;
 pub use place::Place;
 pub use quantities::no_quantity;
@@ -33,6 +35,7 @@ pub struct Message {
     embedded: Vec<u32>,
     /// See [`Message::filled`].
     filled: OnceLock<Vec<&'static Field>>,
+    shape: OnceLock<golang::Shape>,
 }
 
 #[derive(Debug)]
@@ -46,7 +49,7 @@ pub struct Field {
     go: Option<&'static str>,
     /// A zero was said by somebody: the type behind it is a pointer.
     pub pointer: bool,
-    /// Go writes it even if it is empty: a list or a map.
+    /// Go writes it even if it holds nothing, as it does all structs that are no pointers.
     pub always: bool,
     pub merged: Merged,
     pub owned: Owned<'static>,

@@ -14,8 +14,8 @@ pub struct Table {
 
 impl Message {
     pub fn new(name: &'static str, atomic: bool) -> Message {
-        let (by_number, numbers, embedded, filled) = Default::default();
-        Message { name, atomic, open: false, by_number, numbers, embedded, filled }
+        let (by_number, numbers, embedded, filled, shape) = Default::default();
+        Message { name, atomic, open: false, by_number, numbers, embedded, filled, shape }
     }
 
     pub fn add(&mut self, number: u32, field: Field) {

@@ -12,6 +12,8 @@ mod tests;
 use super::resources::{Resource, Sub};
 use super::status::Failure;
 use super::types::{self, Message, Place};
+use super::writing::Writing;
+use bytes::Bytes;
 use declared::Declared;
 use kubesim_actors::objects::definition::{Printed, Scaled};
 use kubesim_actors::objects::validation::Causes;
@@ -249,6 +251,19 @@ impl Served {
             Version::Held => object.to_json(),
             Version::Other(_) => Served::held(self.kind).converted(object.to_json(), self),
             Version::Declared(declared) => declared.converted(object.to_json()),
+        }
+    }
+
+    /// Its text.
+    pub fn text(&self, object: &Object, writing: Writing) -> Bytes {
+        match &self.version {
+            Version::Held => writing.text(object),
+            _ => {
+                let mut text = Vec::new();
+                let bare = self.json(object).to_string();
+                writing.rewrite(self.type_of(None), bare.as_bytes(), &mut text);
+                text.into()
+            }
         }
     }
 
