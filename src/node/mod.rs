@@ -7,22 +7,29 @@
 //! - `machine`: what it is
 //! - `runtime`: containerd, and the CNI plugin for it
 //! - `hosts`: the actors
+//! - `made`: what it made outside of its directory
+//! - `reset`: `kubesim reset`, which takes all that away
 
 mod hosts;
 mod join;
 mod machine;
+mod made;
 mod renew;
+pub mod reset;
 mod runtime;
 
 pub use self::hosts::Hosts;
 pub use self::join::{Joined, identities};
 pub use self::machine::{Machine, networks};
 
+use self::hosts::cluster_dns;
 use self::join::Joining;
+use self::made::Made;
 use crate::ending::Ending;
 use crate::networks::Networks;
 use crate::server::host::block_on;
 use crate::server::lead::hostname;
+use crate::status::Board;
 use crate::token::Token;
 use crate::{Exit, Output, capabilities, pki};
 use kubesim_backends::cri::{self, Cri};
@@ -30,6 +37,7 @@ use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::task::spawn_local;
 
 /// A server that has not accepted for so long is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -141,7 +149,7 @@ impl<'a> Node<'a> {
     pub async fn start(
         &self,
         machine: &Machine,
-        server: SocketAddrV4,
+        (server, board): (SocketAddrV4, &Board),
         joined: &Joined,
     ) -> Result<Hosts, String> {
         pki::directory(&self.data_dir)?;
@@ -154,8 +162,18 @@ impl<'a> Node<'a> {
         });
         let places = runtime::places(self.settings, &containers).await?;
         let own = std::env::current_exe().map_err(|error| format!("finding itself: {error}"))?;
+        let made = Made {
+            containerd: containerd.clone(),
+            pod_logs: pod_logs.clone(),
+            cgroup: cgroup.clone(),
+            cni_bin_dir: places.plugins.clone(),
+            cni_conf_dir: places.networks.clone(),
+            cluster_dns: cluster_dns(self.networks),
+        };
+        // Before there is anything of it.
+        made.write(&self.data_dir)?;
         runtime::install(&own, &places)?;
-        Hosts::start((self, machine), containers, server, joined)
+        Hosts::start((self, machine), containers, (server, board), joined)
     }
 }
 
@@ -188,7 +206,9 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         joined = joining.join(args.token.as_ref(), args.ca_file.as_deref(), &mut tell) => joined?,
         () = ending.told() => return Ok(()),
     };
-    let hosts = node.start(&machine, args.server, &joined).await.map_err(environment)?;
+    let board = Board::default();
+    let hosts = node.start(&machine, (args.server, &board), &joined).await.map_err(environment)?;
+    let told = spawn_local(board.serve(node.data_dir.clone()));
     tell(&format!("the node {} runs at {}", node.name, machine.address));
     let lives = async {
         hosts.ready().await;
@@ -200,6 +220,7 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         () = renew::run(&joining, &joined) => {}
         () = ending.told() => {}
     }
+    told.abort();
     hosts.stop().await;
     Ok(())
 }

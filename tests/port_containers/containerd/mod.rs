@@ -3,12 +3,17 @@
 
 #[cfg(feature = "node")]
 mod cluster;
+mod hosts;
 mod image;
 #[cfg(feature = "node")]
 mod joins;
 mod machine;
 mod node;
+#[cfg(feature = "node")]
+mod ports;
 mod registry;
+#[cfg(feature = "node")]
+mod reset;
 mod stories;
 #[cfg(feature = "node")]
 mod tunnel;
@@ -55,6 +60,7 @@ fn driver(machine: &Machine) -> Cri {
     Cri::new(Settings {
         logs: machine.logs(),
         pods: machine.pods(),
+        hosts: machine.hosts(),
         cgroup: machine.cgroup(),
         patience: Duration::from_secs(10),
         relist: Duration::from_millis(100),

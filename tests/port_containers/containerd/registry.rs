@@ -15,19 +15,32 @@ pub struct Registry {
     thread: Option<JoinHandle<()>>,
 }
 
+const AUTH: &str = "authorization";
+
 #[derive(Default)]
 struct Shared {
     over: AtomicBool,
     /// How often somebody asked which manifest a tag is.
     resolved: AtomicUsize,
+    /// What a caller's `Authorization` has to say, if anything.
+    guard: Option<String>,
 }
 
 impl Registry {
     /// In the calling thread's network namespace.
     pub fn start() -> Registry {
+        Registry::with(None)
+    }
+
+    /// One that answers only who says this (RFC 7617).
+    pub fn guarded(authorization: &str) -> Registry {
+        Registry::with(Some(authorization.to_owned()))
+    }
+
+    fn with(guard: Option<String>) -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (shared, images) = (Arc::new(Shared::default()), machine::images());
+        let (shared, images) = (Arc::new(Shared { guard, ..Shared::default() }), machine::images());
         let serving = Arc::clone(&shared);
         let serve = move || {
             for caller in listener.incoming().flatten() {
@@ -65,7 +78,16 @@ impl Drop for Registry {
 fn answer(caller: TcpStream, images: &Layout, shared: &Shared) -> std::io::Result<()> {
     let mut lines = BufReader::new(&caller).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut said = None;
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        let header = line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case(AUTH));
+        said = header.map(|(_, value)| value.to_owned()).or(said);
+    }
+    if shared.guard.is_some() && said != shared.guard {
+        let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"\r\n\
+                       Content-Length: 0\r\nConnection: close\r\n\r\n";
+        return (&caller).write_all(refusal.as_bytes());
+    }
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let parts: Vec<_> = path.trim_start_matches("/v2/").split('/').collect();
