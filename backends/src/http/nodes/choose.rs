@@ -33,8 +33,8 @@ pub fn container(pod: &str, spec: &PodSpec, asked: &str) -> Result<String, Failu
     Err(Failure::bad_request(why))
 }
 
-/// By which uid its node knows a pod: a mirror stands for a pod of the node's own (`TranslatePodUID`,
-/// pkg/kubelet/pod/pod_manager.go).
+/// By which uid its node knows a pod: a mirror stands for a pod of the node's own
+/// (`TranslatePodUID`, pkg/kubelet/pod/pod_manager.go).
 pub fn uid(pod: &Object) -> String {
     let mirrored = pod.annotation("kubernetes.io/config.mirror");
     mirrored.map_or_else(|| pod.uid.to_string(), str::to_owned)
