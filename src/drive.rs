@@ -2,6 +2,7 @@
 //! out what each of them asks for. What the API is to a component is its owner's matter, and so is
 //! what runs containers.
 
+use crate::status::Board;
 use kubesim_actors::dns;
 use kubesim_actors::kubelet::{self, Kubelet};
 use kubesim_actors::netd;
@@ -77,14 +78,17 @@ impl<A: Actor> Drop for Run<A> {
 /// News of the API connection, and the events that they are to an actor.
 pub type Connections<A> = (UnboundedReceiver<bool>, fn(api::Event) -> <A as Actor>::Event);
 
-/// Starts an actor that is told of the API connection, whenever it came up or was lost.
+/// Starts an actor that is told of the API connection, whenever it came up or was lost, and that
+/// answers by the board.
 pub fn start<A: Actor, M: 'static>(
     config: A::Config,
     driver: On<M, impl Fn(&M, A::Effect, AnswerTo<A>) -> Local<()> + 'static>,
     (mut connections, event): Connections<A>,
     settings: Settings,
+    board: &Board,
 ) -> Box<dyn Running> {
     let hosted = Rc::new(host::spawn(config, driver, SystemClock::new(), settings));
+    board.add(&hosted);
     let told = Rc::clone(&hosted);
     let connected = spawn_local(async move {
         while let Some(up) = connections.recv().await {
@@ -146,6 +150,7 @@ pub fn kubelet_effect(
         Effect::Files(request) => drivers.files.perform(request, to(answer, Event::Files)),
         Effect::Network(request) => drivers.network.perform(request, to(answer, Event::Network)),
         Effect::Volumes(request) => drivers.volumes.perform(request, to(answer, Event::Volumes)),
+        Effect::Rules(request) => drivers.rules.perform(request, to(answer, Event::Rules)),
     }
 }
 

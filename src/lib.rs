@@ -45,6 +45,10 @@ mod seed;
 mod serve;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+mod socket;
+#[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
+pub mod status;
 #[cfg(all(feature = "server", target_os = "linux"))]
 mod token;
 #[cfg(all(feature = "node", target_os = "linux"))]
@@ -129,6 +133,20 @@ enum Command {
     #[cfg(not(all(feature = "server", target_os = "linux")))]
     #[command(disable_help_flag = true)]
     Server(absent::Args),
+    /// Take away all that a node made of this machine.
+    #[cfg(all(feature = "node", target_os = "linux"))]
+    Reset(node::reset::Args),
+    /// (Needs the feature `node`.) Take away all that a node made of this machine.
+    #[cfg(not(all(feature = "node", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Reset(absent::Args),
+    /// Say how the actors of a server or node on this machine are.
+    #[cfg(all(feature = "server", target_os = "linux"))]
+    Status(status::Args),
+    /// (Needs the feature `server`.) Say how the actors of a server or node are.
+    #[cfg(not(all(feature = "server", target_os = "linux")))]
+    #[command(disable_help_flag = true)]
+    Status(absent::Args),
     /// Be a cluster: its server, and a node of it.
     #[cfg(all(feature = "node", target_os = "linux"))]
     Up(up::Args),
@@ -206,6 +224,14 @@ fn dispatch(
         Ok(Command::Server(args)) => server::execute(&args, output),
         #[cfg(not(all(feature = "server", target_os = "linux")))]
         Ok(Command::Server(args)) => absent::explain("server", "server", &args, output),
+        #[cfg(all(feature = "node", target_os = "linux"))]
+        Ok(Command::Reset(args)) => node::reset::execute(&args, output),
+        #[cfg(not(all(feature = "node", target_os = "linux")))]
+        Ok(Command::Reset(args)) => absent::explain("reset", "node", &args, output),
+        #[cfg(all(feature = "server", target_os = "linux"))]
+        Ok(Command::Status(args)) => status::execute(&args, output),
+        #[cfg(not(all(feature = "server", target_os = "linux")))]
+        Ok(Command::Status(args)) => absent::explain("status", "server", &args, output),
         #[cfg(all(feature = "node", target_os = "linux"))]
         Ok(Command::Up(args)) => up::execute(&args, output),
         #[cfg(not(all(feature = "node", target_os = "linux")))]

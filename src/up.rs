@@ -109,11 +109,13 @@ async fn live(
         let (at, output) = (served.at, output);
         let _ = tell.send((at, output));
     };
+    let board = server.board();
     let mut server = pin!(server.serve(of_server, ready));
     let mut hosts: Option<Hosts> = None;
     let lives = async {
         let Ok((at, output)) = told.await else { return pending().await };
-        let hosts = hosts.insert(node.start(machine, (at, servers), joined).await?);
+        let at = (at, servers);
+        let hosts = hosts.insert(node.start(machine, at, &board, joined).await?);
         hosts.ready().await;
         output.line(&format!("the node {} is ready", node.name));
         output.flush();

@@ -116,6 +116,11 @@ fn guestbook_passes() {
 }
 
 #[test]
+fn host_ports_passes() {
+    passes("host-ports");
+}
+
+#[test]
 fn workloads_passes() {
     passes("workloads");
 }

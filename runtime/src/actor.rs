@@ -1,7 +1,7 @@
 //! The actor: events in, effects out. It can touch only its [`Context`], so its state is a pure
 //! function of its configuration, its dice and what happened to it.
 
-use crate::{Digest, Rng, Time, Wall};
+use crate::{Account, Digest, Rng, Time, Wall};
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::time::Duration;
@@ -30,6 +30,11 @@ pub trait Actor: Clone + Debug + Sized + 'static {
     /// This alarm rings soon: asks for the memory that it will need (see [`crate::near`]). Called
     /// with a growing `pass`: what one pass has asked for, the next may read.
     fn approach(&self, _timer: Self::Timer, _pass: usize) {}
+
+    /// Asked for by a person, at any time between two steps.
+    fn account(&self) -> Account {
+        Account::default()
+    }
 }
 
 /// How many events an effect is owed. The simulator asserts that a debt is paid exactly once.

@@ -12,12 +12,14 @@
 
 use crate::trace::Step;
 use crate::{
-    Actor, Answers, Backoff, Clocks, Context, Effect, Outbox, Rng, Stream, Ticket, Time, TimerOp,
-    Wall,
+    Actor, Answers, Backoff, Clocks, Context, Effect, Look, Outbox, Remark, Rng, Stream, Ticket,
+    Time, TimerOp, Wall,
 };
-use actix::{Actor as _, ActorContext, Addr, AsyncContext, Context as Actix, Handler, Message};
+use actix::{
+    Actor as _, ActorContext, Addr, AsyncContext, Context as Actix, Handler, Message, MessageResult,
+};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +30,9 @@ use tokio::time::{Instant, sleep};
 /// Messages that wait in a mailbox before senders wait; actix' default of 16 is less than one
 /// burst of a watch. Timers and starts are not subject to it.
 const MAILBOX: usize = 4096;
+
+/// How many remarks are remembered for who asks.
+const REMARKS: usize = 12;
 
 /// Carries out what an actor asks for.
 pub trait Driver<A: Actor>: 'static {
@@ -140,6 +145,11 @@ impl<A: Actor> Hosted<A> {
         let _ = self.host.send(Kill(cause.to_owned())).await;
     }
 
+    /// How it is. `None` once it was ended for good.
+    pub async fn look(&self) -> Option<Look> {
+        self.host.send(Regard).await.ok()
+    }
+
     /// Ends the actor for good: nobody starts it again, and nobody hears what it asked for.
     pub async fn stop(&self) {
         let _ = self.host.send(Stop).await;
@@ -221,6 +231,9 @@ struct Cell<A: Actor> {
     last_failure: Time,
     /// For the supervisor's jitter: the stream of a life that never begins.
     dice: Rng,
+    steps: u64,
+    last_step: Wall,
+    did: VecDeque<Remark>,
 }
 
 struct Alarm {
@@ -265,6 +278,10 @@ struct Start {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Kill(String);
+
+#[derive(Message)]
+#[rtype(result = "Look")]
+struct Regard;
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -357,6 +374,14 @@ impl<A: Actor> Handler<Kill> for Host<A> {
     }
 }
 
+impl<A: Actor> Handler<Regard> for Host<A> {
+    type Result = MessageResult<Regard>;
+
+    fn handle(&mut self, _: Regard, _: &mut Actix<Self>) -> Self::Result {
+        MessageResult(self.0.look())
+    }
+}
+
 impl<A: Actor> Handler<Stop> for Host<A> {
     type Result = ();
 
@@ -388,6 +413,9 @@ impl<A: Actor> Cell<A> {
             failures: 0,
             last_failure: Time::ZERO,
             dice: stream::<A>(&settings, u32::MAX),
+            steps: 0,
+            last_step: Wall::default(),
+            did: VecDeque::new(),
             settings,
         }
     }
@@ -407,6 +435,7 @@ impl<A: Actor> Cell<A> {
 
     fn step(&mut self, input: Input<A>, host: &Addr<Host<A>>) {
         let clocks = self.clock.clocks();
+        (self.steps, self.last_step) = (self.steps + 1, clocks.wall);
         let shown = self.settings.steps.then(|| self.show(&input));
         let went = catch_unwind(AssertUnwindSafe(|| self.run(clocks, input)));
         if let Err(panic) = went {
@@ -476,6 +505,7 @@ impl<A: Actor> Cell<A> {
         self.last_failure = now;
         let retry = Backoff::SUPERVISOR.delay(self.failures, &mut self.dice);
         let incarnation = self.incarnation;
+        self.remember(format!("failed: {cause}"));
         (self.settings.observer)(Seen::Failed { incarnation, cause, retry });
         self.forget();
         let (host, incarnation) = (host.downgrade(), self.incarnation);
@@ -499,6 +529,25 @@ impl<A: Actor> Cell<A> {
         self.out.clear();
     }
 
+    fn remember(&mut self, text: String) {
+        if self.did.len() == REMARKS {
+            self.did.pop_front();
+        }
+        self.did.push_back(Remark { at: self.last_step, text });
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            name: A::NAME,
+            life: self.incarnation + 1,
+            steps: self.steps,
+            last_step: self.last_step,
+            awaits: self.open.len(),
+            account: self.actor.as_ref().map(A::account),
+            did: self.did.iter().cloned().collect(),
+        }
+    }
+
     fn show(&self, input: &Input<A>) -> String {
         match input {
             Input::Start => format!("start of life {}", self.incarnation),
@@ -514,7 +563,8 @@ impl<A: Actor> Cell<A> {
             let step = Step { time, event, effects };
             (self.settings.observer)(Seen::Step { incarnation: self.incarnation, step });
         }
-        for text in self.out.notes.drain(..) {
+        for text in std::mem::take(&mut self.out.notes) {
+            self.remember(text.clone());
             (self.settings.observer)(Seen::Note { time, text });
         }
     }

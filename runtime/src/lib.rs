@@ -3,6 +3,7 @@
 //! and nothing here does I/O, reads a clock or starts a thread (the production host, behind the
 //! `host` feature, is the one exception).
 
+mod account;
 mod actor;
 mod digest;
 #[cfg(feature = "host")]
@@ -15,6 +16,7 @@ mod supervise;
 mod time;
 pub mod trace;
 
+pub use account::{Account, Look, Remark};
 pub use actor::{Actor, Answers, Clocks, Context, Effect, Outbox, Ticket, TimerOp};
 pub use digest::{Digest, Hasher};
 pub use lookup::Lookup;

@@ -8,6 +8,7 @@ use crate::networks::Networks;
 use crate::pki;
 use crate::seed::seed;
 use crate::server::clients::settings;
+use crate::status::Board;
 use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet::{self, Kubelet};
 use kubesim_actors::netd::{self, Netd};
@@ -36,7 +37,7 @@ use tokio::time::sleep;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The devices that a node makes on its machine, by how their names begin.
 pub const OWN: [&str; 4] = [BRIDGE, "kubesim.", "flannel-wg", virtuals::DEVICE];
-const BRIDGE: &str = "cni0";
+pub const BRIDGE: &str = "cni0";
 const DOMAIN: &str = "cluster.local";
 /// Upstream's kubelet takes so many (`--max-pods`).
 const PODS: u32 = 110;
@@ -55,11 +56,12 @@ pub struct Hosts {
 
 impl Hosts {
     /// `server` is where they find the API at first, and `servers` whom they ask when it is not
-    /// there.
+    /// there; by the board they say how they are.
     pub fn start(
         (node, machine): (&Node<'_>, &Machine),
         containers: Cri,
         (server, servers): (SocketAddrV4, Servers),
+        board: &Board,
         joined: &Joined,
     ) -> Result<Hosts, String> {
         let configs = Place { node, machine, servers }.configs()?;
@@ -80,24 +82,28 @@ impl Hosts {
                 drive::on::<Netd, _, _>(with(&as_network), drive::netd_effect),
                 (as_network.listen(), netd::Event::Api),
                 settings::<Netd>(),
+                board,
             ),
             drive::start::<Kubelet, _>(
                 kubelet,
                 drive::on::<Kubelet, _, _>(with(&as_node), drive::kubelet_effect),
                 (as_node.listen(), kubelet::Event::Api),
                 settings::<Kubelet>(),
+                board,
             ),
             drive::start::<Proxy, _>(
                 proxy,
                 drive::on::<Proxy, _, _>(with(&as_network), drive::proxy_effect),
                 (as_network.listen(), proxy::Event::Api),
                 settings::<Proxy>(),
+                board,
             ),
             drive::start::<Dns, _>(
                 dns,
                 drive::on::<Dns, _, _>(with(&as_network), drive::dns_effect),
                 (as_network.listen(), dns::Event::Api),
                 settings::<Dns>(),
+                board,
             ),
         ];
         let tunnel = Tunnel {
@@ -153,6 +159,11 @@ fn drivers(containers: Cri, data_dir: &Path) -> Result<Drivers<Cri>, String> {
     })
 }
 
+/// Where names are asked for, in every pod: the tenth address of the Services' network.
+pub fn cluster_dns(networks: Networks) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(networks.services.network()) + 10)
+}
+
 /// What the actors' settings follow from.
 struct Place<'a> {
     node: &'a Node<'a>,
@@ -177,7 +188,7 @@ impl Place<'_> {
             "Backend": { "Type": "vxlan" },
         });
         pki::write(&node.data_dir.join("net-conf.json"), &conf.to_string())?;
-        let cluster_dns = Ipv4Addr::from(u32::from(services.network()) + 10);
+        let cluster_dns = cluster_dns(node.networks);
         let kubelet = kubelet::Config {
             node: name.into(),
             labels: BTreeMap::new(),
@@ -192,6 +203,7 @@ impl Place<'_> {
             resolv_conf: RESOLV_CONF.into(),
             manifests: self.file("manifests").into(),
             events: true,
+            sweeps: true,
             lease_duration: Duration::from_secs(40),
             status_period: Duration::from_secs(300),
         };

@@ -8,11 +8,15 @@
 //! - `machine`: what it is
 //! - `runtime`: containerd, and the CNI plugin for it
 //! - `hosts`: the actors
+//! - `made`: what it made outside of its directory
+//! - `reset`: `kubesim reset`, which takes all that away
 
 mod hosts;
 mod join;
 mod machine;
+mod made;
 mod renew;
+pub mod reset;
 mod runtime;
 mod servers;
 
@@ -21,11 +25,14 @@ pub use self::join::{Joined, identities};
 pub use self::machine::{Machine, networks};
 pub use self::servers::Servers;
 
+use self::hosts::cluster_dns;
 use self::join::Joining;
+use self::made::Made;
 use crate::ending::Ending;
 use crate::networks::{Networks, outward};
 use crate::server::host::block_on;
 use crate::server::lead::hostname;
+use crate::status::Board;
 use crate::token::Token;
 use crate::{Exit, Output, capabilities, pki};
 use kubesim_backends::cri::{self, Cri};
@@ -33,6 +40,7 @@ use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::task::spawn_local;
 
 /// A server that has not accepted for so long is not there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -146,6 +154,7 @@ impl<'a> Node<'a> {
         &self,
         machine: &Machine,
         server: (SocketAddrV4, Servers),
+        board: &Board,
         joined: &Joined,
     ) -> Result<Hosts, String> {
         pki::directory(&self.data_dir)?;
@@ -158,8 +167,18 @@ impl<'a> Node<'a> {
         });
         let places = runtime::places(self.settings, &containers).await?;
         let own = std::env::current_exe().map_err(|error| format!("finding itself: {error}"))?;
+        let made = Made {
+            containerd: containerd.clone(),
+            pod_logs: pod_logs.clone(),
+            cgroup: cgroup.clone(),
+            cni_bin_dir: places.plugins.clone(),
+            cni_conf_dir: places.networks.clone(),
+            cluster_dns: cluster_dns(self.networks),
+        };
+        // Before there is anything of it.
+        made.write(&self.data_dir)?;
         runtime::install(&own, &places)?;
-        Hosts::start((self, machine), containers, server, joined)
+        Hosts::start((self, machine), containers, server, board, joined)
     }
 }
 
@@ -208,7 +227,9 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         ));
     }
     let at = (args.server, servers);
-    let hosts = node.start(&machine, at, &joined).await.map_err(environment)?;
+    let board = Board::default();
+    let hosts = node.start(&machine, at, &board, &joined).await.map_err(environment)?;
+    let told = spawn_local(board.serve(node.data_dir.clone()));
     tell(&format!("the node {} runs at {}", node.name, machine.address));
     let lives = async {
         hosts.ready().await;
@@ -220,6 +241,7 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         () = renew::run(&joining, &joined, &hosts) => {}
         () = ending.told() => {}
     }
+    told.abort();
     hosts.stop().await;
     Ok(())
 }

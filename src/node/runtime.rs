@@ -9,6 +9,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+/// The network list, before those of others in the alphabet.
+const NETWORK: &str = "05-kubesim.conflist";
+
 /// Whether somebody answers at its socket.
 pub fn check(socket: &Path) -> Result<(), String> {
     let at = socket.display();
@@ -57,8 +60,27 @@ pub fn install(program: &Path, places: &CniPlaces) -> Result<(), String> {
         let place = plugins.join(plugin.name());
         made(&place, link(program, &place, plugin == Plugin::Bridge))?;
     }
-    let file = networks.join("05-kubesim.conflist");
+    let file = networks.join(NETWORK);
     made(&file, fs::write(&file, cni::network_list().to_string()))
+}
+
+/// What [`install`] has made. A `loopback` that is another's stays.
+pub fn uninstall(places: &CniPlaces) -> Result<(), String> {
+    let CniPlaces { plugins, networks } = places;
+    let bridge = plugins.join(Plugin::Bridge.name());
+    let program = fs::read_link(&bridge).ok();
+    let ours = |place: &Path| program.is_some() && fs::read_link(place).ok() == program;
+    let loopback = Some(plugins.join(Plugin::Loopback.name())).filter(|place| ours(place));
+    // The link that the others are known by goes last.
+    for place in [Some(networks.join(NETWORK)), loopback, Some(bridge)].into_iter().flatten() {
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(format!("removing {}: {error}", place.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Ours leads to the program that runs now, wherever it led.

@@ -8,6 +8,7 @@ use super::lead::{self, Election};
 use super::signer::{self, Seal};
 use crate::pki::Pki;
 use crate::seed::seed;
+use crate::status::Board;
 use kubesim_actors::apiserver::Hold;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::objects::{Kind, View};
@@ -28,6 +29,8 @@ use tokio::task::{JoinHandle, spawn_local};
 
 /// What runs, where it finds the server, and as whom.
 pub struct Plan {
+    /// By which actors say how they are.
+    pub board: Board,
     pub server: Ipv4Addr,
     /// Between them and those of other servers; without, these are the only ones.
     pub election: Option<Election>,
@@ -63,13 +66,13 @@ impl Manager {
     }
 
     /// Works for this server until it is stopped.
-    fn start(&self, server: Ipv4Addr, port: u16) -> Running {
+    fn start(&self, (server, port): (Ipv4Addr, u16), board: &Board) -> Running {
         let asks = |name, known: &Credentials| client(name, server, port, known.clone());
         let signs = sign(asks("signer", &self.signer), self.seal.clone());
         let completes = complete(asks("aggregator", &self.aggregator));
         let clients = [&self.controllers, &self.collector].map(|known| asks("controllers", known));
         let event = controllers::Event::Api;
-        let works = run(self.config.clone(), clients.into(), controllers_effect, event);
+        let works = run((self.config.clone(), board), clients.into(), controllers_effect, event);
         Running::together(vec![signs, completes, works])
     }
 }
@@ -195,14 +198,16 @@ impl Clients {
                 ..manager.clone()
             };
             let elector = manager.controllers.clone();
-            running.push(role.start(elector, move || works.start(server, port)));
+            let board = plan.board.clone();
+            running.push(role.start(elector, move || works.start((server, port), &board)));
         }
         if let Some((config, credentials)) = plan.scheduler.clone() {
             let role = Role { lease: "kube-scheduler", plan, port };
             let known = role.leading(&credentials)?;
+            let board = plan.board.clone();
             running.push(role.start(credentials, move || {
                 let clients = vec![client("scheduler", server, port, known.clone())];
-                run(config.clone(), clients, scheduler_effect, scheduler::Event::Api)
+                run((config.clone(), &board), clients, scheduler_effect, scheduler::Event::Api)
             }));
         }
         let Advertised { address, credentials } = plan.advertised.clone();
@@ -335,7 +340,7 @@ pub fn driver<A: Actor>(clients: Vec<Client>, perform: Perform<A>) -> impl Drive
 
 /// Its first client is the one whose connection the actor is told of.
 fn run<A: Actor>(
-    config: A::Config,
+    (config, board): (A::Config, &Board),
     clients: Vec<Client>,
     perform: Perform<A>,
     event: fn(api::Event) -> A::Event,
@@ -343,6 +348,7 @@ fn run<A: Actor>(
     let connections = clients.first().map(Client::listen);
     let driver = OverTheApi { clients: clients.clone(), perform };
     let hosted = Rc::new(host::spawn::<A>(config, driver, SystemClock::new(), settings::<A>()));
+    board.add(&hosted);
     let told = Rc::clone(&hosted);
     let tells = spawn_local(async move {
         let Some(mut connections) = connections else { return };

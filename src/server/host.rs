@@ -128,6 +128,7 @@ pub async fn serve(
     let serving = spawn_local(front.clone().serve(listener, tls));
     let clients = Clients::start(plan, at.port()).map_err(environment)?;
     ready(served).map_err(environment)?;
+    let told = spawn_local(plan.board.clone().serve(place.0.to_owned()));
     let renews = spawn_local(renewal.run(url));
     let ended = tokio::select! {
         Some(why) = refused.recv() => Err((Exit::Input, why)),
@@ -138,7 +139,7 @@ pub async fn serve(
         // Asked again, it does not wait.
         () = ending.told() => {}
     }
-    [backups, Some(renews), Some(tokens)].iter().flatten().for_each(JoinHandle::abort);
+    [backups, Some(renews), Some(tokens), Some(told)].iter().flatten().for_each(JoinHandle::abort);
     server.stop().await;
     ended
 }

@@ -34,6 +34,7 @@ use crate::networks::{Networks, outward};
 use crate::pki::Pki;
 use crate::run::quoted;
 use crate::seed::seed;
+use crate::status::Board;
 use crate::token::Token;
 use crate::{Exit, Output};
 use ipnet::Ipv4Net;
@@ -323,6 +324,12 @@ impl Prepared {
         self.door.renewal.clients.push((who, credentials));
     }
 
+    /// By which its actors say how they are, and others of the process.
+    #[cfg(feature = "node")]
+    pub fn board(&self) -> Board {
+        self.plan.board.clone()
+    }
+
     /// Until it is told to end; `ready` is told where it serves.
     pub async fn serve(self, ending: Ending, ready: impl FnOnce(&Served)) -> Result<(), Failed> {
         let kubeconfig = self.kubeconfig();
@@ -355,8 +362,14 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
     let address = Address::of(args.advertise_address, *args.listen.ip());
     let credentials = clients::SERVER.credentials(pki)?;
     let advertised = Advertised { address, credentials };
-    let mut plan =
-        clients::Plan { server, election: None, scheduler: None, manager: None, advertised };
+    let mut plan = clients::Plan {
+        board: Board::default(),
+        server,
+        election: None,
+        scheduler: None,
+        manager: None,
+        advertised,
+    };
     if with(Part::Scheduler) {
         let name = "default-scheduler".to_owned();
         let config = scheduler::Config { name, events: Some(lead::hostname().into()) };

@@ -5,6 +5,7 @@
 //! upstream servers are an input that is watched: a changed file counts from the next query on,
 //! an empty one never, and a server that leads back to us is left out while it does.
 
+mod account;
 mod answer;
 mod cache;
 mod forward;
@@ -24,7 +25,7 @@ use crate::ports::network::Errno;
 use crate::ports::{api, files, packets};
 use answer::Answer;
 use forward::{Client, Forwarder};
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+use kubesim_runtime::{Account, Actor, Answers, Context, Digest, Hasher};
 use message::{Data, Message, Rcode, Record, Type};
 use resolv::ResolvConf;
 use smol_str::{SmolStr, StrExt};
@@ -186,6 +187,10 @@ impl Actor for Dns {
             }
         }
         self.watch_health(ctx);
+    }
+
+    fn account(&self) -> Account {
+        account::of(self)
     }
 }
 

@@ -5,7 +5,7 @@
 use super::admit::{self, Demand};
 use super::confine;
 use super::container_state::{Ctr, Next, Role, State};
-use super::env::{self, Facts, Made};
+use super::env::{self, Facts, Made, Variables};
 use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox, container_specs};
 use super::probes::Question;
@@ -99,7 +99,9 @@ impl Pod {
             Sandbox::None => {}
             Sandbox::Creating | Sandbox::Removing => {}
             Sandbox::Up => {
-                self.start_next_container(k, ctx);
+                if !self.waits_for_ports(k) {
+                    self.start_next_container(k, ctx);
+                }
                 self.ask_probes(k, ctx);
             }
         }
@@ -110,6 +112,13 @@ impl Pod {
             return;
         }
         let spec = self.spec();
+        let hostname = match self.hostname(&spec, k) {
+            Ok(hostname) => hostname,
+            Err(why) => {
+                self.tell_no_sandbox(&why, k);
+                return self.sandbox_retry.failed(ctx);
+            }
+        };
         let network = if self.host_network() {
             container::PodNetwork::Host
         } else {
@@ -141,7 +150,7 @@ impl Pod {
         let dns = ClusterDns { server: k.config.cluster_dns, domain: &k.config.cluster_domain };
         let sandbox = container::Sandbox {
             pod: self.object.key.clone(),
-            hostname: self.hostname(&spec, &k.config.node),
+            hostname,
             network,
             resolv_conf: resolv::resolv_conf(
                 &spec,
@@ -156,16 +165,6 @@ impl Pod {
         };
         let (pod, spec) = (self.uid, Arc::new(sandbox));
         ctx.perform(Effect::Container(container::Request::RunSandbox { pod, spec }));
-    }
-
-    /// `spec.hostname`, or the pod's name up to 63 characters; the node's on its network.
-    fn hostname(&self, spec: &PodSpec, node: &str) -> SmolStr {
-        if self.host_network() {
-            return SmolStr::from(node);
-        }
-        let name = spec.hostname.as_deref().unwrap_or(&self.object.key.name);
-        let cut: String = name.chars().take(63).collect();
-        SmolStr::from(cut.trim_end_matches(['-', '.']))
     }
 
     /// One at a time and in order, as upstream's `syncPod` does.
@@ -204,12 +203,7 @@ impl Pod {
         let Some(wanted) = container_specs(&spec).nth(index) else {
             return false;
         };
-        let links = spec.enable_service_links != Some(false);
-        let namespace = &self.object.key.namespace;
-        let service_env = match &k.services {
-            Some(services) => env::service_variables(services, namespace, links),
-            None => Arc::default(),
-        };
+        let service_env = self.service_env(&spec, k);
         if let Some(supplies) = &self.supplies {
             k.fetch(&supplies.needs, supplies::AGE, ctx);
         }
@@ -232,21 +226,29 @@ impl Pod {
             Ok(mounts) => mounts,
             Err(lack) => return self.lacks(index, lack, k, ctx),
         };
+        let hosts = self.hosts(wanted, &spec, k);
         let expand = |words: &Option<Vec<String>>| {
             words.iter().flatten().map(|word| env::expand(word, look_up)).collect()
+        };
+        let image = wanted.image.as_deref().unwrap_or_default();
+        let credentials = match self.credentials(image, &spec, k) {
+            Ok(credentials) => credentials,
+            Err(lack) => return self.lacks_credentials(index, lack, k, ctx),
         };
         let now = ctx.now();
         let ctr = &mut self.containers[index];
         let container = container::Container {
             name: ctr.name.clone(),
-            image: SmolStr::from(wanted.image.as_deref().unwrap_or_default()),
+            image: SmolStr::from(image),
             pull: confine::pull(wanted),
+            credentials,
             command: expand(&wanted.command),
             args: expand(&wanted.args),
             working_dir: SmolStr::from(wanted.working_dir.as_deref().unwrap_or_default()),
             service_env: service_env.clone(),
             env: env.clone(),
             mounts,
+            hosts,
             message: confine::message(wanted),
             stdin: wanted.stdin == Some(true),
             stdin_once: wanted.stdin_once == Some(true),
@@ -259,6 +261,12 @@ impl Pod {
         let (pod, spec) = (self.uid, Arc::new(container));
         ctx.perform(Effect::Container(container::Request::StartContainer { pod, spec }));
         true
+    }
+
+    fn service_env(&self, spec: &PodSpec, k: &Local) -> Variables {
+        let links = spec.enable_service_links != Some(false);
+        let of = |services| env::service_variables(services, &self.object.key.namespace, links);
+        k.services.as_ref().map_or_else(Arc::default, of)
     }
 
     /// It is not started now. False if its configuration is wrong.

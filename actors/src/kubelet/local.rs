@@ -2,6 +2,7 @@
 //! pool, and the calls to the API that are under way.
 
 use super::admit::Demand;
+use super::host_ports::HostPorts;
 use super::ipam::{Ipam, PodSubnet};
 use super::supplies::Objects;
 use super::{Config, Effect, Kubelet};
@@ -30,6 +31,7 @@ pub struct Local {
     pub resolv_conf: Arc<str>,
     pub services: Option<View>,
     pub ipam: Ipam,
+    pub host_ports: HostPorts,
     /// What the pods use of the API's ConfigMaps and Secrets.
     pub objects: Objects,
     /// What the admitted pods ask for.
@@ -70,6 +72,7 @@ impl Local {
             resolv_conf: Arc::from(""),
             services: None,
             ipam: Ipam::default(),
+            host_ports: HostPorts::default(),
             objects: Objects::default(),
             used: Demand::default(),
             recorder: match config.events {

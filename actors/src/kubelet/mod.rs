@@ -5,16 +5,22 @@
 //! should run the API's and the manifests'; the kubelet itself remembers nothing that those two
 //! cannot tell it again after a crash.
 
+mod account;
 mod admit;
 mod confine;
 mod container_state;
 mod drive;
 mod env;
+mod host_ports;
+mod hosts;
 mod ipam;
+mod keyring;
 mod local;
+mod machine;
 mod node;
 mod pod;
 mod probes;
+mod pulls;
 mod resolv;
 mod sources;
 mod status;
@@ -23,6 +29,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 
+pub use self::host_ports::{footing, of as host_ports};
 pub use self::node::taint;
 
 use self::local::{Call, Local};
@@ -30,10 +37,9 @@ use self::node::NodeAgent;
 use self::pod::{Pod, Sandbox};
 use self::sources::Sources;
 use crate::objects::{Kind, Name, Uid, View};
-use crate::ports::{api, container, files, network, probe, volumes};
+use crate::ports::{api, container, files, network, probe, rules, volumes};
 use crate::recorder::Tidings;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
-use smol_str::SmolStr;
+use kubesim_runtime::{Account, Actor, Answers, Context, Digest, Hasher, Time};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -59,6 +65,9 @@ pub struct Config {
     pub manifests: Name,
     /// Tell people what happens, by Events.
     pub events: bool,
+    /// Rules that a former life may have left for host ports are taken away at the start, whether
+    /// or not a pod has one now.
+    pub sweeps: bool,
     pub lease_duration: Duration,
     /// An unchanged node status is written this often (5 min upstream).
     pub status_period: Duration,
@@ -72,6 +81,7 @@ pub enum Event {
     Files(files::Reply),
     Network(network::Reply),
     Volumes(volumes::Reply),
+    Rules(rules::Reply),
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +92,7 @@ pub enum Effect {
     Files(files::Request),
     Network(network::Request),
     Volumes(volumes::Request),
+    Rules(rules::Request),
 }
 
 /// The probe and restart alarms name a slot of the kubelet's own pod table.
@@ -91,6 +102,7 @@ pub enum Timer {
     NodeStatus,
     Retry,
     Events,
+    HostPorts,
     Pod(crate::objects::Uid),
 }
 
@@ -103,6 +115,7 @@ impl kubesim_runtime::Effect for Effect {
             Effect::Files(effect) => effect.answers(),
             Effect::Network(effect) => effect.answers(),
             Effect::Volumes(effect) => effect.answers(),
+            Effect::Rules(effect) => effect.answers(),
         }
     }
 }
@@ -116,6 +129,7 @@ impl Digest for Event {
             Event::Files(reply) => reply.digest(hasher),
             Event::Network(reply) => reply.digest(hasher),
             Event::Volumes(reply) => reply.digest(hasher),
+            Event::Rules(reply) => reply.digest(hasher),
         }
     }
 }
@@ -203,8 +217,12 @@ impl Actor for Kubelet {
             }
             Event::Files(files::Reply::Written { .. }) => {}
             Event::Network(network::Reply::State(state)) => self.on_network(&state, ctx),
+            Event::Network(network::Reply::Done { subject, result: Err(errno) }) => {
+                ctx.note(|| format!("setting {subject}: {errno}"));
+            }
             Event::Network(_) => {}
             Event::Volumes(reply) => self.on_volumes(reply, ctx),
+            Event::Rules(reply) => self.on_rules(reply, ctx),
         }
         self.local.recorder.go_on(ctx, Effect::Api, Timer::Events);
     }
@@ -221,6 +239,7 @@ impl Actor for Kubelet {
         self.local.recorder.begin(ctx.wall());
         match timer {
             Timer::Events => {}
+            Timer::HostPorts => self.look_after_ports(ctx),
             Timer::Lease => {
                 self.node.renew(&mut self.local, ctx);
                 if self.recounts > 0 {
@@ -236,6 +255,7 @@ impl Actor for Kubelet {
             Timer::Retry => {
                 self.retry_armed = Time::NEVER;
                 self.keep_house(ctx);
+                self.sync_host_ports(ctx);
                 self.sync_node(ctx);
             }
             Timer::Pod(uid) => {
@@ -246,6 +266,10 @@ impl Actor for Kubelet {
             }
         }
         self.local.recorder.go_on(ctx, Effect::Api, Timer::Events);
+    }
+
+    fn account(&self) -> Account {
+        account::of(self)
     }
 }
 
@@ -332,6 +356,7 @@ impl Kubelet {
             Reply::Listed { sandboxes } => {
                 self.local.down = None;
                 self.on_listed(sandboxes, ctx);
+                self.sync_host_ports(ctx);
                 return self.sync_node(ctx);
             }
             Reply::Down { why } => {
@@ -379,41 +404,6 @@ impl Kubelet {
         self.sync(uid, ctx);
     }
 
-    fn on_file(
-        &mut self,
-        path: &SmolStr,
-        content: Option<std::sync::Arc<str>>,
-        ctx: &mut Context<'_, Self>,
-    ) {
-        if *path == self.local.config.subnet_env {
-            let subnet = content.as_deref().and_then(ipam::PodSubnet::parse);
-            if subnet != self.local.subnet {
-                self.local.subnet = subnet;
-                self.sync_node(ctx);
-                self.sync_all(ctx);
-            }
-        } else if *path == self.local.config.resolv_conf {
-            self.local.resolv_conf = content.unwrap_or_default();
-        } else if path.starts_with(self.local.config.manifests.as_str())
-            && *path != self.local.config.manifests
-        {
-            self.on_manifest(path, content.as_deref(), ctx);
-        }
-    }
-
-    fn on_network(&mut self, state: &network::State, ctx: &mut Context<'_, Self>) {
-        let interface = &self.local.config.interface;
-        let link = state.links.iter().find(|link| link.name == *interface);
-        let Some(address) = link.and_then(|link| link.addresses.first()) else {
-            return;
-        };
-        if self.local.address != Some(address.addr()) {
-            self.local.address = Some(address.addr());
-            self.sync_node(ctx);
-            self.sync_all(ctx);
-        }
-    }
-
     fn sync_node(&mut self, ctx: &mut Context<'_, Self>) {
         self.node.sync(&mut self.local, ctx);
         self.arm_retry(ctx);
@@ -452,12 +442,22 @@ impl Kubelet {
             return;
         };
         pod.drive(&mut self.local, ctx);
+        let has_ports = !pod.ports.is_empty();
         if seen {
             pod.sync_mirror(&mut self.local, ctx);
         }
         if self.local.listed && pod.is_finished() {
-            return self.part_with(uid, ctx);
+            self.part_with(uid, ctx);
+        } else {
+            self.arm(uid, ctx);
         }
+        if has_ports {
+            self.sync_host_ports(ctx);
+        }
+    }
+
+    fn arm(&mut self, uid: Uid, ctx: &mut Context<'_, Self>) {
+        let Some(pod) = self.pods.get_mut(&uid) else { return };
         let due = pod.due(ctx);
         if due != pod.armed {
             pod.armed = due;

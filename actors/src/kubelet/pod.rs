@@ -3,6 +3,7 @@
 
 use super::admit::{Demand, Rejection};
 use super::container_state::{Ctr, Next, State};
+use super::host_ports;
 use super::local::{self, Local};
 use super::probes::Verdict;
 use super::supplies::Supplies;
@@ -44,6 +45,8 @@ pub struct Pod {
     pub sandbox_retry: Retry,
     /// Its volumes and what they are made of, if it has any.
     pub supplies: Option<Box<Supplies>>,
+    /// Of the node, that lead to it.
+    pub ports: Box<[host_ports::Port]>,
     /// The alarm as it is set.
     pub armed: Time,
 }
@@ -107,6 +110,7 @@ impl Pod {
             report: Report::default(),
             demand: None,
             sandbox_retry: Retry::default(),
+            ports: host_ports::of(&spec),
             supplies,
             armed: Time::NEVER,
         }
@@ -284,9 +288,7 @@ impl Pod {
         if self.sandbox != Sandbox::Creating {
             return;
         }
-        self.tell(k, Tidings::warning("FailedCreatePodSandBox"), || {
-            format!("Failed to create pod sandbox: {why}")
-        });
+        self.tell_no_sandbox(why, k);
         self.sandbox = Sandbox::None;
         if let Some(ip) = self.ip.take() {
             k.ipam.release(ip, self.uid);

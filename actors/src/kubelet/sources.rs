@@ -341,6 +341,11 @@ impl Kubelet {
         self.pods.values().any(|other| same(other) && !other.is_gone())
     }
 
+    /// Every sandbox that was found is a pod's, or goes.
+    pub(super) fn all_claimed(&self) -> bool {
+        self.sources.unclaimed.values().all(|unclaimed| unclaimed.removing)
+    }
+
     pub(super) fn pods_seen(&self) -> bool {
         self.sources.view.is_some()
     }

@@ -124,6 +124,12 @@ impl Pod {
         self.tell_of(name, k, killing, |_, _| format!("Stopping container {name}"));
     }
 
+    pub(super) fn tell_no_sandbox(&self, why: &str, k: &mut Local) {
+        self.tell(k, Tidings::warning("FailedCreatePodSandBox"), || {
+            format!("Failed to create pod sandbox: {why}")
+        });
+    }
+
     /// It ended and is not started again at once.
     pub(super) fn tell_backoff(&self, name: &str, k: &mut Local) {
         self.tell_of(name, k, Tidings::warning("BackOff"), |_, _| {

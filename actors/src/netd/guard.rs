@@ -134,6 +134,17 @@ impl Netd {
     }
 }
 
+/// Its chains with nothing in them: what takes the place of all that stand.
+pub fn footing() -> Request {
+    let chain = |table, name| (ChainKey { table, name }, Arc::new(Chain { rules: Vec::new() }));
+    Request::Apply {
+        owner: OWNER,
+        base: Arc::new([]),
+        shared: ChainSet::empty(0),
+        local: Arc::new([chain(Table::Nat, POSTROUTING), chain(Table::Filter, FORWARD)]),
+    }
+}
+
 /// A rule that drops, or leads to a chain we do not know, and may see pods' packets. kube-proxy's
 /// chains may stand before ours: they refuse only what has no endpoint.
 fn may_drop(rule: &Rule, networks: &Networks) -> bool {

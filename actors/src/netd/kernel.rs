@@ -28,7 +28,7 @@ pub(super) struct Kernel {
     seen: Option<Seen>,
     /// Peers are known well enough to plan without the API.
     pub peers_known: bool,
-    plan: Option<Arc<Plan>>,
+    pub(super) plan: Option<Arc<Plan>>,
     bridge_asked: Option<(Ipv4Net, u32)>,
     vxlan_asked: Option<Vxlan>,
     wireguard_asked: Option<Wireguard>,
@@ -37,13 +37,13 @@ pub(super) struct Kernel {
     routes_set: Option<(u64, Option<Ipv4Net>)>,
     /// Routes under our tag there should be.
     routes_expected: usize,
-    refused: Vec<(Ipv4Net, Errno)>,
+    pub(super) refused: Vec<(Ipv4Net, Errno)>,
     /// Sysctls that were asked to be 1.
     sysctls_asked: SmallVec<[SmolStr; 4]>,
     /// subnet.env as the file system has it; `None` until told.
     env: Option<Option<Arc<str>>>,
     env_asked: Option<Arc<str>>,
-    left_out: Vec<LeftOut>,
+    pub(super) left_out: Vec<LeftOut>,
     vxlan_idle: bool,
 }
 

@@ -4,6 +4,7 @@
 //! what was seen or asked for, and asks for the rest. What the kernel does not show (neighbours,
 //! FDB entries, a route's gateway) is set again at a thorough resync.
 
+mod account;
 mod announce;
 pub mod conf;
 mod dial;
@@ -25,7 +26,7 @@ use crate::ports::{api, files, network, packets, rules};
 use conf::NetConf;
 use ed25519_dalek::SigningKey;
 use ipnet::Ipv4Net;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher};
+use kubesim_runtime::{Account, Actor, Answers, Context, Digest, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,6 +202,10 @@ impl Actor for Netd {
                 self.sync(ctx);
             }
         }
+    }
+
+    fn account(&self) -> Account {
+        account::of(self)
     }
 }
 

@@ -4,9 +4,13 @@
 //! ImageStatus, PullImage, CreateContainer and StartContainer there) and to find out what it is
 //! not told; which of them failed is [`Fault`].
 
+mod credentials;
+mod hosts;
 mod isolation;
 mod mount;
 
+pub use self::credentials::Credentials;
+pub use self::hosts::{Hosts, look_up};
 pub use self::isolation::{Capabilities, Resources, Seccomp, Security};
 pub use self::mount::{Message, Mount, Propagation};
 
@@ -113,6 +117,8 @@ pub struct Container {
     pub name: SmolStr,
     pub image: SmolStr,
     pub pull: Pull,
+    /// Tried one after the other; without any, the registry is asked without.
+    pub credentials: Vec<Credentials>,
     /// The image's own, if empty; so are `args` if both are.
     pub command: Vec<String>,
     pub args: Vec<String>,
@@ -122,6 +128,8 @@ pub struct Container {
     pub service_env: Arc<[(String, String)]>,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    /// Its /etc/hosts, unless that is the image's, or one of `mounts`.
+    pub hosts: Option<Hosts>,
     pub message: Message,
     pub stdin: bool,
     pub stdin_once: bool,
@@ -149,12 +157,14 @@ impl Container {
             name: SmolStr::from(name),
             image: SmolStr::from(image),
             pull: Pull::IfNotPresent,
+            credentials: Vec::new(),
             command: Vec::new(),
             args: Vec::new(),
             working_dir: SmolStr::default(),
             service_env: Arc::default(),
             env: Vec::new(),
             mounts: Vec::new(),
+            hosts: None,
             message: Message::default(),
             stdin: false,
             stdin_once: false,
@@ -163,6 +173,12 @@ impl Container {
             security: Box::default(),
             attempt: 0,
         }
+    }
+
+    /// What its hosts file says of a name, where the machine's own says nothing.
+    pub fn knows(&self, host: &str) -> Option<Ipv4Addr> {
+        let hosts = self.hosts.as_ref()?;
+        look_up(&hosts.head, host).or_else(|| look_up(&hosts.tail, host))
     }
 
     /// The whole environment, each name once.

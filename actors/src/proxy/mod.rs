@@ -6,6 +6,7 @@
 //! They are compiled once per version of the API's views and shared by all nodes; a proxy only
 //! decides when to hand them to its kernel, and which remembered connections must go then.
 
+mod account;
 mod base;
 mod by_service;
 mod compile;
@@ -29,7 +30,7 @@ pub use nft::{Flat, FlatOverlay, flat_overlay};
 use crate::objects::{Kind, Name, View};
 use crate::ports::{api, network, rules};
 use ipnet::Ipv4Net;
-use kubesim_runtime::{Actor, Answers, Context, Digest, Hasher, Time};
+use kubesim_runtime::{Account, Actor, Answers, Context, Digest, Hasher, Time};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,6 +196,10 @@ impl Actor for Proxy {
             Timer::Resync => self.resync(ctx),
         }
     }
+
+    fn account(&self) -> Account {
+        account::of(self)
+    }
 }
 
 impl Proxy {
@@ -320,6 +325,21 @@ impl Proxy {
             format!("{} rules were gone and are put back: {some}", missing.len())
         });
         self.audit = true;
+    }
+}
+
+/// The chains of iptables mode with nothing in them: what takes the place of all that stand.
+pub fn footing() -> rules::Request {
+    let common = piece::COMMON.iter().map(|(table, name)| (*table, (*name).into()));
+    let fixed = base::fixed_chains().into_iter().map(|(key, _)| (key.table, key.name));
+    let empty = |(table, name)| {
+        (rules::ChainKey { table, name }, Arc::new(rules::Chain { rules: Vec::new() }))
+    };
+    rules::Request::Apply {
+        owner: OWNER.into(),
+        base: Arc::new([]),
+        shared: rules::ChainSet::empty(0),
+        local: common.chain(fixed).map(empty).collect(),
     }
 }
 

@@ -69,7 +69,11 @@ impl Load {
         let (mut requests, mut assumed) = (total(spec, requests_of), total(spec, assumed_of));
         requests.add(&overhead, 1);
         assumed.add(&overhead, 1);
-        let all = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+        // `GetHostPorts` of pkg/scheduler/util/utils.go.
+        let sidecar = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+        let sidecars = spec.init_containers.iter().flatten().filter(sidecar);
+        let all = spec.containers.iter().chain(sidecars);
+        let all = all.flat_map(|container| container.ports.iter().flatten());
         let host = spec.host_network == Some(true);
         let ports = all.filter_map(|port| {
             let number = port.host_port.or(host.then_some(port.container_port))?;

@@ -102,8 +102,17 @@ fn selectors_affinity_and_ports_are_heeded() {
             {"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["5"]}]}]}}}});
     (0..3).for_each(|n| world.put(pod(&format!("p{n}"), "1", affinity.clone())));
     let port = |name: &str| {
-        let containers = json!([{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]);
-        pod(name, "1", json!({"containers": containers}))
+        let ports = json!([{"containerPort": 80, "hostPort": 80}]);
+        let one = json!({"name": "c", "ports": ports});
+        match name {
+            // A sidecar has it as well.
+            "h0" => {
+                let mut sidecar = one;
+                sidecar["restartPolicy"] = "Always".into();
+                pod(name, "1", json!({"initContainers": [sidecar]}))
+            }
+            _ => pod(name, "1", json!({"containers": [one]})),
+        }
     };
     (0..4).for_each(|n| world.put(port(&format!("h{n}"))));
     world.run(Duration::from_secs(5));

@@ -28,7 +28,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 pub use instance::Instance;
-pub use process::{NETNS, PARENT, RESOLV_CONF};
+pub use process::{HOSTS, NETNS, PARENT, RESOLV_CONF};
 pub use sandbox::Space;
 
 /// What a container's process is started with.

@@ -18,10 +18,11 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 /// Variables by which the process is told of its network namespace (a path), of its parent (whose
-/// end is its own: an [`Instance`]), and of its resolv.conf (the text).
+/// end is its own: an [`Instance`]), and of its resolv.conf and its hosts file (the texts).
 pub const NETNS: &str = "KUBESIM_NETNS";
 pub const PARENT: &str = "KUBESIM_PARENT";
 pub const RESOLV_CONF: &str = "KUBESIM_RESOLV_CONF";
+pub const HOSTS: &str = "KUBESIM_HOSTS";
 /// Said on standard output once the ports are open.
 const OPEN: &str = "open";
 
@@ -55,6 +56,10 @@ impl Process {
         command.envs(spec.variables().cloned()).envs(launch.env);
         command.env(PARENT, Instance::own()?.to_string());
         command.env(RESOLV_CONF, &*space.resolv_conf);
+        if let Some(hosts) = &spec.hosts {
+            // A machine of the lab has no file of its own.
+            command.env(HOSTS, hosts.text(""));
+        }
         if let Some(namespace) = &space.namespace {
             command.env(NETNS, namespace.path());
         }

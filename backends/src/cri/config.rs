@@ -57,6 +57,12 @@ fn cgroup_parent(root: &str, qos: Qos, pod: Uid) -> String {
     }
 }
 
+/// Whether a sandbox was made by a driver whose pods are below this cgroup.
+pub fn is_below(found: &PodSandbox, root: &str) -> bool {
+    let parent = found.annotations.get(CGROUP_PARENT);
+    parent.and_then(|parent| parent.strip_prefix(root)).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Where the logs of a pod's containers are: `NAMESPACE_NAME_UID`.
 pub fn log_directory(logs: &Path, key: &Key, pod: Uid) -> PathBuf {
     logs.join(format!("{}_{}_{pod}", key.namespace, key.name))

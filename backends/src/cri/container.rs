@@ -5,7 +5,7 @@ use super::messages::{
     PodSandbox, RemoveContainerRequest, StartContainerRequest,
 };
 use super::sandbox::absent;
-use super::{Inner, config, image, last_words, list, refused};
+use super::{Inner, Settings, config, hosts, image, last_words, list, refused};
 use crate::probe::Command;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Container, Exit, Fault, Reply};
@@ -64,6 +64,11 @@ impl Inner {
         let mut config = config::container(sandbox, spec, &image);
         let place = last_words::place(&self.settings.pods, pod, spec);
         config.mounts.extend(last_words::mount(&place, spec).map_err(|why| (Fault::Create, why))?);
+        if let Some(hosts) = &spec.hosts {
+            let Settings { pods, hosts: machine, .. } = &self.settings;
+            let mount = hosts::mount(pods, pod, hosts, machine);
+            config.mounts.push(mount.map_err(|why| (Fault::Create, why))?);
+        }
         let logs = Path::new(&sandbox_config.log_directory).join(&*spec.name);
         // As for a sandbox: without it, the creation fails.
         let _ = fs::create_dir_all(logs);

@@ -1,10 +1,12 @@
 //! Images: there, pulled, or refused (upstream's pkg/kubelet/images/image_manager.go).
 
 use super::Inner;
-use super::messages::{Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
+use super::messages::{
+    AuthConfig, Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest,
+};
 use crate::port::Answer;
 use kubesim_actors::objects::Uid;
-use kubesim_actors::ports::container::{Container, Fault, Pull, Reply};
+use kubesim_actors::ports::container::{Container, Credentials, Fault, Pull, Reply};
 use smol_str::{SmolStr, format_smolstr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ impl Inner {
         }
         let (name, begun) = (spec.name.clone(), Instant::now());
         self.tell_of_pull(Reply::Pulling { pod, name: name.clone() });
-        self.pull(&spec.image, sandbox).await?;
+        self.pull_with_any(spec, sandbox).await?;
         let none = || (Fault::Pull, format_smolstr!("image {:?} is gone again", spec.image));
         let image = self.find(&spec.image).await?.ok_or_else(none)?;
         let (took, size) = (begun.elapsed(), image.size);
@@ -67,10 +69,42 @@ impl Inner {
         found.map(|found| found.image).map_err(|why| (Fault::Pull, why.to_string().into()))
     }
 
+    /// With all that may open the registry, until something does (`PullImage` of
+    /// pkg/kubelet/kuberuntime/kuberuntime_image.go).
+    async fn pull_with_any(
+        &self,
+        spec: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<(), (Fault, SmolStr)> {
+        if spec.credentials.is_empty() {
+            return self.pull(&spec.image, None, sandbox).await;
+        }
+        let mut whys: Vec<SmolStr> = Vec::new();
+        for Credentials { username, password } in &spec.credentials {
+            let (username, password) = (username.to_string(), password.to_string());
+            let auth = Some(AuthConfig { username, password });
+            match self.pull(&spec.image, auth, sandbox).await {
+                Ok(()) => return Ok(()),
+                Err((_, why)) if whys.contains(&why) => {}
+                Err((_, why)) => whys.push(why),
+            }
+        }
+        let why = match &whys[..] {
+            [one] => one.clone(),
+            all => format_smolstr!("[{}]", all.join(", ")),
+        };
+        Err((Fault::Pull, why))
+    }
+
     /// As long as the runtime lives, it goes on.
-    async fn pull(&self, image: &str, sandbox: &PodSandboxConfig) -> Result<(), (Fault, SmolStr)> {
-        let request =
-            PullImageRequest { image: Some(named(image)), sandbox_config: Some(sandbox.clone()) };
+    async fn pull(
+        &self,
+        image: &str,
+        auth: Option<AuthConfig>,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<(), (Fault, SmolStr)> {
+        let (image, sandbox_config) = (Some(named(image)), Some(sandbox.clone()));
+        let request = PullImageRequest { image, auth, sandbox_config };
         tokio::select! {
             pulled = self.client.call(request, A_DAY) => match pulled {
                 Ok(_) => Ok(()),

@@ -11,6 +11,7 @@
 mod client;
 mod config;
 mod container;
+mod hosts;
 mod image;
 mod last_words;
 mod list;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub logs: PathBuf,
     /// Below which folder each pod has one of its own, for what its containers leave.
     pub pods: PathBuf,
+    /// The machine's own hosts file, for pods on its network.
+    pub hosts: PathBuf,
     /// The cgroup of all pods.
     pub cgroup: String,
     /// For what is only asked or told.
@@ -65,6 +68,7 @@ impl Settings {
             socket: socket.into(),
             logs: PathBuf::from("/var/log/pods"),
             pods: PathBuf::from("/var/lib/kubelet/pods"),
+            hosts: PathBuf::from("/etc/hosts"),
             cgroup: "/kubepods".to_owned(),
             patience: Duration::from_secs(120),
             relist: Duration::from_secs(1),

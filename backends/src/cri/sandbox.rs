@@ -2,13 +2,14 @@
 
 use super::client::Failure;
 use super::messages::{
-    PodSandbox, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
+    Map, PodSandbox, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
-use super::{AGAIN, Inner, refused};
-use super::{config, last_words};
+use super::{AGAIN, Cri, Inner, refused};
+use super::{config, hosts, last_words};
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Fault, Reply, Sandbox};
 use std::fs;
+use std::path::PathBuf;
 use tokio::time::sleep;
 
 impl Inner {
@@ -53,6 +54,7 @@ impl Inner {
             sleep(AGAIN).await;
         }
         self.watch.borrow_mut().pod_gone(pod);
+        hosts::forget(&self.settings.pods, pod);
         last_words::forget(&self.settings.pods, pod);
         Reply::SandboxRemoved { pod }
     }
@@ -75,6 +77,22 @@ impl Inner {
         let pod_sandbox_id = || sandbox.to_owned();
         absent(self.call(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id() }).await)?;
         absent(self.call(RemovePodSandboxRequest { pod_sandbox_id: pod_sandbox_id() }).await)
+    }
+}
+
+impl Cri {
+    /// Removes every sandbox that a driver with these settings has made, for good: the folder of
+    /// each one's logs is told. The error is for people.
+    pub async fn remove_all(&self) -> Result<Vec<PathBuf>, String> {
+        let inner = &self.0;
+        let all = inner.sandboxes(Map::new()).await.map_err(|why| why.to_string())?;
+        let ours = all.iter().filter(|sandbox| config::is_below(sandbox, &inner.settings.cgroup));
+        let mut logs = Vec::new();
+        for sandbox in ours {
+            inner.take_away(&sandbox.id).await.map_err(|why| why.to_string())?;
+            logs.push(config::existing(sandbox, &inner.settings.logs).log_directory.into());
+        }
+        Ok(logs)
     }
 }
 

@@ -42,6 +42,11 @@ impl Volumes {
         Volumes(Rc::new(Root { machine: machine.into(), data: data.into(), mounts: true }))
     }
 
+    /// Removes what all pods have, with what was mounted for them.
+    pub fn remove_all(&self) -> Result<(), SmolStr> {
+        self.0.pods().into_iter().try_for_each(|pod| self.0.remove(pod))
+    }
+
     /// Nothing is mounted, for a node that leaves nothing of itself in the machine's kernel: what
     /// is meant to be in memory is on the disk, and parts of volumes are refused.
     pub fn without_mounts(self) -> Volumes {

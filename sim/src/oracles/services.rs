@@ -8,6 +8,7 @@ use crate::world::probes::pod_ip;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kubesim_actors::kubelet;
 use kubesim_actors::objects::{Key, Kind, Object};
 use kubesim_actors::ports::rules::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,8 @@ struct Wanted {
     /// Nodes with endpoints that are for their own clients: what is right there may be wrong
     /// elsewhere.
     local: BTreeSet<String>,
+    /// Ports of nodes that pods of theirs ask for.
+    hosted: BTreeSet<(String, Written, Place)>,
 }
 
 /// One destination of one port of a Service.
@@ -105,7 +108,10 @@ impl Wanted {
         }
         let cluster = &world.scenario.cluster;
         let pods = cluster.pod_network;
-        let mut wanted = Wanted { fronts: BTreeMap::new(), pods, local: BTreeSet::new() };
+        let hosted = hosted(world);
+        // What is right on a node with such a pod is wrong elsewhere.
+        let local = hosted.iter().map(|(node, ..)| node.clone()).collect();
+        let mut wanted = Wanted { fronts: BTreeMap::new(), pods, local, hosted };
         for service in world.objects(Kind::Service).filter(|service| is_proxied(service)) {
             let Some((spec, status)) = service.service() else { continue };
             let slices = slices.get(&service.key).map_or(&[][..], Vec::as_slice);
@@ -167,11 +173,26 @@ impl Wanted {
         if let Some(fronts) = self.fronts.get(written).or(any) {
             return strange(*written, fronts, *to, by.as_ref(), node.name);
         }
-        self.pods.contains(&to.0).then(|| {
+        let hosted = self.hosted.contains(&(node.name.to_owned(), *written, *to));
+        (!hosted && self.pods.contains(&to.0)).then(|| {
             let said = said(by.as_ref());
             format!("a rule leads {written}, which is no Service's, to {}{said}", place(*to))
         })
     }
+}
+
+/// Of all pods that are on a node, or end there.
+fn hosted(world: &World) -> BTreeSet<(String, Written, Place)> {
+    let mut all = BTreeSet::new();
+    for (spec, status) in world.objects(Kind::Pod).filter_map(|pod| pod.pod()) {
+        let (Some(node), Some(ip)) = (&spec.node_name, pod_ip(status)) else { continue };
+        for port in kubelet::host_ports(spec) {
+            let (protocol, number) = (Some(port.protocol), Some(port.number));
+            let written = Written { ip: port.ip, protocol, port: number };
+            all.insert((node.clone(), written, (ip, port.inside)));
+        }
+    }
+    all
 }
 
 /// The rules, the node's addresses that Services have as well, those that its rules may name,

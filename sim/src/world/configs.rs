@@ -1,7 +1,7 @@
 //! What a scenario's cluster settings mean to each actor.
 
 use super::build::{MANIFESTS, NET_CONF, NETD_MEMORY, RESOLV_CONF, SUBNET_ENV};
-use crate::scenario::{Address, Backend, DnsUpstreams, FaultKind, Overlap, Scenario};
+use crate::scenario::{Address, Backend, DnsUpstreams, FaultKind, Manifest, Overlap, Scenario};
 use kubesim_actors::objects::Kind;
 use kubesim_actors::{apiserver, controllers, dns, kubelet, netd, proxy};
 use kubesim_runtime::{Rng, Stream};
@@ -93,14 +93,18 @@ pub(super) fn controllers_config(scenario: &Scenario, visitors: bool) -> control
     }
 }
 
-/// The kinds of what the scenario itself gives to the API.
-fn given(scenario: &Scenario) -> BTreeSet<Kind> {
+/// What the scenario itself gives to the API.
+fn manifests(scenario: &Scenario) -> impl Iterator<Item = &Manifest> {
     let applied = scenario.faults.iter().flat_map(|fault| match &fault.kind {
         FaultKind::Apply { objects } => objects.as_slice(),
         _ => &[],
     });
-    let given = scenario.workloads.iter().flat_map(|workload| &workload.objects).chain(applied);
-    given.map(|manifest| manifest.object.kind()).collect()
+    scenario.workloads.iter().flat_map(|workload| &workload.objects).chain(applied)
+}
+
+/// The kinds of it.
+fn given(scenario: &Scenario) -> BTreeSet<Kind> {
+    manifests(scenario).map(|manifest| manifest.object.kind()).collect()
 }
 
 pub(super) fn kubelet_config(scenario: &Scenario, index: usize, visitors: bool) -> kubelet::Config {
@@ -120,6 +124,7 @@ pub(super) fn kubelet_config(scenario: &Scenario, index: usize, visitors: bool) 
         manifests: MANIFESTS.into(),
         lease_duration: cluster.lease_duration,
         events: visitors,
+        sweeps: visitors || manifests(scenario).any(|manifest| manifest.host_ports),
         status_period: cluster.status_period,
     }
 }

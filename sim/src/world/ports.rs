@@ -92,6 +92,7 @@ component!(Kubelet, Kubelet, kubelets, |world: &mut World, life, ticket, effect|
     kubelet::Effect::Probe(request) => world.kubelet_probe(life, ticket, request),
     kubelet::Effect::Files(request) => world.later(FILE, Work::Files { life, ticket, request }),
     kubelet::Effect::Volumes(request) => world.volumes_effect(life, ticket, request),
+    kubelet::Effect::Rules(request) => world.later(RESTORE, Work::Rules { life, ticket, request }),
     kubelet::Effect::Network(request) =>
         world.later(NETLINK, Work::Network { life, ticket, request }),
 });
@@ -204,6 +205,9 @@ impl World {
         let Some(reply) = reply else { return };
         let at = self.now;
         match life.cell.kind {
+            Kind::Kubelet => {
+                self.send::<Kubelet>(life, at, Some(ticket), kubelet::Event::Rules(reply));
+            }
             Kind::Proxy => self.send::<Proxy>(life, at, Some(ticket), proxy::Event::Rules(reply)),
             Kind::Netd => self.send::<Netd>(life, at, Some(ticket), netd::Event::Rules(reply)),
             Kind::Flannel => {

@@ -8,6 +8,7 @@ use crate::drive::{
 };
 use crate::lab::mail::{Mail, News};
 use crate::lab::plan::{Behind, Config, Plan};
+use crate::status::Board;
 use kubesim_actors::controllers::{self, Controllers};
 use kubesim_actors::dns::{self, Dns};
 use kubesim_actors::kubelet;
@@ -138,7 +139,9 @@ impl Hosts {
     ) -> Box<dyn Running> {
         let connections = means.api.listen();
         let driver = drive::on::<A, _, _>(means, perform);
-        drive::start(config, driver, (connections, event), self.settings(cell))
+        // How it is, the run says.
+        let board = Board::default();
+        drive::start(config, driver, (connections, event), self.settings(cell), &board)
     }
 
     fn settings(&self, cell: Cell) -> Settings {

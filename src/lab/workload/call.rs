@@ -2,7 +2,8 @@
 
 use super::Shared;
 use super::image::{Call, Find};
-use kubesim_backends::containers::RESOLV_CONF;
+use kubesim_actors::ports::container;
+use kubesim_backends::containers::{HOSTS, RESOLV_CONF};
 use kubesim_backends::packets::dns;
 use kubesim_sim::world::resolver::{Lookup, Next, TIMEOUT};
 use std::io;
@@ -82,6 +83,10 @@ async fn find(process: &Shared, call: &Call) -> io::Result<Ipv4Addr> {
         return value.parse().map_err(refused);
     }
     if let Ok(ip) = call.host.parse() {
+        return Ok(ip);
+    }
+    let hosts = std::env::var(HOSTS).unwrap_or_default();
+    if let Some(ip) = container::look_up(&hosts, &call.host) {
         return Ok(ip);
     }
     let id = process.rng.borrow_mut().u64() as u16;

@@ -70,6 +70,7 @@ impl Machine {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kubesim-cri-{}-{count}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
+        fs::write(folder.join("hosts"), "192.0.2.1\tmachine\n").expect("a file");
         let plugins = folder.join("cni");
         fs::create_dir_all(&plugins).expect("a folder");
         fs::write(folder.join("config.toml"), config(&folder)).expect("a file");
@@ -94,6 +95,14 @@ impl Machine {
     }
     pub fn logs(&self) -> PathBuf {
         self.folder.join("logs")
+    }
+    /// Where the runtime has plugins and networks.
+    pub fn cni(&self) -> PathBuf {
+        self.folder.join("cni")
+    }
+    /// The machine's own.
+    pub fn hosts(&self) -> PathBuf {
+        self.folder.join("hosts")
     }
     /// A node's own things.
     pub fn data(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 mod cluster;
 #[cfg(feature = "node")]
 mod guestbook;
+mod hosts;
 mod image;
 #[cfg(feature = "node")]
 mod joins;
@@ -12,7 +13,11 @@ mod machine;
 mod node;
 #[cfg(feature = "node")]
 mod packages;
+#[cfg(feature = "node")]
+mod ports;
 mod registry;
+#[cfg(feature = "node")]
+mod reset;
 #[cfg(feature = "node")]
 mod roams;
 mod stories;
@@ -63,6 +68,7 @@ fn driver(machine: &Machine) -> Cri {
     Cri::new(Settings {
         logs: machine.logs(),
         pods: machine.pods(),
+        hosts: machine.hosts(),
         cgroup: machine.cgroup(),
         patience: Duration::from_secs(10),
         relist: Duration::from_millis(100),

@@ -44,6 +44,7 @@ fn config() -> Config {
         resolv_conf: "/etc/resolv.conf".into(),
         manifests: "".into(),
         events: false,
+        sweeps: false,
         lease_duration: Duration::from_secs(40),
         status_period: Duration::from_secs(300),
     }
@@ -136,6 +137,7 @@ impl Driver<Kubelet> for Ports {
             Effect::Probe(request) => self.probes.perform(request, to(answer, Event::Probe)),
             Effect::Files(request) => read(request, to(answer, Event::Files)),
             Effect::Volumes(request) => self.volumes.perform(request, to(answer, Event::Volumes)),
+            Effect::Rules(request) => unreachable!("no pod here has a host port: {request:?}"),
             Effect::Network(_) => Box::pin(async move {
                 let _ = answer.send(Event::Network(addresses())).await;
                 pending().await

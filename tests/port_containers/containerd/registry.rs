@@ -18,11 +18,15 @@ pub struct Registry {
     thread: Option<JoinHandle<()>>,
 }
 
+const AUTH: &str = "authorization";
+
 #[derive(Default)]
 struct Shared {
     over: AtomicBool,
     /// How often somebody asked which manifest a tag is.
     resolved: AtomicUsize,
+    /// What a caller's `Authorization` has to say, if anything.
+    guard: Option<String>,
 }
 
 impl Registry {
@@ -31,10 +35,19 @@ impl Registry {
         Registry::of(machine::images())
     }
 
+    /// One that answers only who says this (RFC 7617).
+    pub fn guarded(authorization: &str) -> Registry {
+        Registry::with(machine::images(), Some(authorization.to_owned()))
+    }
+
     pub fn of(images: Layout) -> Registry {
+        Registry::with(images, None)
+    }
+
+    fn with(images: Layout, guard: Option<String>) -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { guard, ..Shared::default() });
         let serving = Arc::clone(&shared);
         let accepts = listener.try_clone().expect("a socket");
         let serve = move || {
@@ -78,7 +91,16 @@ impl Drop for Registry {
 fn answer(caller: TcpStream, images: &Layout, shared: &Shared) -> std::io::Result<()> {
     let mut lines = BufReader::new(&caller).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut said = None;
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        let header = line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case(AUTH));
+        said = header.map(|(_, value)| value.to_owned()).or(said);
+    }
+    if shared.guard.is_some() && said != shared.guard {
+        let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"\r\n\
+                       Content-Length: 0\r\nConnection: close\r\n\r\n";
+        return (&caller).write_all(refusal.as_bytes());
+    }
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = path.split('?').next().unwrap_or_default();

@@ -5,7 +5,8 @@ use super::{Containerd, on_containerd};
 use crate::{IP, OTHER, POD, World, container, exited, run, sandbox};
 use kubesim_actors::objects::Key;
 use kubesim_actors::ports::container::{
-    Container, ContainerState, Exit, Fault, Pull, Reply, Request, Sandbox, SandboxState,
+    Container, ContainerState, Credentials, Exit, Fault, Pull, Reply, Request, Sandbox,
+    SandboxState,
 };
 use kubesim_backends::probe::Command;
 use std::fs;
@@ -218,6 +219,31 @@ fn the_registry_is_asked_as_often_as_the_policy_says() {
             }
             other => panic!("{other:?}"),
         }
+    });
+}
+
+#[test]
+fn a_registry_is_asked_with_each_password_until_one_is_right() {
+    on_containerd(|world| {
+        world.ask(Request::RunSandbox { pod: POD, spec: sandbox(IP) });
+        let registry = Registry::guarded("Basic bWU6cmlnaHQ=");
+        let image = registry.name("shell");
+        let mut tried = |passwords: &[&str]| {
+            let of = |word: &&str| Credentials { username: "me".into(), password: (*word).into() };
+            let credentials = passwords.iter().map(of).collect();
+            let image = image.as_str().into();
+            start(world, Container { image, credentials, ..script("exit 0") }).remove(0)
+        };
+        for passwords in [&[][..], &["wrong"], &["wrong", "false"]] {
+            let Reply::Refused { fault: Fault::Pull, why, .. } = tried(passwords) else {
+                panic!("with {passwords:?} it is pulled");
+            };
+            // What containerd says of one that is wrong, and of none.
+            let said =
+                why.contains("401 Unauthorized") || why.contains("no basic auth credentials");
+            assert!(said && !why.contains("wrong"), "{why}");
+        }
+        assert!(matches!(tried(&["wrong", "right"]), Reply::Started { .. }));
     });
 }
 

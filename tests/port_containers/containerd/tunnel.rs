@@ -162,6 +162,7 @@ fn people_look_into_pods_and_speak_with_them() {
             restarts >= 1 && !ready("two", 0, "lastState.terminated.exitCode").is_empty()
         });
         cluster.until("it cannot start", || !ready("never", 0, "state.waiting.reason").is_empty());
+        static_pods(&cluster);
         for (number, program) in releases().into_iter().enumerate() {
             let client = Client { program, cluster: &cluster, pod: format!("web-{number}") };
             cluster.apply(&POD.replace("name: web", &format!("name: {}", client.pod)));
@@ -216,6 +217,25 @@ fn a_node_is_asked_wherever_it_is_and_told_of_where_it_is_not() {
         cluster.until("it is told that it is gone", || told().contains(why));
         assert_eq!(first.end(Signal::SIGTERM), Some(0));
     });
+}
+
+/// Its node knows one by another uid than its mirror has in the API.
+fn static_pods(cluster: &Cluster) {
+    let said = "echo said; trap 'exit 0' TERM; busybox sleep 1000 & wait";
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "static", "namespace": "default" },
+        "spec": { "containers": [{
+            "name": "c", "image": "shell", "imagePullPolicy": "IfNotPresent",
+            "command": ["/bin/sh", "-c", said],
+        }] },
+    });
+    let manifests = cluster.data().join("node/manifests");
+    fs::create_dir_all(&manifests).expect("a folder");
+    fs::write(manifests.join("static.json"), pod.to_string()).expect("a file");
+    cluster.ready("static-n1");
+    cluster.until("it is heard", || cluster.told("logs static-n1") == "said\n");
+    assert_eq!(cluster.told("exec static-n1 -- busybox echo a"), "a\n");
 }
 
 fn logs(client: &Client<'_>) {

@@ -1,4 +1,5 @@
-//! The ConfigMaps and Secrets that a pod names, and no others: a node may read those only.
+//! The ConfigMaps and Secrets that a pod names, for what it is made of and for its images, and no
+//! others: a node may read those only.
 
 use crate::kubelet::pod::container_specs;
 use crate::objects::{Key, Kind, PodSpec};
@@ -28,6 +29,9 @@ pub fn of(spec: &PodSpec, namespace: &str) -> Vec<(Kind, Key)> {
                 add(Kind::Secret, &secret.name);
             }
         }
+    }
+    for secret in spec.image_pull_secrets.iter().flatten() {
+        add(Kind::Secret, &secret.name);
     }
     for container in container_specs(spec) {
         for from in container.env_from.iter().flatten() {

@@ -9,6 +9,7 @@ use crate::objects::{Key, Kind, Object};
 use crate::ports::api;
 use k8s_openapi::ByteString;
 use kubesim_runtime::{Context, Time};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Data {
     pub data: Bytes,
     /// `binaryData`, which only files are made of.
     pub binary: Bytes,
+    /// Of a Secret: what it says that it is for.
+    pub secret_type: SmolStr,
 }
 
 pub type Bytes = BTreeMap<String, Arc<[u8]>>;
@@ -153,9 +156,11 @@ fn read(object: &Object) -> Data {
     if let Some(map) = object.config_map() {
         let texts = map.data.iter().flatten();
         let data = texts.map(|(key, text)| (key.clone(), Arc::from(text.as_bytes()))).collect();
-        return Data { data, binary: bytes(map.binary_data.as_ref()) };
+        let binary = bytes(map.binary_data.as_ref());
+        return Data { data, binary, ..Data::default() };
     }
     let fields = object.plain().map(|plain| &plain.fields);
     let data = fields.map(|fields| fields.part::<BTreeMap<String, ByteString>>("data"));
-    Data { data: bytes(data.as_ref()), binary: Bytes::new() }
+    let secret_type = fields.map(|fields| fields.part::<SmolStr>("type")).unwrap_or_default();
+    Data { data: bytes(data.as_ref()), binary: Bytes::new(), secret_type }
 }

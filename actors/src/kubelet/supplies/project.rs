@@ -118,7 +118,7 @@ impl Makings<'_> {
     ) -> Result<(), Lack> {
         let key = Key::new(self.facts.pod.key.namespace.clone(), name);
         let Some(found) = self.objects.get(kind, &key, optional)? else { return Ok(()) };
-        let Data { data, binary } = &*found;
+        let Data { data, binary, .. } = &*found;
         let mut add = |path: &str, content: &Arc<[u8]>, own| {
             let (content, mode) = (Arc::clone(content), mode(own, of_all));
             files.insert(SmolStr::from(path), File { content, mode, owner: None });

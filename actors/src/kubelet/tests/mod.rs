@@ -1,6 +1,9 @@
 //! The kubelet in a small world: what it makes of pods, crashes, probes, deletions and roaming.
 
 mod events;
+mod host_ports;
+mod hosts;
+mod pulls;
 mod runtime;
 mod supplies;
 mod world;

@@ -4,7 +4,8 @@
 use crate::kubelet::{Config, Effect, Event, Kubelet, Timer};
 use crate::objects::{Key, Kind, Name, Object, PodStatus, Uid, View};
 use crate::ports::container::{Exit, Fault};
-use crate::ports::{api, container, files, network, probe, volumes};
+use crate::ports::rules::text::to_iptables_save;
+use crate::ports::{api, container, files, network, probe, rules, volumes};
 use kubesim_runtime::{
     Actor, Clocks, Context, Loss, Outbox, Rng, Snapshot, Stream, Time, TimerOp, Wall,
 };
@@ -63,6 +64,11 @@ pub struct World {
     pub rewritten: usize,
     /// How many tokens were made.
     pub tokens: u64,
+    /// The rules of host ports, and why they are refused, if they are.
+    pub rules: String,
+    pub refused_rules: Option<String>,
+    /// What was asked of the rules port.
+    pub ruled: Vec<rules::Request>,
 }
 
 #[derive(Clone)]
@@ -96,6 +102,7 @@ pub fn config() -> Config {
         manifests: "/etc/kubernetes/manifests".into(),
         lease_duration: Duration::from_secs(40),
         events: false,
+        sweeps: false,
         status_period: Duration::from_secs(300),
     }
 }
@@ -143,6 +150,9 @@ impl World {
             refused_volumes: BTreeMap::new(),
             rewritten: 0,
             tokens: 0,
+            rules: String::new(),
+            refused_rules: None,
+            ruled: Vec::new(),
         };
         world.take(out);
         world
@@ -267,10 +277,32 @@ impl World {
                 vec![Event::Files(files::Reply::Content { path, content })]
             }
             Effect::Files(_) => Vec::new(),
-            Effect::Network(_) => vec![self.network()],
+            Effect::Network(network::Request::Observe) => vec![self.network()],
+            Effect::Network(_) => Vec::new(),
+            Effect::Rules(request) => vec![Event::Rules(self.rule(request))],
             Effect::Volumes(request) => {
                 self.volumes(&request).into_iter().map(Event::Volumes).collect()
             }
+        }
+    }
+
+    fn rule(&mut self, request: rules::Request) -> rules::Reply {
+        self.ruled.push(request.clone());
+        match request {
+            rules::Request::Apply { owner, base, shared, local } => {
+                let result = self.refused_rules.clone().map_or(Ok(()), Err);
+                if result.is_ok() {
+                    self.rules = to_iptables_save(&base, &shared, &local);
+                }
+                rules::Reply::Applied { owner, version: shared.version(), result }
+            }
+            rules::Request::Verify { owner } => {
+                let intact = !self.rules.is_empty();
+                let missing = if intact { Vec::new() } else { vec!["all of it".to_owned()] };
+                rules::Reply::Verified { owner, intact, missing }
+            }
+            rules::Request::DeleteConntrack { .. } => rules::Reply::ConntrackDeleted { entries: 0 },
+            other => unreachable!("a kubelet does not ask for {other:?}"),
         }
     }
 

@@ -42,8 +42,26 @@ pub struct Image {
 pub struct PullImageRequest {
     #[prost(message, tag = "1")]
     pub image: Option<ImageSpec>,
+    #[prost(message, tag = "2")]
+    pub auth: Option<AuthConfig>,
     #[prost(message, tag = "3")]
     pub sandbox_config: Option<PodSandboxConfig>,
+}
+
+/// How one asks a registry. It is never printed.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct AuthConfig {
+    #[prost(string, tag = "1")]
+    pub username: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthConfig")
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -99,7 +99,7 @@ fn whom(pod: &Object, options: &Options, what: What) -> Result<(String, String),
             streams(what, options)?.with("container", &container)
         }
     };
-    let query = query.with("uid", &pod.uid.to_string()).text();
+    let query = query.with("uid", &choose::uid(pod)).text();
     Ok((choose::node(name, spec)?.to_owned(), query))
 }
 

@@ -30,7 +30,7 @@ pub async fn read(inner: &Rc<Inner>, pod: &Object, options: &Options) -> Result<
     let (which, attempt) = attempt(name, status, &container, options.flag("previous"))
         .map_err(Failure::bad_request)?;
     let mut query = Query::to("/log")
-        .with("uid", &pod.uid.to_string())
+        .with("uid", &choose::uid(pod))
         .with("namespace", &pod.key.namespace)
         .with("pod", name)
         .with("container", &container)

@@ -300,6 +300,15 @@ pub struct Manifest {
     pub object: Arc<Object>,
     /// The file and line that it comes from: `dir/web.yaml:6`.
     pub place: Name,
+    /// It is, or makes, a pod with a port of its node.
+    pub host_ports: bool,
+}
+
+impl Manifest {
+    pub fn new(object: Arc<Object>, place: Name) -> Manifest {
+        let host_ports = object.to_json().to_string().contains(r#""hostPort":"#);
+        Manifest { object, place, host_ports }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -57,7 +57,7 @@ impl Reader<'_> {
     fn table(&self, item: &Item, objects: &mut Vec<Manifest>) {
         match manifest::object(&item.to_json()) {
             Ok(object) => {
-                objects.push(Manifest { object: Arc::new(object), place: self.place(item.at) });
+                objects.push(Manifest::new(Arc::new(object), self.place(item.at)));
             }
             Err(mistakes) => self.mistakes(item, mistakes),
         }
@@ -90,7 +90,7 @@ impl Reader<'_> {
             Ok(found) => {
                 objects.extend(found.into_iter().map(|(line, object)| {
                     let line = if verbatim { line + above } else { above };
-                    Manifest { object, place: Name::from(format!("{}:{line}", source.name)) }
+                    Manifest::new(object, Name::from(format!("{}:{line}", source.name)))
                 }));
                 return;
             }
@@ -109,10 +109,11 @@ impl Reader<'_> {
 
     fn manifest(&self, at: At, name: &str, text: &str, objects: &mut Vec<Manifest>) {
         match manifest::parse(name, text) {
-            Ok(found) => objects.extend(found.into_iter().map(|(line, object)| Manifest {
-                object,
-                place: Name::from(format!("{name}:{line}")),
-            })),
+            Ok(found) => {
+                objects.extend(found.into_iter().map(|(line, object)| {
+                    Manifest::new(object, Name::from(format!("{name}:{line}")))
+                }))
+            }
             Err(wrong) => wrong.into_iter().for_each(|mistake| self.foreign(at, mistake)),
         }
     }
@@ -166,7 +167,7 @@ impl Reader<'_> {
                 match manifest::object(&value) {
                     Ok(object) => {
                         let place = self.place(item.at);
-                        objects.push(Manifest { object: Arc::new(object), place });
+                        objects.push(Manifest::new(Arc::new(object), place));
                     }
                     Err(mistakes) => self.mistakes(item, mistakes),
                 }

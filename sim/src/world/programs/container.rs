@@ -359,7 +359,7 @@ impl Container {
             }
             return;
         }
-        if let Ok(ip) = call.host.parse() {
+        if let Some(ip) = call.host.parse().ok().or_else(|| spec.knows(&call.host)) {
             return self.connect(world, seat, id, ip, call.port);
         }
         let lookup = Lookup::new(&self.resolv_conf, &call.host, seat.rng.u64() as u16);

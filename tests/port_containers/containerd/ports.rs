@@ -1,0 +1,126 @@
+//! Ports of the node that lead to its pods, over a real machine's rules.
+
+use super::cluster::{Cluster, Running, on_a_machine, plug};
+use super::machine::Machine;
+use super::up::{HERE, up};
+use crate::namespace::ip;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether an echo comes from there, of a stream.
+fn echoes(address: &str, port: u16) -> bool {
+    let at: SocketAddr = format!("{address}:{port}").parse().expect("an address");
+    let heard = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&at, WITHIN)?;
+        stream.set_read_timeout(Some(WITHIN))?;
+        stream.write_all(b"hello")?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard)?;
+        Ok(heard)
+    };
+    heard().is_ok_and(|heard| heard == "hello")
+}
+
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  containers:
+  - name: c
+    image: echo
+    imagePullPolicy: IfNotPresent
+    ports:
+    - {containerPort: 7000, hostPort: 8080}
+    - {containerPort: 7000, hostPort: 8081, hostIP: 192.168.77.2}
+    - {containerPort: 7000, hostPort: 8082, hostIP: 127.0.0.1}
+    - {containerPort: 7777, hostPort: 7777, protocol: UDP}
+  - name: udp
+    image: shell
+    imagePullPolicy: IfNotPresent
+    command: [/bin/sh, -c, \"while :; do busybox nc -u -l -p 7777 -e busybox echo heard; done\"]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other}
+spec:
+  containers:
+  - {name: c, image: echo, imagePullPolicy: IfNotPresent}
+";
+
+/// Whether a pod's own programs hear an echo there.
+fn within(cluster: &Cluster, pod: &str, address: &str, port: u16) -> bool {
+    let script = format!("echo hello | busybox nc -w 3 {address} {port}");
+    let words = format!("exec {pod} -c c -- /bin/sh -c");
+    let mut command = cluster.command(&words);
+    let out = command.arg(script).output().expect("kubectl runs");
+    String::from_utf8_lossy(&out.stdout).trim() == "hello"
+}
+
+#[test]
+fn host_ports_lead_to_a_pod_from_everywhere_and_go_with_it() {
+    on_a_machine(|| {
+        plug(HERE);
+        let (machine, cluster) = (Machine::start(), Cluster::new());
+        // Somebody on the machine's network, who is not it.
+        let (tell, told) = std::sync::mpsc::channel();
+        let (go, may) = std::sync::mpsc::channel::<()>();
+        let stranger = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            tell.send(nix::unistd::gettid()).expect("it is waited for");
+            may.recv().expect("it is told that it has the card");
+            ip("link set wire0 up");
+            ip("addr add 192.168.77.9/24 dev wire0");
+            may.recv().expect("it is told that pods run");
+            let tried = [8080, 8081, 8082].map(|port| echoes(HERE, port));
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(WITHIN)).expect("a timeout");
+            let mut heard = [0; 16];
+            let said = (0..5).any(|_| {
+                let sent = socket.send_to(b"x", (HERE, 7777)).is_ok();
+                sent && socket.recv(&mut heard).is_ok_and(|n| heard[..n].starts_with(b"heard"))
+            });
+            (tried, said)
+        });
+        ip(&format!("link set wire0 netns {}", told.recv().expect("a thread")));
+        go.send(()).expect("it waits");
+        let mut running = Running::start(&mut up(&cluster, &machine));
+        running.says("the node n1 is ready");
+        cluster.apply(PODS);
+        cluster.ready("web");
+        cluster.ready("other");
+
+        go.send(()).expect("it waits");
+        let (tried, heard) = stranger.join().expect("it does not panic");
+        assert_eq!(tried, [true, true, false], "the third is for the machine itself only");
+        assert!(heard, "datagrams get there and back");
+        let here = [(HERE, 8080), (HERE, 8081), ("127.0.0.1", 8080), ("127.0.0.1", 8082)];
+        for (address, port) in here {
+            assert!(echoes(address, port), "{address}:{port} from the machine");
+        }
+        assert!(!echoes("127.0.0.1", 8081));
+        assert!(within(&cluster, "other", HERE, 8080), "from another pod");
+        assert!(within(&cluster, "web", HERE, 8080), "from the pod itself");
+
+        assert_eq!(running.end(Signal::SIGKILL), None);
+        assert!(echoes(HERE, 8080), "it stands without us");
+        let mut running = Running::start(&mut up(&cluster, &machine));
+        running.says("the node n1 is ready");
+        assert!(echoes(HERE, 8080));
+        cluster.told("delete pod web --grace-period=1");
+        cluster.until("nobody is led anywhere", || !echoes(HERE, 8080));
+        let rules = || {
+            let out = std::process::Command::new("iptables-save").output().expect("it runs");
+            String::from_utf8(out.stdout).expect("text")
+        };
+        cluster.until("no rule is left", || !rules().contains("HOSTPORT"));
+        assert_eq!(running.end(Signal::SIGTERM), Some(0));
+    });
+}
