@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What a node keeps in its own, whatever becomes of it. By which a reset finds the rest is the
 /// last.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 9] = [
     "pods",
     "pki",
     "net-conf.json",

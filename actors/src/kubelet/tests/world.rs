@@ -294,7 +294,12 @@ impl World {
                 if result.is_ok() {
                     self.rules = to_iptables_save(&base, &shared, &local);
                 }
-                rules::Reply::Applied { owner, version: shared.version(), result }
+                rules::Reply::Applied {
+                    owner,
+                    version: shared.version(),
+                    missing: Vec::new(),
+                    result,
+                }
             }
             rules::Request::Verify { owner } => {
                 let intact = !self.rules.is_empty();
