@@ -102,8 +102,8 @@ pub enum Timer {
     NodeStatus,
     Retry,
     Events,
-    HostPorts,
     Pod(crate::objects::Uid),
+    HostPorts,
 }
 
 impl kubesim_runtime::Effect for Effect {
