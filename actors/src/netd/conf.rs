@@ -3,8 +3,10 @@
 //! Shape: flannel's Documentation/configuration.md. Keys of other backends and of IPv6 are left
 //! alone, as flannel does.
 
+use crate::ports::network::IfName;
 use ipnet::Ipv4Net;
 use serde_json::Value;
+use smol_str::{SmolStr, format_smolstr};
 use std::net::Ipv4Addr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +36,11 @@ pub const VNI: u32 = 1;
 pub const PORT: u16 = 8472;
 /// WireGuard's port where the file does not choose it (pkg/backend/wireguard).
 pub const WIREGUARD_PORT: u16 = 51_820;
+/// Bytes that IP, UDP, VXLAN and the inner Ethernet header take (RFC 7348).
+pub(super) const VXLAN_OVERHEAD: u32 = 50;
+/// Bytes that WireGuard takes at most: IPv6 40, UDP 8, its header 16 and its tag 16. As flannel
+/// has it (pkg/backend/wireguard/wireguard_network.go) over IPv4 too, where it takes 60.
+pub(super) const WIREGUARD_OVERHEAD: u32 = 80;
 
 impl NetConf {
     /// Reads the file's text. An error names the key and what was expected there.
@@ -67,6 +74,32 @@ impl NetConf {
         let mtu = number(section, "MTU", 576, 65_535).map_err(in_backend)?.map(|mtu| mtu as u32);
         let backend = backend(section).map_err(in_backend)?;
         Ok(NetConf { network, subnet_len, subnet_min, subnet_max, backend, mtu })
+    }
+
+    pub(super) fn vxlan(&self) -> (u32, u16) {
+        match self.backend {
+            Backend::Vxlan { vni, port, .. } => (vni, port),
+            _ => (VNI, PORT),
+        }
+    }
+
+    /// `kubesim.1`, or flannel's own name where it has one device only.
+    pub(super) fn overlay_name(&self) -> IfName {
+        if matches!(self.backend, Backend::Wireguard { .. }) {
+            return SmolStr::new_static("flannel-wg");
+        }
+        format_smolstr!("kubesim.{}", self.vxlan().0)
+    }
+
+    /// The MTU of pods. With host-gw it stays the link's even where one peer is behind the vxlan:
+    /// packets that do not fit there are answered with ICMP "fragmentation needed" (RFC 1191).
+    pub(super) fn pod_mtu(&self, link: u32) -> u32 {
+        let overhead = match self.backend {
+            Backend::HostGw => 0,
+            Backend::Vxlan { .. } => VXLAN_OVERHEAD,
+            Backend::Wireguard { .. } => WIREGUARD_OVERHEAD,
+        };
+        self.mtu.unwrap_or(link.saturating_sub(overhead))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the machine's kernel should have: the bridge, the vxlan device, the routes under our tag
 //! with their neighbours and FDB entries, forwarding, and the file that tells the kubelet.
 
-use super::conf::{Backend, NetConf};
+use super::conf::{Backend, NetConf, VXLAN_OVERHEAD, WIREGUARD_OVERHEAD};
 use super::plan::{self, LeftOut, Params, Plan};
 use super::wireguard;
 use super::{Effect, Netd};
@@ -15,12 +15,6 @@ use smallvec::SmallVec;
 use smol_str::{SmolStr, format_smolstr};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-
-/// Bytes that IP, UDP, VXLAN and the inner Ethernet header take (RFC 7348).
-const VXLAN_OVERHEAD: u32 = 50;
-/// Bytes that WireGuard takes at most: IPv6 40, UDP 8, its header 16 and its tag 16. As flannel
-/// has it (pkg/backend/wireguard/wireguard_network.go) over IPv4 too, where it takes 60.
-const WIREGUARD_OVERHEAD: u32 = 80;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
@@ -105,34 +99,6 @@ impl Kernel {
     pub fn on_env(&mut self, content: Option<Arc<str>>) {
         self.env_asked = None;
         self.env = Some(content);
-    }
-}
-
-impl NetConf {
-    fn vxlan(&self) -> (u32, u16) {
-        match self.backend {
-            Backend::Vxlan { vni, port, .. } => (vni, port),
-            _ => (super::conf::VNI, super::conf::PORT),
-        }
-    }
-
-    /// `kubesim.1`, or flannel's own name where it has one device only.
-    fn overlay_name(&self) -> IfName {
-        if matches!(self.backend, Backend::Wireguard { .. }) {
-            return SmolStr::new_static("flannel-wg");
-        }
-        format_smolstr!("kubesim.{}", self.vxlan().0)
-    }
-
-    /// The MTU of pods. With host-gw it stays the link's even where one peer is behind the vxlan:
-    /// packets that do not fit there are answered with ICMP "fragmentation needed" (RFC 1191).
-    fn pod_mtu(&self, link: u32) -> u32 {
-        let overhead = match self.backend {
-            Backend::HostGw => 0,
-            Backend::Vxlan { .. } => VXLAN_OVERHEAD,
-            Backend::Wireguard { .. } => WIREGUARD_OVERHEAD,
-        };
-        self.mtu.unwrap_or(link.saturating_sub(overhead))
     }
 }
 

@@ -197,8 +197,7 @@ impl Judge {
                 self.before(world, by, last, |h, w| network::reassigned(w, h, from, to))
             }
             Expect::Refused { actor, text, by } => {
-                let after = anchor(world, &by.after).unwrap_or(Time::ZERO);
-                self.before(world, by, last, |_, w| workload::refused(w, *actor, text, after))
+                self.before(world, by, last, |_, w| workload::refused(w, *actor, text, &by.after))
             }
             Expect::Says { actor, node, text, by } => {
                 let after = anchor(world, &by.after);

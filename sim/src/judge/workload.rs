@@ -1,7 +1,7 @@
 //! Expectations of pods, probes, names and words.
 
 use super::{History, Verdict, anchor, deadline, next_fault};
-use crate::scenario::{ActorName, Deadline, PodRef, ProbeKind};
+use crate::scenario::{ActorName, Anchor, Deadline, PodRef, ProbeKind};
 use crate::world::probes::{fits, is_ready};
 use crate::world::{Kind, World, words};
 use kubesim_actors::objects::{Key, Kind as ObjectKind, Name, Object};
@@ -240,13 +240,14 @@ pub fn max_gap(world: &World, name: &str, within: Duration) -> Verdict {
     }
 }
 
-/// Since an instant.
+/// Since a moment.
 pub fn refused(
     world: &World,
     actor: ActorName,
     texts: &[String],
-    since: Time,
+    since: &Anchor,
 ) -> Result<String, String> {
+    let since = anchor(world, since).unwrap_or(Time::ZERO);
     let of = world.refusals.iter().filter(|(cell, _, at)| is(cell.kind, actor) && *at >= since);
     let mut seen = None;
     if actor == ActorName::Apiserver {
