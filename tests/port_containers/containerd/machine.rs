@@ -70,9 +70,9 @@ impl Machine {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("kubesim-cri-{}-{count}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
-        fs::write(folder.join("hosts"), "192.0.2.1\tmachine\n").expect("a file");
         let plugins = folder.join("cni");
         fs::create_dir_all(&plugins).expect("a folder");
+        fs::write(folder.join("hosts"), "192.0.2.1\tmachine\n").expect("a file");
         fs::write(folder.join("config.toml"), config(&folder)).expect("a file");
         let network = cni::network_list().to_string();
         fs::write(plugins.join("10-pods.conflist"), network).expect("a file");
