@@ -134,12 +134,12 @@ impl Netd {
     }
 }
 
-/// Its chains with nothing in them: what takes the place of all that stand.
+/// Its chains with nothing in them, and what leads to them: what takes the place of all that stand.
 pub fn footing() -> Request {
     let chain = |table, name| (ChainKey { table, name }, Arc::new(Chain { rules: Vec::new() }));
     Request::Apply {
         owner: OWNER,
-        base: Arc::new([]),
+        base: base(Place::First),
         shared: ChainSet::empty(0),
         local: Arc::new([chain(Table::Nat, POSTROUTING), chain(Table::Filter, FORWARD)]),
     }
@@ -169,6 +169,19 @@ fn may_drop(rule: &Rule, networks: &Networks) -> bool {
     judged && !state && sides < 2
 }
 
+/// What leads to them from the built-in chains; `place` in FORWARD.
+fn base(place: Place) -> Arc<[BaseRule]> {
+    let jump = |table, from, to: SmolStr, comment, place| {
+        let matches = vec![Match::Comment(SmolStr::new_static(comment))];
+        let rule = Rule { matches, target: Target::Jump(to) };
+        BaseRule { table, chain: SmolStr::new_static(from), place, rule }
+    };
+    Arc::new([
+        jump(Table::Nat, "POSTROUTING", POSTROUTING, "kubesim masq", Place::Last),
+        jump(Table::Filter, "FORWARD", FORWARD, "kubesim forward", place),
+    ])
+}
+
 /// The rules of flannel's `--ip-masq` and forward chains (pkg/trafficmngr/iptables), under our
 /// own names.
 ///
@@ -195,17 +208,9 @@ pub fn apply(owner: SmolStr, networks: &Networks, place: Place) -> Request {
         rule(vec![source(pods, false), destination(services, true)], Target::Accept),
     ];
     let chain = |table, name, rules| (ChainKey { table, name }, Arc::new(Chain { rules }));
-    let jump = |table, from, to: SmolStr, comment, place| {
-        let comment = Match::Comment(SmolStr::new_static(comment));
-        let (chain, rule) = (SmolStr::new_static(from), rule(vec![comment], Target::Jump(to)));
-        BaseRule { table, chain, place, rule }
-    };
     Request::Apply {
         owner,
-        base: Arc::new([
-            jump(Table::Nat, "POSTROUTING", POSTROUTING, "kubesim masq", Place::Last),
-            jump(Table::Filter, "FORWARD", FORWARD, "kubesim forward", place),
-        ]),
+        base: base(place),
         shared: ChainSet::empty(0),
         local: Arc::new([
             chain(Table::Nat, POSTROUTING, postrouting),

@@ -328,7 +328,8 @@ impl Proxy {
     }
 }
 
-/// The chains of iptables mode with nothing in them: what takes the place of all that stand.
+/// The chains of iptables mode with nothing in them, and what leads to them: what takes the place of
+/// all that stand.
 pub fn footing() -> rules::Request {
     let common = piece::COMMON.iter().map(|(table, name)| (*table, (*name).into()));
     let fixed = base::fixed_chains().into_iter().map(|(key, _)| (key.table, key.name));
@@ -337,7 +338,7 @@ pub fn footing() -> rules::Request {
     };
     rules::Request::Apply {
         owner: OWNER.into(),
-        base: Arc::new([]),
+        base: base::base_rules(),
         shared: rules::ChainSet::empty(0),
         local: common.chain(fixed).map(empty).collect(),
     }

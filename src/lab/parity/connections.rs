@@ -144,7 +144,9 @@ fn line(text: &str) -> Option<String> {
     let asked = match (&all("dport")[..], &all("sport")[..], &all("type")[..]) {
         ([port, _], [from, _], _) if is_chosen(port) && !is_chosen(from) => {
             let asked = format!("{src}:{from}");
-            return Some(format!("{family}{protocol} {dst} asks {asked}: {asked} answers to {dst}"));
+            return Some(format!(
+                "{family}{protocol} {dst} asks {asked}: {asked} answers to {dst}"
+            ));
         }
         ([port, _], [_, from], _) => (format!(":{port}"), format!(":{from}")),
         (_, _, [kind, _]) => (format!(" type {kind}"), String::new()),

@@ -116,7 +116,7 @@ fn a_scenario_of_other_networks_is_refused() {
     let more = ["--pod-network=10.200.0.0/16"];
     let server = memory().serve(&place, ANY, Path::new("kubectl"), &more);
     let (code, said) = try_nodes(&place, "", &[]);
-    assert_eq!(code, Some(3), "{said}");
+    assert_eq!(code, Some(2), "{said}");
     let why = "the server's --pod-network is 10.200.0.0/16 and the scenario's is 10.244.0.0/16";
     assert!(said.contains(why), "{said}");
     assert_eq!(server.kubectl("get nodes -o name"), "");
