@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 /// What is not told by then is not told.
-const QUIET: Duration = Duration::from_millis(30);
+const QUIET: Duration = Duration::from_millis(80);
 
 pub struct Linux {
     runtime: Runtime,
