@@ -328,8 +328,8 @@ impl Proxy {
     }
 }
 
-/// The chains of iptables mode with nothing in them, and what leads to them: what takes the place of
-/// all that stand.
+/// The chains of iptables mode with nothing in them, and what leads to them: what takes the place
+/// of all that stand.
 pub fn footing() -> rules::Request {
     let common = piece::COMMON.iter().map(|(table, name)| (*table, (*name).into()));
     let fixed = base::fixed_chains().into_iter().map(|(key, _)| (key.table, key.name));
