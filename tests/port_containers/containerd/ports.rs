@@ -2,14 +2,12 @@
 
 use super::cluster::{Cluster, Running, on_a_machine, plug};
 use super::machine::Machine;
-use super::up::{HERE, up};
+use super::up::{Elsewhere, HERE, up};
 use crate::namespace::ip;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(2);
@@ -67,27 +65,19 @@ fn host_ports_lead_to_a_pod_from_everywhere_and_go_with_it() {
         plug(HERE);
         let (machine, cluster) = (Machine::start(), Cluster::new());
         // Somebody on the machine's network, who is not it.
-        let (tell, told) = std::sync::mpsc::channel();
-        let (go, may) = std::sync::mpsc::channel::<()>();
-        let stranger = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-            tell.send(nix::unistd::gettid()).expect("it is waited for");
-            may.recv().expect("it is told that it has the card");
+        let stranger = Elsewhere::new();
+        ip(&format!("link set wire0 netns {}", stranger.thread));
+        stranger.run(|| {
             ip("link set wire0 up");
             ip("addr add 192.168.77.9/24 dev wire0");
-            may.recv().expect("it is told that pods run");
-            [8080, 8081, 8082].map(|port| echoes(HERE, port))
         });
-        ip(&format!("link set wire0 netns {}", told.recv().expect("a thread")));
-        go.send(()).expect("it waits");
         let mut running = Running::start(&mut up(&cluster, &machine));
         running.says("the node n1 is ready");
         cluster.apply(PODS);
         cluster.ready("web");
         cluster.ready("other");
 
-        go.send(()).expect("it waits");
-        let tried = stranger.join().expect("it does not panic");
+        let tried = stranger.run(|| [8080, 8081, 8082].map(|port| echoes(HERE, port)));
         assert_eq!(tried, [true, true, false], "the third is for the machine itself only");
         // Busybox has no server of datagrams: it is looked at how they are led.
         let list = Command::new("iptables").args(["-t", "nat", "-S"]).output();
