@@ -74,15 +74,15 @@ pub fn execute(args: &Args, output: &mut Output) -> Exit {
     };
     // All of it, however long it lasts: whoever compares is told how long that is.
     let until = Some(scenario.duration);
-    if let Some(lacks) = play::lacking(&scenario, until) {
-        output.complain(&format!("error: {lacks}"));
-        return Exit::Environment;
-    }
     let options = Options { seed: args.seed, until, ..Options::default() };
     let stage = Stage::modelled(&Arc::new(scenario.clone()), &options);
     if let Err(wrong) = fits(&stage, args.before) {
         output.complain(&format!("error: {wrong}"));
         return Exit::Input;
+    }
+    if let Some(lacks) = play::lacking(&scenario, until) {
+        output.complain(&format!("error: {lacks}"));
+        return Exit::Environment;
     }
     output.begin("the comparison of both worlds");
     let (mut modelled, real) = match both(&scenario, stage, &options, args.before, output) {
