@@ -32,6 +32,7 @@ const AUTHORITY: Duration = Duration::from_secs(3650 * 86_400);
 pub const LEAF: Duration = Duration::from_secs(365 * 86_400);
 
 /// What is in the directory and cannot be made again.
+#[cfg(feature = "server")]
 pub const KEPT: [&str; 3] = ["ca.crt", "ca.key", TOKENS];
 const TOKENS: &str = "sa.key";
 

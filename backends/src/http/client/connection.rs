@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder};
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,9 +79,10 @@ impl Credentials {
     }
 
     /// TLS to a server there, for HTTP/1.1, and from which address. The error is for people.
+    #[cfg(all(target_os = "linux", feature = "cri"))]
     pub(crate) async fn secure(
         &self,
-        server: SocketAddrV4,
+        server: std::net::SocketAddrV4,
     ) -> Result<(TlsStream<TcpStream>, IpAddr), String> {
         let at = |error: std::io::Error| error.to_string();
         let socket = TcpStream::connect(server).await.map_err(at)?;

@@ -26,6 +26,7 @@ impl Flow {
     }
 
     /// Of this one piece.
+    #[cfg(all(target_os = "linux", feature = "cri"))]
     pub fn of(bytes: impl Into<Bytes>) -> Flow {
         let (send, flow) = Flow::new();
         // There is room for it.

@@ -20,9 +20,8 @@ mod options;
 mod spdy;
 mod websocket;
 
-pub use self::flow::Flow;
 #[cfg(all(target_os = "linux", feature = "cri"))]
-pub use self::flow::carry;
+pub use self::flow::{Flow, carry};
 pub use self::link::Links;
 pub(super) use self::link::dialled;
 
