@@ -72,6 +72,7 @@ impl Pki {
     }
 
     /// How long a certificate that is made now lasts; the time is since 1970.
+    #[cfg(feature = "server")]
     pub fn lasts(&self, now: Duration) -> Duration {
         self.life.min(self.signs.end().saturating_sub(now))
     }
