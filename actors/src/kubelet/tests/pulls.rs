@@ -1,21 +1,9 @@
 //! With what images are pulled, and what is said of Secrets that are not there.
 
-use super::world::{World, config, pod};
+use super::supplies::{events, told};
+use super::world::pod;
 use super::{container, secs, waiting};
-use crate::kubelet::Config;
 use serde_json::{Value, json};
-
-fn told() -> World {
-    let mut world = World::of(Config { events: true, ..config() });
-    world.run(secs(5));
-    world
-}
-
-fn events(world: &World, reason: &str) -> Vec<String> {
-    let all = world.objects.values().filter_map(|object| object.event());
-    let of = all.filter(|event| event.reason.as_deref() == Some(reason));
-    of.map(|event| event.message.clone().unwrap_or_default()).collect()
-}
 
 fn pulled_with(secrets: &[&str], image: &str) -> Value {
     let mut pod = pod("a", json!({ "image": image }));

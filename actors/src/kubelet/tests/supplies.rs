@@ -43,13 +43,13 @@ fn with(volumes: Value, container: Value) -> Value {
 }
 
 /// A world that tells people, in which the node is there.
-fn told() -> World {
+pub fn told() -> World {
     let mut world = World::of(Config { events: true, ..config() });
     world.run(secs(5));
     world
 }
 
-fn events(world: &World, reason: &str) -> Vec<String> {
+pub fn events(world: &World, reason: &str) -> Vec<String> {
     let all = world.objects.values().filter_map(|object| object.event());
     let of = all.filter(|event| event.reason.as_deref() == Some(reason));
     of.map(|event| event.message.clone().unwrap_or_default()).collect()
