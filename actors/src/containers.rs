@@ -7,6 +7,8 @@
 //! about one pod are serialised, so what a dead kubelet asked for may land late without harm: a
 //! sandbox that is there is ready, a container that runs has started.
 
+pub mod commands;
+
 use crate::objects::Uid;
 use crate::ports::container::{
     Container, ContainerState, Exit, Fault, PodNetwork, Pull, Reply, Request, Sandbox, SandboxState,

@@ -55,6 +55,9 @@ fn state(ctr: &Ctr) -> String {
         State::Waiting { reason: "", .. } => "waits".to_owned(),
         State::Waiting { reason, .. } => format!("waits ({reason})"),
         State::Starting => "is being started".to_owned(),
+        State::Running { .. } if let Some(hook) = &ctr.hook => {
+            format!("runs its {} hook", hook.moment)
+        }
         State::Running { .. } if ctr.stopping => "is being stopped".to_owned(),
         State::Running { .. } => "runs".to_owned(),
         State::Exited { how, .. } => format!("ended with {}", how.exit_code),

@@ -1,5 +1,6 @@
 //! One container of a pod: what state it is in, and when it may be started again.
 
+use super::hooks::{Blame, Hook, Moment};
 use super::probes::Probes;
 use crate::objects::time;
 use crate::ports::container::{Exit, Fault};
@@ -7,6 +8,9 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerS
 use kubesim_runtime::{Time, Wall};
 use smol_str::SmolStr;
 use std::time::Duration;
+
+/// When a pod whose step failed is looked at again (`backOffPeriod` in pkg/kubelet/kubelet.go).
+const RESYNC: Duration = Duration::from_secs(10);
 
 /// What the kubelet knows of a container. The spec stands in the pod's, at the same index.
 #[derive(Clone, Debug)]
@@ -24,8 +28,12 @@ pub struct Ctr {
     pub failures: Backoff,
     /// Its image was fetched for the start under way, and people were told.
     pub pulled: bool,
-    /// A stop was asked for and not answered.
+    /// A stop was asked for and not answered, or its preStop hook runs.
     pub stopping: bool,
+    /// The hook that runs.
+    pub hook: Option<Box<Hook>>,
+    /// Its postStart hook failed, and it has not been started since.
+    pub blame: Option<Box<Blame>>,
     pub probes: Probes,
 }
 
@@ -85,6 +93,8 @@ impl Ctr {
             crashes: Backoff::default(),
             failures: Backoff::default(),
             stopping: false,
+            hook: None,
+            blame: None,
             probes: Probes::new(spec),
         }
     }
@@ -96,9 +106,20 @@ impl Ctr {
     pub fn is_active(&self) -> bool {
         matches!(self.state, State::Running { .. } | State::Starting)
     }
+    /// Being started, which takes until its postStart hook, if any, has ended well.
+    pub fn is_starting(&self) -> bool {
+        match self.state {
+            State::Starting => true,
+            State::Running { .. } => self.blame.is_some() || self.runs_hook(Moment::PostStart),
+            _ => false,
+        }
+    }
+    fn runs_hook(&self, moment: Moment) -> bool {
+        self.hook.as_ref().is_some_and(|hook| hook.moment == moment)
+    }
     /// Started, and its startup probe, if any, has succeeded.
     pub fn started(&self) -> bool {
-        self.is_running() && self.probes.started()
+        self.is_running() && !self.is_starting() && self.probes.started()
     }
     pub fn ready(&self) -> bool {
         match self.role {
@@ -157,6 +178,7 @@ impl Ctr {
             self.next = attempt + 1;
             self.id = id;
             self.failures = Backoff::default();
+            self.blame = None;
             self.state = State::Running { since: wall };
         }
         fresh
@@ -189,6 +211,10 @@ impl Ctr {
         };
         self.state = State::Exited { how: Box::new(how), at: now };
         self.stopping = false;
+        self.hook = None;
+        if let Some(blame) = &mut self.blame {
+            blame.until = now + RESYNC;
+        }
         self.probes.halt();
     }
 
@@ -237,7 +263,14 @@ impl Ctr {
     /// The state's reason while it waits: upstream says back-off once it has said why.
     pub fn waiting_reason(&self, creating: &'static str) -> (&'static str, String) {
         match &self.state {
-            State::Waiting { reason: "", .. } | State::Starting => (creating, String::new()),
+            State::Starting | State::Running { .. } | State::Exited { .. }
+                if let Some(blame) = &self.blame =>
+            {
+                ("PostStartHookError", blame.message.clone())
+            }
+            State::Waiting { reason: "", .. } | State::Starting | State::Running { .. } => {
+                (creating, String::new())
+            }
             State::Waiting { reason, message, .. } => (reason, message.clone()),
             _ => {
                 let wait = self.crashes.delay.as_secs();

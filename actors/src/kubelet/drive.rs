@@ -30,6 +30,7 @@ impl Pod {
         if self.is_settled(ctx.now()) {
             return self.ask_probes(k, ctx);
         }
+        self.tend_hooks(k, ctx);
         if self.outcome.is_none() && self.rejected.is_none() {
             self.outcome = self.find_outcome();
         }
@@ -46,7 +47,7 @@ impl Pod {
 
     /// All of it runs and the API knows: nothing but probes is due.
     fn is_settled(&self, now: Time) -> bool {
-        let runs = |ctr: &Ctr| ctr.is_running() && !ctr.stopping;
+        let runs = |ctr: &Ctr| ctr.is_running() && !ctr.stopping && !ctr.is_starting();
         self.sandbox == Sandbox::Up
             && self.demand.is_some()
             && !self.report.dirty
@@ -169,7 +170,7 @@ impl Pod {
 
     /// One at a time and in order, as upstream's `syncPod` does.
     fn start_next_container(&mut self, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
-        if self.containers.iter().any(|ctr| matches!(ctr.state, State::Starting)) {
+        if self.containers.iter().any(Ctr::is_starting) {
             return;
         }
         let policy = self.policy();
@@ -300,6 +301,7 @@ impl Pod {
             let attempt = ctr.restart_count();
             for Question { purpose, timeout, check } in ctr.probes.ask(now, attempt, ip) {
                 let (pod, container) = (self.uid, ctr.name.clone());
+                let timeout = Some(timeout);
                 let request = Request { pod, container, purpose, check, timeout };
                 ctx.perform(Effect::Probe(request));
             }
@@ -311,15 +313,12 @@ impl Pod {
         for index in 0..self.containers.len() {
             let ctr = &mut self.containers[index];
             ctr.probes.leave_alive();
+            self.hurry(index, grace, k, ctx);
+            let ctr = &self.containers[index];
             if ctr.is_running() && !ctr.stopping {
-                ctr.stopping = true;
-                let (pod, name) = (self.uid, ctr.name.clone());
+                let name = ctr.name.clone();
                 self.tell_stopping(&name, k);
-                ctx.perform(Effect::Container(container::Request::StopContainer {
-                    pod,
-                    name,
-                    grace,
-                }));
+                self.stop(index, grace, k, ctx);
             }
         }
         if self.containers.iter().any(Ctr::is_active) {
@@ -385,6 +384,12 @@ impl Pod {
         let policy = if settled { SmolStr::default() } else { self.policy() };
         for ctr in &self.containers {
             due = due.min(later(ctr.probes.due()));
+            if let Some(hook) = &ctr.hook {
+                due = due.min(later(hook.due()));
+            }
+            if let Some(blame) = &ctr.blame {
+                due = due.min(later(blame.until));
+            }
             if !settled
                 && !self.ending()
                 && let Next::StartAt(at) = ctr.next_step(&policy, now)

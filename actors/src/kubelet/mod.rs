@@ -11,6 +11,7 @@ mod confine;
 mod container_state;
 mod drive;
 mod env;
+mod hooks;
 mod host_ports;
 mod hosts;
 mod ipam;
@@ -206,9 +207,12 @@ impl Actor for Kubelet {
             Event::Api(api::Event::Connected(up)) => self.on_connected(up, ctx),
             Event::Container(reply) => self.on_container(reply, ctx),
             Event::Probe(reply) => {
-                if let Some(pod) = self.pods.get_mut(&reply.pod)
-                    && pod.on_probe(&reply, &mut self.local, ctx)
-                {
+                let news = self.pods.get_mut(&reply.pod).is_some_and(|pod| {
+                    let hook = reply.purpose.is_hook();
+                    let tell = if hook { Pod::on_hook } else { Pod::on_probe };
+                    tell(pod, &reply, &mut self.local, ctx)
+                });
+                if news {
                     self.sync(reply.pod, ctx);
                 }
             }

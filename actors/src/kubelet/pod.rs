@@ -305,12 +305,14 @@ impl Pod {
         ctx: &mut Context<'_, Kubelet>,
     ) {
         let (now, wall) = (ctx.now(), ctx.wall());
-        let Some(ctr) = self.containers.iter_mut().find(|ctr| ctr.name == name) else {
+        let Some(index) = self.containers.iter().position(|ctr| ctr.name == name) else {
             return;
         };
-        if ctr.on_started(attempt, id, wall) {
-            ctr.probes.begin(now, (false, false), ctx.rng());
+        if self.containers[index].on_started(attempt, id, wall) {
             self.tell_started(name, k);
+            if !self.run_post_start(index, k, ctx) {
+                self.containers[index].probes.begin(now, (false, false), ctx.rng());
+            }
         }
     }
 
@@ -359,9 +361,9 @@ impl Pod {
     ) -> bool {
         let now = ctx.now();
         let ending = self.ending();
-        let Some(ctr) = self.containers.iter_mut().find(|c| c.name == reply.container) else {
-            return false;
-        };
+        let is_it = |ctr: &Ctr| ctr.name == reply.container;
+        let Some(index) = self.containers.iter().position(is_it) else { return false };
+        let ctr = &mut self.containers[index];
         let attempt = ctr.restart_count();
         let success = reply.result.is_ok();
         let verdict = ctr.probes.answer(reply.purpose, success, attempt, now, ctx.rng());
@@ -380,17 +382,10 @@ impl Pod {
             Verdict::Kill if ending || !ctr.is_running() || ctr.stopping => {}
             Verdict::Kill => {
                 killed = true;
-                ctr.stopping = true;
-                let (pod, name) = (self.uid, ctr.name.clone());
-                let grace = kill_grace(&self.object, reply);
+                let name = &ctr.name;
                 ctx.note(|| {
                     format!("kills {name} of {key}: {} probe failed: {}", reply.purpose, why())
                 });
-                ctx.perform(Effect::Container(container::Request::StopContainer {
-                    pod,
-                    name,
-                    grace,
-                }));
             }
         }
         if !success {
@@ -398,6 +393,8 @@ impl Pod {
         }
         if killed {
             self.tell_killed(&reply.container, reply.purpose, k);
+            let grace = kill_grace(&self.object, reply);
+            self.stop(index, grace, k, ctx);
         }
         verdict != Verdict::Same
     }

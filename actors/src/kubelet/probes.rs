@@ -1,12 +1,13 @@
 //! Startup, liveness and readiness of one container (pkg/kubelet/prober/worker.go).
 
-use crate::ports::probe::{Check, Purpose};
-use k8s_openapi::api::core::v1::{Container, Probe};
+use crate::ports::probe::{Check, Get, Purpose};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::{Rng, Time};
 use smallvec::SmallVec;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The probes of a container; at most one of each purpose.
@@ -38,7 +39,7 @@ struct Worker {
 /// A question as the spec has it. The pod's address goes where no other host is named.
 #[derive(Clone, Debug)]
 enum Form {
-    Http { host: Option<Ipv4Addr>, port: u16, path: SmolStr },
+    Http { get: Arc<Get> },
     Tcp { host: Option<Ipv4Addr>, port: u16 },
     Exec { command: Vec<String> },
 }
@@ -95,8 +96,8 @@ impl Probes {
             worker.streak = 0;
             worker.passed = match worker.purpose {
                 Purpose::Startup => told.0,
-                Purpose::Liveness => true,
                 Purpose::Readiness => told.1,
+                _ => true,
             };
             worker.due = Time::NEVER;
         }
@@ -214,8 +215,7 @@ impl Form {
     fn of(probe: &Probe, spec: &Container) -> Option<Form> {
         let host = |host: &Option<String>| host.as_ref().and_then(|host| host.parse().ok());
         Some(if let Some(http) = &probe.http_get {
-            let path = SmolStr::from(http.path.as_deref().unwrap_or("/"));
-            Form::Http { host: host(&http.host), port: port(spec, &http.port)?, path }
+            Form::Http { get: Arc::new(get(http, spec)?) }
         } else if let Some(tcp) = &probe.tcp_socket {
             Form::Tcp { host: host(&tcp.host), port: port(spec, &tcp.port)? }
         } else if let Some(grpc) = &probe.grpc {
@@ -227,13 +227,25 @@ impl Form {
 
     fn check(&self, ip: Ipv4Addr) -> Check {
         match self {
-            Form::Http { host, port, path } => {
-                Check::Http { ip: host.unwrap_or(ip), port: *port, path: path.clone() }
-            }
+            Form::Http { get } => Check::Http { ip, get: Arc::clone(get) },
             Form::Tcp { host, port } => Check::Tcp { ip: host.unwrap_or(ip), port: *port },
             Form::Exec { command } => Check::Exec { command: command.clone() },
         }
     }
+}
+
+/// `None` if it names no port that exists (pkg/probe/http/request.go, pkg/probe/util.go).
+pub(super) fn get(action: &HTTPGetAction, spec: &Container) -> Option<Get> {
+    let path = action.path.as_deref().unwrap_or_default();
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let headers = action.http_headers.iter().flatten();
+    Some(Get {
+        host: SmolStr::from(action.host.as_deref().unwrap_or_default()),
+        port: port(spec, &action.port)?,
+        path: format_smolstr!("{slash}{path}"),
+        tls: action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+        headers: headers.map(|h| (SmolStr::from(&h.name), SmolStr::from(&h.value))).collect(),
+    })
 }
 
 fn port(spec: &Container, port: &IntOrString) -> Option<u16> {

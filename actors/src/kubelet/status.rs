@@ -52,7 +52,8 @@ impl Pod {
     /// the pod was taken on, the next one how its containers stand. One that is being deleted is
     /// told of by its final delete.
     fn holds_back(&self, record: &Object, told: &PodStatus) -> bool {
-        let starting = |ctr: &Ctr| matches!(ctr.state, State::Starting);
+        // Why the start before this one failed is said at once.
+        let starting = |ctr: &Ctr| ctr.is_starting() && (ctr.is_running() || ctr.blame.is_none());
         let stepping = matches!(self.sandbox, Sandbox::Creating | Sandbox::Removing)
             || self.containers.iter().any(starting);
         record.deleting() || stepping && told.start_time.is_some()
@@ -248,7 +249,7 @@ fn container_status(
     let mut state = ContainerState::default();
     let mut last = ctr.last.as_deref().cloned();
     match &ctr.state {
-        State::Running { since } => {
+        State::Running { since } if !ctr.is_starting() => {
             state.running = Some(ContainerStateRunning { started_at: Some(time(*since)) });
         }
         State::Exited { how, .. } if ended => state.terminated = Some((**how).clone()),

@@ -7,6 +7,7 @@
 
 use super::container_state::{Ctr, Role, State};
 use super::env::Skipped;
+use super::hooks::Moment;
 use super::local::Local;
 use super::pod::{Pod, container_specs};
 use crate::objects::{Kind, Object};
@@ -163,11 +164,36 @@ impl Pod {
         });
     }
 
+    /// What went wrong may be a secret: people are told that it did
+    /// (pkg/kubelet/kuberuntime/kuberuntime_container.go).
+    pub(super) fn tell_failed_hook(&self, name: &str, moment: Moment, k: &mut Local) {
+        let (reason, message) = match moment {
+            Moment::PostStart => ("FailedPostStartHook", "PostStartHook failed"),
+            Moment::PreStop => ("FailedPreStopHook", "PreStopHook failed"),
+        };
+        self.tell_of(name, k, Tidings::warning(reason), |_, _| message.to_owned());
+    }
+
+    pub(super) fn tell_post_start_kills(&self, name: &str, k: &mut Local) {
+        let killing = Tidings::normal("Killing");
+        self.tell_of(name, k, killing, |_, _| "FailedPostStartHook".to_owned());
+    }
+
+    /// A hook asked `whom` by HTTPS, and then without (pkg/kubelet/lifecycle/handlers.go).
+    pub(super) fn tell_fallback(&self, whom: &str, k: &mut Local) {
+        self.tell(k, Tidings::warning("LifecycleHTTPFallback"), || {
+            format!(
+                "request to HTTPS lifecycle hook {whom} got HTTP response, retry with HTTP \
+                 succeeded"
+            )
+        });
+    }
+
     pub(super) fn tell_unhealthy(&self, name: &str, of: Purpose, why: &str, k: &mut Local) {
         let probe = match of {
             Purpose::Startup => "Startup",
             Purpose::Liveness => "Liveness",
-            Purpose::Readiness => "Readiness",
+            _ => "Readiness",
         };
         let unhealthy = Tidings::warning("Unhealthy");
         self.tell_of(name, k, unhealthy, |_, _| format!("{probe} probe failed: {why}"));

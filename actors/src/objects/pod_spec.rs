@@ -4,7 +4,7 @@
 
 use super::PodSpec;
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, ObjectFieldSelector, Probe, Toleration, Volume,
+    Container, DownwardAPIVolumeFile, HTTPGetAction, ObjectFieldSelector, Probe, Toleration, Volume,
 };
 
 /// Sets what is not there.
@@ -107,6 +107,9 @@ fn container(container: &mut Container, host_network: bool) {
         &mut container.startup_probe,
     ];
     probes.into_iter().flatten().for_each(probe);
+    let hooks = container.lifecycle.iter_mut();
+    let hooks = hooks.flat_map(|hooks| [&mut hooks.post_start, &mut hooks.pre_stop]);
+    hooks.flatten().filter_map(|hook| hook.http_get.as_mut()).for_each(http_get);
     // A limit without a request is a request of as much.
     if let Some(resources) = &mut container.resources
         && let Some(limits) = &resources.limits
@@ -132,10 +135,12 @@ fn probe(probe: &mut Probe) {
     default(&mut probe.period_seconds, || 10);
     default(&mut probe.success_threshold, || 1);
     default(&mut probe.failure_threshold, || 3);
-    if let Some(get) = &mut probe.http_get {
-        text(&mut get.path, "/");
-        text(&mut get.scheme, "HTTP");
-    }
+    probe.http_get.iter_mut().for_each(http_get);
+}
+
+fn http_get(get: &mut HTTPGetAction) {
+    text(&mut get.path, "/");
+    text(&mut get.scheme, "HTTP");
 }
 
 /// The DefaultTolerationSeconds admission plugin: a pod stays 300 s on a node that is not ready or

@@ -11,6 +11,8 @@ mod process;
 mod sandbox;
 
 use crate::port::{Answer, Closed, Local, Port};
+use crate::probe::{Command, Failed};
+use kubesim_actors::containers::commands;
 use kubesim_actors::containers::{Asker, Delays, Runtime, Step};
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Container, Exit, Fault, Reply, Request};
@@ -93,16 +95,35 @@ impl Processes {
         addresses.collect()
     }
 
-    /// `exec` in a container that runs and has opened its ports succeeds: what the command would
-    /// see is that the program answers.
-    pub fn exec(&self, pod: Uid, container: &str) -> Result<(), SmolStr> {
+    /// `exec` in a container that runs. A probe succeeds once the ports are open: what the command
+    /// would see is that the program answers. A hook's command is played.
+    pub fn exec(&self, command: Command) -> Local<Result<(), Failed>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let Command { pod, container, words, purpose, .. } = command;
+            let ended = |code| Failed::Ended { code, stdout: String::new(), stderr: String::new() };
+            let Some((attempt, open)) = this.newest(pod, &container) else {
+                return Err(Failed::Not("container not running".into()));
+            };
+            if !purpose.is_hook() {
+                return if open { Ok(()) } else { Err(ended(1)) };
+            }
+            let played = commands::play(&words);
+            sleep(played.takes).await;
+            // It ends with its container.
+            let stays = this.newest(pod, &container).is_some_and(|(now, _)| now == attempt);
+            match if stays { played.code } else { 137 } {
+                0 => Ok(()),
+                code => Err(ended(code)),
+            }
+        })
+    }
+
+    /// The attempt of a container that runs, and whether its ports are open.
+    fn newest(&self, pod: Uid, container: &str) -> Option<(u32, bool)> {
         let state = self.0.state.borrow();
         let mut of = state.processes.iter().filter(|((p, n, _), _)| *p == pod && n == container);
-        match of.next_back() {
-            Some((_, process)) if process.is_open() => Ok(()),
-            Some(_) => Err("command exited with 1".into()),
-            None => Err("container not running".into()),
-        }
+        of.next_back().map(|((_, _, attempt), process)| (*attempt, process.is_open()))
     }
 
     /// Everything ends at once, as when the machine's power goes.

@@ -6,12 +6,13 @@ use super::messages::{
 };
 use super::sandbox::absent;
 use super::{Inner, Settings, config, hosts, image, last_words, list, refused};
-use crate::probe::Command;
+use crate::probe::{Command, Failed};
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Container, Exit, Fault, Reply};
-use smol_str::{SmolStr, format_smolstr};
+use smol_str::SmolStr;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Why it does not start.
 type Refusal = (Fault, SmolStr);
@@ -120,30 +121,26 @@ impl Inner {
         }
     }
 
-    pub(super) async fn exec(&self, command: Command) -> Result<(), SmolStr> {
-        let Command { pod, container, words: cmd, within } = command;
-        let words = |failure: super::Failure| SmolStr::from(failure.to_string());
+    pub(super) async fn exec(&self, command: Command) -> Result<(), Failed> {
+        let Command { pod, container, words: cmd, within, .. } = command;
+        let words = |failure: super::Failure| Failed::Not(SmolStr::from(failure.to_string()));
         let sandbox = self.ready_sandbox(pod).await.map_err(words)?;
         let all = self.containers(config::of_pod(pod)).await.map_err(words)?;
         let id = sandbox.map(|sandbox| sandbox.id).unwrap_or_default();
         let found = list::newest(&all, &id, &container).filter(|found| found.is_running());
-        let found = found.ok_or("container not running")?;
-        let request = ExecSyncRequest {
-            container_id: found.id.clone(),
-            cmd,
-            timeout: i64::try_from(within.as_secs().max(1)).unwrap_or(i64::MAX),
-        };
-        // The runtime keeps the time, and says so when it is over.
-        let within = within + self.settings.patience;
+        let found = found.ok_or(Failed::Not("container not running".into()))?;
+        // The runtime keeps the time, and says so when it is over; by 0 it keeps none.
+        let seconds = within.map_or(0, |within| within.as_secs().max(1));
+        let timeout = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let request = ExecSyncRequest { container_id: found.id.clone(), cmd, timeout };
+        let within = within.map_or(Duration::MAX, |within| within + self.settings.patience);
         let done = self.client.call(request, within).await.map_err(words)?;
         if done.exit_code == 0 {
             return Ok(());
         }
-        let said = [done.stdout, done.stderr].concat();
-        match String::from_utf8_lossy(&said).trim() {
-            "" => Err(format_smolstr!("command exited with {}", done.exit_code)),
-            said => Err(SmolStr::from(said)),
-        }
+        let text = |said: &[u8]| String::from_utf8_lossy(said).into_owned();
+        let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
+        Err(Failed::Ended { code: done.exit_code, stdout, stderr })
     }
 }
 

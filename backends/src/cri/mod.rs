@@ -27,7 +27,7 @@ use self::client::{Client, Failure};
 use self::messages::{Call, StatusRequest};
 use self::watch::Watch;
 use crate::port::{Answer, Closed, Local, Port};
-use crate::probe::Command;
+use crate::probe::{Command, Failed};
 use crate::turn::Turns;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{Fault, Reply, Request};
@@ -111,9 +111,8 @@ impl Cri {
         }))
     }
 
-    /// Runs a command in a container that runs: an error is what it printed, or why it did not
-    /// run.
-    pub fn exec(&self, command: Command) -> Local<Result<(), SmolStr>> {
+    /// Runs a command in a container that runs.
+    pub fn exec(&self, command: Command) -> Local<Result<(), Failed>> {
         let inner = Rc::clone(&self.0);
         Box::pin(async move { inner.exec(command).await })
     }

@@ -10,6 +10,7 @@ use crate::kernel::{NsId, SocketEvent, SocketId};
 use crate::models::runtime::{Delays, Step};
 use crate::scenario::{Image, Span};
 use ipnet::Ipv4Net;
+use kubesim_actors::containers::commands;
 use kubesim_actors::objects::Uid;
 use kubesim_actors::ports::container::{self, Exit, PodNetwork, Sandbox};
 use kubesim_actors::ports::network::{Mac, Proto, Route};
@@ -245,8 +246,25 @@ impl World {
             return;
         }
         let target = match &request.check {
-            probe::Check::Http { ip, port, .. } | probe::Check::Tcp { ip, port } => {
-                SocketAddrV4::new(*ip, *port)
+            // Models speak TLS where they are asked to.
+            probe::Check::Http { ip, get } => match (get.host.as_str(), get.host.parse()) {
+                ("", _) => SocketAddrV4::new(*ip, get.port),
+                (_, Ok(host)) => SocketAddrV4::new(host, get.port),
+                (name, Err(_)) => {
+                    let why = format_smolstr!("dial tcp: lookup {name}: no such host");
+                    let reply = reply_to(&request, Err(why));
+                    return self.tell_probe(life, ticket, reply);
+                }
+            },
+            probe::Check::Tcp { ip, port } => SocketAddrV4::new(*ip, *port),
+            probe::Check::Exec { command } if request.purpose.is_hook() => {
+                let takes = commands::play(command).takes;
+                let generation = self.program_generation;
+                self.program_generation += 1;
+                let run = ProbeRun { life, ticket, request, machine, socket: None, generation };
+                let slot = self.kubelet_probes.insert(run) as u32;
+                self.queue.push(self.now + takes, Due::KubeletProbe { slot, generation });
+                return;
             }
             probe::Check::Exec { .. } => {
                 let result = self.exec_probe(machine, &request);
@@ -265,7 +283,9 @@ impl World {
         match opened {
             Ok(socket) => {
                 self.kubelet_probes[slot as usize].socket = Some(socket);
-                self.queue.push(self.now + timeout, Due::KubeletProbe { slot, generation });
+                if let Some(timeout) = timeout {
+                    self.queue.push(self.now + timeout, Due::KubeletProbe { slot, generation });
+                }
             }
             Err(errno) => {
                 self.kubelet_probe_done(slot, Err(format_smolstr!("dial tcp {target}: {errno}")))
@@ -292,10 +312,37 @@ impl World {
         Err("container not running".into())
     }
 
+    /// What a hook's command came to in its container, which may have ended under it.
+    fn exec_hook(&mut self, machine: u32, request: &probe::Request) -> Result<(), SmolStr> {
+        let probe::Check::Exec { command } = &request.check else { return Ok(()) };
+        let (probe::Purpose::PostStart { attempt } | probe::Purpose::PreStop { attempt }) =
+            request.purpose
+        else {
+            return Ok(());
+        };
+        let space = self.machines[machine as usize].pods.get(&request.pod);
+        let programs = space.map(|space| space.programs.clone()).unwrap_or_default();
+        let mut own = programs.into_iter().filter_map(|slot| {
+            self.container_mut(slot).map(|container| container.is(&request.container, attempt))
+        });
+        let code = if own.any(|is_it| is_it) { commands::play(command).code } else { 137 };
+        if code == 0 {
+            return Ok(());
+        }
+        let command = command.join(" ");
+        Err(format_smolstr!("command '{command}' exited with {code}: , message: \"\""))
+    }
+
     pub(super) fn kubelet_probe_ends(&mut self, slot: u32, generation: u32) {
-        let open =
-            self.kubelet_probes.get(slot as usize).is_some_and(|run| run.generation == generation);
-        if open {
+        let run = self.kubelet_probes.get(slot as usize);
+        let run = run.filter(|run| run.generation == generation);
+        if let Some(run) = run
+            && run.request.purpose.is_hook()
+        {
+            let (machine, request) = (run.machine, run.request.clone());
+            let result = self.exec_hook(machine, &request);
+            self.kubelet_probe_done(slot, result);
+        } else if run.is_some() {
             let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
             self.kubelet_probe_done(slot, Err(why.into()));
         } else {
@@ -323,13 +370,14 @@ impl World {
             (SocketEvent::Connected, probe::Check::Tcp { .. }) => {
                 self.kubelet_probe_done(slot, Ok(()))
             }
-            (SocketEvent::Connected, probe::Check::Http { path, .. }) => {
-                let body = Body::HttpRequest { path: path.clone() };
+            (SocketEvent::Connected, probe::Check::Http { get, .. }) => {
+                let body = Body::HttpRequest { path: get.path.clone() };
                 let _ = self.kernel(machine, |k, now, out| k.tcp_send(now, socket, body, 150, out));
             }
             (SocketEvent::Received { body: Body::HttpResponse { status, .. }, .. }, _) => {
                 // 200..400 is success (pkg/probe/http/http.go).
-                let ok = (200..400).contains(&status);
+                let hook = run.request.purpose.is_hook();
+                let ok = hook || (200..400).contains(&status);
                 let result = if ok {
                     Ok(())
                 } else {

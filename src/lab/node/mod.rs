@@ -44,7 +44,6 @@ use kubesim_sim::world::external::{Attempt, Order};
 use kubesim_sim::world::unapplied::no_sysctl;
 use kubesim_sim::world::words;
 use server::Person;
-use std::future::ready;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -205,9 +204,7 @@ impl Ports {
             volumes: Volumes::new(plan.root.join("var/lib/kubelet"), &plan.root).without_mounts(),
             dns: Packets::new(Codec::Dns),
             peers: Packets::new(Codec::Peer),
-            probes: Probes::new(move |command| {
-                Box::pin(ready(inside.exec(command.pod, &command.container)))
-            }),
+            probes: Probes::new(move |command| inside.exec(command)),
             containers,
         };
         Ok(Ports { clients: Clients::new(plan, mail), trust: plan.trust.clone(), drivers })

@@ -4,7 +4,8 @@ use super::{Containerd, on_containerd};
 use crate::{IP, OTHER, POD, World, sandbox};
 use kubesim_actors::objects::{Key, Uid};
 use kubesim_actors::ports::container::{Container, Hosts, Reply, Request, Sandbox};
-use kubesim_backends::probe::Command;
+use kubesim_actors::ports::probe::Purpose;
+use kubesim_backends::probe::{Command, Failed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,12 @@ fn start(world: &mut Containerd, pod: Uid, name: &str, hosts: Option<Hosts>) {
 /// What a command prints, in a container.
 fn said(world: &Containerd, pod: Uid, container: &str, script: &str) -> String {
     let words = ["/bin/sh", "-c", &format!("{script}; exit 3")].map(str::to_owned).to_vec();
-    let within = Duration::from_secs(5);
-    let command = Command { pod, container: container.into(), words, within };
-    let done = world.driven.block_on(world.driven.driver.exec(command));
-    done.expect_err("it exits with 3").to_string()
+    let (within, purpose) = (Some(Duration::from_secs(5)), Purpose::Readiness);
+    let command = Command { pod, container: container.into(), words, within, purpose };
+    match world.driven.block_on(world.driven.driver.exec(command)) {
+        Err(Failed::Ended { code: 3, stdout, .. }) => stdout.trim().to_owned(),
+        other => panic!("it exits with 3: {other:?}"),
+    }
 }
 
 const READ: &str = "busybox cat /etc/hosts";

@@ -5,6 +5,8 @@
 mod cluster;
 #[cfg(feature = "node")]
 mod guestbook;
+#[cfg(feature = "node")]
+mod hooks;
 mod hosts;
 mod image;
 #[cfg(feature = "node")]

@@ -8,7 +8,8 @@ use kubesim_actors::ports::container::{
     Container, ContainerState, Credentials, Exit, Fault, Pull, Reply, Request, Sandbox,
     SandboxState,
 };
-use kubesim_backends::probe::Command;
+use kubesim_actors::ports::probe::Purpose;
+use kubesim_backends::probe::{Command, Failed};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -287,13 +288,17 @@ fn commands_run_in_a_container() {
         run_script(world, script("trap 'exit 143' TERM; busybox sleep 1000 & wait"));
         let exec = |text: &str| {
             let words = ["/bin/sh", "-c", text].map(str::to_owned).to_vec();
-            let within = Duration::from_secs(5);
-            let command = Command { pod: POD, container: "c".into(), words, within };
+            let (within, purpose) = (Some(Duration::from_secs(5)), Purpose::Readiness);
+            let command = Command { pod: POD, container: "c".into(), words, within, purpose };
             world.driven.block_on(world.driven.driver.exec(command))
         };
         assert_eq!(exec("test -e /bin/busybox"), Ok(()));
-        assert_eq!(exec("echo no; exit 3"), Err("no".into()));
-        assert_eq!(exec("exit 3"), Err("command exited with 3".into()));
+        let ended = |code, stdout: &str, stderr: &str| {
+            let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
+            Err(Failed::Ended { code, stdout, stderr })
+        };
+        assert_eq!(exec("echo no; exit 3"), ended(3, "no\n", ""));
+        assert_eq!(exec("echo why >&2; exit 4"), ended(4, "", "why\n"));
     });
 }
 

@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 /// Longer than files take to follow what they are made of.
 const LONG: Duration = Duration::from_secs(120);
 
-struct Place {
-    cluster: Cluster,
-    node: Running,
+/// A cluster of `kubesim up`.
+pub struct Place {
+    pub cluster: Cluster,
+    pub node: Running,
     machine: Machine,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         plug(HERE);
         let (machine, cluster) = (Machine::start(), Cluster::new());
         let mut node = Running::start(&mut up(&cluster, &machine));

@@ -5,12 +5,12 @@ use super::*;
 use crate::kubelet::Config;
 use crate::ports::container::Fault;
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World::of(Config { events: true, ..config() })
 }
 
 /// Type, reason, which part of which object, and what.
-fn told(world: &World) -> Vec<String> {
+pub(super) fn told(world: &World) -> Vec<String> {
     let events = world.snapshot(Kind::Event);
     let mut events: Vec<_> = events.values().filter_map(|object| object.event()).collect();
     events.sort_by_key(|event| event.first_timestamp.clone().map(|time| time.0));
@@ -29,7 +29,7 @@ fn told(world: &World) -> Vec<String> {
     events.iter().map(line).collect()
 }
 
-fn says(world: &World, line: &str) -> bool {
+pub(super) fn says(world: &World, line: &str) -> bool {
     told(world).iter().any(|told| told == line)
 }
 

@@ -1,6 +1,7 @@
 //! The kubelet in a small world: what it makes of pods, crashes, probes, deletions and roaming.
 
 mod events;
+mod hooks;
 mod host_ports;
 mod hosts;
 mod pulls;

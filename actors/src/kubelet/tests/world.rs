@@ -56,6 +56,10 @@ pub struct World {
     /// What a probe of this purpose finds.
     pub healthy: BTreeMap<probe::Purpose, bool>,
     pub probes: Vec<(Time, probe::Purpose)>,
+    /// What was asked of containers for their hooks. An answer comes by [`World::hook_ends`].
+    pub hooks: Vec<(Time, probe::Request)>,
+    /// What was stopped, when, and how much time it was given.
+    pub stops: Vec<(Time, SmolStr, Duration)>,
     /// By pod and name: the files of those that have some.
     pub volumes: BTreeMap<(Uid, SmolStr), Option<Arc<volumes::Files>>>,
     /// Volumes that cannot be made, and why.
@@ -146,6 +150,8 @@ impl World {
             manifests: BTreeMap::new(),
             healthy: BTreeMap::new(),
             probes: Vec::new(),
+            hooks: Vec::new(),
+            stops: Vec::new(),
             volumes: BTreeMap::new(),
             refused_volumes: BTreeMap::new(),
             rewritten: 0,
@@ -255,6 +261,10 @@ impl World {
             Effect::Api(api::Effect::Dial { .. }) => Vec::new(),
             Effect::Container(request) => {
                 self.runtime(&request).into_iter().map(Event::Container).collect()
+            }
+            Effect::Probe(request) if request.purpose.is_hook() => {
+                self.hooks.push((self.now, request));
+                Vec::new()
             }
             Effect::Probe(request) => {
                 self.probes.push((self.now, request.purpose));
@@ -538,7 +548,8 @@ impl World {
                 Some(Reply::SandboxRemoved { pod: *pod })
             }
             Request::StartContainer { pod, spec } => Some(self.start(*pod, spec)),
-            Request::StopContainer { pod, name, .. } => {
+            Request::StopContainer { pod, name, grace } => {
+                self.stops.push((self.now, name.clone(), *grace));
                 let (pod, name) = (*pod, name.clone());
                 let found = self.sandboxes.get_mut(&pod).and_then(|s| s.containers.get_mut(&name));
                 match found {
@@ -603,6 +614,19 @@ impl World {
         let (name, attempt) = (SmolStr::from(name), *attempt);
         let reply = container::Reply::Exited { pod, name, attempt, exit: Exit::of(code) };
         self.events.push_back(Event::Container(reply));
+    }
+
+    /// The hook that was asked for last comes to this.
+    pub fn hook_ends(&mut self, result: Result<(), &str>) {
+        self.hook_answers(self.hooks.len() - 1, result);
+    }
+
+    /// The hook of this number.
+    pub fn hook_answers(&mut self, number: usize, result: Result<(), &str>) {
+        let (_, request) = self.hooks[number].clone();
+        let probe::Request { pod, container, purpose, .. } = request;
+        let result = result.map_err(SmolStr::from);
+        self.events.push_back(Event::Probe(probe::Reply { pod, container, purpose, result }));
     }
 
     pub fn connected(&mut self) {

@@ -4,6 +4,7 @@ mod amounts;
 mod causes;
 pub mod config;
 pub(crate) mod golang;
+mod lifecycle;
 mod service;
 
 pub use causes::Causes;
@@ -70,7 +71,11 @@ pub(crate) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
     let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default())];
     for (list, containers) in lists.into_iter().chain([("containers", &spec.containers[..])]) {
         for (index, each) in containers.iter().enumerate() {
-            container(&format!("{field}.{list}[{index}]"), each, &mut seen, causes);
+            let field = format!("{field}.{list}[{index}]");
+            container(&field, each, &mut seen, causes);
+            let init = list == "initContainers";
+            let grace = spec.termination_grace_period_seconds;
+            lifecycle::container(&field, each, (init, grace), causes);
         }
     }
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
