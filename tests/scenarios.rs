@@ -121,6 +121,25 @@ fn host_ports_passes() {
 }
 
 #[test]
+fn rolling_update_passes() {
+    passes("rolling-update");
+}
+
+#[test]
+fn without_a_sleep_before_the_end_a_rolling_update_loses_requests() {
+    let text = std::fs::read_to_string("scenarios/rolling-update.toml").expect("a scenario");
+    let hasty = text.replace("          preStop: {sleep: {seconds: 5}}\n", "");
+    assert_ne!(hasty, text);
+    let none = |pattern: &str| Err(format!("no {pattern}"));
+    let read = Scenario::parse("hasty.toml", &hasty, &none, &[], None);
+    let scenario = read.unwrap_or_else(|wrong| panic!("{wrong}"));
+    each_seed(&scenario, 4, |report| {
+        let lost = failures(report).iter().filter(|why| why.starts_with("no request")).count();
+        assert!(lost > 0, "seed {}: {:?}", report.seed, failures(report));
+    });
+}
+
+#[test]
 fn workloads_passes() {
     passes("workloads");
 }

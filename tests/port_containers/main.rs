@@ -9,6 +9,7 @@ mod namespace;
 #[cfg(feature = "cri")]
 mod containerd;
 mod driven;
+mod gets;
 mod linux;
 mod model;
 #[cfg(feature = "cri")]

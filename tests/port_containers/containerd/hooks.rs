@@ -13,6 +13,19 @@ const SAY: &str = "say() { read up idle < /proc/uptime; echo \"$1 $up\" >> /log/
 const STAYS: &str = "trap 'say term; exit 0' TERM; say start; \
     while :; do busybox sleep 0.1; done";
 
+/// What is said to a client in the end.
+const READS_FIRST: &str = r#"while read -r line; do echo "$line" >> /log/$HOSTNAME;
+    [ ${#line} -gt 1 ] || break; done; printf "HTTP/1.1 500 no\r\n\r\n""#;
+const SPEAKS_FIRST: &str = r#"printf "HTTP/1.1 500 no\r\n\r\n"; busybox sleep 1"#;
+
+/// Answers who connects by this script.
+fn server(script: &str) -> String {
+    format!(
+        "trap 'say term; exit 0' TERM; \
+         busybox nc -ll -p 8080 -e /bin/sh -c '{script}' & wait"
+    )
+}
+
 /// How long this machine is up, in seconds.
 fn uptime() -> f64 {
     let text = fs::read_to_string("/proc/uptime").expect("it is there");
@@ -60,8 +73,11 @@ impl Place {
     /// As `kubectl get events` shows it, but for its age.
     fn shows(&self, line: &str) -> bool {
         let all = self.cluster.told("get events --no-headers");
-        let mut lines =
-            all.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "));
+        let mut lines = all.lines().map(|line| {
+            let words = line.split_whitespace();
+            let told = words.skip_while(|word| !matches!(*word, "Normal" | "Warning"));
+            told.collect::<Vec<_>>().join(" ")
+        });
         lines.any(|told| told == line)
     }
 
@@ -84,14 +100,16 @@ fn hooks_run_after_the_start_and_before_the_end() {
         place.hooked("exec", STAYS, 20, &format!("{{postStart: {post}, preStop: {pre}}}"));
         place.hooked("sleeps", STAYS, 20, "{preStop: {sleep: {seconds: 3}}}");
         place.hooked("short", STAYS, 3, &format!("{{preStop: {}}}", exec("busybox sleep 100")));
-        let serves = "trap 'say term; exit 0' TERM; (while :; do printf 'HTTP/1.1 500 no\\r\\n\\r\\n' \
-            | busybox nc -l -p 8080 >> /log/$HOSTNAME; done) & wait";
+        let serves = server(READS_FIRST);
+        let speaks = server(SPEAKS_FIRST);
         let get = "{path: /bye?now, port: web, httpHeaders: [{name: X-Why, value: because}]}";
-        place.hooked("get", serves, 20, &format!("{{preStop: {{httpGet: {get}}}}}"));
+        place.hooked("get", &serves, 20, &format!("{{preStop: {{httpGet: {get}}}}}"));
+        let tls = "{preStop: {httpGet: {path: /, port: 8080, scheme: HTTPS}}}";
+        place.hooked("tls", &speaks, 20, tls);
         place.cluster.ready("exec");
         let (start, post) = (place.when("exec", "start"), place.when("exec", "post"));
         assert!(post - start >= 1.9, "{}", place.log("exec"));
-        for name in ["sleeps", "short", "get"] {
+        for name in ["sleeps", "short", "get", "tls"] {
             place.cluster.ready(name);
         }
 
@@ -111,8 +129,14 @@ fn hooks_run_after_the_start_and_before_the_end() {
              Accept: */*\nX-Why: because\nConnection: close\n\nterm "
         );
         assert!(said.starts_with(&wanted), "{said}");
-        for name in ["exec", "sleeps", "get"] {
-            assert!(place.shows(&format!("Normal Killing pod/{name} Stopping container c")));
+        let address = place.cluster.of_pod("tls", "{.status.podIP}");
+        place.deleted("tls");
+        place.tells(&format!(
+            "Warning LifecycleHTTPFallback pod/tls request to HTTPS lifecycle hook {address}:8080 \
+             got HTTP response, retry with HTTP succeeded"
+        ));
+        for name in ["exec", "sleeps", "get", "tls"] {
+            place.tells(&format!("Normal Killing pod/{name} Stopping container c"));
             let failed = format!("Warning FailedPreStopHook pod/{name} PreStopHook failed");
             assert!(!place.shows(&failed), "{failed}");
         }
