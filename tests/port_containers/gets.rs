@@ -101,7 +101,8 @@ fn a_server_that_does_not_speak_tls_is_known_by_its_answer() {
     let server = listener.local_addr().expect("an address");
     let serves = thread::spawn(move || {
         let (mut socket, _) = listener.accept().expect("a client");
-        socket.read(&mut [0; 64]).expect("a handshake");
+        let greeted = socket.read(&mut [0; 64]).expect("it is heard");
+        assert!(greeted > 0, "a handshake begins");
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it is heard");
     });
     assert_eq!(ask(server, "", Purpose::PreStop { attempt: 0 }), Err(NOT_TLS.into()));
