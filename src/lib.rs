@@ -45,6 +45,8 @@ mod seed;
 mod serve;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod service;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod socket;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
