@@ -60,7 +60,7 @@ spec:
 
 /// Mounts the disk and starts what is on it.
 const INIT: &str = "#!/usr/bin/busybox sh
-/usr/bin/busybox mkdir -p /proc /dev /root
+/usr/bin/busybox mkdir -p /proc /dev /root /usr/busybox
 export PATH=/usr/busybox
 /usr/bin/busybox --install -s /usr/busybox
 mount -t devtmpfs devtmpfs /dev
