@@ -80,7 +80,7 @@ fn all_that_is_wrong_is_shown_where_it_stands() {
     );
     let starts = [
         "error: `listen` stands below no command\n --> c.toml:1:1\n",
-        "error: `listen` is \"x\": invalid socket address syntax\n --> c.toml:3:10\n",
+        "error: `listen` is \"x\": invalid IPv4 socket address syntax\n --> c.toml:3:10\n",
         "error: unknown key `stor` in [server]\n --> c.toml:4:1\n",
         "error: `without` is \"sheduler\": no value of this flag\n --> c.toml:5:11\n",
         "error: `data-dir` is a number, expected a text\n --> c.toml:6:12\n",
