@@ -1,5 +1,6 @@
 //! How what serves is told to end, and asked again if it takes its time.
 
+use crate::service;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
@@ -30,6 +31,7 @@ impl Ending {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
+                service::stopping();
                 end.now();
             }
         });

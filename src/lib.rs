@@ -15,6 +15,9 @@ mod capabilities;
 mod certificate;
 #[cfg(all(feature = "cri", target_os = "linux"))]
 mod cni;
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod config;
+mod describe;
 #[cfg(all(any(feature = "lab", feature = "node"), target_os = "linux"))]
 mod drive;
 #[cfg(all(feature = "server", target_os = "linux"))]
@@ -45,6 +48,8 @@ mod seed;
 mod serve;
 #[cfg(all(feature = "server", target_os = "linux"))]
 pub mod server;
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod service;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
 mod socket;
 #[cfg(all(any(feature = "lab", feature = "server"), target_os = "linux"))]
@@ -54,7 +59,7 @@ mod token;
 #[cfg(all(feature = "node", target_os = "linux"))]
 pub mod up;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use kubesim_sim::scenario::Scenario;
 use kubesim_sim::{Observer, Options, Report};
 #[cfg(all(feature = "lab", target_os = "linux"))]
@@ -154,6 +159,11 @@ enum Command {
     #[cfg(not(all(feature = "node", target_os = "linux")))]
     #[command(disable_help_flag = true)]
     Up(absent::Args),
+    /// Print what makes a shell complete this program's words.
+    Completion(describe::CompletionArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(describe::ManArgs),
     /// A container's process in the lab.
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Workload(lab::workload::Args),
@@ -197,12 +207,32 @@ pub fn command(
     if output.lost() { Exit::Environment } else { exit }
 }
 
+/// All words that there are.
+fn declared() -> clap::Command {
+    let command = Command::command();
+    #[cfg(all(feature = "server", target_os = "linux"))]
+    let command = config::declare(command);
+    command
+}
+
 fn dispatch(
     args: impl IntoIterator<Item = OsString>,
     runner: Runner<'_>,
     output: &mut Output,
 ) -> Exit {
-    match Command::try_parse_from(args) {
+    let (declared, args) = (declared(), args.into_iter().collect::<Vec<_>>());
+    #[cfg(all(feature = "server", target_os = "linux"))]
+    let args = match config::fill(&declared, args, config::usual()) {
+        Ok(args) => args,
+        Err(wrong) => {
+            output.complain(&wrong.to_string());
+            return Exit::Input;
+        }
+    };
+    let parsed = declared.clone().try_get_matches_from(args);
+    match parsed.and_then(|words| Command::from_arg_matches(&words)) {
+        Ok(Command::Completion(args)) => describe::completion(&args, declared, output),
+        Ok(Command::Man(args)) => describe::man(&args, declared, output),
         Ok(Command::Run(args)) => run::execute(&args, runner, output),
         #[cfg(all(feature = "fidelity", target_os = "linux"))]
         Ok(Command::Fidelity(args)) => fidelity::execute(&args, output),

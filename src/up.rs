@@ -8,6 +8,7 @@ use crate::node::{Failed, Hosts, Joined, Machine, Node, Servers, Settings, ident
 use crate::run::quoted;
 use crate::server::host::{Served, block_on};
 use crate::server::{Place, Prepared, Serve, invitation};
+use crate::service::Service;
 use crate::{Exit, Output};
 use kubesim_actors::objects::Name;
 use std::convert::Infallible;
@@ -95,7 +96,11 @@ async fn live(
     let (end, of_server) = Ending::new();
     let (tell, told) = oneshot::channel();
     let kubeconfig = server.kubeconfig();
+    let board = server.board();
+    let service = Service::begin(board.clone());
+    let waits = &service;
     let ready = move |served: &Served| {
+        waits.status(&format!("the API is at {}, and the node not ready yet", served.url()));
         output.begin("where the cluster is");
         output.line(&format!("the API is at {}", served.url()));
         output.line(&format!("the administrator's kubeconfig: {}", kubeconfig.display()));
@@ -109,14 +114,14 @@ async fn live(
         let (at, output) = (served.at, output);
         let _ = tell.send((at, output));
     };
-    let board = server.board();
     let mut server = pin!(server.serve(of_server, ready));
     let mut hosts: Option<Hosts> = None;
     let lives = async {
         let Ok((at, output)) = told.await else { return pending().await };
-        let at = (at, servers);
-        let hosts = hosts.insert(node.start(machine, at, &board, joined).await?);
+        let server = (at, servers);
+        let hosts = hosts.insert(node.start(machine, server, &board, joined).await?);
         hosts.ready().await;
+        service.ready(&format!("the API is at https://{at}, and the node {} ready", node.name));
         output.line(&format!("the node {} is ready", node.name));
         output.flush();
         pending::<Result<Infallible, String>>().await

@@ -32,6 +32,7 @@ use crate::ending::Ending;
 use crate::networks::{Networks, outward};
 use crate::server::host::block_on;
 use crate::server::lead::hostname;
+use crate::service::Service;
 use crate::status::Board;
 use crate::token::Token;
 use crate::{Exit, Output, capabilities, pki};
@@ -198,6 +199,9 @@ fn is_name(name: &str) -> bool {
 async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), Failed> {
     let environment = |why| (Exit::Environment, why);
     let mut ending = Ending::by_signals().map_err(environment)?;
+    let board = Board::default();
+    let service = Service::begin(board.clone());
+    service.status(&format!("seeks the server at {}", args.server));
     let known = servers::known(&node.data_dir);
     let from = match reach(args.server) {
         Ok(from) => from,
@@ -209,6 +213,7 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
     let (name, keys) = (node.name.clone(), node.data_dir.join("pki"));
     let joining = Joining { name, server: args.server, keys };
     let mut tell = |text: &str| {
+        service.status(text);
         output.begin("how far the node is");
         output.line(text);
         output.flush();
@@ -227,13 +232,14 @@ async fn live(args: &Args, node: &Node<'_>, output: &mut Output) -> Result<(), F
         ));
     }
     let at = (args.server, servers);
-    let board = Board::default();
     let hosts = node.start(&machine, at, &board, &joined).await.map_err(environment)?;
     let told = spawn_local(board.serve(node.data_dir.clone()));
     tell(&format!("the node {} runs at {}", node.name, machine.address));
     let lives = async {
         hosts.ready().await;
-        tell(&format!("the node {} is ready", node.name));
+        let text = format!("the node {} is ready", node.name);
+        tell(&text);
+        service.ready(&text);
         pending::<()>().await;
     };
     tokio::select! {

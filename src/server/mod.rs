@@ -34,6 +34,7 @@ use crate::networks::{Networks, outward};
 use crate::pki::Pki;
 use crate::run::quoted;
 use crate::seed::seed;
+use crate::service::Service;
 use crate::status::Board;
 use crate::token::Token;
 use crate::{Exit, Output};
@@ -226,7 +227,9 @@ fn run(args: &Serve, output: &mut Output) -> Result<(), Failed> {
     let data_dir = args.data_dir.display().to_string();
     host::block_on(async {
         let ending = Ending::by_signals().map_err(|why| (Exit::Environment, why))?;
+        let service = Service::begin(server.board());
         let ready = |served: &Served| {
+            service.ready(&format!("the API is at {}", served.url()));
             output.begin("where the server is");
             output.line(&format!("the API is at {}, its data in {data_dir}", served.url()));
             output.line(&format!("the administrator's kubeconfig: {}", kubeconfig.display()));
@@ -325,7 +328,6 @@ impl Prepared {
     }
 
     /// By which its actors say how they are, and others of the process.
-    #[cfg(feature = "node")]
     pub fn board(&self) -> Board {
         self.plan.board.clone()
     }

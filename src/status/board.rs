@@ -38,6 +38,17 @@ impl Board {
         all.push((number, look));
     }
 
+    /// Whether each that is there answers: its host takes messages one by one, between two steps.
+    pub async fn turns(&self) -> bool {
+        let asked: Vec<_> = self.0.borrow().iter().map(|(_, look)| look()).collect();
+        for look in asked {
+            if timeout(PATIENCE, look).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// All that are there. Those that went are forgotten.
     async fn look(&self) -> Vec<Look> {
         let asked: Vec<_> = {

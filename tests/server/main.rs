@@ -34,6 +34,7 @@ mod openapi;
 mod plane;
 mod python;
 mod renewals;
+mod service;
 mod sessions;
 #[cfg(feature = "etcd")]
 mod several;

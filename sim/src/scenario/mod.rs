@@ -18,7 +18,7 @@ mod tree;
 mod value;
 mod variants;
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::{Diagnostic, Diagnostics, suggest};
 pub use keys::{Key, SECTIONS, Section};
 pub use load::Stage;
 pub use model::*;

@@ -162,7 +162,7 @@ impl Tar {
         self.pad(BLOCK);
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 2 * BLOCK]);
         self.0
     }
