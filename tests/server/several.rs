@@ -14,6 +14,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,9 +64,20 @@ impl Ends {
     }
 }
 
+/// A port that nobody has, and that no connection is given in the time until its owner listens
+/// there: one below those that Linux gives (`ip_local_port_range`), another one each time.
 fn free() -> (u16, TcpListener) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    (listener.local_addr().expect("an address").port(), listener)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    loop {
+        // Other processes that do the same begin elsewhere.
+        let begin = std::process::id().wrapping_mul(97) as u16;
+        let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return (port, listener);
+        }
+    }
 }
 
 /// Pairs of ports, each followed by the other.

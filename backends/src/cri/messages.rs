@@ -8,11 +8,13 @@ mod container;
 mod image;
 mod sandbox;
 mod streaming;
+mod usage;
 
 pub use self::container::*;
 pub use self::image::*;
 pub use self::sandbox::*;
 pub use self::streaming::*;
+pub use self::usage::*;
 
 use std::collections::BTreeMap;
 
@@ -49,6 +51,7 @@ calls! { "RuntimeService":
     RemoveContainer => RemoveContainerRequest, Nothing;
     ListContainers => ListContainersRequest, ListContainersResponse;
     ContainerStatus => ContainerStatusRequest, ContainerStatusResponse;
+    ListContainerStats => ListContainerStatsRequest, ListContainerStatsResponse;
     ExecSync => ExecSyncRequest, ExecSyncResponse;
     Exec => ExecRequest, Url;
     Attach => AttachRequest, Url;

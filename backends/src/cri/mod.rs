@@ -19,9 +19,11 @@ mod messages;
 mod sandbox;
 mod stop;
 mod streaming;
+mod usage;
 mod watch;
 
 pub use self::streaming::{Refused, Streams, Wanted, Which};
+pub use self::usage::Used;
 
 use self::client::{Client, Failure};
 use self::messages::{Call, StatusRequest};

@@ -3,7 +3,7 @@
 
 use super::accept;
 use super::body::Answer;
-use super::nodes::What;
+use super::nodes::{What, usage};
 use super::resources::{self, Group, Review};
 use super::status::Failure;
 use super::versions::Served;
@@ -13,38 +13,45 @@ use serde_json::{Value, json};
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2_BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
-/// `/api` or `/apis`, in the first form that the client takes.
-pub fn groups(core: bool, accepted: &str, definitions: &Definitions) -> Result<Answer, Failure> {
+/// `/api` or `/apis`, in the first form that the client takes. `measure`: what nodes and pods use is
+/// measured.
+pub fn groups(
+    core: bool,
+    accepted: &str,
+    definitions: &Definitions,
+    measure: bool,
+) -> Result<Answer, Failure> {
     for media in accept::media(accepted).iter().filter(|media| media.is_json()) {
         let aggregated = media.parameter("as") == "APIGroupDiscoveryList"
             && media.parameter("g") == "apidiscovery.k8s.io";
         match media.parameter("v") {
-            "v2" if aggregated => return Ok(all_at_once(core, "v2", V2, definitions)),
+            "v2" if aggregated => return Ok(all_at_once(core, ("v2", V2), definitions, measure)),
             "v2beta1" if aggregated => {
-                return Ok(all_at_once(core, "v2beta1", V2_BETA1, definitions));
+                return Ok(all_at_once(core, ("v2beta1", V2_BETA1), definitions, measure));
             }
             _ if media.parameter("as").is_empty() => {
-                return Ok(Answer::json(&legacy(core, definitions)));
+                return Ok(Answer::json(&legacy(core, definitions, measure)));
             }
             _ => {}
         }
     }
     match accepted {
-        "" => Ok(Answer::json(&legacy(core, definitions))),
+        "" => Ok(Answer::json(&legacy(core, definitions, measure))),
         _ => Err(Failure::not_acceptable("application/json")),
     }
 }
 
-fn legacy(core: bool, definitions: &Definitions) -> Value {
+fn legacy(core: bool, definitions: &Definitions, measure: bool) -> Value {
     if core {
         return json!({"kind": "APIVersions", "versions": ["v1"],
                       "serverAddressByClientCIDRs": []});
     }
-    let groups: Vec<Value> = resources::groups(definitions).iter().map(group_of).collect();
+    let groups = resources::groups(definitions).into_iter().chain(measure.then(usage::group));
+    let groups: Vec<Value> = groups.map(|group| group_of(&group)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_of(group: &Group) -> Value {
+pub fn group_of(group: &Group) -> Value {
     let name = group.name;
     let version =
         |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
@@ -105,9 +112,9 @@ pub fn group_version(group: &str, version: &str, definitions: &Definitions) -> V
 
 fn all_at_once(
     core: bool,
-    version: &str,
-    content_type: &'static str,
+    (version, content_type): (&str, &'static str),
     definitions: &Definitions,
+    measure: bool,
 ) -> Answer {
     let groups = match core {
         true => vec![resources::core()],
@@ -127,6 +134,7 @@ fn all_at_once(
             };
             json!({"metadata": meta, "versions": versions})
         })
+        .chain((measure && !core).then(usage::aggregated))
         .collect();
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -252,7 +260,8 @@ mod tests {
     #[test]
     fn the_form_is_the_first_that_is_taken() {
         let kind = |accepted: &str| {
-            groups(false, accepted, &Definitions::default()).map(|answer| answer.content_type)
+            groups(false, accepted, &Definitions::default(), false)
+                .map(|answer| answer.content_type)
         };
         assert_eq!(kind(""), Ok("application/json"));
         assert_eq!(kind(&format!("{V2},{V2_BETA1},application/json")), Ok(V2));

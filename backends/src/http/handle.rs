@@ -95,12 +95,18 @@ where
             inner.review(&user, review, &namespace, value)
         }
         Route::Review(..) => Err(Failure::no_such_method()),
+        Route::Usage(path) => {
+            asked.verb = "GET";
+            nodes::usage::answer(inner, request.method(), &path, &query).await
+        }
         _ if request.method() != Method::GET => Err(Failure::no_such_method()),
         Route::Tunnel(node) => nodes::dialled(inner, &user, &node, &mut request),
         Route::Version => Ok(Answer::json(&version())),
         Route::Health(check) => health(inner, &check),
         Route::Metrics => Ok(Answer::bytes("text/plain; version=0.0.4", inner.metrics.text())),
-        Route::Groups { core } => discovery::groups(core, &accepted, &definitions),
+        Route::Groups { core } => {
+            discovery::groups(core, &accepted, &definitions, inner.links.measure())
+        }
         Route::Group(name) => {
             discovery::group(&name, &definitions).map(|value| Answer::json(&value))
         }

@@ -1,7 +1,7 @@
 //! A request's path and query: what it is about.
 
 use super::apply::Write;
-use super::nodes::What;
+use super::nodes::{What, usage};
 use super::resources::{self, Review, Sub};
 use super::status::Failure;
 use super::versions::Served;
@@ -36,6 +36,8 @@ pub enum Route {
     Node(Target, What),
     /// Where the node of this name dials.
     Tunnel(String),
+    /// What nodes and pods use.
+    Usage(usage::Path),
     /// And the namespace, if it is in one.
     Review(&'static Review, String),
 }
@@ -86,6 +88,9 @@ pub fn route(path: &str, definitions: &Definitions) -> Result<Route, Failure> {
         ["openid", "v1", "jwks"] => Route::OpenId { keys: true },
         ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3", ..] => Route::OpenApi(segments[2..].join("/")),
+        ["apis", usage::GROUP, ref rest @ ..] => {
+            Route::Usage(usage::Path::of(rest).ok_or_else(Failure::no_such_resource)?)
+        }
         ["apis", group] => {
             if !resources::groups(definitions).iter().any(|known| known.name == group) {
                 return Err(Failure::no_such_resource());

@@ -3,6 +3,10 @@
 //! A watch holds a place in the history and asks there for what follows, so a slow client costs
 //! its connection's buffers and nothing else: one that falls behind all that is remembered gets
 //! 410 and lists again.
+//!
+//! To look, to encrypt and to ask the kernel to send costs the same for one change as for several.
+//! So where there are many watches, each of them waits a little before it looks again ([`pause`]),
+//! and tells at once what has happened meanwhile.
 
 use super::Inner;
 use super::accept::Form;
@@ -30,6 +34,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 const SHORTEST: u64 = 1800;
 /// How often a watch that wants bookmarks gets one (apiserver's cacher: about a minute).
 const BOOKMARKS: Duration = Duration::from_secs(60);
+/// All watches together look for news every so often at most: with fewer than 50 of them, each looks
+/// as soon as there are some.
+const LOOK: Duration = Duration::from_micros(20);
+/// However many there are, none waits for longer: a thousand hear of a change within 20 ms, more
+/// than two thousand within 50 ms.
+const LONGEST: Duration = Duration::from_millis(50);
+/// Timers have no finer grain.
+const GRAIN: Duration = Duration::from_millis(1);
 /// Texts are gathered up to about so many bytes before they are sent.
 const GATHER: usize = 64 << 10;
 
@@ -118,8 +130,17 @@ impl Watch {
                 More::Never => return,
                 More::Later => {}
             }
+            let looked = Instant::now();
+            let heard = async {
+                let heard = news.changed().await;
+                match pause(inner.metrics.watches.get()) {
+                    Duration::ZERO => {}
+                    pause => sleep_until(looked + pause).await,
+                }
+                heard
+            };
             tokio::select! {
-                heard = news.changed() => if heard.is_err() { return },
+                heard = heard => if heard.is_err() { return },
                 () = ends.as_mut() => return,
                 () = bookmark.as_mut(), if self.bookmarks => {
                     bookmark.as_mut().reset(Instant::now() + BOOKMARKS);
@@ -265,6 +286,12 @@ impl Watch {
     }
 }
 
+/// How long one of so many watches waits from one look to the next.
+fn pause(watches: usize) -> Duration {
+    let pause = LOOK.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX)).min(LONGEST);
+    if pause < GRAIN { Duration::ZERO } else { pause }
+}
+
 enum More {
     Now,
     Later,
@@ -287,5 +314,16 @@ impl Lines {
     /// One alone is not copied: all who watch share it.
     fn joined(self) -> Bytes {
         Pieces::from(self.all).copy_to_bytes(self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_watches_among_few_waits_for_nothing_and_among_many_not_for_long() {
+        let pauses = [0, 1, 49, 50, 1000, 2500, usize::MAX].map(|count| pause(count).as_millis());
+        assert_eq!(pauses, [0, 0, 0, 1, 20, 50, 50]);
     }
 }

@@ -9,7 +9,12 @@ use std::collections::BTreeMap;
 
 pub enum Ask {
     Log(LogOf),
-    Stream { pod: Uid, wanted: Wanted },
+    Stream {
+        pod: Uid,
+        wanted: Wanted,
+    },
+    /// What all containers use.
+    Usage,
 }
 
 pub struct LogOf {
@@ -24,6 +29,9 @@ pub struct LogOf {
 
 impl Ask {
     pub fn read(uri: &Uri) -> Result<Ask, String> {
+        if uri.path() == "/usage" {
+            return Ok(Ask::Usage);
+        }
         let query = Query::read(uri.query().unwrap_or_default());
         let uid = query.one("uid");
         let uid = Uid::parse(uid).ok_or_else(|| format!("{uid:?} is no uid of a pod"))?;

@@ -10,15 +10,18 @@
 //! - `ask`: what the server asks, as it says it
 //! - `logs`: logs
 //! - `stream`: streams, which the runtime serves
+//! - `usage`: what containers and the machine use
 
 mod ask;
 mod dial;
 pub mod logs;
 mod stream;
+mod usage;
 
 use self::ask::{Ask, LogOf};
 use self::dial::dial;
 use self::logs::Log;
+use self::usage::Usage;
 use crate::cri::Cri;
 use crate::http::client::{Client, Credentials};
 use crate::http::nodes::{Flow, STREAMS, WINDOW, Window};
@@ -58,6 +61,12 @@ pub struct Tunnel {
     pub notes: Box<dyn Fn(String)>,
 }
 
+/// What is asked.
+struct Node {
+    containers: Rc<Cri>,
+    usage: Usage,
+}
+
 /// Tasks of this thread.
 #[derive(Clone, Copy)]
 struct Here;
@@ -74,8 +83,16 @@ where
 impl Tunnel {
     /// Keeps the tunnel up for as long as it is polled.
     pub async fn run(self) -> Infallible {
-        let mut connections = self.client.listen();
         let containers = Rc::new(self.containers.clone());
+        let node = Rc::new(Node { containers, usage: Usage::new(self.containers.clone()) });
+        tokio::select! {
+            never = self.keep(&node) => never,
+            never = node.usage.watch() => never,
+        }
+    }
+
+    async fn keep(&self, node: &Rc<Node>) -> Infallible {
+        let mut connections = self.client.listen();
         let mut failures = 0_u32;
         loop {
             let Some(place) = self.client.place() else {
@@ -97,7 +114,7 @@ impl Tunnel {
                     };
                     tokio::select! {
                         () = moved => {}
-                        () = serve(wire, &containers, local) => {}
+                        () = serve(wire, node, local) => {}
                     }
                 }
                 Ok(Err(why)) => self.no_tunnel(place.server, &why, &mut failures),
@@ -119,10 +136,10 @@ impl Tunnel {
 }
 
 /// Answers on a connection to its end.
-async fn serve(wire: hyper::upgrade::Upgraded, containers: &Rc<Cri>, local: std::net::IpAddr) {
+async fn serve(wire: hyper::upgrade::Upgraded, node: &Rc<Node>, local: std::net::IpAddr) {
     let service = service_fn(|request| {
-        let containers = Rc::clone(containers);
-        async move { Ok::<_, Infallible>(answer(containers, request, local).await) }
+        let node = Rc::clone(node);
+        async move { Ok::<_, Infallible>(answer(&node, request, local).await) }
     });
     let mut server = http2::Builder::new(Here);
     server
@@ -140,13 +157,19 @@ async fn serve(wire: hyper::upgrade::Upgraded, containers: &Rc<Cri>, local: std:
 type Refusal = (StatusCode, String);
 
 async fn answer(
-    containers: Rc<Cri>,
+    node: &Node,
     request: Request<Incoming>,
     local: std::net::IpAddr,
 ) -> Response<Flow> {
+    let containers = &node.containers;
     let answered = match Ask::read(request.uri()) {
-        Ok(Ask::Log(of)) => log(&containers, of).await,
-        Ok(Ask::Stream { pod, wanted }) => stream::open(&containers, pod, wanted, request).await,
+        Ok(Ask::Log(of)) => log(containers, of).await,
+        Ok(Ask::Stream { pod, wanted }) => stream::open(containers, pod, wanted, request).await,
+        Ok(Ask::Usage) => {
+            let told = node.usage.told().await;
+            told.map(|told| Response::new(Flow::of(told.to_string())))
+                .map_err(|why| (StatusCode::BAD_GATEWAY, why))
+        }
         Err(why) => Err((StatusCode::BAD_REQUEST, why)),
     };
     answered.unwrap_or_else(|(code, why)| {

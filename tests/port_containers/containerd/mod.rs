@@ -24,6 +24,8 @@ mod reset;
 mod roams;
 mod stories;
 #[cfg(feature = "node")]
+mod top;
+#[cfg(feature = "node")]
 mod trio;
 #[cfg(feature = "node")]
 mod tunnel;

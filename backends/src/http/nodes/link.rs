@@ -104,6 +104,11 @@ impl Links {
         self.asks.set(true);
     }
 
+    /// Whether there is a node that measures what is used: one has dialled, now or before.
+    pub fn measure(&self) -> bool {
+        self.asks.get() && !self.all.borrow().is_empty()
+    }
+
     /// Whether nodes are asked.
     pub fn open(&self, what: What) -> Result<(), Failure> {
         if self.asks.get() {

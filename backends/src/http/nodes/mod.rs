@@ -8,6 +8,7 @@
 //! - `choose`: which container of a pod is meant
 //! - `log`: `pods/log`
 //! - `connect`: `pods/exec`, `pods/attach`, `pods/portforward`
+//! - `usage`: what pods and nodes use, `metrics.k8s.io`
 //! - `websocket`, `frames`, `spdy`: what clients and runtimes speak there
 
 mod choose;
@@ -18,6 +19,7 @@ mod link;
 mod log;
 mod options;
 mod spdy;
+pub(super) mod usage;
 mod websocket;
 
 #[cfg(all(target_os = "linux", feature = "cri"))]
