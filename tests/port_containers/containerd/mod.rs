@@ -2,13 +2,21 @@
 //! images of busybox.
 
 #[cfg(feature = "node")]
+mod churn;
+#[cfg(feature = "node")]
 mod cluster;
+#[cfg(feature = "node")]
+mod freezer;
 #[cfg(feature = "node")]
 mod guestbook;
 mod hosts;
 mod image;
 #[cfg(feature = "node")]
 mod joins;
+#[cfg(feature = "node")]
+mod kills;
+#[cfg(feature = "node")]
+mod ledger;
 mod machine;
 mod node;
 #[cfg(feature = "node")]
