@@ -1,6 +1,7 @@
 //! The node's actors and what they act with: the kubelet as the node, the rest as its network.
 
 use super::join::Joined;
+use super::leftovers::Leftovers;
 use super::servers::Servers;
 use super::{Machine, Node, text};
 use crate::drive::{self, Drivers, Means, Running};
@@ -115,6 +116,9 @@ impl Hosts {
         };
         let tunnel = spawn_local(async move { match tunnel.run().await {} });
         clients.push(tunnel);
+        let (client, name) = (apis.all[0].clone(), node.name.clone());
+        let leftovers = Leftovers { client, node: name, containers: drivers.containers.clone() };
+        clients.push(spawn_local(leftovers.run()));
         let path = format!("/api/v1/nodes/{}", node.name);
         Ok(Hosts { actors, clients, kubelet: apis.all[0].clone(), path })
     }

@@ -8,11 +8,13 @@
 //! - `machine`: what it is
 //! - `runtime`: containerd, and the CNI plugin for it
 //! - `hosts`: the actors
+//! - `leftovers`: what pods that are gone have left is taken away
 //! - `made`: what it made outside of its directory
 //! - `reset`: `kubesim reset`, which takes all that away
 
 mod hosts;
 mod join;
+mod leftovers;
 mod machine;
 mod made;
 mod renew;

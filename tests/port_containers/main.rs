@@ -3,6 +3,9 @@
 
 #![cfg(target_os = "linux")]
 
+#[cfg(feature = "node")]
+#[path = "../common/etcd.rs"]
+mod etcd;
 #[path = "../common/namespace.rs"]
 mod namespace;
 

@@ -14,6 +14,7 @@ mod container;
 mod hosts;
 mod image;
 mod last_words;
+mod leftovers;
 mod list;
 mod messages;
 mod sandbox;

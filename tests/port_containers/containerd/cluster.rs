@@ -109,6 +109,14 @@ impl Running {
         panic!("it ended and did not say {begins:?}");
     }
 
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("it is ours").is_some()
+    }
+
     /// What /proc has of it in this file.
     pub fn about(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).expect("it runs")
@@ -199,7 +207,7 @@ impl Cluster {
         command
     }
 
-    fn kubectl(&self, words: &str, input: &str) -> Output {
+    pub fn kubectl(&self, words: &str, input: &str) -> Output {
         let mut command = self.command(words);
         if !input.is_empty() {
             let file = self.folder.join("input.yaml");

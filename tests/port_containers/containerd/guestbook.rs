@@ -36,8 +36,8 @@ fn the_guestbook_is_as_the_field_note_saw_it() {
         rules_are_as_kube_proxy_writes_them(trio);
         a_rollout_fails_no_request(trio);
         every_node_is_looked_into(trio);
-        for node in &mut trio.nodes {
-            assert_eq!(node.end(Signal::SIGTERM), Some(0));
+        for process in &mut trio.processes {
+            assert_eq!(process.end(Signal::SIGTERM), Some(0));
         }
     });
 }

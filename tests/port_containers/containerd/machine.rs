@@ -115,6 +115,24 @@ impl Machine {
         format!("/{}", self.name)
     }
 
+    /// What the runtime itself has: `root` and `state`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+    /// What /proc has of a process in the machine's mount namespace, or below `root` its files.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.init.id()))
+    }
+
+    /// All that run on it, in its process namespace.
+    pub fn processes(&self) -> Vec<u32> {
+        let own = fs::read_link(self.proc("ns/pid_for_children")).ok();
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_own = |id: &u32| fs::read_link(format!("/proc/{id}/ns/pid")).ok() == own;
+        all.filter(|id| own.is_some() && is_own(id)).collect()
+    }
+
     /// Images whose names say no registry come from this one.
     pub fn pulls_from(&self, registry: SocketAddr) {
         let folder = self.folder.join("registries/docker.io");
@@ -135,6 +153,11 @@ impl Machine {
         self.run(&format!(
             "containerd -c {folder}/config.toml >>{folder}/containerd.log 2>&1 & runtime=$!"
         ));
+    }
+
+    /// SIGKILL. What it started runs on.
+    pub fn kill_runtime(&mut self) {
+        self.run("kill -9 $runtime; wait $runtime 2>/dev/null");
     }
 
     /// `ctr` with these words succeeds in the end: after its start containerd takes a moment.

@@ -2,7 +2,11 @@
 //! images of busybox.
 
 #[cfg(feature = "node")]
+mod churn;
+#[cfg(feature = "node")]
 mod cluster;
+#[cfg(feature = "node")]
+mod freezer;
 #[cfg(feature = "node")]
 mod guestbook;
 #[cfg(feature = "node")]
@@ -11,6 +15,10 @@ mod hosts;
 mod image;
 #[cfg(feature = "node")]
 mod joins;
+#[cfg(feature = "node")]
+mod kills;
+#[cfg(feature = "node")]
+mod ledger;
 mod machine;
 mod node;
 #[cfg(feature = "node")]

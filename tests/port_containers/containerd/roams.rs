@@ -1,21 +1,36 @@
-//! Three machines of which any may have another address a moment later, the one with the server
-//! too: no pod is started again, no subnet is another one, streams between pods go on, and no
-//! tunnel leads to where no node is.
+//! Three machines of which any may have another address a moment later, a lease that is renewed, or
+//! be suspended, the one with the server too: no pod is started again, no subnet is another one,
+//! streams between pods go on, and no tunnel leads to where no node is.
 
 use super::cluster::{Cluster, echo};
-use super::trio::{SERVER, Trio, WORKERS, on_three_machines};
+use super::freezer::Freezer;
+use super::trio::{Renewal, SERVER, Trio, WORKERS, on_three_machines};
+use kubesim_runtime::{Rng, Stream};
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const NODES: [&str; 3] = [SERVER.0, WORKERS[0].0, WORKERS[1].0];
 const LONG: Duration = Duration::from_secs(60);
+/// How long a machine is suspended.
+const SLEEP: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(2000)];
 
-/// How often a machine moves. What more of them took is in docs/benches.md.
-fn moves() -> usize {
+/// How often each happens. What more of them took is in docs/benches.md.
+fn rounds() -> usize {
     let given = std::env::var("KUBESIM_ROAMS").ok();
     given.map_or(20, |text| text.parse().expect("KUBESIM_ROAMS is a number"))
 }
+
+/// What happens to a machine.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// It is elsewhere, or has another address where it is.
+    Moves,
+    Renews,
+    Sleeps,
+}
+
+const FATES: [Fate; 3] = [Fate::Moves, Fate::Renews, Fate::Sleeps];
 
 #[test]
 fn machines_move_and_streams_go_on() {
@@ -31,8 +46,16 @@ fn machines_move_and_streams_go_on() {
         for index in 0..NODES.len() {
             trio.cluster.until("a stream begins", || last_heard(trio, index) > 0);
         }
+        let freezers: Vec<_> = (0..NODES.len()).map(|index| Freezer::of(trio, index)).collect();
         let before = state(&trio.cluster);
-        let mut took: Vec<Duration> = (0..moves()).map(|round| moved(trio, round)).collect();
+        let mut dice = Rng::new(Stream { seed: 1, label: "roams", index: 0, incarnation: 0 });
+        let mut fates: Vec<Fate> = FATES.iter().flat_map(|fate| vec![*fate; rounds()]).collect();
+        dice.shuffle(&mut fates);
+        let mut took: [Vec<Duration>; 3] = Default::default();
+        for (round, fate) in fates.iter().enumerate() {
+            let kind = FATES.iter().position(|one| one == fate).expect("it is one of them");
+            took[kind].push(happens(trio, &freezers, (round, *fate), &mut dice));
+        }
         let begun = Instant::now();
         while begun.elapsed() < LONG && !trio.stale_tunnels().is_empty() {
             sleep(Duration::from_millis(100));
@@ -44,37 +67,79 @@ fn machines_move_and_streams_go_on() {
             let in_order: Vec<u64> = (1..=numbers.len() as u64).collect();
             assert!(numbers == in_order, "what was said came back, all of it, once, in order");
         }
-        took.sort();
-        let at = |share: usize| took[(took.len() - 1) * share / 100];
-        eprintln!(
-            "roams: {} moves; all streams went on after {:?} (p50), {:?} (p99), {:?} (the last)",
-            took.len(),
-            at(50),
-            at(99),
-            at(100)
-        );
+        for (mut took, what) in took.into_iter().zip(["moves", "renewals", "suspends"]) {
+            took.sort();
+            let at = |share: usize| took[(took.len() - 1) * share / 100];
+            eprintln!(
+                "roams: {} {what}; all streams went on after {:?} (p50), {:?} (p99), {:?} (the \
+                 last)",
+                took.len(),
+                at(50),
+                at(99),
+                at(100)
+            );
+        }
     });
 }
 
-/// A machine has another address, each fourth time in another network: how long it took until all
-/// streams went on from then.
-fn moved(trio: &mut Trio, round: usize) -> Duration {
-    let (mover, number) = (round % NODES.len(), (10 + round % 200) as u8);
-    let address = trio.moves(mover, round % 4 == 3, number);
+/// Something happens to a machine: how long it took until all streams went on from then, or from
+/// when it woke up.
+fn happens(
+    trio: &mut Trio,
+    freezers: &[Freezer],
+    (round, fate): (usize, Fate),
+    dice: &mut Rng,
+) -> Duration {
+    let (machine, number) = (round % NODES.len(), (10 + round % 200) as u8);
+    let before = trio.address(machine).to_owned();
+    let what = match fate {
+        Fate::Moves => {
+            trio.moves(machine, dice.chance(0.25), number);
+            "moves"
+        }
+        Fate::Renews => {
+            let all = [Renewal::Same, Renewal::Lapsed, Renewal::Another, Renewal::Overlapping];
+            let how = *dice.pick(&all).expect("there are some");
+            trio.renews(machine, how, number);
+            match how {
+                Renewal::Same => "has its lease renewed",
+                Renewal::Lapsed => "loses its lease for a while",
+                Renewal::Another => "has another lease",
+                Renewal::Overlapping => "has another lease before the old one ends",
+            }
+        }
+        Fate::Sleeps => {
+            freezers[machine].freeze();
+            sleep(dice.between(SLEEP[0], SLEEP[1]));
+            // It wakes up where it was, or elsewhere.
+            let moved = dice.chance(0.5);
+            if moved {
+                trio.moves(machine, dice.chance(0.5), number);
+            }
+            freezers[machine].thaw();
+            if moved { "wakes up elsewhere" } else { "wakes up" }
+        }
+    };
     let begun = Instant::now();
     let spoken: Vec<usize> = (0..NODES.len()).map(|index| last_heard(trio, index)).collect();
     // What was on its way when it moved is not counted.
     let goes_on = |index: usize| last_heard(trio, index) > spoken[index] + 2;
+    let address = trio.address(machine).to_owned();
+    let said = format!("round {round}: {} {what}, from {before} to {address}", NODES[machine]);
     while !(0..NODES.len()).all(goes_on) {
-        assert!(begun.elapsed() < LONG, "round {round}: {} moved to {address}", NODES[mover]);
+        let stuck: Vec<_> = (0..NODES.len()).filter(|index| !goes_on(*index)).collect();
+        assert!(begun.elapsed() < LONG, "{said}: streams {stuck:?} stand still");
         sleep(Duration::from_millis(10));
     }
     let took = begun.elapsed();
+    if took > Duration::from_secs(1) {
+        eprintln!("roams: {said}: streams went on after {took:?}");
+    }
     let cluster = &trio.cluster;
     let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
-    let shown = format!("get node {} -o {path}", NODES[mover]);
-    cluster.until("the node is shown at its address", || cluster.told(&shown) == address);
-    if mover == 0 {
+    let shown = format!("get node {} -o {path}", NODES[machine]);
+    cluster.until(&said, || cluster.told(&shown) == address);
+    if machine == 0 {
         let slice = "get endpointslices kubernetes -o jsonpath={.endpoints[*].addresses[*]}";
         cluster.until("pods are led to the server", || cluster.told(slice) == address);
     }
