@@ -154,7 +154,7 @@ mod tests {
     fn who_does_not_answer_has_no_heart() {
         let ready = Rc::new(Cell::new(true));
         let silent = async || timeout(LIMIT, std::future::pending::<()>()).await.is_ok();
-        let said = run(beats(&ready, silent, sleep(LIMIT * 5)));
+        let said = run(beats(&ready, silent, async { sleep(LIMIT * 5).await }));
         assert!(said.is_empty(), "{said:?}");
     }
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2_BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
-/// `/api` or `/apis`, in the first form that the client takes. `measure`: what nodes and pods use is
-/// measured.
+/// `/api` or `/apis`, in the first form that the client takes. `measure`: what nodes and pods use
+/// is measured.
 pub fn groups(
     core: bool,
     accepted: &str,

@@ -77,6 +77,7 @@ where
     };
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let accepted = accepted.unwrap_or_default().to_owned();
+    let measure = inner.links.measure();
     match route? {
         Route::Object(target) => {
             let hold = lease::read(request.headers())?;
@@ -104,9 +105,7 @@ where
         Route::Version => Ok(Answer::json(&version())),
         Route::Health(check) => health(inner, &check),
         Route::Metrics => Ok(Answer::bytes("text/plain; version=0.0.4", inner.metrics.text())),
-        Route::Groups { core } => {
-            discovery::groups(core, &accepted, &definitions, inner.links.measure())
-        }
+        Route::Groups { core } => discovery::groups(core, &accepted, &definitions, measure),
         Route::Group(name) => {
             discovery::group(&name, &definitions).map(|value| Answer::json(&value))
         }

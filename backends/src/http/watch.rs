@@ -34,8 +34,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const SHORTEST: u64 = 1800;
 /// How often a watch that wants bookmarks gets one (apiserver's cacher: about a minute).
 const BOOKMARKS: Duration = Duration::from_secs(60);
-/// All watches together look for news every so often at most: with fewer than 50 of them, each looks
-/// as soon as there are some.
+/// All watches together look for news every so often at most: with fewer than 50 of them, each
+/// looks as soon as there are some.
 const LOOK: Duration = Duration::from_micros(20);
 /// However many there are, none waits for longer: a thousand hear of a change within 20 ms, more
 /// than two thousand within 50 ms.

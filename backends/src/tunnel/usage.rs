@@ -1,5 +1,6 @@
 //! What this machine and the containers on it use: of each, two looks some seconds apart and what
-//! lies between them. The server makes the resource metrics API of it (`crate::http::nodes::usage`).
+//! lies between them. The server makes the resource metrics API of it
+//! (`crate::http::nodes::usage`).
 
 use crate::cri::{Cri, Used};
 use k8s_openapi::jiff::Timestamp;

@@ -102,7 +102,7 @@ fn hooks_run_after_the_start_and_before_the_end() {
         place.hooked("short", STAYS, 3, &format!("{{preStop: {}}}", exec("busybox sleep 100")));
         let serves = server(READS_FIRST);
         let speaks = server(SPEAKS_FIRST);
-        let get = "{path: /bye?now, port: web, httpHeaders: [{name: X-Why, value: because}]}";
+        let get = "{path: \"/bye?now\", port: web, httpHeaders: [{name: X-Why, value: because}]}";
         place.hooked("get", &serves, 20, &format!("{{preStop: {{httpGet: {get}}}}}"));
         let tls = "{preStop: {httpGet: {path: /, port: 8080, scheme: HTTPS}}}";
         place.hooked("tls", &speaks, 20, tls);
