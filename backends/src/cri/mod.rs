@@ -49,7 +49,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Below which folder the containers' logs are.
     pub logs: PathBuf,
-    /// Below which folder each pod has one of its own, for what its containers leave.
+    /// Below which folder each pod has one of its own, for what its containers leave. Beside it is
+    /// one that says which pods were started.
     pub pods: PathBuf,
     /// The machine's own hosts file, for pods on its network.
     pub hosts: PathBuf,

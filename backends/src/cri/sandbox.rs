@@ -33,6 +33,7 @@ impl Inner {
         let (logs, cgroup) = (&self.settings.logs, &self.settings.cgroup);
         let attempt = newest.map_or(0, |attempt| attempt + 1);
         let config = config::sandbox((pod, spec), attempt, logs, cgroup);
+        self.starts(pod);
         // The runtime writes into it, and does not make it. If it cannot be made, that fails.
         let _ = fs::create_dir_all(&config.log_directory);
         let request = RunPodSandboxRequest { config: Some(config) };

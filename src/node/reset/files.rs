@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// What a node keeps in its own, whatever becomes of it. By which a reset finds the rest is the
 /// last.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "pods",
+    "started",
     "pki",
     "net-conf.json",
     "subnet.env",
