@@ -46,8 +46,8 @@ impl Cri {
         }
         inner.cgroups().into_iter().filter_map(of).for_each(|place| remove_cgroup(&place));
         if inner.cgroups().into_iter().filter_map(of).next().is_none() {
-            let started = inner.started(pod);
-            removed(&started, fs::remove_file(&started))?;
+            let mark = inner.mark(pod);
+            removed(&mark, fs::remove_file(&mark))?;
         }
         Ok(())
     }
@@ -57,13 +57,13 @@ impl Cri {
 const STARTED: &str = "started";
 
 impl Inner {
-    fn started(&self, pod: Uid) -> PathBuf {
+    fn mark(&self, pod: Uid) -> PathBuf {
         self.settings.pods.with_file_name(STARTED).join(pod.to_string())
     }
 
     /// A pod is about to be started. If that cannot be written down, what it leaves will stay.
     pub(super) fn starts(&self, pod: Uid) {
-        let place = self.started(pod);
+        let place = self.mark(pod);
         let made = place.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok());
         if made {
             let _ = fs::File::create(place);
