@@ -34,14 +34,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 const SHORTEST: u64 = 1800;
 /// How often a watch that wants bookmarks gets one (apiserver's cacher: about a minute).
 const BOOKMARKS: Duration = Duration::from_secs(60);
-/// All watches together look for news every so often at most: with fewer than 50 of them, each
-/// looks as soon as there are some.
-const LOOK: Duration = Duration::from_micros(20);
-/// However many there are, none waits for longer: a thousand hear of a change within 20 ms, more
-/// than two thousand within 50 ms.
-const LONGEST: Duration = Duration::from_millis(50);
-/// Timers have no finer grain.
-const GRAIN: Duration = Duration::from_millis(1);
+/// So many watches look as soon as there are news, each for itself.
+const FEW: usize = 100;
+/// With each more of them, all wait for so much longer from one look to the next. To look and tell
+/// costs some 25 µs, so it takes a quarter of a core at most, whatever happens.
+const LOOK: Duration = Duration::from_micros(100);
+/// However many there are, none waits for longer.
+const LONGEST: Duration = Duration::from_millis(100);
 /// Texts are gathered up to about so many bytes before they are sent.
 const GATHER: usize = 64 << 10;
 
@@ -288,8 +287,8 @@ impl Watch {
 
 /// How long one of so many watches waits from one look to the next.
 fn pause(watches: usize) -> Duration {
-    let pause = LOOK.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX)).min(LONGEST);
-    if pause < GRAIN { Duration::ZERO } else { pause }
+    let more = u32::try_from(watches.saturating_sub(FEW)).unwrap_or(u32::MAX);
+    LOOK.saturating_mul(more).min(LONGEST)
 }
 
 enum More {
@@ -323,7 +322,7 @@ mod tests {
 
     #[test]
     fn who_watches_among_few_waits_for_nothing_and_among_many_not_for_long() {
-        let pauses = [0, 1, 49, 50, 1000, 2500, usize::MAX].map(|count| pause(count).as_millis());
-        assert_eq!(pauses, [0, 0, 0, 1, 20, 50, 50]);
+        let pauses = [0, 1, 100, 110, 1000, 2500, usize::MAX].map(|count| pause(count).as_millis());
+        assert_eq!(pauses, [0, 0, 0, 1, 90, 100, 100]);
     }
 }

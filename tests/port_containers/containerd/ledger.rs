@@ -67,9 +67,14 @@ fn restarted(status: &Value) -> bool {
 pub struct Excess {
     pub what: String,
     /// A shim without a task, whose container is gone: containerd 1.6.20, killed between the start
-    /// of a shim and its task, never ends it (containerd#6860), and nobody else has a way to.
+    /// of a shim and its task, never ends it (containerd#6860), and nobody else has a way to. Or a
+    /// network namespace of a sandbox of which it had written nothing down when it was killed
+    /// (`RunPodSandbox` in its pkg/cri/server/sandbox_run.go makes that first): whose it is, its
+    /// name does not say. What is in it is counted by itself.
     pub forgotten: bool,
 }
+
+const SPACES: &str = " network namespaces for ";
 
 /// In words, what a machine has that none of its pods needs, and which of them lacks what.
 pub fn excess(trio: &Trio, machine: usize, pods: &[Pod]) -> Vec<Excess> {
@@ -86,7 +91,8 @@ pub fn excess(trio: &Trio, machine: usize, pods: &[Pod]) -> Vec<Excess> {
     ];
     let excess = |line: String| {
         let what = format!("{node}: {line}");
-        Excess { what, forgotten: line.starts_with("shim of no pod") }
+        let forgotten = line.starts_with("shim of no pod") || line.contains(SPACES);
+        Excess { what, forgotten }
     };
     all.concat().into_iter().map(excess).collect()
 }
@@ -152,7 +158,7 @@ impl Books<'_> {
         let spaces = names(&machine.proc("root/run/netns"));
         if spaces.len() > sandboxes.len() {
             let (found, needed) = (spaces.len(), sandboxes.len());
-            wrong.push(format!("{found} network namespaces for {needed} sandboxes: {spaces:?}"));
+            wrong.push(format!("{found}{SPACES}{needed} sandboxes: {spaces:?}"));
         }
         wrong
     }
