@@ -34,6 +34,7 @@ impl Service {
     }
 
     /// How far it is, for `systemctl status`.
+    #[cfg(feature = "node")]
     pub fn status(&self, text: &str) {
         tell(&[NotifyState::Status(text)]);
     }
