@@ -37,7 +37,7 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// So many watches look as soon as there are news, each for itself.
 const FEW: usize = 100;
 /// With each more of them, all wait for so much longer from one look to the next. To look and tell
-/// costs some 25 µs, so it takes a quarter of a core at most, whatever happens.
+/// costs some 25 µs: of a thousand, so often, a quarter of a core.
 const LOOK: Duration = Duration::from_micros(100);
 /// However many there are, none waits for longer.
 const LONGEST: Duration = Duration::from_millis(100);

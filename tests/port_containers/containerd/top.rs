@@ -87,7 +87,7 @@ fn what_is_used_is_shown_and_autoscaled_by() {
         assert_eq!(listed, ["nodes.metrics.k8s.io", "pods.metrics.k8s.io"]);
         let none = cluster.command("top pod nobody").output().expect("kubectl runs");
         let why = String::from_utf8_lossy(&none.stderr).into_owned();
-        assert!(why.contains("pods \"nobody\" not found") || why.contains("not found"), "{why}");
+        assert!(why.contains("podmetrics.metrics.k8s.io \"default/nobody\" not found"), "{why}");
 
         // Of its requests it uses more than a tenth, whatever else this machine does.
         cluster.told("autoscale deployment busy --cpu-percent=10 --min=1 --max=2");

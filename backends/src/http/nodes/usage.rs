@@ -154,13 +154,13 @@ pub async fn answer(
 
 /// In metrics-server's words, which name a pod with its namespace.
 fn not_found(of: Of, namespace: &str, name: &str) -> Failure {
-    let named = match of {
-        Of::Nodes => name.to_owned(),
-        Of::Pods => format!("{namespace}/{name}"),
+    let (named, resource) = match of {
+        Of::Nodes => (name.to_owned(), "nodemetrics"),
+        Of::Pods => (format!("{namespace}/{name}"), "podmetrics"),
     };
-    let what = format!("{}.{GROUP} {named:?} not found", of.plural());
+    let what = format!("{resource}.{GROUP} {named:?} not found");
     let failure = Failure::new(404, "NotFound", what);
-    let details = json!({"name": named, "group": GROUP, "kind": of.plural()});
+    let details = json!({"name": named, "group": GROUP, "kind": resource});
     Failure { details: Some(details), ..failure }
 }
 
