@@ -79,10 +79,17 @@ impl Server {
         self.process = Some(process.expect("etcd starts"));
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            let log = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "etcd does not listen: {}", log());
+            assert!(Instant::now() < end, "etcd does not listen: {}", self.log());
             sleep(Duration::from_millis(10));
         }
+        // It is not another one's port.
+        let process = self.process.as_mut().expect("it was started");
+        let ended = process.try_wait().expect("its state");
+        assert!(ended.is_none(), "etcd ends: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     /// Its id, while it runs.

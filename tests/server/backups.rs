@@ -3,6 +3,7 @@
 
 use super::ANY;
 use crate::https::{Ask, Connection, identity, stranger};
+use crate::plane::until;
 use crate::world::{Place, Server, clients};
 use serde_json::Value;
 use std::fs;
@@ -121,7 +122,13 @@ fn a_stopped_servers_backup_is_the_same() {
     let place = Place::new();
     let data = place.0.join("data");
     let server = Server::start(&place, ANY, &client);
-    create(&mut connection(&server, &place.0), "a", "x");
+    let mut line = connection(&server, &place.0);
+    create(&mut line, "a", "x");
+    // The last that a server writes by itself.
+    until("the API's address is told", || {
+        let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+        ask(&mut line, &format!("GET {path}"), "").0 == 200
+    });
     let (running, stopped) = (place.0.join("running"), place.0.join("stopped"));
     let told = done("backup", &running, &data);
     server.kill();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 /// The release that is installed.
 const CLIENT: &str = "kubernetes==37.0.2";
+const TRIES: usize = 4;
 
 /// Where its modules are; none, and says so, where this machine cannot install them.
 fn client() -> Option<&'static Path> {
@@ -33,13 +34,22 @@ fn install() -> Option<PathBuf> {
     }
     // Whole or not at all.
     let new = place.with_extension(std::process::id().to_string());
-    let out = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"])
-        .arg("--target")
-        .arg(&new)
-        .arg(CLIENT)
-        .output()
-        .expect("pip starts");
+    let pip = || {
+        let mut pip = Command::new("python3");
+        let words = "-m pip install --quiet --no-compile --disable-pip-version-check --target";
+        pip.args(words.split(' ')).arg(&new).arg(CLIENT).output().expect("pip starts")
+    };
+    // What it fetches is not always to be had at once.
+    let mut out = pip();
+    for _ in 1..TRIES {
+        if out.status.success() {
+            break;
+        }
+        println!("pip: {}", String::from_utf8_lossy(&out.stderr));
+        let _ = std::fs::remove_dir_all(&new);
+        sleep(Duration::from_secs(5));
+        out = pip();
+    }
     assert!(out.status.success(), "pip: {}", String::from_utf8_lossy(&out.stderr));
     std::fs::rename(&new, &place).expect("a place for the client");
     Some(place)

@@ -64,32 +64,28 @@ impl Ends {
     }
 }
 
-/// A port that nobody has, and that no connection is given in the time until its owner listens
-/// there: one below those that Linux gives (`ip_local_port_range`), another one each time.
-fn free() -> (u16, TcpListener) {
+/// Two ports that nobody has, one after the other, and that no connection is given in the time
+/// until their owners listen there: below those that Linux gives (`ip_local_port_range`), others
+/// each time.
+fn pair() -> (u16, [TcpListener; 2]) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
-    const COUNT: u16 = 10_000;
+    const PAIRS: u16 = 5_000;
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     loop {
         // Other processes that do the same begin elsewhere.
         let begin = std::process::id().wrapping_mul(97) as u16;
-        let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return (port, listener);
+        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PAIRS;
+        let port = FIRST + 2 * number;
+        if let (Ok(first), Ok(second)) = (bind(port), bind(port + 1)) {
+            return (port, [first, second]);
         }
     }
 }
 
-/// Pairs of ports, each followed by the other.
+/// The first ones of so many pairs.
 pub(super) fn pairs(count: usize) -> Vec<u16> {
-    let mut pairs: Vec<(u16, [TcpListener; 2])> = Vec::new();
-    while pairs.len() < count {
-        let (port, first) = free();
-        let next = port.checked_add(1).map(|next| TcpListener::bind((Ipv4Addr::LOCALHOST, next)));
-        if let Some(Ok(second)) = next {
-            pairs.push((port, [first, second]));
-        }
-    }
+    let pairs: Vec<_> = (0..count).map(|_| pair()).collect();
     pairs.into_iter().map(|(port, _)| port).collect()
 }
 
@@ -117,10 +113,8 @@ impl Cluster {
     /// The first server, then the others.
     fn start(more: &'static [&'static str], first: impl Fn(&Ends)) -> Cluster {
         let etcd = members();
-        let ports: Vec<(u16, TcpListener)> = (0..SERVERS).map(|_| free()).collect();
-        let at = ports.iter().map(|(port, _)| SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
-        let at: Vec<SocketAddr> = at.collect();
-        drop(ports);
+        let at = pairs(SERVERS).into_iter();
+        let at = at.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect();
         let places = (0..SERVERS).map(|_| Place::new()).collect();
         let keys = Place::new();
         let mut cluster = Cluster {
