@@ -3,7 +3,7 @@
 //! kubelet (`containerGC` of pkg/kubelet/kuberuntime/kuberuntime_gc.go); until then its logs are
 //! there for who asks for them.
 
-use kubesim_actors::objects::Uid;
+use kubesim_actors::objects::{MIRROR, Uid};
 use kubesim_backends::cri::Cri;
 use kubesim_backends::http::client::Client;
 use serde_json::Value;
@@ -15,9 +15,6 @@ use tokio::time::sleep;
 /// kubelet.go) for these and every 2 s for cgroups; what is asked of the API here is asked only if
 /// something is found.
 const LOOK: Duration = Duration::from_secs(5);
-/// By which a static pod is known, whose object in the API has another uid
-/// (`ConfigMirrorAnnotationKey`).
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub struct Leftovers {
     /// The kubelet's.

@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::defaults::LastPod;
 use super::services_ip::Allocations;
 use super::{Config, admission, definitions, delete, errors, kinds, patch, quota, service};
-use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, time};
+use crate::objects::{Body, Key, Kind, Object, ObjectMeta, PodBody, Uid, pod_spec, time};
 use crate::ports::api::{Error, Request, Subresource};
 use k8s_openapi::api::core::v1::PodCondition;
 use kubesim_runtime::{Rng, Wall};
@@ -53,6 +53,7 @@ pub(super) fn apply(state: State<'_>, request: &Request, key: &Key) -> Result<Ou
     match request {
         Request::Update { object } => update(state, object, &old),
         Request::UpdateStatus { object } => update_status(&state, object, &old),
+        Request::UpdateEphemeralContainers { object } => update_ephemeral(&state, object, &old),
         Request::Patch { subresource, patch, .. } => {
             let new = patch::merged(&old, *subresource, patch)?;
             match subresource {
@@ -204,6 +205,29 @@ fn update_status(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<O
     }
     let object = Object { body, managed: managed.clone(), ..(**old).clone() };
     kinds::validate(&object, Some(old), state.config)?;
+    Ok(Outcome::Put { object, expected: old.version })
+}
+
+/// `podEphemeralContainersStrategy` of pkg/registry/core/pod/strategy.go: nothing else that was
+/// written there counts.
+fn update_ephemeral(state: &State<'_>, new: &Object, old: &Arc<Object>) -> Result<Outcome, Error> {
+    same_object(new, old)?;
+    let (Some((said, _)), Some(before)) = (new.pod(), old.pod_body()) else {
+        return Err(errors::not_found(old.kind(), &old.key.name));
+    };
+    let mut spec = Arc::clone(before.spec());
+    let ephemeral = &mut Arc::make_mut(&mut spec).ephemeral_containers;
+    ephemeral.clone_from(&said.ephemeral_containers);
+    pod_spec::defaults(Arc::make_mut(&mut spec));
+    let (same, managed) = (spec == *before.spec(), new.managed.some());
+    if same && managed == old.managed {
+        return Ok(Outcome::Same(old.clone()));
+    }
+    let meta = next_meta(&old.meta, old, !same);
+    let body = Body::Pod(PodBody::new(spec, Arc::clone(before.status())));
+    let object = Object { meta, managed, body, ..(**old).clone() };
+    kinds::validate_ephemeral(&object, old)?;
+    admission::check(&object, Some(old), state)?;
     Ok(Outcome::Put { object, expected: old.version })
 }
 

@@ -207,13 +207,27 @@ pub(super) fn validate(new: &Object, old: Option<&Object>, config: &Config) -> R
     errors::unless_valid(causes, kind, &new.key.name)
 }
 
+/// Whether a pod may have its new ephemeral containers.
+pub(super) fn validate_ephemeral(new: &Object, old: &Object) -> Result<(), Error> {
+    let mut causes = Causes::default();
+    if let (Some((now, _)), Some((before, _))) = (new.pod(), old.pod()) {
+        validate::pod_spec("spec", now, &mut causes);
+        validate::ephemeral::update(old, now, before, &mut causes);
+    }
+    errors::unless_valid(causes, new.kind(), &new.key.name)
+}
+
 fn validate_spec(new: &Object, old: Option<&Object>, causes: &mut Causes) {
     match &new.body {
         Body::Pod(pod) => {
             let spec = pod.spec();
             validate::pod_spec("spec", spec, causes);
-            if let Some((before, _)) = old.and_then(Object::pod) {
-                validate::pod_update(spec, before, causes);
+            match old.and_then(Object::pod) {
+                Some((before, _)) => validate::pod_update(spec, before, causes),
+                None if spec.ephemeral_containers.as_ref().is_some_and(|all| !all.is_empty()) => {
+                    causes.forbidden("spec.ephemeralContainers", "cannot be set on create");
+                }
+                None => {}
             }
         }
         Body::Service { spec, .. } => {

@@ -45,6 +45,9 @@ pub enum Role {
     /// started.
     Sidecar,
     Main,
+    /// Put into the pod while it ran, and started once at most (KEP-277). What becomes of it is
+    /// nothing to the pod.
+    Ephemeral,
 }
 
 #[derive(Clone, Debug)]
@@ -76,12 +79,12 @@ pub enum Next {
 }
 
 impl Ctr {
-    pub fn new(spec: &Container, init: bool) -> Self {
-        let role = match (init, spec.restart_policy.as_deref()) {
-            (true, Some("Always")) => Role::Sidecar,
-            (true, _) => Role::Init,
-            (false, _) => Role::Main,
-        };
+    pub fn init(spec: &Container) -> Self {
+        let sidecar = spec.restart_policy.as_deref() == Some("Always");
+        Ctr::new(spec, if sidecar { Role::Sidecar } else { Role::Init })
+    }
+
+    pub fn new(spec: &Container, role: Role) -> Self {
         Ctr {
             name: SmolStr::from(&spec.name),
             role,
@@ -140,6 +143,7 @@ impl Ctr {
     /// Whether a container that ended is to be started again under the pod's restart policy.
     pub fn restarts(&self, policy: &str) -> bool {
         match (self.role, policy) {
+            (Role::Ephemeral, _) => false,
             (Role::Sidecar, _) => true,
             (Role::Init, "Never") | (Role::Main, "Never") => false,
             (Role::Init, _) | (Role::Main, "OnFailure") => self.exit_code() != Some(0),

@@ -7,7 +7,7 @@ use super::confine;
 use super::container_state::{Ctr, Next, Role, State};
 use super::env::{self, Facts, Made, Variables};
 use super::local::{Call, Local};
-use super::pod::{Pod, Sandbox, container_specs};
+use super::pod::{Pod, Sandbox, Wanted};
 use super::probes::Question;
 use super::resolv::{self, ClusterDns};
 use super::supplies::{self, Lack};
@@ -174,7 +174,11 @@ impl Pod {
             return;
         }
         let policy = self.policy();
-        for index in 0..self.containers.len() {
+        // Who looks at a pod may do so before all of it runs.
+        let count = self.containers.len();
+        let is_ephemeral = |ctr: &Ctr| ctr.role == Role::Ephemeral;
+        let ephemerals = self.containers.iter().position(is_ephemeral).unwrap_or(count);
+        for index in (ephemerals..count).chain(0..ephemerals) {
             let ctr = &self.containers[index];
             if ctr.next_step(&policy, ctx.now()) == Next::Start {
                 if self.start_container(index, k, ctx) {
@@ -185,7 +189,7 @@ impl Pod {
             let passed = match ctr.role {
                 Role::Init => ctr.exit_code() == Some(0),
                 Role::Sidecar => ctr.started(),
-                Role::Main => true,
+                Role::Main | Role::Ephemeral => true,
             };
             if !passed {
                 return;
@@ -201,9 +205,10 @@ impl Pod {
         ctx: &mut Context<'_, Kubelet>,
     ) -> bool {
         let spec = self.spec();
-        let Some(wanted) = container_specs(&spec).nth(index) else {
+        let Some(Wanted { container: wanted, target }) = self.wanted(index, &spec) else {
             return false;
         };
+        let wanted = &*wanted;
         let service_env = self.service_env(&spec, k);
         if let Some(supplies) = &self.supplies {
             k.fetch(&supplies.needs, supplies::AGE, ctx);
@@ -256,6 +261,7 @@ impl Pod {
             tty: wanted.tty == Some(true),
             resources: confine::resources(wanted, &spec, k.config.memory_bytes),
             security: Box::new(confine::security(wanted, &spec)),
+            target: SmolStr::from(target),
             attempt: ctr.next,
         };
         ctr.starting(now);

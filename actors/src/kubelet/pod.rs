@@ -2,13 +2,13 @@
 //! `drive.rs`, what to tell the API in `status.rs`.
 
 use super::admit::{Demand, Rejection};
-use super::container_state::{Ctr, Next, State};
+use super::container_state::{Ctr, Next, Role, State};
 use super::host_ports;
 use super::local::{self, Local};
 use super::probes::Verdict;
 use super::supplies::Supplies;
 use super::{Effect, Kubelet};
-use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
+use crate::objects::{Object, PodSpec, PodStatus, Uid, ephemeral, wall};
 use crate::ports::container::{Exit, Fault};
 use crate::ports::{api, container, probe};
 use crate::recorder::Tidings;
@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
 use kubesim_runtime::near;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub struct Pod {
     pub sandbox: Sandbox,
     /// Held in the address pool while the sandbox is being made or there.
     pub ip: Option<Ipv4Addr>,
-    /// Init containers first, in the order of the spec.
+    /// Init containers first, in the order of the spec, then its containers; ephemeral ones in the
+    /// order in which they were put there.
     pub containers: Vec<Ctr>,
     /// Succeeded or Failed, once and for all.
     pub outcome: Option<&'static str>,
@@ -92,11 +94,11 @@ impl Retry {
 impl Pod {
     pub fn new(uid: Uid, object: Arc<Object>, is_static: bool) -> Self {
         let spec = object.pod().map(|(spec, _)| Arc::clone(spec)).unwrap_or_default();
-        let inits = spec.init_containers.iter().flatten().map(|c| Ctr::new(c, true));
-        let mains = spec.containers.iter().map(|c| Ctr::new(c, false));
+        let inits = spec.init_containers.iter().flatten().map(Ctr::init);
+        let mains = spec.containers.iter().map(|c| Ctr::new(c, Role::Main));
         let containers = inits.chain(mains).collect();
         let supplies = Supplies::of(&spec, &object.key.namespace);
-        Pod {
+        let mut pod = Pod {
             uid,
             record: (!is_static).then(|| Arc::clone(&object)),
             object,
@@ -113,7 +115,38 @@ impl Pod {
             ports: host_ports::of(&spec),
             supplies,
             armed: Time::NEVER,
+        };
+        pod.take_in_ephemerals();
+        pod
+    }
+
+    /// Its object is another one.
+    pub fn set_object(&mut self, object: Arc<Object>) {
+        self.object = object;
+        self.take_in_ephemerals();
+    }
+
+    /// The spec's may stand in any order; none goes away, and none changes.
+    fn take_in_ephemerals(&mut self) {
+        let Some((spec, _)) = self.object.pod() else { return };
+        for one in spec.ephemeral_containers.iter().flatten() {
+            if !self.containers.iter().any(|ctr| ctr.name == one.name) {
+                self.containers.push(Ctr::new(&ephemeral::container(one), Role::Ephemeral));
+            }
         }
+    }
+
+    /// The spec of a container, and of an ephemeral one the container that it looks at.
+    pub fn wanted<'a>(&self, index: usize, spec: &'a PodSpec) -> Option<Wanted<'a>> {
+        let ctr = self.containers.get(index)?;
+        if ctr.role != Role::Ephemeral {
+            let container = Cow::Borrowed(container_specs(spec).nth(index)?);
+            return Some(Wanted { container, target: "" });
+        }
+        let mut all = spec.ephemeral_containers.iter().flatten();
+        let one = all.find(|one| ctr.name == one.name)?;
+        let target = one.target_container_name.as_deref().unwrap_or_default();
+        Some(Wanted { container: Cow::Owned(ephemeral::container(one)), target })
     }
 
     /// Asks for the memory that a probe touches.
@@ -415,7 +448,7 @@ impl Pod {
                 };
                 if self.record.as_ref().is_some_and(newer) {
                     if !self.is_static {
-                        self.object = Arc::clone(&object);
+                        self.set_object(Arc::clone(&object));
                     }
                     self.record = Some(object);
                 }
@@ -454,14 +487,24 @@ fn kill_grace(pod: &Object, reply: &probe::Reply) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// The specs in the order of [`Pod::containers`].
+/// What a container is to be.
+pub struct Wanted<'a> {
+    pub container: Cow<'a, ContainerSpec>,
+    /// The container whose processes it is to see; empty: only its own.
+    pub target: &'a str,
+}
+
+/// The specs in the order of [`Pod::containers`], but for ephemeral ones.
 pub fn container_specs(spec: &PodSpec) -> impl Iterator<Item = &ContainerSpec> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
 fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
-    let inits = status.init_container_statuses.iter().flatten();
-    inits.chain(status.container_statuses.iter().flatten()).find(|status| status.name == name)
+    let PodStatus {
+        container_statuses, init_container_statuses, ephemeral_container_statuses, ..
+    } = status;
+    let all = [init_container_statuses, container_statuses, ephemeral_container_statuses];
+    all.into_iter().flatten().flatten().find(|status| status.name == name)
 }
 
 /// The runtime has this container already.

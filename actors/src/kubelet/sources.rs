@@ -8,7 +8,7 @@ use super::local::{Call, Local};
 use super::pod::{Pod, Sandbox};
 use super::{Kubelet, Timer};
 use crate::objects::{
-    Body, Key, Kind, Name, Object, ObjectMeta, OwnerReference, PodBody, Uid, View,
+    Body, Key, Kind, MIRROR, Name, Object, ObjectMeta, OwnerReference, PodBody, Uid, View,
 };
 use crate::ports::{api, container, volumes};
 use kubesim_runtime::{Change, Context, Hasher, Snapshot, Time};
@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 const SOURCE: &str = "kubernetes.io/config.source";
 const HASH: &str = "kubernetes.io/config.hash";
 
@@ -84,7 +83,7 @@ impl Kubelet {
                 if pod.record.as_ref().is_some_and(|record| record.version >= object.version) {
                     return;
                 }
-                pod.object = Arc::clone(object);
+                pod.set_object(Arc::clone(object));
                 pod.record = Some(Arc::clone(object));
                 pod.report.retry.reset();
             }

@@ -76,7 +76,7 @@ impl Pod {
         // A pod that ended keeps the addresses it had.
         let pod_ip =
             address.map(|ip| ip.to_string()).or_else(|| told.pod_ip.clone().filter(|_| terminal));
-        let (inits, mains) = self.container_statuses(&spec, told, terminal);
+        let Statuses { inits, mains, ephemerals } = self.statuses(&spec, told, terminal);
         let host = node.map(|ip| ip.to_string()).or_else(|| told.host_ip.clone());
         PodStatus {
             conditions: Some(self.conditions(&spec, told, phase, now)),
@@ -94,9 +94,9 @@ impl Pod {
             start_time: told.start_time.clone().or_else(|| Some(time(now))),
             reason: told.reason.clone().filter(|_| terminal),
             message: told.message.clone().filter(|_| terminal),
+            ephemeral_container_statuses: (!ephemerals.is_empty()).then_some(ephemerals),
             nominated_node_name: None,
             // What others say of the pod stays.
-            ephemeral_container_statuses: told.ephemeral_container_statuses.clone(),
             observed_generation: told.observed_generation,
             resize: told.resize.clone(),
             resource_claim_statuses: told.resource_claim_statuses.clone(),
@@ -117,33 +117,44 @@ impl Pod {
         self.containers.iter().all(|ctr| match ctr.role {
             Role::Init => ctr.exit_code() == Some(0),
             Role::Sidecar => ctr.started(),
-            Role::Main => true,
+            Role::Main | Role::Ephemeral => true,
         })
     }
 
-    fn container_statuses(
-        &self,
-        spec: &PodSpec,
-        told: &PodStatus,
-        terminal: bool,
-    ) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-        let has_inits = self.containers.iter().any(|ctr| ctr.role != Role::Main);
+    fn statuses(&self, spec: &PodSpec, told: &PodStatus, terminal: bool) -> Statuses {
+        let is_init = |ctr: &Ctr| matches!(ctr.role, Role::Init | Role::Sidecar);
+        let has_inits = self.containers.iter().any(is_init);
         let creating = if has_inits { "PodInitializing" } else { "ContainerCreating" };
         let forgotten = terminal && self.containers.iter().all(|ctr| ctr.next == 0);
         if forgotten {
             let old = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
-            return (old(&told.init_container_statuses), old(&told.container_statuses));
+            return Statuses {
+                inits: old(&told.init_container_statuses),
+                mains: old(&told.container_statuses),
+                ephemerals: old(&told.ephemeral_container_statuses),
+            };
         }
         let policy = self.policy();
         // A container's status takes a kilobyte: room for no more than there are.
-        let count = self.containers.iter().filter(|ctr| ctr.role == Role::Main).count();
-        let mut mains = Vec::with_capacity(count);
-        let mut inits = Vec::with_capacity(self.containers.len() - count);
-        for (ctr, spec) in self.containers.iter().zip(container_specs(spec)) {
-            let status = container_status(ctr, spec, creating, ctr.is_final(&policy));
-            if ctr.role == Role::Main { mains.push(status) } else { inits.push(status) }
+        let mains = spec.containers.len();
+        let inits = container_specs(spec).count() - mains;
+        let mut all = Statuses {
+            inits: Vec::with_capacity(inits),
+            mains: Vec::with_capacity(mains),
+            ephemerals: Vec::with_capacity(self.containers.len() - inits - mains),
+        };
+        for (index, ctr) in self.containers.iter().enumerate() {
+            let Some(wanted) = self.wanted(index, spec) else { continue };
+            let status = container_status(ctr, &wanted.container, creating, ctr.is_final(&policy));
+            match ctr.role {
+                Role::Init | Role::Sidecar => all.inits.push(status),
+                Role::Main => all.mains.push(status),
+                Role::Ephemeral => {
+                    all.ephemerals.push(ContainerStatus { ready: false, started: None, ..status })
+                }
+            }
         }
-        (inits, mains)
+        all
     }
 
     /// The kubelet's conditions as they are now, and those of others as they were.
@@ -174,13 +185,14 @@ impl Pod {
             .filter(|ctr| match ctr.role {
                 Role::Init => ctr.exit_code() != Some(0),
                 Role::Sidecar => !ctr.started(),
-                Role::Main => false,
+                Role::Main | Role::Ephemeral => false,
             })
             .collect();
         let initialized = uninitialized.is_empty() || phase == "Succeeded";
         let incomplete = format!("containers with incomplete status: [{}]", names(uninitialized));
+        let serves = |ctr: &&Ctr| matches!(ctr.role, Role::Main | Role::Sidecar);
         let unready: Vec<_> =
-            self.containers.iter().filter(|c| c.role != Role::Init && !c.ready()).collect();
+            self.containers.iter().filter(serves).filter(|ctr| !ctr.ready()).collect();
         let all_ready = unready.is_empty() && self.sandbox == Sandbox::Up;
         let not_ready = format!("containers with unready status: [{}]", names(unready));
         let gate = |name: &str| old.iter().any(|c| c.type_ == name && c.status == "True");
@@ -213,6 +225,13 @@ impl Pod {
         conditions.extend(foreign);
         conditions
     }
+}
+
+/// Of all its containers.
+struct Statuses {
+    inits: Vec<ContainerStatus>,
+    mains: Vec<ContainerStatus>,
+    ephemerals: Vec<ContainerStatus>,
 }
 
 /// The time of the last change of status stays while the status does.

@@ -9,7 +9,7 @@ use super::container_state::{Ctr, Role, State};
 use super::env::Skipped;
 use super::hooks::Moment;
 use super::local::Local;
-use super::pod::{Pod, container_specs};
+use super::pod::Pod;
 use crate::objects::{Kind, Object};
 use crate::ports::container::Fault;
 use crate::ports::probe::Purpose;
@@ -40,6 +40,7 @@ impl From<OfContainer<'_>> for Reference {
     fn from(OfContainer(pod, ctr): OfContainer<'_>) -> Reference {
         let list = match ctr.role {
             Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
             Role::Init | Role::Sidecar => "initContainers",
         };
         Reference::from(pod).at(format!("spec.{list}{{{}}}", ctr.name))
@@ -67,7 +68,8 @@ impl Pod {
         let Some((index, ctr)) = all.find(|(_, ctr)| ctr.name == name) else { return };
         k.recorder.tell(COMPONENT, OfContainer(self.shown(), ctr), what, || {
             let spec = self.spec();
-            let image = container_specs(&spec).nth(index).and_then(|c| c.image.as_deref());
+            let wanted = self.wanted(index, &spec).map(|wanted| wanted.container);
+            let image = wanted.as_ref().and_then(|wanted| wanted.image.as_deref());
             message(ctr, image.unwrap_or_default())
         });
     }

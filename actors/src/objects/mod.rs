@@ -6,6 +6,7 @@
 mod bytes;
 pub mod definition;
 mod digest;
+pub mod ephemeral;
 mod json;
 mod key;
 pub mod kinds;
@@ -30,7 +31,7 @@ pub use key::{Key, Name, Uid};
 pub use kinds::Kind;
 pub use managed::Managed;
 pub use object::{Body, Object, Plain};
-pub use pod::{Phase, PodBody, PodFacts};
+pub use pod::{MIRROR, Phase, PodBody, PodFacts};
 pub use strict::{Path, Step, UnknownField, retyped, typed};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus};
 pub use time::{micro_time, time, wall};

@@ -40,6 +40,10 @@ pub enum Phase {
     Failed,
 }
 
+/// Whose annotation says that a pod is told of only: a node has it of a manifest
+/// (`MirrorPodAnnotationKey`).
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 impl PodBody {
     pub fn new(spec: Arc<PodSpec>, status: Arc<PodStatus>) -> Self {
         let facts = PodFacts::of(&spec, &status);

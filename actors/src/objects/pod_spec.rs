@@ -2,7 +2,7 @@
 //! `pkg/apis/core/v1/defaults.go`) and admission. A ReplicaSet's controller does it beforehand,
 //! once for the spec that its pods share.
 
-use super::PodSpec;
+use super::{PodSpec, ephemeral};
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, HTTPGetAction, ObjectFieldSelector, Probe, Toleration, Volume,
 };
@@ -39,6 +39,11 @@ pub fn defaults(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
     for each in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container(each, host_network);
+    }
+    for each in spec.ephemeral_containers.iter_mut().flatten() {
+        let mut like = ephemeral::container(each);
+        container(&mut like, false);
+        ephemeral::set(each, like);
     }
     spec.volumes.iter_mut().flatten().for_each(volume);
 }

@@ -83,6 +83,11 @@ pub enum Request {
     UpdateStatus {
         object: Arc<Object>,
     },
+    /// Replaces a pod's ephemeral containers only, under the same rule
+    /// (`pods/ephemeralcontainers`).
+    UpdateEphemeralContainers {
+        object: Arc<Object>,
+    },
     /// RFC 7386 merge patch. A patch may name `metadata.uid` and `metadata.resourceVersion` as
     /// preconditions, as upstream allows.
     Patch {
@@ -245,7 +250,8 @@ impl Request {
             Request::List { kind, namespace } => (*kind, Key::new(namespace.clone(), "")),
             Request::Create { object }
             | Request::Update { object }
-            | Request::UpdateStatus { object } => (object.kind(), object.key.clone()),
+            | Request::UpdateStatus { object }
+            | Request::UpdateEphemeralContainers { object } => (object.kind(), object.key.clone()),
             Request::Token(asked) => (Kind::ServiceAccount, asked.account.clone()),
             Request::Bind { pod, .. } => (Kind::Pod, pod.clone()),
         }
@@ -261,6 +267,7 @@ impl Request {
             Request::Create { .. } => "create",
             Request::Update { .. } => "update",
             Request::UpdateStatus { .. } => "update status of",
+            Request::UpdateEphemeralContainers { .. } => "update ephemeral containers of",
             Request::Patch { .. } => "patch",
             Request::Delete { .. } => "delete",
             Request::Token(_) => "create token of",
@@ -279,9 +286,9 @@ impl Digest for Request {
         match self {
             Request::Get { .. } | Request::List { .. } => {}
             Request::Token(asked) => std::hash::Hash::hash(asked, hasher),
-            Request::Create { object } | Request::Update { object } => {
-                object.digest_content(hasher);
-            }
+            Request::Create { object }
+            | Request::Update { object }
+            | Request::UpdateEphemeralContainers { object } => object.digest_content(hasher),
             Request::UpdateStatus { object } => object.digest_status(hasher),
             Request::Patch { subresource, patch, .. } => {
                 hasher.u64(*subresource as u64);

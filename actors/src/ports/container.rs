@@ -136,6 +136,8 @@ pub struct Container {
     pub tty: bool,
     pub resources: Resources,
     pub security: Box<Security>,
+    /// The container of its pod whose processes it sees; empty: only its own.
+    pub target: SmolStr,
     /// 0 for the first start of this container in this pod.
     pub attempt: u32,
 }
@@ -171,6 +173,7 @@ impl Container {
             tty: false,
             resources: Resources::default(),
             security: Box::default(),
+            target: SmolStr::default(),
             attempt: 0,
         }
     }

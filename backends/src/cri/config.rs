@@ -97,9 +97,10 @@ pub fn sandbox(
         network: mode(spec.network == PodNetwork::Host, NamespaceMode::Pod),
         pid: mode(spec.host_pid, NamespaceMode::Container),
         ipc: mode(spec.host_ipc, NamespaceMode::Pod),
+        target_id: String::new(),
     };
     let parent = cgroup_parent(cgroup, spec.qos, pod);
-    let NamespaceOption { network, pid, ipc } = namespaces;
+    let NamespaceOption { network, pid, ipc, .. } = namespaces;
     let mut annotations = Map::from([
         (CGROUP_PARENT.to_owned(), parent.clone()),
         (NAMESPACES.to_owned(), format!("{network} {pid} {ipc}")),
@@ -164,7 +165,7 @@ fn namespaces(found: &PodSandbox) -> NamespaceOption {
     let words = found.annotations.get(NAMESPACES).map(String::as_str).unwrap_or_default();
     let mut modes = words.split(' ').map(|mode| mode.parse().unwrap_or_default());
     let mut next = || modes.next().unwrap_or_default();
-    NamespaceOption { network: next(), pid: next(), ipc: next() }
+    NamespaceOption { network: next(), pid: next(), ipc: next(), target_id: String::new() }
 }
 
 /// The fields of a resolv.conf.
@@ -183,8 +184,19 @@ fn dns(resolv_conf: &str) -> DnsConfig {
     dns
 }
 
-/// `image` is the runtime's, by whose id the container is made.
-pub fn container(found: &PodSandbox, spec: &Container, image: &Image) -> ContainerConfig {
+/// `image` is the runtime's, by whose id the container is made; `target` the id of the container
+/// whose processes it sees.
+pub fn container(
+    found: &PodSandbox,
+    spec: &Container,
+    image: &Image,
+    target: Option<&str>,
+) -> ContainerConfig {
+    let mut namespaces = namespaces(found);
+    if let Some(target) = target {
+        namespaces.pid = NamespaceMode::Target.into();
+        namespaces.target_id = target.to_owned();
+    }
     let mut labels: Map = found.labels.clone();
     labels.insert(CONTAINER_NAME.to_owned(), spec.name.to_string());
     let envs = spec.variables().cloned().map(|(key, value)| KeyValue { key, value });
@@ -211,7 +223,7 @@ pub fn container(found: &PodSandbox, spec: &Container, image: &Image) -> Contain
         tty: spec.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources(&spec.resources)),
-            security_context: Some(security(&spec.security, namespaces(found), image)),
+            security_context: Some(security(&spec.security, &namespaces, image)),
         }),
     }
 }
@@ -247,7 +259,7 @@ fn resources(of: &Resources) -> LinuxContainerResources {
 
 fn security(
     of: &Security,
-    namespaces: NamespaceOption,
+    namespaces: &NamespaceOption,
     image: &Image,
 ) -> LinuxContainerSecurityContext {
     let number = |value: Option<i64>| value.map(|value| Int64Value { value });
@@ -266,7 +278,7 @@ fn security(
             drop_capabilities: of.capabilities.drop.clone(),
         }),
         privileged: of.privileged,
-        namespace_options: Some(namespaces),
+        namespace_options: Some(namespaces.clone()),
         run_as_user: user,
         run_as_group: number(of.group),
         run_as_username: username,
@@ -333,7 +345,7 @@ mod tests {
     fn who_runs_is_the_specs_word_and_else_the_images() {
         let image = Image { uid: Some(Int64Value { value: 8 }), ..Image::default() };
         let of = |user| Security { user, group: Some(1), ..Security::default() };
-        let options = NamespaceOption::default();
+        let options = &NamespaceOption::default();
         assert_eq!(security(&of(Some(5)), options, &image).run_as_user.unwrap().value, 5);
         assert_eq!(security(&of(None), options, &image).run_as_user.unwrap().value, 8);
         assert_eq!(security(&of(None), options, &image).masked_paths.len(), MASKED.len());

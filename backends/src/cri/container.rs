@@ -44,7 +44,8 @@ impl Inner {
                 _ => {}
             }
         }
-        let id = self.create(pod, &sandbox, spec).await?;
+        let target = target(spec, &all, &sandbox)?;
+        let id = self.create(pod, &sandbox, spec, target).await?;
         self.forget_old(&sandbox, &all, spec).await;
         let metadata = ContainerMetadata { name: spec.name.to_string(), attempt: spec.attempt };
         let made = Found { id, metadata: Some(metadata), ..Found::default() };
@@ -56,13 +57,14 @@ impl Inner {
         pod: Uid,
         sandbox: &PodSandbox,
         spec: &Container,
+        target: Option<&str>,
     ) -> Result<String, Refusal> {
         let sandbox_config = config::existing(sandbox, &self.settings.logs);
         let image = self.image(pod, spec, &sandbox_config).await?;
         if let Some(why) = image::breaks_non_root(spec, &image) {
             return Err((Fault::Config, why));
         }
-        let mut config = config::container(sandbox, spec, &image);
+        let mut config = config::container(sandbox, spec, &image, target);
         let place = last_words::place(&self.settings.pods, pod, spec);
         config.mounts.extend(last_words::mount(&place, spec).map_err(|why| (Fault::Create, why))?);
         if let Some(hosts) = &spec.hosts {
@@ -142,6 +144,21 @@ impl Inner {
         let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
         Err(Failed::Ended { code: done.exit_code, stdout, stderr })
     }
+}
+
+/// The id of the container that it looks at, if any (`getTargetID` of pkg/kubelet/kuberuntime/
+/// kuberuntime_container.go).
+fn target<'a>(
+    spec: &Container,
+    all: &'a [Found],
+    sandbox: &PodSandbox,
+) -> Result<Option<&'a str>, Refusal> {
+    if spec.target.is_empty() {
+        return Ok(None);
+    }
+    let found = list::newest(all, &sandbox.id, &spec.target);
+    let none = || smol_str::format_smolstr!("unable to find target container {}", spec.target);
+    found.map(|found| Some(found.id.as_str())).ok_or_else(|| (Fault::Config, none()))
 }
 
 /// In the runtime's own words, as a container's status has them.

@@ -125,7 +125,7 @@ pub enum ProfileType {
     Localhost = 2,
 }
 
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct NamespaceOption {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
     pub network: i32,
@@ -133,13 +133,18 @@ pub struct NamespaceOption {
     pub pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
     pub ipc: i32,
+    /// The container of [`NamespaceMode::Target`].
+    #[prost(string, tag = "4")]
+    pub target_id: String,
 }
 
-/// Whose namespace: of all containers of the pod, of one container, of the machine.
+/// Whose namespace: of all containers of the pod, of the container, of the machine, of another
+/// container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum NamespaceMode {
     Pod = 0,
     Container = 1,
     Node = 2,
+    Target = 3,
 }

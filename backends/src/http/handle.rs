@@ -315,7 +315,7 @@ async fn reads(
     }
     let object = inner.object(target)?;
     match target.sub {
-        None | Some(Sub::Status | Sub::Approval) => {
+        None | Some(Sub::Status | Sub::Approval | Sub::EphemeralContainers) => {
             let state = &mut inner.state.borrow_mut();
             Ok(Answer::bytes(body::JSON, read::text(&object, &show, state)))
         }

@@ -12,7 +12,7 @@ use super::status::Failure;
 use super::versions::Served;
 use super::writing::Writing;
 use super::{csr, evict, patch, scale, token, types};
-use kubesim_actors::objects::{Kind, Name, Object, Uid};
+use kubesim_actors::objects::{Body, Kind, Name, Object, PodBody, Uid};
 use kubesim_actors::ports::api::{Error, Reason, Reply, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -204,6 +204,7 @@ async fn put(
     let object = Arc::new(object);
     let request = match target.sub {
         Some(Sub::Status | Sub::Approval) => Request::UpdateStatus { object },
+        Some(Sub::EphemeralContainers) => Request::UpdateEphemeralContainers { object },
         _ => Request::Update { object },
     };
     call(inner, target.kind(), &target.key().name, request, dry_run).await
@@ -338,7 +339,7 @@ fn no_such_uid(kind: Kind, name: &str, uid: Uid) -> Failure {
 /// What the body says, less what its kind does not have: refused, or told in a warning, as the
 /// client wants it (`fieldValidation`, KEP-2885). It is to be in place of `live`.
 fn decoded(
-    Target { served, .. }: &Target,
+    Target { served, sub, .. }: &Target,
     mut value: Value,
     sent: &Sent<'_>,
     live: Option<&Object>,
@@ -372,7 +373,7 @@ fn decoded(
         let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
         Failure::bad_request(message)
     };
-    let object = object.map_err(|(path, why)| {
+    let mut object = object.map_err(|(path, why)| {
         let ours = || {
             let place = path.to_string();
             let colon = if place.is_empty() { "" } else { ": " };
@@ -380,6 +381,9 @@ fn decoded(
         };
         cannot(types::mismatch(served.place(), &value, &path).unwrap_or_else(ours))
     })?;
+    if let (Some(Sub::EphemeralContainers), Some(live)) = (sub, live) {
+        keep_all_but_ephemeral(&mut object, live);
+    }
     let message = served.place().message();
     if let Some(why) = message.and_then(|message| types::no_quantity(message, &value)) {
         return Err(cannot(why.to_owned()));
@@ -395,6 +399,17 @@ fn decoded(
             "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \
              \"Strict\", \"Warn\""
         ))),
+    }
+}
+
+/// Nothing else of what was sent there counts (`dropNonEphemeralContainerUpdates` of
+/// pkg/registry/core/pod/strategy.go).
+fn keep_all_but_ephemeral(new: &mut Object, live: &Object) {
+    new.meta = Arc::clone(&live.meta);
+    if let (Body::Pod(pod), Some(live)) = (&mut new.body, live.pod_body()) {
+        let mut spec = (**live.spec()).clone();
+        spec.ephemeral_containers.clone_from(&pod.spec().ephemeral_containers);
+        *pod = PodBody::new(Arc::new(spec), Arc::clone(live.status()));
     }
 }
 

@@ -219,7 +219,8 @@ fn every_write_comes_through_as_text() {
     let requests = [
         Request::Create { object: Arc::clone(&pod) },
         Request::Update { object: Arc::clone(&pod) },
-        Request::UpdateStatus { object: pod },
+        Request::UpdateStatus { object: Arc::clone(&pod) },
+        Request::UpdateEphemeralContainers { object: pod },
         Request::Create { object: Arc::clone(&custom) },
         Request::UpdateStatus { object: custom },
         Request::Patch {

@@ -50,6 +50,7 @@ enum Written {
     Create(Whole),
     Update(Whole),
     UpdateStatus(Whole),
+    UpdateEphemeralContainers(Whole),
     Patch {
         of: Subject,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -192,6 +193,9 @@ fn written(request: &Request) -> Option<Written> {
         Request::Create { object } => Written::Create(Whole::of(object)),
         Request::Update { object } => Written::Update(Whole::of(object)),
         Request::UpdateStatus { object } => Written::UpdateStatus(Whole::of(object)),
+        Request::UpdateEphemeralContainers { object } => {
+            Written::UpdateEphemeralContainers(Whole::of(object))
+        }
         Request::Patch { kind, key, subresource, patch } => Written::Patch {
             of: Subject::of(*kind, key),
             status: *subresource == Subresource::Status,
@@ -219,6 +223,9 @@ impl Written {
             Written::Create(whole) => Request::Create { object: whole.read(kinds)? },
             Written::Update(whole) => Request::Update { object: whole.read(kinds)? },
             Written::UpdateStatus(whole) => Request::UpdateStatus { object: whole.read(kinds)? },
+            Written::UpdateEphemeralContainers(whole) => {
+                Request::UpdateEphemeralContainers { object: whole.read(kinds)? }
+            }
             Written::Patch { of, status, patch } => {
                 let (kind, key) = of.read(kinds)?;
                 let subresource = if status { Subresource::Status } else { Subresource::Main };

@@ -171,6 +171,7 @@ fn people_look_into_pods_and_speak_with_them() {
             commands(&client);
             files(&client);
             attaches(&client);
+            debugs(&client);
             ports(&client);
             refusals(&client);
         }
@@ -303,6 +304,39 @@ fn attaches(client: &Client<'_>) {
     assert_eq!(&said, b"hello\n");
     let _ = attached.kill();
     let _ = attached.wait();
+}
+
+/// Ephemeral containers: beside one that runs, whose processes they see, and beside one that cannot.
+fn debugs(client: &Client<'_>) {
+    let look = "read line; echo $line; busybox cat /proc/1/cmdline";
+    let image = ["--image=shell", "--image-pull-policy=IfNotPresent", "-q", "-c"];
+    let debug = |pod: &'static str, name: &'static str, more: &[&'static str]| {
+        [&["debug", pod], &image[..], &[name], more].concat()
+    };
+    let words = ["-i", "--target=c", "--", "/bin/sh", "-c", look];
+    let (out, error, code) = client.says(&debug("web", "looks", &words), "hello\n");
+    let (first, ..) = client.says(&["exec", "web", "--", "busybox", "cat", "/proc/1/cmdline"], "");
+    assert!(first.starts_with("/bin/sh\0"), "{first:?}");
+    assert_eq!((out, code), (format!("hello\n{first}"), Some(0)), "{error}");
+    let state = || {
+        let path = "jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.exitCode}";
+        client.told(&format!("get pod web -o {path}"))
+    };
+    client.cluster.until("it is seen to have ended", || state() == "0");
+    let ready = client.told("get pod web --no-headers");
+    assert_eq!(ready.split_whitespace().nth(1), Some("1/1"), "{ready}");
+    let shown = client.told("describe pod web");
+    assert!(shown.contains("Ephemeral Containers:\n  looks:\n"), "{shown}");
+    assert!(shown.contains("spec.ephemeralContainers{looks}"), "{shown}");
+
+    let name: &'static str = client.pod.clone().leak();
+    let said = client.says(&debug("never", name, &["--", "/bin/sh", "-c", "echo here"]), "");
+    assert_eq!(said.2, Some(0), "{said:?}");
+    let logs = || client.says(&["logs", "never", "-c", name], "").0;
+    client.cluster.until("it is heard", || logs() == "here\n");
+    let none = debug("web", "other", &["--target=z", "--", "true"]);
+    let (_, error, code) = client.says(&none, "");
+    assert!(code != Some(0) && error.contains("\"z\""), "{error}");
 }
 
 fn ports(client: &Client<'_>) {

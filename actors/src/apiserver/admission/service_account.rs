@@ -5,7 +5,7 @@ use super::{Cache, State, fields};
 use crate::apiserver::errors;
 use crate::apiserver::generated::with_letters;
 use crate::objects::kinds::Fields;
-use crate::objects::{Key, Kind, Object, PodSpec};
+use crate::objects::{Key, Kind, MIRROR, Object, PodSpec};
 use crate::ports::api::Error;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
@@ -21,8 +21,6 @@ const MOUNTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME: &str = "kube-api-access-";
 /// An hour and seven seconds (`WarnOnlyBoundTokenExpirationSeconds`).
 const EXPIRES: i64 = 3607;
-/// What a static pod of a kubelet's is shown as.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 fn mirrors(pod: &Object) -> bool {

@@ -308,6 +308,7 @@ impl<A: Client> World<A> {
         let conflict = || Error::new(Reason::Conflict, format!("{kind} {key} has changed"));
         let reply = match request {
             Request::Token(_) => panic!("no controller shows a token"),
+            Request::UpdateEphemeralContainers { .. } => panic!("no controller looks into a pod"),
             Request::Get { .. } => stored.ok_or_else(missing)?,
             Request::List { .. } => return Ok(Reply::List(self.view(kind))),
             Request::Create { .. } if self.refused == Some(kind) => {

@@ -2,7 +2,8 @@
 //! others: a node may read those only.
 
 use crate::kubelet::pod::container_specs;
-use crate::objects::{Key, Kind, PodSpec};
+use crate::objects::{Key, Kind, PodSpec, ephemeral};
+use std::borrow::Cow;
 
 /// Each once.
 pub fn of(spec: &PodSpec, namespace: &str) -> Vec<(Kind, Key)> {
@@ -33,7 +34,9 @@ pub fn of(spec: &PodSpec, namespace: &str) -> Vec<(Kind, Key)> {
     for secret in spec.image_pull_secrets.iter().flatten() {
         add(Kind::Secret, &secret.name);
     }
-    for container in container_specs(spec) {
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(ephemeral::container);
+    let all = container_specs(spec).map(Cow::Borrowed).chain(ephemeral.map(Cow::Owned));
+    for container in all {
         for from in container.env_from.iter().flatten() {
             if let Some(map) = &from.config_map_ref {
                 add(Kind::ConfigMap, &map.name);

@@ -41,7 +41,7 @@ pub(super) static NODE: Declaration = Declaration {
 pub(super) static POD: Declaration = Declaration {
     short: &["po"],
     categories: ALL,
-    subresources: &[Sub::Binding, Sub::Eviction, Sub::Status],
+    subresources: &[Sub::Binding, Sub::EphemeralContainers, Sub::Eviction, Sub::Status],
     fields: &[
         "spec.nodeName",
         "spec.restartPolicy",

@@ -71,6 +71,8 @@ pub enum Sub {
     Status,
     Scale,
     Binding,
+    /// A pod's, which are not written with the rest of it.
+    EphemeralContainers,
     Eviction,
     Token,
     /// Whether a certificate may be issued: a part of the status that only some may write.
@@ -83,6 +85,7 @@ impl Sub {
             Sub::Status => "status",
             Sub::Scale => "scale",
             Sub::Binding => "binding",
+            Sub::EphemeralContainers => "ephemeralcontainers",
             Sub::Eviction => "eviction",
             Sub::Token => "token",
             Sub::Approval => "approval",
@@ -90,14 +93,18 @@ impl Sub {
     }
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Sub::Status | Sub::Scale | Sub::Approval => &["get", "patch", "update"],
+            Sub::Status | Sub::Scale | Sub::Approval | Sub::EphemeralContainers => {
+                &["get", "patch", "update"]
+            }
             Sub::Binding | Sub::Eviction | Sub::Token => &["create"],
         }
     }
     /// Of what is read and written there: group, version, kind.
     pub fn type_of(self, kind: Kind) -> (&'static str, &'static str, &'static str) {
         match self {
-            Sub::Status | Sub::Approval => (kind.group(), kind.version(), kind.name()),
+            Sub::Status | Sub::Approval | Sub::EphemeralContainers => {
+                (kind.group(), kind.version(), kind.name())
+            }
             Sub::Scale => ("autoscaling", "v1", "Scale"),
             Sub::Binding => ("", "v1", "Binding"),
             Sub::Eviction => ("policy", "v1", "Eviction"),

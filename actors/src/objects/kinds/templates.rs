@@ -21,7 +21,7 @@ pub fn pod(path: &str, fields: &Fields, causes: &mut Causes) {
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
     validation::labels(&format!("{path}.metadata.labels"), labels, causes);
     match &template.spec {
-        Some(spec) => validation::pod_spec(&format!("{path}.spec"), spec, causes),
+        Some(spec) => validation::template_spec(&format!("{path}.spec"), spec, causes),
         None => causes.required(format_args!("{path}.spec.containers"), ""),
     }
 }

@@ -38,6 +38,9 @@ impl Causes {
     pub fn duplicate(&mut self, field: impl fmt::Display, value: impl fmt::Display) {
         self.0.push(format!("{field}: Duplicate value: {value}"));
     }
+    pub fn not_found(&mut self, field: impl fmt::Display, value: &str) {
+        self.0.push(format!("{field}: Not found: {value:?}"));
+    }
     pub fn unsupported(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
         let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
         let list = list.join(", ");

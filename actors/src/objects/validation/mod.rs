@@ -3,6 +3,7 @@
 mod amounts;
 mod causes;
 pub mod config;
+pub(crate) mod ephemeral;
 pub(crate) mod golang;
 mod lifecycle;
 mod service;
@@ -78,6 +79,7 @@ pub(crate) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
             lifecycle::container(&field, each, (init, grace), causes);
         }
     }
+    ephemeral::list(field, spec, seen, causes);
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
     if !matches!(policy, "Always" | "OnFailure" | "Never") {
         let supported = ["Always", "OnFailure", "Never"];
@@ -89,6 +91,15 @@ pub(crate) fn pod_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
         causes.unsupported(format_args!("{field}.dnsPolicy"), dns, &supported);
     }
     labels(&format!("{field}.nodeSelector"), spec.node_selector.as_ref(), causes);
+}
+
+/// That of pods to be made (`ValidatePodTemplateSpec`).
+pub(crate) fn template_spec(field: &str, spec: &PodSpec, causes: &mut Causes) {
+    pod_spec(field, spec, causes);
+    if spec.ephemeral_containers.as_ref().is_some_and(|all| !all.is_empty()) {
+        let why = "ephemeral containers not allowed in pod template";
+        causes.forbidden(format_args!("{field}.ephemeralContainers"), why);
+    }
 }
 
 fn container<'a>(
@@ -151,7 +162,7 @@ pub(crate) fn selector(
     match template.and_then(|t| t.spec.as_ref()) {
         None => causes.required("spec.template.spec.containers", ""),
         Some(spec) => {
-            pod_spec("spec.template.spec", spec, causes);
+            template_spec("spec.template.spec", spec, causes);
             if spec.restart_policy.as_deref() != Some("Always") {
                 let policy = spec.restart_policy.as_deref().unwrap_or_default();
                 causes.unsupported("spec.template.spec.restartPolicy", policy, &["Always"]);

@@ -103,6 +103,10 @@ pub fn of(call: &api::Request) -> Result<Sent, String> {
             let target = format!("{}/status", path(object.kind(), &object.key));
             request(Method::PUT, &target, Some((JSON, &object.to_json())))
         }
+        api::Request::UpdateEphemeralContainers { object } => {
+            let target = format!("{}/ephemeralcontainers", path(object.kind(), &object.key));
+            request(Method::PUT, &target, Some((JSON, &object.to_json())))
+        }
         api::Request::Patch { kind, key, subresource, patch } => {
             let below = match subresource {
                 Subresource::Main => "",

@@ -3,7 +3,7 @@
 
 use crate::http::status::Failure;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec, PodStatus};
-use kubesim_actors::objects::Object;
+use kubesim_actors::objects::{MIRROR, Object};
 
 /// The name of the one that was asked for, or of the only one.
 pub fn container(pod: &str, spec: &PodSpec, asked: &str) -> Result<String, Failure> {
@@ -36,7 +36,7 @@ pub fn container(pod: &str, spec: &PodSpec, asked: &str) -> Result<String, Failu
 /// By which uid its node knows a pod: a mirror stands for a pod of the node's own
 /// (`TranslatePodUID`, pkg/kubelet/pod/pod_manager.go).
 pub fn uid(pod: &Object) -> String {
-    let mirrored = pod.annotation("kubernetes.io/config.mirror");
+    let mirrored = pod.annotation(MIRROR);
     mirrored.map_or_else(|| pod.uid.to_string(), str::to_owned)
 }
 

@@ -260,7 +260,7 @@ impl Place<'_> {
         let about = self.served.type_of(Some(sub));
         let (group, version, kind) = about;
         let schema = match sub {
-            Sub::Status => self.schema(),
+            Sub::Status | Sub::EphemeralContainers => self.schema(),
             _ => schemas::all().of_kind(group, version, kind).map(str::to_owned),
         };
         let suffix = upper(sub.name());

@@ -7,6 +7,7 @@ mod csrs;
 mod declared;
 mod deletions;
 mod dry_runs;
+mod ephemeral;
 mod evictions;
 mod forms;
 mod fuzz;

@@ -202,7 +202,9 @@ impl Served {
     /// Group, version and kind of what is read and written there, or at something below it.
     pub fn type_of(&self, sub: Option<Sub>) -> (&'static str, &'static str, &'static str) {
         match sub {
-            None | Some(Sub::Status) => (self.group(), self.version(), self.kind.name()),
+            None | Some(Sub::Status | Sub::EphemeralContainers) => {
+                (self.group(), self.version(), self.kind.name())
+            }
             Some(sub) => sub.type_of(self.kind),
         }
     }

@@ -71,7 +71,8 @@ impl Message {
                 Request::Patch { .. } => 700,
                 Request::Create { object }
                 | Request::Update { object }
-                | Request::UpdateStatus { object } => object_len(object),
+                | Request::UpdateStatus { object }
+                | Request::UpdateEphemeralContainers { object } => object_len(object),
             },
             Message::Answer { result, .. } => match result {
                 Ok(Reply::Object(object)) => object_len(object),

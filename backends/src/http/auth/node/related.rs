@@ -3,12 +3,9 @@
 //! here the pods are asked, those of one namespace for what is in one.
 
 use kubesim_actors::apiserver::Cache;
-use kubesim_actors::objects::{Key, Kind, Object};
+use kubesim_actors::objects::{Key, Kind, MIRROR, Object};
 use serde_json::Value;
 use std::collections::BTreeSet;
-
-/// Who has it stands for a file on the node, and gives it nothing: a node makes such pods itself.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub fn related(cache: &Cache, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
     match kind {
@@ -40,6 +37,7 @@ fn pods<'a>(cache: &'a Cache, node: &str, namespace: &str) -> Vec<&'a Object> {
     let first = Key::new(namespace, "");
     let all = view.iter_from(&first).map(|(key, pod)| (key, &**pod));
     let theirs = all.take_while(|(key, _)| key.namespace == namespace).map(|(_, pod)| pod);
+    // A mirror stands for a file on the node, and gives it nothing: a node makes it itself.
     theirs.filter(|pod| bound_to(pod, node) && pod.annotation(MIRROR).is_none()).collect()
 }
 

@@ -2,14 +2,13 @@
 //! `plugin/pkg/admission/noderestriction/admission.go`). Its authorizer has let the request in by
 //! its path; here it is looked at.
 
-use super::related::MIRROR;
 use crate::http::Inner;
 use crate::http::auth::User;
 use crate::http::read::initializing;
 use crate::http::resources::Sub;
 use crate::http::status::Failure;
 use kubesim_actors::apiserver::Cache;
-use kubesim_actors::objects::{Key, Kind, Object, Uid};
+use kubesim_actors::objects::{Key, Kind, MIRROR, Object, Uid};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
