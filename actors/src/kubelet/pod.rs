@@ -129,10 +129,14 @@ impl Pod {
     /// The spec's may stand in any order; none goes away, and none changes.
     fn take_in_ephemerals(&mut self) {
         let Some((spec, _)) = self.object.pod() else { return };
+        let before = self.containers.len();
         for one in spec.ephemeral_containers.iter().flatten() {
             if !self.containers.iter().any(|ctr| ctr.name == one.name) {
                 self.containers.push(Ctr::new(&ephemeral::container(one), Role::Ephemeral));
             }
+        }
+        if self.containers.len() > before {
+            Supplies::add(&mut self.supplies, spec, &self.object.key.namespace);
         }
     }
 

@@ -85,6 +85,17 @@ impl Supplies {
         }))
     }
 
+    /// The pod was given another container, which may need more.
+    pub fn add(supplies: &mut Option<Box<Supplies>>, spec: &PodSpec, namespace: &str) {
+        match supplies {
+            Some(supplies) => {
+                supplies.needs = needs::of(spec, namespace);
+                supplies.begun = false;
+            }
+            None => *supplies = Supplies::of(spec, namespace),
+        }
+    }
+
     fn is_complete(&self) -> bool {
         self.volumes.iter().all(|state| state.place.is_some())
     }

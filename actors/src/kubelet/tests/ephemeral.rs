@@ -80,6 +80,33 @@ fn one_looks_at_a_pod_that_does_not_come_up() {
 }
 
 #[test]
+fn one_may_need_what_its_pod_does_not() {
+    let mut world = world();
+    let map = |name: &str| {
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": { "k": "v" },
+                "metadata": { "name": name, "namespace": "default" } })
+    };
+    world.apply(map("m"));
+    let uid = world.apply(pod("a", json!({})));
+    world.run(secs(5));
+    let needs = |name: &str, map: &str| {
+        let mut one = debugger(name);
+        one["envFrom"] = json!([{ "configMapRef": { "name": map } }]);
+        one
+    };
+    look_into(&mut world, "a", &[needs("d", "m")]);
+    world.run(secs(5));
+    assert_eq!(world.starts, [(uid, "c".into(), 0), (uid, "d".into(), 0)]);
+    look_into(&mut world, "a", &[needs("d", "m"), needs("e", "late")]);
+    world.run(secs(5));
+    let state = |world: &World| states(&world.status("a"))[1].1;
+    assert_eq!((world.starts.len(), state(&world)), (2, "waits"));
+    world.apply(map("late"));
+    world.run(secs(60));
+    assert_eq!((world.starts.len(), state(&world)), (3, "runs"));
+}
+
+#[test]
 fn a_kubelet_that_starts_anew_knows_those_that_are_there() {
     let mut world = world();
     let uid = world.apply(pod("a", json!({})));
