@@ -1,5 +1,6 @@
 //! The kubelet in a small world: what it makes of pods, crashes, probes, deletions and roaming.
 
+mod claims;
 mod events;
 mod hooks;
 mod host_ports;
