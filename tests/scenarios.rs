@@ -145,6 +145,11 @@ fn workloads_passes() {
 }
 
 #[test]
+fn volumes_passes() {
+    passes("volumes");
+}
+
+#[test]
 fn autoscale_passes() {
     passes("autoscale");
 }

@@ -24,3 +24,4 @@ pub mod ports;
 pub mod proxy;
 pub mod recorder;
 pub mod scheduler;
+pub mod storage;

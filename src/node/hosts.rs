@@ -206,6 +206,7 @@ impl Place<'_> {
             subnet_env: self.file("subnet.env").into(),
             resolv_conf: RESOLV_CONF.into(),
             manifests: self.file("manifests").into(),
+            volumes: self.file("volumes").into(),
             events: true,
             sweeps: true,
             lease_duration: Duration::from_secs(40),

@@ -283,6 +283,7 @@ impl Prepared {
             refuse_overlap: true,
             shared: matches!(args.store, Store::Etcd(_)),
             service_accounts: !args.disable_admission_plugins.contains(&Plugin::ServiceAccount),
+            volumes: !args.without.contains(&Part::Controllers),
             history: HISTORY,
             memo: true,
         };
@@ -374,7 +375,8 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
     };
     if with(Part::Scheduler) {
         let name = "default-scheduler".to_owned();
-        let config = scheduler::Config { name, events: Some(lead::hostname().into()) };
+        let config =
+            scheduler::Config { name, events: Some(lead::hostname().into()), volumes: true };
         plan.scheduler = Some((config, clients::SCHEDULER.credentials(pki)?));
     }
     if with(Part::Controllers) {
@@ -388,6 +390,7 @@ fn plan(args: &Serve, server: Ipv4Addr, pki: &Pki) -> Result<clients::Plan, Stri
             events: true,
             endpoints: true,
             autoscales: true,
+            volumes: true,
         };
         plan.manager = Some(clients::Manager::new(config, pki, args.cluster_signing_duration)?);
     }

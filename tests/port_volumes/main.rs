@@ -46,6 +46,9 @@ alike! {
     a_part_that_is_missing_is_made
     a_part_does_not_lead_out_of_its_volume
     what_there_is_is_listed_until_it_is_removed
+    what_outlives_pods_is_made_for_everybody
+    what_people_keep_must_be_there
+    what_outlives_pods_goes_when_it_is_to
 }
 
 const POD: Uid = Uid(0x0102_0304 << 96);
@@ -278,6 +281,59 @@ fn what_there_is_is_listed_until_it_is_removed(world: &mut impl World) {
         assert_eq!(world.ask(Request::List), listed(&[OTHER]));
     }
     assert_eq!(world.read(&format!("{place}/a")), None);
+}
+
+fn local(
+    world: &mut impl World,
+    pod: Uid,
+    path: &str,
+    make: bool,
+    access: Access,
+) -> Result<String, String> {
+    let volume = Volume { pod, ..volume(Plugin::Local) };
+    let path = path.into();
+    world.ready(&volume, Request::Local { volume: volume.clone(), path, make, access })
+}
+
+const PLACE: &str = "/var/lib/volumes/pvc-1";
+
+fn what_outlives_pods_is_made_for_everybody(world: &mut impl World) {
+    let place = local(world, POD, PLACE, true, Access::default()).expect("it is made");
+    assert_eq!(place, world.shown(PLACE));
+    assert_eq!(world.access(PLACE), Some((0o777, 0, 0)));
+    world.make_file(&format!("{place}/f"), "kept");
+    world.ask(Request::Remove { pod: POD });
+    let access = Access { group: Some(2000) };
+    let again = local(world, OTHER, PLACE, true, access).expect("it is there");
+    assert_eq!(world.read(&format!("{again}/f")).as_deref(), Some("kept"));
+    assert_eq!(world.access(PLACE), Some((0o2777, 0, 2000)));
+    assert_eq!(world.access(&format!("{place}/f")), Some((0o664, 0, 2000)));
+}
+
+fn what_people_keep_must_be_there(world: &mut impl World) {
+    let why = "path \"/var/lib/mine\" does not exist";
+    let missing = local(world, POD, "/var/lib/mine", false, Access::default());
+    assert_eq!(missing.as_deref(), Err(why));
+    world.make_directory("/var/lib/mine");
+    let found = local(world, POD, "/var/lib/mine", false, Access::default());
+    assert_eq!(found, Ok(world.shown("/var/lib/mine")));
+    assert_eq!(world.access("/var/lib/mine"), Some((0o755, 0, 0)));
+}
+
+fn what_outlives_pods_goes_when_it_is_to(world: &mut impl World) {
+    let place = local(world, POD, PLACE, true, Access::default()).expect("it is made");
+    world.make_directory("/etc/mine");
+    world.make_file("/etc/mine/f", "mine");
+    world.make_directory(&format!("{place}/d"));
+    world.make_file(&format!("{place}/d/f"), "1");
+    world.make_link(&format!("{place}/out"), &world.shown("/etc/mine"));
+    for again in [false, true] {
+        let discarded = world.ask(Request::Discard { path: PLACE.into() });
+        let done = Reply::Discarded { path: PLACE.into(), result: Ok(()) };
+        assert_eq!(discarded, Some(done), "{again}");
+        assert_eq!(world.names("/var/lib/volumes"), Vec::<String>::new());
+    }
+    assert_eq!(world.read("/etc/mine/f").as_deref(), Some("mine"), "what a link leads to stays");
 }
 
 // What only a real file system can show.

@@ -63,6 +63,9 @@ pub struct Config {
     /// Pods run as a ServiceAccount that must exist, and get its token. Simulated clusters have no
     /// accounts.
     pub service_accounts: bool,
+    /// There is a class of storage from the start, the default one, and claims and volumes that
+    /// are in use are kept. Somebody has to bind and to release them then.
+    pub volumes: bool,
     /// Other servers write to the store as well, so it is followed, and asked when it matters what
     /// is stored now. A store that is ours alone holds what we know.
     pub shared: bool,

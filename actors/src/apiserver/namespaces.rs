@@ -9,6 +9,7 @@ use crate::objects::{
     Body, Key, Kind, Name, Object, ObjectMeta, Plain, ServiceSpec, ServiceStatus,
 };
 use crate::ports::api::{DeleteOptions, Request};
+use crate::storage;
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubesim_runtime::Context;
@@ -36,7 +37,7 @@ impl ApiServer {
         let namespaces = NAMESPACES.map(|name| Object::new(Key::cluster(name), namespace()));
         let classes = SYSTEM_CLASSES.map(|(name, value, text)| priority_class(name, value, text));
         let wanted = namespaces.into_iter().chain([kubernetes_service(&address.to_string())]);
-        let wanted = wanted.chain(classes);
+        let wanted = wanted.chain(classes).chain(self.storage_class());
         let mut coming = false;
         for object in wanted {
             let key = (object.kind(), object.key.clone());
@@ -58,6 +59,14 @@ impl ApiServer {
         for job in std::mem::take(&mut self.waiting) {
             self.request(job, ctx);
         }
+    }
+
+    /// The class of storage that is made where there is none of any name: people's own, and that
+    /// they want none while they have another, are left alone.
+    fn storage_class(&self) -> Option<Object> {
+        let classes = self.cache.views.get(&Kind::StorageClass);
+        let none = classes.is_none_or(|classes| classes.iter().next().is_none());
+        (self.config.volumes && none && !self.open).then(storage_class)
     }
 
     fn submit_own(&mut self, request: Request, ctx: &mut Ctx<'_>) {
@@ -130,6 +139,18 @@ fn priority_class(name: &str, value: i32, text: &str) -> Object {
     fields.set("description", text);
     let (kind, fields) = (Kind::PriorityClass, Arc::new(fields));
     Object::new(Key::cluster(name), Body::Plain(Plain { kind, fields, status: Arc::default() }))
+}
+
+fn storage_class() -> Object {
+    let mut fields = Fields(Map::new());
+    fields.set("provisioner", storage::PROVISIONER);
+    fields.set("volumeBindingMode", "WaitForFirstConsumer");
+    fields.set("reclaimPolicy", "Delete");
+    let (kind, fields) = (Kind::StorageClass, Arc::new(fields));
+    let body = Body::Plain(Plain { kind, fields, status: Arc::default() });
+    let annotations = BTreeMap::from([(storage::IS_DEFAULT.to_owned(), "true".to_owned())]);
+    let meta = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
+    Object::new(Key::cluster(storage::CLASS), body).with_meta(meta)
 }
 
 /// The API server's own service, at the first address of the range.

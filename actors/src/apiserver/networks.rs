@@ -91,6 +91,7 @@ mod tests {
             refuse_overlap: true,
             shared: false,
             service_accounts: false,
+            volumes: false,
             history: 1000,
             memo: true,
         }

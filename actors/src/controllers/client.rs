@@ -43,8 +43,9 @@ pub enum Loop {
     Disruption,
     CronJob,
     Autoscaler,
+    Volume,
 }
-const LOOPS: usize = 14;
+const LOOPS: usize = 15;
 
 /// What is synced: one object, by one loop.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -21,7 +21,7 @@ mod job;
 mod lifecycle;
 mod names;
 mod namespaces;
-mod plain;
+pub(crate) mod plain;
 mod pods;
 mod replica_set;
 pub mod selectors;
@@ -32,6 +32,7 @@ mod tell;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volumes;
 mod world;
 
 use crate::objects::{Kind, View};
@@ -59,6 +60,7 @@ use service_ip::ServiceIps;
 use stateful_set::StatefulSets;
 use std::sync::Arc;
 use std::time::Duration;
+use volumes::Volumes;
 use world::{Desk, World};
 
 /// Syncs of a busy moment are made together: this long after the last round.
@@ -86,6 +88,8 @@ pub struct Config {
     pub endpoints: bool,
     /// Scale what HorizontalPodAutoscalers tell to.
     pub autoscales: bool,
+    /// Bind PersistentVolumeClaims to PersistentVolumes, and make and remove those of nodes.
+    pub volumes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +161,7 @@ struct Loops {
     disruptions: Disruptions,
     cron_jobs: CronJobs,
     autoscalers: Autoscalers,
+    volumes: Option<Volumes>,
 }
 
 impl Actor for Controllers {
@@ -171,6 +176,7 @@ impl Actor for Controllers {
         let more = namespaces.iter().flat_map(|_| namespaces::WATCHED);
         let more = more.chain(config.endpoints.then_some(Kind::Endpoints));
         let more = more.chain(config.autoscales.then_some(Kind::HorizontalPodAutoscaler));
+        let more = more.chain(config.volumes.then_some(volumes::WATCHED).into_iter().flatten());
         let watched: Vec<Kind> = world::WATCHED.into_iter().chain(more).collect();
         for &kind in &watched {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
@@ -197,6 +203,7 @@ impl Actor for Controllers {
                 disruptions: Disruptions::default(),
                 cron_jobs: CronJobs::default(),
                 autoscalers: Autoscalers::default(),
+                volumes: config.volumes.then(Volumes::default),
             },
             quiet_until: Time::ZERO,
             sync_at: None,
@@ -319,6 +326,11 @@ impl Controllers {
                 let now = autoscaler::Now { time: ctx.now(), wall: ctx.wall() };
                 loops.autoscalers.answered(outcome, world, client, now);
             }
+            Loop::Volume => {
+                if let Some(volumes) = &mut loops.volumes {
+                    volumes.answered(outcome, world, client);
+                }
+            }
             Loop::Endpoints
             | Loop::Lifecycle
             | Loop::Eviction
@@ -394,6 +406,9 @@ impl Loops {
         if kind == Kind::CustomResourceDefinition {
             self.collector.definition_changed(change, ctx);
         }
+        if let Some(volumes) = &mut self.volumes {
+            volumes.observe(kind, change, world, client);
+        }
         match kind {
             Kind::Lease | Kind::Subnet => return,
             Kind::Node => self.ipam.observe(change, client),
@@ -428,6 +443,11 @@ impl Loops {
             Loop::Disruption => self.disruptions.sync(subject.kind, key, desk),
             Loop::CronJob => self.cron_jobs.sync(key, desk),
             Loop::Autoscaler => self.autoscalers.sync(key, desk),
+            Loop::Volume => {
+                if let Some(volumes) = &mut self.volumes {
+                    volumes.sync(subject.kind, key, desk);
+                }
+            }
             Loop::Namespaces => {
                 if let Some(namespaces) = &self.namespaces {
                     namespaces.sync(key, desk);

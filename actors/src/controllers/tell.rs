@@ -21,6 +21,7 @@ pub fn name(of: Loop) -> &'static str {
         Loop::StatefulSet => "statefulset-controller",
         Loop::CronJob => "cronjob-controller",
         Loop::Autoscaler => "horizontal-pod-autoscaler",
+        Loop::Volume => "persistentvolume-controller",
         Loop::Endpoints | Loop::Ipam | Loop::Collector | Loop::Namespaces | Loop::Disruption => "",
     }
 }

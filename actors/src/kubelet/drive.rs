@@ -5,9 +5,10 @@
 use super::admit::{self, Demand};
 use super::confine;
 use super::container_state::{Ctr, Next, Role, State};
+use super::containers::Wanted;
 use super::env::{self, Facts, Made, Variables};
 use super::local::{Call, Local};
-use super::pod::{Pod, Sandbox, Wanted};
+use super::pod::{Pod, Sandbox};
 use super::probes::Question;
 use super::resolv::{self, ClusterDns};
 use super::supplies::{self, Lack};

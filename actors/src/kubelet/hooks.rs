@@ -12,8 +12,9 @@
 //! container that runs is taken to have started, and one that is to stop has its preStop hook run
 //! from the beginning.
 
+use super::containers::container_specs;
 use super::local::Local;
-use super::pod::{Pod, container_specs};
+use super::pod::Pod;
 use super::probes;
 use super::{Effect, Kubelet};
 use crate::objects::PodSpec;

@@ -2,6 +2,7 @@
 //! pool, and the calls to the API that are under way.
 
 use super::admit::Demand;
+use super::discard::Discards;
 use super::host_ports::HostPorts;
 use super::ipam::{Ipam, PodSubnet};
 use super::supplies::Objects;
@@ -34,6 +35,8 @@ pub struct Local {
     pub host_ports: HostPorts,
     /// What the pods use of the API's ConfigMaps and Secrets.
     pub objects: Objects,
+    /// Volumes that are to be removed.
+    pub discards: Discards,
     /// What the admitted pods ask for.
     pub used: Demand,
     pub recorder: Recorder,
@@ -54,7 +57,7 @@ pub enum Call {
     Unmirror(Uid),
     /// A mirror pod of no static pod of ours is being taken away.
     Stray,
-    /// A ConfigMap or Secret.
+    /// A ConfigMap, a Secret, a claim or its volume.
     Object(Kind, Key),
     /// Which of a pod's tokens.
     Token(Uid, usize),
@@ -74,6 +77,7 @@ impl Local {
             ipam: Ipam::default(),
             host_ports: HostPorts::default(),
             objects: Objects::default(),
+            discards: Discards::default(),
             used: Demand::default(),
             recorder: match config.events {
                 true => Recorder::counting(&config.node),

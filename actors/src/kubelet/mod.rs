@@ -9,6 +9,8 @@ mod account;
 mod admit;
 mod confine;
 mod container_state;
+mod containers;
+mod discard;
 mod drive;
 mod env;
 mod hooks;
@@ -64,6 +66,9 @@ pub struct Config {
     pub resolv_conf: Name,
     /// Static pods; empty for none.
     pub manifests: Name,
+    /// Below which directory of the machine the volumes are that are made for claims; empty: none
+    /// are made here.
+    pub volumes: Name,
     /// Tell people what happens, by Events.
     pub events: bool,
     /// Rules that a former life may have left for host ports are taken away at the start, whether
@@ -338,22 +343,6 @@ impl Kubelet {
         }
     }
 
-    fn on_connected(&mut self, up: bool, ctx: &mut Context<'_, Self>) {
-        if !up {
-            return;
-        }
-        self.node.on_connected(&mut self.local, ctx);
-        self.sync_node(ctx);
-        let mut waiting = Vec::new();
-        for pod in self.pods.values_mut().filter(|pod| pod.report.retry.at > Time::ZERO) {
-            pod.report.retry.reset();
-            waiting.push(pod.uid);
-        }
-        for uid in waiting {
-            self.sync(uid, ctx);
-        }
-    }
-
     fn on_container(&mut self, reply: container::Reply, ctx: &mut Context<'_, Self>) {
         use container::Reply;
         let uid = match &reply {
@@ -409,6 +398,7 @@ impl Kubelet {
     }
 
     fn sync_node(&mut self, ctx: &mut Context<'_, Self>) {
+        self.discard(ctx);
         self.node.sync(&mut self.local, ctx);
         self.arm_retry(ctx);
         let uid = self.node.uid();
@@ -486,6 +476,7 @@ impl Kubelet {
         self.forget(uid);
         if needy {
             self.keep_needs();
+            self.discard(ctx);
         }
         ctx.note(|| format!("pod {key} is gone"));
         if was_static {

@@ -9,6 +9,7 @@ use crate::objects::{
 };
 use crate::ports::api::{Error, Reason, Reply, Request, Subresource};
 use crate::recorder::Tidings;
+use crate::storage;
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSystemInfo, Taint,
 };
@@ -112,10 +113,19 @@ impl NodeAgent {
         let labels = labels(k);
         let differing: BTreeMap<_, _> =
             labels.iter().filter(|(name, value)| object.label(name) != Some(value)).collect();
-        if !differing.is_empty() {
-            let patch = json!({
-                "metadata": { "uid": object.uid.to_string(), "labels": differing }
-            });
+        let says = annotations(k);
+        let annotations: BTreeMap<_, _> = says
+            .iter()
+            .filter(|(name, value)| object.annotation(name) != value.as_deref())
+            .collect();
+        if !differing.is_empty() || !annotations.is_empty() {
+            let mut patch = json!({ "metadata": { "uid": object.uid.to_string() } });
+            if !differing.is_empty() {
+                patch["metadata"]["labels"] = json!(differing);
+            }
+            if !annotations.is_empty() {
+                patch["metadata"]["annotations"] = json!(annotations);
+            }
             let (kind, key) = (Kind::Node, object.key.clone());
             return Some(Request::Patch { kind, key, subresource: Subresource::Main, patch });
         }
@@ -235,6 +245,11 @@ impl NodeAgent {
         Object::new(key, Body::Lease { spec: Arc::new(spec) }).with_meta(meta)
     }
 
+    /// The Node as it was shown or answered last.
+    pub fn object(&self) -> Option<&Object> {
+        self.object.as_deref()
+    }
+
     /// Which object stands for the node.
     pub fn uid(&self) -> Option<Uid> {
         self.object.as_ref().map(|node| node.uid).filter(|uid| *uid != Uid::NONE)
@@ -288,11 +303,27 @@ fn labels(k: &Local) -> BTreeMap<String, String> {
     labels
 }
 
+/// Of its volumes; `None` for what it is not to say.
+fn annotations(k: &Local) -> BTreeMap<&'static str, Option<String>> {
+    let directory = &k.config.volumes;
+    match directory.is_empty() {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([
+            (storage::DIRECTORY, Some(directory.to_string())),
+            (storage::REMOVED, k.discards.told()),
+        ]),
+    }
+}
+
 fn new_node(k: &Local, now: Wall) -> Object {
     let taints: Vec<_> = k.config.taints.iter().filter_map(|text| taint(text)).collect();
     let spec = NodeSpec { taints: (!taints.is_empty()).then_some(taints), ..NodeSpec::default() };
     let status = status(k, &NodeStatus::default(), now, true);
-    let meta = ObjectMeta { labels: Some(labels(k)), ..ObjectMeta::default() };
+    let says = annotations(k).into_iter();
+    let says: BTreeMap<String, String> =
+        says.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    let annotations = (!says.is_empty()).then_some(says);
+    let meta = ObjectMeta { labels: Some(labels(k)), annotations, ..ObjectMeta::default() };
     let body = Body::Node { spec: Arc::new(spec), status: Arc::new(status) };
     Object::new(Key::cluster(k.config.node.clone()), body).with_meta(meta)
 }

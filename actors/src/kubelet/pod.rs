@@ -3,12 +3,13 @@
 
 use super::admit::{Demand, Rejection};
 use super::container_state::{Ctr, Next, Role, State};
+use super::containers::container_specs;
 use super::host_ports;
 use super::local::{self, Local};
 use super::probes::Verdict;
 use super::supplies::Supplies;
 use super::{Effect, Kubelet};
-use crate::objects::{Object, PodSpec, PodStatus, Uid, ephemeral, wall};
+use crate::objects::{Object, PodSpec, PodStatus, Uid, wall};
 use crate::ports::container::{Exit, Fault};
 use crate::ports::{api, container, probe};
 use crate::recorder::Tidings;
@@ -16,7 +17,6 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus};
 use kubesim_runtime::near;
 use kubesim_runtime::{Context, Time};
 use smol_str::SmolStr;
-use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,39 +118,6 @@ impl Pod {
         };
         pod.take_in_ephemerals();
         pod
-    }
-
-    /// Its object is another one.
-    pub fn set_object(&mut self, object: Arc<Object>) {
-        self.object = object;
-        self.take_in_ephemerals();
-    }
-
-    /// The spec's may stand in any order; none goes away, and none changes.
-    fn take_in_ephemerals(&mut self) {
-        let Some((spec, _)) = self.object.pod() else { return };
-        let before = self.containers.len();
-        for one in spec.ephemeral_containers.iter().flatten() {
-            if !self.containers.iter().any(|ctr| ctr.name == one.name) {
-                self.containers.push(Ctr::new(&ephemeral::container(one), Role::Ephemeral));
-            }
-        }
-        if self.containers.len() > before {
-            Supplies::add(&mut self.supplies, spec, &self.object.key.namespace);
-        }
-    }
-
-    /// The spec of a container, and of an ephemeral one the container that it looks at.
-    pub fn wanted<'a>(&self, index: usize, spec: &'a PodSpec) -> Option<Wanted<'a>> {
-        let ctr = self.containers.get(index)?;
-        if ctr.role != Role::Ephemeral {
-            let container = Cow::Borrowed(container_specs(spec).nth(index)?);
-            return Some(Wanted { container, target: "" });
-        }
-        let mut all = spec.ephemeral_containers.iter().flatten();
-        let one = all.find(|one| ctr.name == one.name)?;
-        let target = one.target_container_name.as_deref().unwrap_or_default();
-        Some(Wanted { container: Cow::Owned(ephemeral::container(one)), target })
     }
 
     /// Asks for the memory that a probe touches.
@@ -489,18 +456,6 @@ fn kill_grace(pod: &Object, reply: &probe::Reply) -> Duration {
     let own = container_specs(&spec).find(|c| *c.name == *reply.container).and_then(of);
     let seconds = own.or(spec.termination_grace_period_seconds).unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-}
-
-/// What a container is to be.
-pub struct Wanted<'a> {
-    pub container: Cow<'a, ContainerSpec>,
-    /// The container whose processes it is to see; empty: only its own.
-    pub target: &'a str,
-}
-
-/// The specs in the order of [`Pod::containers`], but for ephemeral ones.
-pub fn container_specs(spec: &PodSpec) -> impl Iterator<Item = &ContainerSpec> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
 fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {

@@ -247,7 +247,7 @@ impl Kubelet {
     pub(super) fn arm_retry(&mut self, ctx: &mut Context<'_, Kubelet>) {
         let house = self.sources.housekeeping.unwrap_or(Time::NEVER);
         let node = Some(self.node.due()).filter(|at| *at > ctx.now()).unwrap_or(Time::NEVER);
-        let due = house.min(node);
+        let due = house.min(node).min(self.local.discards.due(ctx.now()));
         if due == self.retry_armed {
             return;
         }

@@ -3,17 +3,37 @@
 use super::Kubelet;
 use super::confine;
 use super::container_state::{Ctr, Role, State, container_id};
+use super::containers::container_specs;
 use super::local::{Call, Local};
-use super::pod::{Pod, Sandbox, container_specs};
+use super::pod::{Pod, Sandbox};
 use crate::objects::{Body, Object, PodSpec, PodStatus, time};
 use crate::ports::api;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus,
     HostIP, PodCondition, PodIP,
 };
-use kubesim_runtime::{Context, Wall};
+use kubesim_runtime::{Context, Time, Wall};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+impl Kubelet {
+    /// What could not be told while the API was not reached is told now.
+    pub(super) fn on_connected(&mut self, up: bool, ctx: &mut Context<'_, Kubelet>) {
+        if !up {
+            return;
+        }
+        self.node.on_connected(&mut self.local, ctx);
+        self.sync_node(ctx);
+        let mut waiting = Vec::new();
+        for pod in self.pods.values_mut().filter(|pod| pod.report.retry.at > Time::ZERO) {
+            pod.report.retry.reset();
+            waiting.push(pod.uid);
+        }
+        for uid in waiting {
+            self.sync(uid, ctx);
+        }
+    }
+}
 
 impl Pod {
     /// Tells the API how the pod is, if that differs from what it knows. At most one write is

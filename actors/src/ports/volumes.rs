@@ -21,6 +21,12 @@ pub enum Request {
     Empty { volume: Volume, medium: Medium, access: Access },
     /// A path of the machine.
     HostPath { volume: Volume, path: SmolStr, kind: PathKind },
+    /// A directory of the machine that outlives the pods that have it. One of ours is made if it is
+    /// missing (`make`), for everybody (mode 0777); another one must be there
+    /// (pkg/volume/local/local.go).
+    Local { volume: Volume, path: SmolStr, make: bool, access: Access },
+    /// Removes such a directory with all that is in it.
+    Discard { path: SmolStr },
     /// These files and no others, all of them or, to whoever reads meanwhile, those before
     /// (`AtomicWriter`, pkg/volume/util/atomic_writer.go).
     Files { volume: Volume, files: Arc<Files>, access: Access },
@@ -44,6 +50,8 @@ pub enum Plugin {
     EmptyDir,
     /// Has no directory of its own.
     HostPath,
+    /// Nor has this.
+    Local,
     ConfigMap,
     DownwardApi,
     /// In memory, as are those of [`Plugin::Projected`]: they never come to a disk.
@@ -57,6 +65,7 @@ impl Plugin {
         match self {
             Plugin::EmptyDir => "kubernetes.io~empty-dir",
             Plugin::HostPath => "kubernetes.io~host-path",
+            Plugin::Local => "kubernetes.io~local-volume",
             Plugin::ConfigMap => "kubernetes.io~configmap",
             Plugin::DownwardApi => "kubernetes.io~downward-api",
             Plugin::Secret => "kubernetes.io~secret",
@@ -143,6 +152,10 @@ pub enum Reply {
     },
     Removed {
         pod: Uid,
+        result: Result<(), SmolStr>,
+    },
+    Discarded {
+        path: SmolStr,
         result: Result<(), SmolStr>,
     },
 }

@@ -4,7 +4,6 @@
 
 use super::nodes::Node;
 use super::resources::Load;
-use super::tolerates;
 use crate::objects::{Object, PodSpec};
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
@@ -53,16 +52,17 @@ impl Rules {
     /// The node selector and the required node affinity hold.
     pub fn selects(&self, node: &Object) -> bool {
         let pairs = self.selector.iter().all(|(k, v)| node.label(k) == Some(v));
-        let required = self.required.as_ref();
-        pairs
-            && required.is_none_or(|required| {
-                required.node_selector_terms.iter().any(|term| term_matches(term, node))
-            })
+        pairs && self.required.as_ref().is_none_or(|required| selects(required, node))
     }
 
     fn tolerates(&self, taint: &Taint) -> bool {
         self.tolerations.iter().any(|toleration| tolerates(toleration, taint))
     }
+}
+
+/// Any of the selector's terms holds of the node.
+pub fn selects(selector: &NodeSelector, node: &Object) -> bool {
+    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
 }
 
 /// An empty term matches nothing (`nodeaffinity.NodeSelector`).
@@ -201,4 +201,18 @@ fn taint_score(rules: &Rules, node: &Object) -> i64 {
     let taints = node.node().into_iter().flat_map(|(spec, _)| spec.taints.iter().flatten());
     let soft = taints.filter(|taint| taint.effect == "PreferNoSchedule");
     100 / (1 + soft.filter(|taint| !rules.tolerates(taint)).count() as i64)
+}
+
+/// `Toleration.ToleratesTaint` (core/v1 `toleration.go`).
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |of: &Option<String>| of.clone().unwrap_or_default();
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
+        Some(_) => false,
+    }
 }

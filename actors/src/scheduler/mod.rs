@@ -5,6 +5,7 @@
 //! A pod is assumed to be on its node from the moment its Bind is asked for until the view shows
 //! it or the Bind is refused.
 
+mod bind;
 mod class;
 mod filter;
 mod nodes;
@@ -15,13 +16,15 @@ mod tell;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use crate::objects::{Key, Kind, Name, Object, PodSpec, View};
-use crate::ports::api::{self, Answer, News, Reason, Request, Scope};
+use crate::ports::api::{self, News, Request, Scope};
 use crate::recorder::Recorder;
+use crate::storage;
 use class::Class;
-pub(crate) use filter::Rules;
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+pub use filter::tolerates;
+pub(crate) use filter::{Rules, selects};
 use kubesim_runtime::{Actor, Answers, Change, Context, Digest, Hasher, Lookup, Time};
 use nodes::Nodes;
 use placed::{Placed, Placement};
@@ -31,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use terms::Terms;
+use volumes::Held;
 
 /// Pods tried in one step.
 const BATCH: usize = 256;
@@ -50,6 +54,8 @@ pub struct Config {
     pub name: String,
     /// Tell people what happens, by Events: as the instance on this machine.
     pub events: Option<Name>,
+    /// Heed what pods claim of storage.
+    pub volumes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +107,9 @@ pub struct Scheduler {
     waiting_calls: VecDeque<Call>,
     /// Binds of unknown outcome, to be asked for again.
     rebinds: BTreeMap<(Time, Key), u32>,
+    watches_claims: bool,
+    /// Pods whose claims are being bound.
+    held: Held,
     last_tag: u64,
     /// A node or the set of placed pods changed for the better.
     stirred: bool,
@@ -113,9 +122,19 @@ pub struct Scheduler {
 #[derive(Clone, Debug)]
 struct Call {
     pod: Key,
-    binds: bool,
+    what: What,
     attempts: u32,
     request: Request,
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Bind,
+    /// Why the pod waits.
+    Tell,
+    /// A choice for a claim of the pod.
+    Claim,
 }
 
 impl Actor for Scheduler {
@@ -126,7 +145,8 @@ impl Actor for Scheduler {
     type Timer = Timer;
 
     fn start(config: &Config, ctx: &mut Context<'_, Self>) -> Self {
-        for kind in [Kind::Node, Kind::Pod] {
+        let claims = config.volumes.then_some(volumes::WATCHED).into_iter().flatten();
+        for kind in [Kind::Node, Kind::Pod].into_iter().chain(claims) {
             ctx.perform(Effect::Api(api::Effect::Watch { kind, scope: Scope::All }));
         }
         Scheduler {
@@ -143,6 +163,8 @@ impl Actor for Scheduler {
             calls: BTreeMap::new(),
             waiting_calls: VecDeque::new(),
             rebinds: BTreeMap::new(),
+            watches_claims: config.volumes,
+            held: Held::default(),
             last_tag: 0,
             stirred: false,
             review_at: None,
@@ -191,7 +213,8 @@ impl Scheduler {
             match kind {
                 Kind::Node => self.node_changed(key, old, new),
                 Kind::Pod => self.pod_changed(key, new, now),
-                _ => {}
+                // A pod may have waited for that.
+                _ => self.stirred = true,
             }
         }
         self.terms.recount(&self.placed, &self.nodes);
@@ -202,7 +225,9 @@ impl Scheduler {
         let shows = |node: &Arc<Object>| {
             let (spec, status) = node.node()?;
             let spec = (spec.taints.clone(), spec.unschedulable);
-            Some((node.uid, node.meta.labels.clone(), spec, status.allocatable.clone()))
+            let volumes = node.annotation(storage::DIRECTORY).map(str::to_owned);
+            let labels = node.meta.labels.clone();
+            Some((node.uid, labels, spec, status.allocatable.clone(), volumes))
         };
         if old.is_some() && new.is_some() && old.and_then(shows) == new.and_then(shows) {
             return;
@@ -232,6 +257,7 @@ impl Scheduler {
             }
             Some(node) => {
                 self.queue.take(key);
+                self.held.forget(key);
                 self.bound(pod, spec, node);
             }
             None if pod.deleting() => {
@@ -276,6 +302,7 @@ impl Scheduler {
     }
 
     fn displace(&mut self, key: &Key) {
+        self.held.forget(key);
         if let Some(placement) = self.placed.remove(key) {
             let Placement { object, node, load, .. } = placement;
             self.nodes.load(node, &load, -1);
@@ -318,12 +345,26 @@ impl Scheduler {
         self.classes[class].catch_up(&self.nodes, ctx.rng());
         let class = &self.classes[class];
         let demand = self.terms.demand(&pod, &class.rules, &self.placed, &self.nodes);
+        let needs = pod.pod().map_or(Ok(None), |(spec, _)| self.needs(&pod, spec));
+        let needs = match needs {
+            Ok(needs) => needs,
+            Err(why) => {
+                let message = tell::of_all(self.nodes.live, &why);
+                self.queue.park(key, ctx.now());
+                return self.tell(&pod, message, ctx);
+            }
+        };
         let mut refused: BTreeMap<String, usize> = BTreeMap::new();
-        let chosen = match demand {
-            None => class.best().next(),
-            Some(demand) => class.best().find(|number| {
+        let chosen = match (demand, &needs) {
+            (None, None) => class.best().next(),
+            (demand, needs) => class.best().find(|number| {
                 let node = &self.nodes.all[*number as usize];
-                let Some(reason) = self.terms.refusal(&demand, node) else { return true };
+                let near = demand.as_ref().and_then(|demand| self.terms.refusal(demand, node));
+                let of_volumes = || {
+                    let (needs, object) = needs.as_ref().zip(node.object.as_ref())?;
+                    self.unreachable(needs, object)
+                };
+                let Some(reason) = of_volumes().or(near) else { return true };
                 *refused.entry(reason.to_owned()).or_default() += 1;
                 false
             }),
@@ -331,7 +372,11 @@ impl Scheduler {
         match chosen {
             Some(node) => {
                 let load = Arc::clone(&class.load);
-                self.bind(&pod, node, load);
+                self.assume(&pod, node, load);
+                let held = needs.is_some_and(|needs| self.hold(&pod, &needs, node, ctx.now()));
+                if !held {
+                    self.ask_to_bind(pod.key.clone(), pod.uid, node);
+                }
             }
             None => {
                 refused.extend(class.reasons());
@@ -342,58 +387,14 @@ impl Scheduler {
         }
     }
 
-    fn bind(&mut self, pod: &Arc<Object>, number: u32, load: Arc<Load>) {
-        let node = self.nodes.all[number as usize].name.clone();
-        let object = Arc::clone(pod);
-        self.place(Placement { object, node: number, load, assumed: true });
-        let request = Request::Bind { pod: pod.key.clone(), uid: pod.uid, node };
-        let call = Call { pod: pod.key.clone(), binds: true, attempts: 0, request };
-        self.waiting_calls.push_back(call);
-    }
-
-    fn answered(&mut self, answer: Answer, ctx: &mut Context<'_, Self>) {
-        let Some(mut call) = self.calls.remove(&answer.tag) else { return };
-        let Err(error) = answer.result else { return self.tell_of_bind(&call) };
-        let now = ctx.now();
-        if !call.binds {
-            // The pod changed, or nobody heard: it is judged and told again later.
-            if !self.queue.is_binding(&call.pod) {
-                self.queue.back_off(&call.pod, now);
-            }
-            return;
-        }
-        let Request::Bind { uid, .. } = call.request else { return };
-        let assumed = |p: &Placement| p.assumed && p.object.uid == uid;
-        if !self.placed.get(&call.pod).is_some_and(assumed) {
-            return;
-        }
-        if error.reason == Reason::Unknown {
-            // It may be bound: the assumption stays, and the same Bind is asked for again.
-            call.attempts += 1;
-            let delay = Duration::from_secs(1 << call.attempts.min(3));
-            self.rebinds.insert((now + delay, call.pod), call.attempts);
-            return;
-        }
-        ctx.note(|| format!("pod {} was not bound: {error}", call.pod));
-        self.displace(&call.pod);
-        self.queue.back_off(&call.pod, now);
-    }
-
-    fn rebind(&mut self, now: Time) {
-        while self.rebinds.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
-            let ((_, pod), attempts) = self.rebinds.pop_first().expect("there is a first one");
-            let Some(placement) = self.placed.get(&pod).filter(|p| p.assumed) else { continue };
-            let node = self.nodes.all[placement.node as usize].name.clone();
-            let request = Request::Bind { pod: pod.clone(), uid: placement.object.uid, node };
-            self.waiting_calls.push_back(Call { pod, binds: true, attempts, request });
-        }
-    }
-
     /// What every step ends with: moves the queue, sends calls, sets timers.
     fn go_on(&mut self, ctx: &mut Context<'_, Self>) {
         let now = ctx.now();
         self.queue.wake(now);
         self.rebind(now);
+        if !self.held.is_empty() {
+            self.release_held(ctx);
+        }
         self.release_stuck(ctx);
         while self.calls.len() < IN_FLIGHT
             && let Some(call) = self.waiting_calls.pop_front()
@@ -431,12 +432,18 @@ impl Scheduler {
     fn set_timers(&mut self, ctx: &mut Context<'_, Self>) {
         let now = ctx.now();
         let room = self.calls.len() + self.waiting_calls.len() < IN_FLIGHT;
-        if self.views.len() == 2 && self.queue.has_active() && room && self.schedule_at.is_none() {
+        let kinds = if self.watches_claims { 2 + volumes::WATCHED.len() } else { 2 };
+        if self.views.len() == kinds
+            && self.queue.has_active()
+            && room
+            && self.schedule_at.is_none()
+        {
             self.schedule_at = Some(now + STEP);
             ctx.set_timer(Timer::Schedule, STEP);
         }
         let rebind = self.rebinds.first_key_value().map(|((at, _), _)| *at);
-        let wake = self.queue.next_wake().into_iter().chain(rebind).chain(self.review_at).min();
+        let wake = self.queue.next_wake().into_iter().chain(rebind).chain(self.review_at);
+        let wake = wake.chain(self.held.due()).min();
         if wake != self.wake_at {
             match wake {
                 Some(at) => ctx.set_timer(Timer::Backoff, at.since(now)),
@@ -444,19 +451,5 @@ impl Scheduler {
             }
             self.wake_at = wake;
         }
-    }
-}
-
-/// `Toleration.ToleratesTaint` (core/v1 `toleration.go`).
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |of: &Option<String>| of.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
-        Some(_) => false,
     }
 }

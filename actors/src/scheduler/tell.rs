@@ -1,7 +1,7 @@
 //! What is said of a pod: in its status and to people why it waits, and to people where it went
 //! (`handleSchedulingFailure` and `bind` of upstream's pkg/scheduler/schedule_one.go).
 
-use super::{Call, Scheduler};
+use super::{Call, Scheduler, What};
 use crate::objects::{Kind, Object, time};
 use crate::ports::api::{Request, Subresource};
 use crate::recorder::Tidings;
@@ -45,7 +45,7 @@ impl Scheduler {
         });
         let (kind, key, subresource) = (Kind::Pod, pod.key.clone(), Subresource::Status);
         let request = Request::Patch { kind, key, subresource, patch };
-        let call = Call { pod: pod.key.clone(), binds: false, attempts: 0, request };
+        let call = Call { pod: pod.key.clone(), what: What::Tell, attempts: 0, request };
         self.waiting_calls.push_back(call);
     }
 
@@ -59,6 +59,14 @@ impl Scheduler {
                 format!("Successfully assigned {} to {node}", call.pod)
             });
         }
+    }
+}
+
+/// Of what no node can help, in the same words.
+pub fn of_all(nodes: usize, why: &str) -> String {
+    match nodes {
+        0 => message(0, BTreeMap::new()),
+        _ => format!("0/{nodes} nodes are available: {why}."),
     }
 }
 

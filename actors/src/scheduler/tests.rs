@@ -1,12 +1,13 @@
 use super::{Config, Scheduler};
 use crate::controllers::tests::fake::{Weather, World, object};
 use crate::objects::{Key, Kind, Object};
+use crate::storage;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn world(seed: u64) -> World<Scheduler> {
-    let config = Config { name: "default-scheduler".to_owned(), events: None };
+    let config = Config { name: "default-scheduler".to_owned(), events: None, volumes: false };
     World::new(config, seed, Weather { max_delay_ms: 2, ..Weather::default() })
 }
 
@@ -197,7 +198,11 @@ fn a_fleet_is_placed_evenly() {
 
 #[test]
 fn people_are_told_where_a_pod_went_and_why_it_did_not() {
-    let config = Config { name: "default-scheduler".to_owned(), events: Some("host".into()) };
+    let config = Config {
+        name: "default-scheduler".to_owned(),
+        events: Some("host".into()),
+        volumes: false,
+    };
     let mut world: World<Scheduler> = World::new(config, 1, Weather::default());
     world.put(pod("a", "1", json!({})));
     world.run(Duration::from_secs(30));
@@ -217,4 +222,154 @@ fn people_are_told_where_a_pod_went_and_why_it_did_not() {
         assert_eq!(of(at, "reportingInstance"), "default-scheduler-host");
     }
     assert_eq!(told[1]["series"], Value::Null);
+}
+
+fn with_claims(seed: u64) -> World<Scheduler> {
+    let name = "default-scheduler".to_owned();
+    let config = Config { name, events: None, volumes: true };
+    let mut world = World::new(config, seed, Weather { max_delay_ms: 2, ..Weather::default() });
+    world.put(object(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": storage::CLASS}, "provisioner": storage::PROVISIONER,
+        "volumeBindingMode": "WaitForFirstConsumer",
+    })));
+    for name in ["n1", "n2"] {
+        let labels = json!({"kubernetes.io/hostname": name});
+        let annotations = json!({storage::DIRECTORY: "/v"});
+        let meta = json!({"name": name, "labels": labels, "annotations": annotations});
+        world.put(node(name, "4", json!({"metadata": meta})));
+    }
+    world
+}
+
+fn claim(name: &str, class: &str) -> Object {
+    object(json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Pending"},
+    }))
+}
+
+fn claiming(name: &str, claim: &str) -> Object {
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+    pod(name, "1", json!({"volumes": volumes}))
+}
+
+fn volume_on(name: &str, class: &str, node: &str) -> Object {
+    let expression = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+    object(json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "storageClassName": class, "local": {"path": "/v"}, "nodeAffinity": {"required": {
+                "nodeSelectorTerms": [{"matchExpressions": [expression]}]}}},
+        "status": {"phase": "Available"},
+    }))
+}
+
+/// Binds the two as the controllers do.
+fn bind(world: &mut World<Scheduler>, claim: &str, volume: &str) {
+    let stored = world.get(Kind::PersistentVolumeClaim, &Key::new("default", claim)).unwrap();
+    let mut value = stored.to_json();
+    value["spec"]["volumeName"] = volume.into();
+    value["metadata"]["annotations"][storage::BIND_COMPLETED] = "yes".into();
+    value["status"]["phase"] = "Bound".into();
+    world.put(object(value));
+    let stored = world.get(Kind::PersistentVolume, &Key::cluster(volume)).unwrap();
+    let mut value = stored.to_json();
+    let claim = world.get(Kind::PersistentVolumeClaim, &Key::new("default", claim)).unwrap();
+    value["spec"]["claimRef"] = storage::reference(&claim);
+    world.put(object(value));
+}
+
+#[test]
+fn a_pod_is_bound_when_what_it_claims_is() {
+    let mut world = with_claims(11);
+    world.put(claim("c", storage::CLASS));
+    world.put(claiming("p", "c"));
+    world.run(Duration::from_secs(5));
+    assert_eq!(spread(&world), BTreeMap::from([(String::new(), 1)]), "it is held");
+    let key = Key::new("default", "c");
+    let stored = world.get(Kind::PersistentVolumeClaim, &key).unwrap();
+    let chosen = stored.annotation(storage::SELECTED_NODE).expect("a node was chosen").to_owned();
+    // Another pod of the same claim goes where that one goes.
+    world.put(claiming("q", "c"));
+    world.run(Duration::from_secs(5));
+    world.put(volume_on("v", storage::CLASS, &chosen));
+    bind(&mut world, "c", "v");
+    world.run(Duration::from_secs(5));
+    assert_eq!(spread(&world), BTreeMap::from([(chosen, 2)]));
+}
+
+#[test]
+fn a_pod_goes_where_its_volume_is_and_nowhere_else() {
+    let mut world = with_claims(12);
+    world.put(claim("c", storage::CLASS));
+    world.put(volume_on("v", storage::CLASS, "n2"));
+    bind(&mut world, "c", "v");
+    for n in 0..5 {
+        world.put(claiming(&format!("p{n}"), "c"));
+    }
+    world.run(Duration::from_secs(5));
+    let counts = spread(&world);
+    assert_eq!(counts, BTreeMap::from([(String::new(), 1), ("n2".to_owned(), 4)]));
+    let waits = world.all(Kind::Pod);
+    let waits = waits.iter().find(|p| p.pod().unwrap().0.node_name.is_none()).unwrap();
+    let why = "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had volume node affinity \
+               conflict.";
+    assert_eq!(message(&world, &waits.key.name), why);
+}
+
+#[test]
+fn a_volume_that_people_made_is_chosen_with_its_node() {
+    let mut world = with_claims(13);
+    world.put(object(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "own"},
+        "provisioner": storage::NOBODY, "volumeBindingMode": "WaitForFirstConsumer",
+    })));
+    world.put(claim("c", "own"));
+    world.put(claiming("p", "c"));
+    world.run(Duration::from_secs(5));
+    let none = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to \
+                bind.";
+    assert_eq!(message(&world, "p"), none);
+    world.put(volume_on("v", "own", "n2"));
+    world.run(Duration::from_secs(15));
+    let volume = world.get(Kind::PersistentVolume, &Key::cluster("v")).unwrap();
+    let (claimed, _) = storage::claimed_by(&volume).expect("it was chosen");
+    assert_eq!(claimed, Key::new("default", "c"));
+    bind(&mut world, "c", "v");
+    world.run(Duration::from_secs(5));
+    assert_eq!(spread(&world), BTreeMap::from([("n2".to_owned(), 1)]));
+}
+
+#[test]
+fn who_waits_for_a_claim_is_told_which() {
+    let mut world = with_claims(14);
+    world.put(claiming("p", "absent"));
+    world.put(claim("now", "immediate"));
+    world.put(claiming("q", "now"));
+    world.run(Duration::from_secs(5));
+    let said = |why: &str| format!("0/2 nodes are available: {why}.");
+    let missing = said("persistentvolumeclaim \"absent\" not found");
+    assert_eq!(message(&world, "p"), missing);
+    let unbound = said("pod has unbound immediate PersistentVolumeClaims");
+    assert_eq!(message(&world, "q"), unbound);
+}
+
+#[test]
+fn a_choice_that_was_taken_back_is_made_again() {
+    let mut world = with_claims(15);
+    world.put(claim("c", storage::CLASS));
+    world.put(claiming("p", "c"));
+    world.run(Duration::from_secs(2));
+    let key = Key::new("default", "c");
+    // The provisioner could not make it there.
+    let mut value = world.get(Kind::PersistentVolumeClaim, &key).unwrap().to_json();
+    let annotations = value["metadata"]["annotations"].as_object_mut().unwrap();
+    annotations.remove(storage::SELECTED_NODE).expect("a node was chosen");
+    world.put(object(value));
+    world.run(Duration::from_secs(15));
+    let again = world.get(Kind::PersistentVolumeClaim, &key).unwrap();
+    assert!(again.annotation(storage::SELECTED_NODE).is_some());
 }

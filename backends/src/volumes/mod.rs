@@ -7,6 +7,7 @@
 mod access;
 mod atomic;
 mod host_path;
+mod local;
 mod mounts;
 mod part;
 
@@ -89,6 +90,14 @@ impl Root {
             Request::HostPath { volume, path, kind } => {
                 let found = host_path::check(&self.machine, &path, kind);
                 ready(volume, found)
+            }
+            Request::Local { volume, path, make, access } => {
+                let found = local::have(&self.machine, &path, make, access);
+                ready(volume, found)
+            }
+            Request::Discard { path } => {
+                let result = local::discard(&self.machine, &path);
+                Some(Reply::Discarded { path, result })
             }
             Request::Files { volume, files, access } => {
                 let written = self.files(&volume, &files, access);

@@ -81,6 +81,13 @@ impl Volumes {
             Request::HostPath { volume, path, kind } => {
                 Some(ready(volume, self.host_path(path, *kind)))
             }
+            Request::Local { volume, path, make, access } => {
+                Some(ready(volume, self.local(path, *make, *access)))
+            }
+            Request::Discard { path } => {
+                self.remove(path);
+                Some(Reply::Discarded { path: path.clone(), result: Ok(()) })
+            }
             Request::Files { volume, files, access } => {
                 Some(ready(volume, self.files(volume, files, *access)))
             }
@@ -151,6 +158,18 @@ impl Volumes {
             return Ok(path.to_owned());
         }
         Err(format_smolstr!("hostPath type check failed: {path} is not {what}"))
+    }
+
+    fn local(&mut self, path: &str, make: bool, access: Access) -> Result<String, SmolStr> {
+        if self.resolve(path).is_none() {
+            if !make {
+                return Err(format_smolstr!("path {path:?} does not exist"));
+            }
+            self.make_directory(path);
+            self.set_mode(path, 0o777);
+        }
+        self.own(path, access, 0o660);
+        Ok(path.to_owned())
     }
 
     fn files(&mut self, volume: &Volume, files: &Files, access: Access) -> Result<String, SmolStr> {

@@ -30,6 +30,8 @@ pub const NET_CONF: &str = "/etc/kubesim/net-conf.json";
 pub const SUBNET_ENV: &str = "/run/flannel/subnet.env";
 pub const NETD_MEMORY: &str = "/var/lib/kubesim/netd.json";
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where nodes keep the volumes that are claimed.
+pub(super) const VOLUMES: &str = "/var/lib/kubesim/volumes";
 pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// The scenario's names for places of the wire.
@@ -286,15 +288,16 @@ impl World {
         let mut cells = Vec::new();
         if scenario.nodes[node].server && self.apiservers.hosts.is_empty() {
             self.front.machine = machine;
-            cells.push(
-                self.cell::<ApiServer>(machine, apiserver_config(&scenario, !self.knobs.forgets)),
-            );
             let visitors = self.knobs.visitors;
+            let config = apiserver_config(&scenario, !self.knobs.forgets, visitors);
+            cells.push(self.cell::<ApiServer>(machine, config));
             let config = controllers_config(&scenario, visitors);
             cells.push(self.cell::<Controllers>(machine, config));
             let name = "default-scheduler".to_owned();
             let events = visitors.then(|| scenario.nodes[node].name.clone());
-            cells.push(self.cell::<Scheduler>(machine, scheduler::Config { name, events }));
+            let volumes = claims(&scenario, visitors);
+            let config = scheduler::Config { name, events, volumes };
+            cells.push(self.cell::<Scheduler>(machine, config));
         }
         let server = scenario.nodes[node].server;
         let config = netd_config(&scenario, node, self.knobs.seed, server);

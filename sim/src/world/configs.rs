@@ -1,6 +1,6 @@
 //! What a scenario's cluster settings mean to each actor.
 
-use super::build::{MANIFESTS, NET_CONF, NETD_MEMORY, RESOLV_CONF, SUBNET_ENV};
+use super::build::{MANIFESTS, NET_CONF, NETD_MEMORY, RESOLV_CONF, SUBNET_ENV, VOLUMES};
 use crate::scenario::{Address, Backend, DnsUpstreams, FaultKind, Manifest, Overlap, Scenario};
 use kubesim_actors::objects::Kind;
 use kubesim_actors::{apiserver, controllers, dns, kubelet, netd, proxy};
@@ -55,7 +55,11 @@ pub(super) fn first_address(scenario: &Scenario, node: &crate::scenario::Node) -
     }
 }
 
-pub(super) fn apiserver_config(scenario: &Scenario, memo: bool) -> apiserver::Config {
+pub(super) fn apiserver_config(
+    scenario: &Scenario,
+    memo: bool,
+    visitors: bool,
+) -> apiserver::Config {
     let cluster = &scenario.cluster;
     apiserver::Config {
         pod_network: cluster.pod_network,
@@ -70,6 +74,7 @@ pub(super) fn apiserver_config(scenario: &Scenario, memo: bool) -> apiserver::Co
         refuse_overlap: cluster.overlap == Overlap::Refuse,
         shared: false,
         service_accounts: false,
+        volumes: claims(scenario, visitors),
         history: cluster.history as usize,
         memo,
     }
@@ -90,6 +95,7 @@ pub(super) fn controllers_config(scenario: &Scenario, visitors: bool) -> control
         events: visitors,
         endpoints: visitors,
         autoscales: visitors || given.contains(&Kind::HorizontalPodAutoscaler),
+        volumes: claims(scenario, visitors),
     }
 }
 
@@ -100,6 +106,11 @@ fn manifests(scenario: &Scenario) -> impl Iterator<Item = &Manifest> {
         _ => &[],
     });
     scenario.workloads.iter().flat_map(|workload| &workload.objects).chain(applied)
+}
+
+/// Whether anybody claims storage: else it would cost watches for nothing.
+pub(super) fn claims(scenario: &Scenario, visitors: bool) -> bool {
+    visitors || manifests(scenario).any(|manifest| manifest.claims)
 }
 
 /// The kinds of it.
@@ -123,6 +134,7 @@ pub(super) fn kubelet_config(scenario: &Scenario, index: usize, visitors: bool) 
         resolv_conf: RESOLV_CONF.into(),
         manifests: MANIFESTS.into(),
         lease_duration: cluster.lease_duration,
+        volumes: if claims(scenario, visitors) { VOLUMES.into() } else { "".into() },
         events: visitors,
         sweeps: visitors || manifests(scenario).any(|manifest| manifest.host_ports),
         status_period: cluster.status_period,

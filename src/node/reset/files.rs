@@ -20,6 +20,8 @@ const KEPT: [&str; 10] = [
 ];
 /// Of static pods, which are somebody else's: it goes if it is empty.
 const MANIFESTS: &str = "manifests";
+/// What claims have, which outlives pods and is people's: it goes if there is none.
+const VOLUMES: &str = "volumes";
 
 fn removed(place: &Path, done: io::Result<()>) -> Result<(), String> {
     match done {
@@ -37,6 +39,7 @@ pub fn directories(all: &[PathBuf]) -> Result<(), String> {
 /// What it kept, and the directory if nothing else is in it.
 pub fn kept(directory: &Path) -> Result<(), String> {
     let _ = fs::remove_dir(directory.join(MANIFESTS));
+    let _ = fs::remove_dir(directory.join(VOLUMES));
     for name in KEPT {
         let place = directory.join(name);
         // What a write left that was cut off.

@@ -4,6 +4,8 @@
 #[cfg(feature = "node")]
 mod churn;
 #[cfg(feature = "node")]
+mod claims;
+#[cfg(feature = "node")]
 mod cluster;
 #[cfg(feature = "node")]
 mod freezer;

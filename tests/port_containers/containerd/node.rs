@@ -44,6 +44,7 @@ fn config() -> Config {
         resolv_conf: "/etc/resolv.conf".into(),
         manifests: "".into(),
         events: false,
+        volumes: "".into(),
         sweeps: false,
         lease_duration: Duration::from_secs(40),
         status_period: Duration::from_secs(300),

@@ -10,6 +10,7 @@ mod limits;
 mod pod_security;
 mod priority;
 mod service_account;
+mod volumes;
 
 pub use pod_security::warnings as warnings_of;
 pub(super) use priority::{
@@ -28,6 +29,9 @@ pub(super) fn complete(new: &mut Object, state: &mut State<'_>) -> Result<(), Er
     limits::complete(new, state.cache);
     if state.config.service_accounts {
         service_account::complete(new, state)?;
+    }
+    if state.config.volumes {
+        volumes::complete(new, state.cache);
     }
     Ok(())
 }

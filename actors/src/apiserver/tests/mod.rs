@@ -9,6 +9,7 @@ mod random;
 mod semantics;
 mod services;
 mod shared;
+mod volumes;
 
 use super::memory_store::Store;
 use super::{ApiServer, Cache, Config, Effect, Event, RequestId, Timer};
@@ -50,6 +51,7 @@ pub(super) fn config() -> Config {
         refuse_overlap: true,
         shared: false,
         service_accounts: false,
+        volumes: false,
         history: 100,
         memo: true,
     }

@@ -331,6 +331,11 @@ impl<A: Client> World<A> {
                 if matches!(request, Request::Update { .. }) {
                     let generation = stored.meta.generation.unwrap_or(0) + 1;
                     Arc::make_mut(&mut next.meta).generation = Some(generation);
+                    let let_go = stored.meta.finalizers.is_some() && next.meta.finalizers.is_none();
+                    if let_go && next.deleting() {
+                        self.remove(kind, &key);
+                        return Ok(Reply::Object(stored));
+                    }
                 }
                 self.store(next)
             }
@@ -416,7 +421,8 @@ fn bare(whole: &View) -> View {
     view
 }
 
-fn merge(into: &mut serde_json::Value, patch: &serde_json::Value) {
+/// As RFC 7386 has it.
+pub fn merge(into: &mut serde_json::Value, patch: &serde_json::Value) {
     match (into, patch) {
         (serde_json::Value::Object(into), serde_json::Value::Object(patch)) => {
             for (name, value) in patch {

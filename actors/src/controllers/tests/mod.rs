@@ -13,6 +13,7 @@ mod jobs;
 mod namespaces;
 mod nodes;
 mod stateful_sets;
+mod volumes;
 mod workloads;
 
 use super::{Config, Controllers};
@@ -35,6 +36,7 @@ pub fn config() -> Config {
         events: false,
         endpoints: false,
         autoscales: false,
+        volumes: false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! are there (`WaitForAttachAndMount`, pkg/kubelet/volumemanager); files that are made of objects
 //! follow them while it runs.
 
+mod claim;
 mod downward;
 mod mounts;
 mod needs;
@@ -13,10 +14,11 @@ mod volume;
 
 pub use self::downward::{resource, unsupported};
 pub use self::objects::{Data, Lack, Objects};
+pub use self::volume::Backoff;
 
 use self::project::Makings;
 use self::tokens::Token;
-use self::volume::State;
+use self::volume::{State, Wrong};
 use super::env::Facts;
 use super::local::Local;
 use super::pod::{Pod, Retry};
@@ -40,6 +42,8 @@ pub const AGE: Duration = Duration::from_secs(25);
 pub struct Supplies {
     /// The objects that it uses.
     pub needs: Vec<(Kind, Key)>,
+    /// Which of them are claims of volumes.
+    claims: Vec<(Kind, Key)>,
     tokens: Vec<Token>,
     /// In the order of the spec.
     volumes: Vec<State>,
@@ -74,7 +78,9 @@ impl Supplies {
             return None;
         }
         let of_files = volumes.iter().any(|volume| project::plugin(volume).is_some());
+        let claims = needs.iter().filter(|(kind, _)| *kind == Kind::PersistentVolumeClaim);
         Some(Box::new(Supplies {
+            claims: claims.cloned().collect(),
             needs,
             tokens: tokens::of_pod(spec),
             volumes: volumes.iter().map(|_| State::default()).collect(),
@@ -89,7 +95,10 @@ impl Supplies {
     pub fn add(supplies: &mut Option<Box<Supplies>>, spec: &PodSpec, namespace: &str) {
         match supplies {
             Some(supplies) => {
-                supplies.needs = needs::of(spec, namespace);
+                let missing = needs::of(spec, namespace).into_iter();
+                let missing = missing.filter(|need| !supplies.needs.contains(need));
+                let missing: Vec<_> = missing.collect();
+                supplies.needs.extend(missing);
                 supplies.begun = false;
             }
             None => *supplies = Supplies::of(spec, namespace),
@@ -119,6 +128,19 @@ impl Supplies {
         matches!(self.removal, Removal::Done)
     }
 
+    /// A claim that names its volume: that has to be known as well.
+    fn follow_claims(&mut self, k: &Local) {
+        for (kind, key) in self.claims.clone() {
+            let claim = k.objects.get(kind, &key, true).ok().flatten();
+            let volume = claim.and_then(|data| claim::volume(data.object.as_ref()?));
+            let Some(volume) = volume else { continue };
+            let need = (Kind::PersistentVolume, volume);
+            if !self.needs.contains(&need) {
+                self.needs.push(need);
+            }
+        }
+    }
+
     fn refetch(&mut self, pod: &Pod, k: &mut Local, ctx: &mut Context<'_, Kubelet>) {
         if !std::mem::replace(&mut self.begun, true) {
             k.objects.expect(&self.needs);
@@ -129,6 +151,7 @@ impl Supplies {
         if !missing && !again {
             return;
         }
+        self.follow_claims(k);
         k.fetch(&self.needs, AGE, ctx);
         tokens::fetch(&mut self.tokens, &pod.object, k, ctx);
         if again {
@@ -162,14 +185,21 @@ impl Supplies {
             }
         }
         for (name, why) in wrong {
-            pod.tell_not_mounted(name, &why, k);
+            match why {
+                Wrong::Volume(why) => pod.tell_not_mounted(name, &why, k),
+                Wrong::Unclaimed(why) => {
+                    // What was said of it may be true no more.
+                    k.objects.expect(&self.claims);
+                    pod.tell_unclaimed(name, &why, k);
+                }
+            }
         }
         self.is_complete()
     }
 }
 
 impl Kubelet {
-    /// A ConfigMap or Secret, for the pods that use it.
+    /// A ConfigMap, a Secret, a claim or its volume, for the pods that use it.
     pub(super) fn on_need(
         &mut self,
         need: (Kind, Key),
@@ -187,6 +217,9 @@ impl Kubelet {
     pub(super) fn on_volumes(&mut self, reply: Reply, ctx: &mut Context<'_, Kubelet>) {
         let uid = match &reply {
             Reply::Listed { pods } => return self.on_volumes_listed(pods, ctx),
+            Reply::Discarded { path, result } => {
+                return self.on_discarded(path, result.clone(), ctx);
+            }
             Reply::Ready { pod, .. } | Reply::Part { pod, .. } | Reply::Removed { pod, .. } => *pod,
         };
         if let Some(pod) = self.pods.get_mut(&uid) {
@@ -221,7 +254,7 @@ impl Pod {
         let spec = self.spec();
         let Some(supplies) = &mut self.supplies else { return };
         match reply {
-            Reply::Listed { .. } => {}
+            Reply::Listed { .. } | Reply::Discarded { .. } => {}
             Reply::Ready { volume, result, .. } => {
                 let mut all = spec.volumes.iter().flatten().zip(&mut supplies.volumes);
                 let Some((_, state)) = all.find(|(of, _)| of.name == volume) else { return };
@@ -274,6 +307,23 @@ impl Pod {
 
     pub fn uses(&self, need: &(Kind, Key)) -> bool {
         self.supplies.as_ref().is_some_and(|supplies| supplies.needs.contains(need))
+    }
+
+    /// Whether it has, or may have, the volume of this name.
+    pub fn has_volume(&self, name: &str) -> bool {
+        let supplies = self.supplies.as_ref().filter(|supplies| !supplies.is_removed());
+        let mut volumes = supplies.into_iter().flat_map(|supplies| &supplies.volumes);
+        volumes.any(|state| state.claimed.as_deref() == Some(name))
+    }
+
+    /// As `WaitForAttachAndMount` of pkg/kubelet/volumemanager/volume_manager.go words it.
+    fn tell_unclaimed(&self, volume: &str, why: &str, k: &mut Local) {
+        self.tell(k, Tidings::warning("FailedMount"), || {
+            format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached \
+                 volumes=[], failed to process volumes=[{volume}]: {why}"
+            )
+        });
     }
 
     /// As pkg/volume/util/operationexecutor/operation_generator.go words it.

@@ -68,13 +68,15 @@ impl Pod {
         };
         // Nobody writes what the kubelet writes.
         let ours = project::plugin(volume).is_some();
+        let claim = volume.persistent_volume_claim.as_ref();
+        let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
         Ok(Mount {
             path: match mount.mount_path.starts_with('/') {
                 true => SmolStr::from(&mount.mount_path),
                 false => format_smolstr!("/{}", mount.mount_path),
             },
             source,
-            read_only: ours || mount.read_only == Some(true),
+            read_only: ours || read_only || mount.read_only == Some(true),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,

@@ -1,7 +1,7 @@
-//! The ConfigMaps and Secrets that a pod names, for what it is made of and for its images, and no
-//! others: a node may read those only.
+//! The ConfigMaps, Secrets and claims that a pod names, for what it is made of and for its images,
+//! and no others: a node may read those only.
 
-use crate::kubelet::pod::container_specs;
+use crate::kubelet::containers::container_specs;
 use crate::objects::{Key, Kind, PodSpec, ephemeral};
 use std::borrow::Cow;
 
@@ -20,6 +20,9 @@ pub fn of(spec: &PodSpec, namespace: &str) -> Vec<(Kind, Key)> {
         }
         if let Some(secret) = &volume.secret {
             add(Kind::Secret, secret.secret_name.as_deref().unwrap_or_default());
+        }
+        if let Some(claim) = &volume.persistent_volume_claim {
+            add(Kind::PersistentVolumeClaim, &claim.claim_name);
         }
         let sources = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
         for source in sources.into_iter().flatten() {

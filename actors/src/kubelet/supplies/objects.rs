@@ -26,6 +26,8 @@ pub struct Data {
     pub binary: Bytes,
     /// Of a Secret: what it says that it is for.
     pub secret_type: SmolStr,
+    /// Of a claim or a volume: all of it.
+    pub object: Option<Arc<Object>>,
 }
 
 pub type Bytes = BTreeMap<String, Arc<[u8]>>;
@@ -144,11 +146,16 @@ impl Local {
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Secret => "secret",
+        Kind::PersistentVolumeClaim => "persistentvolumeclaim",
+        Kind::PersistentVolume => "persistentvolume",
         _ => "configmap",
     }
 }
 
-fn read(object: &Object) -> Data {
+fn read(object: &Arc<Object>) -> Data {
+    if matches!(object.kind(), Kind::PersistentVolumeClaim | Kind::PersistentVolume) {
+        return Data { object: Some(Arc::clone(object)), ..Data::default() };
+    }
     let bytes = |list: Option<&BTreeMap<String, ByteString>>| -> Bytes {
         let all = list.into_iter().flatten();
         all.map(|(key, value)| (key.clone(), Arc::from(&*value.0))).collect()
@@ -162,5 +169,5 @@ fn read(object: &Object) -> Data {
     let fields = object.plain().map(|plain| &plain.fields);
     let data = fields.map(|fields| fields.part::<BTreeMap<String, ByteString>>("data"));
     let secret_type = fields.map(|fields| fields.part::<SmolStr>("type")).unwrap_or_default();
-    Data { data: bytes(data.as_ref()), binary: Bytes::new(), secret_type }
+    Data { data: bytes(data.as_ref()), secret_type, ..Data::default() }
 }

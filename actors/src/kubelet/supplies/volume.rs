@@ -1,5 +1,6 @@
 //! One volume of a pod: what has to be asked for next.
 
+use super::claim;
 use super::objects::Lack;
 use super::project::{self, Makings};
 use crate::objects::quantity::Quantity;
@@ -17,6 +18,8 @@ pub struct State {
     pub place: Option<SmolStr>,
     /// As they were asked to be written last.
     files: Option<Arc<Files>>,
+    /// What it claims, once that is known.
+    pub claimed: Option<SmolStr>,
     pub asked: bool,
     pub retry: Backoff,
 }
@@ -36,10 +39,18 @@ impl Backoff {
     pub fn at(&self) -> Time {
         self.at
     }
-    fn failed(&mut self, now: Time) {
+    pub fn failed(&mut self, now: Time) {
         self.delay = (self.delay * 2).clamp(Self::FIRST, Self::LONGEST);
         self.at = now + self.delay;
     }
+}
+
+/// Why a volume cannot be had, as people are told.
+#[derive(Clone, Debug)]
+pub enum Wrong {
+    Volume(String),
+    /// Its claim has not come to one.
+    Unclaimed(String),
 }
 
 impl State {
@@ -65,13 +76,27 @@ impl State {
         volume: &v1::Volume,
         makings: &Makings<'_>,
         now: Time,
-    ) -> Result<Option<Request>, String> {
+    ) -> Result<Option<Request>, Wrong> {
         if self.asked || self.retry.at > now {
             return Ok(None);
         }
         let request = match project::plugin(volume) {
-            Some(plugin) => self.files(pod, volume, plugin, makings)?,
-            None if self.place.is_none() => Some(once(pod, volume, makings)?),
+            Some(plugin) => self.files(pod, volume, plugin, makings).map_err(Wrong::Volume)?,
+            None if self.place.is_none() => match &volume.persistent_volume_claim {
+                Some(source) => {
+                    let namespace = &makings.facts.pod.key.namespace;
+                    let found = match claim::find(source, namespace, makings.objects) {
+                        Ok(found) => found,
+                        Err(Lack::Wrong(why)) => return Err(Wrong::Unclaimed(why)),
+                        Err(Lack::Coming) => return Ok(None),
+                    };
+                    let access = Access { group: super::group(makings.facts.spec) };
+                    let request = found.request(pod, &volume.name, access);
+                    self.claimed = Some(found.name);
+                    Some(request.map_err(Wrong::Volume)?)
+                }
+                None => Some(once(pod, volume, makings).map_err(Wrong::Volume)?),
+            },
             None => None,
         };
         self.asked = request.is_some();
@@ -157,7 +182,7 @@ fn bytes(text: &str) -> Option<u64> {
     u64::try_from(thousandths).ok().map(|amount| amount.div_ceil(1000)).filter(|amount| *amount > 0)
 }
 
-fn path_kind(source: &HostPathVolumeSource) -> Result<PathKind, String> {
+pub fn path_kind(source: &HostPathVolumeSource) -> Result<PathKind, String> {
     Ok(match source.type_.as_deref().unwrap_or_default() {
         "" => PathKind::Any,
         "DirectoryOrCreate" => PathKind::DirectoryOrCreate,

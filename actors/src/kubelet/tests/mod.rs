@@ -1,5 +1,6 @@
 //! The kubelet in a small world: what it makes of pods, crashes, probes, deletions and roaming.
 
+mod claims;
 mod ephemeral;
 mod events;
 mod hooks;

@@ -25,7 +25,7 @@ fn secret(name: &str, data: Value) -> Value {
 }
 
 /// A pod with volumes, whose one container mounts each at `/` and its name.
-fn with(volumes: Value, container: Value) -> Value {
+pub fn with(volumes: Value, container: Value) -> Value {
     let names = volumes.as_array().expect("a list").iter();
     let mounts: Vec<Value> = names
         .map(|volume| {
@@ -55,7 +55,7 @@ pub fn events(world: &World, reason: &str) -> Vec<String> {
     of.map(|event| event.message.clone().unwrap_or_default()).collect()
 }
 
-fn started(world: &World) -> Arc<Container> {
+pub fn started(world: &World) -> Arc<Container> {
     world.specs.last().expect("a container was started").clone()
 }
 
@@ -131,7 +131,7 @@ fn a_volume_that_cannot_be_made_is_told_and_tried_again() {
     world.refused_volumes.insert("v".into(), why.into());
     let volumes = json!([
         { "name": "v", "hostPath": { "path": "/x", "type": "Directory" } },
-        { "name": "claim", "persistentVolumeClaim": { "claimName": "c" } },
+        { "name": "claim", "nfs": { "server": "a", "path": "/" } },
     ]);
     world.apply(with(volumes, json!({})));
     world.run(secs(3));
@@ -140,7 +140,7 @@ fn a_volume_that_cannot_be_made_is_told_and_tried_again() {
     let of = |volume: &str, why: &str| {
         format!("MountVolume.SetUp failed for volume \"{volume}\" : {why}")
     };
-    let claim = "this kubelet has no volumes of the kind persistentVolumeClaim";
+    let claim = "this kubelet has no volumes of the kind nfs";
     assert_eq!(all, [of("claim", claim), of("v", why)]);
     world.refused_volumes.clear();
     world.run(secs(5));

@@ -1,6 +1,7 @@
 //! A small world around one kubelet: an API that stores, a runtime that runs, and virtual time.
 //! Effects land in order and one at a time, also those of a kubelet that has crashed since.
 
+use crate::controllers::tests::fake::merge;
 use crate::kubelet::{Config, Effect, Event, Kubelet, Timer};
 use crate::objects::{Key, Kind, Name, Object, PodStatus, Uid, View};
 use crate::ports::container::{Exit, Fault};
@@ -64,6 +65,9 @@ pub struct World {
     pub volumes: BTreeMap<(Uid, SmolStr), Option<Arc<volumes::Files>>>,
     /// Volumes that cannot be made, and why.
     pub refused_volumes: BTreeMap<SmolStr, SmolStr>,
+    /// Directories that outlive pods: those that were asked for, and whether they may be made.
+    pub local: Vec<(SmolStr, bool)>,
+    pub discarded: Vec<SmolStr>,
     /// How often files were written.
     pub rewritten: usize,
     /// How many tokens were made.
@@ -105,6 +109,7 @@ pub fn config() -> Config {
         resolv_conf: "/etc/resolv.conf".into(),
         manifests: "/etc/kubernetes/manifests".into(),
         lease_duration: Duration::from_secs(40),
+        volumes: "/var/lib/kubesim/volumes".into(),
         events: false,
         sweeps: false,
         status_period: Duration::from_secs(300),
@@ -155,6 +160,8 @@ impl World {
             volumes: BTreeMap::new(),
             refused_volumes: BTreeMap::new(),
             rewritten: 0,
+            local: Vec::new(),
+            discarded: Vec::new(),
             tokens: 0,
             rules: String::new(),
             refused_rules: None,
@@ -467,6 +474,11 @@ impl World {
                 self.remove(kind, &key);
                 Ok(Reply::Object(stored))
             }
+            Request::Patch { patch, .. } => {
+                let mut value = stored.to_json();
+                merge(&mut value, patch);
+                Ok(Reply::Object(self.store(Object::from_json(value).expect("it parses"))))
+            }
             _ => Ok(Reply::Object(stored)),
         }
     }
@@ -490,6 +502,15 @@ impl World {
             Request::Remove { pod } => {
                 self.volumes.retain(|(of, _), _| of != pod);
                 return Some(Reply::Removed { pod: *pod, result: Ok(()) });
+            }
+            Request::Discard { path } => {
+                self.discarded.push(path.clone());
+                let result = self.refused_volumes.get(path).cloned().map_or(Ok(()), Err);
+                return Some(Reply::Discarded { path: path.clone(), result });
+            }
+            Request::Local { volume, path, make, .. } => {
+                self.local.push((path.clone(), *make));
+                (volume, None)
             }
             Request::Empty { volume, .. } | Request::HostPath { volume, .. } => (volume, None),
             Request::Files { volume, files, .. } => {

@@ -182,7 +182,14 @@ fn claim_update(new: &Fields, old: &Fields, causes: &mut Causes) {
     if old.text("spec.volumeName").is_empty() {
         before["volumeName"] = new.at("spec.volumeName").cloned().unwrap_or_default();
     }
+    // And the class that it gets when there is a default one (KEP-3333).
+    if old.at("spec.storageClassName").is_none_or(Value::is_null) {
+        before["storageClassName"] = new.at("spec.storageClassName").cloned().unwrap_or_default();
+    }
     let mut after = rest(new);
+    if after.get("storageClassName").is_none() {
+        after["storageClassName"] = Value::Null;
+    }
     if after.get("volumeName").is_none() {
         after["volumeName"] = Value::Null;
     }

@@ -104,6 +104,7 @@ impl World {
             refuse_overlap: true,
             shared: false,
             service_accounts: false,
+            volumes: false,
             history: 1000,
             memo: true,
         };

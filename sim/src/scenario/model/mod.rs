@@ -14,7 +14,7 @@ pub use probe::{PodRef, Probe, ProbeFrom, ProbeKind, ProbeTarget, RecordType, Se
 pub use program::{Call, Crash, FindHost, HttpRoute, Image, StreamClient};
 
 use ipnet::Ipv4Net;
-use kubesim_actors::objects::{Name, Object};
+use kubesim_actors::objects::{Kind, Name, Object};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -302,12 +302,22 @@ pub struct Manifest {
     pub place: Name,
     /// It is, or makes, a pod with a port of its node.
     pub host_ports: bool,
+    /// It is of storage, or makes a pod that claims some.
+    pub claims: bool,
 }
 
 impl Manifest {
     pub fn new(object: Arc<Object>, place: Name) -> Manifest {
-        let host_ports = object.to_json().to_string().contains(r#""hostPort":"#);
-        Manifest { object, place, host_ports }
+        let text = object.to_json().to_string();
+        let host_ports = text.contains(r#""hostPort":"#);
+        let claims = matches!(
+            object.kind(),
+            Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass
+        );
+        let claims = claims
+            || text.contains(r#""persistentVolumeClaim":"#)
+            || text.contains(r#""volumeClaimTemplates":"#);
+        Manifest { object, place, host_ports, claims }
     }
 }
 
