@@ -206,10 +206,8 @@ impl Pod {
         ctx: &mut Context<'_, Kubelet>,
     ) -> bool {
         let spec = self.spec();
-        let Some(Wanted { container: wanted, target }) = self.wanted(index, &spec) else {
-            return false;
-        };
-        let wanted = &*wanted;
+        let Some(Wanted { container, target }) = self.wanted(index, &spec) else { return false };
+        let wanted = &*container;
         let service_env = self.service_env(&spec, k);
         if let Some(supplies) = &self.supplies {
             k.fetch(&supplies.needs, supplies::AGE, ctx);

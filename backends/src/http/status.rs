@@ -147,12 +147,14 @@ impl Failure {
 }
 
 /// How a cause begins after its field, and its `metav1.CauseType`.
-const CAUSES: [(&str, &str); 5] = [
+const CAUSES: [(&str, &str); 7] = [
     ("Required value", "FieldValueRequired"),
     ("Invalid value", "FieldValueInvalid"),
     ("Forbidden", "FieldValueForbidden"),
     ("Duplicate value", "FieldValueDuplicate"),
     ("Unsupported value", "FieldValueNotSupported"),
+    ("Not found", "FieldValueNotFound"),
+    ("Too long", "FieldValueTooLong"),
 ];
 
 /// The causes in the message of what is invalid, `Pod "a" is invalid: [CAUSE, CAUSE]`. Each begins
