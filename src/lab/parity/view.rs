@@ -6,6 +6,7 @@ use super::mask::{Mask, draws_subnets};
 use super::tables::Tables;
 use kubesim_actors::objects::Kind;
 use kubesim_actors::ports::rules::flat::{FlatKey, FlatValue};
+use kubesim_actors::storage;
 use kubesim_sim::kernel::NsId;
 use kubesim_sim::kernel::netfilter::Netfilter;
 use kubesim_sim::world::World;
@@ -71,10 +72,16 @@ impl View {
         let probes = world.probes.iter().map(|probe| outcome(world, probe));
         sections.insert("probes".to_owned(), mask.lines(probes));
         for &kind in Kind::ALL.iter().filter(|kind| !LEFT_OUT.contains(kind)) {
-            let ours = world.objects(kind).filter(|object| object.label(BOOTSTRAP).is_none());
+            let ours = world.objects(kind).filter(|object| {
+                let class = kind == Kind::StorageClass && object.key.name == storage::CLASS;
+                object.label(BOOTSTRAP).is_none() && !class
+            });
             let objects = ours.map(|object| {
                 let mut json = object.to_json();
                 hide(&mut json);
+                if kind == Kind::Node {
+                    hide_volumes(&mut json);
+                }
                 if kind == Kind::Node && draws_subnets(world) {
                     hide_subnets(&mut json);
                 }
@@ -195,6 +202,18 @@ fn endpoints(world: &World) -> BTreeSet<Ipv4Addr> {
     let slices = world.objects(Kind::EndpointSlice).filter_map(|object| object.endpoint_slice());
     let addresses = slices.flat_map(|slice| &slice.endpoints).flat_map(|one| &one.addresses);
     addresses.filter_map(|address| address.parse().ok()).collect()
+}
+
+/// Where claimed volumes are made: a simulated node has a place for them only if some are claimed,
+/// and there is a class for them only then.
+fn hide_volumes(node: &mut Value) {
+    let Some(meta) = node.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove(storage::DIRECTORY);
+        if annotations.is_empty() {
+            meta.remove("annotations");
+        }
+    }
 }
 
 /// What a Node says of its subnet where its agent minds something else: which of them came first.
